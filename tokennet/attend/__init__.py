@@ -1,0 +1,144 @@
+"""The one operation, and the only dispatcher."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from tokennet.attend import dense, flex, reference, sparse
+from tokennet.attend.call import Bias, Call, make_call
+from tokennet.attend.explain import Explanation, Prospect
+from tokennet.graphs import TokenGraph
+
+BACKENDS: dict[str, ModuleType] = {
+    "dense": dense,
+    "sparse": sparse,
+    "flex": flex,
+    "reference": reference,
+}
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None = None,
+    *,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    r"""Attention along the edges of a graph.
+
+        out_i = \sum_{j -> i} softmax_j(scale q_i . k_j + bias_h(i, j)) v_j
+
+    On a complete graph this is scaled dot-product attention (Vaswani et al., 2017,
+    arXiv 1706.03762); on any other it is message passing with that aggregation.
+    A target without neighbours, or with biases of -inf only, gets exactly 0, with
+    finite gradients.
+
+    Args:
+        q: (..., N, H, C) queries of the targets.
+        k: (..., M, H, C) keys of the sources.
+        v: (..., M, H, Cv) values of the sources.
+        graph: N targets, M sources; shared by the leading dimensions.
+        bias: None; (E, H) per edge in the order of `graph.edge_index()`; dense, to
+            broadcast to (..., H, N, M); or an elementwise function of (h, i, j).
+        scale: factor of the scores, `C ** -0.5` by default.
+        backend: "auto" takes the cheapest that can; a backend named here runs or
+            raises, it never falls back. See `explain`.
+
+    Returns:
+        (..., N, H, Cv).
+
+    Raises:
+        TypeError, ValueError: an argument that does not fit, by name.
+        RuntimeError: the named backend cannot run this call, with the reason.
+
+    >>> import torch
+    >>> from tokennet import Window
+    >>> q = k = v = torch.ones(6, 2, 4)
+    >>> attend(q, k, v, Window(6, radius=1)).shape
+    torch.Size([6, 2, 4])
+    """
+    call = make_call(q, k, v, graph, bias, scale)
+    out = BACKENDS[_choose(call, backend)].run(call)  # (B, N, H, Cv)
+    batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
+    return out.reshape(*batch, *out.shape[1:])
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None = None,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    r"""The weights that `attend` gives to each edge, differentiable, never N x M.
+
+    Returns:
+        (..., E, H), in the order of `graph.edge_index()`; over the edges of each
+        target they sum to 1.
+
+    >>> import torch
+    >>> from tokennet import Causal
+    >>> q = k = torch.zeros(3, 1, 4)
+    >>> attention_weights(q, k, Causal(3)).flatten().tolist()[:3]
+    [1.0, 0.5, 0.5]
+    """
+    call = make_call(q, k, k, graph, bias, scale)
+    reason = sparse.unsupported(call)
+    if reason:
+        raise RuntimeError(f"attention weights need the sparse backend: {reason}")
+    weights = sparse.weights(call)  # (B, E, H)
+    batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3])
+    return weights.reshape(*batch, *weights.shape[1:])
+
+
+def explain(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None = None,
+    *,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> Explanation:
+    """What `attend` would do with the same arguments, and why.
+
+    Returns:
+        The chosen backend and, for each, its predicted bytes or the reason it cannot run.
+
+    >>> import torch
+    >>> from tokennet import Window
+    >>> q = k = v = torch.ones(2048, 4, 16)
+    >>> explain(q, k, v, Window(2048, radius=2)).chosen
+    'sparse'
+    """
+    call = make_call(q, k, v, graph, bias, scale)
+    prospects = [
+        Prospect(name, module.unsupported(call), module.predicted_bytes(call))
+        for name, module in BACKENDS.items()
+    ]
+    return Explanation(_choose(call, backend), prospects)
+
+
+def _choose(call: Call, backend: str) -> str:
+    if backend == "auto":
+        able = [name for name, module in BACKENDS.items() if module.unsupported(call) is None]
+        cost = [BACKENDS[name].predicted_bytes(call) for name in able]
+        return able[cost.index(min(cost))]
+    if backend not in BACKENDS:
+        names = ", ".join(["auto", *BACKENDS])
+        raise ValueError(f"backend must be one of {names}; got {backend!r}")
+    reason = BACKENDS[backend].unsupported(call)
+    if reason:
+        raise RuntimeError(f"backend {backend!r} cannot run this call: {reason}")
+    return backend
+
+
+__all__ = ["BACKENDS", "Explanation", "attend", "attention_weights", "explain"]

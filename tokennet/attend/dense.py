@@ -1,0 +1,81 @@
+"""`scaled_dot_product_attention`: for graphs that are full, or small enough to mask."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from tokennet.attend.call import Call
+from tokennet.graphs import Causal, Full, TokenGraph
+from tokennet.graphs.base import DENSE_LIMIT
+
+
+def unsupported(call: Call) -> str | None:
+    if call.graph.has_multi_edges:
+        return "the graph has parallel edges, which a mask cannot hold"
+    entries = call.graph.num_targets * call.graph.num_sources
+    if _needs_mask(call) and entries > DENSE_LIMIT:
+        return f"its mask would have {entries:,} entries, more than {DENSE_LIMIT:,}"
+    return None
+
+
+def predicted_bytes(call: Call) -> int:
+    """q, k, v, out and the mask; and the keys and values that each block of queries reads."""
+    n, m = call.graph.num_targets, call.graph.num_sources
+    size = call.q.element_size()
+    streamed = math.ceil(n / 32) * m * (call.q.shape[-1] + call.v.shape[-1]) * size
+    mask = n * m * size if _needs_mask(call) else 0
+    return call.io_bytes + call.groups * (streamed + mask)
+
+
+def run(call: Call) -> Tensor:
+    q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
+    mask, dead = _mask(call)
+    causal = isinstance(call.graph, Causal) and mask is None
+    out = scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=call.scale)
+    if dead is not None:
+        out = out.masked_fill(dead, 0.0)
+    return out.transpose(1, 2)  # (B, N, H, Cv)
+
+
+def _needs_mask(call: Call) -> bool:
+    return call.bias is not None or not isinstance(call.graph, Full | Causal)
+
+
+def _mask(call: Call) -> tuple[Tensor | None, Tensor | None]:
+    """Mask for SDPA, and the rows (..., N, 1) to be zeroed; None for what is not needed."""
+    bias = call.dense_bias()
+    if bias is not None:
+        return _mask_with_bias(bias, call.graph)
+    if _needs_mask(call):
+        return _boolean_mask(call.graph, call.q.device)
+    return None, None
+
+
+def _boolean_mask(graph: TokenGraph, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Boolean mask and the rows (N, 1) that listen to nobody, or None if there are none.
+
+    Such rows are opened in the mask and zeroed in the output: what a fully masked row
+    gives, and whether its gradient is finite, differs between SDPA's kernels.
+    """
+    mask = graph.dense(device)
+    if not graph.has_empty_targets:
+        return mask, None
+    opened = graph.derive("opened_dense", device, _open_empty_rows)
+    return opened, ~mask.any(-1, keepdim=True)
+
+
+def _open_empty_rows(graph: TokenGraph) -> Tensor:
+    mask = graph.dense()
+    return mask | ~mask.any(-1, keepdim=True)
+
+
+def _mask_with_bias(bias: Tensor, graph: TokenGraph) -> tuple[Tensor, Tensor]:
+    """Additive mask (B or 1, H, N, M) and its rows of -inf only."""
+    if not isinstance(graph, Full):
+        bias = bias.masked_fill(~graph.dense(bias.device), -math.inf)
+    dead = (bias == -math.inf).all(-1, keepdim=True)
+    return bias.masked_fill(dead, 0.0), dead

@@ -1,0 +1,88 @@
+"""FlexAttention: any graph by its predicate, any bias that is elementwise in (h, i, j)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+from tokennet.attend.call import Call
+from tokennet.graphs import Full, TokenGraph, to_mask_mod
+from tokennet.graphs.base import DENSE_LIMIT
+
+
+def unsupported(call: Call) -> str | None:
+    graph = call.graph
+    if graph.has_multi_edges:
+        return "the graph has parallel edges, which a predicate cannot hold"
+    if call.q.device.type == "cpu" and call.needs_grad:
+        return "FlexAttention has no backward on a CPU"
+    if graph.num_targets * graph.num_sources > DENSE_LIMIT:
+        return "making its block mask looks at every pair, and there are too many"
+    if 0 in call.q.shape or 0 in call.k.shape:
+        return "FlexAttention takes no empty sets"
+    return None
+
+
+def predicted_bytes(call: Call) -> int:
+    """As dense attention, on blocks of 128 x 128; uncompiled, the scores besides."""
+    n, m, size = call.graph.num_targets, call.graph.num_sources, call.q.element_size()
+    streamed = math.ceil(n / 128) * m * (call.q.shape[-1] + call.v.shape[-1]) * size
+    scores = 0 if _compiled(call) else 4 * n * m * size
+    return call.io_bytes + call.groups * (streamed + scores)
+
+
+def run(call: Call) -> Tensor:
+    q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
+    if not torch.is_grad_enabled():
+        # On a CPU the flag alone is refused, even where no gradient can be asked for.
+        q, k, v = q.detach(), k.detach(), v.detach()
+    # Asked once out here, so that a table behind the predicate is built before it is traced.
+    call.graph.has_edge(*torch.zeros(2, 1, dtype=torch.long, device=q.device))
+    kernel = torch.compile(flex_attention, fullgraph=True) if _compiled(call) else flex_attention
+    block_mask = None
+    if _compiled(call) and not isinstance(call.graph, Full):
+        block_mask = _block_mask(call.graph, call.q.device)
+    out = kernel(
+        q, k, v, score_mod=_score_mod(call, block_mask), block_mask=block_mask, scale=call.scale
+    )
+    return out.transpose(1, 2)  # (B, N, H, Cv)
+
+
+def _compiled(call: Call) -> bool:
+    """Compile on a GPU; on a CPU leave it to the caller's own `torch.compile`.
+
+    A CPU compiles for seconds per shape, in float32 only; uncompiled, the same call is
+    exact in every type and serves to check a predicate without a GPU.
+    """
+    return call.q.device.type == "cuda"
+
+
+def _score_mod(call: Call, block_mask: BlockMask | None) -> Callable[..., Tensor] | None:
+    graph, bias = call.graph, call.bias
+    masked = block_mask is None and not isinstance(graph, Full)
+    if not masked and bias is None:
+        return None
+    table = call.dense_bias() if isinstance(bias, Tensor) else None
+
+    def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if table is not None:
+            score = score + table[b if len(table) > 1 else torch.zeros_like(b), h, i, j]
+        elif callable(bias):
+            score = score + bias(h, i, j)
+        return torch.where(graph.has_edge(i, j), score, -math.inf) if masked else score
+
+    return score_mod
+
+
+def _block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
+    return graph.derive(f"block_mask on {device}", None, partial(_build_block_mask, device))
+
+
+def _build_block_mask(device: torch.device, graph: TokenGraph) -> BlockMask:
+    n, m = graph.num_targets, graph.num_sources
+    return create_block_mask(to_mask_mod(graph), None, None, n, m, device=str(device))

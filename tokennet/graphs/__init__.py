@@ -1,0 +1,34 @@
+"""Who listens to whom."""
+
+from tokennet.graphs.algebra import Edges, TokenGraph
+from tokennet.graphs.base import CSR
+from tokennet.graphs.convert import (
+    from_mask,
+    from_mask_mod,
+    from_networkx,
+    from_pyg,
+    to_mask_mod,
+    to_networkx,
+)
+from tokennet.graphs.disjoint import Disjoint
+from tokennet.graphs.symbolic import Causal, Cycle, Full, Global, Grid, Self, Window
+
+__all__ = [
+    "CSR",
+    "Causal",
+    "Cycle",
+    "Disjoint",
+    "Edges",
+    "Full",
+    "Global",
+    "Grid",
+    "Self",
+    "TokenGraph",
+    "Window",
+    "from_mask",
+    "from_mask_mod",
+    "from_networkx",
+    "from_pyg",
+    "to_mask_mod",
+    "to_networkx",
+]

@@ -1,0 +1,209 @@
+"""One predicate, and everything that can be derived from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+DENSE_LIMIT = 2**28
+"""Largest N x M, in entries, that `dense` builds: 16,384 x 16,384, or 256 MB of bools."""
+
+_BLOCK_ENTRIES = 2**22
+
+
+class CSR(NamedTuple):
+    """Edges grouped by target: those of target i are `indptr[i]:indptr[i + 1]`."""
+
+    indptr: Tensor
+    """(num_targets + 1,) int32 where it fits, else int64."""
+    indices: Tensor
+    """(E,) source of each edge, of the same type as `indptr`."""
+    edge_id: Tensor
+    """(E,) int64 position of each edge in `edge_index`."""
+
+
+def check_size(name: str, value: Any, minimum: int = 0) -> int:
+    """Return `value` if it is an integer of at least `minimum`, or raise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return value
+
+
+@torch.compiler.disable(
+    reason="what this token graph needs is not built yet; run the model once before compiling it"
+)
+def _build_constant(build: Callable[[Any], Any], graph: Any, device: Any) -> Any:
+    """Build for real, whatever mode is on: a graph is a constant of the program.
+
+    Without this, a fake tensor (`torch.export`) or an inference tensor could be kept
+    on the graph and break the next call that has nothing to do with either. Under
+    `torch.compile` the first call breaks the compiled graph here; with `fullgraph=True`
+    the model must have run once, or dynamo raises the reason above.
+    """
+    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+        return _move(build(graph), device)
+
+
+class EdgePredicate(ABC):
+    """A set of directed edges j -> i, "target i listens to source j", given by a predicate.
+
+    A subclass defines `has_edge`; the other methods follow from it and are overridden
+    only to be cheaper. Instances are immutable: what is derived is built once per
+    device, kept with the graph and freed with it.
+    """
+
+    is_explicit = False
+    """Whether the edges are a list with an order of its own."""
+
+    def __init__(self, num_targets: int, num_sources: int | None = None) -> None:
+        self.num_targets = check_size("num_targets", num_targets)
+        sources = num_targets if num_sources is None else num_sources
+        self.num_sources = check_size("num_sources", sources)
+        self._derived: dict[tuple[str, str], Any] = {}
+
+    @abstractmethod
+    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+        """Whether target i listens to source j: elementwise over broadcast integer tensors.
+
+        Pure torch and vmap-able, so that it serves as a FlexAttention `mask_mod`.
+        """
+
+    @property
+    def is_square(self) -> bool:
+        return self.num_targets == self.num_sources
+
+    @property
+    def has_multi_edges(self) -> bool:
+        return False
+
+    @property
+    def has_empty_targets(self) -> bool:
+        """Whether some target listens to nobody."""
+        return self.derive("has_empty_targets", None, type(self)._find_empty_targets)
+
+    @property
+    def num_edges(self) -> int:
+        return self.edge_index().shape[1]
+
+    @property
+    def density(self) -> float:
+        """Edges over targets times sources; 0 where there are no pairs at all."""
+        pairs = self.num_targets * self.num_sources
+        return self.num_edges / pairs if pairs else 0.0
+
+    def edge_index(self, device: torch.device | str | None = None) -> Tensor:
+        """Return (2, E) int64, rows `[source, target]` as in PyG.
+
+        An explicit graph gives the caller's edges in the caller's order; a symbolic
+        one sorts by target, then source.
+        """
+        return self.derive("edge_index", device, type(self)._build_edge_index)
+
+    def dense(self, device: torch.device | str | None = None) -> Tensor:
+        """Return (N, M) bool, True where target i (row) listens to source j (column).
+
+        This is the boolean `attn_mask` of `scaled_dot_product_attention`.
+
+        Raises:
+            ValueError: the matrix would have more than `DENSE_LIMIT` entries.
+        """
+        entries = self.num_targets * self.num_sources
+        if entries > DENSE_LIMIT:
+            raise ValueError(
+                f"a dense {self.num_targets} x {self.num_sources} mask has {entries:,} entries, "
+                f"more than the limit of {DENSE_LIMIT:,}; use edge_index or csr"
+            )
+        return self.derive("dense", device, type(self)._build_dense)
+
+    def csr(self, device: torch.device | str | None = None) -> CSR:
+        """Return the edges grouped by target, with the permutation back to `edge_index`."""
+        return self.derive("csr", device, type(self)._build_csr)
+
+    def local_index(self, device: torch.device | str | None = None) -> Tensor:
+        """Return (num_targets,) the place of each token within its own set: 0 .. N - 1."""
+        return self.derive("local_index", device, type(self)._build_local_index)
+
+    def derive(
+        self, name: str, device: torch.device | str | None, build: Callable[[Any], Any]
+    ) -> Any:
+        """Return `build(self)` on `device`, built on the CPU once and kept with this graph.
+
+        Args:
+            name: what is built; one name, one meaning.
+            device: where its tensors are wanted; None for the CPU.
+            build: a function of the graph alone that makes a tensor, a NamedTuple of
+                tensors or a plain number.
+        """
+        key = (name, "cpu" if device is None else str(device))
+        found = self._derived.get(key)
+        if found is None:
+            found = self._derived[key] = _build_constant(build, self, device)
+        return found
+
+    def _row_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (rows, mask of these rows), so that N x M integers never exist at once."""
+        j = torch.arange(self.num_sources)
+        step = max(1, _BLOCK_ENTRIES // max(1, self.num_sources))
+        for start in range(0, self.num_targets, step):
+            i = torch.arange(start, min(start + step, self.num_targets))
+            yield i, self.has_edge(i[:, None], j[None, :])  # (block, M)
+
+    def _build_edge_index(self) -> Tensor:
+        edges = [torch.zeros(2, 0, dtype=torch.long)]
+        for i, mask in self._row_blocks():
+            row, source = mask.nonzero(as_tuple=True)
+            edges.append(torch.stack([source, i[row]]))
+        return torch.cat(edges, dim=1)
+
+    def _build_local_index(self) -> Tensor:
+        return torch.arange(self.num_targets)
+
+    def _build_dense(self) -> Tensor:
+        rows = [torch.zeros(0, self.num_sources, dtype=torch.bool)]
+        return torch.cat(rows + [mask for _, mask in self._row_blocks()])
+
+    def _build_csr(self) -> CSR:
+        source, target = self.edge_index().cpu()
+        target, edge_id = target.sort(stable=True)
+        count = torch.bincount(target, minlength=self.num_targets)
+        indptr = torch.zeros(self.num_targets + 1, dtype=torch.long)
+        indptr[1:] = count.cumsum(0)
+        small = max(source.numel(), self.num_sources) < 2**31
+        dtype = torch.int32 if small else torch.int64
+        return CSR(indptr.to(dtype), source[edge_id].to(dtype), edge_id)
+
+    def _find_empty_targets(self) -> bool:
+        return bool((self.csr().indptr.diff() == 0).any())
+
+    def _name(self) -> str:
+        """How the graph was written, for `repr`."""
+        return f"{type(self).__name__}({self.num_targets}, {self.num_sources})"
+
+    def _count(self) -> str:
+        return f"{self.num_edges:,} edges, density {self.density:.3g}"
+
+    def __repr__(self) -> str:
+        size = f"{self.num_targets:,} tokens"
+        if not self.is_square:
+            size = f"{self.num_targets:,} targets, {self.num_sources:,} sources"
+        return f"{self._name()}: {size}, {self._count()}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_derived": {}}
+
+
+def _move(value: Any, device: torch.device | str | None) -> Any:
+    if device is None:
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return type(value)(*(_move(item, device) for item in value))
+    return value

@@ -1,0 +1,198 @@
+"""Token graphs to and from networkx, PyG, boolean masks and FlexAttention `mask_mod`s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import networkx as nx
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from tokennet.graphs.algebra import Edges, TokenGraph
+from tokennet.graphs.disjoint import Disjoint
+from tokennet.graphs.symbolic import Predicate
+
+MaskMod = Callable[[Any, Any, Any, Any], Tensor]
+
+
+def from_networkx(graph: nx.Graph, edge_attrs: Sequence[str] | None = None) -> Edges:
+    """Return the token graph of a networkx graph of any of its four kinds.
+
+    An edge u -> v becomes "v listens to u"; an undirected edge becomes one edge each
+    way, an undirected self-loop a single edge. Parallel edges of a multigraph stay
+    parallel. Tokens are numbered in the order of `graph.nodes`, whose names are kept
+    in `names`.
+
+    Args:
+        graph: Graph, DiGraph, MultiGraph or MultiDiGraph.
+        edge_attrs: edge attributes, each a number or a sequence of numbers on every
+            edge, to be joined column by column in `edge_attr`.
+
+    Raises:
+        TypeError: `graph` is no networkx graph.
+        ValueError: an edge lacks one of `edge_attrs`, or holds something else than numbers.
+
+    >>> import networkx as nx
+    >>> from_networkx(nx.path_graph(["a", "b", "c"])).edge_index().tolist()
+    [[0, 1, 1, 2], [1, 0, 2, 1]]
+    """
+    if not isinstance(graph, nx.Graph):
+        raise TypeError(f"graph must be a networkx graph, got {type(graph).__name__}")
+    number = {name: i for i, name in enumerate(graph.nodes)}
+    directed = graph if graph.is_directed() else graph.to_directed()
+    edges = list(directed.edges(data=True))
+    ends = [[number[u] for u, _, _ in edges], [number[v] for _, v, _ in edges]]
+    edge_attr = None
+    if edge_attrs is not None:
+        rows = [_edge_row(u, v, data, edge_attrs) for u, v, data in edges]
+        edge_attr = torch.tensor(rows, dtype=torch.get_default_dtype())
+    index = torch.tensor(ends, dtype=torch.long).reshape(2, -1)
+    return Edges(index, len(number), edge_attr=edge_attr, names=list(number))
+
+
+def to_networkx(
+    graph: TokenGraph, *, undirected: bool = False, edge_attrs: Sequence[str] | None = None
+) -> nx.Graph:
+    """Return a networkx graph, with the names the tokens came with if they had any.
+
+    A bipartite graph gives nodes `("target", i)` and `("source", j)`.
+
+    Args:
+        graph: any token graph.
+        undirected: give a Graph or MultiGraph; the token graph must be symmetric.
+        edge_attrs: names for the columns of `edge_attr`, which become edge attributes.
+
+    Raises:
+        ValueError: `undirected` and some edge has no reverse, or the number of
+            `edge_attrs` is not that of the columns.
+    """
+    rows = _edge_columns(graph, edge_attrs)
+    targets, sources = _node_names(graph)
+    many = graph.has_multi_edges
+    result = nx.MultiDiGraph() if many else nx.DiGraph()
+    result.add_nodes_from(targets)
+    result.add_nodes_from(sources)
+    for (j, i), row in zip(graph.edge_index().t().tolist(), rows, strict=True):
+        result.add_edge(sources[j], targets[i], **row)
+    return _undirected(result) if undirected else result
+
+
+def from_pyg(data: Data) -> Edges:
+    """Return the token graph of a PyG `Data`, or the `Disjoint` one of a `Batch`.
+
+    `edge_attr` is kept, in the order of `edge_index`.
+
+    Raises:
+        TypeError: `data` is not a `Data`.
+        ValueError: it has no `edge_index`, or its number of nodes is not known.
+    """
+    if not isinstance(data, Data):
+        raise TypeError(f"data must be a PyG Data or Batch, got {type(data).__name__}")
+    if isinstance(data, Batch):
+        return Disjoint(from_pyg(single) for single in data.to_data_list())
+    if data.edge_index is None:
+        raise ValueError(f"data must have an edge_index, got {data}")
+    if data.num_nodes is None:
+        raise ValueError(f"data must have x, pos or num_nodes, got {data}")
+    return Edges(data.edge_index, data.num_nodes, edge_attr=data.edge_attr)
+
+
+def from_mask(mask: Tensor) -> Edges:
+    """Return the graph of a boolean mask (N, M), True where target i listens to source j.
+
+    This is the meaning of `attn_mask` in `scaled_dot_product_attention`. In
+    `nn.MultiheadAttention` a boolean mask means the opposite: pass `~attn_mask`.
+
+    Raises:
+        TypeError: the mask is not boolean.
+        ValueError: it does not have two dimensions.
+
+    >>> from_mask(torch.ones(2, 2).tril().bool()).edge_index().tolist()
+    [[0, 0, 1], [0, 1, 1]]
+    """
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise TypeError(f"mask must be a boolean tensor, got {getattr(mask, 'dtype', type(mask))}")
+    if mask.dim() != 2:
+        raise ValueError(f"mask must have shape (N, M), got {tuple(mask.shape)}")
+    target, source = mask.nonzero(as_tuple=True)
+    return Edges(torch.stack([source, target]), *mask.shape)
+
+
+def from_mask_mod(mask_mod: MaskMod, n: int, m: int | None = None) -> TokenGraph:
+    """Return the graph of a FlexAttention `mask_mod(batch, head, query, key)`.
+
+    One graph serves all batches and heads, so `mask_mod` is asked about batch 0, head 0.
+
+    >>> from_mask_mod(lambda b, h, i, j: i >= j, 4)
+    Predicate(<lambda>, 4, 4): 4 tokens, 10 edges, density 0.625
+    """
+
+    def predicate(i: Tensor, j: Tensor) -> Tensor:
+        zero = torch.zeros_like(i)
+        return mask_mod(zero, zero, i, j)
+
+    predicate.__name__ = getattr(mask_mod, "__name__", "mask_mod")
+    return Predicate(predicate, n, m)
+
+
+def to_mask_mod(graph: TokenGraph) -> MaskMod:
+    """Return the FlexAttention `mask_mod` of a graph."""
+
+    def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return graph.has_edge(query, key)
+
+    return mask_mod
+
+
+def _edge_row(u: Any, v: Any, data: dict[str, Any], names: Sequence[str]) -> list[float]:
+    row: list[float] = []
+    for name in names:
+        if name not in data:
+            raise ValueError(f"edge_attrs: edge {u!r} -> {v!r} has no attribute {name!r}")
+        try:
+            row += torch.as_tensor(data[name], dtype=torch.float64).flatten().tolist()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"edge_attrs: {name!r} of edge {u!r} -> {v!r} must be numeric, got {data[name]!r}"
+            ) from None
+    return row
+
+
+def _edge_columns(graph: TokenGraph, names: Sequence[str] | None) -> list[dict[str, float]]:
+    if names is None:
+        return [{} for _ in range(graph.num_edges)]
+    attr = getattr(graph, "edge_attr", None)
+    if attr is None:
+        attr = torch.zeros(graph.num_edges, 0)
+    columns = attr.detach().flatten(1) if attr.dim() > 1 else attr.detach()[:, None]
+    if columns.shape[1] != len(names):
+        raise ValueError(f"edge_attrs names {len(names)} columns, edge_attr has {columns.shape[1]}")
+    rows = columns.tolist()
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _node_names(graph: TokenGraph) -> tuple[Sequence[Any], Sequence[Any]]:
+    if not graph.is_square:
+        targets = [("target", i) for i in range(graph.num_targets)]
+        return targets, [("source", j) for j in range(graph.num_sources)]
+    names = getattr(graph, "names", None)
+    if names is None:
+        names = range(graph.num_targets)
+    return names, names
+
+
+def _undirected(graph: nx.DiGraph) -> nx.Graph:
+    for u, v in graph.edges():
+        if graph.number_of_edges(u, v) != graph.number_of_edges(v, u):
+            raise ValueError(f"undirected: {u!r} -> {v!r} has no reverse; the graph is directed")
+    if not graph.is_multigraph():
+        return graph.to_undirected()
+    result = nx.MultiGraph()
+    result.add_nodes_from(graph.nodes)
+    place = {name: number for number, name in enumerate(graph.nodes)}
+    for u, v, data in graph.edges(data=True):
+        if place[u] <= place[v]:  # an edge and its reverse are one undirected edge
+            result.add_edge(u, v, **data)
+    return result

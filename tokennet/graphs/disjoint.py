@@ -1,0 +1,149 @@
+"""A ragged batch of graphs is one bigger graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.graphs.algebra import Edges, TokenGraph, check_permutation
+from tokennet.graphs.base import EdgePredicate
+
+
+class Disjoint(Edges):
+    """Several graphs side by side, with no edge between them.
+
+    This is the only notion of a ragged batch: there is no padding, so none can leak.
+    Edges come graph by graph, in each graph's own order. `&` keeps the graphs apart;
+    so does `|` with a graph that adds no edge between them (`Self(n)`, say). A union
+    that does connect them is one graph, and an `Edges`.
+
+    Args:
+        graphs: the graphs; they may be of any kind, size and, if bipartite, shape.
+
+    >>> from tokennet import Full, Causal
+    >>> Disjoint([Full(2), Causal(3)])
+    Disjoint([Full(2), Causal(3)]): 5 tokens, 10 edges, density 0.4
+    """
+
+    def __init__(self, graphs: Iterable[TokenGraph]) -> None:
+        self.graphs = tuple(graphs)
+        for position, graph in enumerate(self.graphs):
+            if not isinstance(graph, TokenGraph):
+                raise TypeError(f"graphs[{position}] must be a TokenGraph, got {graph!r}")
+        self.sizes = [graph.num_targets for graph in self.graphs]
+        self.source_sizes = [graph.num_sources for graph in self.graphs]
+        # The edges are listed when first asked for, not here: sizes alone serve a readout.
+        EdgePredicate.__init__(self, sum(self.sizes), sum(self.source_sizes))
+        self.edge_attr = _joined_attr(self.graphs)
+        self.names = None
+
+    @property
+    def num_graphs(self) -> int:
+        return len(self.graphs)
+
+    @property
+    def num_edges(self) -> int:
+        return sum(graph.num_edges for graph in self.graphs)
+
+    def batch(self, device: torch.device | str | None = None) -> Tensor:
+        """Return (num_targets,) the number of the graph that each token belongs to, as in PyG."""
+        return self.derive("batch", device, _graph_of_tokens)
+
+    def _build_local_index(self) -> Tensor:
+        return torch.cat([torch.arange(0), *(torch.arange(size) for size in self.sizes)])
+
+    def _build_edge_index(self) -> Tensor:
+        edges, offset = [torch.zeros(2, 0, dtype=torch.long)], torch.zeros(2, 1, dtype=torch.long)
+        for graph in self.graphs:
+            edges.append(graph.edge_index() + offset)
+            offset = offset + torch.tensor([[graph.num_sources], [graph.num_targets]])
+        return torch.cat(edges, dim=1)
+
+    @property
+    def T(self) -> Disjoint:
+        return Disjoint(graph.T for graph in self.graphs)
+
+    def __and__(self, other: TokenGraph) -> Edges:
+        return self._split(super().__and__(other))
+
+    def __or__(self, other: TokenGraph) -> Edges:
+        union = super().__or__(other)
+        source, target = union.edge_index()
+        if torch.equal(_batch(self.source_sizes)[source], self.batch()[target]):
+            return self._split(union)
+        return union
+
+    __rand__ = __and__
+    __ror__ = __or__
+
+    def _split(self, edges: Edges) -> Disjoint:
+        """Divide a graph without edges between the parts into these parts."""
+        source, target = edges.edge_index()
+        owner = self.batch()[target]
+        order = owner.argsort(stable=True)
+        owned = order.split(torch.bincount(owner, minlength=self.num_graphs).tolist())
+        start = torch.zeros(2, 1, dtype=torch.long)
+        parts = []
+        for graph, mine in zip(self.graphs, owned, strict=True):
+            size = graph.num_targets, graph.num_sources
+            attr = None if edges.edge_attr is None else edges.edge_attr[mine]
+            names = getattr(graph, "names", None)
+            local = torch.stack([source[mine], target[mine]]) - start
+            parts.append(Edges(local, *size, edge_attr=attr, names=names))
+            start = start + torch.tensor([[size[1]], [size[0]]])
+        return Disjoint(parts)
+
+    def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
+        perms = _split_permutation("perm", perm, self.sizes)
+        source_perms = _split_permutation("source_perm", source_perm, self.source_sizes)
+        return Disjoint(
+            graph.relabel(p, s)
+            for graph, p, s in zip(self.graphs, perms, source_perms, strict=True)
+        )
+
+    def _reach(self, k: int) -> TokenGraph:
+        return Disjoint(graph.reach(k) for graph in self.graphs)
+
+    def _name(self) -> str:
+        shown = [graph._name() for graph in self.graphs[:3]]
+        if self.num_graphs > 3:
+            shown.append(f"... {self.num_graphs} graphs")
+        return f"Disjoint([{', '.join(shown)}])"
+
+
+def _graph_of_tokens(graph: Disjoint) -> Tensor:
+    return _batch(graph.sizes)
+
+
+def _batch(sizes: list[int]) -> Tensor:
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+
+
+def _joined_attr(graphs: tuple[TokenGraph, ...]) -> Tensor | None:
+    attrs: list[Any] = [getattr(graph, "edge_attr", None) for graph in graphs]
+    if not attrs or all(attr is None for attr in attrs):
+        return None
+    missing = [number for number, attr in enumerate(attrs) if attr is None]
+    if missing:
+        raise ValueError(f"either all graphs have edge_attr or none; graphs {missing} have none")
+    return torch.cat(attrs)
+
+
+def _split_permutation(name: str, perm: Tensor, sizes: list[int]) -> list[Tensor]:
+    owner = _batch(sizes)
+    crossing = (owner[perm] != owner).nonzero().flatten()
+    if crossing.numel():
+        i = int(crossing[0])
+        raise ValueError(
+            f"{name} must permute within each graph of a Disjoint; "
+            f"it moves token {int(perm[i])} of graph {int(owner[perm[i]])} to graph {int(owner[i])}"
+        )
+    starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    parts = perm.split(sizes)
+    return [
+        check_permutation(name, part - start, size)
+        for part, start, size in zip(parts, starts, sizes, strict=False)
+    ]

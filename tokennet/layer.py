@@ -1,0 +1,64 @@
+"""`TokenLayer`: Tokens in, Tokens out, on the same graph."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+
+class TokenLayer(nn.Module, ABC):
+    """A layer of a token net.
+
+    Called with `Tokens` it gives `Tokens` with the same graph and positions. Called with
+    a tensor (..., N, D) it takes it as tokens on the complete graph and gives a tensor
+    back, so that it drops into any PyTorch model.
+
+    A subclass defines `transform` and says in `symmetry` what it reads besides z.
+    """
+
+    symmetry = Symmetry()
+
+    def forward(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: Any = None,
+    ) -> Tokens | Tensor:
+        given = {"source": source, "graph": graph}
+        context = {name: value for name, value in given.items() if value is not None}
+        if isinstance(tokens, Tensor):
+            return self.transform(Tokens(tokens), **context).z
+        if not isinstance(tokens, Tokens):
+            raise TypeError(f"tokens must be Tokens or a tensor, got {type(tokens).__name__}")
+        return self.transform(tokens, **context)
+
+    @abstractmethod
+    def transform(self, tokens: Tokens, /, *args: Any, **context: Any) -> Tokens:
+        """What the layer does; `source` and `graph` come only to layers that take them."""
+
+    def flops(self, tokens: Tokens) -> int:
+        """Floating-point operations of one forward pass, for all tokens given.
+
+        Matrix products count 2 per multiply-add, sums along edges 1 per addition;
+        norms, activations, softmax and residual sums are not counted. This base method
+        counts matrix products by running the layer; layers that work along edges
+        override it with a formula, because `FlopCounterMode` sees neither fused
+        attention on a CPU nor sparse products.
+        """
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            self(tokens)
+        return counter.get_total_flops()
+
+
+def linear_flops(linear: nn.Linear, tokens: Tensor) -> int:
+    """2 in out for each token of (..., N, D)."""
+    return 2 * linear.in_features * linear.out_features * tokens.shape[:-1].numel()

@@ -1,0 +1,122 @@
+"""`Mixer`: a layer that moves information between tokens, along a graph."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.layer import TokenLayer
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+
+class Mixer(TokenLayer):
+    """Tokens listen to tokens, `mixer(tokens)`, or to another set, `mixer(tokens, source)`.
+
+    With `source` the graph has N targets and M sources. It is complete unless given, and
+    for two ragged batches of as many sets, complete within each pair of sets.
+
+    A subclass defines `mix`, and `check_graph` if there are graphs it cannot honour.
+
+    Args:
+        dim: number of channels D of the tokens.
+        source_dim: channels of the other set, where they differ.
+    """
+
+    symmetry = Symmetry({"graph"})
+
+    def __init__(self, dim: int, source_dim: int | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+        self.source_dim = dim if source_dim is None else source_dim
+
+    @abstractmethod
+    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
+        """(..., N, D) targets and (..., M, Ds) sources to (..., N, D)."""
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        """Raise ValueError if the mixer cannot honour `graph`."""
+
+    def transform(
+        self,
+        tokens: Tokens,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> Tokens:
+        _check_dim("tokens", tokens.z, self.dim)
+        source, graph = _resolve(tokens, source, graph)
+        _check_dim("source", source, self.source_dim)
+        if (graph.num_targets, graph.num_sources) != (tokens.num_tokens, source.shape[-2]):
+            raise ValueError(
+                f"graph must have {tokens.num_tokens} targets and {source.shape[-2]} sources, "
+                f"got {graph!r}"
+            )
+        self.check_graph(graph)
+        return tokens.replace(z=self.mix(tokens.z, source, graph))
+
+
+def _resolve(
+    tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
+) -> tuple[Tensor, TokenGraph]:
+    if source is None:
+        if graph is not None:
+            raise ValueError(
+                "graph goes with source; for self-mixing put it in tokens.replace(graph=...)"
+            )
+        return tokens.z, tokens.graph
+    if isinstance(source, Tensor):
+        source = Tokens(source)
+    return source.z, graph or cross_graph(tokens.graph, source.graph)
+
+
+def cross_graph(targets: TokenGraph, sources: TokenGraph) -> TokenGraph:
+    """The complete graph from one set to another, or from ragged batch to ragged batch.
+
+    Raises:
+        ValueError: only one of the two is a ragged batch, or they differ in length.
+    """
+    ragged = isinstance(targets, Disjoint), isinstance(sources, Disjoint)
+    if ragged == (False, False):
+        return Full(targets.num_targets, sources.num_targets)
+    if ragged != (True, True) or targets.num_graphs != sources.num_graphs:  # type: ignore[attr-defined]
+        raise ValueError(
+            "graph must be given where tokens and source are not ragged batches of equally "
+            f"many sets; tokens are on {targets!r}, source on {sources!r}"
+        )
+    pairs = zip(targets.sizes, sources.sizes, strict=True)  # type: ignore[attr-defined]
+    return Disjoint(Full(n, m) for n, m in pairs)
+
+
+def fold_batch(
+    z: Tensor, source: Tensor, graph: TokenGraph
+) -> tuple[Tensor, Tensor, TokenGraph, torch.Size]:
+    """Turn a batch that shares a graph into one set on a bigger graph: (B N, D), (B M, Ds).
+
+    For mixers built on libraries that know no leading dimensions. Undo on the result
+    with `.reshape(*batch, N, -1)`; the batch comes back last.
+    """
+    batch = torch.broadcast_shapes(z.shape[:-2], source.shape[:-2])
+    count = math.prod(batch)
+    if count != 1:
+        graph = graph.repeat(count)
+    z = z.expand(*batch, *z.shape[-2:]).reshape(count * z.shape[-2], z.shape[-1])
+    source = source.expand(*batch, *source.shape[-2:])
+    source = source.reshape(count * source.shape[-2], source.shape[-1])
+    return z, source, graph, batch
+
+
+def _check_dim(name: str, z: Any, dim: int) -> None:
+    if z.shape[-1] != dim:
+        raise ValueError(f"{name} must have {dim} channels, got shape {tuple(z.shape)}")
+
+
+def check_heads(dim: int, heads: int) -> int:
+    """Channels per head, or ValueError if the heads do not divide the channels."""
+    if heads < 1 or dim % heads:
+        raise ValueError(f"heads must divide dim = {dim}, got {heads}")
+    return dim // heads

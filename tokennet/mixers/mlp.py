@@ -1,0 +1,54 @@
+"""Token mixing without attention."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tokennet.graphs import Full, TokenGraph
+from tokennet.mixers.base import Mixer
+from tokennet.symmetry import Symmetry
+
+
+class MLPMixer(Mixer):
+    r"""An MLP over the tokens, the same for every channel: weights are parameters, not data.
+
+        out_{., d} = W_2 gelu(W_1 z_{., d} + b_1) + b_2,   W_1 in R^{hidden x N}
+
+    The token-mixing layer of Tolstikhin et al., 2021 (arXiv 2105.01601). Its parameters
+    belong to places in the array, so it commutes with no permutation, and it needs the
+    complete graph on exactly `num_tokens` tokens.
+
+    Args:
+        dim: channels D.
+        num_tokens: the number of tokens N.
+        hidden: width of the hidden layer.
+
+    Raises:
+        ValueError: called on any other graph, with another set, or number of tokens.
+
+    >>> import torch
+    >>> MLPMixer(8, num_tokens=5, hidden=16)(torch.zeros(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
+    """
+
+    symmetry = Symmetry({"index"})
+
+    def __init__(self, dim: int, num_tokens: int, hidden: int) -> None:
+        super().__init__(dim)
+        self.num_tokens = num_tokens
+        self.net = nn.Sequential(
+            nn.Linear(num_tokens, hidden), nn.GELU(), nn.Linear(hidden, num_tokens)
+        )
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        size = (self.num_tokens, self.num_tokens)
+        if not isinstance(graph, Full) or (graph.num_targets, graph.num_sources) != size:
+            raise ValueError(
+                f"graph must be Full({self.num_tokens}) for MLPMixer, whose weights connect "
+                f"exactly these tokens; got {graph!r}"
+            )
+
+    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
+        if source is not z:
+            raise ValueError("source must be left out: MLPMixer mixes the tokens of one set")
+        return self.net(z.transpose(-1, -2)).transpose(-1, -2)  # over N, each channel alone

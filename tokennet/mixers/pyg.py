@@ -1,0 +1,66 @@
+"""Any PyG convolution as a mixer."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokennet.graphs import TokenGraph
+from tokennet.mixers.base import Mixer, fold_batch
+from tokennet.tokens import Tokens
+
+
+class PyGMixer(Mixer):
+    """A `torch_geometric.nn` convolution in a token net.
+
+    The convolution sees the edges in the caller's order, and `graph.edge_attr` if its
+    `forward` takes `edge_attr`. Convolutions that change the graph themselves
+    (`GCNConv` adds self-loops) do so here too.
+
+    Args:
+        conv: a module called as `conv(x, edge_index)`, or `conv((x_source, x_target),
+            edge_index)` for two sets. It must keep the number of channels.
+        dim: channels D of the tokens, for convolutions that have no `in_channels`.
+
+    Raises:
+        ValueError: the channels of `conv` are not known, or it changes their number.
+
+    >>> import torch
+    >>> from torch_geometric.nn import GCNConv
+    >>> from tokennet import Cycle, Tokens
+    >>> PyGMixer(GCNConv(8, 8))(Tokens(torch.zeros(5, 8), Cycle(5))).z.shape
+    torch.Size([5, 8])
+    """
+
+    def __init__(self, conv: nn.Module, dim: int | None = None) -> None:
+        channels: Any = getattr(conv, "in_channels", None) if dim is None else dim
+        if isinstance(channels, tuple):
+            source_dim, channels = channels
+        else:
+            source_dim = channels
+        if not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"dim must be given: conv has in_channels = {channels!r}")
+        super().__init__(channels, source_dim)
+        self.conv = conv
+        self._takes_edge_attr = "edge_attr" in inspect.signature(conv.forward).parameters
+
+    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
+        n, itself, attr = z.shape[-2], source is z, getattr(graph, "edge_attr", None)
+        z, source, graph, batch = fold_batch(z, source, graph)
+        features = {}
+        if attr is not None and self._takes_edge_attr:
+            features["edge_attr"] = attr.to(z).repeat(max(1, batch.numel()), 1)
+        x = z if itself else (source, z)
+        out = self.conv(x, graph.edge_index(z.device), **features)
+        if out.shape != z.shape:
+            raise ValueError(
+                f"conv must keep the tokens' shape {tuple(z.shape)}, it gave {tuple(out.shape)}"
+            )
+        return out.reshape(*batch, n, self.dim)
+
+    def flops(self, tokens: Tokens) -> int:
+        """Matrix products as run, and one addition per edge and channel for the sum."""
+        batch = tokens.z.shape[:-2].numel()
+        return super().flops(tokens) + batch * tokens.graph.num_edges * self.dim

@@ -1,0 +1,77 @@
+"""What stands around a mixer: token-wise functions and residual connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokennet.layer import TokenLayer
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+
+class TokenWise(TokenLayer):
+    """The same function on every token: (..., N, D) to (..., N, D').
+
+    Args:
+        fn: a module or function on the last dimension that does not look at the others.
+
+    >>> import torch
+    >>> TokenWise(nn.Linear(4, 6))(torch.zeros(2, 3, 4)).shape
+    torch.Size([2, 3, 6])
+    """
+
+    symmetry = Symmetry()
+
+    def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def transform(self, tokens: Tokens, **context: Any) -> Tokens:
+        return tokens.replace(z=self.fn(tokens.z))
+
+
+def mlp(dim: int, hidden: int | None = None, dropout: float = 0.0) -> nn.Sequential:
+    """The usual token-wise function: Linear, GELU, Linear, with `hidden = 4 dim`."""
+    hidden = 4 * dim if hidden is None else hidden
+    return nn.Sequential(
+        nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+    )
+
+
+class Residual(TokenLayer):
+    """Pre-norm residual connection: z + layer(norm(z)).
+
+    The form of Xiong et al., 2020 (arXiv 2002.04745).
+
+    Args:
+        layer: a mixer or token-wise layer; `source` and `graph` are passed on to it.
+        norm: a token-wise normalisation such as `nn.LayerNorm(dim)`, or None.
+        dropout: probability of dropping a channel of the layer's output in training.
+
+    >>> import torch
+    >>> layer = Residual(TokenWise(mlp(8)), nn.LayerNorm(8))
+    >>> layer(torch.zeros(3, 8)).shape
+    torch.Size([3, 8])
+    """
+
+    def __init__(
+        self, layer: TokenLayer, norm: nn.Module | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm = nn.Identity() if norm is None else norm
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def symmetry(self) -> Symmetry:  # type: ignore[override]
+        return self.layer.symmetry
+
+    def transform(self, tokens: Tokens, **context: Any) -> Tokens:
+        change = self.layer(tokens.replace(z=self.norm(tokens.z)), **context)
+        return tokens.replace(z=tokens.z + self.dropout(change.z))
+
+    def flops(self, tokens: Tokens) -> int:
+        return self.layer.flops(tokens)

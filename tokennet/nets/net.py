@@ -1,0 +1,158 @@
+"""`TokenNet`: layers in sequence, and what they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.layer import TokenLayer
+from tokennet.mixers import MIXERS
+from tokennet.nets.block import Residual, TokenWise, mlp
+from tokennet.nets.readout import READOUTS, Readout
+from tokennet.nets.summary import Row, Summary
+from tokennet.positional import LearnedEncoding, SinusoidalEncoding
+from tokennet.symmetry import Symmetry, intersection
+from tokennet.tokens import Tokens
+
+
+class TokenNet(nn.Module):
+    """Token layers one after the other, and a readout if the result is to be a tensor.
+
+    Args:
+        layers: `TokenLayer`s; nets without a readout may be among them.
+        readout: makes the output tensor; None to give tokens back.
+
+    >>> from tokennet import Attention
+    >>> net = TokenNet([Residual(Attention(8, heads=2)), TokenWise(mlp(8))])
+    >>> net(torch.zeros(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
+    """
+
+    def __init__(self, layers: Sequence[TokenLayer | TokenNet], readout: Readout | None = None):
+        super().__init__()
+        for number, layer in enumerate(layers):
+            if not isinstance(layer, TokenLayer | TokenNet):
+                raise TypeError(
+                    f"layers[{number}] must be a TokenLayer (TokenWise(fn) makes one of a "
+                    f"function), got {type(layer).__name__}"
+                )
+        self.layers = nn.ModuleList(layers)
+        self.readout = readout
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """The intersection over the layers and the readout."""
+        parts = [*self.layers, *([] if self.readout is None else [self.readout])]
+        return intersection(part.symmetry for part in parts)
+
+    def forward(self, tokens: Tokens | Tensor) -> Tokens | Tensor:
+        result = Tokens(tokens) if isinstance(tokens, Tensor) else tokens
+        for layer in self.layers:
+            result = layer(result)
+        if self.readout is not None:
+            return self.readout(result)
+        return result.z if isinstance(tokens, Tensor) else result
+
+    def flops(self, tokens: Tokens) -> int:
+        return self.summary(tokens).flops
+
+    @torch.no_grad()
+    def summary(self, example: Tokens | Tensor) -> Summary:
+        """Describe the net on an example: shapes, parameters, FLOPs, declared symmetry."""
+        tokens = Tokens(example) if isinstance(example, Tensor) else example
+        rows = []
+        for layer in self.layers:
+            flops, tokens = layer.flops(tokens), layer(tokens)  # type: ignore[operator]
+            rows.append(Row.of(layer, tokens.z, flops))
+        if self.readout is not None:
+            flops = self.readout.flops(tokens)
+            rows.append(Row.of(self.readout, self.readout(tokens), flops))
+        return Summary(rows, self.symmetry)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a task fixes of a net: what goes in, and what is to come out."""
+
+    in_features: int
+    out_features: int
+    readout: str = "mean"
+    num_tokens: int | None = None
+    """The number of tokens where it is the same for all examples."""
+    num_coordinates: int = 0
+    """Columns of `tokens.pos`; 0 where there are no positions."""
+
+
+Positions = Literal["pos", "index", "none"]
+
+
+def build_net(
+    mixer: str,
+    interface: Interface,
+    dim: int,
+    depth: int = 2,
+    *,
+    hidden: int | None = None,
+    heads: int = 4,
+    positions: Positions = "none",
+    dropout: float = 0.0,
+) -> TokenNet:
+    """Build a net in which the mixer is the only thing that changes.
+
+    An embedding, positions, `depth` pre-norm blocks of mixer and token-wise MLP, a readout.
+
+    Args:
+        mixer: a name in `MIXERS`.
+        interface: features in and out, and the readout.
+        dim: channels of the tokens.
+        depth: number of blocks.
+        hidden: width of the token-wise MLPs, `4 dim` by default; 0 leaves them out.
+        heads: for mixers that have heads.
+        positions: "pos" adds sinusoidal codes of `tokens.pos`, "index" a learned table.
+        dropout: on the input and on every residual branch.
+
+    Raises:
+        ValueError: an unknown name, or positions that the interface does not have.
+
+    >>> net = build_net("attention", Interface(in_features=3, out_features=10), dim=16)
+    >>> net(torch.zeros(2, 7, 3)).shape
+    torch.Size([2, 10])
+    """
+    check_name("mixer", mixer, MIXERS)
+    check_name("readout", interface.readout, READOUTS)
+    layers: list[TokenLayer] = [
+        TokenWise(nn.Sequential(nn.Dropout(dropout), nn.Linear(interface.in_features, dim)))
+    ]
+    layers += _positions(positions, interface, dim)
+    for _ in range(depth):
+        mixing = MIXERS[mixer](dim, heads, interface.num_tokens)
+        layers.append(Residual(mixing, nn.LayerNorm(dim), dropout))
+        if hidden != 0:
+            layers.append(
+                Residual(TokenWise(mlp(dim, hidden, dropout)), nn.LayerNorm(dim), dropout)
+            )
+    return TokenNet(layers, READOUTS[interface.readout](dim, interface.out_features))
+
+
+def _positions(positions: str, interface: Interface, dim: int) -> list[TokenLayer]:
+    if positions == "none":
+        return []
+    if positions == "pos":
+        if interface.num_coordinates == 0:
+            raise ValueError("positions='pos' needs tokens.pos, which this task does not have")
+        return [SinusoidalEncoding(dim, "pos", num_coordinates=interface.num_coordinates)]
+    if positions == "index":
+        if interface.num_tokens is None:
+            raise ValueError("positions='index' needs a fixed number of tokens; here it varies")
+        return [LearnedEncoding(dim, interface.num_tokens, "index")]
+    raise ValueError(f"positions must be 'pos', 'index' or 'none', got {positions!r}")
+
+
+def check_name(argument: str, name: str, registry: dict) -> None:
+    """Raise ValueError if `name` is not registered, listing the names that are."""
+    if name not in registry:
+        raise ValueError(f"{argument} must be one of {', '.join(registry)}; got {name!r}")

@@ -1,0 +1,157 @@
+"""From tokens to a tensor: the end of a net."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.mixers import Attention
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+
+class Readout(nn.Module):
+    """Pools the tokens of each set, then maps to the output: norm, `pool`, linear.
+
+    The output has shape (..., out_features); for a ragged batch, one row for each set.
+
+    Args:
+        dim: channels D of the tokens.
+        out_features: size of the output.
+    """
+
+    symmetry = Symmetry()
+    is_invariant = True
+    """Whether the tokens are pooled away; if not, the output has a row for each of them."""
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.head = nn.Linear(dim, out_features)
+
+    @abstractmethod
+    def pool(self, tokens: Tokens) -> Tensor:
+        """Normalised tokens to (..., D), or (..., number of sets, D)."""
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        return self.head(self.pool(tokens.replace(z=self.norm(tokens.z))))
+
+    def flops(self, tokens: Tokens) -> int:
+        return 2 * self.head.in_features * self.head.out_features * self._rows(tokens)
+
+    def _rows(self, tokens: Tokens) -> int:
+        sets = tokens.graph.num_graphs if isinstance(tokens.graph, Disjoint) else 1
+        return tokens.z.shape[:-2].numel() * sets
+
+
+class PerToken(Readout):
+    """An output for every token: (..., N, out_features).
+
+    >>> PerToken(8, 3)(Tokens(torch.zeros(5, 8))).shape
+    torch.Size([5, 3])
+    """
+
+    is_invariant = False
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        return tokens.z
+
+    def _rows(self, tokens: Tokens) -> int:
+        return tokens.z.shape[:-1].numel()
+
+
+class MeanReadout(Readout):
+    """The mean of the tokens of each set; of an empty set, 0.
+
+    >>> MeanReadout(8, 3)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 5)])).shape
+    torch.Size([2, 3])
+    """
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        graph = tokens.graph
+        if isinstance(graph, Disjoint):
+            batch = graph.batch(tokens.z.device)
+            return scatter(tokens.z, batch, dim=-2, dim_size=graph.num_graphs, reduce="mean")
+        return tokens.z.sum(-2) / max(tokens.num_tokens, 1)
+
+
+class OneToken(Readout):
+    """One token stands for its set, as a class token does.
+
+    Args:
+        index: place of the token within its set; negative counts from the end.
+
+    Raises:
+        ValueError: a set has no such token.
+
+    >>> OneToken(8, 3)(Tokens(torch.zeros(5, 8))).shape
+    torch.Size([3])
+    """
+
+    symmetry = Symmetry({"index"})
+
+    def __init__(self, dim: int, out_features: int, index: int = 0) -> None:
+        super().__init__(dim, out_features)
+        self.index = index
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        graph = tokens.graph
+        ragged = isinstance(graph, Disjoint)
+        sizes = graph.sizes if isinstance(graph, Disjoint) else [tokens.num_tokens]
+        places, start = [], 0
+        for size in sizes:
+            if not -size <= self.index < size:
+                raise ValueError(f"index {self.index} names no token of a set of {size}")
+            places.append(start + self.index % size)
+            start += size
+        picked = tokens.z[..., places, :]  # (..., number of sets, D)
+        return picked if ragged else picked.squeeze(-2)
+
+
+class AttentionReadout(Readout):
+    """A learned question asked of the tokens: attention with one query for each set.
+
+    Pooling by multihead attention of Lee et al., 2019 (arXiv 1810.00825).
+
+    Args:
+        heads: number of heads; divides `dim`.
+
+    >>> AttentionReadout(8, 3, heads=2)(Tokens(torch.zeros(4, 5, 8))).shape
+    torch.Size([4, 3])
+    """
+
+    def __init__(self, dim: int, out_features: int, heads: int = 4) -> None:
+        super().__init__(dim, out_features)
+        self.question = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
+        self.attention = Attention(dim, heads)
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        ragged = isinstance(tokens.graph, Disjoint)
+        graph = tokens.graph.derive("one_query_each", None, _one_query_each)
+        question = self.question.expand(graph.num_targets, -1)
+        asked = Tokens(question.to(tokens.z.dtype))
+        answer = self.attention(asked, source=tokens, graph=graph).z
+        return answer if ragged else answer.squeeze(-2)
+
+    def flops(self, tokens: Tokens) -> int:
+        dim, queries = self.head.in_features, self._rows(tokens)
+        projections = 4 * dim * dim * (queries + tokens.z.shape[:-1].numel())
+        return super().flops(tokens) + projections + 4 * dim * tokens.z.shape[:-1].numel()
+
+
+def _one_query_each(graph: TokenGraph) -> TokenGraph:
+    if isinstance(graph, Disjoint):
+        return Disjoint(Full(1, size) for size in graph.sizes)
+    return Full(1, graph.num_targets)
+
+
+READOUTS: dict[str, type[Readout]] = {
+    "token": PerToken,
+    "mean": MeanReadout,
+    "one": OneToken,
+    "attention": AttentionReadout,
+}

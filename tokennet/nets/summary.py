@@ -1,0 +1,77 @@
+"""A table of a net's layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tokennet.symmetry import Symmetry
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer, as run on the example."""
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+    flops: int
+    symmetry: Symmetry
+
+    @staticmethod
+    def of(layer: nn.Module, output: Tensor, flops: int) -> Row:
+        inner = getattr(layer, "layer", None) or getattr(layer, "fn", None)
+        name = type(layer).__name__
+        if isinstance(inner, nn.Module):
+            name += f"({type(inner).__name__})"
+        parameters = count_parameters(layer)
+        return Row(name, tuple(output.shape), parameters, flops, layer.symmetry)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `TokenNet.summary` gives; print it for the table."""
+
+    rows: list[Row]
+    symmetry: Symmetry
+
+    @property
+    def parameters(self) -> int:
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def flops(self) -> int:
+        return sum(row.flops for row in self.rows)
+
+    def __str__(self) -> str:
+        header = ("layer", "output", "parameters", "FLOPs", "relabelling", "shuffling")
+        cells: list[tuple[str, ...]] = [header]
+        cells += [
+            _cells(row.name, str(row.shape), row.parameters, row.flops, row.symmetry)
+            for row in self.rows
+        ]
+        cells.append(_cells("net", "", self.parameters, self.flops, self.symmetry))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        right = {2, 3}
+        lines = [
+            "  ".join(
+                cell.rjust(width) if column in right else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in cells
+        ]
+        return "\n".join(lines)
+
+
+def _cells(
+    name: str, shape: str, parameters: int, flops: int, symmetry: Symmetry
+) -> tuple[str, ...]:
+    return (
+        name, shape, f"{parameters:,}", f"{flops:,}", symmetry.relabelling, symmetry.shuffling,
+    )  # fmt: skip
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,0 +1,140 @@
+"""Codes that tell a token where it is, added to z.
+
+`by="pos"` reads `tokens.pos`: content that moves with its token, so the code commutes with
+every relabelling. `by="index"` reads the place in the array (within each set of a ragged
+batch): it commutes with no permutation.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.layer import TokenLayer
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+By = Literal["pos", "index"]
+
+
+class PositionalEncoding(TokenLayer):
+    """Adds `encode(positions)` to z; a subclass defines `encode`."""
+
+    def __init__(self, dim: int, by: By) -> None:
+        super().__init__()
+        if by not in ("pos", "index"):
+            raise ValueError(f"by must be 'pos' or 'index', got {by!r}")
+        self.dim, self.by = dim, by
+
+    @property
+    def symmetry(self) -> Symmetry:  # type: ignore[override]
+        return Symmetry({self.by})
+
+    @abstractmethod
+    def encode(self, positions: Tensor) -> Tensor:
+        """(..., N, P) positions to (..., N, D) codes."""
+
+    def transform(self, tokens: Tokens, **context: Any) -> Tokens:
+        if tokens.dim != self.dim:
+            raise ValueError(f"tokens must have {self.dim} channels, got {tokens.dim}")
+        if self.by == "index":
+            positions = tokens.graph.local_index(tokens.z.device)[:, None]  # (N, 1)
+        elif tokens.pos is None:
+            raise ValueError("tokens.pos must hold positions where by='pos', got None")
+        else:
+            positions = tokens.pos
+        return tokens.replace(z=tokens.z + self.encode(positions).to(tokens.z.dtype))
+
+
+class SinusoidalEncoding(PositionalEncoding):
+    r"""Sines and cosines of geometrically spaced wavelengths.
+
+        code_{2i} = sin(pos / base^{2i / d}),   code_{2i+1} = cos(pos / base^{2i / d})
+
+    Vaswani et al., 2017 (arXiv 1706.03762). With P coordinates, each gets `d = dim / P`
+    channels. Nothing is learned and any position can be encoded.
+
+    Args:
+        dim: channels D; an even number for each coordinate.
+        by: "pos" or "index".
+        num_coordinates: P, the number of columns of `tokens.pos`.
+        base: the longest wavelength is 2 pi base.
+
+    >>> tokens = Tokens(torch.zeros(3, 4), pos=torch.tensor([[0.0], [1.0], [2.0]]))
+    >>> SinusoidalEncoding(4)(tokens).z[0].tolist()
+    [0.0, 1.0, 0.0, 1.0]
+    """
+
+    def __init__(
+        self, dim: int, by: By = "pos", *, num_coordinates: int = 1, base: float = 10_000.0
+    ) -> None:
+        super().__init__(dim, by)
+        if num_coordinates < 1 or dim % (2 * num_coordinates):
+            raise ValueError(
+                f"dim must be a multiple of 2 x num_coordinates = {2 * num_coordinates}, got {dim}"
+            )
+        self.num_coordinates, self.base = num_coordinates, base
+
+    def encode(self, positions: Tensor) -> Tensor:
+        if positions.shape[-1] != self.num_coordinates:
+            raise ValueError(
+                f"pos must have {self.num_coordinates} columns (num_coordinates), "
+                f"got {positions.shape[-1]}"
+            )
+        channels = self.dim // self.num_coordinates
+        step = torch.arange(0, channels, 2, device=positions.device, dtype=torch.float64)
+        frequency = torch.exp(step * (-math.log(self.base) / channels))
+        angle = positions[..., None].double() * frequency  # (..., N, P, d / 2)
+        return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-3)  # (..., N, D)
+
+
+class LearnedEncoding(PositionalEncoding):
+    """A learned vector for each position; with P coordinates, the sum of one for each.
+
+    Args:
+        dim: channels D.
+        size: number of positions, or one number for each coordinate. Positions are
+            integers 0 .. size - 1.
+        by: "index" (as in BERT and ViT) or "pos".
+
+    Raises:
+        ValueError: a position outside the table, or not an integer.
+
+    >>> LearnedEncoding(8, 16)(torch.zeros(2, 10, 8)).shape
+    torch.Size([2, 10, 8])
+    """
+
+    def __init__(self, dim: int, size: int | tuple[int, ...], by: By = "index") -> None:
+        super().__init__(dim, by)
+        self.sizes = (size,) if isinstance(size, int) else tuple(size)
+        self.tables = nn.ModuleList(nn.Embedding(entries, dim) for entries in self.sizes)
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.02)  # type: ignore[arg-type]
+
+    def encode(self, positions: Tensor) -> Tensor:
+        if positions.shape[-1] != len(self.sizes):
+            raise ValueError(
+                f"pos must have {len(self.sizes)} columns (as size has), got {positions.shape[-1]}"
+            )
+        if not torch.compiler.is_compiling():
+            self._check_range(positions)
+        columns = positions.long().unbind(-1)
+        return torch.stack(
+            [table(column) for table, column in zip(self.tables, columns, strict=True)]
+        ).sum(0)
+
+    def _check_range(self, positions: Tensor) -> None:
+        for column, size in enumerate(self.sizes):
+            values = positions[..., column]
+            if values.numel() == 0:
+                continue
+            low, high = values.min().item(), values.max().item()
+            if low < 0 or high >= size or (values != values.round()).any():
+                raise ValueError(
+                    f"positions in column {column} must be integers 0 .. {size - 1}, "
+                    f"got values from {low} to {high}"
+                )

@@ -1,0 +1,80 @@
+"""What a layer declares: its symmetry is what it cannot see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tokennet.graphs import Full
+from tokennet.tokens import Tokens
+
+READABLE = ("graph", "pos", "index")
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """The permutations a layer commutes with, given by what it reads besides `z`.
+
+    A layer that reads nothing but z commutes with every permutation of the tokens. Each
+    further thing it reads leaves only the permutations that keep that thing as it is:
+
+    - `"graph"`: who listens to whom (attention on a graph, message passing),
+    - `"pos"`: `tokens.pos` (positional codes made from content),
+    - `"index"`: the place of a token in the array (learned tables, MLP-Mixer).
+
+    Two actions tell them apart. *Relabelling* moves z, graph and pos together, so that
+    only reading the index can break it. *Shuffling* moves z alone.
+
+    >>> attention, table = Symmetry({"graph"}), Symmetry({"index"})
+    >>> attention.relabelling, attention.shuffling
+    ('S_n', 'Aut(graph)')
+    >>> (attention & table).relabelling
+    'trivial'
+    """
+
+    reads: frozenset[str] = frozenset()
+
+    def __init__(self, reads: Iterable[str] = ()) -> None:
+        reads = frozenset(reads)
+        unknown = sorted(reads - set(READABLE))
+        if unknown:
+            raise ValueError(f"reads must be among {READABLE}, got {unknown}")
+        object.__setattr__(self, "reads", reads)
+
+    def __and__(self, other: Symmetry) -> Symmetry:
+        """Intersection: what a net of both layers commutes with."""
+        return Symmetry(self.reads | other.reads)
+
+    @property
+    def relabelling(self) -> str:
+        """The group under which f(P tokens) = P f(tokens), all parts of tokens moved."""
+        return "trivial" if "index" in self.reads else "S_n"
+
+    @property
+    def shuffling(self) -> str:
+        """The group under which f commutes with moving z alone."""
+        if "index" in self.reads:
+            return "trivial"
+        if not self.reads:
+            return "S_n"
+        return f"Aut({', '.join(sorted(self.reads))})"
+
+    def on(self, tokens: Tokens) -> Symmetry:
+        """The symmetry on given tokens: a complete graph, or absent positions, show nothing."""
+        invisible = set()
+        if isinstance(tokens.graph, Full):
+            invisible.add("graph")
+        if tokens.pos is None:
+            invisible.add("pos")
+        return Symmetry(self.reads - invisible)
+
+    def __str__(self) -> str:
+        return f"relabelling {self.relabelling}, shuffling {self.shuffling}"
+
+
+def intersection(symmetries: Iterable[Symmetry]) -> Symmetry:
+    """Symmetry of layers in sequence: what all of them share."""
+    result = Symmetry()
+    for symmetry in symmetries:
+        result = result & symmetry
+    return result

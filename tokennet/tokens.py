@@ -1,0 +1,177 @@
+"""`Tokens`: vectors, who listens to whom, and where each is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from tokennet.graphs import Disjoint, Full, TokenGraph, from_pyg
+from tokennet.graphs.algebra import check_permutation
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Tokens on a graph; what every layer takes and gives.
+
+    Args:
+        z: (..., N, D) the tokens. Leading dimensions are a batch that shares the graph.
+        graph: square graph on the N tokens; the complete one by default. A ragged batch
+            is a `Disjoint` graph, see `Tokens.batch`.
+        pos: (..., N, P) positions, or None.
+
+    Raises:
+        TypeError: `z` or `pos` is not a tensor, `graph` not a `TokenGraph`.
+        ValueError: the numbers of tokens disagree, or the graph is bipartite.
+
+    >>> import torch
+    >>> from tokennet import Causal
+    >>> Tokens(torch.zeros(2, 5, 8), Causal(5))
+    Tokens(z=(2, 5, 8), graph=Causal(5): 5 tokens, 15 edges, density 0.6)
+    """
+
+    z: Tensor
+    graph: TokenGraph = None  # type: ignore[assignment]  # None becomes Full(N) below
+    pos: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.z, Tensor):
+            raise TypeError(f"z must be a tensor, got {type(self.z).__name__}")
+        if self.z.dim() < 2:
+            raise ValueError(f"z must have shape (..., N, D), got {tuple(self.z.shape)}")
+        n = self.z.shape[-2]
+        if self.graph is None:
+            object.__setattr__(self, "graph", Full(n))
+        _check_graph(self.graph, n)
+        _check_pos(self.pos, self.z)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.z.shape[-2]
+
+    @property
+    def dim(self) -> int:
+        return self.z.shape[-1]
+
+    def replace(self, **changes: Any) -> Tokens:
+        """Return a copy with some of `z`, `graph` and `pos` replaced, checked again."""
+        return dataclasses.replace(self, **changes)
+
+    def permute(self, perm: Any) -> Tokens:
+        """Relabel: move z, graph and pos together; new token i is old token `perm[i]`.
+
+        To shuffle z alone, with graph and pos held, write `tokens.replace(z=z[..., perm, :])`.
+
+        Raises:
+            ValueError: `perm` is not a permutation of the tokens, or moves a token from
+                one graph of a `Disjoint` to another.
+
+        >>> tokens = Tokens(torch.tensor([[0.0], [1.0], [2.0]]))
+        >>> tokens.permute([2, 0, 1]).z.flatten().tolist()
+        [2.0, 0.0, 1.0]
+        """
+        perm = check_permutation("perm", perm, self.num_tokens)
+        on_device = perm.to(self.z.device)
+        pos = None if self.pos is None else self.pos.index_select(-2, on_device)
+        return Tokens(self.z.index_select(-2, on_device), self.graph.relabel(perm), pos)
+
+    def to(self, *args: Any, **kwargs: Any) -> Tokens:
+        """Move z and pos as `Tensor.to` does; a dtype applies to floating-point tensors only."""
+        z = self.z.to(*args, **kwargs)
+        if self.pos is None:
+            return self.replace(z=z)
+        pos = self.pos.to(z.device)
+        return self.replace(z=z, pos=pos.to(z.dtype) if pos.is_floating_point() else pos)
+
+    @staticmethod
+    def batch(sets: Sequence[Tokens]) -> Tokens:
+        """Put sets of any sizes side by side on a `Disjoint` graph; `unbatch` undoes it.
+
+        Raises:
+            ValueError: there are no sets, they differ in D or in leading dimensions, or
+                only some have positions.
+        """
+        if not sets:
+            raise ValueError("sets must hold at least one Tokens, got none")
+        for name in ("z", "pos"):
+            shapes = {_shape_but_tokens(getattr(tokens, name)) for tokens in sets}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"sets must agree on {name} but for N, got {sorted(map(str, shapes))}"
+                )
+        pos = None
+        if sets[0].pos is not None:
+            pos = torch.cat([tokens.pos for tokens in sets], dim=-2)  # type: ignore[misc]
+        z = torch.cat([tokens.z for tokens in sets], dim=-2)
+        return Tokens(z, Disjoint(tokens.graph for tokens in sets), pos)
+
+    def unbatch(self) -> list[Tokens]:
+        """Return the sets of a ragged batch, each on its own graph; of a single set, itself."""
+        if not isinstance(self.graph, Disjoint):
+            return [self]
+        sizes, graphs = self.graph.sizes, self.graph.graphs
+        zs = self.z.split(sizes, dim=-2)
+        positions = [None] * len(sizes) if self.pos is None else self.pos.split(sizes, dim=-2)
+        return [Tokens(z, graph, pos) for z, graph, pos in zip(zs, graphs, positions, strict=True)]
+
+    @staticmethod
+    def from_pyg(data: Data) -> Tokens:
+        """Return the tokens of a PyG `Data` (x, edge_index, edge_attr, pos) or `Batch`.
+
+        Raises:
+            ValueError: `data` has no node features `x`, or no `edge_index`.
+        """
+        graph = from_pyg(data)
+        if data.x is None:
+            raise ValueError(f"data must have node features x, got {data}")
+        return Tokens(data.x, graph, data.pos)
+
+    def to_pyg(self) -> Data:
+        """Return a PyG `Data`, or a `Batch` for a ragged batch.
+
+        Raises:
+            ValueError: `z` has leading dimensions; PyG knows no such batch.
+        """
+        if self.z.dim() != 2:
+            raise ValueError(f"z must have shape (N, D) for PyG, got {tuple(self.z.shape)}")
+        if isinstance(self.graph, Disjoint):
+            return Batch.from_data_list([tokens.to_pyg() for tokens in self.unbatch()])
+        edge_attr = getattr(self.graph, "edge_attr", None)
+        edge_index = self.graph.edge_index(self.z.device)
+        return Data(x=self.z, edge_index=edge_index, edge_attr=edge_attr, pos=self.pos)
+
+    def __repr__(self) -> str:
+        pos = "" if self.pos is None else f", pos={tuple(self.pos.shape)}"
+        return f"Tokens(z={tuple(self.z.shape)}, graph={self.graph!r}{pos})"
+
+
+def _check_graph(graph: Any, n: int) -> None:
+    if not isinstance(graph, TokenGraph):
+        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+    if (graph.num_targets, graph.num_sources) != (n, n):
+        raise ValueError(
+            f"graph must connect the N = {n} tokens of z, got {graph.num_targets} targets "
+            f"and {graph.num_sources} sources"
+        )
+
+
+def _check_pos(pos: Any, z: Tensor) -> None:
+    if pos is None:
+        return
+    if not isinstance(pos, Tensor):
+        raise TypeError(f"pos must be a tensor, got {type(pos).__name__}")
+    if pos.dim() < 2 or pos.shape[-2] != z.shape[-2]:
+        raise ValueError(
+            f"pos must have shape (..., N, P) with N = {z.shape[-2]}, got {tuple(pos.shape)}"
+        )
+    if pos.device != z.device:
+        raise ValueError(f"pos must be on the device of z, {z.device}, got {pos.device}")
+
+
+def _shape_but_tokens(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else (*tensor.shape[:-2], tensor.shape[-1])
