@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from tokennet.graphs import Disjoint, Full, TokenGraph, from_pyg
-from tokennet.graphs.algebra import check_permutation
+from tokennet.graphs.edge_list import check_permutation
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tokennet.attend.call import Call
 from tokennet.attend.edge_ops import EdgePlan, edge_combine, edge_dot, edge_plan, edge_softmax
+from tokennet.graphs import repeat
 
 
 def unsupported(call: Call) -> str | None:
@@ -43,7 +44,7 @@ def weights(call: Call) -> Tensor:
 
 def _weights(call: Call) -> tuple[EdgePlan, Tensor]:
     """The batch as one graph of as many copies, and the weights (H, B E) by target."""
-    graph = call.graph if call.batch == 1 else call.graph.repeat(call.batch)
+    graph = call.graph if call.batch == 1 else repeat(call.graph, call.batch)
     plan = edge_plan(graph, call.q.device)
     scores = edge_dot(_fold_batch(call.q * call.scale), _fold_batch(call.k), plan)
     bias = call.edge_bias()  # (B or 1, H, E), the caller's order

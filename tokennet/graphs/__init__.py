@@ -1,6 +1,6 @@
 """Who listens to whom."""
 
-from tokennet.graphs.algebra import Edges, TokenGraph
+from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.base import CSR
 from tokennet.graphs.convert import (
     from_mask,
@@ -11,6 +11,7 @@ from tokennet.graphs.convert import (
     to_networkx,
 )
 from tokennet.graphs.disjoint import Disjoint
+from tokennet.graphs.edges import Edges, repeat
 from tokennet.graphs.symbolic import Causal, Cycle, Full, Global, Grid, Self, Window
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "from_mask_mod",
     "from_networkx",
     "from_pyg",
+    "repeat",
     "to_mask_mod",
     "to_networkx",
 ]

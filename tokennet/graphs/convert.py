@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from tokennet.graphs.algebra import Edges, TokenGraph
+from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.disjoint import Disjoint
+from tokennet.graphs.edges import Edges
 from tokennet.graphs.symbolic import Predicate
 
 MaskMod = Callable[[Any, Any, Any, Any], Tensor]

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.graphs.algebra import Edges, TokenGraph, check_permutation
+from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.base import EdgePredicate
+from tokennet.graphs.edge_list import check_permutation
+from tokennet.graphs.edges import Edges
 
 
 class Disjoint(Edges):

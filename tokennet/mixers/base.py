@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.graphs import Disjoint, Full, TokenGraph, repeat
 from tokennet.layer import TokenLayer
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -103,7 +103,7 @@ def fold_batch(
     batch = torch.broadcast_shapes(z.shape[:-2], source.shape[:-2])
     count = math.prod(batch)
     if count != 1:
-        graph = graph.repeat(count)
+        graph = repeat(graph, count)
     z = z.expand(*batch, *z.shape[-2:]).reshape(count * z.shape[-2], z.shape[-1])
     source = source.expand(*batch, *source.shape[-2:])
     source = source.reshape(count * source.shape[-2], source.shape[-1])

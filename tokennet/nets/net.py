@@ -85,6 +85,8 @@ class Interface:
     """The number of tokens where it is the same for all examples."""
     num_coordinates: int = 0
     """Columns of `tokens.pos`; 0 where there are no positions."""
+    position_base: float = 10_000.0
+    """Longest wavelength of sinusoidal codes over 2 pi; of the order of the positions."""
 
 
 Positions = Literal["pos", "index", "none"]
@@ -144,7 +146,8 @@ def _positions(positions: str, interface: Interface, dim: int) -> list[TokenLaye
     if positions == "pos":
         if interface.num_coordinates == 0:
             raise ValueError("positions='pos' needs tokens.pos, which this task does not have")
-        return [SinusoidalEncoding(dim, "pos", num_coordinates=interface.num_coordinates)]
+        coordinates, base = interface.num_coordinates, interface.position_base
+        return [SinusoidalEncoding(dim, "pos", num_coordinates=coordinates, base=base)]
     if positions == "index":
         if interface.num_tokens is None:
             raise ValueError("positions='index' needs a fixed number of tokens; here it varies")

@@ -1,0 +1,170 @@
+"""The `tokennet` command."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tokennet.version import __version__
+
+app = typer.Typer(
+    help="Tokens on a graph: compare transformers, MLP-mixers and graph networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Match(StrEnum):
+    params = "params"
+    flops = "flops"
+    none = "none"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tokennet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def compare(
+    task: Annotated[str, typer.Argument(help="A task (see `tokennet tasks`) or module:Class.")],
+    nets: Annotated[
+        str | None, typer.Option(help="Nets as mixer@graph, comma-separated. [default: the task's]")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    match: Annotated[Match, typer.Option(help="What is made equal by the width.")] = Match.params,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many parameters or FLOPs; with --match none, the width."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs. [default: the task's]")] = None,
+    positions: Annotated[
+        str | None, typer.Option(help="Codes by pos, by index, or none. [default: the task's]")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
+    devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    precision: Annotated[str, typer.Option(help="As in Lightning Fabric.")] = "32-true",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results. [default: tokennet-results/TASK]")
+    ] = None,
+) -> None:
+    """Train several nets on the same data at the same budget and say what differs.
+
+    A net is a mixer on a graph, such as attention@full. Finished runs are kept: an
+    interrupted comparison resumes, and asking again returns at once.
+    """
+    from lightning_fabric import Fabric
+
+    from tokennet.compare import TASKS, Budget, load_task
+    from tokennet.compare import compare as run_comparison
+    from tokennet.compare.report import LEGEND, tables
+
+    loaded = load_task(task, TASKS)
+    fabric = Fabric(accelerator=_accelerator(device), devices=devices, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    console = Console(quiet=not fabric.is_global_zero)
+    folder = out or Path("tokennet-results") / loaded.name
+    budget = Budget(match.value, size, epochs, positions)
+    with _progress(console) as bar:
+        shown = bar.add_task("starting", total=None)
+        result = run_comparison(
+            loaded,
+            nets=nets.split(",") if nets else None,
+            seeds=seeds,
+            budget=budget,
+            fabric=fabric,
+            out=folder,
+            on_progress=lambda run, done, total: bar.update(
+                shown, description=run, completed=done, total=total
+            ),
+        )
+    console.print(*tables(result.lines, f"{loaded.name}: {loaded.summary}"), LEGEND, sep="\n")
+    console.print("Wrote " + ", ".join(str(path) for path in result.files), soft_wrap=True)
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks that come with the library, and the nets they compare."""
+    from tokennet.compare import TASKS
+
+    table = Table("task", "data", "graphs", "nets by default")
+    for task in TASKS.values():
+        table.add_row(task.name, task.summary, " ".join(task.graphs), " ".join(task.nets))
+    Console().print(table)
+
+
+@app.command()
+def nets() -> None:
+    """List the mixers that a net can be made of, and what each is symmetric to."""
+    from tokennet.mixers import MIXERS
+
+    table = Table("mixer", "layer", "what it does", "relabelling", "shuffling")
+    for name, make in MIXERS.items():
+        mixer = make(8, 2, 4)
+        kind = type(mixer)
+        summary = (kind.__doc__ or "").strip().splitlines()[0]
+        symmetry = mixer.symmetry
+        table.add_row(name, kind.__name__, summary, symmetry.relabelling, symmetry.shuffling)
+    console = Console()
+    console.print(table)
+    console.print(
+        "A net is mixer@graph, such as attention@full; `tokennet tasks` lists the graphs."
+    )
+
+
+def _accelerator(device: Device) -> str:
+    import torch
+
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but there is no CUDA device here")
+    if device is Device.auto:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.value
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def main() -> None:
+    """Run the command; a mistake of the caller's is one line and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(f"tokennet: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("tokennet: interrupted; finished runs are kept", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,34 @@
+"""Where data sets lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+
+def data_root(name: str) -> Path:
+    """Return a folder that PyG's loaders may write to, for the data set `name`.
+
+    Downloads go to `~/.cache/tokennet` (under `XDG_CACHE_HOME` where set). If
+    `TOKENNET_DATA` names a folder with `name/raw` in it, a copy of that is used and
+    nothing is downloaded; the folder itself is never written to.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokennet"
+    local = os.environ.get("TOKENNET_DATA")
+    if not local:
+        return cache
+    raw = Path(local).resolve() / name / "raw"
+    if not raw.is_dir():
+        raise ValueError(f"TOKENNET_DATA must hold the folder {name}/raw, got {local}")
+    root = cache / f"local-{hashlib.sha256(str(raw).encode()).hexdigest()[:12]}"
+    target = root / name / "raw"
+    if not target.is_dir():
+        partial = root / name / f"raw.{os.getpid()}"
+        shutil.copytree(raw, partial, copy_function=shutil.copyfile)
+        try:
+            partial.rename(target)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+    return root

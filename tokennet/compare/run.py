@@ -1,0 +1,144 @@
+"""The main job: several nets on one task, at the same budget, over several seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric
+import networkx
+import torch
+import torch_geometric
+from lightning_fabric import Fabric
+
+from tokennet.compare.budget import Match, find_widths
+from tokennet.compare.report import Line, summarise, write_results
+from tokennet.compare.store import RunStore
+from tokennet.compare.task import Net, Recipe, Task
+from tokennet.compare.train import Job, Run, train
+from tokennet.mixers import MIXERS
+from tokennet.version import __version__
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the nets are to have in common; None leaves it to the task's recipe."""
+
+    match: Match = "params"
+    size: int | None = None
+    """Parameters, forward FLOPs for an example, or the token width, according to `match`."""
+    epochs: int | None = None
+    positions: str | None = None
+
+    def recipe_of(self, task: Task) -> Recipe:
+        given = {"epochs": self.epochs, "positions": self.positions}
+        return replace(task.recipe, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome: a line for each net, the single runs, and the files written."""
+
+    lines: list[Line]
+    runs: list[Run]
+    files: list[Path]
+
+
+Progress = Callable[[str, int, int], None]
+"""Told (run, epochs done, epochs in all) after each epoch, over all runs."""
+
+
+def compare(
+    task: Task,
+    *,
+    nets: Sequence[str] | None = None,
+    seeds: int = 3,
+    budget: Budget | None = None,
+    fabric: Fabric | None = None,
+    out: Path | str = "tokennet-results",
+    on_progress: Progress = lambda run, done, total: None,
+) -> Comparison:
+    """Train each net with each seed, or read the run where it is already in `out`.
+
+    Args:
+        task: where the data come from.
+        nets: nets as "mixer@graph"; the task's own by default.
+        seeds: how many, 0 .. seeds - 1.
+        budget: what the nets have in common.
+        fabric: where to train; a launched `Fabric`, by default one CPU.
+        out: folder for runs, results.json, results.csv, config.json and curves.png.
+        on_progress: told after each epoch.
+
+    Raises:
+        ValueError: a net, graph or size that does not exist.
+    """
+    budget, out = budget or Budget(), Path(out)
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    parsed = [Net.parse(text, MIXERS, task.graphs) for text in nets or task.nets]
+    recipe = budget.recipe_of(task)
+    widths = find_widths(task, parsed, recipe, budget.match, budget.size)
+    jobs = [
+        Job(task, net, recipe, width, seed)
+        for net, width in widths.items()
+        for seed in range(seeds)
+    ]
+    store, runs = RunStore(out), []
+    for number, job in enumerate(jobs):
+        report = partial(_report, on_progress, job, number, len(jobs))
+        runs.append(_run_or_load(fabric, store, job, report))
+        report(recipe.epochs)
+    lines, files = summarise(runs), []
+    if fabric.is_global_zero:
+        config = {"budget": asdict(budget), "seeds": seeds, **_surroundings(fabric, task, recipe)}
+        files = write_results(out, lines, runs, config)
+    return Comparison(lines, runs, files)
+
+
+def _report(on_progress: Progress, job: Job, number: int, jobs: int, epoch: int) -> None:
+    epochs = job.recipe.epochs
+    on_progress(str(job), number * epochs + epoch, jobs * epochs)
+
+
+def _run_or_load(fabric: Fabric, store: RunStore, job: Job, report: Callable[[int], None]) -> Run:
+    config = {
+        "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
+        **_surroundings(fabric, job.task, job.recipe),
+    }  # fmt: skip
+    # The first process alone decides, so that none waits for another that loaded.
+    found = fabric.broadcast(store.load(config) if fabric.is_global_zero else None)
+    if found is not None:
+        return found
+    epochs = itertools.count(1)
+    run = train(fabric, job, lambda: report(next(epochs)))
+    if fabric.is_global_zero:
+        store.save(config, run)
+    return run
+
+
+def _surroundings(fabric: Fabric, task: Task, recipe: Recipe) -> dict[str, Any]:
+    """What a result depends on besides net, widths and seed."""
+    source = Path(inspect.getfile(type(task))).read_bytes()
+    return {
+        "task": task.name,
+        "task_source": hashlib.sha256(source).hexdigest()[:16],
+        "recipe": asdict(recipe),
+        "device": fabric.device.type,
+        "precision": fabric._precision.precision,
+        "versions": {
+            "tokennet": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torch_geometric": torch_geometric.__version__,
+            "networkx": networkx.__version__,
+            "lightning_fabric": lightning_fabric.__version__,
+        },
+    }

@@ -1,0 +1,134 @@
+"""`Task`: data in one of three layouts, behind one method."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from tokennet.nets import Interface
+from tokennet.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples as tokens, with their classes."""
+
+    tokens: Tokens
+    target: Tensor
+    """(n,) the class of each example, int64."""
+    rows: Tensor | None = None
+    """(n,) which rows of the net's output are these examples; None for all, in order."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the nets of a task are built and trained: the same for each of them."""
+
+    epochs: int = 30
+    batch_size: int | None = None
+    """Examples in one step, over all devices; None for all at once."""
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    depth: int = 2
+    heads: int = 4
+    mlp_ratio: float = 2.0
+    """Width of the token-wise MLPs over `dim`, before widths are matched."""
+    dropout: float = 0.0
+    positions: str = "none"
+    size: int = 50_000
+    """Parameters of each net when sizes are matched and none is given."""
+
+
+class Task(ABC):
+    """A classification task whose nets differ in mixer and graph only.
+
+    A subclass sets the class attributes and defines `splits` and `batch`. Examples are
+    numbered; what an example is decides the layout of the data:
+
+    - many sets of equal size that share a graph: `Tokens` with a leading dimension,
+    - one graph whose tokens are the examples: always the same `Tokens`, and `rows`,
+    - graphs of any size: a ragged `Tokens.batch`.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for `tokennet tasks`."""
+    graphs: ClassVar[tuple[str, ...]]
+    """Names that may follow the @ in a net."""
+    nets: ClassVar[tuple[str, ...]]
+    """Nets compared by default, each as "mixer@graph"."""
+    recipe: ClassVar[Recipe] = Recipe()
+    interface: Interface
+
+    @abstractmethod
+    def splits(self, seed: int) -> Mapping[str, Tensor]:
+        """Numbers of the examples in "train", "test" and, if there is one, "val".
+
+        With a "val" split the test accuracy is read at the epoch of the best validation
+        accuracy, without one at the last epoch.
+        """
+
+    @abstractmethod
+    def batch(self, index: Tensor, graph: str) -> Batch:
+        """The examples of these numbers, as tokens on the graph of that name."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """A mixer on a graph, as in "attention@grid"."""
+
+    mixer: str
+    graph: str
+
+    def __str__(self) -> str:
+        return f"{self.mixer}@{self.graph}"
+
+    @staticmethod
+    def parse(text: str, mixers: Mapping[str, Any], graphs: tuple[str, ...]) -> Net:
+        """Read "mixer@graph".
+
+        Raises:
+            ValueError: it is not of that form, or one of the names is not known.
+        """
+        mixer, at, graph = text.strip().partition("@")
+        if not at:
+            raise ValueError(f"a net is written mixer@graph, such as attention@full; got {text!r}")
+        if mixer not in mixers:
+            raise ValueError(f"mixer must be one of {', '.join(mixers)}; got {mixer!r} in {text!r}")
+        if graph not in graphs:
+            raise ValueError(
+                f"graph must be one of {', '.join(graphs)} for this task; got {graph!r} in {text!r}"
+            )
+        return Net(mixer, graph)
+
+
+def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
+    """Make the task of that name, or `module:Class` from a file of one's own.
+
+    Raises:
+        ValueError: there is no such task, module or class, or it is not a `Task`.
+    """
+    if ":" not in name:
+        if name not in registry:
+            raise ValueError(
+                f"task must be one of {', '.join(registry)} or module:Class; got {name!r}"
+            )
+        return registry[name]()
+    module_name, _, class_name = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"task {name!r}: {error}") from error
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise ValueError(f"task {name!r}: {module_name} has no Task called {class_name!r}")
+    return found()

@@ -1,0 +1,45 @@
+"""One graph: its nodes are the tokens and the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch_geometric.datasets import Planetoid
+from torch_geometric.transforms import NormalizeFeatures
+
+from tokennet.compare.data import data_root
+from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.graphs import Full, Self, TokenGraph, from_pyg
+from tokennet.nets import Interface
+from tokennet.tokens import Tokens
+
+
+class Cora(Task):
+    """The citation graph of 2,708 papers in 7 fields, with its public split.
+
+    140 papers to learn from, 500 to validate, 1,000 to test (Yang, Cohen, Salakhutdinov,
+    2016, arXiv 1603.08861). Each paper listens to those it cites or is cited by, and to
+    itself.
+    """
+
+    name = "cora"
+    summary = "2,708 papers in 7 fields (Planetoid, public split); tokens on the citation graph"
+    graphs = ("citation", "full")
+    nets = ("attention@citation", "gat@citation", "gcn@citation", "attention@full")
+    recipe = Recipe(epochs=100, lr=5e-3, weight_decay=5e-2, dropout=0.6, heads=8, size=100_000)
+    interface = Interface(in_features=1433, out_features=7, readout="token", num_tokens=2708)
+
+    def __init__(self) -> None:
+        dataset = Planetoid(str(data_root("Cora")), "Cora", transform=NormalizeFeatures())
+        self.data = dataset[0]
+        n = self.data.num_nodes
+        citation = from_pyg(self.data) | Self(n)
+        self._graphs: dict[str, TokenGraph] = {"citation": citation, "full": Full(n)}
+
+    def splits(self, seed: int) -> Mapping[str, Tensor]:
+        masks = {name: self.data[f"{name}_mask"] for name in ("train", "val", "test")}
+        return {name: mask.nonzero().flatten() for name, mask in masks.items()}
+
+    def batch(self, index: Tensor, graph: str) -> Batch:
+        return Batch(Tokens(self.data.x, self._graphs[graph]), self.data.y[index], rows=index)

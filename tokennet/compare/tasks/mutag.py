@@ -1,0 +1,54 @@
+"""Graphs of many sizes: a ragged batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch_geometric.datasets import TUDataset
+
+from tokennet.compare.data import data_root
+from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.graphs import Full, Self
+from tokennet.nets import Interface
+from tokennet.tokens import Tokens
+
+
+class Mutag(Task):
+    """188 molecules of 10 to 28 atoms, mutagenic or not (Debnath et al., 1991).
+
+    From the TUDataset collection (Morris et al., 2020, arXiv 2007.08663). The seed
+    chooses which tenth of the molecules is the test.
+    """
+
+    name = "mutag"
+    summary = "188 molecules, mutagenic or not (TUDataset); atoms as tokens, a ragged batch"
+    graphs = ("bonds", "full")
+    nets = ("attention@bonds", "attention@full", "gat@bonds", "sum@bonds", "gcn@bonds")
+    recipe = Recipe(epochs=60, batch_size=32, lr=3e-3, weight_decay=0.01, dropout=0.1, size=20_000)
+    interface = Interface(in_features=7, out_features=2, readout="mean")
+
+    def __init__(self) -> None:
+        dataset = TUDataset(str(data_root("MUTAG")), "MUTAG")
+        self.labels = torch.cat([data.y for data in dataset])
+        bonds = []
+        for data in dataset:
+            data.edge_attr = None
+            tokens = Tokens.from_pyg(data)
+            bonds.append(tokens.replace(graph=tokens.graph | Self(tokens.num_tokens)))
+        full = [tokens.replace(graph=Full(tokens.num_tokens)) for tokens in bonds]
+        self._molecules = {"bonds": bonds, "full": full}
+
+    def splits(self, seed: int) -> Mapping[str, Tensor]:
+        """A tenth for the test, with both classes in proportion; another one for each seed."""
+        from sklearn.model_selection import StratifiedKFold
+
+        folds = StratifiedKFold(10, shuffle=True, random_state=seed // 10)
+        train, test = list(folds.split(self.labels, self.labels))[seed % 10]
+        return {"train": torch.tensor(train), "test": torch.tensor(test)}
+
+    def batch(self, index: Tensor, graph: str) -> Batch:
+        molecules = self._molecules[graph]
+        tokens = Tokens.batch([molecules[number] for number in index.tolist()])
+        return Batch(tokens, self.labels[index])

@@ -1,0 +1,131 @@
+"""`Edges`: a graph given as a list, the form that PyG and networkx data come in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.graphs.algebra import TokenGraph, check_combinable, missing_edges
+from tokennet.graphs.edge_list import check_edge_index, is_listed, side_by_side, sorted_keys
+
+
+class Edges(TokenGraph):
+    """A graph given as a list of edges, kept exactly as given: order, repeats, self-loops.
+
+    Args:
+        edge_index: (2, E) integer, rows `[source, target]` as in PyG.
+        num_targets: number of tokens that listen.
+        num_sources: number of tokens listened to; by default the same set.
+        edge_attr: (E, F) features of the edges, or None.
+        names: name of each token (target), kept for `to_networkx`.
+
+    Raises:
+        TypeError: `edge_index` is not an integer tensor.
+        ValueError: its shape is not (2, E), or an index is negative or too large.
+
+    >>> import torch
+    >>> Edges(torch.tensor([[0, 1, 1], [1, 2, 2]]), 3)
+    Edges(3): 3 tokens, 3 edges, density 0.333
+    """
+
+    is_explicit = True
+
+    def __init__(
+        self,
+        edge_index: Tensor,
+        num_targets: int,
+        num_sources: int | None = None,
+        *,
+        edge_attr: Tensor | None = None,
+        names: Sequence[Any] | None = None,
+    ) -> None:
+        super().__init__(num_targets, num_sources)
+        self._edge_index = check_edge_index(edge_index, self.num_targets, self.num_sources)
+        if edge_attr is not None and edge_attr.shape[:1] != edge_index.shape[1:]:
+            raise ValueError(
+                f"edge_attr must have one row for each of {edge_index.shape[1]} edges, "
+                f"got shape {tuple(edge_attr.shape)}"
+            )
+        if names is not None and len(names) != num_targets:
+            raise ValueError(f"names must name {num_targets} tokens, got {len(names)}")
+        self.edge_attr = edge_attr
+        self.names = None if names is None else tuple(names)
+
+    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+        return is_listed(self.derive("sorted_keys", i.device, sorted_keys), self, i, j)
+
+    @property
+    def has_multi_edges(self) -> bool:
+        return self.derive("has_multi_edges", None, type(self)._find_multi_edges)
+
+    def _build_edge_index(self) -> Tensor:
+        return self._edge_index
+
+    def _build_dense(self) -> Tensor:
+        source, target = self.edge_index().cpu()
+        dense = torch.zeros(self.num_targets, self.num_sources, dtype=torch.bool)
+        dense[target, source] = True
+        return dense
+
+    def _find_multi_edges(self) -> bool:
+        return bool((sorted_keys(self).diff() == 0).any())
+
+    def __and__(self, other: TokenGraph) -> Edges:
+        check_combinable(self, other)
+        source, target = edges = self.edge_index()
+        keep = other.has_edge(target, source)
+        attr = None if self.edge_attr is None else self.edge_attr[keep]
+        return Edges(*self._resized(edges[:, keep]), edge_attr=attr, names=self.names)
+
+    def __or__(self, other: TokenGraph) -> Edges:
+        check_combinable(self, other)
+        new = missing_edges(other, self)
+        if self.edge_attr is not None and new.shape[1]:
+            raise ValueError(
+                f"edge_attr has no rows for the {new.shape[1]} edges that | adds; "
+                "combine first and give edge_attr to the result"
+            )
+        edges = torch.cat([self.edge_index(), new], dim=1)
+        return Edges(*self._resized(edges), edge_attr=self.edge_attr, names=self.names)
+
+    __rand__ = __and__
+    __ror__ = __or__
+
+    @property
+    def T(self) -> Edges:
+        names = self.names if self.is_square else None
+        edges = self.edge_index().flip(0)
+        return Edges(
+            edges, self.num_sources, self.num_targets, edge_attr=self.edge_attr, names=names
+        )
+
+    def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
+        source, target = self.edge_index()
+        edges = torch.stack([torch.argsort(source_perm)[source], torch.argsort(perm)[target]])
+        names = None if self.names is None else [self.names[old] for old in perm.tolist()]
+        return Edges(*self._resized(edges), edge_attr=self.edge_attr, names=names)
+
+    def _resized(self, edge_index: Tensor) -> tuple[Tensor, int, int]:
+        return edge_index, self.num_targets, self.num_sources
+
+    def _name(self) -> str:
+        size = "" if self.is_square else f", {self.num_sources}"
+        return f"{type(self).__name__}({self.num_targets}{size})"
+
+
+def repeat(graph: TokenGraph, count: int) -> Edges:
+    """Return `count` copies side by side, copy by copy in the order of the edges.
+
+    It is kept with the graph: a batch that shares a graph is folded with it into one
+    set, at every call. Edge features are not repeated.
+    """
+    return graph.derive(f"repeated {count} times", None, partial(_repeat, count))
+
+
+def _repeat(count: int, graph: TokenGraph) -> Edges:
+    n, m = graph.num_targets, graph.num_sources
+    return Edges(side_by_side(graph.edge_index(), n, m, count), count * n, count * m)
