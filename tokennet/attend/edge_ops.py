@@ -105,6 +105,11 @@ def _edge_dot(
     out = x.new_zeros(x.shape[0], indices.numel())
     if out.numel() == 0:
         return out
+    # PyTorch takes no CSR tensor with more entries than places, as parallel edges can make
+    # one; sources that nobody listens to make the places.
+    missing = -(-indices.numel() // x.shape[1]) - y.shape[1]
+    if missing > 0:
+        y = torch.nn.functional.pad(y, (0, 0, 0, missing))
     with torch.autocast(x.device.type, enabled=False):
         for group in range(x.shape[0]):
             pattern = _pattern(out[group], indptr, indices, y.shape[1])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.nn.resolver import aggregation_resolver
 
@@ -13,13 +14,33 @@ from tokennet.mixers.base import Mixer, fold_batch
 from tokennet.tokens import Tokens
 
 
+class Neighbourhoods(NamedTuple):
+    """Edges by target, and the targets that have any."""
+
+    source: Tensor
+    """(E,) source of each edge."""
+    group: Tensor
+    """(E,) which of `targets` it belongs to, ascending."""
+    targets: Tensor
+    """(K,) the targets that have neighbours."""
+
+
+def _neighbourhoods(graph: TokenGraph) -> Neighbourhoods:
+    indptr, indices, _ = graph.csr()
+    degree = indptr.diff().long()
+    targets = degree.nonzero().flatten()
+    group = torch.arange(len(targets)).repeat_interleave(degree[targets])
+    return Neighbourhoods(indices.long(), group, targets)
+
+
 class Aggregate(Mixer):
     r"""A linear map of what the neighbours amount to.
 
         out_i = W aggr_{j -> i}(z_j) + b
 
     With `Residual` around it, the message-passing layer of Gilmer et al., 2017
-    (arXiv 1704.01212) with a linear message.
+    (arXiv 1704.01212) with a linear message. The aggregation is shown only targets that
+    have neighbours; for the others it counts as 0, whichever it is.
 
     Args:
         dim: channels D.
@@ -42,12 +63,13 @@ class Aggregate(Mixer):
     def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
         n = z.shape[-2]
         _, source, graph, batch = fold_batch(z, source, graph)
-        j, i = graph.edge_index(z.device)
-        edge_id = graph.csr(z.device).edge_id
-        index = i.index_select(0, edge_id)
-        neighbours = source.index_select(0, j.index_select(0, edge_id))  # (E, Ds), by target
-        out = self.aggr(neighbours, index, dim_size=graph.num_targets, dim=0)
-        return self.linear(out).reshape(*batch, n, self.dim)
+        near = graph.derive("neighbourhoods", z.device, _neighbourhoods)
+        total = source.new_zeros(graph.num_targets, self.linear.in_features)
+        if graph.num_edges:
+            messages = source.index_select(0, near.source)  # (E, Ds), by target
+            sums = self.aggr(messages, near.group, dim_size=len(near.targets), dim=0)
+            total = total.index_copy(0, near.targets, sums)
+        return self.linear(total).reshape(*batch, n, self.dim)
 
     def flops(self, tokens: Tokens) -> int:
         """One projection, 2 N D^2, and D additions per edge."""

@@ -1,0 +1,166 @@
+"""Round trips to networkx, PyG, masks and mask_mods."""
+
+import networkx as nx
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from tests.families import BIPARTITE, SQUARE
+from tokennet import (
+    Causal,
+    Disjoint,
+    Edges,
+    Tokens,
+    from_mask,
+    from_mask_mod,
+    from_networkx,
+    from_pyg,
+    to_mask_mod,
+    to_networkx,
+)
+
+
+def named(kind, edges):
+    graph = kind()
+    graph.add_nodes_from(["a", ("b", 2), 3, frozenset({4})])
+    graph.add_edges_from(edges)
+    return graph
+
+
+ROUND_TRIPS = {
+    "undirected": named(nx.Graph, [("a", 3), (3, ("b", 2)), ("a", "a")]),
+    "directed": named(nx.DiGraph, [("a", 3), (3, "a"), (3, ("b", 2)), (3, 3)]),
+    "multi": named(nx.MultiGraph, [("a", 3), ("a", 3), (3, ("b", 2)), ("a", "a"), ("a", "a")]),
+    "multi_directed": named(nx.MultiDiGraph, [("a", 3), ("a", 3), (3, "a"), (3, 3), (3, 3)]),
+    "karate": nx.karate_club_graph(),
+    "empty": nx.Graph(),
+    "no_edges": named(nx.Graph, []),
+}
+
+
+@pytest.mark.parametrize("kind", ROUND_TRIPS)
+def test_networkx_round_trip_keeps_names_direction_loops_and_parallel_edges(kind):
+    original = ROUND_TRIPS[kind]
+    graph = from_networkx(original)
+    back = to_networkx(graph, undirected=not original.is_directed())
+    assert list(back.nodes) == list(original.nodes)
+    assert back.is_directed() == original.is_directed()
+    as_multi = nx.MultiDiGraph if original.is_directed() else nx.MultiGraph
+    assert nx.utils.edges_equal(
+        as_multi(back).edges(), as_multi(original).edges(), directed=original.is_directed()
+    )
+
+
+def test_direction_target_listens_to_source():
+    graph = from_networkx(nx.DiGraph([("source", "target")]))
+    i, j = graph.names.index("target"), graph.names.index("source")
+    assert graph.has_edge(torch.tensor(i), torch.tensor(j))
+    assert not graph.has_edge(torch.tensor(j), torch.tensor(i))
+
+
+def test_edge_attributes_go_and_come_by_name():
+    original = nx.MultiDiGraph()
+    original.add_edge("a", "b", weight=2.0, kind=[1.0, 0.0])
+    original.add_edge("a", "b", weight=3.0, kind=[0.0, 1.0])
+    graph = from_networkx(original, edge_attrs=["weight", "kind"])
+    assert graph.edge_attr.tolist() == [[2.0, 1.0, 0.0], [3.0, 0.0, 1.0]]
+    back = to_networkx(graph, edge_attrs=["weight", "one", "other"])
+    assert [data["weight"] for *_, data in back.edges(data=True)] == [2.0, 3.0]
+    weighted = nx.Graph()
+    weighted.add_edge(0, 1, weight=5.0)
+    both_ways = from_networkx(weighted, edge_attrs=["weight"])
+    assert both_ways.edge_attr.tolist() == [[5.0], [5.0]]
+    assert to_networkx(both_ways, undirected=True, edge_attrs=["weight"])[0][1]["weight"] == 5.0
+
+
+def test_edge_attributes_that_are_missing_or_no_numbers_are_named():
+    original = nx.DiGraph([("a", "b")])
+    with pytest.raises(ValueError, match="edge 'a' -> 'b' has no attribute 'weight'"):
+        from_networkx(original, edge_attrs=["weight"])
+    original["a"]["b"]["weight"] = "heavy"
+    with pytest.raises(
+        ValueError, match="'weight' of edge 'a' -> 'b' must be numeric, got 'heavy'"
+    ):
+        from_networkx(original, edge_attrs=["weight"])
+    with pytest.raises(ValueError, match="edge_attrs names 1 columns, edge_attr has 0"):
+        to_networkx(from_networkx(nx.DiGraph([("a", "b")])), edge_attrs=["weight"])
+
+
+def test_a_directed_graph_is_not_passed_off_as_undirected():
+    with pytest.raises(ValueError, match="undirected: 0 -> 1 has no reverse"):
+        to_networkx(Edges(torch.tensor([[0], [1]]), 2), undirected=True)
+    with pytest.raises(TypeError, match="graph must be a networkx graph, got Edges"):
+        from_networkx(Edges(torch.tensor([[0], [1]]), 2))
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_every_family_reaches_networkx(name):
+    graph = SQUARE[name]()
+    there = to_networkx(graph)
+    assert there.number_of_nodes() == graph.num_targets
+    listed = [[v, u] for u, v in there.edges()]  # (target, source)
+    assert sorted(listed) == sorted(graph.edge_index().flip(0).t().tolist())
+
+
+def test_bipartite_graphs_get_nodes_of_two_kinds():
+    there = to_networkx(BIPARTITE["multi_edges"]())
+    assert there.number_of_edges(("source", 4), ("target", 0)) == 2
+    assert there.number_of_nodes() == 8
+
+
+@pytest.mark.parametrize("name", [*SQUARE, *BIPARTITE])
+def test_masks_round_trip(name):
+    graph = {**BIPARTITE, **SQUARE}[name]()
+    assert torch.equal(from_mask(graph.dense()).dense(), graph.dense())
+
+
+@pytest.mark.parametrize("name", SQUARE)
+def test_mask_mods_round_trip(name):
+    graph = SQUARE[name]()
+    twin = from_mask_mod(to_mask_mod(graph), graph.num_targets)
+    assert torch.equal(twin.dense(), graph.dense())
+
+
+def test_masks_that_could_be_misread_are_refused():
+    with pytest.raises(TypeError, match="mask must be a boolean tensor, got torch.float32"):
+        from_mask(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"mask must have shape \(N, M\), got \(1, 2, 2\)"):
+        from_mask(torch.ones(1, 2, 2).bool())
+
+
+def data(n, edges):
+    index = torch.tensor(edges, dtype=torch.long).reshape(-1, 2).t()
+    attr = torch.arange(float(len(edges)))[:, None]
+    return Data(x=torch.randn(n, 3), edge_index=index, edge_attr=attr, pos=torch.randn(n, 2))
+
+
+def test_pyg_round_trip_in_the_caller_order():
+    one = data(3, [(2, 0), (0, 1), (2, 0)])
+    tokens = Tokens.from_pyg(one)
+    assert torch.equal(tokens.graph.edge_index(), one.edge_index)
+    back = tokens.to_pyg()
+    for name in ("x", "edge_index", "edge_attr", "pos"):
+        assert torch.equal(back[name], one[name])
+
+
+def test_pyg_batch_is_a_disjoint_graph_and_back():
+    batch = Batch.from_data_list([data(2, [(0, 1)]), data(3, [(2, 0), (1, 1)])])
+    tokens = Tokens.from_pyg(batch)
+    assert isinstance(tokens.graph, Disjoint)
+    assert torch.equal(tokens.graph.edge_index(), batch.edge_index)
+    assert torch.equal(tokens.graph.batch(), batch.batch)
+    assert torch.equal(tokens.graph.edge_attr, batch.edge_attr)
+    back = tokens.to_pyg()
+    assert torch.equal(back.batch, batch.batch)
+    assert torch.equal(back.x, batch.x)
+
+
+def test_pyg_data_without_what_is_needed_is_refused():
+    with pytest.raises(ValueError, match="data must have an edge_index"):
+        from_pyg(Data(x=torch.zeros(2, 1)))
+    with pytest.raises(TypeError, match="data must be a PyG Data or Batch, got dict"):
+        from_pyg({})
+    with pytest.raises(ValueError, match="data must have node features x"):
+        Tokens.from_pyg(Data(edge_index=torch.zeros(2, 0, dtype=torch.long), num_nodes=2))
+    with pytest.raises(ValueError, match=r"z must have shape \(N, D\) for PyG, got \(1, 2, 3\)"):
+        Tokens(torch.zeros(1, 2, 3), Causal(2)).to_pyg()

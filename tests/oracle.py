@@ -1,0 +1,57 @@
+"""Attention written out target by target: slow, and independent of every backend."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tokennet import TokenGraph
+
+
+def attend_oracle(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    graph: TokenGraph,
+    bias=None,
+    *,
+    scale: float | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """The formula of `attend` as loops over targets; takes (..., N, H, C)."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    edges = graph.edge_index().tolist()
+    batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
+    rows, connected = [], 0 * (q.sum() + k.sum() + v.sum())
+    for target in range(graph.num_targets):
+        numbers = [e for e, i in enumerate(edges[1]) if i == target]
+        sources = [edges[0][e] for e in numbers]
+        row = torch.zeros(*batch, q.shape[-2], v.shape[-1], dtype=v.dtype, device=v.device)
+        if sources:
+            scores = scale * (q[..., [target], :, :] * k[..., sources, :, :]).sum(-1)  # (..., S, H)
+            scores = scores + _bias_of(bias, numbers, target, sources, q.shape[-2], scores)
+            alive = (scores != -torch.inf).any(-2, keepdim=True)
+            scores = torch.where(alive, scores, torch.zeros_like(scores))
+            weights = scores.softmax(-2) * alive
+            row = (weights[..., None] * v[..., sources, :, :]).sum(-3)
+        rows.append(row.expand(*batch, *row.shape[-2:]))
+    if not rows:
+        return v.new_zeros(*batch, 0, *v.shape[-2:]) + connected
+    return torch.stack(rows, dim=-3) + connected
+
+
+def _bias_of(bias, numbers: list[int], target: int, sources: list[int], heads: int, like: Tensor):
+    if bias is None:
+        return torch.zeros_like(like)
+    if not isinstance(bias, Tensor):
+        columns = [
+            torch.stack(
+                [bias(torch.tensor(h), torch.tensor(target), torch.tensor(j)) for h in range(heads)]
+            )
+            for j in sources
+        ]
+        return torch.stack(columns).to(like)  # (S, H)
+    if bias.dim() == 2:
+        return bias[numbers]
+    full = bias.expand(*bias.shape[:-3], heads, *bias.shape[-2:])
+    return full[..., target, sources].transpose(-1, -2)
