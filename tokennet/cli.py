@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from tokennet.version import __version__
 
@@ -54,7 +55,7 @@ def _root(
 def compare(
     task: Annotated[str, typer.Argument(help="A task (see `tokennet tasks`) or module:Class.")],
     nets: Annotated[
-        str | None, typer.Option(help="Nets as mixer@graph, comma-separated. [default: the task's]")
+        str | None, typer.Option(help="Nets as mixer@graph, comma-separated. (default: the task's)")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
     match: Annotated[Match, typer.Option(help="What is made equal by the width.")] = Match.params,
@@ -62,15 +63,15 @@ def compare(
         int | None,
         typer.Option(min=1, help="How many parameters or FLOPs; with --match none, the width."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs. [default: the task's]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs. (default: the task's)")] = None,
     positions: Annotated[
-        str | None, typer.Option(help="Codes by pos, by index, or none. [default: the task's]")
+        str | None, typer.Option(help="Codes by pos, by index, or none. (default: the task's)")
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
     devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
     precision: Annotated[str, typer.Option(help="As in Lightning Fabric.")] = "32-true",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results. [default: tokennet-results/TASK]")
+        Path | None, typer.Option(help="Folder for results. (default: tokennet-results/TASK)")
     ] = None,
 ) -> None:
     """Train several nets on the same data at the same budget and say what differs.
@@ -158,13 +159,20 @@ def _progress(console: Console) -> Progress:
     )
 
 
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"tokennet: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
 def main() -> None:
     """Run the command; a mistake of the caller's is one line and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except TyperException as error:
+        if error.format_message():  # not where the help was shown for want of a command
+            _fail(error.format_message(), error.exit_code)
+        sys.exit(error.exit_code)
     except (ValueError, OSError) as error:
-        print(f"tokennet: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error), 2)
     except KeyboardInterrupt:
-        print("tokennet: interrupted; finished runs are kept", file=sys.stderr)
-        sys.exit(130)
+        _fail("interrupted; finished runs are kept", 130)

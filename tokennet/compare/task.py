@@ -36,6 +36,7 @@ class Recipe:
     """Examples in one step, over all devices; None for all at once."""
     lr: float = 1e-3
     weight_decay: float = 0.0
+    """Of Adam, as an L2 penalty."""
     depth: int = 2
     heads: int = 4
     mlp_ratio: float = 2.0

@@ -82,7 +82,7 @@ def train(fabric: Fabric, job: Job, on_epoch: Callable[[], None] = lambda: None)
         str(job.net), job.seed, width.dim, width.hidden, count_parameters(token_net),
         token_net.flops(example), _declared(token_net, example),
     )  # fmt: skip
-    optimizer = torch.optim.AdamW(
+    optimizer = torch.optim.Adam(
         token_net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)

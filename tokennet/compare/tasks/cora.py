@@ -27,7 +27,16 @@ class Cora(Task):
     summary = "2,708 papers in 7 fields (Planetoid, public split); tokens on the citation graph"
     graphs = ("citation", "full")
     nets = ("attention@citation", "gat@citation", "gcn@citation", "attention@full")
-    recipe = Recipe(epochs=100, lr=5e-3, weight_decay=5e-2, dropout=0.6, heads=8, size=100_000)
+    recipe = Recipe(
+        epochs=120,
+        lr=5e-3,
+        weight_decay=1e-2,
+        depth=4,
+        heads=8,
+        mlp_ratio=0.1,
+        dropout=0.6,
+        size=200_000,
+    )
     interface = Interface(in_features=1433, out_features=7, readout="token", num_tokens=2708)
 
     def __init__(self) -> None:

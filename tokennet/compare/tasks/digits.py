@@ -24,7 +24,7 @@ class Digits(Task):
         epochs=60,
         batch_size=128,
         lr=5e-3,
-        weight_decay=0.05,
+        weight_decay=1e-4,
         dropout=0.05,
         positions="pos",
         size=30_000,

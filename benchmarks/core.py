@@ -1,0 +1,119 @@
+"""Time and memory ratios of the core: python -m benchmarks.core --json FILE.
+
+Peers take turns, so that what else the machine does falls on all of them; medians and
+quartiles of many rounds. Memory is the growth of the peak of a fresh process each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch_geometric
+
+from benchmarks.peers import CASES, steps
+
+
+def times(case: str, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each round; the slow peer takes part in every fourth."""
+    prepared = steps(case)
+    taken: dict[str, list[float]] = {name: [] for name in prepared}
+    for number in range(rounds + 1):
+        for name, step in prepared.items():
+            if name == "pyg" and number % 4 != 1:
+                continue
+            start = time.perf_counter()
+            step()
+            if number:  # the first round warms up
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    return taken
+
+
+def peak_growth(case: str, peer: str) -> float:
+    """MB by which a process's peak grows in forward and backward, in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.core", "--peak", case, peer]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def measure_peak(case: str, peer: str) -> float:
+    # One small step of the same kind loads what is loaded once, such as kernels.
+    from benchmarks import peers
+
+    graph, dim, heads = CASES[case]()
+    z = torch.randn(graph.num_targets, dim, requires_grad=True)
+    layer = peers.Attention(dim, heads)
+    edge_index = graph.edge_index()
+    forward = {
+        "tokennet": lambda: layer(peers.Tokens(z, graph)).z,
+        "sdpa": lambda: peers.HandWrittenSDPA(layer)(z),
+        "pyg": lambda: peers.transformer_conv(layer)(z, edge_index),
+    }[peer]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forward().sum().backward()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def report(rounds: int) -> dict:
+    cases = {}
+    for case in CASES:
+        taken = times(case, rounds)
+        ours = statistics.median(taken["tokennet"])
+        cases[case] = {
+            name: {
+                "median_ms": statistics.median(values),
+                "quartiles_ms": statistics.quantiles(values, n=4)[::2],
+                "ratio_to_tokennet": statistics.median(values) / ours,
+                "peak_growth_mb": peak_growth(case, name),
+            }
+            for name, values in taken.items()
+        }
+    versions = {"torch": torch.__version__, "torch_geometric": torch_geometric.__version__}
+    machine = {"processor": _processor(), "threads": torch.get_num_threads()}
+    return {
+        "cases": cases,
+        "versions": {"python": platform.python_version(), **versions},
+        **machine,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--peak", nargs=2, metavar=("CASE", "PEER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        print(measure_peak(*args.peak))
+        return
+    figures = report(args.rounds)
+    for case, peers in figures["cases"].items():
+        print(f"{case}, forward + backward")
+        for name, row in peers.items():
+            low, high = row["quartiles_ms"]
+            print(
+                f"  {name:<10}{row['median_ms']:9.2f} ms  (quartiles {low:.2f} to {high:.2f})"
+                f"{row['ratio_to_tokennet']:8.2f}x{row['peak_growth_mb']:9.0f} MB"
+            )
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""A transformer is a set function until each token is told where it is."""
+
+import torch
+
+from tokennet import Full, Interface, Tokens, build_net, relabelling_error, shuffling_error
+
+interface = Interface(
+    in_features=4, out_features=4, readout="token", num_tokens=10, num_coordinates=1
+)
+tokens = Tokens(torch.randn(10, 4), Full(10), pos=torch.arange(10.0)[:, None])
+
+print(f"{'mixer':<11}{'positions':<11}{'relabelling':>12}{'shuffling':>12}   declared")
+for mixer, positions in [
+    ("attention", "none"),
+    ("attention", "pos"),
+    ("attention", "index"),
+    ("mlp", "none"),
+]:
+    net = build_net(mixer, interface, dim=16, positions=positions)
+    moved = relabelling_error(net, tokens), shuffling_error(net, tokens)
+    print(
+        f"{mixer:<11}{positions:<11}{moved[0]:>12.0e}{moved[1]:>12.0e}   {net.symmetry.on(tokens)}"
+    )

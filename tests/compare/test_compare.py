@@ -1,0 +1,310 @@
+"""The main job: budgets, runs, resuming, files, devices."""
+
+import csv
+import json
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from tests.compare.tasks_for_tests import Majority, Nodes
+from tokennet import Tokens
+from tokennet.compare import TASKS, Budget, Net, Recipe, compare, load_task
+from tokennet.compare.budget import Width, find_widths, make_net
+from tokennet.compare.report import percent, summarise
+from tokennet.compare.store import RunStore, run_key
+from tokennet.compare.train import Job, Run, train
+from tokennet.mixers import MIXERS
+from tokennet.nets import count_parameters
+
+
+def fabric():
+    return Fabric(accelerator="cpu", devices=1)
+
+
+def a_run(**changes):
+    values = {
+        "net": "mean@full", "seed": 0, "dim": 4, "hidden": 8, "parameters": 10, "flops": 20,
+        "declared": {"relabelling": "S_n", "shuffling": "S_n"}, "accuracy": 0.5,
+        "curves": {"loss": [1.0], "test": [0.5]},
+    }  # fmt: skip
+    return Run(**{**values, **changes})
+
+
+@pytest.mark.parametrize("match", ["params", "flops"])
+@pytest.mark.parametrize("size", [20_000, 60_000, 250_000])
+def test_widths_agree_within_two_percent(match, size):
+    task = TASKS["digits"]()
+    size = size * 30 if match == "flops" else size
+    nets = [Net.parse(f"{mixer}@full", MIXERS, task.graphs) for mixer in MIXERS]
+    for net, width in find_widths(task, nets, task.recipe, match, size).items():
+        built = make_net(task, net, task.recipe, width)
+        tokens = task.batch(torch.tensor([0]), net.graph).tokens
+        cost = count_parameters(built) if match == "params" else built.flops(tokens)
+        assert abs(cost / size - 1) <= 0.02, (net, width, cost)
+
+
+def test_match_none_takes_the_width_as_given():
+    task = Majority()
+    net = Net("mean", "ring")
+    assert find_widths(task, [net], task.recipe, "none", 12)[net] == Width(12, 24)
+    with pytest.raises(ValueError, match="size must be a multiple of 2 for match none, got 13"):
+        find_widths(task, [net], task.recipe, "none", 13)
+
+
+def test_sizes_by_default_come_from_the_recipe_or_the_first_net():
+    task, nets = Majority(), [Net("attention", "full"), Net("mean", "ring")]
+    by_params = find_widths(task, nets, task.recipe, "params", None)
+    for net, width in by_params.items():
+        assert abs(count_parameters(make_net(task, net, task.recipe, width)) / 4_000 - 1) <= 0.02
+    by_width = find_widths(task, nets, task.recipe, "none", None)
+    assert {width.dim for width in by_width.values()} == {by_params[nets[0]].dim}
+    example = task.batch(torch.tensor([0]), "full").tokens
+    flops = [
+        make_net(task, net, task.recipe, width).flops(example)
+        for net, width in find_widths(task, nets, task.recipe, "flops", None).items()
+        if net.graph == "full"
+    ]
+    first = make_net(task, nets[0], task.recipe, by_params[nets[0]]).flops(example)
+    assert abs(flops[0] / first - 1) <= 0.02
+
+
+def test_a_size_that_nothing_has_is_refused():
+    task, net = Majority(), Net("mean", "ring")
+    with pytest.raises(ValueError, match="size: no mean@ring has 40 params within 2 %"):
+        find_widths(task, [net], task.recipe, "params", 40)
+    with pytest.raises(ValueError, match="match must be one of params, flops, none; got 'time'"):
+        find_widths(task, [net], task.recipe, "time", 40)
+
+
+def test_compare_writes_what_it_shows(tmp_path):
+    seen = []
+    result = compare(
+        Majority(), seeds=2, out=tmp_path, on_progress=lambda *progress: seen.append(progress)
+    )
+    assert [line.net for line in result.lines] == ["attention@full", "mean@ring"]
+    assert [(run.net, run.seed) for run in result.runs] == [
+        ("attention@full", 0), ("attention@full", 1), ("mean@ring", 0), ("mean@ring", 1),
+    ]  # fmt: skip
+    assert seen[-1] == ("mean@ring seed 1", 16, 16)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["nets"] == [vars(line) for line in result.lines]
+    assert written["config"]["versions"]["torch"] == torch.__version__
+    assert written["config"]["seeds"] == 2
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [row["net"] for row in rows] == ["attention@full", "mean@ring"]
+    assert float(rows[0]["accuracy"]) == result.lines[0].accuracy
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert json.loads((tmp_path / "config.json").read_text()) == written["config"]
+
+
+def test_results_say_what_the_nets_are_symmetric_to(tmp_path):
+    lines = compare(Majority(), seeds=1, out=tmp_path).lines
+    attention, mean = lines
+    assert (attention.declared_relabelling, attention.declared_shuffling) == ("S_n", "S_n")
+    assert mean.declared_shuffling == "Aut(graph)"
+    assert attention.relabelling_error < 1e-12
+    assert attention.shuffling_error < 1e-12 < 1e-4 < mean.shuffling_error
+    index = Budget(positions="index")
+    by_index = compare(Majority(), nets=["mean@full"], seeds=1, budget=index, out=tmp_path).lines[0]
+    assert by_index.declared_relabelling == "trivial"
+    assert by_index.relabelling_error > 1e-4
+
+
+def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatch):
+    from tokennet.compare import run as module
+
+    trained = []
+
+    def counted(fabric, job, on_epoch):
+        if len(trained) == stop_after:
+            raise KeyboardInterrupt
+        trained.append(str(job))
+        return train(fabric, job, on_epoch)
+
+    monkeypatch.setattr(module, "train", counted)
+    stop_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        compare(Majority(), seeds=2, out=tmp_path)
+    assert len(trained) == 3
+    stop_after = None
+    resumed = compare(Majority(), seeds=2, out=tmp_path)
+    assert len(trained) == len(set(trained)) == 4
+    again = compare(Majority(), seeds=2, out=tmp_path)
+    assert len(trained) == 4
+    assert again.lines == resumed.lines
+    compare(Majority(), seeds=3, out=tmp_path)
+    assert len(trained) == 6
+    compare(Majority(), seeds=1, budget=Budget(epochs=5), out=tmp_path)
+    assert len(trained) == 8
+
+
+def test_the_key_depends_on_everything_that_determines_a_run():
+    config = {"task": "a", "net": "b", "recipe": {"lr": 0.1}, "seed": 0}
+    keys = {
+        run_key({**config, **change}) for change in ({}, {"seed": 1}, {"net": "c"}, {"task": 0})
+    }
+    assert len(keys) == 4
+    assert run_key(config) == run_key(dict(reversed(config.items())))
+
+
+def test_the_store_gives_back_what_it_was_given(tmp_path):
+    store, run, config = RunStore(tmp_path), a_run(accuracy=0.25), {"seed": 3}
+    assert store.load(config) is None
+    store.save(config, run)
+    assert store.load(config) == run
+    assert store.load({"seed": 4}) is None
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".json"]
+
+
+def test_lines_are_means_over_seeds():
+    runs = [a_run(accuracy=0.4), a_run(seed=1, accuracy=0.6), a_run(net="mlp@full", accuracy=1.0)]
+    first, second = summarise(runs)
+    assert (first.net, first.seeds, first.accuracy) == ("mean@full", 2, 0.5)
+    assert first.accuracy_sd == pytest.approx(0.1 * 2**0.5)
+    assert second.accuracy_sd is None
+    assert percent(0.5, 0.125) == "50.0 ± 12.5"
+    assert percent(0.5, None) == "50.0"
+
+
+def test_training_learns_and_repeats_itself():
+    recipe = replace(Majority.recipe, epochs=60)
+    job = Job(Majority(), Net("attention", "full"), recipe, Width(16, 32), 0)
+    run, again = train(fabric(), job), train(fabric(), job)
+    assert run.curves["loss"][-1] < 0.1 < 0.5 < run.curves["loss"][0]
+    assert run.curves == again.curves
+    assert run.best_epoch == 59
+    assert run.accuracy == run.curves["test"][-1]
+    assert run.tokens_per_second > 0
+
+
+def test_with_a_validation_split_the_best_epoch_is_chosen_by_it():
+    job = Job(Nodes(), Net("mean", "ring"), replace(Nodes.recipe, epochs=12), Width(8, 16), 0)
+    run = train(fabric(), job)
+    best = max(run.curves["val"])
+    assert run.curves["val"][run.best_epoch] == best
+    assert best not in run.curves["val"][run.best_epoch + 1 :]
+    assert run.accuracy == run.curves["test"][run.best_epoch]
+
+
+def losses_on(devices, folder, task):
+    recipe = Recipe(epochs=3, batch_size=5, lr=1e-2, heads=2)
+    job = Job(task, Net("attention", "full"), recipe, Width(8, 16), 0)
+    if devices == 1:
+        return train(fabric(), job)
+    several = Fabric(accelerator="cpu", devices=devices, strategy="ddp_spawn")
+    several.launch(partial(train_and_save, job=job, folder=folder))
+    return Run(**json.loads((folder / "run.json").read_text()))
+
+
+def train_and_save(fabric, job, folder):
+    torch.set_num_threads(1)
+    run = train(fabric, job)
+    if fabric.is_global_zero:
+        (folder / "run.json").write_text(json.dumps(run.to_dict()))
+
+
+@pytest.mark.parametrize("task", [Majority, Nodes])
+def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(task, tmp_path):
+    """Batches of 5, and a last one of 4 or 3: shares differ in size between the processes."""
+    one, two = losses_on(1, tmp_path, task()), losses_on(2, tmp_path, task())
+    assert two.curves["loss"] == pytest.approx(one.curves["loss"], rel=1e-5)
+    assert two.curves["test"] == one.curves["test"]
+    assert len(set(one.curves["loss"])) == 3
+
+
+def test_tasks_of_ones_own_are_loaded_by_module_and_class():
+    assert load_task("tests.compare.tasks_for_tests:Majority", TASKS).name == "majority"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digit", "task must be one of digits, cora, mutag or module:Class; got 'digit'"),
+        ("nowhere:Task", "task 'nowhere:Task': No module named 'nowhere'"),
+        ("tests.compare.tasks_for_tests:Nothing", "has no Task called 'Nothing'"),
+        ("tests.compare.tasks_for_tests:NotATask", "has no Task called 'NotATask'"),
+    ],
+)
+def test_tasks_that_do_not_exist_are_named(name, message):
+    with pytest.raises(ValueError, match=message):
+        load_task(name, TASKS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("attention", "a net is written mixer@graph, such as attention@full; got 'attention'"),
+        ("magic@full", "mixer must be one of attention, .*; got 'magic' in 'magic@full'"),
+        ("mean@star", "graph must be one of full, ring for this task; got 'star' in 'mean@star'"),
+    ],
+)
+def test_nets_that_do_not_exist_are_named(text, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        compare(Majority(), nets=[text], out=tmp_path)
+
+
+def test_seeds_must_be_some(tmp_path):
+    with pytest.raises(ValueError, match="seeds must be at least 1, got 0"):
+        compare(Majority(), seeds=0, out=tmp_path)
+
+
+@pytest.mark.gpu
+def test_compare_on_cuda(tmp_path):
+    cuda = Fabric(accelerator="cuda", devices=1)
+    lines = compare(Majority(), seeds=1, fabric=cuda, out=tmp_path).lines
+    assert lines[0].relabelling_error < 1e-12
+
+
+def test_digits_are_patches_of_the_images_on_a_grid():
+    task = TASKS["digits"]()
+    batch = task.batch(torch.tensor([0, 5]), "grid")
+    assert batch.tokens.z.shape == (2, 16, 4)
+    from sklearn.datasets import load_digits
+
+    image = torch.tensor(load_digits().images[5]) / 16
+    patch = image[2:4, 4:6].flatten().float()  # row 1, column 2 of the grid
+    assert torch.equal(batch.tokens.z[1, 1 * 4 + 2], patch)
+    assert batch.tokens.pos[1 * 4 + 2].tolist() == [1.0, 2.0]
+    splits = task.splits(0)
+    assert len(splits["train"]) + len(splits["test"]) == 1797
+    assert not set(splits["train"].tolist()) & set(splits["test"].tolist())
+
+
+@pytest.mark.data
+def test_cora_is_one_graph_whose_tokens_are_the_examples(cache):
+    task = TASKS["cora"]()
+    assert {name: len(index) for name, index in task.splits(0).items()} == {
+        "train": 140, "val": 500, "test": 1000,
+    }  # fmt: skip
+    batch = task.batch(torch.tensor([3, 7]), "citation")
+    assert batch.tokens.z.shape == (2708, 1433)
+    assert batch.tokens.graph.num_edges == 10556 + 2708
+    assert batch.rows.tolist() == [3, 7]
+    assert torch.equal(batch.target, task.data.y[[3, 7]])
+    assert cache.exists()
+
+
+@pytest.mark.data
+def test_mutag_is_a_ragged_batch(cache):
+    task = TASKS["mutag"]()
+    batch = task.batch(torch.tensor([0, 1, 5]), "bonds")
+    assert batch.tokens.graph.num_graphs == 3
+    assert isinstance(batch.tokens, Tokens)
+    assert batch.tokens.z.shape[1] == 7
+    tests = [set(task.splits(seed)["test"].tolist()) for seed in range(10)]
+    assert set.union(*tests) == set(range(188))
+    assert sum(map(len, tests)) == 188
+    run = train(
+        fabric(), Job(task, Net("sum", "bonds"), Recipe(epochs=1, batch_size=64), Width(8, 8), 0)
+    )
+    assert run.relabelling_error < 1e-10
+
+
+def test_data_that_is_not_there_is_named(monkeypatch, tmp_path, cache):
+    monkeypatch.setenv("TOKENNET_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="TOKENNET_DATA must hold the folder Cora/raw, got"):
+        TASKS["cora"]()

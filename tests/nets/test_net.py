@@ -1,0 +1,296 @@
+"""Nets: built by name, summed up, compiled, exported, saved and copied."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokennet import (
+    Attention,
+    Causal,
+    Disjoint,
+    Edges,
+    Full,
+    GraphAttention,
+    Grid,
+    Interface,
+    LearnedEncoding,
+    MLPMixer,
+    Residual,
+    Symmetry,
+    TokenNet,
+    Tokens,
+    TokenWise,
+    build_net,
+    mlp,
+)
+from tokennet.mixers import MIXERS
+
+INTERFACE = Interface(in_features=3, out_features=5, num_tokens=12, num_coordinates=2)
+GRAPHS = {
+    "full": lambda: Full(12),
+    "causal": lambda: Causal(12),
+    "grid": lambda: Grid(3, 4),
+    "edges": lambda: Edges(torch.tensor([[0, 0, 5, 11, 7], [1, 1, 2, 3, 0]]), 12),
+    "ragged": lambda: Disjoint([Full(5), Causal(7)]),
+}
+CASES = [(m, g) for m in MIXERS for g in GRAPHS if m != "mlp" or g == "full"]
+
+
+def example(graph):
+    batch = () if isinstance(graph, Disjoint) else (2,)
+    return Tokens(torch.randn(*batch, 12, 3), graph, torch.rand(12, 2))
+
+
+def net_for(mixer, positions="pos"):
+    return build_net(mixer, INTERFACE, 16, depth=2, heads=2, positions=positions)
+
+
+@pytest.mark.parametrize(("mixer", "graph"), CASES)
+def test_compile_fullgraph_forward_and_backward(mixer, graph):
+    torch.compiler.reset()
+    net, tokens = net_for(mixer), example(GRAPHS[graph]())
+    expected = net(tokens)
+    wanted = torch.autograd.grad(expected.square().sum(), list(net.parameters()))
+    out = torch.compile(net, fullgraph=True, backend="aot_eager")(tokens)
+    torch.testing.assert_close(out, expected)
+    found = torch.autograd.grad(out.square().sum(), list(net.parameters()))
+    for got, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_compile_by_inductor():
+    torch.compiler.reset()
+    net, tokens = net_for("attention"), example(Grid(3, 4))
+    expected = net(tokens)
+    torch.testing.assert_close(torch.compile(net, fullgraph=True)(tokens), expected)
+
+
+def test_compile_before_the_first_run_says_what_to_do():
+    torch.compiler.reset()
+    net, tokens = net_for("attention"), example(GRAPHS["edges"]())
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    with pytest.raises(Exception, match="run the model once before compiling it"):
+        compiled(tokens)
+    torch.compiler.reset()
+    broken = torch.compile(net, backend="eager")  # without fullgraph it just works
+    torch.testing.assert_close(broken(tokens), net(tokens))
+
+
+class OnGraph(nn.Module):
+    """A net on a fixed graph, as it would be deployed."""
+
+    def __init__(self, net, graph, pos):
+        super().__init__()
+        self.net, self.graph, self.pos = net, graph, pos
+
+    def forward(self, z):
+        return self.net(Tokens(z, self.graph, self.pos))
+
+
+@pytest.mark.parametrize(("mixer", "graph"), CASES)
+def test_export_also_before_the_first_run(mixer, graph):
+    tokens = example(GRAPHS[graph]())
+    module = OnGraph(net_for(mixer), tokens.graph, tokens.pos)
+    program = torch.export.export(module, (tokens.z,))
+    torch.testing.assert_close(program.module()(tokens.z), module(tokens.z))
+
+
+@pytest.mark.parametrize(("mixer", "graph"), CASES)
+def test_bfloat16_autocast_forward_and_backward(mixer, graph):
+    net, tokens = net_for(mixer), example(GRAPHS[graph]())
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net(tokens)
+    out.float().square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+    exact = net(tokens)
+    assert (out.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("positions", ["pos", "index", "none"])
+def test_state_dict_round_trip_and_deepcopy(mixer, positions):
+    net, other = net_for(mixer, positions), net_for(mixer, positions)
+    tokens = example(Full(12))
+    assert not torch.equal(other(tokens), net(tokens))
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other(tokens), net(tokens))
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        next(net.parameters()).add_(1.0)
+    assert torch.equal(twin(tokens), other(tokens))
+
+
+def test_parameters_do_not_depend_on_the_graph():
+    net = net_for("attention")
+    outs = [net(example(make()).replace(z=torch.ones(12, 3))) for make in GRAPHS.values()]
+    assert all(out.isfinite().all() for out in outs)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "positions", "relabelling", "shuffling"),
+    [
+        ("attention", "none", "S_n", "Aut(graph)"),
+        ("attention", "pos", "S_n", "Aut(graph, pos)"),
+        ("attention", "index", "trivial", "trivial"),
+        ("mlp", "none", "trivial", "trivial"),
+        ("mean", "none", "S_n", "Aut(graph)"),
+    ],
+)
+def test_symmetry_of_a_net_is_the_intersection_over_its_layers(
+    mixer, positions, relabelling, shuffling
+):
+    symmetry = net_for(mixer, positions).symmetry
+    assert (symmetry.relabelling, symmetry.shuffling) == (relabelling, shuffling)
+
+
+def hand_counted(mixer, graph, tokens):
+    """FLOPs of the net of `net_for`, written out: N = 12, D = 16, hidden 64, depth 2."""
+    rows = tokens.z.shape[:-1].numel()
+    copies = tokens.z.shape[:-2].numel()
+    edges = copies * graph.num_edges
+    sets = 2
+    ends = 2 * rows * 3 * 16 + 2 * sets * 16 * 5
+    mlps = 2 * (2 * rows * 16 * 64 + 2 * rows * 64 * 16)
+    mixing = {
+        "attention": 4 * 2 * rows * 16 * 16 + 4 * edges * 16,
+        "gat": 2 * 2 * rows * 16 * 16 + 5 * edges * 16,
+        "mlp": 2 * (2 * 12 * 48) * 16 * copies,
+        "mean": 2 * rows * 16 * 16 + edges * 16,
+        "sum": 2 * rows * 16 * 16 + edges * 16,
+        "max": 2 * rows * 16 * 16 + edges * 16,
+        "gcn": 2 * rows * 16 * 16 + edges * 16,
+    }[mixer]
+    return ends + mlps + 2 * mixing
+
+
+@pytest.mark.parametrize(("mixer", "graph"), CASES)
+def test_flops_are_those_counted_by_hand(mixer, graph):
+    graph = GRAPHS[graph]()
+    tokens = example(graph)
+    assert net_for(mixer).summary(tokens).flops == hand_counted(mixer, graph, tokens)
+
+
+def test_flops_of_attention_are_those_that_torch_counts():
+    layer, tokens = Attention(16, heads=2), Tokens(torch.randn(3, 12, 16))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        layer(tokens)
+    assert layer.flops(tokens) == counter.get_total_flops() > 0
+
+
+def test_flops_of_edge_features():
+    graph = Edges(torch.tensor([[0, 1], [1, 1]]), 3, edge_attr=torch.randn(2, 4))
+    tokens = Tokens(torch.randn(3, 8), graph)
+    with_features = GraphAttention(8, 2, edge_dim=4).flops(tokens)
+    assert with_features - GraphAttention(8, 2).flops(tokens) == 2 * 2 * 4 * 8 + 2 * 8
+
+
+def test_summary_has_a_row_for_each_layer():
+    net, tokens = net_for("attention"), example(Grid(3, 4))
+    summary = net.summary(tokens)
+    assert summary.parameters == sum(p.numel() for p in net.parameters())
+    assert [row.name for row in summary.rows] == [
+        "TokenWise(Sequential)",
+        "SinusoidalEncoding",
+        *["Residual(Attention)", "Residual(TokenWise)"] * 2,
+        "MeanReadout",
+    ]
+    assert summary.rows[2].shape == (2, 12, 16)
+    assert summary.rows[-1].shape == (2, 5)
+    text = str(summary).splitlines()
+    assert text[0].split() == ["layer", "output", "parameters", "FLOPs", "relabelling", "shuffling"]
+    assert text[-1].split()[1] == f"{summary.parameters:,}"
+    assert net.training
+
+
+def test_nets_nest_and_take_bare_tensors():
+    inner = TokenNet([Residual(Attention(8, 2), nn.LayerNorm(8))])
+    outer = TokenNet([inner, TokenWise(mlp(8)), inner])
+    z = torch.randn(2, 5, 8)
+    out = outer(z)
+    assert isinstance(out, torch.Tensor)
+    torch.testing.assert_close(outer(Tokens(z)).z, out)
+    assert outer.symmetry == Symmetry({"graph"})
+    assert outer.summary(z).rows[0].name == "TokenNet"
+
+
+def test_residual_is_pre_norm_and_passes_the_source_on():
+    layer = Residual(Attention(8, 2), nn.LayerNorm(8))
+    z, source = torch.randn(5, 8), torch.randn(3, 8)
+    expected = z + layer.layer(layer.norm(z), source=source)
+    torch.testing.assert_close(layer(z, source=source), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: build_net("magic", INTERFACE, 8), ValueError, "mixer must be one of .* 'magic'"),
+        (
+            lambda: build_net("mean", Interface(3, 5, readout="max"), 8),
+            ValueError,
+            "readout must be one of token, mean, one, attention; got 'max'",
+        ),
+        (
+            lambda: build_net("mean", INTERFACE, 8, positions="learned"),
+            ValueError,
+            "positions must be 'pos', 'index' or 'none', got 'learned'",
+        ),
+        (
+            lambda: build_net("mean", Interface(3, 5), 8, positions="pos"),
+            ValueError,
+            "positions='pos' needs tokens.pos",
+        ),
+        (
+            lambda: build_net("mean", Interface(3, 5), 8, positions="index"),
+            ValueError,
+            "positions='index' needs a fixed number of tokens",
+        ),
+        (lambda: build_net("mlp", Interface(3, 5), 8), ValueError, "'mlp' needs a fixed number"),
+        (
+            lambda: TokenNet([nn.Linear(3, 3)]),
+            TypeError,
+            r"layers\[0\] must be .* Linear",
+        ),
+        (lambda: Attention(10, heads=4), ValueError, "heads must divide dim = 10, got 4"),
+        (lambda: Attention(8, heads=0), ValueError, "heads must divide dim = 8, got 0"),
+        (lambda: GraphAttention(10, heads=4), ValueError, "heads must divide dim = 10, got 4"),
+        (lambda: Attention(8, 2)([1.0]), TypeError, "tokens must be Tokens or a tensor, got list"),
+        (
+            lambda: Attention(8, 2)(torch.zeros(3, 9)),
+            ValueError,
+            r"tokens must have 8 channels, got shape \(3, 9\)",
+        ),
+        (
+            lambda: Attention(8, 2)(torch.zeros(3, 8), source=torch.zeros(2, 9)),
+            ValueError,
+            r"source must have 8 channels, got shape \(2, 9\)",
+        ),
+        (
+            lambda: Attention(8, 2)(torch.zeros(3, 8), torch.zeros(2, 8), graph=Full(3)),
+            ValueError,
+            "graph must have 3 targets and 2 sources",
+        ),
+        (
+            lambda: Attention(8, 2)(torch.zeros(3, 8), graph=Full(3)),
+            ValueError,
+            "graph goes with source",
+        ),
+        (lambda: MLPMixer(8, 4, 4)(torch.zeros(3, 8)), ValueError, r"graph must be Full\(4\)"),
+        (
+            lambda: MLPMixer(8, 4, 4)(torch.zeros(4, 8), source=torch.zeros(4, 8)),
+            ValueError,
+            "source must be left out",
+        ),
+        (
+            lambda: LearnedEncoding(8, 2)(torch.zeros(3, 8)),
+            ValueError,
+            r"positions in column 0 must be integers 0 \.\. 1, got values from 0 to 2",
+        ),
+    ],
+)
+def test_bad_input_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

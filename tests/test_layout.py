@@ -1,0 +1,147 @@
+"""The house: who may import whom, sizes, names, and that examples in docstrings run."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tokennet
+
+ROOT = Path(tokennet.__file__).parent
+ROOMS = [
+    "version",
+    "graphs",
+    "tokens",
+    "attend",
+    "symmetry",
+    "layer",
+    "positional",
+    "mixers",
+    "nets",
+    "tokenizers",
+    "interop",
+    "interpret",
+    "testing",
+    "compare",
+    "cli",
+]
+OPTIONAL = {"sklearn", "matplotlib"}
+"""Heavy packages that may be imported where they are used."""
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> list[tuple[ast.stmt, str]]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+            found.append((node, node.module))
+    return found
+
+
+def forbidden(path: Path, source: str) -> list[str]:
+    """Imports of `source`, standing at `path`, that lead to the right or to oneself."""
+    mine, wrong = room(path), []
+    for node, name in imports(ast.parse(source)):
+        parts = name.split(".")
+        if parts[0] != "tokennet" or mine == "__init__":
+            continue
+        theirs = parts[1] if len(parts) > 1 else "__init__"
+        inside = theirs == mine
+        if not inside and (theirs not in ROOMS or ROOMS.index(theirs) >= ROOMS.index(mine)):
+            wrong.append(f"{mine} imports {name} in line {node.lineno}")
+    return wrong
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    assert room(path) in [*ROOMS, "__init__"]
+    assert forbidden(path, path.read_text()) == []
+
+
+def test_the_import_rule_can_fail():
+    path = ROOT / "graphs" / "base.py"
+    assert forbidden(path, "from tokennet.attend import attend")
+    assert forbidden(path, "def f():\n    import tokennet.tokens")
+    assert forbidden(path, "from tokennet import Tokens")
+    assert not forbidden(path, "from tokennet.graphs.edges import Edges")
+
+
+def test_backends_never_import_each_other():
+    from tokennet.attend import BACKENDS
+
+    for name in BACKENDS:
+        source = (ROOT / "attend" / f"{name}.py").read_text()
+        others = {f"tokennet.attend.{other}" for other in BACKENDS if other != name}
+        assert not others & {module for _, module in imports(ast.parse(source))}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_functions_import_only_what_is_heavy_and_optional(path):
+    if room(path) == "cli":  # loads torch only for the commands that need it
+        return
+    tree = ast.parse(path.read_text())
+    inside = [
+        name.split(".")[0]
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef)
+        for _, name in imports(function)
+    ]
+    assert set(inside) <= OPTIONAL
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_functions_and_signatures_stay_small(path):
+    text = path.read_text()
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert length <= 40, f"{node.name} has {length} lines"
+            if node.name == "__init__":
+                arguments = node.args.args[1:] + node.args.kwonlyargs
+                assert len(arguments) <= 8, f"{node.lineno}: {len(arguments)} arguments"
+
+
+def test_every_public_name_has_a_docstring():
+    for name in tokennet.__all__:
+        if name != "__version__":
+            assert getattr(tokennet, name).__doc__, name
+
+
+def test_doctests_are_there_and_run():
+    finder, counted = doctest.DocTestFinder(exclude_empty=True), 0
+    for module in pkgutil.walk_packages([str(ROOT)], "tokennet."):
+        loaded = importlib.import_module(module.name)
+        for test in finder.find(loaded, module.name):
+            if test.examples:
+                result = doctest.DocTestRunner(
+                    optionflags=doctest.NORMALIZE_WHITESPACE, verbose=False
+                ).run(test)
+                assert result.failed == 0, test.name
+                counted += result.attempted
+    assert counted > 60
+
+
+def test_import_loads_only_what_it_needs():
+    script = (
+        "import sys, tokennet; "
+        "print([m for m in ('matplotlib', 'lightning_fabric', 'typer', 'rich', 'sklearn', "
+        "'torchvision') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,123 @@
+"""Tokens: checked when made, moved together, batched and taken apart."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from tokennet import Causal, Cycle, Disjoint, Edges, Full, Tokens
+
+
+def example(n=4, dim=3, graph=None):
+    return Tokens(torch.randn(n, dim), graph or Causal(n), torch.randn(n, 2))
+
+
+def test_default_graph_is_complete():
+    tokens = Tokens(torch.zeros(2, 5, 3))
+    assert isinstance(tokens.graph, Full)
+    assert (tokens.num_tokens, tokens.dim) == (5, 3)
+    assert tokens.graph.num_edges == 25
+
+
+def test_tokens_are_frozen_and_checked_again_when_replaced():
+    tokens = example()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tokens.z = torch.zeros(4, 3)
+    assert tokens.replace(z=torch.zeros(4, 7)).graph is tokens.graph
+    with pytest.raises(ValueError, match="graph must connect the N = 5 tokens of z, got 4"):
+        tokens.replace(z=torch.zeros(5, 3))
+
+
+def test_permute_moves_z_graph_and_pos_together():
+    tokens, perm = example(graph=Causal(4)), torch.tensor([2, 0, 3, 1])
+    moved = tokens.permute(perm)
+    assert torch.equal(moved.z, tokens.z[perm])
+    assert torch.equal(moved.pos, tokens.pos[perm])
+    assert torch.equal(moved.graph.dense(), tokens.graph.dense()[perm][:, perm])
+    back = moved.permute(torch.argsort(perm))
+    assert torch.equal(back.z, tokens.z)
+    assert torch.equal(back.graph.dense(), tokens.graph.dense())
+
+
+@pytest.mark.parametrize("perm", [[0, 1, 2], [0, 0, 1, 2], [4, 0, 1, 2], [0.0, 1.0, 2.0, 3.0]])
+def test_what_is_no_permutation_is_refused(perm):
+    with pytest.raises(ValueError, match=r"perm must be a permutation of 0 \.\. 3"):
+        example().permute(perm)
+
+
+def test_ragged_batch_and_back():
+    sets = [example(3), example(0), example(5, graph=Cycle(5))]
+    batch = Tokens.batch(sets)
+    assert batch.z.shape == (8, 3)
+    assert isinstance(batch.graph, Disjoint)
+    for one, again in zip(sets, batch.unbatch(), strict=True):
+        assert torch.equal(again.z, one.z)
+        assert torch.equal(again.pos, one.pos)
+        assert again.graph is one.graph
+    single = example()
+    assert single.unbatch() == [single]
+
+
+def test_sets_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match="sets must hold at least one Tokens, got none"):
+        Tokens.batch([])
+    with pytest.raises(ValueError, match="sets must agree on z but for N"):
+        Tokens.batch([example(dim=3), example(dim=4)])
+    with pytest.raises(ValueError, match="sets must agree on pos but for N"):
+        Tokens.batch([example(), example().replace(pos=None)])
+
+
+def test_to_moves_types_of_floating_point_only():
+    tokens = Tokens(torch.zeros(3, 2), pos=torch.arange(3)[:, None])
+    moved = tokens.to(torch.float64)
+    assert moved.z.dtype == torch.float64
+    assert moved.pos.dtype == torch.int64
+    assert tokens.replace(pos=torch.zeros(3, 1)).to(torch.float64).pos.dtype == torch.float64
+    assert tokens.to("meta").pos.device.type == "meta"
+
+
+def test_deepcopy_and_repr():
+    tokens = example()
+    twin = copy.deepcopy(tokens)
+    assert torch.equal(twin.z, tokens.z)
+    assert twin.graph is not tokens.graph
+    assert repr(tokens) == (
+        "Tokens(z=(4, 3), graph=Causal(4): 4 tokens, 10 edges, density 0.625, pos=(4, 2))"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Tokens([1.0]), TypeError, "z must be a tensor, got list"),
+        (
+            lambda: Tokens(torch.zeros(3)),
+            ValueError,
+            r"z must have shape .* got \(3,\)",
+        ),
+        (lambda: Tokens(torch.zeros(3, 2), Causal(4)), ValueError, "got 4 targets and 4 sources"),
+        (lambda: Tokens(torch.zeros(3, 2), Full(3, 4)), ValueError, "got 3 targets and 4 sources"),
+        (
+            lambda: Tokens(torch.zeros(3, 2), "causal"),
+            TypeError,
+            "must be a TokenGraph, got str",
+        ),
+        (lambda: Tokens(torch.zeros(3, 2), pos=[0]), TypeError, "pos must be a tensor, got list"),
+        (lambda: Tokens(torch.zeros(3, 2), pos=torch.zeros(3)), ValueError, r"pos must have shape"),
+        (lambda: Tokens(torch.zeros(3, 2), pos=torch.zeros(2, 1)), ValueError, "with N = 3, got"),
+        (
+            lambda: Tokens(torch.zeros(3, 2), pos=torch.zeros(3, 1, device="meta")),
+            ValueError,
+            "pos must be on the device of z, cpu, got meta",
+        ),
+    ],
+)
+def test_bad_parts_are_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_no_tokens_and_no_edges_are_fine():
+    assert Tokens(torch.zeros(0, 3)).graph.num_edges == 0
+    assert Tokens(torch.zeros(3, 2), Edges(torch.zeros(2, 0, dtype=torch.long), 3)).num_tokens == 3
