@@ -7,9 +7,9 @@ quartiles of many rounds. Memory is the growth of the peak of a fresh process ea
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch_geometric
 
-from benchmarks.peers import CASES, steps
+from benchmarks.peers import CASES, forwards, steps
 
 
 def times(case: str, rounds: int) -> dict[str, list[float]]:
@@ -45,21 +45,22 @@ def peak_growth(case: str, peer: str) -> float:
 
 
 def measure_peak(case: str, peer: str) -> float:
-    # One small step of the same kind loads what is loaded once, such as kernels.
-    from benchmarks import peers
-
-    graph, dim, heads = CASES[case]()
-    z = torch.randn(graph.num_targets, dim, requires_grad=True)
-    layer = peers.Attention(dim, heads)
-    edge_index = graph.edge_index()
-    forward = {
-        "tokennet": lambda: layer(peers.Tokens(z, graph)).z,
-        "sdpa": lambda: peers.HandWrittenSDPA(layer)(z),
-        "pyg": lambda: peers.transformer_conv(layer)(z, edge_index),
-    }[peer]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forward = forwards(case)[peer]
+    gc.collect()
+    before = _reset_peak()
     forward().sum().backward()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_status("VmHWM") - before) / 1024
+
+
+def _reset_peak() -> int:
+    """Set the peak to what is resident now, in kB (Linux), and return it."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def report(rounds: int) -> dict:

@@ -1,4 +1,7 @@
-"""The same layer by three hands, with the same weights: ours, SDPA written out, and PyG's."""
+"""The same layer by three hands, with the same weights: ours, SDPA written out, and PyG's.
+
+PyG's layer has no output projection, so none of them has one here.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,12 @@ Step = Callable[[], Tensor]
 
 
 class HandWrittenSDPA(nn.Module):
-    """What one writes without a library: four projections around SDPA."""
+    """What one writes without a library: three projections and SDPA."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         self.heads = attention.heads
-        self.query, self.key = attention.query, attention.key
-        self.value, self.out = attention.value, attention.out
+        self.query, self.key, self.value = attention.query, attention.key, attention.value
 
     def forward(self, z: Tensor) -> Tensor:
         n, dim = z.shape
@@ -30,7 +32,7 @@ class HandWrittenSDPA(nn.Module):
             for linear in (self.query, self.key, self.value)
         )
         out = scaled_dot_product_attention(q, k, v)
-        return self.out(out.transpose(1, 2).reshape(n, dim))
+        return out.transpose(1, 2).reshape(n, dim)
 
 
 def transformer_conv(attention: Attention) -> TransformerConv:
@@ -60,20 +62,26 @@ CASES: dict[str, Callable[[], tuple[TokenGraph, int, int]]] = {
 }
 
 
-def steps(case: str) -> dict[str, Step]:
-    """Forward and backward of each peer, after their outputs were found equal."""
+def forwards(case: str) -> dict[str, Step]:
+    """The forward pass of each peer on the same tokens."""
     torch.manual_seed(0)
     graph, dim, heads = CASES[case]()
     z = torch.randn(graph.num_targets, dim, requires_grad=True)
     ours, edge_index = Attention(dim, heads), graph.edge_index()
-    theirs = transformer_conv(ours)
-    forward: dict[str, Step] = {
+    theirs, by_hand = transformer_conv(ours), HandWrittenSDPA(ours)
+    ours.out = nn.Identity()
+    result: dict[str, Step] = {
         "tokennet": lambda: ours(Tokens(z, graph)).z,
-        "pyg": lambda: ours.out(theirs(z, edge_index)),
+        "pyg": lambda: theirs(z, edge_index),
     }
     if isinstance(graph, Full):
-        by_hand = HandWrittenSDPA(ours)
-        forward["sdpa"] = lambda: by_hand(z)
+        result["sdpa"] = lambda: by_hand(z)
+    return result
+
+
+def steps(case: str) -> dict[str, Step]:
+    """Forward and backward of each peer, after their outputs were found equal."""
+    forward = forwards(case)
     expected = forward["tokennet"]()
     for step in forward.values():
         torch.testing.assert_close(step(), expected, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,7 @@ import torch
 from tests.conftest import DEVICES
 from tokennet import Causal, Edges, Full, Grid, Window, attend, explain
 from tokennet.attend import BACKENDS
-from tokennet.attend.edge_ops import edge_combine, edge_dot, edge_plan, edge_softmax
+from tokennet.attend.edge_ops import edge_combine, edge_dot, edge_plan, edge_softmax, edge_sum
 
 
 def qkv(n, m=None, heads=2, channels=4):
@@ -89,24 +89,28 @@ def test_bad_arguments_are_named(change, error, message):
 def test_edge_operators_pass_opcheck(device):
     graph = Edges(torch.tensor([[0, 1, 1, 3, 3], [2, 2, 2, 0, 1]]), 3, 4)
     plan = edge_plan(graph, torch.device(device))
-    x = torch.randn(2, 3, 5, device=device, requires_grad=True)
-    y = torch.randn(2, 4, 5, device=device, requires_grad=True)
+    x = torch.randn(3, 2, 5, device=device, requires_grad=True)
+    y = torch.randn(4, 2, 5, device=device, requires_grad=True)
     weights = torch.randn(2, 5, device=device, requires_grad=True)
     ops = torch.ops.tokennet
-    torch.library.opcheck(ops.edge_dot.default, (x, y, *plan))
-    torch.library.opcheck(ops.edge_combine.default, (weights, y, *plan))
+    torch.library.opcheck(ops.edge_dot.default, (x, y, 0.5, *plan))
+    torch.library.opcheck(ops.edge_combine.default, (weights, y, 0.5, False, *plan))
+    torch.library.opcheck(ops.edge_combine.default, (weights, x, 0.5, True, *plan))
     torch.library.opcheck(ops.edge_softmax.default, (weights, *plan))
+    torch.library.opcheck(ops.edge_softmax_backward.default, (weights, x.new_ones(2, 5), *plan))
+    torch.library.opcheck(ops.edge_sum.default, (weights, *plan))
 
 
 def test_edge_operators_by_hand():
     graph = Edges(torch.tensor([[1, 0, 1], [0, 1, 1]]), 2)
     plan = edge_plan(graph, torch.device("cpu"))
-    x = torch.tensor([[[1.0, 0.0], [2.0, 3.0]]])
-    y = torch.tensor([[[1.0, 1.0], [10.0, 100.0]]])
+    x = torch.tensor([[[1.0, 0.0]], [[2.0, 3.0]]])
+    y = torch.tensor([[[1.0, 1.0]], [[10.0, 100.0]]])
     assert edge_dot(x, y, plan).tolist() == [[10.0, 5.0, 320.0]]
     combined = edge_combine(torch.tensor([[2.0, 3.0, 1.0]]), y, plan)
-    assert combined.tolist() == [[[20.0, 200.0], [13.0, 103.0]]]
+    assert combined.tolist() == [[[20.0, 200.0]], [[13.0, 103.0]]]
     assert edge_softmax(torch.zeros(1, 3), plan).tolist() == [[1.0, 0.5, 0.5]]
+    assert edge_sum(torch.tensor([[1.0, 2.0, 4.0]]), plan).tolist() == [[1.0, 6.0]]
 
 
 def test_sparse_gradients_never_allocate_an_array_of_all_pairs():

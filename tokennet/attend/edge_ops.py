@@ -1,15 +1,15 @@
 r"""Linear combinations of tokens along edges, and the products that weigh them.
 
-Two operators on a CSR pattern, each the derivative of the other:
+Two operators on a graph, each the derivative of the other:
 
-    edge_dot:      s_e = x_{i(e)} . y_{j(e)}            (G, N, C), (G, M, C) -> (G, E)
-    edge_combine:  o_i = \sum_{e: j -> i} w_e y_{j(e)}     (G, E), (G, M, C) -> (G, N, C)
+    edge_dot:      s_e = x_{i(e)} . y_{j(e)}              (N, H, C), (M, H, C) -> (H, E)
+    edge_combine:  o_i = \sum_{e: j -> i} w_e y_{j(e)}    (H, E), (M, H, C) -> (N, H, C)
 
     d edge_dot:      dx = edge_combine(ds, y),  dy = edge_combine^T(ds, x)
     d edge_combine:  dw = edge_dot(do, y),      dy = edge_combine^T(w, do)
 
 So autograd never sees a sparse matrix (whose own backward allocates N x M), memory stays
-O(G E + G N C), and derivatives of every order exist. G counts heads.
+O(H E + N H C), and derivatives of every order exist. Edges are in CSR order throughout.
 """
 
 from __future__ import annotations
@@ -36,26 +36,14 @@ class EdgePlan(NamedTuple):
     """(N + 1,) edges of target i: indptr[i] .. indptr[i + 1]."""
     indices: Tensor
     """(E,) source of each edge."""
+    rows: Tensor
+    """(E,) target of each edge, int64."""
     t_indptr: Tensor
-    """(M + 1,) the same by source."""
+    """(M + 1,) the same by source: edges of source j."""
     t_indices: Tensor
     """(E,) target of each edge, by source."""
-    to_transposed: Tensor
-    """(E,) int64: place in CSR order of each edge in CSC order."""
-    from_transposed: Tensor
-    """(E,) int64: the inverse."""
-
-    @property
-    def T(self) -> EdgePlan:
-        return EdgePlan(
-            self.t_indptr, self.t_indices, self.indptr, self.indices,
-            self.from_transposed, self.to_transposed,
-        )  # fmt: skip
-
-    @property
-    def target(self) -> Tensor:
-        """(E,) int64: target of each edge, by target."""
-        return self.t_indices.index_select(0, self.from_transposed).long()
+    t_order: Tensor
+    """(E,) int64 place in CSR order of each edge by source."""
 
 
 def edge_plan(graph: TokenGraph, device: torch.device) -> EdgePlan:
@@ -65,31 +53,39 @@ def edge_plan(graph: TokenGraph, device: torch.device) -> EdgePlan:
 
 def _build_plan(graph: TokenGraph) -> EdgePlan:
     indptr, indices, _ = graph.csr()
-    target = torch.repeat_interleave(indptr.diff().long())
-    source, to_transposed = indices.long().sort(stable=True)
+    rows = torch.arange(graph.num_targets).repeat_interleave(indptr.diff().long())
+    t_order = indices.argsort(stable=True)
     t_indptr = torch.zeros(graph.num_sources + 1, dtype=indptr.dtype)
-    t_indptr[1:] = torch.bincount(source, minlength=graph.num_sources).cumsum(0)
-    t_indices = target[to_transposed].to(indices.dtype)
-    from_transposed = torch.argsort(to_transposed)
-    return EdgePlan(indptr, indices, t_indptr, t_indices, to_transposed, from_transposed)
+    t_indptr[1:] = torch.bincount(indices, minlength=graph.num_sources).cumsum(0)
+    return EdgePlan(indptr, indices, rows, t_indptr, rows[t_order].to(indices.dtype), t_order)
 
 
-def edge_dot(x: Tensor, y: Tensor, plan: EdgePlan) -> Tensor:
-    """Return (G, E), the dot product x_i . y_j of every edge, in CSR order."""
-    return _edge_dot(x, y, *plan)
+def edge_dot(x: Tensor, y: Tensor, plan: EdgePlan, scale: float = 1.0) -> Tensor:
+    """Return (H, E), scale x_i . y_j of every edge."""
+    return _edge_dot(x, y, scale, *plan)
 
 
-def edge_combine(weights: Tensor, y: Tensor, plan: EdgePlan) -> Tensor:
-    """Return (G, N, C), the sum of y_j over the edges of each target, weighted."""
-    return _edge_combine(weights, y, *plan)
+def edge_combine(
+    weights: Tensor, y: Tensor, plan: EdgePlan, scale: float = 1.0, transposed: bool = False
+) -> Tensor:
+    """Return (N, H, C), scale times the sum of y_j over the edges of each target, weighted.
+
+    Transposed, the tokens y are those of the targets, and the sums those of the sources.
+    """
+    return _edge_combine(weights, y, scale, transposed, *plan)
 
 
 def edge_softmax(scores: Tensor, plan: EdgePlan) -> Tensor:
-    """Return (G, E), scores normalised over the edges of each target, in CSR order.
+    """Return (H, E), scores normalised over the edges of each target.
 
     A target whose scores are all -inf gets weights of 0.
     """
     return _edge_softmax(scores, *plan)
+
+
+def edge_sum(values: Tensor, plan: EdgePlan) -> Tensor:
+    """Return (H, N), the sum over the edges of each target of values (H, E)."""
+    return _edge_sum(values, *plan)
 
 
 def _pattern(values: Tensor, indptr: Tensor, indices: Tensor, num_sources: int) -> Tensor:
@@ -99,111 +95,178 @@ def _pattern(values: Tensor, indptr: Tensor, indices: Tensor, num_sources: int) 
 
 @torch.library.custom_op("tokennet::edge_dot", mutates_args=())
 def _edge_dot(
-    x: Tensor, y: Tensor, indptr: Tensor, indices: Tensor, t_indptr: Tensor,
-    t_indices: Tensor, to_transposed: Tensor, from_transposed: Tensor,
+    x: Tensor, y: Tensor, scale: float,
+    indptr: Tensor, indices: Tensor, rows: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> Tensor:  # fmt: skip
-    out = x.new_zeros(x.shape[0], indices.numel())
+    out = x.new_zeros(x.shape[1], indices.numel())
     if out.numel() == 0:
         return out
     # PyTorch takes no CSR tensor with more entries than places, as parallel edges can make
     # one; sources that nobody listens to make the places.
-    missing = -(-indices.numel() // x.shape[1]) - y.shape[1]
+    missing = -(-indices.numel() // x.shape[0]) - y.shape[0]
     if missing > 0:
-        y = torch.nn.functional.pad(y, (0, 0, 0, missing))
+        y = torch.nn.functional.pad(y, (0, 0, 0, 0, 0, missing))
     with torch.autocast(x.device.type, enabled=False):
-        for group in range(x.shape[0]):
-            pattern = _pattern(out[group], indptr, indices, y.shape[1])
-            dot = torch.sparse.sampled_addmm(pattern, x[group], y[group].t(), beta=0.0)
-            out[group] = dot.values()
+        for head in range(x.shape[1]):
+            dots = _pattern(out[head], indptr, indices, y.shape[0])
+            a, b = x[:, head].contiguous(), y[:, head].contiguous()
+            torch.sparse.sampled_addmm(dots, a, b.t(), beta=0.0, alpha=scale, out=dots)
     return out
 
 
 @torch.library.custom_op("tokennet::edge_combine", mutates_args=())
 def _edge_combine(
-    weights: Tensor, y: Tensor, indptr: Tensor, indices: Tensor, t_indptr: Tensor,
-    t_indices: Tensor, to_transposed: Tensor, from_transposed: Tensor,
+    weights: Tensor, y: Tensor, scale: float, transposed: bool,
+    indptr: Tensor, indices: Tensor, rows: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> Tensor:  # fmt: skip
-    out = y.new_zeros(y.shape[0], indptr.numel() - 1, y.shape[2])
-    if out.numel() == 0 or indices.numel() == 0:
-        return out
+    if transposed:
+        indptr, indices = t_indptr, t_indices
+    shape = (indptr.numel() - 1, *y.shape[1:])
+    if 0 in shape or indices.numel() == 0:
+        return y.new_zeros(shape)
+    out = y.new_empty(shape)
     with torch.autocast(y.device.type, enabled=False):
-        for group in range(y.shape[0]):
-            out[group] = _pattern(weights[group], indptr, indices, y.shape[1]) @ y[group]
+        for head in range(y.shape[1]):
+            values = weights[head].index_select(0, t_order) if transposed else weights[head]
+            pattern = _pattern(values, indptr, indices, y.shape[0])
+            # Copied first: rows are gathered many times, and gathered close together.
+            near, into = y[:, head].contiguous(), out[:, head]
+            torch.addmm(into, pattern, near, beta=0.0, alpha=scale, out=into)
     return out
 
 
 @torch.library.custom_op("tokennet::edge_softmax", mutates_args=())
 def _edge_softmax(
-    scores: Tensor, indptr: Tensor, indices: Tensor, t_indptr: Tensor,
-    t_indices: Tensor, to_transposed: Tensor, from_transposed: Tensor,
+    scores: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> Tensor:  # fmt: skip
     if scores.numel() == 0:
         return scores.clone()
-    offsets = indptr.long()
-    target = t_indices.index_select(0, from_transposed)
-    out = torch.empty_like(scores)
-    for group in range(scores.shape[0]):
-        peak = torch.segment_reduce(scores[group], "max", offsets=offsets)  # (N,)
+    offsets, out = indptr.long(), torch.empty_like(scores)
+    for head in range(scores.shape[0]):
+        peak = torch.segment_reduce(scores[head], "max", offsets=offsets)  # (N,)
         peak.masked_fill_(peak == -math.inf, 0.0)
-        weights = (scores[group] - peak.index_select(0, target)).exp_()  # (E,)
-        total = torch.segment_reduce(weights, "sum", offsets=offsets)
+        torch.sub(scores[head], peak.index_select(0, rows), out=out[head]).exp_()  # (E,)
+        total = torch.segment_reduce(out[head], "sum", offsets=offsets)
         total.masked_fill_(total == 0, 1.0)
-        torch.div(weights, total.index_select(0, target), out=out[group])
+        out[head].div_(total.index_select(0, rows))
     return out
 
 
+@torch.library.custom_op("tokennet::edge_softmax_backward", mutates_args=())
+def _edge_softmax_backward(
+    weights: Tensor, grad: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> Tensor:  # fmt: skip
+    """w (g - sum w g), head by head, so that what lies between stays in the cache."""
+    offsets, out = indptr.long(), torch.empty_like(weights)
+    if weights.numel() == 0:
+        return out
+    for head in range(weights.shape[0]):
+        torch.mul(weights[head], grad[head], out=out[head])
+        mean = torch.segment_reduce(out[head], "sum", offsets=offsets).index_select(0, rows)
+        out[head].addcmul_(weights[head], mean, value=-1.0)
+    return out
+
+
+@torch.library.custom_op("tokennet::edge_sum", mutates_args=())
+def _edge_sum(
+    values: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> Tensor:  # fmt: skip
+    offsets = indptr.long()
+    if values.numel() == 0:
+        return values.new_zeros(len(values), len(offsets) - 1)
+    return torch.stack([torch.segment_reduce(head, "sum", offsets=offsets) for head in values])
+
+
 @_edge_dot.register_fake
-def _(x, y, indptr, indices, *rest):  # type: ignore[no-untyped-def]
-    return x.new_empty(x.shape[0], indices.shape[0])
+def _(x, y, scale, indptr, indices, *rest):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape[1], indices.shape[0])
 
 
 @_edge_combine.register_fake
-def _(weights, y, indptr, *rest):  # type: ignore[no-untyped-def]
-    return y.new_empty(y.shape[0], indptr.shape[0] - 1, y.shape[2])
+def _(weights, y, scale, transposed, indptr, indices, rows, t_indptr, *rest):  # type: ignore[no-untyped-def]
+    return y.new_empty((t_indptr if transposed else indptr).shape[0] - 1, *y.shape[1:])
 
 
 @_edge_softmax.register_fake
-def _(scores, *rest):  # type: ignore[no-untyped-def]
-    return torch.empty_like(scores)
+@_edge_softmax_backward.register_fake
+def _(values, *rest):  # type: ignore[no-untyped-def]
+    return torch.empty_like(values)
 
 
-def _save_inputs(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs)
+@_edge_sum.register_fake
+def _(values, indptr, *rest):  # type: ignore[no-untyped-def]
+    return values.new_empty(values.shape[0], indptr.shape[0] - 1)
 
 
-def _edge_dot_backward(ctx, grad):  # type: ignore[no-untyped-def]
+_NO_GRADIENT = (None,) * len(EdgePlan._fields)
+
+
+def _save_dot(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    x, y, ctx.scale, *plan = inputs
+    ctx.save_for_backward(x, y, *plan)
+
+
+def _dot_backward(ctx, grad):  # type: ignore[no-untyped-def]
     x, y, *plan = ctx.saved_tensors
-    plan = EdgePlan(*plan)
-    grad_x = edge_combine(grad, y, plan) if ctx.needs_input_grad[0] else None
-    grad_y = None
-    if ctx.needs_input_grad[1]:
-        grad_y = edge_combine(grad.index_select(1, plan.to_transposed), x, plan.T)
-    return grad_x, grad_y, *[None] * len(plan)
+    plan, scale, needs = EdgePlan(*plan), ctx.scale, ctx.needs_input_grad
+    grad_x = edge_combine(grad, y, plan, scale) if needs[0] else None
+    grad_y = edge_combine(grad, x, plan, scale, transposed=True) if needs[1] else None
+    return grad_x, grad_y, None, *_NO_GRADIENT
 
 
-def _edge_combine_backward(ctx, grad):  # type: ignore[no-untyped-def]
+def _save_combine(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    weights, y, ctx.scale, ctx.transposed, *plan = inputs
+    ctx.save_for_backward(weights, y, *plan)
+
+
+def _combine_backward(ctx, grad):  # type: ignore[no-untyped-def]
     weights, y, *plan = ctx.saved_tensors
-    plan, grad = EdgePlan(*plan), grad.contiguous()
-    grad_weights = edge_dot(grad, y, plan) if ctx.needs_input_grad[0] else None
-    grad_y = None
-    if ctx.needs_input_grad[1]:
-        grad_y = edge_combine(weights.index_select(1, plan.to_transposed), grad, plan.T)
-    return grad_weights, grad_y, *[None] * len(plan)
+    plan, scale, needs = EdgePlan(*plan), ctx.scale, ctx.needs_input_grad
+    ends = (y, grad) if ctx.transposed else (grad, y)
+    grad_weights = edge_dot(*ends, plan, scale) if needs[0] else None
+    back = not ctx.transposed
+    grad_y = edge_combine(weights, grad, plan, scale, back) if needs[1] else None
+    return grad_weights, grad_y, None, None, *_NO_GRADIENT
 
 
 def _save_output(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.save_for_backward(output, *inputs[1:])
 
 
-def _edge_softmax_backward(ctx, grad):  # type: ignore[no-untyped-def]
+def _softmax_backward(ctx, grad):  # type: ignore[no-untyped-def]
     weights, *plan = ctx.saved_tensors
+    return _edge_softmax_backward(weights, grad, *plan), *_NO_GRADIENT
+
+
+def _save_all(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs)
+
+
+def _softmax_double_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    weights, inner, *plan = ctx.saved_tensors
     plan = EdgePlan(*plan)
-    product = weights * grad
-    ones = product.new_ones(len(product), plan.t_indptr.numel() - 1, 1)
-    mean = edge_combine(product, ones, plan)[..., 0]  # (G, N)
-    return product - weights * mean.index_select(1, plan.target), *[None] * len(plan)
+    mean = edge_sum(weights * inner, plan).index_select(1, plan.rows)
+    other = edge_sum(weights * grad, plan).index_select(1, plan.rows)
+    grad_weights = grad * (inner - mean) - other * inner
+    return grad_weights, weights * (grad - other), *_NO_GRADIENT
 
 
-_edge_dot.register_autograd(_edge_dot_backward, setup_context=_save_inputs)
-_edge_combine.register_autograd(_edge_combine_backward, setup_context=_save_inputs)
-_edge_softmax.register_autograd(_edge_softmax_backward, setup_context=_save_output)
+def _save_plan(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _sum_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    plan = EdgePlan(*ctx.saved_tensors)
+    return grad.index_select(1, plan.rows), *_NO_GRADIENT
+
+
+_edge_dot.register_autograd(_dot_backward, setup_context=_save_dot)
+_edge_combine.register_autograd(_combine_backward, setup_context=_save_combine)
+_edge_softmax.register_autograd(_softmax_backward, setup_context=_save_output)
+_edge_softmax_backward.register_autograd(_softmax_double_backward, setup_context=_save_all)
+_edge_sum.register_autograd(_sum_backward, setup_context=_save_plan)

@@ -28,9 +28,8 @@ def predicted_bytes(call: Call) -> int:
 
 def run(call: Call) -> Tensor:
     plan, weights = _weights(call)
-    out = edge_combine(weights, _fold_batch(call.v), plan)  # (H, B N, Cv)
-    out = out.view(call.num_heads, call.batch, call.graph.num_targets, call.v.shape[-1])
-    return out.permute(1, 2, 0, 3).to(call.v.dtype)  # (B, N, H, Cv)
+    out = edge_combine(weights, _fold_batch(call.v), plan)  # (B N, H, Cv)
+    return out.unflatten(0, (call.batch, call.graph.num_targets)).to(call.v.dtype)
 
 
 def weights(call: Call) -> Tensor:
@@ -46,7 +45,7 @@ def _weights(call: Call) -> tuple[EdgePlan, Tensor]:
     """The batch as one graph of as many copies, and the weights (H, B E) by target."""
     graph = call.graph if call.batch == 1 else repeat(call.graph, call.batch)
     plan = edge_plan(graph, call.q.device)
-    scores = edge_dot(_fold_batch(call.q * call.scale), _fold_batch(call.k), plan)
+    scores = edge_dot(_fold_batch(call.q), _fold_batch(call.k), plan, call.scale)
     bias = call.edge_bias()  # (B or 1, H, E), the caller's order
     if bias is not None:
         bias = bias.index_select(2, call.graph.csr(call.q.device).edge_id).transpose(0, 1)
@@ -56,7 +55,6 @@ def _weights(call: Call) -> tuple[EdgePlan, Tensor]:
 
 
 def _fold_batch(tensor: Tensor) -> Tensor:
-    """(B, N, H, C) to (H, B N, C), in at least float32: CSR products know nothing smaller."""
+    """(B, N, H, C) to (B N, H, C), in at least float32: CSR products know nothing smaller."""
     tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-    b, n, h, c = tensor.shape
-    return tensor.permute(2, 0, 1, 3).reshape(h, b * n, c).contiguous()
+    return tensor.flatten(0, 1)
