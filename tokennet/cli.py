@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -86,7 +87,13 @@ def compare(
     from tokennet.compare.report import LEGEND, tables
 
     loaded = load_task(task, TASKS)
-    fabric = Fabric(accelerator=_accelerator(device), devices=devices, precision=precision)  # type: ignore[arg-type]
+    fabric = Fabric(
+        accelerator=_accelerator(device),
+        # Under torchrun the processes are there already, and it says how many.
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", devices)),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+        precision=precision,  # type: ignore[arg-type]
+    )
     fabric.launch()
     console = Console(quiet=not fabric.is_global_zero)
     folder = out or Path("tokennet-results") / loaded.name

@@ -89,6 +89,10 @@ def test_edge_attributes_that_are_missing_or_no_numbers_are_named():
 def test_a_directed_graph_is_not_passed_off_as_undirected():
     with pytest.raises(ValueError, match="undirected: 0 -> 1 has no reverse"):
         to_networkx(Edges(torch.tensor([[0], [1]]), 2), undirected=True)
+    two_ways = torch.tensor([[0, 1], [1, 0]])
+    weighted = Edges(two_ways, 2, edge_attr=torch.tensor([[1.0], [2.0]]))
+    with pytest.raises(ValueError, match="0 -> 1 has no reverse with the same attributes"):
+        to_networkx(weighted, undirected=True, edge_attrs=["weight"])
     with pytest.raises(TypeError, match="graph must be a networkx graph, got Edges"):
         from_networkx(Edges(torch.tensor([[0], [1]]), 2))
 

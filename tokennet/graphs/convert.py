@@ -186,8 +186,11 @@ def _node_names(graph: TokenGraph) -> tuple[Sequence[Any], Sequence[Any]]:
 
 def _undirected(graph: nx.DiGraph) -> nx.Graph:
     for u, v in graph.edges():
-        if graph.number_of_edges(u, v) != graph.number_of_edges(v, u):
-            raise ValueError(f"undirected: {u!r} -> {v!r} has no reverse; the graph is directed")
+        if _attributes(graph, u, v) != _attributes(graph, v, u):
+            raise ValueError(
+                f"undirected: {u!r} -> {v!r} has no reverse with the same attributes; "
+                "the graph is directed"
+            )
     if not graph.is_multigraph():
         return graph.to_undirected()
     result = nx.MultiGraph()
@@ -197,3 +200,10 @@ def _undirected(graph: nx.DiGraph) -> nx.Graph:
         if place[u] <= place[v]:  # an edge and its reverse are one undirected edge
             result.add_edge(u, v, **data)
     return result
+
+
+def _attributes(graph: nx.DiGraph, u: Any, v: Any) -> list[list[tuple[str, Any]]]:
+    """Attributes of every edge from u to v, in an order that does not depend on theirs."""
+    found = graph.get_edge_data(u, v, default={})
+    edges = found.values() if graph.is_multigraph() else [found] if graph.has_edge(u, v) else []
+    return sorted(sorted(data.items()) for data in edges)

@@ -68,7 +68,7 @@ class Aggregate(Mixer):
         if graph.num_edges:
             messages = source.index_select(0, near.source)  # (E, Ds), by target
             sums = self.aggr(messages, near.group, dim_size=len(near.targets), dim=0)
-            total = total.index_copy(0, near.targets, sums)
+            total = total.index_copy(0, near.targets, sums.to(total.dtype))
         return self.linear(total).reshape(*batch, n, self.dim)
 
     def flops(self, tokens: Tokens) -> int:
