@@ -13,6 +13,7 @@ from tests.compare.tasks_for_tests import Majority, Nodes
 from tokennet import Tokens
 from tokennet.compare import TASKS, Budget, Net, Recipe, compare, load_task
 from tokennet.compare.budget import Width, find_widths, make_net
+from tokennet.compare.data import load
 from tokennet.compare.report import percent, summarise
 from tokennet.compare.store import RunStore, run_key
 from tokennet.compare.train import Job, Run, train
@@ -302,6 +303,21 @@ def test_mutag_is_a_ragged_batch(cache):
         fabric(), Job(task, Net("sum", "bonds"), Recipe(epochs=1, batch_size=64), Width(8, 8), 0)
     )
     assert run.relabelling_error < 1e-10
+
+
+def test_a_download_that_fails_says_what_else_can_be_done(monkeypatch, cache):
+    monkeypatch.delenv("TOKENNET_DATA", raising=False)
+    roots = []
+
+    def offline(root):
+        roots.append(root)
+        raise OSError("no route to host")
+
+    with pytest.raises(
+        OSError, match=r"Cora could not be .*no route to host\); set TOKENNET"
+    ):
+        load("Cora", offline)
+    assert roots == [str(cache / "tokennet")]
 
 
 def test_data_that_is_not_there_is_named(monkeypatch, tmp_path, cache):

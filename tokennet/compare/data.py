@@ -5,7 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+
+def load(name: str, loader: Callable[[str], Any]) -> Any:
+    """Return `loader(root)` for the data set `name`, which may have to be downloaded.
+
+    Raises:
+        OSError: it could not be, with what else can be done.
+    """
+    root = data_root(name)
+    try:
+        return loader(str(root))
+    except OSError as error:
+        raise OSError(
+            f"{name} could not be loaded or downloaded ({error}); "
+            f"set TOKENNET_DATA to a folder that holds {name}/raw"
+        ) from error
 
 
 def data_root(name: str) -> Path:

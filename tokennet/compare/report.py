@@ -99,7 +99,7 @@ def tables(lines: Sequence[Line], title: str) -> list[Table]:
 
 LEGEND = """\
 FLOPs: forward, one example.  Accuracy: test, mean ± sd over seeds.
-Relabelling moves tokens, graph and positions together; shuffling moves tokens alone."""
+Relabelling moves tokens, graph and positions; shuffling moves the tokens alone."""
 
 
 def percent(mean: float, sd: float | None) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.datasets import Planetoid
 from torch_geometric.transforms import NormalizeFeatures
 
-from tokennet.compare.data import data_root
+from tokennet.compare.data import load
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Self, TokenGraph, from_pyg
 from tokennet.nets import Interface
@@ -40,8 +40,8 @@ class Cora(Task):
     interface = Interface(in_features=1433, out_features=7, readout="token", num_tokens=2708)
 
     def __init__(self) -> None:
-        dataset = Planetoid(str(data_root("Cora")), "Cora", transform=NormalizeFeatures())
-        self.data = dataset[0]
+        normalise = NormalizeFeatures()
+        self.data = load("Cora", lambda root: Planetoid(root, "Cora", transform=normalise)[0])
         n = self.data.num_nodes
         citation = from_pyg(self.data) | Self(n)
         self._graphs: dict[str, TokenGraph] = {"citation": citation, "full": Full(n)}

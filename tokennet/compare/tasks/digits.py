@@ -21,7 +21,7 @@ class Digits(Task):
     graphs = ("full", "grid")
     nets = ("attention@full", "attention@grid", "gat@grid", "mlp@full", "mean@grid")
     recipe = Recipe(
-        epochs=60,
+        epochs=50,
         batch_size=128,
         lr=5e-3,
         weight_decay=1e-4,

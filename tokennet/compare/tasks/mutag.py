@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.datasets import TUDataset
 
-from tokennet.compare.data import data_root
+from tokennet.compare.data import load
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Self
 from tokennet.nets import Interface
@@ -30,7 +30,7 @@ class Mutag(Task):
     interface = Interface(in_features=7, out_features=2, readout="mean")
 
     def __init__(self) -> None:
-        dataset = TUDataset(str(data_root("MUTAG")), "MUTAG")
+        dataset = load("MUTAG", lambda root: TUDataset(root, "MUTAG"))
         self.labels = torch.cat([data.y for data in dataset])
         bonds = []
         for data in dataset:
