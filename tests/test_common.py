@@ -120,6 +120,18 @@ def _by_oracle(mixer: Mixer, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     return _ByOracle(mixer, monkeypatch)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("family", SQUARE)
+@pytest.mark.parametrize("kind", [Attention, GraphAttention])
+def test_law_on_each_backend(kind, family, law, backend):
+    graph = SQUARE[family]()
+    if backend == "dense" and graph.has_multi_edges:
+        backend = "auto"
+    mixer = kind(DIM, HEADS, backend=backend).double()
+    LAWS[law](mixer, laws.tokens_on(graph, DIM, torch.float64))
+
+
 @given(graph=edges_graphs(max_tokens=5), seed=st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
 @pytest.mark.parametrize("law", LAWS)

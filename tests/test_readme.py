@@ -17,11 +17,12 @@ def snippets(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page)], ids=lambda p: p.name)
-def test_snippets_run_one_after_the_other_and_print_what_they_say(page):
+def test_snippets_run_one_after_the_other_and_print_what_they_say(page, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", "\n".join(snippets(page))],
         capture_output=True,
         text=True,
+        cwd=tmp_path,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -60,3 +61,8 @@ def test_examples_run_and_end_in_a_figure(tmp_path):
         )
         assert done.returncode == 0, f"{script.name}: {done.stderr}"
         assert re.search(r"\d", done.stdout.splitlines()[-1]), script.name
+
+
+def test_nothing_is_left_to_fill_in():
+    for page in PAGES:
+        assert "@@" not in page.read_text(), page.name

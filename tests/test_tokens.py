@@ -107,6 +107,21 @@ def test_deepcopy_and_repr():
         (lambda: Tokens(torch.zeros(3, 2), pos=torch.zeros(3)), ValueError, r"pos must have shape"),
         (lambda: Tokens(torch.zeros(3, 2), pos=torch.zeros(2, 1)), ValueError, "with N = 3, got"),
         (
+            lambda: Tokens(torch.zeros(3, 4, 2), pos=torch.zeros(5, 4, 1)),
+            ValueError,
+            r"pos must have the leading dimensions \(3,\) of z or none, got shape \(5, 4, 1\)",
+        ),
+        (
+            lambda: Tokens(torch.zeros(4, 2), pos=torch.zeros(5, 4, 1)),
+            ValueError,
+            r"pos must have the leading dimensions \(\) of z or none",
+        ),
+        (
+            lambda: Tokens(torch.zeros(5, 2), Disjoint([Full(2, 3), Full(3, 2)])),
+            ValueError,
+            "graph must be square in each of its parts",
+        ),
+        (
             lambda: Tokens(torch.zeros(3, 2), pos=torch.zeros(3, 1, device="meta")),
             ValueError,
             "pos must be on the device of z, cpu, got meta",

@@ -86,7 +86,6 @@ def compare(
     from tokennet.compare import compare as run_comparison
     from tokennet.compare.report import LEGEND, tables
 
-    loaded = load_task(task, TASKS)
     fabric = Fabric(
         accelerator=_accelerator(device),
         # Under torchrun the processes are there already, and it says how many.
@@ -95,6 +94,8 @@ def compare(
         precision=precision,  # type: ignore[arg-type]
     )
     fabric.launch()
+    with fabric.rank_zero_first():  # so that one process downloads for all
+        loaded = load_task(task, TASKS)
     console = Console(quiet=not fabric.is_global_zero)
     folder = out or Path("tokennet-results") / loaded.name
     budget = Budget(match.value, size, epochs, positions)

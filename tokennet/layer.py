@@ -25,6 +25,8 @@ class TokenLayer(nn.Module, ABC):
     """
 
     symmetry = Symmetry()
+    takes_source = False
+    """Whether the layer can listen to another set."""
 
     def forward(
         self,
@@ -34,6 +36,10 @@ class TokenLayer(nn.Module, ABC):
     ) -> Tokens | Tensor:
         given = {"source": source, "graph": graph}
         context = {name: value for name, value in given.items() if value is not None}
+        if context and not self.takes_source:
+            raise TypeError(
+                f"{type(self).__name__} takes no {' or '.join(context)}: it does not mix"
+            )
         if isinstance(tokens, Tensor):
             return self.transform(Tokens(tokens), **context).z
         if not isinstance(tokens, Tokens):

@@ -158,6 +158,8 @@ def _check_graph(graph: Any, n: int) -> None:
             f"graph must connect the N = {n} tokens of z, got {graph.num_targets} targets "
             f"and {graph.num_sources} sources"
         )
+    if isinstance(graph, Disjoint) and graph.sizes != graph.source_sizes:
+        raise ValueError(f"graph must be square in each of its parts, got {graph!r}")
 
 
 def _check_pos(pos: Any, z: Tensor) -> None:
@@ -168,6 +170,15 @@ def _check_pos(pos: Any, z: Tensor) -> None:
     if pos.dim() < 2 or pos.shape[-2] != z.shape[-2]:
         raise ValueError(
             f"pos must have shape (..., N, P) with N = {z.shape[-2]}, got {tuple(pos.shape)}"
+        )
+    try:
+        fits = torch.broadcast_shapes(pos.shape[:-2], z.shape[:-2]) == z.shape[:-2]
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"pos must have the leading dimensions {tuple(z.shape[:-2])} of z or none, "
+            f"got shape {tuple(pos.shape)}"
         )
     if pos.device != z.device:
         raise ValueError(f"pos must be on the device of z, {z.device}, got {pos.device}")

@@ -151,6 +151,20 @@ def test_the_whole_atlas_of_graphs_on_every_backend():
 
 
 @pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradcheck_on_every_family(backend, family):
+    graph = FAMILIES[family]()
+    if backend == "dense" and graph.has_multi_edges:
+        backend = "auto"
+    inputs = (*qkv(graph), make_bias("edge", graph))
+
+    def function(q, k, v, bias):
+        return attend(q, k, v, graph, bias, backend=backend)
+
+    assert gradcheck(function, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
 @pytest.mark.parametrize("family", ["causal", "mask", "ragged", "bipartite_mask", "full"])
 def test_gradcheck_and_gradgradcheck(backend, family):
     graph = FAMILIES[family]()
@@ -251,3 +265,22 @@ def test_memory_layout_does_not_matter(backend):
     q, k, v = (torch.randn(HEADS, 4, 5, dtype=torch.float64).permute(2, 0, 1) for _ in range(3))
     expected = attend(q.contiguous(), k.contiguous(), v.contiguous(), graph, backend=backend)
     torch.testing.assert_close(attend(q, k, v, graph, backend=backend), expected)
+
+
+def test_forward_mode_is_right_or_refused():
+    graph = Window(6, 1)
+    q, t = torch.randn(2, 6, HEADS, CHANNELS, dtype=torch.float64)
+    step = 1e-6
+
+    def function(q, backend="auto"):
+        return attend(q, q, q, graph, backend=backend)
+
+    _, tangent = torch.func.jvp(function, (q,), (t,))
+    difference = (function(q + step * t) - function(q - step * t)) / (2 * step)
+    torch.testing.assert_close(tangent, difference, atol=1e-7, rtol=1e-6)
+    for backend in ("sparse", "dense", "flex"):
+        with pytest.raises(RuntimeError, match="forward-mode derivative"):
+            torch.func.jvp(lambda q, b=backend: function(q, b), (q,), (t,))
+    with sdpa_kernel(SDPBackend.MATH):
+        _, dense = torch.func.jvp(lambda q: function(q, "dense"), (q,), (t,))
+    torch.testing.assert_close(dense, tangent)

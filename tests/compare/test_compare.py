@@ -13,7 +13,7 @@ from tests.compare.tasks_for_tests import Majority, Nodes
 from tokennet import Tokens
 from tokennet.compare import TASKS, Budget, Net, Recipe, compare, load_task
 from tokennet.compare.budget import Width, find_widths, make_net
-from tokennet.compare.data import load
+from tokennet.compare.data import data_root, load
 from tokennet.compare.report import percent, summarise
 from tokennet.compare.store import RunStore, run_key
 from tokennet.compare.train import Job, Run, train
@@ -152,6 +152,64 @@ def test_the_key_depends_on_everything_that_determines_a_run():
     assert run_key(config) == run_key(dict(reversed(config.items())))
 
 
+class Opposite(Majority):
+    """The same name, the same file, other labels."""
+
+    def batch(self, index, graph):
+        batch = super().batch(index, graph)
+        return replace(batch, target=1 - batch.target)
+
+
+def test_tasks_of_one_name_do_not_share_their_runs(tmp_path):
+    first = compare(Majority(), nets=["mean@full"], seeds=1, out=tmp_path)
+    second = compare(Opposite(), nets=["mean@full"], seeds=1, out=tmp_path)
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert first.runs[0].curves != second.runs[0].curves
+
+
+def test_a_task_typed_in_at_a_prompt_has_no_file(tmp_path):
+    prompt = {"__name__": "prompt", "Majority": Majority}
+    exec("class Typed(Majority):\n    name = 'typed'", prompt)
+    assert compare(prompt["Typed"](), nets=["mean@full"], seeds=1, out=tmp_path).lines
+
+
+def test_a_file_that_holds_no_run_is_named(tmp_path):
+    compare(Majority(), nets=["mean@full"], seeds=1, out=tmp_path)
+    (path,) = (tmp_path / "runs").iterdir()
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(ValueError, match=rf"{path.name} holds no run .* delete it to run again"):
+        compare(Majority(), nets=["mean@full"], seeds=1, out=tmp_path)
+
+
+class NoTest(Majority):
+    def splits(self, seed):
+        return {"train": torch.arange(4)}
+
+
+class WrongWidth(Majority):
+    def batch(self, index, graph):
+        batch = super().batch(index, graph)
+        return replace(batch, tokens=batch.tokens.replace(z=batch.tokens.z.repeat(1, 1, 2)))
+
+
+class WrongTarget(Majority):
+    def batch(self, index, graph):
+        return replace(super().batch(index, graph), target=torch.zeros(len(index)))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (NoTest, "task majority: splits must have examples in 'test'"),
+        (WrongWidth, "task majority: tokens must have in_features = 1 channels, got 2"),
+        (WrongTarget, r"target must be int64 of shape \(2,\), got torch.float32 of shape \(2,\)"),
+    ],
+)
+def test_tasks_that_do_not_fit_together_are_refused_before_training(task, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        compare(task(), out=tmp_path)
+
+
 def test_the_store_gives_back_what_it_was_given(tmp_path):
     store, run, config = RunStore(tmp_path), a_run(accuracy=0.25), {"seed": 3}
     assert store.load(config) is None
@@ -228,6 +286,7 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
         ("nowhere:Task", "task 'nowhere:Task': No module named 'nowhere'"),
         ("tests.compare.tasks_for_tests:Nothing", "has no Task called 'Nothing'"),
         ("tests.compare.tasks_for_tests:NotATask", "has no Task called 'NotATask'"),
+        ("tokennet.compare:Task", "task 'tokennet.compare:Task' must define batch, splits"),
     ],
 )
 def test_tasks_that_do_not_exist_are_named(name, message):
@@ -313,11 +372,20 @@ def test_a_download_that_fails_says_what_else_can_be_done(monkeypatch, cache):
         roots.append(root)
         raise OSError("no route to host")
 
-    with pytest.raises(
-        OSError, match=r"Cora could not be .*no route to host\); set TOKENNET"
-    ):
+    with pytest.raises(OSError, match=r"Cora could not be .*no route to host\); set TOKENNET"):
         load("Cora", offline)
     assert roots == [str(cache / "tokennet")]
+
+
+def test_local_data_are_copied_anew_when_they_change(monkeypatch, tmp_path, cache):
+    raw = tmp_path / "Cora" / "raw"
+    raw.mkdir(parents=True)
+    monkeypatch.setenv("TOKENNET_DATA", str(tmp_path))
+    (raw / "a").write_text("old")
+    first = data_root("Cora")
+    assert data_root("Cora") == first
+    (raw / "a").write_text("newer")
+    assert (data_root("Cora") / "Cora" / "raw" / "a").read_text() == "newer"
 
 
 def test_data_that_is_not_there_is_named(monkeypatch, tmp_path, cache):

@@ -127,7 +127,7 @@ def test_edge_attributes_stay_with_their_edges():
         graph | Self(3)
     with pytest.raises(ValueError, match="edge_attr must have one row for each of 4 edges"):
         Edges(EDGES, 3, edge_attr=attr[:3])
-    with pytest.raises(ValueError, match="names must name 3 tokens, got 2"):
+    with pytest.raises(ValueError, match="names must be 3 different ones, got 2"):
         Edges(EDGES, 3, names=["a", "b"])
 
 
@@ -192,3 +192,65 @@ def test_structures_built_in_inference_mode_serve_training():
     z = torch.zeros(3, 2, requires_grad=True)
     z[graph.csr().edge_id % 3].sum().backward()
     assert z.grad is not None
+
+
+def test_a_graph_is_not_changed_through_the_tensor_it_was_made_of():
+    edges = torch.tensor([[0, 1], [1, 2]])
+    graph = Edges(edges, 3)
+    edges[1, 0] = 7
+    assert graph.edge_index().tolist() == [[0, 1], [1, 2]]
+
+
+def test_graphs_made_in_inference_mode_serve_training():
+    with torch.inference_mode():
+        graph = Edges(torch.tensor([[0, 1], [1, 2]]), 3)
+    z = torch.zeros(3, 2, requires_grad=True)
+    z[graph.edge_index()[0]].square().sum().backward()
+    assert z.grad is not None
+
+
+def test_a_default_device_does_not_reach_what_is_built():
+    graph = Window(5, 1)
+    with torch.device("meta"):
+        assert graph.csr().indices.device.type == "cpu"
+    assert graph.dense().sum() == 13
+
+
+def test_edge_attributes_are_columns():
+    assert Edges(EDGES, 3, edge_attr=torch.ones(4)).edge_attr.shape == (4, 1)
+    with pytest.raises(TypeError, match="edge_attr must be a tensor, got list"):
+        Edges(EDGES, 3, edge_attr=[1.0] * 4)
+    with pytest.raises(ValueError, match="names must be 3 different ones, got 2"):
+        Edges(EDGES, 3, names=["a", "b", "a"])
+
+
+def test_what_is_combined_with_a_disjoint_graph_keeps_its_edges_and_their_features():
+    left = Edges(torch.tensor([[2, 0, 0, 1], [3, 1, 1, 2]]), 4, edge_attr=torch.arange(4.0))
+    apart = Disjoint([Full(2), Full(2)])
+    both = left & apart
+    assert isinstance(both, Disjoint)
+    assert both.edge_index().t().tolist() == [[0, 1], [0, 1], [2, 3]]
+    assert both.edge_attr.flatten().tolist() == [1.0, 2.0, 0.0]
+    with pytest.raises(ValueError, match="edge_attr has no rows for the"):
+        left | apart
+    plain = Edges(torch.tensor([[2], [3]]), 4) | apart
+    assert isinstance(plain, Disjoint)
+    assert plain.num_edges == 8
+    assert isinstance(Self(4) & apart, Disjoint)
+    assert not isinstance(Edges(torch.tensor([[0], [3]]), 4) | apart, Disjoint)
+
+
+def test_parts_of_parts_are_parts():
+    nested = Disjoint([Disjoint([Full(1), Causal(2)]), Full(2)])
+    assert nested.sizes == [1, 2, 2]
+    assert nested.local_index().tolist() == [0, 0, 1, 0, 1]
+
+
+def test_only_a_few_repeated_graphs_are_kept():
+    from tokennet.graphs import repeat
+
+    graph = Window(4, 1)
+    for count in range(20):
+        assert repeat(graph, count).num_targets == 4 * count
+    assert repeat(graph, 19) is repeat(graph, 19)
+    assert len(graph._derived) < 10

@@ -168,3 +168,25 @@ def test_pyg_data_without_what_is_needed_is_refused():
         Tokens.from_pyg(Data(edge_index=torch.zeros(2, 0, dtype=torch.long), num_nodes=2))
     with pytest.raises(ValueError, match=r"z must have shape \(N, D\) for PyG, got \(1, 2, 3\)"):
         Tokens(torch.zeros(1, 2, 3), Causal(2)).to_pyg()
+
+
+def test_predicates_must_answer_yes_or_no():
+    graph = from_mask_mod(lambda b, h, i, j: (i - j) % 2, 4)
+    for ask in (graph.dense, graph.edge_index, lambda: graph.num_edges):
+        with pytest.raises(TypeError, match=r"has_edge must give booleans, got torch\.int64"):
+            ask()
+
+
+def test_edge_attributes_of_no_edges_have_their_columns():
+    empty = from_networkx(nx.empty_graph(3), edge_attrs=["a", "b"])
+    assert empty.edge_attr.shape == (0, 2)
+    uneven = nx.DiGraph()
+    uneven.add_edge(0, 1, a=[1.0, 2.0])
+    uneven.add_edge(1, 0, a=3.0)
+    with pytest.raises(ValueError, match=r"\['a'\] must be as long on every edge, got \[1, 2\]"):
+        from_networkx(uneven, edge_attrs=["a"])
+
+
+def test_the_number_of_nodes_is_not_guessed():
+    with pytest.raises(ValueError, match="data must have x, pos or num_nodes"):
+        from_pyg(Data(edge_index=torch.tensor([[0], [1]])))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch_geometric.nn import GATv2Conv, GCNConv, SAGEConv, TransformerConv
+from torch_geometric.nn.aggr import Set2Set, SortAggregation
 
 from tokennet import Aggregate, Attention, Causal, Edges, Full, GraphAttention, PyGMixer, Tokens
 
@@ -150,3 +151,29 @@ def test_pyg_mixer_is_the_convolution_also_in_a_batch(sparse_graph):
     for number in range(3):
         expected = conv(z[number], sparse_graph.edge_index())
         torch.testing.assert_close(out[number], expected, **TOLERANCE)
+
+
+def test_pyg_mixer_hands_on_edge_features_and_weights(sparse_graph):
+    weight = torch.rand(90)
+    graph = Edges(sparse_graph.edge_index(), 20, edge_attr=weight)
+    z = torch.randn(2, 20, DIM)
+    gcn = GCNConv(DIM, DIM)
+    transformer = TransformerConv(DIM, DIM, edge_dim=1)
+    weighted, featured = (
+        PyGMixer(gcn)(Tokens(z, graph)).z,
+        PyGMixer(transformer)(Tokens(z, graph)).z,
+    )
+    for number in range(2):
+        expected = gcn(z[number], graph.edge_index(), weight)
+        torch.testing.assert_close(weighted[number], expected, **TOLERANCE)
+        expected = transformer(z[number], graph.edge_index(), weight[:, None])
+        torch.testing.assert_close(featured[number], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("aggr", ["softmax", "var", "median", Set2Set(DIM, 2), SortAggregation(3)])
+def test_aggregations_of_any_width(sparse_graph, aggr):
+    assert Aggregate(DIM, aggr)(Tokens(torch.randn(2, 20, DIM), sparse_graph)).z.shape == (
+        2,
+        20,
+        DIM,
+    )

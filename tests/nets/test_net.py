@@ -7,8 +7,11 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torch_geometric.nn import SAGEConv
+from torch_geometric.nn.aggr import GRUAggregation
 
 from tokennet import (
+    Aggregate,
     Attention,
     Causal,
     Disjoint,
@@ -19,6 +22,7 @@ from tokennet import (
     Interface,
     LearnedEncoding,
     MLPMixer,
+    PyGMixer,
     Residual,
     Symmetry,
     TokenNet,
@@ -217,6 +221,26 @@ def test_nets_nest_and_take_bare_tensors():
     assert outer.summary(z).rows[0].name == "TokenNet"
 
 
+def test_a_layer_used_twice_counts_once_and_summing_up_changes_nothing():
+    shared = Residual(Attention(8, 2), nn.BatchNorm1d(5))
+    net = TokenNet([shared, shared])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    modes = [module.training for module in net.modules()]
+    summary = net.summary(torch.randn(2, 5, 8))
+    assert summary.parameters == sum(p.numel() for p in net.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert [module.training for module in net.modules()] == modes
+
+
+def test_export_with_a_dynamic_batch_on_the_complete_graph():
+    net = TokenNet([Residual(Attention(8, 2), nn.LayerNorm(8)), TokenWise(mlp(8))])
+    z = torch.randn(3, 5, 8)
+    batch = torch.export.Dim("batch", min=2, max=64)
+    program = torch.export.export(net, (z,), dynamic_shapes=({0: batch},))
+    more = torch.randn(7, 5, 8)
+    torch.testing.assert_close(program.module()(more), net(more))
+
+
 def test_residual_is_pre_norm_and_passes_the_source_on():
     layer = Residual(Attention(8, 2), nn.LayerNorm(8))
     z, source = torch.randn(5, 8), torch.randn(3, 8)
@@ -253,6 +277,41 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
             lambda: TokenNet([nn.Linear(3, 3)]),
             TypeError,
             r"layers\[0\] must be .* Linear",
+        ),
+        (
+            lambda: TokenNet([build_net("mean", INTERFACE, 8)]),
+            ValueError,
+            r"layers\[0\] must give tokens: it has a readout",
+        ),
+        (
+            lambda: TokenWise(mlp(8))(torch.zeros(3, 8), source=torch.zeros(3, 8)),
+            TypeError,
+            "TokenWise takes no source: it does not mix",
+        ),
+        (
+            lambda: Residual(TokenWise(mlp(8)))(torch.zeros(3, 8), graph=Full(3)),
+            TypeError,
+            "Residual takes no graph: it does not mix",
+        ),
+        (
+            lambda: Attention(8, 2)(torch.zeros(3, 8), source=[1.0]),
+            TypeError,
+            "source must be Tokens or a tensor, got list",
+        ),
+        (
+            lambda: Attention(8, 2)(torch.zeros(3, 8), torch.zeros(2, 8), graph="full"),
+            TypeError,
+            "graph must be a TokenGraph, got str",
+        ),
+        (
+            lambda: Aggregate(8, GRUAggregation(8, 8)),
+            ValueError,
+            "order of neighbours, as GRUAggregation does",
+        ),
+        (
+            lambda: PyGMixer(SAGEConv(8, 8, aggr="lstm")),
+            ValueError,
+            "order of neighbours, as LSTMAggregation does",
         ),
         (lambda: Attention(10, heads=4), ValueError, "heads must divide dim = 10, got 4"),
         (lambda: Attention(8, heads=0), ValueError, "heads must divide dim = 8, got 0"),

@@ -79,3 +79,17 @@ def test_random_permutations_stay_within_the_sets_of_a_ragged_batch():
     perm = random_permutation(ragged, torch.Generator().manual_seed(0))
     assert sorted(perm[:3].tolist()) == [0, 1, 2]
     assert sorted(perm[3:].tolist()) == [3, 4, 5, 6]
+
+
+def test_what_is_no_number_is_no_symmetry():
+    def sometimes(tokens):
+        return tokens.z / (tokens.z[..., :1, :] == start)  # finite as it came, not when moved
+
+    tokens = Tokens(torch.randn(6, 3).double())
+    start = tokens.z[:1]
+    assert not shuffling_error(sometimes, tokens) < 1e9
+
+
+def test_a_pooled_output_must_be_called_invariant():
+    with pytest.raises(ValueError, match="for a pooled output say invariant=True"):
+        shuffling_error(lambda tokens: tokens.z.sum(-2), Tokens(torch.randn(2, 6, 3)))

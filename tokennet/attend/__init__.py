@@ -129,6 +129,8 @@ def explain(
 
 def _choose(call: Call, backend: str) -> str:
     if backend == "auto":
+        if not dense.needs_mask(call) and dense.unsupported(call) is None:
+            return "dense"  # nothing is cheaper, and sizes may be symbolic while exporting
         able = [name for name, module in BACKENDS.items() if module.unsupported(call) is None]
         cost = [BACKENDS[name].predicted_bytes(call) for name in able]
         return able[cost.index(min(cost))]

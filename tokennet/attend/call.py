@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tokennet.graphs import TokenGraph
 
@@ -48,6 +49,18 @@ class Call:
         tensors = (self.q, self.k, self.v, self.bias)
         return torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in tensors if isinstance(tensor, Tensor)
+        )
+
+    @property
+    def has_tangent(self) -> bool:
+        """Whether a forward-mode derivative is being taken."""
+        if forward_ad._current_level < 0:
+            return False
+        tensors = (self.q, self.k, self.v, self.bias)
+        return any(
+            forward_ad.unpack_dual(tensor).tangent is not None
+            for tensor in tensors
+            if isinstance(tensor, Tensor)
         )
 
     @property
@@ -110,6 +123,8 @@ def make_call(
             )
     if not isinstance(graph, TokenGraph):
         raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+    if scale is not None and not isinstance(scale, int | float):
+        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
     _check_shapes(q, k, v, graph)
     batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     _check_bias(bias, q, graph, batch)
@@ -142,10 +157,21 @@ def _check_shapes(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
 
 
 def _check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -> None:
-    if bias is None or (callable(bias) and not isinstance(bias, Tensor)):
+    if bias is None:
+        return
+    if callable(bias) and not isinstance(bias, Tensor):
+        sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
+        if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
+            got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__
+            raise TypeError(f"bias must be a function to numbers in a tensor, got {got}")
         return
     if not isinstance(bias, Tensor):
         raise TypeError(f"bias must be a tensor, a function or None, got {type(bias).__name__}")
+    if not bias.is_floating_point():
+        raise TypeError(
+            f"bias must be floating-point, got {bias.dtype}; a boolean mask is a graph: "
+            "graph & from_mask(mask)"
+        )
     if bias.device != q.device:
         raise ValueError(f"bias must be on the device of q, {q.device}, got {bias.device}")
     heads = q.shape[-2]

@@ -16,8 +16,10 @@ from tokennet.graphs.base import DENSE_LIMIT
 def unsupported(call: Call) -> str | None:
     if call.graph.has_multi_edges:
         return "the graph has parallel edges, which a mask cannot hold"
+    if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
+        return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
     entries = call.graph.num_targets * call.graph.num_sources
-    if _needs_mask(call) and entries > DENSE_LIMIT:
+    if needs_mask(call) and entries > DENSE_LIMIT:
         return f"its mask would have {entries:,} entries, more than {DENSE_LIMIT:,}"
     return None
 
@@ -27,7 +29,7 @@ def predicted_bytes(call: Call) -> int:
     n, m = call.graph.num_targets, call.graph.num_sources
     size = call.q.element_size()
     streamed = math.ceil(n / 32) * m * (call.q.shape[-1] + call.v.shape[-1]) * size
-    mask = n * m * size if _needs_mask(call) else 0
+    mask = n * m * size if needs_mask(call) else 0
     return call.io_bytes + call.groups * (streamed + mask)
 
 
@@ -41,7 +43,8 @@ def run(call: Call) -> Tensor:
     return out.transpose(1, 2)  # (B, N, H, Cv)
 
 
-def _needs_mask(call: Call) -> bool:
+def needs_mask(call: Call) -> bool:
+    """Whether SDPA needs a mask for this call: not on complete and causal graphs."""
     return call.bias is not None or not isinstance(call.graph, Full | Causal)
 
 
@@ -50,7 +53,7 @@ def _mask(call: Call) -> tuple[Tensor | None, Tensor | None]:
     bias = call.dense_bias()
     if bias is not None:
         return _mask_with_bias(bias, call.graph)
-    if _needs_mask(call):
+    if needs_mask(call):
         return _boolean_mask(call.graph, call.q.device)
     return None, None
 

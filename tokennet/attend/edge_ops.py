@@ -9,7 +9,7 @@ Two operators on a graph, each the derivative of the other:
     d edge_combine:  dw = edge_dot(do, y),      dy = edge_combine^T(w, do)
 
 So autograd never sees a sparse matrix (whose own backward allocates N x M), memory stays
-O(H E + N H C), and derivatives of every order exist. Edges are in CSR order throughout.
+O(H E + N H C), and derivatives of every order exist in reverse mode. Edges are in CSR order.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ def unsupported(call: Call) -> str | None:
         return "the graph has parallel edges, which a predicate cannot hold"
     if call.q.device.type == "cpu" and call.needs_grad:
         return "FlexAttention has no backward on a CPU"
+    if call.has_tangent:
+        return "FlexAttention has no forward-mode derivative"
     if graph.num_targets * graph.num_sources > DENSE_LIMIT:
         return "making its block mask looks at every pair, and there are too many"
     if 0 in call.q.shape or 0 in call.k.shape:

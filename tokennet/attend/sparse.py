@@ -13,6 +13,8 @@ from tokennet.graphs import repeat
 def unsupported(call: Call) -> str | None:
     if call.q.device.type not in ("cpu", "cuda"):
         return f"CSR products exist on cpu and cuda, not on {call.q.device.type}"
+    if call.has_tangent:
+        return "its products have no forward-mode derivative"
     return None
 
 

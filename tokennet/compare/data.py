@@ -31,7 +31,8 @@ def data_root(name: str) -> Path:
 
     Downloads go to `~/.cache/tokennet` (under `XDG_CACHE_HOME` where set). If
     `TOKENNET_DATA` names a folder with `name/raw` in it, a copy of that is used and
-    nothing is downloaded; the folder itself is never written to.
+    nothing is downloaded; the folder itself is never written to. Files that changed are
+    copied anew.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokennet"
     local = os.environ.get("TOKENNET_DATA")
@@ -40,7 +41,9 @@ def data_root(name: str) -> Path:
     raw = Path(local).resolve() / name / "raw"
     if not raw.is_dir():
         raise ValueError(f"TOKENNET_DATA must hold the folder {name}/raw, got {local}")
-    root = cache / f"local-{hashlib.sha256(str(raw).encode()).hexdigest()[:12]}"
+    files = sorted(path for path in raw.iterdir() if path.is_file())
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    root = cache / f"local-{hashlib.sha256(repr((raw, stats)).encode()).hexdigest()[:12]}"
     target = root / name / "raw"
     if not target.is_dir():
         partial = root / name / f"raw.{os.getpid()}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import itertools
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.report import Line, summarise, write_results
 from tokennet.compare.store import RunStore
-from tokennet.compare.task import Net, Recipe, Task
+from tokennet.compare.task import Net, Recipe, Task, check_task
 from tokennet.compare.train import Job, Run, train
 from tokennet.mixers import MIXERS
 from tokennet.version import __version__
@@ -85,6 +85,7 @@ def compare(
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     parsed = [Net.parse(text, MIXERS, task.graphs) for text in nets or task.nets]
     recipe = budget.recipe_of(task)
+    check_task(task, parsed)
     widths = find_widths(task, parsed, recipe, budget.match, budget.size)
     jobs = [
         Job(task, net, recipe, width, seed)
@@ -124,12 +125,24 @@ def _run_or_load(fabric: Fabric, store: RunStore, job: Job, report: Callable[[in
     return run
 
 
+def _source_hash(task: type[Task]) -> str:
+    """A hash of the files that the task and the classes it builds on are written in."""
+    digest = hashlib.sha256()
+    for kind in task.__mro__:
+        if kind.__module__ != "builtins":
+            # A class typed in at a prompt has no file; its name must do.
+            file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+            digest.update(Path(file).read_bytes() if file else kind.__qualname__.encode())
+    return digest.hexdigest()[:16]
+
+
 def _surroundings(fabric: Fabric, task: Task, recipe: Recipe) -> dict[str, Any]:
     """What a result depends on besides net, widths and seed."""
-    source = Path(inspect.getfile(type(task))).read_bytes()
+    kind = type(task)
     return {
         "task": task.name,
-        "task_source": hashlib.sha256(source).hexdigest()[:16],
+        "task_class": f"{kind.__module__}.{kind.__qualname__}",
+        "task_source": _source_hash(kind),
         "recipe": asdict(recipe),
         "device": fabric.device.type,
         "precision": fabric._precision.precision,

@@ -27,7 +27,10 @@ class RunStore:
         path = self._path(config)
         if not path.exists():
             return None
-        return Run(**json.loads(path.read_text())["run"])
+        try:
+            return Run(**json.loads(path.read_text())["run"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} holds no run ({error}); delete it to run again") from error
 
     def save(self, config: dict[str, Any], run: Run) -> None:
         path = self._path(config)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from tokennet.nets import Interface
@@ -127,9 +129,37 @@ def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+    except (ImportError, SyntaxError) as error:
         raise ValueError(f"task {name!r}: {error}") from error
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ValueError(f"task {name!r}: {module_name} has no Task called {class_name!r}")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise ValueError(f"task {name!r} must define {missing}")
     return found()
+
+
+def check_task(task: Task, nets: Sequence[Net]) -> None:
+    """Look at the splits and at one batch for each graph before anything is trained.
+
+    Raises:
+        ValueError: what a task gives does not fit together.
+    """
+    splits = task.splits(0)
+    for split in ("train", "test"):
+        if split not in splits or len(splits[split]) == 0:
+            raise ValueError(f"task {task.name}: splits must have examples in {split!r}")
+    index = splits["train"][:2]
+    for graph in dict.fromkeys(net.graph for net in nets):
+        batch = task.batch(index, graph)
+        if batch.tokens.dim != task.interface.in_features:
+            raise ValueError(
+                f"task {task.name}: tokens must have in_features = {task.interface.in_features} "
+                f"channels, got {batch.tokens.dim}"
+            )
+        if batch.target.shape != index.shape or batch.target.dtype != torch.int64:
+            raise ValueError(
+                f"task {task.name}: target must be int64 of shape {tuple(index.shape)}, "
+                f"got {batch.target.dtype} of shape {tuple(batch.target.shape)}"
+            )

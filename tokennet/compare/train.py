@@ -73,7 +73,10 @@ class _Trainable(nn.Module):
 
 
 def train(fabric: Fabric, job: Job, on_epoch: Callable[[], None] = lambda: None) -> Run:
-    """Train one net with one seed. With the same global batch, any number of devices agrees."""
+    """Train one net with one seed.
+
+    With the same global batch any number of devices agrees, but for what dropout drops.
+    """
     torch.manual_seed(job.seed)
     recipe, width = job.recipe, job.width
     token_net = make_net(job.task, job.net, recipe, width)
@@ -82,6 +85,8 @@ def train(fabric: Fabric, job: Job, on_epoch: Callable[[], None] = lambda: None)
         str(job.net), job.seed, width.dim, width.hidden, count_parameters(token_net),
         token_net.flops(example), _declared(token_net, example),
     )  # fmt: skip
+    # Each process drops out other channels; with one process nothing changes.
+    torch.manual_seed(job.seed + 1_000_003 * fabric.global_rank)
     optimizer = torch.optim.Adam(
         token_net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
     )

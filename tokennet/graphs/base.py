@@ -36,6 +36,20 @@ def check_size(name: str, value: Any, minimum: int = 0) -> int:
     return value
 
 
+def as_mask(mask: Any, i: Tensor, j: Tensor) -> Tensor:
+    """What a predicate said about i and j, as a mask of their common shape.
+
+    A predicate may look at one of the two only, or at none (`j < 2`, `True`).
+
+    Raises:
+        TypeError: it said something else than yes or no.
+    """
+    mask = torch.as_tensor(mask, device=i.device)
+    if mask.dtype != torch.bool:
+        raise TypeError(f"has_edge must give booleans, got {mask.dtype}")
+    return mask.expand(torch.broadcast_shapes(i.shape, j.shape))
+
+
 @torch.compiler.disable(
     reason="what this token graph needs is not built yet; run the model once before compiling it"
 )
@@ -47,7 +61,12 @@ def _build_constant(build: Callable[[Any], Any], graph: Any, device: Any) -> Any
     `torch.compile` the first call breaks the compiled graph here; with `fullgraph=True`
     the model must have run once, or dynamo raises the reason above.
     """
-    with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
+    with (
+        _disable_current_modes(),
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.device("cpu"),
+    ):
         return _move(build(graph), device)
 
 
@@ -99,7 +118,7 @@ class EdgePredicate(ABC):
         return self.num_edges / pairs if pairs else 0.0
 
     def edge_index(self, device: torch.device | str | None = None) -> Tensor:
-        """Return (2, E) int64, rows `[source, target]` as in PyG.
+        """Return (2, E) int64, rows `[source, target]` as in PyG; not to be written to.
 
         An explicit graph gives the caller's edges in the caller's order; a symbolic
         one sorts by target, then source.
@@ -153,7 +172,8 @@ class EdgePredicate(ABC):
         step = max(1, _BLOCK_ENTRIES // max(1, self.num_sources))
         for start in range(0, self.num_targets, step):
             i = torch.arange(start, min(start + step, self.num_targets))
-            yield i, self.has_edge(i[:, None], j[None, :])  # (block, M)
+            mask = self.has_edge(i[:, None], j[None, :])
+            yield i, as_mask(mask, i[:, None], j[None, :])  # (block, M)
 
     def _build_edge_index(self) -> Tensor:
         edges = [torch.zeros(2, 0, dtype=torch.long)]

@@ -48,7 +48,7 @@ def from_networkx(graph: nx.Graph, edge_attrs: Sequence[str] | None = None) -> E
     edge_attr = None
     if edge_attrs is not None:
         rows = [_edge_row(u, v, data, edge_attrs) for u, v, data in edges]
-        edge_attr = torch.tensor(rows, dtype=torch.get_default_dtype())
+        edge_attr = _as_matrix(rows, edge_attrs)
     index = torch.tensor(ends, dtype=torch.long).reshape(2, -1)
     return Edges(index, len(number), edge_attr=edge_attr, names=list(number))
 
@@ -95,7 +95,7 @@ def from_pyg(data: Data) -> Edges:
         return Disjoint(from_pyg(single) for single in data.to_data_list())
     if data.edge_index is None:
         raise ValueError(f"data must have an edge_index, got {data}")
-    if data.num_nodes is None:
+    if not {"x", "pos", "num_nodes"} & set(data.keys()):
         raise ValueError(f"data must have x, pos or num_nodes, got {data}")
     return Edges(data.edge_index, data.num_nodes, edge_attr=data.edge_attr)
 
@@ -161,13 +161,21 @@ def _edge_row(u: Any, v: Any, data: dict[str, Any], names: Sequence[str]) -> lis
     return row
 
 
+def _as_matrix(rows: list[list[float]], names: Sequence[str]) -> Tensor:
+    widths = sorted({len(row) for row in rows})
+    if len(widths) > 1:
+        raise ValueError(f"edge_attrs: {list(names)} must be as long on every edge, got {widths}")
+    width = widths[0] if widths else len(names)
+    return torch.tensor(rows, dtype=torch.get_default_dtype()).reshape(len(rows), width)
+
+
 def _edge_columns(graph: TokenGraph, names: Sequence[str] | None) -> list[dict[str, float]]:
     if names is None:
         return [{} for _ in range(graph.num_edges)]
     attr = getattr(graph, "edge_attr", None)
     if attr is None:
         attr = torch.zeros(graph.num_edges, 0)
-    columns = attr.detach().flatten(1) if attr.dim() > 1 else attr.detach()[:, None]
+    columns = attr.detach()
     if columns.shape[1] != len(names):
         raise ValueError(f"edge_attrs names {len(names)} columns, edge_attr has {columns.shape[1]}")
     rows = columns.tolist()

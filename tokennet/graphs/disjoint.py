@@ -23,7 +23,8 @@ class Disjoint(Edges):
     that does connect them is one graph, and an `Edges`.
 
     Args:
-        graphs: the graphs; they may be of any kind, size and, if bipartite, shape.
+        graphs: the graphs; they may be of any kind, size and, if bipartite, shape. The
+            parts of a `Disjoint` among them become parts of this one.
 
     >>> from tokennet import Full, Causal
     >>> Disjoint([Full(2), Causal(3)])
@@ -31,10 +32,12 @@ class Disjoint(Edges):
     """
 
     def __init__(self, graphs: Iterable[TokenGraph]) -> None:
-        self.graphs = tuple(graphs)
-        for position, graph in enumerate(self.graphs):
+        parts: list[TokenGraph] = []
+        for position, graph in enumerate(graphs):
             if not isinstance(graph, TokenGraph):
                 raise TypeError(f"graphs[{position}] must be a TokenGraph, got {graph!r}")
+            parts += graph.graphs if isinstance(graph, Disjoint) else [graph]
+        self.graphs: tuple[TokenGraph, ...] = tuple(parts)
         self.sizes = [graph.num_targets for graph in self.graphs]
         self.source_sizes = [graph.num_sources for graph in self.graphs]
         # The edges are listed when first asked for, not here: sizes alone serve a readout.
@@ -72,14 +75,21 @@ class Disjoint(Edges):
         return self._split(super().__and__(other))
 
     def __or__(self, other: TokenGraph) -> Edges:
-        union = super().__or__(other)
+        return self._rejoin(super().__or__(other))
+
+    def _rejoin(self, union: Edges) -> Edges:
+        """Keep a union divided unless it connects the parts."""
         source, target = union.edge_index()
         if torch.equal(_batch(self.source_sizes)[source], self.batch()[target]):
             return self._split(union)
         return union
 
-    __rand__ = __and__
-    __ror__ = __or__
+    def __rand__(self, left: TokenGraph) -> Edges:
+        # Python asks this operand first; the order and features are the left one's still.
+        return self._split(Edges.__and__(left, self)) if isinstance(left, Edges) else self & left
+
+    def __ror__(self, left: TokenGraph) -> Edges:
+        return self._rejoin(Edges.__or__(left, self)) if isinstance(left, Edges) else self | left
 
     def _split(self, edges: Edges) -> Disjoint:
         """Divide a graph without edges between the parts into these parts."""

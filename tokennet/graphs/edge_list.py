@@ -27,7 +27,9 @@ def check_edge_index(edge_index: Any, num_targets: int, num_sources: int) -> Ten
                 f"edge_index[{row}] must name one of {size} {what}, 0 to {size - 1}; "
                 f"got {low if low < 0 else high}"
             )
-    return edge_index.to("cpu", torch.long)
+    with torch.inference_mode(False):
+        # A copy: what the caller does to the tensor later must not reach the graph.
+        return edge_index.detach().to("cpu", torch.long, copy=True)
 
 
 def check_permutation(name: str, perm: Any, size: int) -> Tensor:

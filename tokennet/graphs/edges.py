@@ -12,6 +12,8 @@ from torch import Tensor
 from tokennet.graphs.algebra import TokenGraph, check_combinable, missing_edges
 from tokennet.graphs.edge_list import check_edge_index, is_listed, side_by_side, sorted_keys
 
+_REPEATS_KEPT = 4
+
 
 class Edges(TokenGraph):
     """A graph given as a list of edges, kept exactly as given: order, repeats, self-loops.
@@ -20,7 +22,7 @@ class Edges(TokenGraph):
         edge_index: (2, E) integer, rows `[source, target]` as in PyG.
         num_targets: number of tokens that listen.
         num_sources: number of tokens listened to; by default the same set.
-        edge_attr: (E, F) features of the edges, or None.
+        edge_attr: (E, F) features of the edges, or None; (E,) becomes (E, 1).
         names: name of each token (target), kept for `to_networkx`.
 
     Raises:
@@ -45,14 +47,9 @@ class Edges(TokenGraph):
     ) -> None:
         super().__init__(num_targets, num_sources)
         self._edge_index = check_edge_index(edge_index, self.num_targets, self.num_sources)
-        if edge_attr is not None and edge_attr.shape[:1] != edge_index.shape[1:]:
-            raise ValueError(
-                f"edge_attr must have one row for each of {edge_index.shape[1]} edges, "
-                f"got shape {tuple(edge_attr.shape)}"
-            )
-        if names is not None and len(names) != num_targets:
-            raise ValueError(f"names must name {num_targets} tokens, got {len(names)}")
-        self.edge_attr = edge_attr
+        if names is not None and len(set(names)) != num_targets:
+            raise ValueError(f"names must be {num_targets} different ones, got {len(set(names))}")
+        self.edge_attr = _check_edge_attr(edge_attr, self._edge_index.shape[1])
         self.names = None if names is None else tuple(names)
 
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
@@ -117,15 +114,31 @@ class Edges(TokenGraph):
         return f"{type(self).__name__}({self.num_targets}{size})"
 
 
+def _check_edge_attr(edge_attr: Any, num_edges: int) -> Tensor | None:
+    if edge_attr is None:
+        return None
+    if not isinstance(edge_attr, Tensor):
+        raise TypeError(f"edge_attr must be a tensor, got {type(edge_attr).__name__}")
+    if edge_attr.dim() not in (1, 2) or len(edge_attr) != num_edges:
+        raise ValueError(
+            f"edge_attr must have one row for each of {num_edges} edges, "
+            f"got shape {tuple(edge_attr.shape)}"
+        )
+    return edge_attr[:, None] if edge_attr.dim() == 1 else edge_attr
+
+
 def repeat(graph: TokenGraph, count: int) -> Edges:
     """Return `count` copies side by side, copy by copy in the order of the edges.
 
-    It is kept with the graph: a batch that shares a graph is folded with it into one
-    set, at every call. Edge features are not repeated.
+    The last few are kept with the graph: a batch that shares a graph is folded with it
+    into one set, at every call. Edge features are not repeated.
     """
     return graph.derive(f"repeated {count} times", None, partial(_repeat, count))
 
 
 def _repeat(count: int, graph: TokenGraph) -> Edges:
+    kept = [key for key in graph._derived if key[0].startswith("repeated ")]
+    for key in kept[: len(kept) + 1 - _REPEATS_KEPT]:
+        del graph._derived[key]
     n, m = graph.num_targets, graph.num_sources
     return Edges(side_by_side(graph.edge_index(), n, m, count), count * n, count * m)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs.algebra import TokenGraph
-from tokennet.graphs.base import _BLOCK_ENTRIES, check_size
+from tokennet.graphs.base import _BLOCK_ENTRIES, as_mask, check_size
 
 
 class Full(TokenGraph):
@@ -274,7 +274,7 @@ class Predicate(TokenGraph):
         self.predicate = predicate
 
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        return self.predicate(i, j)
+        return as_mask(self.predicate(i, j), i, j)
 
     def _count(self) -> str:
         if self.num_targets * self.num_sources > _BLOCK_ENTRIES:

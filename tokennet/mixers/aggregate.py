@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn.aggr import GRUAggregation, LSTMAggregation
 from torch_geometric.nn.resolver import aggregation_resolver
 
 from tokennet.graphs import TokenGraph
@@ -33,6 +34,15 @@ def _neighbourhoods(graph: TokenGraph) -> Neighbourhoods:
     return Neighbourhoods(indices.long(), group, targets)
 
 
+def check_unordered(module: nn.Module) -> None:
+    """Raise ValueError if an aggregation in `module` depends on the order of neighbours."""
+    for part in module.modules():
+        if isinstance(part, LSTMAggregation | GRUAggregation):
+            raise ValueError(
+                f"aggr must not depend on the order of neighbours, as {type(part).__name__} does"
+            )
+
+
 class Aggregate(Mixer):
     r"""A linear map of what the neighbours amount to.
 
@@ -45,8 +55,12 @@ class Aggregate(Mixer):
     Args:
         dim: channels D.
         aggr: "mean", "sum", "max" or any other PyG aggregation, by name or as a module;
-            aggregations that need the neighbours sorted by target get them so.
+            aggregations that need the neighbours sorted by target get them so. Not those
+            that depend on the order of neighbours (LSTM, GRU): a graph has none.
         source_dim: channels of the other set, `dim` by default.
+
+    Raises:
+        ValueError: the aggregation depends on the order of neighbours.
 
     >>> import torch
     >>> from tokennet import Grid, Tokens
@@ -57,8 +71,10 @@ class Aggregate(Mixer):
     def __init__(self, dim: int, aggr: Any = "mean", *, source_dim: int | None = None) -> None:
         super().__init__(dim, source_dim)
         self.aggr = aggregation_resolver(aggr)
-        widened = getattr(self.aggr, "get_out_channels", lambda channels: channels)
-        self.linear = nn.Linear(widened(self.source_dim), dim)
+        check_unordered(self.aggr)
+        with torch.no_grad():
+            one = torch.zeros(1, self.source_dim), torch.zeros(1, dtype=torch.long)
+            self.linear = nn.Linear(self.aggr(*one, dim_size=1, dim=0).shape[-1], dim)
 
     def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
         n = z.shape[-2]

@@ -29,6 +29,7 @@ class Mixer(TokenLayer):
     """
 
     symmetry = Symmetry({"graph"})
+    takes_source = True
 
     def __init__(self, dim: int, source_dim: int | None = None) -> None:
         super().__init__()
@@ -71,6 +72,10 @@ def _resolve(
         return tokens.z, tokens.graph
     if isinstance(source, Tensor):
         source = Tokens(source)
+    if not isinstance(source, Tokens):
+        raise TypeError(f"source must be Tokens or a tensor, got {type(source).__name__}")
+    if graph is not None and not isinstance(graph, TokenGraph):
+        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
     return source.z, graph or cross_graph(tokens.graph, source.graph)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
+from tokennet.mixers.aggregate import check_unordered
 from tokennet.mixers.base import Mixer, fold_batch
 from tokennet.tokens import Tokens
 
@@ -16,8 +17,8 @@ class PyGMixer(Mixer):
     """A `torch_geometric.nn` convolution in a token net.
 
     The convolution sees the edges in the caller's order, and `graph.edge_attr` if its
-    `forward` takes `edge_attr`. Convolutions that change the graph themselves
-    (`GCNConv` adds self-loops) do so here too.
+    `forward` takes `edge_attr`, or, where that is a single number, `edge_weight`.
+    Convolutions that change the graph themselves (`GCNConv` adds self-loops) do so here too.
 
     Args:
         conv: a module called as `conv(x, edge_index)`, or `conv((x_source, x_target),
@@ -25,7 +26,8 @@ class PyGMixer(Mixer):
         dim: channels D of the tokens, for convolutions that have no `in_channels`.
 
     Raises:
-        ValueError: the channels of `conv` are not known, or it changes their number.
+        ValueError: the channels of `conv` are not known, it changes their number, or its
+            aggregation depends on the order of neighbours.
 
     >>> import torch
     >>> from torch_geometric.nn import GCNConv
@@ -43,15 +45,20 @@ class PyGMixer(Mixer):
         if not isinstance(channels, int) or channels < 1:
             raise ValueError(f"dim must be given: conv has in_channels = {channels!r}")
         super().__init__(channels, source_dim)
+        check_unordered(conv)
         self.conv = conv
-        self._takes_edge_attr = "edge_attr" in inspect.signature(conv.forward).parameters
+        self._parameters_of_conv = frozenset(inspect.signature(conv.forward).parameters)
 
     def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
         n, itself, attr = z.shape[-2], source is z, getattr(graph, "edge_attr", None)
         z, source, graph, batch = fold_batch(z, source, graph)
         features = {}
-        if attr is not None and self._takes_edge_attr:
-            features["edge_attr"] = attr.to(z).repeat(max(1, batch.numel()), 1)
+        if attr is not None:
+            attr = attr.to(z).repeat(batch.numel(), 1)
+            if "edge_attr" in self._parameters_of_conv:
+                features["edge_attr"] = attr
+            elif "edge_weight" in self._parameters_of_conv and attr.shape[1] == 1:
+                features["edge_weight"] = attr[:, 0]
         x = z if itself else (source, z)
         out = self.conv(x, graph.edge_index(z.device), **features)
         if out.shape != z.shape:

@@ -29,7 +29,7 @@ class TokenWise(TokenLayer):
         super().__init__()
         self.fn = fn
 
-    def transform(self, tokens: Tokens, **context: Any) -> Tokens:
+    def transform(self, tokens: Tokens) -> Tokens:
         return tokens.replace(z=self.fn(tokens.z))
 
 
@@ -68,6 +68,10 @@ class Residual(TokenLayer):
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
         return self.layer.symmetry
+
+    @property
+    def takes_source(self) -> bool:  # type: ignore[override]
+        return self.layer.takes_source
 
     def transform(self, tokens: Tokens, **context: Any) -> Tokens:
         change = self.layer(tokens.replace(z=self.norm(tokens.z)), **context)

@@ -13,7 +13,7 @@ from tokennet.layer import TokenLayer
 from tokennet.mixers import MIXERS
 from tokennet.nets.block import Residual, TokenWise, mlp
 from tokennet.nets.readout import READOUTS, Readout
-from tokennet.nets.summary import Row, Summary
+from tokennet.nets.summary import Row, Summary, count_parameters
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 from tokennet.symmetry import Symmetry, intersection
 from tokennet.tokens import Tokens
@@ -40,8 +40,10 @@ class TokenNet(nn.Module):
                     f"layers[{number}] must be a TokenLayer (TokenWise(fn) makes one of a "
                     f"function), got {type(layer).__name__}"
                 )
+            if isinstance(layer, TokenNet) and layer.readout is not None:
+                raise ValueError(f"layers[{number}] must give tokens: it has a readout")
         self.layers = nn.ModuleList(layers)
-        self.readout = readout
+        self.readout: Readout | None = readout
 
     @property
     def symmetry(self) -> Symmetry:
@@ -64,6 +66,15 @@ class TokenNet(nn.Module):
     def summary(self, example: Tokens | Tensor) -> Summary:
         """Describe the net on an example: shapes, parameters, FLOPs, declared symmetry."""
         tokens = Tokens(example) if isinstance(example, Tensor) else example
+        training = {module for module in self.modules() if module.training}
+        self.eval()
+        try:
+            return Summary(self._rows(tokens), count_parameters(self), self.symmetry)
+        finally:
+            for module in training:
+                module.training = True
+
+    def _rows(self, tokens: Tokens) -> list[Row]:
         rows = []
         for layer in self.layers:
             flops, tokens = layer.flops(tokens), layer(tokens)  # type: ignore[operator]
@@ -71,7 +82,7 @@ class TokenNet(nn.Module):
         if self.readout is not None:
             flops = self.readout.flops(tokens)
             rows.append(Row.of(self.readout, self.readout(tokens), flops))
-        return Summary(rows, self.symmetry)
+        return rows
 
 
 @dataclass(frozen=True)

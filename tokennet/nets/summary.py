@@ -34,11 +34,9 @@ class Summary:
     """What `TokenNet.summary` gives; print it for the table."""
 
     rows: list[Row]
+    parameters: int
+    """Of the net; a layer that is used twice counts once."""
     symmetry: Symmetry
-
-    @property
-    def parameters(self) -> int:
-        return sum(row.parameters for row in self.rows)
 
     @property
     def flops(self) -> int:

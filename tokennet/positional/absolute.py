@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class PositionalEncoding(TokenLayer):
     def encode(self, positions: Tensor) -> Tensor:
         """(..., N, P) positions to (..., N, D) codes."""
 
-    def transform(self, tokens: Tokens, **context: Any) -> Tokens:
+    def transform(self, tokens: Tokens) -> Tokens:
         if tokens.dim != self.dim:
             raise ValueError(f"tokens must have {self.dim} channels, got {tokens.dim}")
         if self.by == "index":

@@ -65,13 +65,20 @@ def _error(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         expected = _values(model(tokens))
+        if not invariant and expected.shape[-2:-1] != (tokens.num_tokens,):
+            raise ValueError(
+                f"the output must have a row for each of {tokens.num_tokens} tokens, got shape "
+                f"{tuple(expected.shape)}; for a pooled output say invariant=True"
+            )
         scale = _largest(expected)
-        worst = 0.0
+        errors = [0.0]
         for _ in range(trials):
             perm = random_permutation(tokens.graph, generator)
             moved = _act(action, tokens, perm)
             aim = expected if invariant else expected[..., perm.to(expected.device), :]
-            worst = max(worst, _largest(_values(model(moved)) - aim))
+            errors.append(_largest(_values(model(moved)) - aim))
+    # In `max` a NaN can hide behind a number; here it comes out.
+    worst = float(torch.tensor(errors, dtype=torch.float64).max())
     return worst / scale if scale else worst
 
 
