@@ -53,8 +53,13 @@ def test_compare_a_task_of_ones_own_from_another_folder(tmp_path):
     assert len(json.loads((folder / "results.json").read_text())["runs"]) == 4
     again = tokennet(*args, cwd=tmp_path)
     assert again.returncode == 0
-    tables = [text[text.index("majority:") :] for text in (done.stdout, again.stdout)]
+    tables = [
+        text[text.index("majority:") : text.index("FLOPs: forward")]
+        for text in (done.stdout, again.stdout)
+    ]
     assert tables[0] == tables[1]
+    assert "4 of 4 runs were in" in again.stdout
+    assert "runs were in" not in done.stdout
 
 
 def test_without_a_command_help_is_shown():

@@ -6,7 +6,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from tokennet.version import __version__
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 app = typer.Typer(
     help="Tokens on a graph: compare transformers, MLP-mixers and graph networks.",
@@ -72,7 +75,10 @@ def compare(
     devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
     precision: Annotated[str, typer.Option(help="As in Lightning Fabric.")] = "32-true",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results. (default: tokennet-results/TASK)")
+        Path | None,
+        typer.Option(
+            help="Folder for results; runs in it are kept. (default: tokennet-results/TASK)"
+        ),
     ] = None,
 ) -> None:
     """Train several nets on the same data at the same budget and say what differs.
@@ -80,27 +86,24 @@ def compare(
     A net is a mixer on a graph, such as attention@full. Finished runs are kept: an
     interrupted comparison resumes, and asking again returns at once.
     """
-    from lightning_fabric import Fabric
-
     from tokennet.compare import TASKS, Budget, load_task
     from tokennet.compare import compare as run_comparison
     from tokennet.compare.report import LEGEND, tables
 
-    fabric = Fabric(
-        accelerator=_accelerator(device),
-        # Under torchrun the processes are there already, and it says how many.
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", devices)),
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-        precision=precision,  # type: ignore[arg-type]
-    )
-    fabric.launch()
+    fabric = _launched_fabric(device, devices, precision)
     with fabric.rank_zero_first():  # so that one process downloads for all
         loaded = load_task(task, TASKS)
     console = Console(quiet=not fabric.is_global_zero)
     folder = out or Path("tokennet-results") / loaded.name
     budget = Budget(match.value, size, epochs, positions)
-    with _progress(console) as bar:
-        shown = bar.add_task("starting", total=None)
+    bar = _progress(console)
+    shown = bar.add_task("", total=None)
+
+    def on_progress(run: str, done: int, total: int) -> None:
+        bar.start()  # not before there is progress, so that no mistake stands behind a bar
+        bar.update(shown, description=run, completed=done, total=total)
+
+    try:
         result = run_comparison(
             loaded,
             nets=nets.split(",") if nets else None,
@@ -108,11 +111,15 @@ def compare(
             budget=budget,
             fabric=fabric,
             out=folder,
-            on_progress=lambda run, done, total: bar.update(
-                shown, description=run, completed=done, total=total
-            ),
+            on_progress=on_progress,
         )
+    finally:
+        bar.stop()
     console.print(*tables(result.lines, f"{loaded.name}: {loaded.summary}"), LEGEND, sep="\n")
+    if result.reused:
+        console.print(
+            f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
+        )
     console.print("Wrote " + ", ".join(str(path) for path in result.files), soft_wrap=True)
 
 
@@ -144,6 +151,20 @@ def nets() -> None:
     console.print(
         "A net is mixer@graph, such as attention@full; `tokennet tasks` lists the graphs."
     )
+
+
+def _launched_fabric(device: Device, devices: int, precision: str) -> Fabric:
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(
+        accelerator=_accelerator(device),
+        # Under torchrun the processes are there already, and it says how many.
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", devices)),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
 
 
 def _accelerator(device: Device) -> str:

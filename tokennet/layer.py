@@ -18,8 +18,8 @@ class TokenLayer(nn.Module, ABC):
     """A layer of a token net.
 
     Called with `Tokens` it gives `Tokens` with the same graph and positions. Called with
-    a tensor (..., N, D) it takes it as tokens on the complete graph and gives a tensor
-    back, so that it drops into any PyTorch model.
+    a tensor (..., N, D) it takes it as tokens on the complete graph, or on the `graph`
+    given, and gives a tensor back, so that it drops into any PyTorch model.
 
     A subclass defines `transform` and says in `symmetry` what it reads besides z.
     """
@@ -41,6 +41,8 @@ class TokenLayer(nn.Module, ABC):
                 f"{type(self).__name__} takes no {' or '.join(context)}: it does not mix"
             )
         if isinstance(tokens, Tensor):
+            if source is None:
+                return self.transform(Tokens(tokens, context.pop("graph", None))).z
             return self.transform(Tokens(tokens), **context).z
         if not isinstance(tokens, Tokens):
             raise TypeError(f"tokens must be Tokens or a tensor, got {type(tokens).__name__}")

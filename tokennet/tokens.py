@@ -98,6 +98,9 @@ class Tokens:
         """
         if not sets:
             raise ValueError("sets must hold at least one Tokens, got none")
+        for number, tokens in enumerate(sets):
+            if not isinstance(tokens, Tokens):
+                raise TypeError(f"sets[{number}] must be Tokens, got {type(tokens).__name__}")
         for name in ("z", "pos"):
             shapes = {_shape_but_tokens(getattr(tokens, name)) for tokens in sets}
             if len(shapes) > 1:
@@ -152,11 +155,15 @@ class Tokens:
 
 def _check_graph(graph: Any, n: int) -> None:
     if not isinstance(graph, TokenGraph):
-        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+        raise TypeError(
+            f"graph must be a TokenGraph, got {type(graph).__name__}; see Edges, from_mask, "
+            "from_networkx and from_pyg"
+        )
     if (graph.num_targets, graph.num_sources) != (n, n):
         raise ValueError(
             f"graph must connect the N = {n} tokens of z, got {graph.num_targets} targets "
-            f"and {graph.num_sources} sources"
+            f"and {graph.num_sources} sources; a graph to another set goes with the call, "
+            "layer(tokens, source, graph)"
         )
     if isinstance(graph, Disjoint) and graph.sizes != graph.source_sizes:
         raise ValueError(f"graph must be square in each of its parts, got {graph!r}")

@@ -10,12 +10,13 @@ import torch
 from lightning_fabric import Fabric
 
 from tests.compare.tasks_for_tests import Majority, Nodes
-from tokennet import Tokens
+from tokennet import Cycle, Edges, Tokens
 from tokennet.compare import TASKS, Budget, Net, Recipe, compare, load_task
 from tokennet.compare.budget import Width, find_widths, make_net
 from tokennet.compare.data import data_root, load
 from tokennet.compare.report import percent, summarise
 from tokennet.compare.store import RunStore, run_key
+from tokennet.compare.task import fingerprint
 from tokennet.compare.train import Job, Run, train
 from tokennet.mixers import MIXERS
 from tokennet.nets import count_parameters
@@ -167,6 +168,43 @@ def test_tasks_of_one_name_do_not_share_their_runs(tmp_path):
     assert first.runs[0].curves != second.runs[0].curves
 
 
+class Noisy(Majority):
+    """The same class and file; other data."""
+
+    def __init__(self, noise=0.0):
+        super().__init__()
+        self.z = self.z + noise * torch.randn(self.z.shape)
+
+
+def test_other_data_are_another_run(tmp_path):
+    first = compare(Noisy(0.0), nets=["mean@full"], seeds=1, out=tmp_path)
+    second = compare(Noisy(1.0), nets=["mean@full"], seeds=1, out=tmp_path)
+    again = compare(Noisy(0.0), nets=["mean@full"], seeds=1, out=tmp_path)
+    assert (first.reused, second.reused, again.reused) == (0, 0, 1)
+    assert again.runs == first.runs != second.runs
+
+
+def test_the_fingerprint_sees_examples_edges_classes_positions_and_splits():
+    def of(**changes):
+        task = Majority()
+        for name, value in changes.items():
+            setattr(task, name, value)
+        return fingerprint(task, "ring", 0)
+
+    ring = Majority().on["ring"]
+    relabelled = Edges(ring.edge_index().flip(1), 5)
+    seen = {
+        of(),
+        of(z=Majority().z + 1),
+        of(label=1 - Majority().label),
+        of(on={"ring": relabelled}),
+        of(on={"ring": Cycle(5, 2)}),
+        fingerprint(Majority(), "ring", 1),
+    }
+    assert len(seen) == 6
+    assert of() in seen
+
+
 def test_a_task_typed_in_at_a_prompt_has_no_file(tmp_path):
     prompt = {"__name__": "prompt", "Majority": Majority}
     exec("class Typed(Majority):\n    name = 'typed'", prompt)
@@ -181,6 +219,11 @@ def test_a_file_that_holds_no_run_is_named(tmp_path):
         compare(Majority(), nets=["mean@full"], seeds=1, out=tmp_path)
 
 
+class Needs(Majority):
+    def __init__(self, n):
+        super().__init__()
+
+
 class NoTest(Majority):
     def splits(self, seed):
         return {"train": torch.arange(4)}
@@ -192,6 +235,22 @@ class WrongWidth(Majority):
         return replace(batch, tokens=batch.tokens.replace(z=batch.tokens.z.repeat(1, 1, 2)))
 
 
+class ListSplits(Majority):
+    def splits(self, seed):
+        return {"train": [0, 1], "test": [2]}
+
+
+class TupleBatch(Majority):
+    def batch(self, index, graph):
+        return self.z[index], self.label[index]
+
+
+class TooManyClasses(Majority):
+    def __init__(self):
+        super().__init__()
+        self.label = self.label + 1
+
+
 class WrongTarget(Majority):
     def batch(self, index, graph):
         return replace(super().batch(index, graph), target=torch.zeros(len(index)))
@@ -200,7 +259,10 @@ class WrongTarget(Majority):
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        (NoTest, "task majority: splits must have examples in 'test'"),
+        (NoTest, "task majority: splits must have an int64 tensor of examples in 'test', got None"),
+        (ListSplits, r"int64 tensor of examples in 'train', got \[0, 1\]"),
+        (TupleBatch, "task majority: batch must give a Batch, got tuple"),
+        (TooManyClasses, "task majority: target must be below out_features = 2, got 2"),
         (WrongWidth, "task majority: tokens must have in_features = 1 channels, got 2"),
         (WrongTarget, r"target must be int64 of shape \(2,\), got torch.float32 of shape \(2,\)"),
     ],
@@ -286,6 +348,11 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
         ("nowhere:Task", "task 'nowhere:Task': No module named 'nowhere'"),
         ("tests.compare.tasks_for_tests:Nothing", "has no Task called 'Nothing'"),
         ("tests.compare.tasks_for_tests:NotATask", "has no Task called 'NotATask'"),
+        (
+            "tests/compare/tasks_for_tests.py:Majority",
+            "write tasks_for_tests:Majority, in the folder",
+        ),
+        ("tests.compare.test_compare:Needs", "must be made without arguments: .* 'n'"),
         ("tokennet.compare:Task", "task 'tokennet.compare:Task' must define batch, splits"),
     ],
 )

@@ -254,3 +254,15 @@ def test_only_a_few_repeated_graphs_are_kept():
         assert repeat(graph, count).num_targets == 4 * count
     assert repeat(graph, 19) is repeat(graph, 19)
     assert len(graph._derived) < 10
+
+
+def test_features_can_be_given_and_taken_away():
+    graph = Edges(EDGES, 3, edge_attr=torch.arange(4.0), names="abc")
+    bare = graph.with_edge_attr(None)
+    assert bare.edge_attr is None
+    assert bare.names == ("a", "b", "c")
+    looped = (bare | Self(3)).with_edge_attr(torch.arange(6.0))
+    assert looped.edge_attr.shape == (6, 1)
+    apart = Disjoint([bare, bare]).with_edge_attr(torch.arange(8.0))
+    assert isinstance(apart, Disjoint)
+    assert apart.graphs[1].edge_attr.flatten().tolist() == [4.0, 5.0, 6.0, 7.0]

@@ -190,3 +190,35 @@ def test_edge_attributes_of_no_edges_have_their_columns():
 def test_the_number_of_nodes_is_not_guessed():
     with pytest.raises(ValueError, match="data must have x, pos or num_nodes"):
         from_pyg(Data(edge_index=torch.tensor([[0], [1]])))
+
+
+@pytest.mark.parametrize(
+    "mask_mod", [lambda b, h, i, j: i >= j and i - j < 3, lambda i, j: i >= j], ids=["and", "two"]
+)
+def test_mask_mods_that_cannot_be_asked_are_refused(mask_mod):
+    with pytest.raises(ValueError, match=r"mask_mod must take \(batch, head, query, key\)"):
+        from_mask_mod(mask_mod, 16)
+
+
+def after(batch, head, query, key):
+    return query >= key
+
+
+def test_graphs_of_mask_mods_can_be_pickled():
+    import pickle
+
+    graph = pickle.loads(pickle.dumps(from_mask_mod(after, 5)))
+    assert torch.equal(graph.dense(), Causal(5).dense())
+
+
+def test_edge_weight_is_a_column_of_features():
+    weighted = Data(
+        x=torch.zeros(2, 1), edge_index=torch.tensor([[0], [1]]), edge_weight=torch.ones(1)
+    )
+    assert from_pyg(weighted).edge_attr.tolist() == [[1.0]]
+
+
+def test_one_edge_attribute_may_be_named_without_a_list():
+    original = nx.DiGraph()
+    original.add_edge(0, 1, weight=2.0)
+    assert from_networkx(original, edge_attrs="weight").edge_attr.tolist() == [[2.0]]

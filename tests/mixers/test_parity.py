@@ -177,3 +177,24 @@ def test_aggregations_of_any_width(sparse_graph, aggr):
         20,
         DIM,
     )
+
+
+@pytest.mark.parametrize("kind", [Attention, GraphAttention])
+def test_weights_of_a_call_add_up_to_its_output(kind):
+    layer = kind(DIM, HEADS)
+    z, source = torch.randn(2, 4, DIM), torch.randn(2, 7, DIM)
+    graph = Edges(torch.tensor([[6, 0, 6, 3], [0, 1, 1, 3]]), 4, 7)
+    weights = layer.weights(z, source, graph)
+    assert weights.shape == (2, 4, HEADS)
+    value = (layer.value if kind is Attention else layer.source)(source).unflatten(-1, (HEADS, -1))
+    j, i = graph.edge_index()
+    out = torch.zeros(2, 4, HEADS, DIM // HEADS).index_add(1, i, weights[..., None] * value[:, j])
+    out = layer.out(out.flatten(-2)) if kind is Attention else out.flatten(-2) + layer.bias
+    torch.testing.assert_close(out, layer(z, source, graph))
+
+
+def test_weights_of_graph_attention_are_those_of_gatv2(sparse_graph):
+    ours, theirs, _ = gat_pair()
+    z = torch.randn(20, DIM)
+    _, (_, expected) = theirs(z, sparse_graph.edge_index(), return_attention_weights=True)
+    torch.testing.assert_close(ours.weights(z, graph=sparse_graph), expected, **TOLERANCE)

@@ -241,6 +241,13 @@ def test_export_with_a_dynamic_batch_on_the_complete_graph():
     torch.testing.assert_close(program.module()(more), net(more))
 
 
+def test_a_bare_tensor_may_bring_its_graph():
+    layer, z = Attention(8, 2), torch.randn(2, 5, 8)
+    torch.testing.assert_close(layer(z, graph=Causal(5)), layer(Tokens(z, Causal(5))).z)
+    net = Residual(layer, nn.LayerNorm(8))
+    torch.testing.assert_close(net(z, graph=Causal(5)), net(Tokens(z, Causal(5))).z)
+
+
 def test_residual_is_pre_norm_and_passes_the_source_on():
     layer = Residual(Attention(8, 2), nn.LayerNorm(8))
     z, source = torch.randn(5, 8), torch.randn(3, 8)
@@ -333,7 +340,7 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
             "graph must have 3 targets and 2 sources",
         ),
         (
-            lambda: Attention(8, 2)(torch.zeros(3, 8), graph=Full(3)),
+            lambda: Attention(8, 2)(Tokens(torch.zeros(3, 8)), graph=Full(3)),
             ValueError,
             "graph goes with source",
         ),

@@ -93,3 +93,14 @@ def test_what_is_no_number_is_no_symmetry():
 def test_a_pooled_output_must_be_called_invariant():
     with pytest.raises(ValueError, match="for a pooled output say invariant=True"):
         shuffling_error(lambda tokens: tokens.z.sum(-2), Tokens(torch.randn(2, 6, 3)))
+
+
+def test_a_ragged_batch_of_complete_graphs_shows_nothing():
+    sets = [Tokens(torch.zeros(n, 8), Full(n)) for n in (2, 3)]
+    assert attention_net().symmetry.on(Tokens.batch(sets)).shuffling == "S_n"
+    sets[1] = sets[1].replace(graph=Causal(3))
+    assert attention_net().symmetry.on(Tokens.batch(sets)).shuffling == "Aut(graph)"
+
+
+def test_a_tensor_is_a_set_on_the_complete_graph():
+    assert shuffling_error(attention_net(), torch.randn(5, 8)) < 1e-13

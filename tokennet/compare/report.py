@@ -99,7 +99,8 @@ def tables(lines: Sequence[Line], title: str) -> list[Table]:
 
 LEGEND = """\
 FLOPs: forward, one example.  Accuracy: test, mean ± sd over seeds.
-Relabelling moves tokens, graph and positions; shuffling moves the tokens alone."""
+Relabelling moves tokens, graph and positions; shuffling moves the tokens alone.
+S_n: any permutation; Aut(x): those that keep x, so that others show an error."""
 
 
 def percent(mean: float, sd: float | None) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -21,7 +19,7 @@ from lightning_fabric import Fabric
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.report import Line, summarise, write_results
 from tokennet.compare.store import RunStore
-from tokennet.compare.task import Net, Recipe, Task, check_task
+from tokennet.compare.task import Net, Recipe, Task, check_task, fingerprint
 from tokennet.compare.train import Job, Run, train
 from tokennet.mixers import MIXERS
 from tokennet.version import __version__
@@ -49,6 +47,8 @@ class Comparison:
     lines: list[Line]
     runs: list[Run]
     files: list[Path]
+    reused: int
+    """How many of the runs were there already."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -92,16 +92,18 @@ def compare(
         for net, width in widths.items()
         for seed in range(seeds)
     ]
-    store, runs = RunStore(out), []
+    store, runs, reused = RunStore(out), [], 0
     for number, job in enumerate(jobs):
         report = partial(_report, on_progress, job, number, len(jobs))
-        runs.append(_run_or_load(fabric, store, job, report))
+        run, was_there = _run_or_load(fabric, store, job, report)
+        runs.append(run)
+        reused += was_there
         report(recipe.epochs)
     lines, files = summarise(runs), []
     if fabric.is_global_zero:
         config = {"budget": asdict(budget), "seeds": seeds, **_surroundings(fabric, task, recipe)}
         files = write_results(out, lines, runs, config)
-    return Comparison(lines, runs, files)
+    return Comparison(lines, runs, files, reused)
 
 
 def _report(on_progress: Progress, job: Job, number: int, jobs: int, epoch: int) -> None:
@@ -109,40 +111,31 @@ def _report(on_progress: Progress, job: Job, number: int, jobs: int, epoch: int)
     on_progress(str(job), number * epochs + epoch, jobs * epochs)
 
 
-def _run_or_load(fabric: Fabric, store: RunStore, job: Job, report: Callable[[int], None]) -> Run:
+def _run_or_load(
+    fabric: Fabric, store: RunStore, job: Job, report: Callable[[int], None]
+) -> tuple[Run, bool]:
+    """The run, and whether it was there already."""
     config = {
         "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
+        "data": fingerprint(job.task, job.net.graph, job.seed),
         **_surroundings(fabric, job.task, job.recipe),
     }  # fmt: skip
     # The first process alone decides, so that none waits for another that loaded.
     found = fabric.broadcast(store.load(config) if fabric.is_global_zero else None)
     if found is not None:
-        return found
+        return found, True
     epochs = itertools.count(1)
     run = train(fabric, job, lambda: report(next(epochs)))
     if fabric.is_global_zero:
         store.save(config, run)
-    return run
-
-
-def _source_hash(task: type[Task]) -> str:
-    """A hash of the files that the task and the classes it builds on are written in."""
-    digest = hashlib.sha256()
-    for kind in task.__mro__:
-        if kind.__module__ != "builtins":
-            # A class typed in at a prompt has no file; its name must do.
-            file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-            digest.update(Path(file).read_bytes() if file else kind.__qualname__.encode())
-    return digest.hexdigest()[:16]
+    return run, False
 
 
 def _surroundings(fabric: Fabric, task: Task, recipe: Recipe) -> dict[str, Any]:
-    """What a result depends on besides net, widths and seed."""
-    kind = type(task)
+    """What a result depends on besides net, widths, seed and data."""
     return {
         "task": task.name,
-        "task_class": f"{kind.__module__}.{kind.__qualname__}",
-        "task_source": _source_hash(kind),
+        "interface": asdict(task.interface),
         "recipe": asdict(recipe),
         "device": fabric.device.type,
         "precision": fabric._precision.precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import os
@@ -52,7 +53,8 @@ class Recipe:
 class Task(ABC):
     """A classification task whose nets differ in mixer and graph only.
 
-    A subclass sets the class attributes and defines `splits` and `batch`. Examples are
+    A subclass sets `name`, `graphs`, `nets` and `interface` (and `recipe` and `summary` if it
+    likes), can be made without arguments, and defines `splits` and `batch`. Examples are
     numbered; what an example is decides the layout of the data:
 
     - many sets of equal size that share a graph: `Tokens` with a leading dimension,
@@ -61,7 +63,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    summary: ClassVar[str]
+    summary: ClassVar[str] = ""
     """One line for `tokennet tasks`."""
     graphs: ClassVar[tuple[str, ...]]
     """Names that may follow the @ in a net."""
@@ -125,6 +127,9 @@ def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
             )
         return registry[name]()
     module_name, _, class_name = name.partition(":")
+    if "/" in module_name or module_name.endswith(".py"):
+        stem = module_name.rpartition("/")[2].removesuffix(".py")
+        raise ValueError(f"task {name!r}: write {stem}:{class_name}, in the folder of that file")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -137,7 +142,26 @@ def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise ValueError(f"task {name!r} must define {missing}")
-    return found()
+    try:
+        return found()
+    except TypeError as error:
+        raise ValueError(f"task {name!r} must be made without arguments: {error}") from error
+
+
+def fingerprint(task: Task, graph: str, seed: int) -> str:
+    """A hash of all that a net is shown with this graph and seed: examples, edges, classes."""
+    digest = hashlib.sha256()
+    for split, index in sorted(task.splits(seed).items()):
+        digest.update(f"{split} {len(index)}".encode())
+        for part in index.split(1024):
+            batch = task.batch(part, graph)
+            tokens, on = batch.tokens, batch.tokens.graph
+            edges = on.edge_index() if on.is_explicit else None
+            digest.update(repr(on).encode())
+            for tensor in (part, tokens.z, tokens.pos, edges, batch.target, batch.rows):
+                if tensor is not None:
+                    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def check_task(task: Task, nets: Sequence[Net]) -> None:
@@ -146,13 +170,24 @@ def check_task(task: Task, nets: Sequence[Net]) -> None:
     Raises:
         ValueError: what a task gives does not fit together.
     """
+    missing = [name for name in ("name", "graphs", "nets", "interface") if not hasattr(task, name)]
+    if missing:
+        raise ValueError(f"task {type(task).__name__} must set {', '.join(missing)}")
     splits = task.splits(0)
     for split in ("train", "test"):
-        if split not in splits or len(splits[split]) == 0:
-            raise ValueError(f"task {task.name}: splits must have examples in {split!r}")
-    index = splits["train"][:2]
+        index = splits.get(split)
+        if not isinstance(index, Tensor) or index.dtype != torch.int64 or not len(index):
+            raise ValueError(
+                f"task {task.name}: splits must have an int64 tensor of examples in {split!r}, "
+                f"got {index!r}"
+            )
     for graph in dict.fromkeys(net.graph for net in nets):
+        index = splits["train"][:2]
         batch = task.batch(index, graph)
+        if not isinstance(batch, Batch):
+            raise ValueError(
+                f"task {task.name}: batch must give a Batch, got {type(batch).__name__}"
+            )
         if batch.tokens.dim != task.interface.in_features:
             raise ValueError(
                 f"task {task.name}: tokens must have in_features = {task.interface.in_features} "
@@ -162,4 +197,10 @@ def check_task(task: Task, nets: Sequence[Net]) -> None:
             raise ValueError(
                 f"task {task.name}: target must be int64 of shape {tuple(index.shape)}, "
                 f"got {batch.target.dtype} of shape {tuple(batch.target.shape)}"
+            )
+        classes = task.batch(splits["test"], graph).target
+        if int(classes.max()) >= task.interface.out_features:
+            raise ValueError(
+                f"task {task.name}: target must be below out_features = "
+                f"{task.interface.out_features}, got {int(classes.max())}"
             )

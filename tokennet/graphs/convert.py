@@ -18,7 +18,7 @@ from tokennet.graphs.symbolic import Predicate
 MaskMod = Callable[[Any, Any, Any, Any], Tensor]
 
 
-def from_networkx(graph: nx.Graph, edge_attrs: Sequence[str] | None = None) -> Edges:
+def from_networkx(graph: nx.Graph, edge_attrs: str | Sequence[str] | None = None) -> Edges:
     """Return the token graph of a networkx graph of any of its four kinds.
 
     An edge u -> v becomes "v listens to u"; an undirected edge becomes one edge each
@@ -46,6 +46,8 @@ def from_networkx(graph: nx.Graph, edge_attrs: Sequence[str] | None = None) -> E
     edges = list(directed.edges(data=True))
     ends = [[number[u] for u, _, _ in edges], [number[v] for _, v, _ in edges]]
     edge_attr = None
+    if isinstance(edge_attrs, str):
+        edge_attrs = [edge_attrs]
     if edge_attrs is not None:
         rows = [_edge_row(u, v, data, edge_attrs) for u, v, data in edges]
         edge_attr = _as_matrix(rows, edge_attrs)
@@ -83,7 +85,8 @@ def to_networkx(
 def from_pyg(data: Data) -> Edges:
     """Return the token graph of a PyG `Data`, or the `Disjoint` one of a `Batch`.
 
-    `edge_attr` is kept, in the order of `edge_index`.
+    `edge_attr` is kept, in the order of `edge_index`; without it `edge_weight` takes its
+    place, as a single column.
 
     Raises:
         TypeError: `data` is not a `Data`.
@@ -97,7 +100,8 @@ def from_pyg(data: Data) -> Edges:
         raise ValueError(f"data must have an edge_index, got {data}")
     if not {"x", "pos", "num_nodes"} & set(data.keys()):
         raise ValueError(f"data must have x, pos or num_nodes, got {data}")
-    return Edges(data.edge_index, data.num_nodes, edge_attr=data.edge_attr)
+    attr = data.edge_attr if data.edge_attr is not None else data.edge_weight
+    return Edges(data.edge_index, data.num_nodes, edge_attr=attr)
 
 
 def from_mask(mask: Tensor) -> Edges:
@@ -125,17 +129,36 @@ def from_mask_mod(mask_mod: MaskMod, n: int, m: int | None = None) -> TokenGraph
     """Return the graph of a FlexAttention `mask_mod(batch, head, query, key)`.
 
     One graph serves all batches and heads, so `mask_mod` is asked about batch 0, head 0.
+    It is given tensors, and so must use `&`, `|`, `~` rather than `and`, `or`, `not`.
+
+    Raises:
+        ValueError: `mask_mod` does not take four index tensors, or is not elementwise.
 
     >>> from_mask_mod(lambda b, h, i, j: i >= j, 4)
     Predicate(<lambda>, 4, 4): 4 tokens, 10 edges, density 0.625
     """
 
-    def predicate(i: Tensor, j: Tensor) -> Tensor:
-        zero = torch.zeros_like(i)
-        return mask_mod(zero, zero, i, j)
-
-    predicate.__name__ = getattr(mask_mod, "__name__", "mask_mod")
+    predicate = _AtBatchZero(mask_mod)
+    try:
+        predicate(torch.zeros(2, 1, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long))
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            "mask_mod must take (batch, head, query, key) and be elementwise, with & and | for "
+            f"`and` and `or`: {error}"
+        ) from error
     return Predicate(predicate, n, m)
+
+
+class _AtBatchZero:
+    """A `mask_mod` asked about batch 0, head 0."""
+
+    def __init__(self, mask_mod: MaskMod) -> None:
+        self.mask_mod = mask_mod
+        self.__name__ = getattr(mask_mod, "__name__", "mask_mod")
+
+    def __call__(self, i: Tensor, j: Tensor) -> Tensor:
+        zero = torch.zeros_like(i)
+        return self.mask_mod(zero, zero, i, j)
 
 
 def to_mask_mod(graph: TokenGraph) -> MaskMod:

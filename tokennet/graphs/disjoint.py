@@ -91,6 +91,10 @@ class Disjoint(Edges):
     def __ror__(self, left: TokenGraph) -> Edges:
         return self._rejoin(Edges.__or__(left, self)) if isinstance(left, Edges) else self | left
 
+    def with_edge_attr(self, edge_attr: Tensor | None) -> Disjoint:
+        edges = Edges(self.edge_index(), self.num_targets, self.num_sources, edge_attr=edge_attr)
+        return self._split(edges)
+
     def _split(self, edges: Edges) -> Disjoint:
         """Divide a graph without edges between the parts into these parts."""
         source, target = edges.edge_index()

@@ -52,6 +52,13 @@ class Edges(TokenGraph):
         self.edge_attr = _check_edge_attr(edge_attr, self._edge_index.shape[1])
         self.names = None if names is None else tuple(names)
 
+    def with_edge_attr(self, edge_attr: Tensor | None) -> Edges:
+        """Return the same edges and names with these features, (E, F), or with none."""
+        return Edges(
+            self.edge_index(), self.num_targets, self.num_sources,
+            edge_attr=edge_attr, names=self.names,
+        )  # fmt: skip
+
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
         return is_listed(self.derive("sorted_keys", i.device, sorted_keys), self, i, j)
 
@@ -84,7 +91,7 @@ class Edges(TokenGraph):
         if self.edge_attr is not None and new.shape[1]:
             raise ValueError(
                 f"edge_attr has no rows for the {new.shape[1]} edges that | adds; "
-                "combine first and give edge_attr to the result"
+                "combine with_edge_attr(None) first and give the result with_edge_attr(...)"
             )
         edges = torch.cat([self.edge_index(), new], dim=1)
         return Edges(*self._resized(edges), edge_attr=self.edge_attr, names=self.names)

@@ -69,10 +69,16 @@ class Attention(Mixer):
         v = self._heads(self.value(source))  # (..., M, H, C)
         return self.out(attend(q, k, v, graph, backend=self.backend).flatten(-2))
 
-    def weights(self, tokens: Tokens) -> Tensor:
-        """Self-attention weights (..., E, H), in the order of `tokens.graph.edge_index()`."""
-        q, k = self._heads(self.query(tokens.z)), self._heads(self.key(tokens.z))
-        return attention_weights(q, k, tokens.graph)
+    def weights(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> Tensor:
+        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
+        z, keys, graph = self.inputs(tokens, source, graph)
+        q, k = self._heads(self.query(z)), self._heads(self.key(keys))
+        return attention_weights(q, k, graph)
 
     def flops(self, tokens: Tokens) -> int:
         """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum."""

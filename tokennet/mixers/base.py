@@ -19,7 +19,8 @@ class Mixer(TokenLayer):
     """Tokens listen to tokens, `mixer(tokens)`, or to another set, `mixer(tokens, source)`.
 
     With `source` the graph has N targets and M sources. It is complete unless given, and
-    for two ragged batches of as many sets, complete within each pair of sets.
+    for two ragged batches of as many sets, complete within each pair of sets; the graphs
+    within tokens and source play no part.
 
     A subclass defines `mix`, and `check_graph` if there are graphs it cannot honour.
 
@@ -49,6 +50,26 @@ class Mixer(TokenLayer):
         source: Tokens | Tensor | None = None,
         graph: TokenGraph | None = None,
     ) -> Tokens:
+        source, graph = self.resolve(tokens, source, graph)
+        return tokens.replace(z=self.mix(tokens.z, source, graph))
+
+    def inputs(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> tuple[Tensor, Tensor, TokenGraph]:
+        """What `mix` would be given for a call with these arguments."""
+        if isinstance(tokens, Tensor):
+            tokens, graph = (
+                (Tokens(tokens, graph), None) if source is None else (Tokens(tokens), graph)  # type: ignore[arg-type]
+            )
+        return tokens.z, *self.resolve(tokens, source, graph)
+
+    def resolve(
+        self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
+    ) -> tuple[Tensor, TokenGraph]:
+        """What the tokens listen to, (..., M, Ds), and along which graph; checked."""
         _check_dim("tokens", tokens.z, self.dim)
         source, graph = _resolve(tokens, source, graph)
         _check_dim("source", source, self.source_dim)
@@ -58,7 +79,7 @@ class Mixer(TokenLayer):
                 f"got {graph!r}"
             )
         self.check_graph(graph)
-        return tokens.replace(z=self.mix(tokens.z, source, graph))
+        return source, graph
 
 
 def _resolve(
@@ -67,7 +88,8 @@ def _resolve(
     if source is None:
         if graph is not None:
             raise ValueError(
-                "graph goes with source; for self-mixing put it in tokens.replace(graph=...)"
+                "graph goes with source; the tokens have a graph of their own, "
+                "write layer(tokens.replace(graph=...))"
             )
         return tokens.z, tokens.graph
     if isinstance(source, Tensor):

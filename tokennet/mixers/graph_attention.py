@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from tokennet.attend import attend
+from tokennet.attend import attend, attention_weights
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
 from tokennet.mixers.base import Mixer, check_heads, fold_batch
@@ -81,14 +81,42 @@ class GraphAttention(Mixer):
             )
 
     def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        features = None if self.edge is None else self.edge(graph.edge_attr.to(z))  # type: ignore[attr-defined]
         n = z.shape[-2]
-        z, source, graph, batch = fold_batch(z, source, graph)
-        value = self._heads(self.source(source))  # (M, H, C)
-        scores = self._scores(self._heads(self.target(z)), value, features, graph)
-        q, k = (value.new_zeros(size, self.heads, 1) for size in (len(z), len(source)))
-        out = attend(q, k, value, graph, scores, scale=1.0, backend=self.backend)
+        scores, value, folded, batch = self._scored(z, source, graph)
+        q, k = self._zeros(value, folded)
+        out = attend(q, k, value, folded, scores, scale=1.0, backend=self.backend)
         return out.reshape(*batch, n, self.dim) + self.bias
+
+    def weights(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> Tensor:
+        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
+        z, source, graph = self.inputs(tokens, source, graph)
+        scores, value, folded, batch = self._scored(z, source, graph)
+        weights = attention_weights(*self._zeros(value, folded), folded, scores)
+        return weights.reshape(*batch, graph.num_edges, self.heads)
+
+    def _scored(
+        self, z: Tensor, source: Tensor, graph: TokenGraph
+    ) -> tuple[Tensor, Tensor, TokenGraph, torch.Size]:
+        """Scores (B E, H) and values (B M, H, C) on the batch folded into one graph."""
+        features = None if self.edge is None else self.edge(graph.edge_attr.to(z))  # type: ignore[attr-defined]
+        z, source, graph, batch = fold_batch(z, source, graph)
+        value = self._heads(self.source(source))
+        return (
+            self._scores(self._heads(self.target(z)), value, features, graph),
+            value,
+            graph,
+            batch,
+        )
+
+    def _zeros(self, like: Tensor, graph: TokenGraph) -> tuple[Tensor, Tensor]:
+        """Queries and keys whose products are 0, so that the bias alone decides."""
+        sizes = graph.num_targets, graph.num_sources
+        return tuple(like.new_zeros(size, self.heads, 1) for size in sizes)  # type: ignore[return-value]
 
     def _scores(
         self, target: Tensor, source: Tensor, features: Tensor | None, graph: TokenGraph

@@ -69,7 +69,7 @@ class TokenNet(nn.Module):
         training = {module for module in self.modules() if module.training}
         self.eval()
         try:
-            return Summary(self._rows(tokens), count_parameters(self), self.symmetry)
+            return Summary(self._rows(tokens), count_parameters(self), self.symmetry.on(tokens))
         finally:
             for module in training:
                 module.training = True
@@ -78,10 +78,11 @@ class TokenNet(nn.Module):
         rows = []
         for layer in self.layers:
             flops, tokens = layer.flops(tokens), layer(tokens)  # type: ignore[operator]
-            rows.append(Row.of(layer, tokens.z, flops))
+            rows.append(Row.of(layer, tokens.z, flops, layer.symmetry.on(tokens)))  # type: ignore[operator, union-attr]
         if self.readout is not None:
             flops = self.readout.flops(tokens)
-            rows.append(Row.of(self.readout, self.readout(tokens), flops))
+            symmetry = self.readout.symmetry.on(tokens)
+            rows.append(Row.of(self.readout, self.readout(tokens), flops, symmetry))
         return rows
 
 

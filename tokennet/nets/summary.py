@@ -20,13 +20,13 @@ class Row:
     symmetry: Symmetry
 
     @staticmethod
-    def of(layer: nn.Module, output: Tensor, flops: int) -> Row:
+    def of(layer: nn.Module, output: Tensor, flops: int, symmetry: Symmetry) -> Row:
         inner = getattr(layer, "layer", None) or getattr(layer, "fn", None)
         name = type(layer).__name__
         if isinstance(inner, nn.Module):
             name += f"({type(inner).__name__})"
         parameters = count_parameters(layer)
-        return Row(name, tuple(output.shape), parameters, flops, layer.symmetry)  # type: ignore[arg-type]
+        return Row(name, tuple(output.shape), parameters, flops, symmetry)
 
 
 @dataclass(frozen=True)

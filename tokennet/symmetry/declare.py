@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokennet.graphs import Full
+from tokennet.graphs import Disjoint, Full
 from tokennet.tokens import Tokens
 
 READABLE = ("graph", "pos", "index")
@@ -60,9 +60,14 @@ class Symmetry:
         return f"Aut({', '.join(sorted(self.reads))})"
 
     def on(self, tokens: Tokens) -> Symmetry:
-        """The symmetry on given tokens: a complete graph, or absent positions, show nothing."""
+        """The symmetry on given tokens: a complete graph, or absent positions, show nothing.
+
+        In a ragged batch, permutations are those within each set.
+        """
         invisible = set()
-        if isinstance(tokens.graph, Full):
+        graph = tokens.graph
+        parts = graph.graphs if isinstance(graph, Disjoint) else (graph,)
+        if all(isinstance(part, Full) for part in parts):
             invisible.add("graph")
         if tokens.pos is None:
             invisible.add("pos")

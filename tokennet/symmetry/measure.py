@@ -17,7 +17,12 @@ Action = Literal["relabelling", "shuffling"]
 
 
 def relabelling_error(
-    model: Model, tokens: Tokens, *, invariant: bool = False, trials: int = 3, seed: int = 0
+    model: Model,
+    tokens: Tokens | Tensor,
+    *,
+    invariant: bool = False,
+    trials: int = 3,
+    seed: int = 0,
 ) -> float:
     r"""Largest relative error of f(P tokens) = P f(tokens), z, graph and pos moved together.
 
@@ -27,8 +32,9 @@ def relabelling_error(
     without index-based parameters gives rounding, about 1e-15.
 
     Args:
-        model: a layer or net from `Tokens` to `Tokens` or to a tensor.
-        tokens: an example.
+        model: a layer or net from `Tokens` to `Tokens` or to a tensor. What is no module
+            cannot be copied, and must take float64 itself.
+        tokens: an example; a tensor is taken as tokens on the complete graph.
         invariant: the output has no token dimension (pooled), so P leaves it as it is.
         trials: number of permutations; within each graph for a ragged batch.
         seed: of the permutations.
@@ -37,7 +43,12 @@ def relabelling_error(
 
 
 def shuffling_error(
-    model: Model, tokens: Tokens, *, invariant: bool = False, trials: int = 3, seed: int = 0
+    model: Model,
+    tokens: Tokens | Tensor,
+    *,
+    invariant: bool = False,
+    trials: int = 3,
+    seed: int = 0,
 ) -> float:
     """The same as `relabelling_error` with z alone moved, graph and pos held.
 
@@ -59,8 +70,10 @@ def random_permutation(graph: TokenGraph, generator: torch.Generator) -> Tensor:
 
 
 def _error(
-    model: Model, tokens: Tokens, action: Action, invariant: bool, trials: int, seed: int
+    model: Model, tokens: Tokens | Tensor, action: Action, invariant: bool, trials: int, seed: int
 ) -> float:
+    if isinstance(tokens, Tensor):
+        tokens = Tokens(tokens)
     model, tokens = _in_float64(model), tokens.to(torch.float64)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
