@@ -184,14 +184,13 @@ def test_what_is_derived_is_built_once_and_not_carried_along():
 
 
 def test_structures_built_in_inference_mode_serve_training():
-    graph = Edges(EDGES, 3)
-    with torch.inference_mode():
-        index = graph.edge_index()
-        graph.csr()
-    assert not index.is_inference()
-    z = torch.zeros(3, 2, requires_grad=True)
-    z[graph.csr().edge_id % 3].sum().backward()
-    assert z.grad is not None
+    for graph in (Edges(EDGES, 3), Window(3, 1)):
+        with torch.inference_mode():
+            built = [graph.edge_index(), graph.dense(), *graph.csr()]
+        assert not any(tensor.is_inference() for tensor in built)
+        z = torch.zeros(3, 2, requires_grad=True)
+        z[graph.edge_index()[0]].square().sum().backward()
+        assert z.grad is not None
 
 
 def test_a_graph_is_not_changed_through_the_tensor_it_was_made_of():
