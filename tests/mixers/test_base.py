@@ -1,0 +1,38 @@
+"""Listening to another set: complete by default, set by set between ragged batches."""
+
+import pytest
+import torch
+
+from tokennet import Aggregate, Attention, Causal, Disjoint, Full, GraphAttention, Tokens
+
+KINDS = {
+    "attention": lambda: Attention(8, 2, source_dim=6),
+    "gat": lambda: GraphAttention(8, 2, source_dim=6),
+    "mean": lambda: Aggregate(8, "mean", source_dim=6),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ragged_batches_listen_set_by_set(kind):
+    mixer = KINDS[kind]().double()
+    asking = [Tokens(torch.randn(n, 8).double()) for n in (2, 0, 3)]
+    answering = [Tokens(torch.randn(n, 6).double(), Causal(n)) for n in (4, 5, 1)]
+    together = mixer(Tokens.batch(asking), Tokens.batch(answering))
+    for part, ask, answer in zip(together.unbatch(), asking, answering, strict=True):
+        torch.testing.assert_close(part.z, mixer(ask, answer).z)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_graph_between_two_sets_is_complete_unless_given(kind):
+    mixer, z, source = KINDS[kind](), torch.randn(2, 3, 8), torch.randn(2, 5, 6)
+    torch.testing.assert_close(mixer(z, source), mixer(z, source, Full(3, 5)))
+    one_each = Disjoint([Full(1, 2), Full(1, 2), Full(1, 1)])
+    parts = [mixer(z[:, i : i + 1], source[:, 2 * i : 2 * i + 2]) for i in range(3)]
+    torch.testing.assert_close(mixer(z, source, one_each), torch.cat(parts, 1))
+
+
+def test_what_a_ragged_batch_listens_to_must_be_said():
+    ragged = Tokens.batch([Tokens(torch.randn(n, 8)) for n in (2, 3)])
+    for source in (Tokens(torch.randn(5, 6)), Tokens.batch([Tokens(torch.randn(5, 6))])):
+        with pytest.raises(ValueError, match="graph must be given where tokens and source are not"):
+            KINDS["attention"]()(ragged, source)
