@@ -77,6 +77,8 @@ def test_a_size_that_nothing_has_is_refused():
     task, net = Majority(), Net("mean", "ring")
     with pytest.raises(ValueError, match="size: no mean@ring has 40 params within 2 %"):
         find_widths(task, [net], task.recipe, "params", 40)
+    with pytest.raises(ValueError, match="has 60 params within 2 %; the nearest has 56"):
+        find_widths(task, [net], task.recipe, "params", 60)
     with pytest.raises(ValueError, match="match must be one of params, flops, none; got 'time'"):
         find_widths(task, [net], task.recipe, "time", 40)
 
@@ -192,16 +194,19 @@ def test_the_fingerprint_sees_examples_edges_classes_positions_and_splits():
         return fingerprint(task, "ring", 0)
 
     ring = Majority().on["ring"]
-    relabelled = Edges(ring.edge_index().flip(1), 5)
+    listed, reordered = (
+        Edges(edges, 5) for edges in (ring.edge_index(), ring.edge_index().flip(1))
+    )
     seen = {
         of(),
         of(z=Majority().z + 1),
         of(label=1 - Majority().label),
-        of(on={"ring": relabelled}),
+        of(on={"ring": listed}),
+        of(on={"ring": reordered}),
         of(on={"ring": Cycle(5, 2)}),
         fingerprint(Majority(), "ring", 1),
     }
-    assert len(seen) == 6
+    assert len(seen) == 7
     assert of() in seen
 
 
@@ -306,6 +311,7 @@ def test_with_a_validation_split_the_best_epoch_is_chosen_by_it():
     job = Job(Nodes(), Net("mean", "ring"), replace(Nodes.recipe, epochs=12), Width(8, 16), 0)
     run = train(fabric(), job)
     best = max(run.curves["val"])
+    assert best > min(run.curves["val"])
     assert run.curves["val"][run.best_epoch] == best
     assert best not in run.curves["val"][run.best_epoch + 1 :]
     assert run.accuracy == run.curves["test"][run.best_epoch]
