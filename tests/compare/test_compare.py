@@ -203,10 +203,11 @@ def test_the_fingerprint_sees_examples_edges_classes_positions_and_splits():
         of(label=1 - Majority().label),
         of(on={"ring": listed}),
         of(on={"ring": reordered}),
+        of(on={"ring": listed.with_edge_attr(torch.ones(15))}),
         of(on={"ring": Cycle(5, 2)}),
         fingerprint(Majority(), "ring", 1),
     }
-    assert len(seen) == 7
+    assert len(seen) == 8
     assert of() in seen
 
 

@@ -157,8 +157,9 @@ def fingerprint(task: Task, graph: str, seed: int) -> str:
             batch = task.batch(part, graph)
             tokens, on = batch.tokens, batch.tokens.graph
             edges = on.edge_index() if on.is_explicit else None
+            features = getattr(on, "edge_attr", None)
             digest.update(repr(on).encode())
-            for tensor in (part, tokens.z, tokens.pos, edges, batch.target, batch.rows):
+            for tensor in (part, tokens.z, tokens.pos, edges, features, batch.target, batch.rows):
                 if tensor is not None:
                     digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
