@@ -30,7 +30,7 @@ ROOMS = [
     "compare",
     "cli",
 ]
-OPTIONAL = {"sklearn", "matplotlib"}
+OPTIONAL = {"sklearn", "matplotlib", "pynauty", "sympy"}
 """Heavy packages that may be imported where they are used."""
 MODULES = sorted(ROOT.rglob("*.py"))
 
