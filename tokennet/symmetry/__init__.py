@@ -1,10 +1,73 @@
-"""Which permutations a layer commutes with: declared, and measured."""
+"""Which permutations a layer commutes with: declared, measured, checked and discovered."""
 
+from tokennet.symmetry.actions import (
+    Action,
+    Conjugate,
+    Invariant,
+    Permute,
+    PermuteWithin,
+    Relabel,
+    RelabelEdges,
+    ReorderEdges,
+    Shuffle,
+)
 from tokennet.symmetry.declare import Symmetry, intersection
+from tokennet.symmetry.laws.dependency import (
+    assert_causal,
+    assert_dependency,
+    check_dependency,
+    dependency_matrix,
+)
+from tokennet.symmetry.laws.equivariance import (
+    assert_automorphism_equivariant,
+    assert_equivariant,
+    assert_invariant,
+    assert_relabelling_equivariant,
+    assert_set_to_set,
+    check_equivariance,
+)
+from tokennet.symmetry.laws.finite import check_finite
+from tokennet.symmetry.laws.isolation import (
+    assert_batch_independent,
+    assert_padding_ignored,
+    check_batch,
+    check_padding,
+)
 from tokennet.symmetry.measure import random_permutation, relabelling_error, shuffling_error
+from tokennet.symmetry.report import Location, SymmetryReport, Verdict, Witness
+from tokennet.symmetry.trial.gradient import GradientOf
 
 __all__ = [
+    "Action",
+    "Conjugate",
+    "GradientOf",
+    "Invariant",
+    "Location",
+    "Permute",
+    "PermuteWithin",
+    "Relabel",
+    "RelabelEdges",
+    "ReorderEdges",
+    "Shuffle",
     "Symmetry",
+    "SymmetryReport",
+    "Verdict",
+    "Witness",
+    "assert_automorphism_equivariant",
+    "assert_batch_independent",
+    "assert_causal",
+    "assert_dependency",
+    "assert_equivariant",
+    "assert_invariant",
+    "assert_padding_ignored",
+    "assert_relabelling_equivariant",
+    "assert_set_to_set",
+    "check_batch",
+    "check_dependency",
+    "check_equivariance",
+    "check_finite",
+    "check_padding",
+    "dependency_matrix",
     "intersection",
     "random_permutation",
     "relabelling_error",

@@ -1,0 +1,1 @@
+"""The laws of symmetry, each a check with a verdict."""

@@ -1,0 +1,1 @@
+"""Running a model on an input and on a changed one."""

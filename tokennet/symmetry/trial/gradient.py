@@ -1,0 +1,48 @@
+"""Gradients as a function of the input, so that laws can be asked of them too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.symmetry.values import features, tensors_of, with_features
+
+
+@dataclass(frozen=True)
+class GradientOf:
+    r"""x -> d/dx sum phi(f(x)) with phi(y) = y + y^2 / 2 + y^3 / 6, for the first input.
+
+    A sum of one function of every number does not change when numbers change places, so
+    the gradient moves as the input does: where f commutes with P, so does its gradient.
+    The three powers keep it from vanishing after a softmax or a LayerNorm.
+
+    Raises:
+        TypeError: the first input is no floating-point tensor, or f has no gradient.
+    """
+
+    function: Callable[..., Any]
+
+    def expression(self, inner: str) -> tuple[str, str]:
+        """The import and the expression that make this of `inner` in a script."""
+        return "from tokennet.symmetry import GradientOf", f"GradientOf({inner})"
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        leaf = features(inputs[0]).detach()
+        if not leaf.is_floating_point():
+            raise TypeError(f"the input is {leaf.dtype}, which has no gradient")
+        leaf.requires_grad_()
+        with torch.enable_grad():
+            outputs = tensors_of(self.function(with_features(inputs[0], leaf), *inputs[1:]))
+            sums = [_phi(y).sum() for y in outputs if y.requires_grad]
+            if not sums:
+                raise TypeError("the output has no gradient with respect to the input")
+            total = torch.stack(sums).sum()
+        return torch.autograd.grad(total, leaf, materialize_grads=True)[0]
+
+
+def _phi(y: Tensor) -> Tensor:
+    return y + y.square() / 2 + y**3 / 6
