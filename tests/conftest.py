@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+pytest_plugins = ["pytester"]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 

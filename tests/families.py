@@ -1,11 +1,10 @@
-"""Graphs on which everything is tested: every family, and strategies for random ones."""
+"""Graphs on which everything is tested, a family each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from hypothesis import strategies as st
 
 from tokennet import (
     Causal,
@@ -71,37 +70,3 @@ BIPARTITE: dict[str, Callable[[], TokenGraph]] = {
     "ragged": lambda: Disjoint([Full(1, 2), Full(2, 3)]),
     "no_sources": lambda: Full(3, 0),
 }
-
-
-@st.composite
-def edges_graphs(draw: st.DrawFn, max_tokens: int = 6, max_edges: int = 14) -> Edges:
-    """Any listed graph: repeats, self-loops, isolated tokens, no tokens at all."""
-    n = draw(st.integers(0, max_tokens))
-    token = st.integers(0, n - 1) if n else st.nothing()
-    pairs = draw(st.lists(st.tuples(token, token), max_size=max_edges if n else 0))
-    return Edges(torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).t(), n)
-
-
-@st.composite
-def symbolic_graphs(draw: st.DrawFn, n: int) -> TokenGraph:
-    """Any combination of formulas on n tokens, two operations deep."""
-    size = st.integers(0, n)
-    leaf = st.one_of(
-        st.just(Full(n)),
-        st.just(Causal(n)),
-        st.just(Self(n)),
-        size.map(lambda radius: Window(n, radius)),
-        size.map(lambda radius: Cycle(n, radius)),
-        size.map(lambda k: Global(n, k)),
-    )
-
-    def combined(children: st.SearchStrategy[TokenGraph]) -> st.SearchStrategy[TokenGraph]:
-        return st.one_of(
-            st.tuples(children, children).map(lambda pair: pair[0] & pair[1]),
-            st.tuples(children, children).map(lambda pair: pair[0] | pair[1]),
-            children.map(lambda graph: ~graph),
-            children.map(lambda graph: graph.T),
-            st.tuples(children, st.permutations(range(n))).map(lambda two: two[0].relabel(two[1])),
-        )
-
-    return draw(st.recursive(leaf, combined, max_leaves=3))

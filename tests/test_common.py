@@ -14,7 +14,7 @@ from torch import nn
 from torch_geometric.nn import SAGEConv
 
 from tests import laws, oracle
-from tests.families import SQUARE, edges_graphs
+from tests.families import SQUARE
 from tokennet import (
     Aggregate,
     Attention,
@@ -29,6 +29,7 @@ from tokennet import (
     Tokens,
 )
 from tokennet.mixers import MIXERS
+from tokennet.testing.strategies import listed_graphs
 
 DIM, HEADS = 8, 2
 TESTED = {
@@ -132,7 +133,7 @@ def test_law_on_each_backend(kind, family, law, backend):
     LAWS[law](mixer, laws.tokens_on(graph, DIM, torch.float64))
 
 
-@given(graph=edges_graphs(max_tokens=5), seed=st.integers(0, 10_000))
+@given(graph=listed_graphs(st.integers(0, 5)), seed=st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", [name for name in TESTED if name != "mlp"])
@@ -142,7 +143,7 @@ def test_law_on_any_listed_graph(name, law, graph, seed):
     LAWS[law](mixer, laws.tokens_on(graph, DIM, torch.float64))
 
 
-@given(graph=edges_graphs(max_tokens=5), seed=st.integers(0, 10_000))
+@given(graph=listed_graphs(st.integers(0, 5)), seed=st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize("law", [law for law in LAWS if law != "batch_is_one_by_one"])
 def test_law_with_edge_features(law, graph, seed):

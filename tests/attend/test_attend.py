@@ -11,10 +11,11 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.conftest import DEVICES
-from tests.families import BIPARTITE, SQUARE, edges_graphs
+from tests.families import BIPARTITE, SQUARE
 from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Edges, Full, Window, attend, from_networkx
 from tokennet.attend import BACKENDS, attention_weights
+from tokennet.testing.strategies import listed_graphs
 
 FAMILIES = {**SQUARE, **{f"bipartite_{name}": make for name, make in BIPARTITE.items()}}
 HEADS, CHANNELS, VALUES = 2, 3, 4
@@ -104,7 +105,7 @@ def test_flex_states_its_limits_on_a_cpu():
         attend(q, k, v, Full(4), backend="flex")
 
 
-@given(graph=edges_graphs(), seed=st.integers(0, 1000), biased=st.booleans())
+@given(graph=listed_graphs(), seed=st.integers(0, 1000), biased=st.booleans())
 @settings(max_examples=120, deadline=None)
 def test_any_listed_graph(graph, seed, biased):
     torch.manual_seed(seed)

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.families import SQUARE, edges_graphs, symbolic_graphs
+from tests.families import SQUARE
 from tokennet import Causal, Disjoint, Edges, Full, Self, Window
+from tokennet.testing.strategies import listed_graphs, symbolic_graphs
 
 
 @given(data=st.data(), n=st.integers(0, 6))
@@ -19,7 +20,7 @@ def test_operators_are_those_of_masks(data, n):
     assert torch.equal(a.T.dense(), a.dense().T)
 
 
-@given(listed=edges_graphs(), data=st.data())
+@given(listed=listed_graphs(), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_a_listed_operand_keeps_its_edges_in_order(listed, data):
     other = data.draw(symbolic_graphs(listed.num_targets))
@@ -35,7 +36,7 @@ def test_a_listed_operand_keeps_its_edges_in_order(listed, data):
         assert not set(result[len(edges) :]) & set(edges)
 
 
-@given(listed=edges_graphs())
+@given(listed=listed_graphs())
 @settings(max_examples=60, deadline=None)
 def test_the_predicate_of_a_list_is_membership(listed):
     n = listed.num_targets

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.families import BIPARTITE, SQUARE, symbolic_graphs
+from tests.families import BIPARTITE, SQUARE
 from tokennet import Causal, Cycle, Full, Global, Grid, Self, Window
 from tokennet.graphs.base import EdgePredicate
+from tokennet.testing.strategies import symbolic_graphs
 
 ALL = {**SQUARE, **{f"bipartite_{name}": make for name, make in BIPARTITE.items()}}
 SYMBOLIC = {name: make for name, make in ALL.items() if not make().is_explicit}

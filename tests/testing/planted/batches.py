@@ -1,0 +1,161 @@
+"""Graph and token nets that hear other sets of the batch, or read places in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+from torch_geometric.nn import GCNConv, GraphNorm, SAGEConv, global_add_pool, global_mean_pool
+from torch_geometric.utils import scatter, to_dense_batch
+
+from tests.testing.planted.base import (
+    DIM,
+    HEADS,
+    TIED,
+    Planted,
+    batch,
+    disjoint,
+    made,
+    mlp,
+    ragged,
+    tokens,
+)
+from tokennet import Interface, Tokens, build_net
+
+
+class Classifier(nn.Module):
+    """Of graphs: two convolutions, and what comes after them to be written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = GCNConv(DIM, DIM), SAGEConv(DIM, DIM)
+        self.head = nn.Linear(DIM, 3)
+
+    def encode(self, data: Batch) -> Tensor:
+        return self.conv2(self.conv1(data.x, data.edge_index).relu(), data.edge_index)
+
+
+class MeanOfBatch(Classifier):
+    def forward(self, data: Batch) -> Tensor:
+        h = self.encode(data).relu()
+        pooled = h.mean(dim=0).expand(data.num_graphs, -1)  # bug
+        return self.head(pooled)
+
+
+class NormOfBatch(Classifier):
+    """Forgets to tell the norm which node belongs to which graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = GraphNorm(DIM)
+
+    def forward(self, data: Batch) -> Tensor:
+        h = self.encode(data)
+        h = self.norm(h)  # bug
+        return self.head(global_mean_pool(h.relu(), data.batch))
+
+
+class SizeOfBatch(Classifier):
+    """Divides by the number of nodes, of all graphs."""
+
+    def forward(self, data: Batch) -> Tensor:
+        h = self.encode(data).relu()
+        pooled = global_add_pool(h, data.batch) / data.num_nodes  # bug
+        return self.head(pooled)
+
+
+class FirstNode(Classifier):
+    def forward(self, data: Batch) -> Tensor:
+        h = self.encode(data).relu()
+        root = h[data.ptr[:-1]]  # bug
+        return self.head(root)
+
+
+class PaddedAttention(Classifier):
+    """Attention within graphs, and with the padding that brings them to one size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+
+    def forward(self, data: Batch) -> Tensor:
+        dense, real = to_dense_batch(self.encode(data), data.batch)
+        heard, _ = self.attention(dense, dense, dense, need_weights=False)  # bug
+        return self.head(global_mean_pool((dense + heard)[real], data.batch))
+
+
+class SoftmaxOfAllSets(nn.Module):
+    """Attention pooling with one softmax for all sets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.score, self.head = mlp(), nn.Linear(DIM, 1), nn.Linear(DIM, 3)
+
+    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
+        h = self.embed(x)
+        weights = self.score(h).softmax(dim=0)  # bug
+        return self.head(scatter(weights * h, batch, reduce="sum"))
+
+
+class NumberedTokens(nn.Module):
+    """A token net behind a table of positions."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.table, self.net = nn.Parameter(torch.randn(32, DIM)), net
+
+    def forward(self, tokens: Tokens) -> Any:
+        z = tokens.z + self.table[: tokens.num_tokens]  # bug
+        return self.net(tokens.replace(z=z))
+
+
+class CentredTokens(nn.Module):
+    """Subtracts the mean of all tokens, whichever set they belong to."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.scale, self.net = nn.Parameter(torch.rand(DIM)), net
+
+    def forward(self, tokens: Tokens) -> Any:
+        z = tokens.z - self.scale * tokens.z.mean(dim=-2, keepdim=True)  # bug
+        return self.net(tokens.replace(z=z))
+
+
+def net(mixer: str, readout: str) -> nn.Module:
+    return build_net(mixer, Interface(DIM, 5, readout), dim=DIM, heads=HEADS)
+
+
+def _planted(
+    name: str,
+    model: Callable[[], nn.Module],
+    law: str,
+    also: tuple[str, ...] = (),
+    example: Callable[[], Any] = batch,
+) -> Planted:
+    return Planted(name, made(model, example), law, also=also)
+
+
+BATCHES = [
+    _planted("mean_of_batch", MeanOfBatch, "batch_composition"),
+    _planted("norm_of_batch", NormOfBatch, "batch_composition"),
+    _planted("size_of_batch", SizeOfBatch, "batch_composition"),
+    _planted("padded_attention", PaddedAttention, "batch_composition"),
+    _planted("first_node", FirstNode, "node_permutation", TIED),
+    _planted("softmax_of_all_sets", SoftmaxOfAllSets, "batch_composition", example=ragged),
+    _planted(
+        "numbered_tokens",
+        lambda: NumberedTokens(net("gat", "token")),
+        "node_permutation",
+        (*TIED, "batch_composition"),
+        tokens,
+    ),
+    _planted(
+        "centred_tokens",
+        lambda: CentredTokens(net("mean", "mean")),
+        "batch_composition",
+        example=disjoint,
+    ),
+]

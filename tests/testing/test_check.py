@@ -1,0 +1,389 @@
+"""The checker is checked: planted bugs are found and named, truthful models are not accused."""
+
+import contextlib
+import io
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch, Data
+
+from tests.testing.planted import BUGS, TRUTHFUL, bug_line
+from tokennet import (
+    Attention,
+    Causal,
+    Cycle,
+    Edges,
+    Full,
+    GraphAttention,
+    Interface,
+    Tokens,
+    build_net,
+)
+from tokennet.symmetry import Verdict
+from tokennet.testing import LAWS, applicable_laws, check
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found_and_named_and_shown(bug):
+    model, example = bug.make()
+    report = check(model, example, laws=bug.laws, **bug.kwargs)
+    assert bug.law in report.broken
+    assert set(report.broken) <= {bug.law, *bug.also}
+    found = report.reports[bug.law]
+    places = bug_line(model)
+    assert any(
+        found.location.file == file and found.location.line <= line <= found.location.end_line
+        for file, line in places
+    ), f"{found.location} is not at {places}"
+    assert shown_by(found.witness.script, bug.make()[0])
+
+
+def shown_by(script: str, model: nn.Module) -> bool:
+    """Whether the script of a report shows the break, on a model that was not checked."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(script, {"model": model})
+    words = printed.getvalue().split()
+    return "False" in words if set(words) <= {"True", "False"} else float(words[0]) > 1e-9
+
+
+@pytest.mark.parametrize("truthful", TRUTHFUL, ids=lambda truthful: truthful.name)
+def test_a_truthful_model_is_not_accused(truthful):
+    model, example = truthful.make()
+    report = check(model, example, laws=truthful.laws, **truthful.kwargs)
+    verdicts = {law: str(result.verdict) for law, result in report.reports.items()}
+    assert set(verdicts.values()) == {"PASS"}, verdicts
+    decided = {result.dtype for result in report.reports.values()}
+    assert decided == {"float64"} or not truthful.exact
+
+
+def test_there_are_many():
+    assert len(BUGS) >= 25
+    assert len(TRUTHFUL) >= 15
+    assert {bug.law for bug in BUGS} >= set(LAWS) - {"backend_agreement"}
+
+
+class Everything(nn.Module):
+    """Parameters, shared ones, buffers, plain tensors, dropout, gradients, flags, a counter."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.b.weight = self.a.weight
+        self.norm = nn.BatchNorm1d(4)
+        self.drop = nn.Dropout(0.5)
+        self.plain = torch.ones(4)
+        self.b.bias.requires_grad_(False)
+        self.calls: list[int] = []
+        self.cache = None
+
+    def forward(self, x):
+        self.calls.append(1)
+        self.cache = x
+        self.norm.num_batches_tracked.add_(1)
+        h = self.norm(self.a(x).transpose(1, 2)).transpose(1, 2)
+        return self.drop(self.b(h) * self.plain + x.mean(1, keepdim=True))
+
+
+def _state(model):
+    return {
+        "parameters": {name: p.detach().clone() for name, p in model.named_parameters()},
+        "buffers": {name: b.clone() for name, b in model.named_buffers()},
+        "identities": [(id(p), p.data_ptr(), p.requires_grad) for p in model.parameters()],
+        "grad": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "modes": [module.training for module in model.modules()],
+        "calls": list(model.calls),
+        "cache": model.cache,
+        "plain": model.plain,
+        "rng": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()),  # noqa: NPY002
+        "default": torch.get_default_dtype(),
+    }
+
+
+def _assert_same(a, b):
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    elif isinstance(a, np.ndarray):
+        assert (a == b).all()
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            _assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            _assert_same(x, y)
+    else:
+        assert a == b
+
+
+def test_the_model_is_given_back_exactly_as_it_came():
+    model = Everything().train()
+    model.norm.eval()
+    model(torch.randn(3, 5, 4)).sum().backward()
+    x = torch.randn(3, 5, 4)
+    before = _state(model)
+    check(model, x)
+    _assert_same(_state(model), before)
+
+
+def test_the_model_is_given_back_when_it_raises():
+    class Raises(Everything):
+        def forward(self, x):
+            super().forward(x)
+            raise RuntimeError("no")
+
+    model = Raises().train()
+    x = torch.randn(3, 5, 4)
+    before = _state(model)
+    with pytest.raises(RuntimeError, match="no"):
+        check(model, x)
+    _assert_same(_state(model), before)
+
+
+def test_the_example_is_left_as_it_is():
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return x.add_(1.0).cumsum(1)
+
+    x = torch.randn(2, 5, 3)
+    before = x.clone()
+    check(InPlace(), x)
+    assert torch.equal(x, before)
+
+
+def test_a_broken_gradient_is_found_where_values_agree():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(9, 4))
+
+        def forward(self, x):
+            side = self.table[: x.shape[1]] * x
+            return (x + x.mean(1, keepdim=True) + side - side.detach()).tanh()
+
+    report = check(Hidden(), torch.randn(2, 5, 4)).reports["node_permutation"]
+    assert report.verdict is Verdict.BROKEN
+    assert "gradient" in report.reason
+    assert report.location.source.startswith("side = self.table")
+    assert shown_by(report.witness.script, Hidden())
+
+
+def test_a_kernel_that_differs_in_float32_is_found():
+    class Fast(nn.Module):
+        def forward(self, x):
+            if x.dtype == torch.float32:
+                return x + 1e-3 * x.cumsum(1)
+            return x + x.mean(1, keepdim=True)
+
+    report = check(Fast(), torch.randn(2, 5, 4)).reports["node_permutation"]
+    assert report.verdict is Verdict.BROKEN
+    assert "holds in float64" in report.reason
+
+
+def test_backends_that_differ_are_found(monkeypatch):
+    layer = Attention(8, 2)
+    tokens = Tokens(torch.randn(6, 8), Cycle(6, 1))
+    assert check(layer, tokens, laws=["backend_agreement"]).passed
+    sparse = sys.modules["tokennet.attend.sparse"]
+    right = sparse.run
+    monkeypatch.setattr(sparse, "run", lambda call: right(call) * (1 + 1e-9))
+    report = check(layer, tokens, laws=["backend_agreement"])
+    assert report.broken == ("backend_agreement",)
+
+
+def test_an_output_that_does_not_depend_on_tokens_is_vacuous():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query = nn.Parameter(torch.randn(3))
+
+        def forward(self, x):
+            return self.query.expand(x.shape[0], 3)
+
+    report = check(Constant(), torch.randn(2, 5, 4))
+    assert report.reports["node_permutation"].verdict is Verdict.VACUOUS
+    assert report.passed
+
+
+def test_a_token_wise_model_is_said_to_be_one():
+    report = check(nn.Linear(4, 4), torch.randn(5, 4)).reports["node_permutation"]
+    assert report.verdict is Verdict.PASS
+    assert "own token alone" in report.notes[0]
+
+
+def test_a_nan_output_is_inconclusive():
+    report = check(lambda x: x.mean(1) / 0 * 0, torch.randn(2, 5, 4))
+    assert report.reports["node_permutation"].verdict is Verdict.INCONCLUSIVE
+
+
+def test_float32_inside_is_decided_in_float32():
+    class Numpy(nn.Module):
+        def forward(self, x):
+            half = torch.from_numpy(x.numpy().astype("float32"))
+            return (half.softmax(1) * half).sum(1).to(x.dtype)
+
+    report = check(Numpy(), torch.randn(2, 5, 4)).reports["node_permutation"]
+    assert report.verdict is Verdict.PASS
+    assert report.dtype == "float32"
+    assert any("less than float64" in note for note in report.notes)
+
+
+EXAMPLES = {
+    "set": (nn.Linear(4, 4), torch.randn(2, 5, 4)),
+    "one_set": (nn.Linear(4, 4), torch.randn(5, 4)),
+    "tokens": (Attention(4, 2), Tokens(torch.randn(5, 4), Full(5))),
+    "causal_tokens": (Attention(4, 2), Tokens(torch.randn(5, 4), Causal(5))),
+    "listed_tokens": (
+        GraphAttention(4, 2),
+        Tokens(torch.randn(3, 4), Edges(torch.tensor([[0, 1, 1], [1, 2, 0]]), 3)),
+    ),
+}
+
+
+def test_which_laws_apply():
+    laws = {name: applicable_laws(*example) for name, example in EXAMPLES.items()}
+    assert laws["set"] == (
+        "node_permutation", "tied_inputs", "batch_composition", "deterministic",
+    )  # fmt: skip
+    assert laws["one_set"] == ("node_permutation", "tied_inputs", "deterministic")
+    assert "backend_agreement" in laws["tokens"]
+    assert "causality" not in laws["tokens"]
+    assert "causality" in laws["causal_tokens"]
+    assert {"edge_permutation", "empty_neighbourhood"} <= set(laws["listed_tokens"])
+    assert applicable_laws(*EXAMPLES["set"], causal=True) == (
+        "batch_composition", "causality", "deterministic",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_laws_hold_on_our_own_layers(name):
+    report = check(*EXAMPLES[name])
+    assert all(result.verdict is Verdict.PASS for result in report.reports.values()), report
+
+
+def test_a_pyg_module_is_called_with_the_parts_of_data():
+    from torch_geometric.nn import GCNConv
+
+    data = Data(x=torch.randn(5, 4), edge_index=torch.randint(0, 5, (2, 9)))
+    report = check(GCNConv(4, 3), data)
+    assert {"node_permutation", "edge_permutation"} <= set(report.reports)
+    assert report.passed
+
+
+def test_token_ids_are_an_example():
+    class Bag(nn.Module):
+        def __init__(self, positions):
+            super().__init__()
+            self.embed, self.positions = nn.Embedding(11, 4), nn.Embedding(9, 4)
+            self.use = positions
+
+        def forward(self, ids):
+            h = self.embed(ids)
+            if self.use:
+                h = h * self.positions(torch.arange(ids.shape[1]))
+            return h.mean(1)
+
+    ids = torch.randint(0, 11, (3, 7))
+    assert check(Bag(False), ids).passed
+    report = check(Bag(True), ids)
+    assert "node_permutation" in report.broken
+    assert "h * self.positions" in report.reports["node_permutation"].location.source
+
+
+def test_the_dimension_of_tokens_is_seen_where_sizes_coincide():
+    from torch_geometric.nn import Set2Set
+
+    index = torch.arange(3).repeat_interleave(torch.tensor([5, 7, 4]))
+    assert check(Set2Set(8, 3), (torch.randn(16, 8), index)).passed  # 16 tokens, 16 outputs
+
+
+def test_a_model_that_raises_on_what_should_be_the_same_breaks_the_law():
+    class Picky(nn.Module):
+        def forward(self, x, edge_index):
+            if (edge_index[1].diff() < 0).any():
+                raise ValueError("edges must be sorted")
+            return torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]])
+
+    edges = torch.tensor([[0, 1, 2, 0], [0, 1, 2, 2]])
+    report = check(Picky(), (torch.randn(3, 4), edges)).reports["edge_permutation"]
+    assert report.verdict is Verdict.BROKEN
+    assert report.reason == "raises ValueError: edges must be sorted"
+    assert "raise ValueError" in report.location.source
+
+
+def test_the_report_can_be_printed_and_stored():
+    import json
+
+    report = check(lambda x: x.cumsum(1), torch.randn(2, 5, 4))
+    stored = json.loads(json.dumps(report.to_dict()))
+    assert stored["laws"]["node_permutation"]["verdict"] == "BROKEN"
+    assert stored["laws"]["node_permutation"]["location"]["line"] > 0
+    text = str(report)
+    assert "node_permutation   BROKEN" in text
+    assert "to see it:" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "error", "match"),
+    [
+        (nn.Linear(4, 4), "x", TypeError, "example must be a tensor"),
+        (nn.Linear(4, 4), torch.randn(4), ValueError, "example must have shape"),
+        (3, torch.randn(2, 5, 4), TypeError, "model must be callable"),
+        (nn.Linear(4, 4), (torch.randn(5, 4), torch.randn(3, 3)), TypeError, "second part"),
+        (lambda x: "text", torch.randn(2, 5, 4), TypeError, "must give tensors"),
+    ],
+)
+def test_misuse_is_named(model, example, error, match):
+    with pytest.raises(error, match=match):
+        check(model, example)
+
+
+def test_laws_are_named_by_their_names():
+    x = torch.randn(2, 5, 4)
+    with pytest.raises(ValueError, match="laws must be among"):
+        check(nn.Linear(4, 4), x, laws=["no_law"])
+    with pytest.raises(ValueError, match="does not apply"):
+        check(nn.Linear(4, 4), x, laws=["padding"])
+    with pytest.raises(ValueError, match="dtype must be"):
+        check(nn.Linear(4, 4), x, dtype="float8")
+
+
+def test_the_precision_can_be_chosen():
+    net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    for dtype in ("float32", "bfloat16"):
+        report = check(net, torch.randn(2, 5, 8), laws=["node_permutation"], dtype=dtype)
+        result = report.reports["node_permutation"]
+        assert result.dtype == dtype
+        assert result.verdict is Verdict.PASS, result
+    broken = check(lambda x: x.cumsum(1), torch.randn(2, 5, 8), dtype="bfloat16")
+    assert "node_permutation" in broken.broken
+
+
+def test_batches_of_graphs():
+    torch.manual_seed(0)
+    graphs = [
+        Data(x=torch.randn(n, 8), edge_index=torch.randint(0, n, (2, 2 * n))) for n in (3, 5, 4)
+    ]
+    net = build_net("gat", Interface(in_features=8, out_features=2), dim=8, heads=2)
+    tokens = Tokens.from_pyg(Batch.from_data_list(graphs))
+    report = check(net, tokens)
+    assert {"node_permutation", "batch_composition"} <= set(report.reports)
+    assert report.passed, report
+
+
+def test_dropout_is_named_as_random():
+    class Left(nn.Module):
+        def forward(self, x):
+            return F.dropout(x, 0.1).mean(1)
+
+    report = check(Left(), torch.randn(2, 5, 4))
+    assert report.broken == ("deterministic",)
+    assert report.reports["node_permutation"].verdict is Verdict.INCONCLUSIVE
+    assert "F.dropout" in report.reports["deterministic"].location.source

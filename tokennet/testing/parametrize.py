@@ -1,0 +1,245 @@
+"""`parametrize_with_checks`: the laws as a test suite for models of one's own."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+from torch import nn
+
+from tokennet.symmetry import SymmetryReport, Verdict
+from tokennet.testing.check import applicable_laws, check
+from tokennet.testing.laws import LAWS
+
+VACUOUS_BY_NATURE = frozenset({"backend_agreement", "deterministic"})
+"""Laws that compare runs on the same tokens: no verdict on what the tokens do can void them."""
+
+
+class BrokenLaw(AssertionError):
+    """The model breaks the law."""
+
+
+class UndecidedLaw(AssertionError):
+    """The example does not show whether the model obeys the law."""
+
+
+class BoundLaw:
+    """A law of `LAWS` with an example; `law(model)` holds a model to it.
+
+    Attributes:
+        name: of the law.
+        subject: name of the model in test ids.
+        report: the `SymmetryReport` of the last call, or None.
+        settings: options of `check` that hold where the decorator gives none; the pytest
+            plugin puts `--symmetry-device` and its like here.
+    """
+
+    def __init__(
+        self, name: str, subject: str, example: Any, options: dict[str, Any], reason: str | None
+    ) -> None:
+        self.name, self.subject = name, subject
+        self.report: SymmetryReport | None = None
+        self.settings: dict[str, Any] = {}
+        self._example, self._options, self._reason = example, options, reason
+
+    def __call__(self, model: Any) -> None:
+        """Check `model`, or the model that a factory gives.
+
+        Raises:
+            BrokenLaw: the model breaks the law; the message is the printed report.
+            UndecidedLaw: the example does not show whether it does.
+            AssertionError: the law is expected to fail, and holds.
+            ValueError: the law is expected to fail, and does not apply.
+            TypeError: a factory gives no model.
+        """
+        __tracebackhide__ = True
+        self.report = None
+        model, example = _made(model, "a model"), _made(self._example, "an example")
+        if "laws" not in self._options:
+            self._skip_unless_applicable(model, example)
+        options = {**self.settings, **self._options, "laws": (self.name,)}
+        self.report = check(model, example, **options).reports[self.name]
+        self._judge(self.report)
+
+    def _skip_unless_applicable(self, model: Any, example: Any) -> None:
+        __tracebackhide__ = True
+        laws = _laws_of(model, example, self._options)
+        if self.name not in laws:
+            if self._reason is not None:
+                raise ValueError(_inapplicable(self.name, self.subject, laws))
+            pytest.skip(f"{self.name} does not apply to {self.subject}")
+
+    def _judge(self, report: SymmetryReport) -> None:
+        __tracebackhide__ = True
+        if report.verdict == Verdict.BROKEN:
+            raise BrokenLaw(str(report))
+        vacuous = report.verdict == Verdict.VACUOUS
+        if report.verdict == Verdict.INCONCLUSIVE or (
+            vacuous and self.name not in VACUOUS_BY_NATURE
+        ):
+            raise UndecidedLaw(
+                f"{self.name} is neither shown nor broken by this example ({report.verdict}); "
+                f"take another example, or name the laws to check in laws=.\n{report}"
+            )
+        if self._reason is not None:
+            raise AssertionError(
+                f"{self.name} was expected to fail ({self._reason}), but {self.subject} obeys it "
+                f"now: take it out of expected_failures.\n{report}"
+            )
+
+    def __repr__(self) -> str:
+        return f"<law {self.name} of {self.subject}>"
+
+
+def parametrize_with_checks(
+    models: Iterable[Any] | Mapping[str, Any],
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    **options: Any,
+) -> pytest.MarkDecorator:
+    """Decorate a test of `model` and `law`: one test for each model and each law it must obey.
+
+    A test fails where its law is broken, and also where the example cannot tell
+    (`INCONCLUSIVE`, or `VACUOUS` unless the law compares runs on the same tokens).
+    In the manner of scikit-learn's decorator of this name.
+
+    Args:
+        models: `(model, example)`, or `(model, example, options)` with options of its own,
+            in a list, or in a dict by the name that stands in test ids.
+
+            A factory, that is a class or a function that needs no arguments, may stand
+            for a model or an example. It is called anew in each test, so that collecting
+            tests costs nothing; the test gets the factory, and `law(model)` calls it.
+            As nobody knows then which laws apply, there is a test for each, and those
+            that do not apply are skipped; name them in `laws` to leave them out.
+        expected_failures: law -> reason, for every model; also an option of a single one,
+            which adds to it. Such a test must fail, by breaking the law: it is a strict
+            xfail, and says so where the law starts to hold.
+        **options: those of `check`: `laws`, `causal`, `device`, `dtype`, `seed` and so on.
+            They go before the plugin's (`pytest --symmetry-device cuda`).
+
+    Raises:
+        TypeError: an item is not of one of these forms.
+        ValueError: there are no models, a law is unknown, or one that is expected to fail
+            does not apply.
+
+    >>> import torch
+    >>> from tokennet import Attention
+    >>> checks = parametrize_with_checks(
+    ...     {"attention": (Attention(8, heads=2), torch.randn(5, 8))},
+    ...     laws=["node_permutation", "deterministic"],
+    ... )
+    >>> [case.id for case in checks.args[1]]
+    ['attention-node_permutation', 'attention-deterministic']
+    >>> @checks
+    ... def test_laws(model, law):
+    ...     law(model)
+    """
+    cases: list[Any] = []
+    for name, model, example, own in _named(models):
+        failures = {**(expected_failures or {}), **own.pop("expected_failures", {})}
+        own = {**options, **own}
+        for law in _tested_laws(name, model, example, own, failures):
+            reason = failures.get(law)
+            marks = [] if reason is None else [_xfail(reason)]
+            bound = BoundLaw(law, name, example, own, reason)
+            cases.append(pytest.param(model, bound, id=f"{name}-{law}", marks=marks))
+    return pytest.mark.parametrize(("model", "law"), cases)
+
+
+def _xfail(reason: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(strict=True, raises=BrokenLaw, reason=reason)
+
+
+def _named(models: Any) -> list[tuple[str, Any, Any, dict[str, Any]]]:
+    """Name, model, example and options of each item; names are unique."""
+    items = list(models.items()) if isinstance(models, Mapping) else [(None, m) for m in models]
+    if not items:
+        raise ValueError("models must hold at least one (model, example), got none")
+    for name, item in items:
+        if not isinstance(item, tuple) or len(item) not in (2, 3):
+            where = "models" if name is None else f"models[{name!r}]"
+            got = f"a tuple of {len(item)}" if isinstance(item, tuple) else type(item).__name__
+            raise TypeError(
+                f"{where} must hold (model, example) or (model, example, options), got {got}"
+            )
+        if len(item) == 3 and not isinstance(item[2], Mapping):
+            raise TypeError(f"options must be a dict, got {type(item[2]).__name__}")
+    names = [str(_name(item[0]) if name is None else name) for name, item in items]
+    used, number = Counter(names), Counter[str]()
+    named = []
+    for name, (_, (model, example, *own)) in zip(names, items, strict=True):
+        number[name] += 1
+        unique = f"{name}{number[name]}" if used[name] > 1 else name
+        named.append((unique, model, example, dict(*own)))
+    return named
+
+
+def _name(model: Any) -> str:
+    """`GCNConv` for one, for the class, for a partial of it; a function's own name."""
+    if isinstance(model, functools.partial):
+        return _name(model.func)
+    name = getattr(model, "__name__", type(model).__name__)
+    return "model" if name == "<lambda>" else name
+
+
+def _tested_laws(
+    name: str, model: Any, example: Any, options: dict[str, Any], failures: Iterable[str]
+) -> list[str]:
+    """The laws to test: all of them where a factory does not say which apply."""
+    _check_known(failures, "expected_failures")
+    if "laws" in options:
+        _check_known(options["laws"], "laws")
+        laws = list(options["laws"])
+    elif _is_factory(model) or _is_factory(example):
+        laws = list(LAWS)
+    else:
+        laws = list(_laws_of(model, example, options))
+    for law in failures:
+        if law not in laws:
+            raise ValueError(_inapplicable(law, name, laws))
+    return laws
+
+
+def _laws_of(model: Any, example: Any, options: dict[str, Any]) -> Iterable[str]:
+    return applicable_laws(model, example, causal=bool(options.get("causal")))
+
+
+def _check_known(laws: Iterable[str], argument: str) -> None:
+    unknown = sorted(set(laws) - set(LAWS))
+    if unknown:
+        raise ValueError(f"{argument} must name laws among {', '.join(LAWS)}, got {unknown}")
+
+
+def _inapplicable(law: str, subject: str, laws: Iterable[str]) -> str:
+    return (
+        f"expected_failures names {law}, which does not apply to {subject}; "
+        f"those that do are {', '.join(laws)}"
+    )
+
+
+def _is_factory(value: Any) -> bool:
+    """Whether `value` is a class, or a function that needs no arguments (and takes no `*args`)."""
+    if isinstance(value, nn.Module) or not callable(value):
+        return False
+    made = value.func if isinstance(value, functools.partial) else value
+    if isinstance(made, type):
+        return True
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except ValueError:  # a function written in C that does not tell
+        return False
+    return all(p.default is not p.empty or p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _made(value: Any, what: str) -> Any:
+    if not _is_factory(value):
+        return value
+    made = value()
+    if made is None or (what == "a model" and not callable(made)):  # a forgotten return
+        raise TypeError(f"the factory {_name(value)} must give {what}, got {made!r}")
+    return made

@@ -1,0 +1,100 @@
+"""Models and examples by name, for the shell."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def resolve(name: str, what: str) -> Any:
+    """The object `module:object`, the module being installed or in the working folder.
+
+    Args:
+        what: what it is for, for messages.
+
+    Raises:
+        ValueError: the name has no such form, or there is no such module or object.
+
+    >>> resolve("torch.nn:Linear", "model").__name__
+    'Linear'
+    """
+    module_name, colon, path = name.partition(":")
+    if not colon or not module_name or not path:
+        raise ValueError(f"{what} must be module:object, got {name!r}")
+    if "/" in module_name or module_name.endswith(".py"):
+        stem = module_name.rpartition("/")[2].removesuffix(".py")
+        raise ValueError(f"{what} {name!r}: write {stem}:{path}, in the folder of that file")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as error:
+        raise ValueError(f"{what} {name!r}: {error}") from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{what} {name!r}: {module_name} has no {path!r}")
+        found = getattr(found, part)
+    return found
+
+
+def resolve_model(name: str) -> Any:
+    """A model by name: a module or function, or a class that is made without arguments.
+
+    Raises:
+        ValueError: as `resolve`, or it is not callable, or the class needs arguments.
+    """
+    found = resolve(name, "model")
+    if not callable(found):
+        raise ValueError(f"model {name!r} must be callable, got {type(found).__name__}")
+    if not inspect.isclass(found):
+        return found
+    try:
+        return found()
+    except TypeError as error:
+        raise ValueError(
+            f"model {name!r} needs arguments ({error}): "
+            "name an instance, or a class that is made without"
+        ) from error
+
+
+def resolve_example(name: str | None, model: Any) -> Any:
+    """An example by name; without one a set of random tokens of the width the model takes.
+
+    A function is called to make the example.
+
+    Raises:
+        ValueError: as `resolve`, or there is no name and no width to be found.
+    """
+    if name is not None:
+        found = resolve(name, "example")
+        return found() if inspect.isfunction(found) else found
+    dim = _width(model)
+    generator = torch.Generator().manual_seed(0)
+    if "edge_index" in _parameters(model):
+        edges = torch.randint(0, 9, (2, 24), generator=generator)
+        return torch.randn(9, dim, generator=generator), edges
+    return torch.randn(3, 7, dim, generator=generator)
+
+
+def _width(model: Any) -> int:
+    for module in model.modules() if isinstance(model, nn.Module) else ():
+        if isinstance(module, nn.Embedding):
+            break
+        for attribute in ("in_features", "in_channels", "embed_dim", "dim"):
+            width = getattr(module, attribute, None)
+            if isinstance(width, int):
+                return width
+        if isinstance(module, nn.LayerNorm):
+            return module.normalized_shape[-1]
+    raise ValueError("example is needed: no layer of the model says how wide its tokens are")
+
+
+def _parameters(model: Any) -> list[str]:
+    target = model.forward if isinstance(model, nn.Module) else model
+    return list(inspect.signature(target).parameters)
