@@ -12,12 +12,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from typer.exceptions import TyperException
 
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from tokennet.testing import LawReport
 
 app = typer.Typer(
     help="Tokens on a graph: compare transformers, MLP-mixers and graph networks.",
@@ -121,6 +124,74 @@ def compare(
             f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
         )
     console.print("Wrote " + ", ".join(str(path) for path in result.files), soft_wrap=True)
+
+
+@app.command()
+def check(
+    model: Annotated[
+        str, typer.Argument(help="A model as module:object; a class is made without arguments.")
+    ],
+    example: Annotated[
+        str | None,
+        typer.Option(help="An input as module:object. (default: random tokens of its width)"),
+    ] = None,
+    laws: Annotated[
+        str | None, typer.Option(help="Laws, comma-separated. (default: all that apply)")
+    ] = None,
+    causal: Annotated[
+        bool, typer.Option("--causal", help="The model claims to see no later token.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.cpu,
+    dtype: Annotated[
+        str, typer.Option(help="Precision that decides: auto, float64, float32, bfloat16.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Of permutations and other content.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+) -> None:
+    """Check which symmetry laws a model obeys; exit code 1 where it breaks one.
+
+    Where a law breaks, the report names the statement of code, the smallest input found
+    and a few lines that show it.
+    """
+    from json import dumps
+
+    from tokennet.testing import check as check_laws
+    from tokennet.testing.resolve import resolve_example, resolve_model
+
+    subject = resolve_model(model)
+    try:
+        report = check_laws(
+            subject,
+            resolve_example(example, subject),
+            laws=laws.split(",") if laws else None,
+            causal=causal,
+            device=_accelerator(device),
+            dtype=dtype,
+            seed=seed,
+        )
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{model} cannot be checked: {error}") from error
+    if json is not None:
+        json.write_text(dumps(report.to_dict(), indent=1) + "\n")
+    console = Console()
+    console.print(_law_table(report))
+    for text in report.details():
+        console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(1 if report.broken else 0)
+
+
+def _law_table(report: LawReport) -> Table:
+    table = Table("law", "verdict", "what was found", title=f"{report.subject} on {report.example}")
+    colours = {"PASS": "green", "BROKEN": "bold red"}
+    for law, result in report.reports.items():
+        colour = colours.get(result.verdict, "yellow")
+        found = Text(result.reason)
+        if result.location is not None:
+            found.append(f"\nat {Path(result.location.file).name}:{result.location.line}")
+        for note in result.notes:
+            found.append(f"\nnote: {note}")
+        table.add_row(law, Text(str(result.verdict), colour), found)
+    return table
 
 
 @app.command()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
-import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokennet.nets import Interface
+from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
 
@@ -126,19 +124,9 @@ def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
                 f"task must be one of {', '.join(registry)} or module:Class; got {name!r}"
             )
         return registry[name]()
-    module_name, _, class_name = name.partition(":")
-    if "/" in module_name or module_name.endswith(".py"):
-        stem = module_name.rpartition("/")[2].removesuffix(".py")
-        raise ValueError(f"task {name!r}: write {stem}:{class_name}, in the folder of that file")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise ValueError(f"task {name!r}: {error}") from error
-    found = getattr(module, class_name, None)
+    found = resolve(name, "task")
     if not (isinstance(found, type) and issubclass(found, Task)):
-        raise ValueError(f"task {name!r}: {module_name} has no Task called {class_name!r}")
+        raise ValueError(f"task {name!r} must be a Task, got {found!r}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise ValueError(f"task {name!r} must define {missing}")
