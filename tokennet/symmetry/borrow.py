@@ -89,7 +89,7 @@ def _roots(value: Any, depth: int) -> Iterator[nn.Module]:
     if isinstance(value, functools.partial):
         refers: list[Any] = [value.func, *value.args, *value.keywords.values()]
     elif inspect.ismethod(value):
-        refers = [value.__self__, value.__func__]
+        refers = [value.__self__, value.__func__, *getattr(value.__self__, "__dict__", {}).values()]
     elif inspect.isfunction(value):
         variables = inspect.getclosurevars(inspect.unwrap(value))
         refers = [*variables.nonlocals.values(), *variables.globals.values()]

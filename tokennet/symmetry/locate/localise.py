@@ -77,7 +77,8 @@ class Recorder(TorchDispatchMode):
         unchanged = [x for x in results if not any(x is other for other in written)]
         call.outputs = [self.value(tensor) for tensor in unchanged]
         # The version of what is written to changes only later: an older copy may be there.
-        call.outputs += [Value(_copy(tensor), [number]) for tensor in written]
+        whole = [*written, *(x._base for x in written if x._base is not None)]
+        call.outputs += [Value(_copy(tensor), [number]) for tensor in whole]
         return result
 
     def value(self, tensor: Tensor) -> Value:
@@ -163,26 +164,37 @@ def _aligned(first: list[Call], second: list[Call]) -> list[tuple[Call, Call]]:
 def roots_of(calls: list[Call], outputs: list[Value], threshold: float) -> set[int]:
     """Calls with broken outputs and whole inputs, on the way to a broken output."""
     broken = {n for n, call in enumerate(calls) if _worst(call.outputs) > threshold}
-    waiting = [n for value in outputs if value.error > threshold for n in value.writers]
+    waiting = [n for v in outputs if v.error > threshold for n in _writers(calls, v, threshold)]
     seen, roots = set(), set()
     while waiting:
         number = waiting.pop()
-        if number in seen:
+        if number in seen or number not in broken:
             continue
         seen.add(number)
-        if number not in broken:
-            continue
         causes = [
             writer
             for value in calls[number].inputs
             if value.error > threshold
-            for writer in value.writers
+            for writer in _writers(calls, value, threshold)
             if writer in broken and writer < number
         ]
         waiting += causes
         if not causes:
             roots.add(number)
     return roots
+
+
+def _writers(calls: list[Call], value: Value, threshold: float) -> list[int]:
+    """The calls that may have broken a value: none before one that left all of it whole."""
+    found = []
+    for number in reversed(value.writers):
+        found.append(number)
+        if any(
+            result.error <= threshold and result.content.shape == value.content.shape
+            for result in calls[number].outputs
+        ):
+            break
+    return found
 
 
 def location_of(call: Call, threshold: float) -> Location:
