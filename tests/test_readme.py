@@ -26,7 +26,7 @@ def test_snippets_run_one_after_the_other_and_print_what_they_say(page, tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    promised = re.findall(r"print\(.*\)\s+# (.*)", page.read_text())
+    promised = re.findall(r"print\(.*\)\s+# (.*)", "\n".join(snippets(page)))
     assert promised
     for line in promised:
         assert line in done.stdout

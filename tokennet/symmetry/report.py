@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import textwrap
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -146,16 +147,23 @@ class SymmetryReport:
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
-        values = {
-            name: value for name, value in vars(self).items() if name not in ("witness", "location")
-        }
-        values["verdict"] = str(self.verdict)
-        values["notes"] = list(self.notes)
-        values["location"] = dataclasses.asdict(self.location) if self.location else None
-        values["witness"] = None
+        """The report as plain values, for JSON; what is not finite is a word."""
+        witness = None
         if self.witness:
-            values["witness"] = {
-                name: value for name, value in vars(self.witness).items() if name != "inputs"
-            }
-        return values
+            witness = {key: value for key, value in vars(self.witness).items() if key != "inputs"}
+        values = {
+            **vars(self),
+            "verdict": str(self.verdict),
+            "notes": list(self.notes),
+            "location": dataclasses.asdict(self.location) if self.location else None,
+            "witness": witness,
+        }
+        return _for_json(values)
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _for_json(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

@@ -292,5 +292,5 @@ def _strategy(value: Size) -> SearchStrategy[int]:
 
 
 def _check_kinds(kinds: Sequence[str], known: tuple[str, ...]) -> None:
-    if isinstance(kinds, str) or not kinds or not set(kinds) <= set(known):
+    if not kinds or not set(kinds) <= set(known):
         raise ValueError(f"kinds must be some of {', '.join(known)}, got {kinds!r}")
