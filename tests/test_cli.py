@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tokennet.cli import main
 from tokennet.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +26,7 @@ def test_version():
 
 def test_help_names_the_commands_and_their_options():
     text = tokennet("--help").stdout
-    for command in ("compare", "tasks", "nets"):
+    for command in ("compare", "check", "tasks", "nets"):
         assert command in text
     text = tokennet("compare", "--help").stdout
     for option in ("--nets", "--seeds", "--match", "--size", "--epochs", "--device", "--out"):
@@ -103,3 +104,115 @@ def test_cuda_that_is_not_there_is_refused(tmp_path):
     done = tokennet("compare", "digits", "--device", "cuda", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert done.stderr == "tokennet: device cuda was asked for, but there is no CUDA device here\n"
+
+
+MODEL = """
+import torch
+from torch import nn
+
+
+class Positions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.table = nn.Linear(6, 6), nn.Parameter(torch.zeros(9, 6))
+
+    def forward(self, x):
+        return (self.embed(x) + self.table[: x.shape[1]]).tanh().mean(1)
+
+
+class Mean(Positions):
+    def forward(self, x):
+        return self.embed(x).tanh().mean(1)
+
+
+class Graph(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 4)
+
+    def forward(self, x, edge_index):
+        h = self.linear(x)
+        return torch.zeros_like(h).index_add(0, edge_index[1], h[edge_index[0]])
+
+
+class Needs(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+
+
+def cumulated(x):
+    return x.cumsum(1)
+
+
+def example():
+    return torch.randn(2, 4, 3)
+
+
+number = 3
+"""
+
+
+@pytest.fixture
+def models(tmp_path):
+    (tmp_path / "models.py").write_text(MODEL)
+    return tmp_path
+
+
+def test_check_finds_a_hidden_table(models):
+    done = tokennet("check", "models:Positions", "--json", "report.json", cwd=models)
+    assert done.returncode == 1, done.stderr
+    assert "node_permutation" in done.stdout
+    assert "self.table[: x.shape[1]]" in done.stdout
+    assert max(map(len, done.stdout.partition("\nPositions:")[0].splitlines())) <= 80
+    stored = json.loads((models / "report.json").read_text())
+    assert stored["laws"]["node_permutation"]["verdict"] == "BROKEN"
+    assert stored["laws"]["node_permutation"]["location"]["file"].endswith("models.py")
+
+
+@pytest.mark.parametrize("model", ["models:Mean", "models:Graph"])
+def test_check_passes(models, model):
+    done = tokennet("check", model, cwd=models)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "BROKEN" not in done.stdout
+
+
+def test_check_takes_an_example_laws_and_claims(models):
+    options = ("models:cumulated", "--example", "models:example")
+    assert tokennet("check", *options, cwd=models).returncode == 1
+    done = tokennet("check", *options, "--causal", cwd=models)
+    assert done.returncode == 0, done.stdout
+    assert "causality" in done.stdout
+    done = tokennet("check", *options, "--laws", "deterministic", cwd=models)
+    assert done.returncode == 0
+    assert "node_permutation" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["models"], "model must be module:object, got 'models'"),
+        (["models:Nothing"], "models has no 'Nothing'"),
+        (["nowhere:Model"], "No module named 'nowhere'"),
+        (["models.py:Mean"], "write models:Mean, in the folder of that file"),
+        (["models:number"], "must be callable, got int"),
+        (["models:Needs"], "needs arguments"),
+        (["models:cumulated"], "example is needed"),
+        (["models:Mean", "--example", "models:number"], "example must be a tensor"),
+        (["models:Mean", "--laws", "order"], "laws must be among"),
+        (["models:Mean", "--laws", "padding"], "does not apply"),
+        (["models:Mean", "--dtype", "float8"], "dtype must be"),
+        (["models:Graph", "--example", "models:example"], "cannot be checked"),
+    ],
+)
+def test_misuse_of_check_is_one_line_and_2(models, args, message, monkeypatch, capsys):
+    monkeypatch.chdir(models)
+    monkeypatch.setattr(sys, "argv", ["tokennet", "check", *args])
+    monkeypatch.setattr(sys, "path", [str(models), *sys.path])
+    monkeypatch.delitem(sys.modules, "models", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    monkeypatch.delitem(sys.modules, "models", raising=False)
+    shown = capsys.readouterr()
+    assert ended.value.code == 2, shown.out
+    assert message in shown.err
+    assert len(shown.err.splitlines()) == 1

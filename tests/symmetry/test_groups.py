@@ -19,9 +19,10 @@ from tokennet.symmetry.groups import (
     name,
     orbits,
     order,
+    refined,
     sample,
 )
-from tokennet.symmetry.permutations import compose, cycle_lengths, inverse, stabiliser_chain
+from tokennet.symmetry.groups.permutations import compose, cycle_lengths, inverse, stabiliser_chain
 
 
 def cycles(degree, *parts):
@@ -146,9 +147,16 @@ def test_automorphisms_of_colourings_are_all_there_are(seed):
     assert elements(found, n) == brute_force(vertices, pairs)
 
 
+def test_refinement_goes_on_until_nothing_changes():
+    path = nx.to_numpy_array(nx.path_graph(6)).astype(int)
+    assert len(set(refined(np.array([0, 0, 0, 0, 0, 1]), path))) == 6
+    assert len(set(refined(np.zeros(6, dtype=int), path))) == 3
+
+
 def test_many_colours_in_both_directions_stay_quick():
     i = np.arange(96)
-    found = automorphisms_of_colouring(np.zeros(96), (i[:, None] - i) % 96)
+    shuffled = np.random.default_rng(0).permutation(96)
+    found = automorphisms_of_colouring(np.zeros(96), shuffled[(i[:, None] - i) % 96])
     assert name(found, 96) == "C_96"
 
 
@@ -216,6 +224,8 @@ def test_errors_of_automorphisms():
 
 S3, D4 = symmetric(range(3), 3), [rotation(range(4), 4), cycles(4, (0, 2))]
 QUATERNIONS = [cycles(8, (0, 1, 2, 3), (4, 5, 6, 7)), cycles(8, (0, 4, 2, 6), (1, 7, 3, 5))]
+CENTRAL = cycles(8, (0, 2), (1, 3), (4, 6), (5, 7))
+SEMI = tuple(3 * i % 8 for i in range(8))
 SL23 = [*QUATERNIONS, cycles(8, (1, 4, 5), (3, 6, 7))]
 DICYCLIC = [cycles(7, (0, 1, 2)), cycles(7, (1, 2), (3, 4, 5, 6))]
 FANO = [rotation(range(7), 7), cycles(7, (1, 2), (3, 6))]
@@ -250,6 +260,12 @@ NAMES = {
     "SL(2, 3), no S_4": (SL23, 8, "group of order 24"),
     "dicyclic, no D_6": (DICYCLIC, 7, "group of order 12"),
     "affine, no D_10": ([rotation(range(5), 5), cycles(5, (1, 2, 4, 3))], 5, "group of order 20"),
+    "quaternions, first what commutes": ([CENTRAL, *QUATERNIONS], 8, "group of order 8"),
+    "semidihedral, no D_8": ([rotation(range(8), 8), SEMI], 8, "group of order 16"),
+    "C_4 x S_2 on itself": (*regular([(1, 2, 3, 0, 4, 5), (0, 1, 2, 3, 5, 4)], 6), "C_4 x S_2"),
+    "C_12 x S_2 on itself": (
+        *regular([(1, 2, 3, 0, *range(4, 9)), (0, 1, 2, 3, 5, 6, 4, 8, 7)], 9), "C_12 x S_2",
+    ),
     "Fano plane": (FANO, 7, "group of order 168"),
     "S_3 wr S_2": ([*symmetric(range(3), 6), cycles(6, (0, 3), (1, 4), (2, 5))], 6, "S_3 wr S_2"),
     "S_3 x S_3": ([*symmetric(range(3), 6), *symmetric(range(3, 6), 6)], 6, "S_3 x S_3"),

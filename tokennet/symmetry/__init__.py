@@ -12,6 +12,8 @@ from tokennet.symmetry.actions import (
     Shuffle,
 )
 from tokennet.symmetry.declare import Symmetry, intersection
+from tokennet.symmetry.groups import GroupReport, automorphisms, discover_group
+from tokennet.symmetry.laws.declared import DeclaredReport, check_declared
 from tokennet.symmetry.laws.dependency import (
     assert_causal,
     assert_dependency,
@@ -33,6 +35,15 @@ from tokennet.symmetry.laws.isolation import (
     check_batch,
     check_padding,
 )
+from tokennet.symmetry.lie import (
+    LieError,
+    LieGenerator,
+    ShiftTable,
+    lie_contributions,
+    lie_error,
+    lie_errors_by_layer,
+    shift_table,
+)
 from tokennet.symmetry.measure import random_permutation, relabelling_error, shuffling_error
 from tokennet.symmetry.report import Location, SymmetryReport, Verdict, Witness
 from tokennet.symmetry.trial.gradient import GradientOf
@@ -40,14 +51,19 @@ from tokennet.symmetry.trial.gradient import GradientOf
 __all__ = [
     "Action",
     "Conjugate",
+    "DeclaredReport",
     "GradientOf",
+    "GroupReport",
     "Invariant",
+    "LieError",
+    "LieGenerator",
     "Location",
     "Permute",
     "PermuteWithin",
     "Relabel",
     "RelabelEdges",
     "ReorderEdges",
+    "ShiftTable",
     "Shuffle",
     "Symmetry",
     "SymmetryReport",
@@ -62,14 +78,21 @@ __all__ = [
     "assert_padding_ignored",
     "assert_relabelling_equivariant",
     "assert_set_to_set",
+    "automorphisms",
     "check_batch",
+    "check_declared",
     "check_dependency",
     "check_equivariance",
     "check_finite",
     "check_padding",
     "dependency_matrix",
+    "discover_group",
     "intersection",
+    "lie_contributions",
+    "lie_error",
+    "lie_errors_by_layer",
     "random_permutation",
     "relabelling_error",
+    "shift_table",
     "shuffling_error",
 ]

@@ -63,6 +63,8 @@ class Location:
 
     def __str__(self) -> str:
         module = f" in {self.module}" if self.module else ""
+        if not self.line:  # TorchScript and the like have no lines
+            return f"{self.operation}{module}, which has no lines of Python"
         return f"{self.file}:{self.line}{module}: `{self.source}` ({self.operation})"
 
 

@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokennet.symmetry.permutations import (
+from tokennet.symmetry.groups.permutations import (
     Generators,
     Permutation,
     compose,
     cycle_lengths,
     inverse,
-    order,
 )
 
 _SEARCH_STEPS = 1000
@@ -82,18 +81,17 @@ def symmetric_factor(elements: list[Permutation]) -> Factor | None:
     """A subgroup S = S_n or A_n whose centraliser C makes the group S x C.
 
     S_n (n > 2) and A_4, A_5 have no centre: with |S| |C(S)| = |G| the group is S x C(S).
-    The subgroup is found by relations that hold in it and its quotients alone (Coxeter's
-    for S_n, those of the triangle groups for A_4 and A_5), so that its order proves it.
+    The subgroup is found by relations that define it (Coxeter's for S_n, those of the
+    triangle groups for A_4 and A_5). No proper quotient has elements and products of
+    exactly these orders, so whatever generators are found generate the group itself.
     """
-    degree, array = len(elements[0]), np.array(elements)
+    array = np.array(elements)
     for label, count, tuples in _candidates(array):
         for subgroup in tuples:
             commuting = array
             for s in subgroup:
                 commuting = commuting[(commuting[:, s] == s[commuting]).all(1)]
-            if len(commuting) * count != len(array):
-                continue
-            if order([tuple(s.tolist()) for s in subgroup], degree) == count:
+            if len(commuting) * count == len(array):
                 return Factor(label, _few_generators(commuting.tolist()))
     return None
 

@@ -10,19 +10,7 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import TokenGraph
-from tokennet.symmetry.naming import name
-from tokennet.symmetry.permutations import Permutation, contains, orbits, order, sample
-
-__all__ = [
-    "Permutation",
-    "automorphisms",
-    "automorphisms_of_colouring",
-    "contains",
-    "name",
-    "orbits",
-    "order",
-    "sample",
-]
+from tokennet.symmetry.groups.permutations import Permutation
 
 
 def automorphisms(

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokennet.symmetry.elements import abelian_factors, is_dihedral, listed, symmetric_factor
-from tokennet.symmetry.permutations import (
+from tokennet.symmetry.groups.elements import abelian_factors, is_dihedral, listed, symmetric_factor
+from tokennet.symmetry.groups.permutations import (
     Generators,
     Permutation,
     blocks_of,
@@ -135,12 +135,11 @@ def _transitive(generators: list[Permutation], degree: int, size: int) -> _Named
     if size == factorial(degree):
         return _Named(f"S_{degree}", True)
     elements = listed(generators, degree) if size <= 2 * degree else []
-    rotates = any(cycle_lengths(p) == [degree] for p in elements)
-    if size == degree and rotates:
+    if size == degree and any(cycle_lengths(p) == [degree] for p in elements):
         return _Named(f"C_{degree}", True)
     if 2 * size == factorial(degree):  # the even ones: the sign is the only map onto S_2
         return _Named(f"A_{degree}", True)
-    if size == 2 * degree and rotates and is_dihedral(elements):
+    if size == 2 * degree and is_dihedral(elements):  # what fixes a point is a reflection
         return _Named(f"D_{degree}", True)
     return _wreath(generators, degree, size) or _Named(_abstract(generators, size), False)
 
