@@ -31,6 +31,7 @@ def automorphisms(
         ValueError: it is bipartite, or there is not one colour for each token.
 
     >>> from tokennet import Cycle
+    >>> from tokennet.symmetry.groups import name, order
     >>> ring = automorphisms(Cycle(6))
     >>> order(ring, 6), name(ring, 6)
     (12, 'D_6')
