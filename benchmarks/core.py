@@ -77,12 +77,16 @@ def report(rounds: int) -> dict:
             }
             for name, values in taken.items()
         }
+    return {"cases": cases, **environment()}
+
+
+def environment() -> dict:
+    """Versions and machine, to stand beside figures."""
     versions = {"torch": torch.__version__, "torch_geometric": torch_geometric.__version__}
-    machine = {"processor": _processor(), "threads": torch.get_num_threads()}
     return {
-        "cases": cases,
         "versions": {"python": platform.python_version(), **versions},
-        **machine,
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -173,15 +173,15 @@ def test_the_model_is_left_as_it_was():
 
 def hidden_halves(x):
     """Zero unless all tokens of a half differ; the halves differ too."""
-    return differences(5)(x[:5]) ** 2 + 2 * differences(5)(x[5:]) ** 2
+    return differences(5)(x[::2]) ** 2 + 2 * differences(5)(x[1::2]) ** 2
 
 
 TOO_SYMMETRIC = {
-    "Fano plane, by cosets": (products(FANO), 7, 168, 300),
+    "Fano plane, by cosets": (products(FANO), 7, 168, 260),
     "without gradients": (torch.no_grad()(products(FANO)), 7, 168, 300),
     "even permutations of 5": (differences(5), 5, 60, 300),
     "even permutations of 9, by samples": (differences(9), 9, math.factorial(9) // 2, 1000),
-    "two halves, by transpositions": (hidden_halves, 10, 120**2, 1100),
+    "two halves, by transpositions": (hidden_halves, 10, 120**2, 400),
     "triples, by two tokens": (neighbours(1, 2), 32, 32, 4000),
     "triples, by two tokens in each role": (neighbours(1, 5), 32, 32, 4000),
     "two kinds without gradients": (
@@ -230,6 +230,7 @@ def test_a_budget_that_ends_among_the_cosets_proves_nothing():
     assert 168 % report.order == 0
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     "f",
@@ -261,14 +262,15 @@ def test_few_different_integers(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_neighbours_of_the_largest_of_equal_tokens_do_not_count(seed):
+@pytest.mark.parametrize("n", [3, 7])
+def test_neighbours_of_the_largest_of_equal_tokens_do_not_count(n, seed):
     def f(x):
         largest = int(x[:, 0].argmax())
-        return x[largest] * x[(largest + 1) % 7].sin()
+        return x[largest] * x[(largest + 1) % n].sin()
 
-    report = discover_group(f, torch.randn(7, 2), seed=seed)
+    report = discover_group(f, torch.randn(n, 2), seed=seed)
     assert report.exact
-    assert report.name == "C_7"
+    assert report.name == f"C_{n}"
     assert report.note == ""
 
 
@@ -321,6 +323,15 @@ def test_tokens_without_influence_are_named():
     assert report.note == "the output does not depend on tokens {2-7}"
     assert str(report) == f"S_2 x S_6, order 1,440, orbits {{0-1}}, {{2-7}}; {report.note}"
     assert discover_group(lambda x: x.sum(0), torch.randn(8, 3)).note == ""
+
+
+def test_tokens_that_seldom_have_influence_are_not_named():
+    def f(x):
+        return x[(x[:, 0] + 0.1 * torch.arange(8)).argmax()]
+
+    report = discover_group(f, torch.randn(8, 3))
+    assert report.name == "trivial"
+    assert report.note == ""
 
 
 def test_a_constant_output_proves_nothing():

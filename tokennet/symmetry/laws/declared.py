@@ -68,6 +68,7 @@ def check_declared(
         pooled: the output has no dimension of tokens.
         discover: also find the group that the layer has.
 
+    >>> import torch
     >>> from tokennet import Attention, Cycle
     >>> report = check_declared(Attention(4, heads=2), Tokens(torch.randn(6, 4), Cycle(6, 1)))
     >>> report.holds, report.larger, report.measured.name
