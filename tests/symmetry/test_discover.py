@@ -107,7 +107,7 @@ def test_known_groups(make, n, expected):
     assert report.exact
     assert report.name == expected
     assert report.order == report.order_at_most == order(report.generators, n)
-    assert report.evaluations < 7 * n + 50
+    assert report.evaluations < 7 * n + 150
 
 
 PARALLEL_TO = [1, 1, 2, 3, 0, 0, 1, 2, 3]
@@ -132,7 +132,7 @@ def test_nets_on_a_graph_have_its_automorphisms(graph, size, mixer, readout):
     report = discover_group(net(mixer, readout), Tokens(torch.randn(n, 4), graph))
     assert report.exact
     assert report.order == size
-    assert report.evaluations < 7 * n + 50
+    assert report.evaluations < 7 * n + 150
     assert all(contains(known, p) for p in report.generators)
     assert report.name == name(known, n)
 
@@ -177,15 +177,15 @@ def hidden_halves(x):
 
 
 TOO_SYMMETRIC = {
-    "Fano plane, by cosets": (products(FANO), 7, 168, 260),
-    "without gradients": (torch.no_grad()(products(FANO)), 7, 168, 300),
-    "even permutations of 5": (differences(5), 5, 60, 300),
+    "Fano plane, by cosets": (products(FANO), 7, 168, 360),
+    "without gradients": (torch.no_grad()(products(FANO)), 7, 168, 400),
+    "even permutations of 5": (differences(5), 5, 60, 400),
     "even permutations of 9, by samples": (differences(9), 9, math.factorial(9) // 2, 1000),
-    "two halves, by transpositions": (hidden_halves, 10, 120**2, 400),
+    "two halves, by transpositions": (hidden_halves, 10, 120**2, 500),
     "triples, by two tokens": (neighbours(1, 2), 32, 32, 4000),
     "triples, by two tokens in each role": (neighbours(1, 5), 32, 32, 4000),
     "two kinds without gradients": (
-        torch.no_grad()(lambda x: x[:3].sum(0) * x[3:].sum(0)), 8, 720, 100,
+        torch.no_grad()(lambda x: x[:3].sum(0) * x[3:].sum(0)), 8, 720, 200,
     ),
 }  # fmt: skip
 
@@ -206,10 +206,10 @@ def test_the_plane_keeps_its_lines():
 
 
 def test_an_exhausted_budget_gives_bounds():
-    report = discover_group(products(PLANE_OF_13), torch.randn(13, 2), budget=400)
+    report = discover_group(products(PLANE_OF_13), torch.randn(13, 2), budget=500)
     assert not report.exact
     assert report.order <= 5616 < report.order_at_most == math.factorial(13)
-    assert report.evaluations <= 400
+    assert report.evaluations <= 500
     assert str(report).startswith("at least trivial (order 1), at most order 6,227,020,800")
 
 
@@ -223,10 +223,10 @@ def test_the_smallest_budget_is_kept():
 
 
 def test_a_budget_that_ends_among_the_cosets_proves_nothing():
-    report = discover_group(products(FANO), torch.randn(7, 2), budget=120)
+    report = discover_group(products(FANO), torch.randn(7, 2), budget=220)
     assert not report.exact
     assert report.order < report.order_at_most == 5040
-    assert report.evaluations <= 120
+    assert report.evaluations <= 220
     assert 168 % report.order == 0
 
 
@@ -383,7 +383,7 @@ def test_outputs_without_a_gradient():
 
     report = discover_group(NoDerivative.apply, torch.randn(5, 2))
     assert report.name == "S_2 x S_3"
-    assert report.evaluations < 80
+    assert report.evaluations < 180
 
 
 def test_dimensions():

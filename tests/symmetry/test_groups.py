@@ -19,9 +19,9 @@ from tokennet.symmetry.groups import (
     name,
     orbits,
     order,
-    refined,
     sample,
 )
+from tokennet.symmetry.groups.automorphisms import refined
 from tokennet.symmetry.groups.permutations import compose, cycle_lengths, inverse, stabiliser_chain
 
 

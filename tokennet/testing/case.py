@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
+from torch import Tensor
+from torch_geometric.data import Data
 
-from tokennet.graphs import Disjoint
-from tokennet.symmetry import (
-    Action,
-    Conjugate,
-    Invariant,
-    Permute,
-    PermuteWithin,
-    Relabel,
-    RelabelEdges,
-)
+from tokennet.symmetry import Action, Conjugate, Invariant, Permute
 from tokennet.symmetry.borrow import borrowed
 from tokennet.symmetry.trial.experiment import called
-from tokennet.symmetry.values import describe, features
+from tokennet.symmetry.values import features
+from tokennet.testing.example import ByName, Example, Kind, OnData, parameters_of, recognised
 from tokennet.testing.fewer import one_fewer
-from tokennet.tokens import Tokens
-
-Kind = Literal["set", "padded", "ids", "tokens", "data", "graph", "ragged"]
 
 
 @dataclass(frozen=True)
@@ -36,20 +24,33 @@ class Case:
 
     Attributes:
         function: called with `inputs`; refers to the model.
-        in_actions: how a permutation of the tokens acts on each input.
-        out_actions: and on each output.
-        real: (..., N) True where a padded set has a token.
-        membership: (N,) the number of the set or graph of each token of a ragged batch.
+        out_actions: how a permutation of the tokens acts on each output.
     """
 
     model: Any
-    kind: Kind
     function: Callable[..., Any]
-    inputs: tuple[Any, ...]
-    in_actions: tuple[Action, ...]
+    example: Example
     out_actions: tuple[Action, ...]
-    real: Tensor | None = None
-    membership: Tensor | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return self.example.kind
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        return self.example.inputs
+
+    @property
+    def in_actions(self) -> tuple[Action, ...]:
+        return self.example.actions
+
+    @property
+    def real(self) -> Tensor | None:
+        return self.example.real
+
+    @property
+    def membership(self) -> Tensor | None:
+        return self.example.membership
 
     @property
     def num_tokens(self) -> int:
@@ -73,120 +74,26 @@ def make_case(model: Callable[..., Any], example: Any) -> Case:
     """
     if not callable(model):
         raise TypeError(f"model must be callable, got {type(model).__name__}")
-    kind, inputs, ins, real, membership = _recognise(model, example)
-    function = _function(model, inputs)
-    outs = _out_actions(function, kind, inputs, ins, membership)
-    return Case(model, kind, function, inputs, ins, outs, real, membership)
+    names = parameters_of(model)
+    function: Callable[..., Any] = model
+    if isinstance(example, dict):
+        names = list(example)
+        function, example = ByName(model, tuple(names)), tuple(example.values())
+    found = recognised(example, names)
+    if isinstance(example, Data) and "edge_index" in names:
+        function = OnData(model, tuple(names))
+    outs = _out_actions(function, found)
+    return Case(model, function, found, outs)
 
 
-def _recognise(model: Any, example: Any) -> tuple[Any, ...]:
-    if isinstance(example, Tokens):
-        membership = _membership(example.graph) if isinstance(example.graph, Disjoint) else None
-        return "tokens", (example,), (Relabel(),), None, membership
-    if isinstance(example, Data):
-        features(example)
-        membership = example.batch if isinstance(example, Batch) else None
-        return "data", (example,), (Relabel(),), None, membership
-    if isinstance(example, Tensor):
-        return _recognise_tensor(example)
-    if isinstance(example, tuple | list) and example and isinstance(example[0], Tensor):
-        return _recognise_several(model, tuple(example))
-    raise TypeError(
-        "example must be a tensor (..., N, D), (x, mask), Tokens, Data, Batch, "
-        f"(x, edge_index, ...) or (x, batch index), got {describe(example)}"
-    )
-
-
-def _recognise_tensor(example: Tensor) -> tuple[Any, ...]:
-    if example.dim() < 2:
-        raise ValueError(f"example must have shape (..., N, D), got {tuple(example.shape)}")
-    if example.is_floating_point():
-        return "set", (example,), (Permute(-2),), None, None
-    return "ids", (example,), (Permute(-1),), None, None
-
-
-def _recognise_several(model: Any, example: tuple[Any, ...]) -> tuple[Any, ...]:
-    x, second = example[0], example[1] if len(example) > 1 else None
-    if second is None:
-        return _recognise_tensor(x)
-    if isinstance(second, Tensor) and second.shape == x.shape[:-1] and second.dim() == x.dim() - 1:
-        if x.dim() == 2 and second.dtype == torch.long:
-            return "ragged", example, (PermuteWithin(0, second), *_held(example[1:])), None, second
-        real = ~second.bool() if _means_padding(model) else second.bool()
-        return "padded", example, (Permute(-2), Permute(-1), *_held(example[2:])), real, None
-    if isinstance(second, Tensor) and second.dim() == 2 and second.shape[0] == 2:
-        n = x.shape[0]
-        last = example[-1]
-        membership = None
-        if len(example) > 2 and isinstance(last, Tensor) and last.shape == (n,):
-            membership = last if last.dtype == torch.long else None
-        actions = (PermuteWithin(0, membership), RelabelEdges(n), *_held(example[2:]))
-        return "graph", example, actions, None, membership
-    raise TypeError(
-        f"the second part of example must be a mask {tuple(x.shape[:-1])}, an edge_index "
-        f"(2, E) or a batch index ({x.shape[0]},), got {describe(second)}"
-    )
-
-
-def _held(values: tuple[Any, ...]) -> tuple[Action, ...]:
-    return (Invariant(),) * len(values)
-
-
-def _membership(graph: Disjoint) -> Tensor:
-    return torch.repeat_interleave(torch.tensor(graph.sizes))
-
-
-def _parameters(model: Any) -> list[str]:
-    target = model.forward if isinstance(model, nn.Module) else model
-    try:
-        return list(inspect.signature(target).parameters)
-    except (TypeError, ValueError):
-        return []
-
-
-def _means_padding(model: Any) -> bool:
-    """Whether True in a mask means padding, as in `key_padding_mask`, or a token."""
-    names = _parameters(model)
-    return len(names) > 1 and "padding" in names[1]
-
-
-def _function(model: Any, inputs: tuple[Any, ...]) -> Callable[..., Any]:
-    """The model, or for PyG modules on `Data` a call with the parts that they ask for."""
-    names = _parameters(model)
-    if not isinstance(inputs[0], Data) or "edge_index" not in names:
-        return model
-    return OnData(model, tuple(names))
-
-
-@dataclass(frozen=True)
-class OnData:
-    """A model of (x, edge_index, ...), called with a `Data` that has these."""
-
-    function: Any
-    names: tuple[str, ...]
-
-    def expression(self, inner: str) -> tuple[str, str]:
-        """The import and the expression that make this of `inner` in a script."""
-        return "from tokennet.testing.case import OnData", f"OnData({inner}, {self.names})"
-
-    def __call__(self, data: Data) -> Any:
-        given = {name: data[name] for name in self.names if name in data}
-        return self.function(**given)
-
-
-def _out_actions(
-    function: Callable[..., Any],
-    kind: Kind,
-    inputs: tuple[Any, ...],
-    ins: tuple[Action, ...],
-    membership: Tensor | None,
-) -> tuple[Action, ...]:
+def _out_actions(function: Callable[..., Any], example: Example) -> tuple[Action, ...]:
     """From which dimensions of the output follow the number of tokens."""
-    n = ins[0].degree(inputs[0]) or 0
+    inputs = example.inputs
+    n = example.actions[0].degree(inputs[0]) or 0
     with borrowed(function, dtype=_dtype(inputs)), torch.no_grad():
         shapes = [tuple(y.shape) for y in called(function, inputs)]
         try:
-            fewer = one_fewer(kind, inputs, ins, membership) if n > 2 else inputs
+            fewer = one_fewer(example) if n > 2 else inputs
             others = [tuple(y.shape) for y in called(function, fewer)]
         except Exception:  # whatever a model of other people raises at another size
             others = []

@@ -9,35 +9,33 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from tokennet.graphs import Disjoint
-from tokennet.symmetry import Action, Relabel
+from tokennet.symmetry import Relabel
+from tokennet.testing.example import Example
 from tokennet.tokens import Tokens
 
 
-def one_fewer(
-    kind: str,
-    inputs: tuple[Any, ...],
-    actions: tuple[Action, ...],
-    membership: Tensor | None,
-) -> tuple[Any, ...]:
+def one_fewer(example: Example) -> tuple[Any, ...]:
     """The inputs without one token, which is not the only one of its set.
 
     Raises:
         NotImplementedError: there is no such example.
     """
-    first = inputs[0]
+    first = example.inputs[0]
     if isinstance(first, Tokens) and isinstance(first.graph, Disjoint):
         sets = first.unbatch()
         return (Tokens.batch(_first_cut(sets, [s.num_tokens for s in sets])),)
     if isinstance(first, Batch):
         graphs = first.to_data_list()
         return (Batch.from_data_list(_first_cut(graphs, [g.num_nodes for g in graphs])),)
-    n = actions[0].degree(first) or 0
+    n = example.actions[0].degree(first) or 0
+    membership = example.membership
     keep = torch.arange(n - 1) if membership is None else _without_one(membership)
-    if kind == "graph":
-        return _graph(inputs, keep)
-    if kind == "ragged":
-        return tuple(value[keep.to(value.device)] for value in inputs)
-    return tuple(a.restrict(value, keep) for a, value in zip(actions, inputs, strict=True))
+    if example.kind == "graph":
+        return _graph(example.inputs, keep)
+    if example.kind == "ragged":
+        return tuple(value[keep.to(value.device)] for value in example.inputs)
+    pairs = zip(example.actions, example.inputs, strict=True)
+    return tuple(action.restrict(value, keep) for action, value in pairs)
 
 
 def _first_cut(parts: list[Any], sizes: list[int]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -172,10 +173,9 @@ def _places(case: Case, number: int, nodes: Tensor) -> list[tuple[int, Tensor]]:
 
 def _of(case: Case, inputs: Inputs) -> Case:
     """The case with inputs of another precision."""
-    return Case(
-        case.model, case.kind, case.function, inputs, case.in_actions, case.out_actions,
-        case.real, inputs[-1] if case.kind in ("graph", "ragged") else case.membership,
-    )  # fmt: skip
+    membership = inputs[-1] if case.kind in ("graph", "ragged") else case.membership
+    example = dataclasses.replace(case.example, inputs=inputs, membership=membership)
+    return dataclasses.replace(case, example=example)
 
 
 def _rows(case: Case, number: int, nodes: Tensor, per_token: bool) -> Callable[[Outputs], Outputs]:

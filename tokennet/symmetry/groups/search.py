@@ -22,7 +22,7 @@ from tokennet.symmetry.groups.permutations import (
 from tokennet.symmetry.groups.probe import Answer, Probe
 
 _VAIN_SAMPLES = 300
-_CONFIRMATIONS = 16
+_CONFIRMATIONS = 64
 _TOGETHER = 3
 
 
