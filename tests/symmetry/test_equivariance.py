@@ -175,6 +175,15 @@ def test_permutations_within_sets_that_are_not_sorted():
     assert len(seen) > 20
 
 
+def test_smaller_graphs_are_those_that_tokens_induce():
+    tokens = Tokens(torch.randn(6, 4), Cycle(6, 1), torch.arange(6.0)[:, None])
+    fewer = Relabel().restrict(tokens, torch.tensor([5, 0, 2]))
+    assert torch.equal(fewer.z, tokens.z[[5, 0, 2]])
+    assert fewer.pos.flatten().tolist() == [5.0, 0.0, 2.0]
+    edges = {tuple(edge) for edge in fewer.graph.edge_index().T.tolist()}
+    assert edges == {(0, 1), (1, 0), (0, 0), (1, 1), (2, 2)}
+
+
 def test_the_two_actions_on_tokens():
     layer = Attention(4, 2)
     ring = Tokens(torch.randn(6, 4), Cycle(6, 1))

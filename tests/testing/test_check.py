@@ -212,10 +212,13 @@ def test_an_output_that_does_not_depend_on_tokens_is_vacuous():
     assert report.passed
 
 
-def test_a_token_wise_model_is_said_to_be_one():
-    report = check(nn.Linear(4, 4), torch.randn(5, 4)).reports["node_permutation"]
+@pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4), (2, 3, 5, 4)])
+def test_a_token_wise_model_is_said_to_be_one(shape):
+    report = check(nn.Linear(4, 4), torch.randn(shape)).reports["node_permutation"]
     assert report.verdict is Verdict.PASS
     assert "own token alone" in report.notes[0]
+    mixed = check(lambda x: x - x.mean(-2, keepdim=True), torch.randn(shape))
+    assert not mixed.reports["node_permutation"].notes
 
 
 def test_a_nan_output_is_inconclusive():
@@ -295,6 +298,69 @@ def test_token_ids_are_an_example():
     report = check(Bag(True), ids)
     assert "node_permutation" in report.broken
     assert "h * self.positions" in report.reports["node_permutation"].location.source
+
+
+class Reader(nn.Module):
+    """Named arguments, ids of tokens, a mask of numbers, several outputs in a dict."""
+
+    def __init__(self, positions=False, masked=True):
+        super().__init__()
+        self.embed, self.table = nn.Embedding(11, 8), nn.Embedding(9, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.positions, self.masked = positions, masked
+
+    def forward(self, input_ids, *, attention_mask):
+        h = self.embed(input_ids)
+        if self.positions:
+            h = h + self.table.weight[: h.shape[1]]
+        hidden = attention_mask == 0 if self.masked else None
+        h = self.layer(h, src_key_padding_mask=hidden)
+        return {"states": h, "first": (h * attention_mask[..., None]).sum(1)}
+
+
+def test_arguments_by_name():
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
+    example = {"input_ids": torch.randint(0, 11, (3, 5)), "attention_mask": mask}
+    report = check(Reader(), example)
+    assert {"node_permutation", "batch_composition", "padding"} <= set(report.reports)
+    assert report.passed, report
+    found = check(Reader(positions=True), example).reports["node_permutation"]
+    assert "self.table.weight" in found.location.source
+    assert shown_by(found.witness.script, Reader(positions=True))
+    assert "padding" in check(Reader(masked=False), example).broken
+
+
+def test_a_mask_may_hide_or_show_and_be_of_one_set():
+    def mean(x, mask):
+        return (x * mask[..., None]).sum(-2) / mask.sum(-1, keepdim=True)
+
+    def hidden(x, key_padding_mask):
+        return mean(x, ~key_padding_mask)
+
+    mask = torch.tensor([True, True, True, True, False])
+    for x, m in ((torch.randn(5, 3), mask), (torch.randn(1, 5, 3), mask[None])):
+        assert check(mean, (x, m), laws=["padding"]).passed
+        assert check(hidden, (x, ~m), laws=["padding"]).passed
+        assert not check(lambda x, mask: mean(x, ~mask), (x, m), laws=["padding"]).passed
+
+
+def test_several_outputs_of_ragged_batches():
+    class Two(nn.Module):
+        def __init__(self, leak):
+            super().__init__()
+            self.leak = leak
+
+        def forward(self, x, batch):
+            sums = torch.zeros(int(batch.max()) + 1, x.shape[1]).to(x).index_add(0, batch, x)
+            centred = x - self.leak * x.mean(0)
+            return sums, centred
+
+    index = torch.arange(3).repeat_interleave(torch.tensor([4, 6, 3]))
+    example = torch.randn(13, 4), index
+    assert check(Two(0.0), example).passed
+    report = check(Two(0.5), example)
+    assert report.broken == ("batch_composition",)
+    assert "x.mean(0)" in report.reports["batch_composition"].location.source
 
 
 def test_the_dimension_of_tokens_is_seen_where_sizes_coincide():

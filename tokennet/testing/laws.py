@@ -200,7 +200,7 @@ def _is_batch(case: Case) -> bool:
     if case.membership is not None:
         return int(case.membership.max()) > 0 if case.membership.numel() else False
     z = features(case.inputs[0])
-    lead = z.dim() - (1 if case.kind == "ids" else 2)
+    lead = z.dim() - (2 if z.is_floating_point() else 1)
     return case.kind in ("set", "padded", "ids") and lead > 0 and z.shape[0] > 1
 
 

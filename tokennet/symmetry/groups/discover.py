@@ -78,7 +78,7 @@ def discover_group(
     runs in eval mode, and every parameter is changed a little at random: the group is
     that of the architecture, not of weights that happen to be equal. "Exact" is up to
     measurement: broken symmetries below 1e-9 of the range of an output are not seen, nor
-    those that show on hardly any random input.
+    those that show on fewer than some per cent of random inputs.
 
     Args:
         f: a model or function from what `x` is to tensors, `Tokens`, or nests of them.

@@ -23,7 +23,7 @@ from tokennet.symmetry.groups.probe import Answer, Probe
 
 _VAIN_SAMPLES = 300
 _CONFIRMATIONS = 64
-_TOGETHER = 3
+_TOGETHER = 8
 
 
 class Search:
@@ -31,7 +31,7 @@ class Search:
 
     def __init__(self, probe: Probe, budget: int, seed: int) -> None:
         n = probe.num_tokens
-        least = probe.evaluations + 6 * n + 12 + 2 * _CONFIRMATIONS
+        least = probe.evaluations + 6 * n + 9 + 2 * (_TOGETHER + _CONFIRMATIONS)
         if budget < least:
             raise ValueError(f"budget must be at least {least} for {n} tokens, got {budget}")
         self.probe, self.budget, self.seed = probe, budget, seed
@@ -47,7 +47,7 @@ class Search:
     @property
     def left(self) -> int:
         """Evaluations for the search: those not used, nor kept for what follows it."""
-        kept = self.probe.num_tokens + _TOGETHER + 2 * _CONFIRMATIONS
+        kept = self.probe.num_tokens + 2 * (_TOGETHER + _CONFIRMATIONS)
         return self.budget - self.probe.evaluations - kept
 
     @property
@@ -86,8 +86,10 @@ class Search:
         """Whether random elements of the verified group hold on other random inputs."""
         if not self.lower:
             return True
-        n = self.probe.num_tokens
-        for p in sample(self.lower, n, _CONFIRMATIONS, seed=self.seed + self.probe.evaluations):
+        n, seed = self.probe.num_tokens, self.seed + self.probe.evaluations
+        drawn = sample(self.lower, n, 2 * _CONFIRMATIONS, seed=seed)
+        moving = [p for p in drawn if p != tuple(range(n))]
+        for p in moving[:_CONFIRMATIONS]:
             z = self.probe.random()
             if not self._agrees(p, z, self.probe.answer(z)):
                 return False
@@ -118,8 +120,11 @@ class Search:
         for orbit in orbits(self.lower, self.probe.num_tokens):
             if self._is_same(z, answer, list(orbit)):
                 found += orbit
-        together = self.probe.examples[:_TOGETHER] if found else []
-        return sorted(found) if all(self._is_same(*it, found) for it in together) else []
+        for _ in range(_TOGETHER if found else 0):
+            z = self.probe.random()
+            if not self._is_same(z, self.probe.answer(z), found):
+                return []
+        return sorted(found)
 
     def _is_same(self, z: Tensor, answer: Answer, tokens: list[int]) -> bool:
         """Whether other values of some tokens leave the outputs as they are."""

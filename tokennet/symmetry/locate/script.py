@@ -11,8 +11,8 @@ from torch_geometric.data import Data
 
 from tokennet.symmetry.actions import Action, Invariant, Permute
 from tokennet.symmetry.locate.literal import literal
-from tokennet.symmetry.trial.change import Change, Inputs, Outputs, Permutation
-from tokennet.symmetry.values import features, with_features
+from tokennet.symmetry.trial.change import Change, Inputs, Outputs, Permutation, difference
+from tokennet.symmetry.values import features, map_tensors, with_features
 from tokennet.tokens import Tokens
 
 LONGEST = 1000
@@ -50,12 +50,12 @@ def script_of(
         model: what was checked, maybe within wrappers of the checker's own.
         run: calls it and gives a list of tensors.
     """
-    names = _names(inputs)
+    names, worst = _names(inputs), _worst_output(run, inputs, change)
     if isinstance(change, Permutation):
-        code: Code | None = _permuting(change, names)
+        code: Code | None = _permuting(change, names, worst)
         values = (*inputs, *change.in_actions, *change.out_actions)
     else:
-        code = _replacing(run, inputs, change, names)
+        code = _replacing(run, inputs, change, names, worst)
         values = inputs
     if code is None:
         return ""
@@ -66,10 +66,23 @@ def script_of(
         "with torch.no_grad():",
         f"    y, moved = f({', '.join(names)}), f({', '.join(code.arguments)})",
     ]
-    if any(isinstance(value, Tokens) for value in inputs):
-        lines.append("y, moved = (getattr(v, 'z', v) for v in (y, moved))")
+    if not _gives_a_tensor(model, inputs):
+        lines[1:1] = ["from tokennet.symmetry.values import tensors_of"]
+        lines.append(f"y, moved = tensors_of(y)[{worst}], tensors_of(moved)[{worst}]")
     lines.append(f"print(float(({code.after} - {code.before}).abs().max()))  # not 0")
     return "\n".join(lines) + "\n"
+
+
+def _worst_output(run: Callable[[Inputs], Outputs], inputs: Inputs, change: Change) -> int:
+    """The number of the output that is furthest off."""
+    wanted, got = change.expected(run(inputs)), change.compared(run(change.move(inputs)))
+    errors = [difference([a], [b]) for a, b in zip(wanted, got, strict=True)]
+    return errors.index(max(errors))
+
+
+def _gives_a_tensor(model: Any, inputs: Inputs) -> bool:
+    with torch.no_grad():
+        return isinstance(model(*map_tensors(torch.clone, inputs)), Tensor)
 
 
 def _names(inputs: Inputs) -> list[str]:
@@ -105,46 +118,50 @@ def _name(model: Any) -> str:
     return type(model).__name__ if hasattr(model, "eval") else getattr(model, "__name__", "model")
 
 
-def _permuting(change: Permutation, names: list[str]) -> Code:
+def _permuting(change: Permutation, names: list[str], worst: int) -> Code:
+    outs = change.out_actions
     actions = zip(change.in_actions, names, strict=True)
     return Code(
         [f"perm = torch.tensor({change.perm.tolist()})"],
         [_applied(action, name) for action, name in actions],
-        _applied(change.out_actions[0], "y"),
+        _applied(outs[worst] if len(outs) > 1 else outs[0], "y"),
         "moved",
     )
 
 
 def _replacing(
-    run: Callable[[Inputs], Outputs], inputs: Inputs, change: Change, names: list[str]
+    run: Callable[[Inputs], Outputs],
+    inputs: Inputs,
+    change: Change,
+    names: list[str],
+    worst: int,
 ) -> Code | None:
     """Other content, fewer or more tokens; the rest of the outputs by numbers of rows."""
-    moved, same_shape = change.move(inputs), None
+    moved = change.move(inputs)
     old, new = features(inputs[0]), features(moved[0])
-    y, before = run(inputs), _numbered(run(inputs))
-    before_rows = _rows(change.expected(before)[0], before[0])
-    after = _numbered(run(moved))
-    after_rows = _rows(change.compared(after)[0], after[0])
-    lines, other = [], "other"
+    y, other_y = run(inputs), run(moved)
+    before = _rows(change.expected(_numbered(y))[worst], y[worst])
+    after = _rows(change.compared(_numbered(other_y))[worst], other_y[worst])
+    lines: list[str] = []
     if old.shape == new.shape:
         places = tuple((old != new).any(-1).nonzero().T.tolist())
-        same_shape = _seeded(inputs, places)
-        shows = same_shape is not None and not torch.equal(
-            _picked(run(same_shape)[0], after_rows), _picked(y[0], before_rows)
-        )
-        lines = _new_content(inputs[0], places) if shows else []
+        seeded = _seeded(inputs, places)
+        if seeded is not None and not torch.equal(
+            _picked(run(seeded)[worst], after), _picked(y[worst], before)
+        ):
+            lines = _new_content(inputs[0], places)
     elif isinstance(inputs[0], Tensor):
         lines = _chosen_rows(old, new)
     if lines:
         other = _with_features(inputs[0])
     elif new.numel() <= LONGEST:
-        lines = [f"other = {literal(moved[0], False)}"]
+        lines, other = [f"other = {literal(moved[0], False)}"], "other"
     else:
         return None
     arguments = [other]
     for name, value, given in zip(names[1:], inputs[1:], moved[1:], strict=True):
         arguments.append(name if _same(value, given) else literal(given, False))
-    return Code(lines, arguments, _picking("y", before_rows), _picking("moved", after_rows))
+    return Code(lines, arguments, _picking("y", before), _picking("moved", after))
 
 
 def twice(model: Any, inputs: Inputs) -> str:
@@ -161,11 +178,12 @@ def twice(model: Any, inputs: Inputs) -> str:
 def unfinished(model: Any, inputs: Inputs, *, jittered: bool, seeded: bool) -> str:
     """A script for a model whose output or gradients are not finite."""
     lines = _start(model, inputs, jittered=jittered, seeded=seeded)
+    lines[1:1] = ["from tokennet.symmetry.values import tensors_of"]
     z = _features_of(inputs[0])
     lines += [
         f"{z}.requires_grad_()",
         f"y = f({', '.join(_names(inputs))})",
-        "y = getattr(y, 'z', y)",
+        "y = tensors_of(y)[0]",
         f"(gradient,) = torch.autograd.grad(y.square().sum() + y.sum(), {z})",
         "print(bool(y.isfinite().all()), bool(gradient.isfinite().all()))  # not True True",
     ]
