@@ -280,6 +280,34 @@ def test_a_pyg_module_is_called_with_the_parts_of_data():
     assert report.passed
 
 
+def test_features_of_edges_move_with_their_edges():
+    from torch_geometric.nn import GATv2Conv, GCNConv
+
+    torch.manual_seed(0)
+    edges = torch.randint(0, 5, (2, 11))
+    for model, attr in (
+        (GATv2Conv(4, 3, edge_dim=2), torch.randn(11, 2)),
+        (GCNConv(4, 3), torch.rand(11)),
+    ):
+        report = check(model, (torch.randn(5, 4), edges, attr))
+        assert {"node_permutation", "edge_permutation", "empty_neighbourhood"} <= set(
+            report.reports
+        )
+        assert all(result.verdict is Verdict.PASS for result in report.reports.values()), report
+
+
+@pytest.mark.gpu
+def test_laws_on_a_gpu():
+    x = torch.randn(2, 7, 8)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    report = check(layer, x, device="cuda")
+    assert report.passed, report
+    assert next(layer.parameters()).device.type == "cpu"
+    broken = check(lambda x: x.cumsum(1), x, device="cuda").reports["node_permutation"]
+    assert broken.verdict is Verdict.BROKEN
+    assert "x.cumsum(1)" in broken.location.source
+
+
 def test_token_ids_are_an_example():
     class Bag(nn.Module):
         def __init__(self, positions):
