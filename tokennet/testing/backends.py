@@ -16,8 +16,9 @@ from tokennet.attend import BACKENDS
 from tokennet.symmetry import SymmetryReport
 from tokennet.symmetry.borrow import borrowed, modules_of
 from tokennet.symmetry.laws.judge import judge
-from tokennet.symmetry.trial.change import Others
+from tokennet.symmetry.trial.change import Perturbing
 from tokennet.symmetry.trial.experiment import Experiment, called
+from tokennet.symmetry.trial.wrapped import Wrapped
 from tokennet.symmetry.values import cast
 from tokennet.testing.case import Case
 
@@ -35,7 +36,7 @@ def has_backends(case: Case) -> bool:
 def check_backends(case: Case, **options: Any) -> SymmetryReport:
     """Whether the backends that take the example agree."""
     ways = _ways(case)
-    changes = [Others(_another(way)) for way in ways]
+    changes = [Perturbing(_another(way)) for way in ways]
     function = OnBackend(case.function)
     report = judge("backend_agreement", function, (*case.inputs, None), changes, **options)
     return dataclasses.replace(report, reason=f"{report.reason}: {', '.join(ways)}")
@@ -89,10 +90,8 @@ def _ways(case: Case) -> list[str]:
 
 
 @dataclass(frozen=True)
-class OnBackend:
+class OnBackend(Wrapped):
     """The model with a further argument: the way to compute attention, or None for its own."""
-
-    function: Any
 
     def expression(self, inner: str) -> tuple[str, str]:
         """The import and the expression that make this of `inner` in a script."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from torch_geometric.data import Batch, Data
 
 from tokennet.graphs import Disjoint
 from tokennet.symmetry import Action, Invariant, Permute, PermuteWithin, Relabel, RelabelEdges
+from tokennet.symmetry.trial.wrapped import Wrapped
 from tokennet.symmetry.values import describe, features
 from tokennet.tokens import Tokens
 
@@ -135,26 +136,25 @@ def _of_tokens(tokens: Tokens) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class OnData:
+class OnData(Wrapped):
     """A model of (x, edge_index, ...), called with a `Data` that has these."""
 
-    function: Callable[..., Any]
     names: tuple[str, ...]
 
     def expression(self, inner: str) -> tuple[str, str]:
         """The import and the expression that make this of `inner` in a script."""
         return "from tokennet.testing.example import OnData", f"OnData({inner}, {self.names})"
 
-    def __call__(self, data: Data) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
+        data = inputs[0]
         given = {name: data[name] for name in self.names if name in data}
         return self.function(**given)
 
 
 @dataclass(frozen=True)
-class ByName:
+class ByName(Wrapped):
     """A model called with arguments by name."""
 
-    function: Callable[..., Any]
     names: tuple[str, ...]
 
     def expression(self, inner: str) -> tuple[str, str]:

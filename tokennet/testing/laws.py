@@ -23,7 +23,7 @@ from tokennet.symmetry import (
 )
 from tokennet.symmetry.laws.judge import judge
 from tokennet.symmetry.report import Verdict
-from tokennet.symmetry.trial.change import Others
+from tokennet.symmetry.trial.change import Perturbing
 from tokennet.symmetry.trial.gradient import GradientOf
 from tokennet.symmetry.values import features, with_features
 from tokennet.testing.backends import check_backends, has_backends
@@ -159,7 +159,7 @@ def _causality(case: Case, options: Options) -> SymmetryReport:
 
 
 def _deterministic(case: Case, options: Options) -> SymmetryReport:
-    same = Others(lambda inputs: inputs)
+    same = Perturbing(lambda inputs: inputs)
     return judge("deterministic", case.function, case.inputs, [same], noise_breaks=True, **options)
 
 

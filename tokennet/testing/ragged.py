@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 from tokennet.graphs import Disjoint, Edges, TokenGraph
 from tokennet.symmetry import Invariant, SymmetryReport
 from tokennet.symmetry.laws.judge import judge
-from tokennet.symmetry.trial.change import Inputs, Kept, Others, Outputs
+from tokennet.symmetry.trial.change import Inputs, Outputs, Perturbing, Unaffected
 from tokennet.symmetry.trial.content import new_content
 from tokennet.symmetry.values import features, with_features
 from tokennet.testing.case import Case
@@ -129,7 +129,7 @@ def _without_edges(data: Data, keep: Tensor) -> Data:
     return fewer
 
 
-def _others(case: Case, number: int, nodes: Tensor, per_token: bool) -> Others:
+def _others(case: Case, number: int, nodes: Tensor, per_token: bool) -> Perturbing:
     others = torch.ones(features(case.inputs[0]).shape[-2], dtype=torch.bool)
     others[nodes.cpu()] = False
 
@@ -138,15 +138,15 @@ def _others(case: Case, number: int, nodes: Tensor, per_token: bool) -> Others:
         new = torch.where(others.to(old.device)[:, None], new_content(old, number, 3.0), old)
         return (with_features(inputs[0], new), *inputs[1:])
 
-    kept = [Kept.at(size, index) for size, index in _places(case, number, nodes)]
-    return Others(change, kept, _rows(case, number, nodes, per_token))
+    kept = [Unaffected.at(size, index) for size, index in _places(case, number, nodes)]
+    return Perturbing(change, kept, _rows(case, number, nodes, per_token))
 
 
-def _alone(case: Case, number: int, nodes: Tensor, per_token: bool) -> Others:
-    return Others(
+def _alone(case: Case, number: int, nodes: Tensor, per_token: bool) -> Perturbing:
+    return Perturbing(
         lambda inputs: alone(_of(case, inputs), number, nodes),
         [
-            Kept(size, index, len(index), torch.arange(len(index)))
+            Unaffected(size, index, len(index), torch.arange(len(index)))
             for size, index in _places(case, number, nodes)
         ],
         wanted=_rows(case, number, nodes, per_token),

@@ -16,7 +16,7 @@ from tokennet.symmetry.laws.equivariance import as_inputs
 from tokennet.symmetry.laws.judge import judge
 from tokennet.symmetry.locate.localise import localise
 from tokennet.symmetry.report import SymmetryReport, Verdict
-from tokennet.symmetry.trial.change import Inputs, Kept, Others
+from tokennet.symmetry.trial.change import Inputs, Perturbing, Unaffected
 from tokennet.symmetry.trial.content import new_content, replaced
 from tokennet.symmetry.trial.experiment import Experiment, called
 from tokennet.symmetry.values import cast, features, tensors_of, with_features
@@ -104,9 +104,9 @@ def check_dependency(
     mask = mask.to(influence.device)
     source = int(influence.masked_fill(mask, 0.0).amax(0).argmax())
     kept = (~mask[:, source]).nonzero().flatten()
-    change = Others(
+    change = Perturbing(
         lambda inputs: replaced(inputs, new_content(features(inputs[0]), seed), dim, [source]),
-        [Kept.at(influence.shape[0], kept)],
+        [Unaffected.at(influence.shape[0], kept)],
         lambda outputs: [y.index_select(out_dim, kept.to(y.device)) for y in outputs],
     )
     report = judge(law, f, as_inputs(x), [change], jitter=jitter, seed=seed)

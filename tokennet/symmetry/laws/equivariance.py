@@ -24,7 +24,7 @@ from tokennet.symmetry.actions import (
 from tokennet.symmetry.groups import automorphisms
 from tokennet.symmetry.laws.judge import judge
 from tokennet.symmetry.report import SymmetryReport
-from tokennet.symmetry.trial.change import Inputs, Permutation
+from tokennet.symmetry.trial.change import Inputs, Permuting
 from tokennet.symmetry.values import describe, features
 from tokennet.tokens import Tokens
 
@@ -88,7 +88,7 @@ def check_equivariance(
     generator = torch.Generator().manual_seed(seed)
     perms = _permutations(group, inputs, ins, degree, trials, generator)
     ordered, membership = _ordered(inputs, ins), _membership(inputs, ins)
-    changes = [Permutation(perm, ins, outs, ordered, membership) for perm in perms]
+    changes = [Permuting(perm, ins, outs, ordered, membership) for perm in perms]
     kind = "invariance" if all(isinstance(out, Invariant) for out in outs) else "equivariance"
     return judge(
         kind, f, inputs, changes, dtype=dtype, jitter=jitter, seed=seed, swaps=group is None

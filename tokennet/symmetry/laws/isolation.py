@@ -12,7 +12,7 @@ from tokennet.symmetry.borrow import borrowed
 from tokennet.symmetry.laws.equivariance import as_inputs
 from tokennet.symmetry.laws.judge import judge
 from tokennet.symmetry.report import SymmetryReport
-from tokennet.symmetry.trial.change import Inputs, Kept, Others, Outputs
+from tokennet.symmetry.trial.change import Inputs, Outputs, Perturbing, Unaffected
 from tokennet.symmetry.trial.content import new_content, replaced
 from tokennet.symmetry.trial.experiment import called
 from tokennet.symmetry.values import cast, describe, features, with_features
@@ -96,7 +96,7 @@ def _row(real: Tensor, row: int) -> Tensor:
     return real.reshape(-1, real.shape[-1])[row]
 
 
-def _other_padding(shape: torch.Size, real: Tensor, row: int, scale: float) -> Others:
+def _other_padding(shape: torch.Size, real: Tensor, row: int, scale: float) -> Perturbing:
     """Other content in the padding of every set, and what one of them makes of it."""
     mask, (sets, n) = _row(real, row), _sets(real)
     hidden = ~real.reshape(sets, n)
@@ -108,13 +108,13 @@ def _other_padding(shape: torch.Size, real: Tensor, row: int, scale: float) -> O
         flat[hidden] = new[hidden]
         return (with_features(inputs[0], flat.view_as(z)), *inputs[1:])
 
-    kept = [Kept.at(n, mask.nonzero().flatten())]
+    kept = [Unaffected.at(n, mask.nonzero().flatten())]
     if sets > 1:
-        kept.append(Kept.at(sets, torch.tensor([row])))
-    return Others(change, kept, lambda outputs: _of_tokens(outputs, real, row))
+        kept.append(Unaffected.at(sets, torch.tensor([row])))
+    return Perturbing(change, kept, lambda outputs: _of_tokens(outputs, real, row))
 
 
-def _more_padding(real: Tensor, row: int) -> Others:
+def _more_padding(real: Tensor, row: int) -> Perturbing:
     """Two further padded places in every set."""
     mask, (sets, n) = _row(real, row), _sets(real)
     index = mask.nonzero().flatten()
@@ -124,11 +124,11 @@ def _more_padding(real: Tensor, row: int) -> Others:
         assert longer is not None
         return longer
 
-    kept = [Kept(n, index, n + 2, index)]
+    kept = [Unaffected(n, index, n + 2, index)]
     if sets > 1:
-        kept.append(Kept.at(sets, torch.tensor([row])))
+        kept.append(Unaffected.at(sets, torch.tensor([row])))
     padded = torch.cat([real, torch.zeros_like(real[..., :1]).expand(*real.shape[:-1], 2)], -1)
-    return Others(
+    return Perturbing(
         change,
         kept,
         lambda outputs: _of_tokens(outputs, padded, row),
@@ -171,21 +171,21 @@ def _sets(real: Tensor) -> tuple[int, int]:
     return real[..., 0].numel(), real.shape[-1]
 
 
-def _other_sets(count: int, row: int) -> Others:
+def _other_sets(count: int, row: int) -> Perturbing:
     def change(inputs: Inputs) -> Inputs:
         new = new_content(features(inputs[0]), row, 3.0)
         return replaced(inputs, new, 0, [other for other in range(count) if other != row])
 
-    kept = [Kept.at(count, torch.tensor([row]))]
-    return Others(change, kept, lambda outputs: [y[row : row + 1] for y in outputs])
+    kept = [Unaffected.at(count, torch.tensor([row]))]
+    return Perturbing(change, kept, lambda outputs: [y[row : row + 1] for y in outputs])
 
 
-def _alone(count: int, row: int) -> Others:
+def _alone(count: int, row: int) -> Perturbing:
     def change(inputs: Inputs) -> Inputs:
         return tuple(v[row : row + 1] if isinstance(v, Tensor) else v for v in inputs)
 
-    return Others(
+    return Perturbing(
         change,
-        [Kept(count, torch.tensor([row]), 1, torch.tensor([0]))],
+        [Unaffected(count, torch.tensor([row]), 1, torch.tensor([0]))],
         wanted=lambda outputs: [y[row : row + 1] for y in outputs],
     )

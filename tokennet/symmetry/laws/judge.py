@@ -6,10 +6,11 @@ import functools
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokennet.symmetry.locate.localise import localise
 from tokennet.symmetry.locate.precision import lowered_at
@@ -17,6 +18,7 @@ from tokennet.symmetry.locate.script import twice
 from tokennet.symmetry.locate.source import blamed, is_internal, statement_at
 from tokennet.symmetry.locate.witness import smallest_witness
 from tokennet.symmetry.report import (
+    MARGIN,
     UNDECIDED,
     Location,
     SymmetryReport,
@@ -24,8 +26,10 @@ from tokennet.symmetry.report import (
     Witness,
     tolerance,
 )
-from tokennet.symmetry.trial.change import Change, Inputs
+from tokennet.symmetry.trial.change import Change, Inputs, Outputs
 from tokennet.symmetry.trial.experiment import Experiment, Measured
+from tokennet.symmetry.trial.scale import largest
+from tokennet.symmetry.trial.wrapped import Wrapped
 from tokennet.symmetry.values import features
 
 
@@ -42,13 +46,12 @@ def raised(error: Exception) -> SymmetryReport:
         file, line = blamed(lines)
         start, end, source = statement_at(file, line)
         place = Location(f"raises {type(error).__name__}", "", file, start, end, source, 0.0, 1.0)
-    text = str(error).splitlines()[0] if str(error) else ""
     nothing = float("nan")
     return SymmetryReport(
         law="",
         subject="",
         verdict=Verdict.BROKEN,
-        reason=f"raises {type(error).__name__}: {text}",
+        reason=f"raises {type(error).__name__}: {_first_line(error)}",
         error=float("inf"),
         tolerance=0.0,
         dtype="float64",
@@ -95,32 +98,33 @@ def judge(
     started = time.perf_counter()
     experiment = Experiment(model, inputs, changes, jitter=seed if jitter else None)
     measured, notes = _measure(experiment, precision_of(dtype))
-    notes += measured.notes
-    float32, rounding, limit = _tolerance(experiment, measured, notes)
-    verdict, reason = _verdict(measured, limit, noise_breaks)
-    if verdict is Verdict.BROKEN and measured.dtype == torch.float64:
-        place = lowered_at(experiment) if measured.error < 64 * max(rounding, 1e-6) else ""
+    found = _weigh(experiment, measured, notes)
+    verdict, reason = _verdict(measured, found, noise_breaks)
+    if verdict is Verdict.BROKEN and measured.dtype == torch.float64 and found.error < 1e-2:
+        place = lowered_at(experiment)
         if place:
             notes.append(f"computes in less than float64 at {place}; decided in float32")
             measured = experiment.measure(torch.float32)
-            _, rounding, limit = _tolerance(experiment, measured, notes)
-            verdict, reason = _verdict(measured, limit, noise_breaks)
-    verdict, reason = _kernels_agree(experiment, float32, measured, verdict, reason)
+            found = _weigh(experiment, measured, notes)
+            verdict, reason = _verdict(measured, found, noise_breaks)
+    verdict, reason = _kernels_agree(experiment, found, measured, verdict, reason)
     witness, location = None, None
-    if verdict is Verdict.BROKEN or measured.noise > limit:
-        witness, location = _diagnose(experiment, measured, limit, swaps, notes)
+    if verdict is Verdict.BROKEN or found.noisy:
+        witness, location = _diagnose(experiment, measured, found, swaps, notes)
+    if not measured.mixes:
+        notes.append("each output depends on its own token alone: nothing mixes tokens")
     return SymmetryReport(
         law=law,
         subject=name_of(model),
         verdict=verdict,
         reason=reason,
-        error=measured.noise if noise_breaks else measured.error,
-        tolerance=limit,
+        error=found.noise if noise_breaks else found.error,
+        tolerance=found.limit,
         dtype=_name(measured.dtype),
-        rounding=rounding,
+        rounding=found.rounding,
         signal=measured.signal,
-        noise=measured.noise,
-        float32=float32,
+        noise=found.noise,
+        float32=found.float32,
         trials=len(changes),
         seconds=time.perf_counter() - started,
         notes=tuple(dict.fromkeys(notes)),
@@ -135,7 +139,7 @@ def name_of(model: Any) -> str:
         return type(model).__name__
     if isinstance(model, functools.partial):
         return name_of(model.func)
-    if hasattr(model, "expression"):  # a wrapper of the checker's own
+    if isinstance(model, Wrapped):
         return name_of(model.function)
     return getattr(model, "__name__", type(model).__name__)
 
@@ -163,110 +167,186 @@ def _measure(experiment: Experiment, dtype: torch.dtype | None) -> tuple[Measure
         given = features(experiment.inputs[0]).dtype
         lower = given if given.is_floating_point and given != torch.float64 else torch.float32
         measured = experiment.measure(lower)
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = _first_line(error)
         return measured, [f"cannot run in float64 ({text}); decided in {_name(lower)}"]
 
 
-def _tolerance(
-    experiment: Experiment, measured: Measured, notes: list[str]
-) -> tuple[dict[str, float], float, float]:
-    """Errors in float32, rounding, and the tolerance that follows."""
+@dataclass
+class _Weighed:
+    """Errors against the tolerance that was measured; that of the worst channel is shown."""
+
+    excess: list[float]
+    """For each change, how many tolerances the worst channel is off."""
+    error: float
+    limit: float
+    rounding: float
+    noise: float
+    noisy: bool
+    float32: dict[str, float]
+
+    @property
+    def worst(self) -> int:
+        """The number of the change that is furthest off."""
+        return self.excess.index(max(self.excess))
+
+
+def _weigh(experiment: Experiment, measured: Measured, notes: list[str]) -> _Weighed:
     dtype = measured.dtype
-    least = tolerance(dtype, 0.0, dtype)
-    if measured.noise > least:  # would pass for rounding
-        return {}, 0.0, least
+    trials = range(len(measured.changes))
+    first = max(trials, key=lambda number: largest(measured.error(number)))
+    float32, off, eps = _rounding(experiment, measured, first, notes)
+    least = MARGIN[dtype] * torch.finfo(dtype).eps
+    worst, excess = _Channel(0.0, least, 0.0), []
+    for number in trials:
+        pairs = zip(measured.error(number), measured.rounding(number, off), strict=True)
+        found = [_worst_channel(error, rounding, least, eps) for error, rounding in pairs]
+        here = max(found, key=_by_excess)
+        worst = max(worst, here, key=_by_excess)
+        excess.append(here.excess)
+    noise = largest(measured.noise)
+    allowed = worst.limit if dtype == torch.float64 else least
+    return _Weighed(
+        excess, worst.error, worst.limit, worst.rounding, noise, noise > allowed, float32
+    )
+
+
+class _Channel(NamedTuple):
+    error: float
+    limit: float
+    rounding: float
+
+    @property
+    def excess(self) -> float:
+        return self.error / self.limit
+
+
+def _by_excess(channel: _Channel) -> tuple[float, float]:
+    return channel.excess, channel.rounding
+
+
+def _worst_channel(error: Tensor, rounding: Tensor, least: float, eps: float) -> _Channel:
+    limit = least * (rounding / eps).clamp(min=1.0)
+    number = int((error / limit).nan_to_num(float("inf")).argmax())
+    return _Channel(float(error[number]), float(limit[number]), float(rounding[number]))
+
+
+def _rounding(
+    experiment: Experiment, measured: Measured, number: int, notes: list[str]
+) -> tuple[dict[str, float], Outputs, float]:
+    """Errors in float32, how far rounding moves each entry, and the epsilon of that."""
+    dtype, single = measured.dtype, torch.finfo(torch.float32).eps
+    nothing = [torch.zeros(y.shape, dtype=torch.float64, device=y.device) for y in measured.outputs]
     if dtype != torch.float64:
-        rounding = experiment.sensitivity(dtype, torch.finfo(dtype).eps)
-        return {}, rounding, tolerance(dtype, rounding, dtype)
-    worst = experiment.changes[measured.errors.index(measured.error)]
+        eps = torch.finfo(dtype).eps
+        if largest(measured.noise) > MARGIN[dtype] * eps:  # noise would pass for rounding
+            return {}, nothing, eps
+        return {}, experiment.sensitivity(dtype, eps), eps
     try:
-        float32, rounding = experiment.float32(measured.outputs, worst)
+        float32, off = experiment.float32(measured, number)
+        if off is not None:
+            return float32, off, single
+        notes.append("float32 gives no finite output where float64 does")
     except Exception as error:  # whatever a model of other people raises in float32
-        notes.append(f"cannot run in float32 ({str(error).splitlines()[0]})")
-        float32, rounding = {}, 0.0
-    if not float32:
-        eps = torch.finfo(torch.float32).eps
-        rounding = experiment.sensitivity(torch.float64, eps)
-    return float32, rounding, tolerance(dtype, rounding, torch.float32)
+        notes.append(f"cannot run in float32 ({_first_line(error)})")
+    return {}, experiment.sensitivity(torch.float64, single), single
 
 
-def _verdict(measured: Measured, limit: float, noise_breaks: bool) -> tuple[Verdict, str]:
+def _verdict(measured: Measured, found: _Weighed, noise_breaks: bool) -> tuple[Verdict, str]:
     if not measured.finite:
         return Verdict.INCONCLUSIVE, "the output is not finite on the example itself"
-    if measured.noise > limit:
-        reason = f"two runs on the same input differ by {measured.noise:.2g}: it is random"
+    if found.noisy:
+        reason = f"two runs on the same input differ by {found.noise:.2g}: it is random"
         if noise_breaks:
             return Verdict.BROKEN, reason
         return Verdict.INCONCLUSIVE, f"{reason}, or keeps a state"
     if noise_breaks:
         return Verdict.PASS, "two runs on the same input agree"
-    if measured.error > limit * UNDECIDED[measured.dtype]:
-        return Verdict.BROKEN, f"off by {measured.error:.2g} of the largest output"
-    if measured.error > limit:
-        return Verdict.INCONCLUSIVE, f"an error of {measured.error:.2g} may be rounding"
-    if measured.response <= limit:
+    excess = max(found.excess)
+    if excess > UNDECIDED[measured.dtype]:
+        return Verdict.BROKEN, f"off by {found.error:.2g} of what tokens do to the output"
+    if excess > 1:
+        return Verdict.INCONCLUSIVE, f"an error of {found.error:.2g} may be rounding"
+    if measured.response <= MARGIN[measured.dtype] * torch.finfo(measured.dtype).eps:
         return Verdict.VACUOUS, "the output does not depend on the tokens"
     return Verdict.PASS, "holds up to rounding"
 
 
 def _kernels_agree(
     experiment: Experiment,
-    float32: dict[str, float],
+    found: _Weighed,
     measured: Measured,
     verdict: Verdict,
     reason: str,
 ) -> tuple[Verdict, str]:
     """A law that holds in float64 may be broken by a kernel that runs in float32 only."""
-    if verdict is not Verdict.PASS or not float32:
+    if verdict is not Verdict.PASS or not found.float32:
         return verdict, reason
     eps = torch.finfo(torch.float32).eps
-    name, error = max(float32.items(), key=lambda item: item[1])
+    name, error = max(found.float32.items(), key=lambda item: item[1])
     if error <= tolerance(torch.float32, 0.0, torch.float32):
         return verdict, reason
-    limit = tolerance(torch.float32, experiment.sensitivity(torch.float64, eps), torch.float32)
+    off = experiment.sensitivity(torch.float64, eps)
+    rounding = largest(measured.rounding(found.worst, off))
+    limit = tolerance(torch.float32, max(rounding, found.rounding), torch.float32)
     if error <= limit * UNDECIDED[torch.float32]:
         return verdict, reason
     return Verdict.BROKEN, f"holds in float64, but is off by {error:.2g} in float32 ({name})"
 
 
 def _diagnose(
-    experiment: Experiment, measured: Measured, limit: float, swaps: bool, notes: list[str]
+    experiment: Experiment,
+    measured: Measured,
+    found: _Weighed,
+    swaps: bool,
+    notes: list[str],
 ) -> tuple[Witness | None, Location | None]:
-    threshold = limit * UNDECIDED[measured.dtype]
-    ranked = sorted(zip(measured.errors, experiment.changes, strict=True), key=lambda two: -two[0])
-    worst = ranked[0][1]
-    followed = [c for error, c in ranked if c.can_be_followed and error > threshold] or [worst]
-    noisy = measured.noise > limit
-    size = measured.noise if noisy else measured.error
-    witness = None
-    with experiment.at(measured.dtype) as x:
-        # Between rounding and the break, so that neither hides the other.
-        between = max(limit, min(1e-3, (limit * min(size, 1.0)) ** 0.5))
-        location = localise(experiment, x, followed[0], between)
-    if noisy:
+    """Where it breaks and the smallest example; the verdict stands where these fail."""
+    location, witness = None, None
+    try:
+        location = _locate(experiment, measured, found)
+    except Exception as error:  # operations that cannot be watched
+        notes.append(f"not located: {_first_line(error)}")
+    if found.noisy:
         text = twice(experiment.model, experiment.inputs)
-        return Witness(None, measured.noise, text, experiment.inputs), location
-    hidden = experiment.jitter is not None and _holds_as_given(experiment, worst, measured, limit)
+        return Witness(None, found.noise, text, experiment.inputs), location
+    worst = measured.changes[found.worst]
+    hidden = experiment.jitter is not None and _holds_as_given(experiment, worst, found)
     if hidden:
         notes.append(
             "holds for the parameters as given, and breaks once they are changed a little: "
             "values such as zeros hide the break"
         )
-    with experiment.at(measured.dtype) as x:
-        witness = smallest_witness(
-            experiment,
-            x,
-            worst,
-            threshold=threshold,
-            swaps=swaps,
-            jittered=hidden,
-        )
+    try:
+        with experiment.at(measured.dtype) as x:
+            threshold = found.limit * UNDECIDED[measured.dtype]
+            witness = smallest_witness(
+                experiment, x, worst, threshold=threshold, swaps=swaps, jittered=hidden
+            )
+    except Exception as error:  # sizes and content that the model refuses
+        notes.append(f"no smaller example: {_first_line(error)}")
     return witness, location
 
 
-def _holds_as_given(
-    experiment: Experiment, worst: Change, measured: Measured, limit: float
-) -> bool:
+def _locate(experiment: Experiment, measured: Measured, found: _Weighed) -> Location | None:
+    broken = [
+        (excess, change)
+        for excess, change in zip(found.excess, measured.changes, strict=True)
+        if change.can_be_followed and (found.noisy or excess > UNDECIDED[measured.dtype])
+    ]
+    change = max(broken, key=lambda two: two[0])[1] if broken else measured.changes[found.worst]
+    size = found.noise if found.noisy else found.error
+    # Between rounding and the break, so that neither hides the other.
+    between = max(found.limit, min(1e-3, (found.limit * min(size, 1.0)) ** 0.5))
+    with experiment.at(measured.dtype) as x:
+        return localise(experiment, x, change, between)
+
+
+def _holds_as_given(experiment: Experiment, worst: Change, found: _Weighed) -> bool:
     given = Experiment(experiment.model, experiment.inputs, experiment.changes, jitter=None)
-    with given.at(measured.dtype) as x:
-        return given.error(x, worst) <= limit
+    dtype = torch.float64 if found.limit < 1e-6 else torch.float32
+    with given.at(dtype) as x:
+        return given.error(x, worst) <= found.limit
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

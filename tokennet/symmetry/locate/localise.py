@@ -120,6 +120,7 @@ def localise(
     for a, b in zip(first, second, strict=False):
         a.error = change.discrepancy(a.content, b.content)
     roots = roots_of(before.calls, first, threshold)
+    roots = {n for n in roots if before.calls[n].site.line or before.calls[n].operation != "detach"}
     return location_of(before.calls[min(roots)], threshold) if roots else None
 
 
@@ -133,9 +134,21 @@ def _anomaly_mode() -> Iterator[None]:
 
 
 def _measure(before: Recorder, after: Recorder, change: Change) -> None:
-    """Set the error of every value of `before`; a call without its like has none."""
-    for a, b in _aligned(before.calls, after.calls):
-        for old, new in ((a.inputs, b.inputs), (a.outputs, b.outputs)):
+    """Set the error of every value of `before`.
+
+    A call that has no like in the other run, such as a copy that was not needed there,
+    passes on the errors of its inputs.
+    """
+    paired = {id(a): b for a, b in _aligned(before.calls, after.calls)}
+    for call in before.calls:
+        like = paired.get(id(call))
+        if like is None:
+            for value in call.inputs:
+                value.error = _worst([v for n in value.writers for v in before.calls[n].outputs])
+            for value in call.outputs:
+                value.error = _worst(call.inputs)
+            continue
+        for old, new in ((call.inputs, like.inputs), (call.outputs, like.outputs)):
             for x, y in zip(old, new, strict=False):
                 x.error = _discrepancy(change, x.content, y.content)
 

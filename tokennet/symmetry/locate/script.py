@@ -11,7 +11,8 @@ from torch_geometric.data import Data
 
 from tokennet.symmetry.actions import Action, Invariant, Permute
 from tokennet.symmetry.locate.literal import literal
-from tokennet.symmetry.trial.change import Change, Inputs, Outputs, Permutation, difference
+from tokennet.symmetry.trial.change import Change, Inputs, Outputs, Permuting, difference
+from tokennet.symmetry.trial.wrapped import Wrapped
 from tokennet.symmetry.values import features, map_tensors, with_features
 from tokennet.tokens import Tokens
 
@@ -51,7 +52,7 @@ def script_of(
         run: calls it and gives a list of tensors.
     """
     names, worst = _names(inputs), _worst_output(run, inputs, change)
-    if isinstance(change, Permutation):
+    if isinstance(change, Permuting):
         code: Code | None = _permuting(change, names, worst)
         values = (*inputs, *change.in_actions, *change.out_actions)
     else:
@@ -107,7 +108,7 @@ def _start(model: Any, inputs: Inputs, *, jittered: bool, seeded: bool) -> list[
 
 def _unwrapped(model: Any) -> tuple[list[str], str, Any]:
     """Imports and expression of the model within the checker's wrappers, and the model."""
-    if not hasattr(model, "expression"):
+    if not isinstance(model, Wrapped):
         return [], "model", model
     imports, inner, subject = _unwrapped(model.function)
     line, expression = model.expression(inner)
@@ -118,7 +119,7 @@ def _name(model: Any) -> str:
     return type(model).__name__ if hasattr(model, "eval") else getattr(model, "__name__", "model")
 
 
-def _permuting(change: Permutation, names: list[str], worst: int) -> Code:
+def _permuting(change: Permuting, names: list[str], worst: int) -> Code:
     outs = change.out_actions
     actions = zip(change.in_actions, names, strict=True)
     return Code(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokennet.symmetry.locate.script import script_of
 from tokennet.symmetry.report import Witness
-from tokennet.symmetry.trial.change import Change, Inputs, Permutation
+from tokennet.symmetry.trial.change import Change, Inputs, Permuting
 from tokennet.symmetry.trial.content import seeded_content
 from tokennet.symmetry.trial.experiment import Experiment
 
@@ -39,11 +39,11 @@ def smallest_witness(
         jittered: the break shows only once parameters are moved a little.
     """
     error = experiment.error
-    if isinstance(change, Permutation) and swaps:
+    if isinstance(change, Permuting) and swaps:
         inputs, change = _one_swap(error, inputs, change, threshold)
         inputs, change = _fewer_tokens(error, inputs, change, threshold)
     inputs, seeded = _random_content(error, inputs, change, threshold)
-    perm = tuple(change.perm.tolist()) if isinstance(change, Permutation) else None
+    perm = tuple(change.perm.tolist()) if isinstance(change, Permuting) else None
     text = script_of(
         experiment.model, experiment.run, inputs, change, jittered=jittered, seeded=seeded
     )
@@ -51,12 +51,12 @@ def smallest_witness(
 
 
 def _one_swap(
-    error: Error, inputs: Inputs, change: Permutation, threshold: float
-) -> tuple[Inputs, Permutation]:
+    error: Error, inputs: Inputs, change: Permuting, threshold: float
+) -> tuple[Inputs, Permuting]:
     states = _arrangements(change.perm)
     low, high = 0, len(states) - 1
 
-    def step(a: int, b: int) -> tuple[Inputs, Permutation]:
+    def step(a: int, b: int) -> tuple[Inputs, Permuting]:
         between = torch.argsort(states[a])[states[b]]
         return change.with_perm(states[a]).move(inputs), change.with_perm(between)
 
@@ -83,8 +83,8 @@ def _arrangements(perm: Tensor) -> list[Tensor]:
 
 
 def _fewer_tokens(
-    error: Error, inputs: Inputs, change: Permutation, threshold: float
-) -> tuple[Inputs, Permutation]:
+    error: Error, inputs: Inputs, change: Permuting, threshold: float
+) -> tuple[Inputs, Permuting]:
     moved = (change.perm != torch.arange(len(change.perm))).nonzero().flatten()
     if len(moved) != 2:
         return inputs, change

@@ -18,6 +18,9 @@ Inputs = tuple[Any, ...]
 Outputs = list[Tensor]
 
 
+OUTLIER = 1e6
+
+
 class Change(ABC):
     """One trial of a law: f(move(x)), where it is compared, must be expected(f(x))."""
 
@@ -80,12 +83,15 @@ def _difference(wanted: Tensor, got: Tensor) -> float:
     error = float((got - wanted).abs().max())
     if error != error:
         return float("inf")
-    scale = float(wanted.abs().max())
+    sizes = wanted.abs()
+    # Numbers that stand for infinity, as in masks, are no measure of the others.
+    usual = sizes[sizes <= OUTLIER * sizes.median()] if sizes.is_floating_point() else sizes
+    scale = float(usual.max()) if usual.numel() else float(sizes.max())
     return error / scale if scale else error
 
 
 @dataclass(frozen=True)
-class Permutation(Change):
+class Permuting(Change):
     """f(P x) = P f(x): each input and output moved by its own action of the same P."""
 
     perm: Tensor
@@ -118,7 +124,7 @@ class Permutation(Change):
             )
         return action.apply(output, self.perm)
 
-    def with_perm(self, perm: Tensor) -> Permutation:
+    def with_perm(self, perm: Tensor) -> Permuting:
         return dataclasses.replace(self, perm=perm)
 
     def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -140,18 +146,25 @@ class Permutation(Change):
         if self.membership is None or not len(self.membership):
             return
         sizes = self.membership.bincount()
-        longest = int(sizes.max())
+        count, longest = len(sizes), int(sizes.max())
+        for dim, size in enumerate(before.shape):
+            if size and size % count == 0 and size // count >= longest:
+                yield before.index_select(dim, self._slots(size // count).to(before.device)), after
+            if size == count and dim + 1 < before.dim() and before.shape[dim + 1] >= longest:
+                slots = self._slots(before.shape[dim + 1]).to(before.device)
+                flat = before.flatten(dim, dim + 1).index_select(dim, slots)
+                yield flat.view(before.shape), after
+
+    def _slots(self, length: int) -> Tensor:
+        """P on sets that are each brought to `length` tokens."""
+        assert self.membership is not None
+        sizes = self.membership.bincount()
         starts = sizes.cumsum(0) - sizes
         own = torch.arange(len(self.membership)) - starts[self.membership]
-        slots = self.membership * longest + own
-        perm = torch.arange(len(sizes) * longest)
+        slots = self.membership * length + own
+        perm = torch.arange(len(sizes) * length)
         perm[slots] = slots[self.perm]
-        for dim in range(before.dim()):
-            if before.shape[dim] == len(perm):
-                yield before.index_select(dim, perm.to(before.device)), after
-            elif before.shape[dim : dim + 2] == (len(sizes), longest):
-                flat = before.flatten(dim, dim + 1).index_select(dim, perm.to(before.device))
-                yield flat.view(before.shape), after
+        return perm
 
     def _may_be_listed(self, size: int) -> bool:
         if self.ordered is None or size < 2 or size in self.ordered:
@@ -160,7 +173,7 @@ class Permutation(Change):
 
 
 @dataclass(frozen=True)
-class Kept:
+class Unaffected:
     """In dimensions of a size, the part that must not notice; sizes may differ in the runs."""
 
     size: int
@@ -169,13 +182,13 @@ class Kept:
     new_index: Tensor
 
     @staticmethod
-    def at(size: int, index: Tensor) -> Kept:
+    def at(size: int, index: Tensor) -> Unaffected:
         """The same place in both runs."""
-        return Kept(size, index, size, index)
+        return Unaffected(size, index, size, index)
 
 
 @dataclass(frozen=True)
-class Others(Change):
+class Perturbing(Change):
     """Some tokens, sets or graphs are given other content, or left out; the rest must not notice.
 
     Args:
@@ -186,7 +199,7 @@ class Others(Change):
     """
 
     change: Callable[[Inputs], Inputs]
-    kept: Sequence[Kept] = ()
+    kept: Sequence[Unaffected] = ()
     select: Callable[[Outputs], Outputs] = field(default=list)
     wanted: Callable[[Outputs], Outputs] | None = None
 

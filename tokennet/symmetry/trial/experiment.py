@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +15,14 @@ from torch.utils._pytree import tree_leaves
 from tokennet.symmetry.borrow import LOW_PRECISION, borrowed
 from tokennet.symmetry.trial.change import Change, Inputs, Outputs, difference
 from tokennet.symmetry.trial.content import new_content, replaced
+from tokennet.symmetry.trial.scale import (
+    Channels,
+    gaps,
+    largest,
+    per_channel,
+    relative,
+    units,
+)
 from tokennet.symmetry.values import cast, features, map_tensors, tensors_of, with_features
 
 KERNELS = {
@@ -27,24 +35,58 @@ KERNELS = {
 
 @dataclass
 class Measured:
-    """What the runs in one precision gave; errors are relative to the largest output."""
+    """What the runs in one precision gave.
+
+    Attributes:
+        outputs: f(x).
+        other: f of other content, which shows how far tokens move each channel.
+        again: f(x) once more.
+        moved: f(move(x)) for each change, where the law speaks of it.
+    """
 
     dtype: torch.dtype
+    changes: Sequence[Change]
     outputs: Outputs
-    errors: list[float]
-    noise: float
+    other: Outputs
+    again: Outputs
+    moved: list[Outputs]
     signal: float
-    response: float
-    """How much the output changes when all tokens change."""
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def error(self) -> float:
-        return max(self.errors, default=0.0)
+    """How much the changes alter the output at all."""
+    mixes: bool
+    """Whether some output depends on another token than its own, as far as was seen."""
 
     @property
     def finite(self) -> bool:
         return all(bool(y.isfinite().all()) for y in self.outputs if y.is_floating_point())
+
+    @property
+    def noise(self) -> Channels:
+        """The difference of two runs on one input."""
+        unit = units(gaps(self.outputs, self.other), self.outputs, self.dtype)
+        return relative(per_channel(gaps(self.outputs, self.again)), unit)
+
+    def error(self, number: int) -> Channels:
+        """How far a change is from what the law says, in units of the response."""
+        change = self.changes[number]
+        gap = per_channel(gaps(change.expected(self.outputs), self.moved[number]))
+        return relative(gap, self.units(change))
+
+    def units(self, change: Change) -> Channels:
+        """By how much tokens move each channel, where the law speaks of it."""
+        moved = change.expected(gaps(self.outputs, self.other))
+        return units(moved, change.expected(self.outputs), self.dtype)
+
+    def rounding(self, number: int, off: Outputs) -> Channels:
+        """Rounding errors |f32 - f64| of every entry in the same units."""
+        change = self.changes[number]
+        return relative(per_channel(change.expected(off)), self.units(change))
+
+    @property
+    def response(self) -> float:
+        """How far tokens move the output, relative to its size."""
+        size = per_channel(self.outputs)
+        moved = per_channel(gaps(self.outputs, self.other))
+        return largest([m / torch.where(s > 0, s, 1.0) for m, s in zip(moved, size, strict=True)])
 
 
 def called(model: Callable[..., Any], inputs: Inputs) -> Outputs:
@@ -86,49 +128,57 @@ class Experiment:
             y = self.run(x)
             if dtype == torch.float64 and any(t.dtype in LOW_PRECISION for t in y):
                 raise TypeError(f"the output is {y[0].dtype} for an input in float64")
-            noise = difference(y, self.run(x))
-            errors, signal = [], 0.0
+            again, other = self.run(x), self.run(_other_content(x))
+            mixes = not _is_diagonal(y, self.run(_one_changed(x)), x)
+            moved, signal = [], 0.0
             for change in self.changes:
-                moved = self.run(change.move(x))
-                errors.append(difference(change.expected(y), change.compared(moved)))
-                if [t.shape for t in moved] == [t.shape for t in y]:
-                    signal = max(signal, difference(y, moved))
-            response = difference(y, self.run(_other_content(x)))
-            measured = Measured(dtype, y, errors, noise, signal, response)
-            if _is_diagonal(y, self.run(_one_changed(x)), x):
-                measured.notes.append(
-                    "each output depends on its own token alone: nothing mixes tokens"
-                )
-        return measured
+                outputs = self.run(change.move(x))
+                moved.append(change.compared(outputs))
+                if [t.shape for t in outputs] == [t.shape for t in y]:
+                    signal = max(signal, difference(y, outputs))
+        return Measured(dtype, self.changes, y, other, again, moved, signal, mixes)
 
     def error(self, inputs: Inputs, change: Change) -> float:
-        """The relative error of one change; to be called within `at`."""
-        y, moved = self.run(inputs), self.run(change.move(inputs))
-        return difference(change.expected(y), change.compared(moved))
+        """The error of one change, in units of the response; to be called within `at`."""
+        y, other = self.run(inputs), self.run(_other_content(inputs))
+        moved = change.compared(self.run(change.move(inputs)))
+        dtype = next((t.dtype for t in y if t.is_floating_point()), torch.float64)
+        measured = Measured(dtype, [change], y, other, y, [moved], 0.0, True)
+        return largest(measured.error(0))
 
-    def float32(self, exact: Outputs, worst: Change) -> tuple[dict[str, float], float]:
-        """Errors in float32 by attention kernel, and the rounding |f32 - f64| of the best."""
-        errors, rounding = {}, {}
+    def float32(self, exact: Measured, number: int) -> tuple[dict[str, float], Outputs | None]:
+        """Errors of a change in float32 by attention kernel; |f32 - f64| of the best one.
+
+        A kernel whose output is not finite where that of float64 is says nothing.
+        """
+        change, unit = self.changes[number], exact.units(self.changes[number])
+        errors: dict[str, float] = {}
+        off: dict[str, Outputs] = {}
         with self.at(torch.float32) as x:
             for name, kernel in _kernels(self.inputs).items():
                 try:
                     with kernel:
                         y = self.run(x)
-                        errors[name] = difference(
-                            worst.expected(y), worst.compared(self.run(worst.move(x)))
-                        )
+                        moved = change.compared(self.run(change.move(x)))
                 except RuntimeError:  # the kernel does not take this call, or float32
                     continue
-                rounding[name] = difference(exact, [t.to(e) for t, e in zip(y, exact, strict=True)])
+                gap = gaps(exact.outputs, y)
+                if largest(per_channel(gap)) < float("inf"):
+                    errors[name] = largest(
+                        relative(per_channel(gaps(change.expected(y), moved)), unit)
+                    )
+                    off[name] = gap
+        rounding = {name: largest(exact.rounding(number, gap)) for name, gap in off.items()}
         if len(set(errors.values())) == 1 and len(set(rounding.values())) == 1:
             errors = {"default": errors["default"]} if "default" in errors else errors
-        return errors, min(rounding.values(), default=0.0)
+        return errors, off[min(rounding, key=rounding.__getitem__)] if rounding else None
 
-    def sensitivity(self, dtype: torch.dtype, eps: float) -> float:
-        """Relative change of the output when inputs move by a relative `eps`."""
+    def sensitivity(self, dtype: torch.dtype, eps: float) -> Outputs:
+        """How far each entry of the output moves when inputs move by a relative `eps`."""
         with self.at(dtype) as x:
             y = self.run(x)
-            return max(difference(y, self.run(_nudged(x, eps, seed))) for seed in range(2))
+            moved = [gaps(y, self.run(_nudged(x, eps, seed))) for seed in range(2)]
+        return [torch.maximum(a, b) for a, b in zip(*moved, strict=True)]
 
 
 def _kernels(inputs: Inputs) -> dict[str, Any]:

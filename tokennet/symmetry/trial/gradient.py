@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tokennet.symmetry.trial.wrapped import Wrapped
 from tokennet.symmetry.values import features, tensors_of, with_features
 
 
+class NoGradient(TypeError):
+    """There is nothing to differentiate."""
+
+
 @dataclass(frozen=True)
-class GradientOf:
+class GradientOf(Wrapped):
     r"""x -> d/dx sum phi(f(x)) with phi(y) = y + y^2 / 2 + y^3 / 6, for the first input.
 
     A sum of one function of every number does not change when numbers change places, so
@@ -21,10 +25,8 @@ class GradientOf:
     The three powers keep it from vanishing after a softmax or a LayerNorm.
 
     Raises:
-        TypeError: the first input is no floating-point tensor, or f has no gradient.
+        NoGradient: the first input is no floating-point tensor, or f has no gradient.
     """
-
-    function: Callable[..., Any]
 
     def expression(self, inner: str) -> tuple[str, str]:
         """The import and the expression that make this of `inner` in a script."""
@@ -33,13 +35,14 @@ class GradientOf:
     def __call__(self, *inputs: Any) -> Tensor:
         leaf = features(inputs[0]).detach()
         if not leaf.is_floating_point():
-            raise TypeError(f"the input is {leaf.dtype}, which has no gradient")
+            raise NoGradient(f"the input is {leaf.dtype}, which has no gradient")
         leaf.requires_grad_()
         with torch.enable_grad():
-            outputs = tensors_of(self.function(with_features(inputs[0], leaf), *inputs[1:]))
+            given = with_features(inputs[0], leaf.clone())  # the model may write to it
+            outputs = tensors_of(self.function(given, *inputs[1:]))
             sums = [_phi(y).sum() for y in outputs if y.requires_grad]
             if not sums:
-                raise TypeError("the output has no gradient with respect to the input")
+                raise NoGradient("the output has no gradient with respect to the input")
             total = torch.stack(sums).sum()
         return torch.autograd.grad(total, leaf, materialize_grads=True)[0]
 
