@@ -140,6 +140,23 @@ class Needs(nn.Module):
         super().__init__()
 
 
+def looked_up(x):
+    return nn.functional.embedding(torch.tensor([9]), x[0])
+
+
+def never(x):
+    assert x.shape[0] == 100, "of 100 rows\\nonly"
+    return x
+
+
+def unset(x):
+    raise AttributeError("no table")
+
+
+def refusing(x):
+    raise ValueError("not this x")
+
+
 def cumulated(x):
     return x.cumsum(1)
 
@@ -201,7 +218,26 @@ def test_check_takes_an_example_laws_and_claims(models):
         (["models:Mean", "--laws", "order"], "laws must be among"),
         (["models:Mean", "--laws", "padding"], "does not apply"),
         (["models:Mean", "--dtype", "float8"], "dtype must be"),
-        (["models:Graph", "--example", "models:example"], "cannot be checked"),
+        (
+            ["models:Graph", "--example", "models:example"],
+            "models:Graph cannot be checked: TypeError",
+        ),
+        (
+            ["models:looked_up", "--example", "models:example"],
+            "models:looked_up cannot be checked: IndexError: index out of range in self",
+        ),
+        (
+            ["models:never", "--example", "models:example"],
+            "models:never cannot be checked: AssertionError: of 100 rows only",
+        ),
+        (
+            ["models:unset", "--example", "models:example"],
+            "models:unset cannot be checked: AttributeError: no table",
+        ),
+        (
+            ["models:refusing", "--example", "models:example"],
+            "models:refusing cannot be checked: ValueError: not this x",
+        ),
     ],
 )
 def test_misuse_of_check_is_one_line_and_2(models, args, message, monkeypatch, capsys):
@@ -216,3 +252,18 @@ def test_misuse_of_check_is_one_line_and_2(models, args, message, monkeypatch, c
     assert ended.value.code == 2, shown.out
     assert message in shown.err
     assert len(shown.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("file", ["nowhere/report.json", "folder"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_run(
+    models, file, monkeypatch, capsys
+):
+    (models / "folder").mkdir()
+    monkeypatch.chdir(models)
+    monkeypatch.setattr(sys, "argv", ["tokennet", "check", "models:Mean", "--json", file])
+    monkeypatch.setattr("tokennet.testing.check", lambda *args, **options: pytest.fail("it ran"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    message = f"tokennet: --json must name a file in a folder that exists, got {file!r}\n"
+    assert capsys.readouterr().err == message

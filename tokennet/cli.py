@@ -158,6 +158,8 @@ def check(
     from tokennet.testing import check as check_laws
     from tokennet.testing.resolve import resolve_example, resolve_model
 
+    if json is not None and (json.is_dir() or not json.parent.is_dir()):
+        raise ValueError(f"--json must name a file in a folder that exists, got {str(json)!r}")
     subject = resolve_model(model)
     try:
         report = check_laws(
@@ -169,8 +171,9 @@ def check(
             dtype=dtype,
             seed=seed,
         )
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"{model} cannot be checked: {error}") from error
+    except Exception as error:  # whatever a model of other people raises
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{model} cannot be checked: {reason}") from error
     if json is not None:
         json.write_text(dumps(report.to_dict(), indent=1) + "\n")
     console = Console()

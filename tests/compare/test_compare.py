@@ -353,8 +353,8 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
     [
         ("digit", "task must be one of digits, cora, mutag or module:Class; got 'digit'"),
         ("nowhere:Task", "task 'nowhere:Task': No module named 'nowhere'"),
-        ("tests.compare.tasks_for_tests:Nothing", "has no Task called 'Nothing'"),
-        ("tests.compare.tasks_for_tests:NotATask", "has no Task called 'NotATask'"),
+        ("tests.compare.tasks_for_tests:Nothing", "has no 'Nothing'"),
+        ("tests.compare.tasks_for_tests:NotATask", "must be a Task, got"),
         (
             "tests/compare/tasks_for_tests.py:Majority",
             "write tasks_for_tests:Majority, in the folder",

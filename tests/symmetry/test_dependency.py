@@ -120,7 +120,7 @@ def test_batches():
     matrix = dependency_matrix(lambda z: z - z.mean(0), x, dim=0, out_dim=0)
     assert matrix.shape == (2, 2)
     assert (matrix > 0.1).all()
-    with pytest.raises(ValueError, match="at least 2, in dimension 0"):
+    with pytest.raises(ValueError, match="at least 2 sets in dimension 0"):
         check_batch(lambda z: z, x[:1])
 
 

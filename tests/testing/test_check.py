@@ -430,7 +430,8 @@ def test_the_report_can_be_printed_and_stored():
         (nn.Linear(4, 4), "x", TypeError, "example must be a tensor"),
         (nn.Linear(4, 4), torch.randn(4), ValueError, "example must have shape"),
         (3, torch.randn(2, 5, 4), TypeError, "model must be callable"),
-        (nn.Linear(4, 4), (torch.randn(5, 4), torch.randn(3, 3)), TypeError, "second part"),
+        (nn.Linear(4, 4), (torch.randn(5, 4), torch.randn(3, 3)), TypeError, "positional"),
+        (nn.Linear, torch.randn(2, 5, 4), TypeError, "must be an instance, got the class Linear"),
         (lambda x: "text", torch.randn(2, 5, 4), TypeError, "must give tensors"),
     ],
 )

@@ -188,7 +188,7 @@ def test_the_report_holds_every_law_of_the_run(run, pytester):
         "seed": 5,
     }
     first = content["reports"][0]["report"]
-    assert (first["law"], first["subject"], first["error"]) == ("node_permutation", "Broken", "NaN")
+    assert (first["law"], first["subject"], first["error"]) == ("node_permutation", "Broken", "nan")
 
 
 REAL = """

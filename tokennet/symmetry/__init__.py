@@ -6,12 +6,10 @@ from tokennet.symmetry.actions import (
     Invariant,
     Permute,
     PermuteWithin,
-    Relabel,
     RelabelEdges,
-    ReorderEdges,
-    Shuffle,
 )
 from tokennet.symmetry.declare import Symmetry, intersection
+from tokennet.symmetry.graph_actions import Relabel, ReorderEdges, Shuffle, random_permutation
 from tokennet.symmetry.groups import GroupReport, automorphisms, discover_group
 from tokennet.symmetry.laws.declared import DeclaredReport, check_declared
 from tokennet.symmetry.laws.dependency import (
@@ -44,7 +42,7 @@ from tokennet.symmetry.lie import (
     lie_errors_by_layer,
     shift_table,
 )
-from tokennet.symmetry.measure import random_permutation, relabelling_error, shuffling_error
+from tokennet.symmetry.measure import relabelling_error, shuffling_error
 from tokennet.symmetry.report import Location, SymmetryReport, Verdict, Witness
 from tokennet.symmetry.trial.gradient import GradientOf
 

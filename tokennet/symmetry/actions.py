@@ -8,12 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
-from tokennet.graphs import Disjoint, Edges, Full, TokenGraph
-from tokennet.symmetry.measure import random_permutation
 from tokennet.symmetry.values import describe
-from tokennet.tokens import Tokens
 
 
 class Action(ABC):
@@ -66,6 +62,30 @@ class Permute(Action):
 
 
 @dataclass(frozen=True)
+class PermutePart(Action):
+    """Moves `count` entries along one dimension, those before and after stay.
+
+    As in the output of an encoder with class tokens, or of one that lays the vectors of
+    all tokens one after the other (`width` numbers each).
+    """
+
+    dim: int
+    count: int
+    start: int = 0
+    width: int = 1
+
+    def degree(self, value: Any) -> int:
+        _check_dims(value, self.dim)
+        return self.count if value.shape[self.dim] >= self.start + self.count * self.width else 0
+
+    def apply(self, value: Tensor, perm: Tensor) -> Tensor:
+        moved = (perm[:, None] * self.width + torch.arange(self.width)).flatten()
+        index = torch.arange(value.shape[self.dim])
+        index[self.start : self.start + len(moved)] = self.start + moved
+        return value.index_select(self.dim, index.to(value.device))
+
+
+@dataclass(frozen=True)
 class PermuteWithin(Permute):
     """Moves entries within their set of a ragged batch: `membership` (N,) is its number."""
 
@@ -75,7 +95,7 @@ class PermuteWithin(Permute):
     def random(self, value: Any, generator: torch.Generator) -> Tensor:
         if self.membership is None:
             return super().random(value, generator)
-        return _within(self.membership, generator)
+        return within(self.membership, generator)
 
     def restrict(self, value: Any, index: Tensor) -> Any:
         raise NotImplementedError("a ragged batch is not cut into smaller ones")
@@ -129,134 +149,20 @@ class RelabelEdges(Action):
     num_nodes: int | None = None
 
     def degree(self, value: Any) -> int | None:
-        _check_edge_index(value)
+        check_edge_index(value)
         return self.num_nodes
 
     def apply(self, value: Tensor, perm: Tensor) -> Tensor:
         return torch.argsort(perm).to(value.device)[value]
 
 
-@dataclass(frozen=True)
-class Relabel(Action):
-    """Moves nodes together with everything about them: `Tokens` (z, graph, pos) or PyG `Data`.
-
-    In a ragged batch (`Disjoint`, `Batch`) tokens stay within their graph.
-    """
-
-    def degree(self, value: Any) -> int:
-        return _num_tokens(self, value)
-
-    def random(self, value: Any, generator: torch.Generator) -> Tensor:
-        if isinstance(value, Tokens):
-            return random_permutation(value.graph, generator)
-        batch = value.batch if isinstance(value.batch, Tensor) else None
-        if batch is None:
-            return super().random(value, generator)
-        return _within(batch, generator)
-
-    def apply(self, value: Any, perm: Tensor) -> Any:
-        if isinstance(value, Tokens):
-            return value.permute(perm)
-        moved, n = value.clone(), value.num_nodes
-        for key, item in value:
-            if key == "edge_index":
-                moved[key] = RelabelEdges().apply(item, perm)
-            elif key != "ptr" and _is_per_node(value, key, item, n):
-                moved[key] = item[perm.to(item.device)]
-        return moved
-
-    def restrict(self, value: Any, index: Tensor) -> Any:
-        if isinstance(value, Tokens):
-            pos = None if value.pos is None else value.pos.index_select(-2, index)
-            graph = _induced(value.graph, index)
-            return Tokens(value.z.index_select(-2, index), graph, pos)
-        if isinstance(value.batch, Tensor):
-            raise NotImplementedError("a Batch is not cut into smaller ones")
-        return value.subgraph(index)
-
-
-@dataclass(frozen=True)
-class Shuffle(Action):
-    """Moves the vectors alone, z of `Tokens` or x of `Data`, with graph and pos held."""
-
-    def degree(self, value: Any) -> int:
-        return _num_tokens(self, value)
-
-    def random(self, value: Any, generator: torch.Generator) -> Tensor:
-        return Relabel().random(value, generator)
-
-    def apply(self, value: Any, perm: Tensor) -> Any:
-        if isinstance(value, Tokens):
-            return value.replace(z=value.z.index_select(-2, perm.to(value.z.device)))
-        moved = value.clone()
-        moved.x = value.x[perm.to(value.x.device)]
-        return moved
-
-
-@dataclass(frozen=True)
-class ReorderEdges(Action):
-    """Lists the edges in another order: `Tokens` on `Edges`, `Data`, or an edge_index (2, E)."""
-
-    def degree(self, value: Any) -> int:
-        if isinstance(value, Tokens):
-            return value.graph.num_edges
-        if isinstance(value, Data):
-            return value.num_edges
-        _check_edge_index(value)
-        return value.shape[1]
-
-    def random(self, value: Any, generator: torch.Generator) -> Tensor:
-        return torch.randperm(self.degree(value), generator=generator)
-
-    def apply(self, value: Any, perm: Tensor) -> Any:
-        if isinstance(value, Tokens):
-            return value.replace(graph=_reordered(value.graph, perm))
-        if not isinstance(value, Data):
-            return value[:, perm.to(value.device)]
-        moved, count = value.clone(), value.num_edges
-        for key, item in value:
-            if key == "edge_index":
-                moved[key] = item[:, perm.to(item.device)]
-            elif isinstance(item, Tensor) and value.is_edge_attr(key) and len(item) == count:
-                moved[key] = item[perm.to(item.device)]
-        return moved
-
-
-def _within(membership: Tensor, generator: torch.Generator) -> Tensor:
+def within(membership: Tensor, generator: torch.Generator) -> Tensor:
     """A uniform permutation that keeps each entry in its set."""
     number = membership.cpu()
     # Sorting by (set, random number) shuffles within each set.
-    order = torch.argsort(
-        number + torch.rand(len(number), generator=generator, dtype=torch.float64)
-    )
+    noise = torch.rand(len(number), generator=generator, dtype=torch.float64)
+    order = torch.argsort(number + noise)
     return order[torch.argsort(torch.argsort(number, stable=True))]
-
-
-def _reordered(graph: TokenGraph, perm: Tensor) -> Edges:
-    edges = graph.edge_index()[:, perm]
-    attr = getattr(graph, "edge_attr", None)
-    attr = None if attr is None else attr[perm.to(attr.device)]
-    return Edges(edges, graph.num_targets, edge_attr=attr)
-
-
-def _induced(graph: TokenGraph, index: Tensor) -> TokenGraph:
-    """The graph on some of its tokens."""
-    if isinstance(graph, Full):
-        return Full(len(index))
-    if isinstance(graph, Disjoint) or getattr(graph, "edge_attr", None) is not None:
-        raise NotImplementedError(f"{graph!r} is not cut into smaller graphs")
-    place = torch.full((graph.num_targets,), -1)
-    place[index] = torch.arange(len(index))
-    edges = place[graph.edge_index()]
-    return Edges(edges[:, (edges >= 0).all(0)], len(index))
-
-
-def _num_tokens(action: Action, value: Any) -> int:
-    if isinstance(value, Tokens):
-        return value.num_tokens
-    if isinstance(value, Data):
-        return int(value.num_nodes)
-    raise TypeError(f"{action} acts on Tokens and Data, got {describe(value)}")
 
 
 def _check_dims(value: Any, *dims: int) -> None:
@@ -267,10 +173,7 @@ def _check_dims(value: Any, *dims: int) -> None:
             raise ValueError(f"dim {dim} is not in a {describe(value)}")
 
 
-def _check_edge_index(value: Any) -> None:
+def check_edge_index(value: Any) -> None:
+    """Raise ValueError where a value is no edge_index (2, E)."""
     if not isinstance(value, Tensor) or value.dim() != 2 or value.shape[0] != 2:
         raise ValueError(f"edge_index must have shape (2, E), got {describe(value)}")
-
-
-def _is_per_node(data: Data, key: str, item: Any, num_nodes: int) -> bool:
-    return isinstance(item, Tensor) and data.is_node_attr(key) and item.shape[:1] == (num_nodes,)

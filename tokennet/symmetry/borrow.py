@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import random
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,9 +12,32 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
+from tokennet.symmetry.reach import (
+    ATOMS,
+    CACHED,
+    CONTAINERS,
+    MAPPINGS,
+    base_of,
+    held,
+    is_a,
+    module_names,
+    modules_of,
+    reached,
+    referred,
+    results_of,
+)
+from tokennet.symmetry.values import cast
+
+__all__ = ["LOW_PRECISION", "borrowed", "module_names", "modules_of", "moved_to"]
+
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
+SMALL = 2**24
+"""NumPy arrays of up to so many bytes are put back when written in place."""
+_TO_COMPLEX = (torch.Tensor.cfloat, torch.Tensor.chalf)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -26,139 +49,166 @@ def borrowed(
 ) -> Iterator[None]:
     """Within the context `model` is in eval mode and `dtype`; after it, exactly as it came.
 
-    Parameters, buffers and floating-point tensor attributes of every module that `model`
-    is or refers to (as method, partial, closure or global) are replaced by copies, and
-    put back: the same objects, values, gradients, flags, modes and attributes. So are
-    the states of the random number generators. In float64, requests of the code for a
-    lower precision (`x.float()`, `dtype=torch.float32`) are raised to float64, as code
-    that normalises in float32 would hide 1e-7 of every break.
+    Of every module that `model` is or refers to (as method, partial, closure, global, item
+    or attribute), floating-point and complex tensors are replaced by copies: parameters,
+    buffers, attributes, and what containers and plain objects among the attributes hold.
+    All is put back: the same objects with the same values, gradients, flags, modes, hooks
+    and items. So are the states of the random number generators and the default dtype.
+    Functions with `functools.lru_cache` that the code names forget what they kept, before
+    and after, unless it is a module. In float64, requests of the code for a lower precision
+    (`x.float()`, `dtype=torch.float32`) are raised to float64, as code that normalises in
+    float32 would hide 1e-7 of every break.
+
+    Not put back are attributes in `__slots__`, class attributes, containers that are global
+    or in a closure, and tensors in sets or in containers of more than `LENGTH` items.
 
     Args:
         jitter: seed of a small change of every parameter, so that values such as a table
             that starts as zeros hide nothing; None leaves values as they are.
+
+    Raises:
+        ValueError: a lazy module has not run yet, so that its parameters have no shape.
     """
-    modules = modules_of(model)
     with ExitStack() as stack:
-        stack.enter_context(_random_states())
-        stack.enter_context(_kept(modules))
-        _convert(modules, lambda tensor: _copied(tensor, dtype))
+        stack.enter_context(_global_state())
+        modules = stack.enter_context(_kept(model, lambda tensor: cast(tensor, dtype)))
         for module in modules:
             module.training = False
         if jitter is not None:
             _jitter(modules, jitter)
         if dtype == torch.float64:
-            stack.enter_context(_default_dtype(dtype))
+            torch.set_default_dtype(dtype)
             stack.enter_context(_InFloat64())
         yield
 
 
 @contextmanager
 def moved_to(device: torch.device | str | None, model: Callable[..., Any]) -> Iterator[None]:
-    """Within the context the model is on a device; after it, where it was. None moves nothing."""
-    modules = modules_of(model) if device is not None else []
-    with _kept(modules):
-        _convert(modules, lambda tensor: tensor.detach().to(device))
+    """Within the context the model is on a device; after it, where it was. None moves nothing.
+
+    Raises:
+        ValueError: a lazy module has not run yet.
+    """
+    if device is None:
         yield
-
-
-def modules_of(model: Any) -> list[nn.Module]:
-    """Every module that `model` is or refers to, submodules included, each once."""
-    found: dict[int, nn.Module] = {}
-    for root in _roots(model, depth=4):
-        for module in root.modules():
-            found.setdefault(id(module), module)
-    return list(found.values())
-
-
-def module_names(model: Any) -> dict[int, str]:
-    """Names of the modules of `modules_of` by id: paths in the model, with their class."""
-    names: dict[int, str] = {}
-    for root in modules_of(model):
-        for path, module in root.named_modules():
-            label = f"{path} ({type(module).__name__})" if path else type(module).__name__
-            names.setdefault(id(module), label)
-    return names
-
-
-def _roots(value: Any, depth: int) -> Iterator[nn.Module]:
-    if isinstance(value, nn.Module):
-        yield value
         return
-    if depth == 0:
-        return
-    if isinstance(value, functools.partial):
-        refers: list[Any] = [value.func, *value.args, *value.keywords.values()]
-    elif inspect.ismethod(value):
-        refers = [value.__self__, value.__func__, *getattr(value.__self__, "__dict__", {}).values()]
-    elif inspect.isfunction(value):
-        variables = inspect.getclosurevars(inspect.unwrap(value))
-        refers = [*variables.nonlocals.values(), *variables.globals.values()]
-        refers += value.__defaults__ or ()
-    elif isinstance(value, tuple | list):
-        refers = list(value)
-    elif isinstance(value, dict):
-        refers = list(value.values())
-    elif callable(value) and not inspect.isclass(value) and hasattr(value, "__dict__"):
-        refers = list(vars(value).values())
-    else:
-        return
-    for item in refers:
-        yield from _roots(item, depth - 1)
+    with _kept(model, lambda tensor: tensor.detach().to(device)):
+        yield
 
 
 @contextmanager
-def _kept(modules: list[nn.Module]) -> Iterator[None]:
-    attributes = [(module, dict(vars(module))) for module in modules]
-    containers = [
-        (value, value.copy())
-        for _, saved in attributes
-        for value in saved.values()
-        if isinstance(value, dict | list | set)
-    ]
-    parameters = [
-        (p, p.data, p.grad, p.requires_grad)
-        for p in {id(p): p for module in modules for p in module.parameters(False)}.values()
-    ]
-    try:
-        yield
-    finally:
-        for parameter, data, grad, requires_grad in parameters:
-            parameter.grad = None
-            parameter.data = data
-            parameter.requires_grad_(requires_grad)
-            parameter.grad = grad
-        for module, saved in attributes:
-            vars(module).clear()
-            vars(module).update(saved)
-        for value, content in containers:
-            _refill(value, content)
-
-
-def _refill(container: Any, content: Any) -> None:
-    container.clear()
-    if isinstance(container, list):
-        container.extend(content)
-    else:
-        container.update(content)
-
-
-def _copied(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    target = dtype if tensor.is_floating_point() else tensor.dtype
-    return tensor.detach().to(target, copy=True)
-
-
-def _convert(modules: list[nn.Module], change: Callable[[Tensor], Tensor]) -> None:
-    done = set()
+def _kept(model: Any, change: Callable[[Tensor], Tensor]) -> Iterator[list[nn.Module]]:
+    """Within the context the tensors of the model are changed copies."""
+    met = reached([model], referred)
+    modules = [value for value in met if is_a(value, nn.Module)]
     for module in modules:
-        for parameter in module.parameters(recurse=False):
-            if id(parameter) not in done:
-                done.add(id(parameter))
-                parameter.grad = None
-                parameter.data = change(parameter.data)
-        for tensors in (module._buffers, vars(module)):
-            for name, value in list(tensors.items()):
-                if isinstance(value, Tensor):
-                    tensors[name] = change(value)
+        if any(map(is_lazy, [*module.parameters(False), *module.buffers(False)])):
+            name = module_names(model)[id(module)]
+            raise ValueError(f"model must have run once: {name} is not initialised")
+    caches = [value for value in met if is_a(value, CACHED)]
+    content = reached(modules, held)
+    containers = [(value, _items(value)) for value in content if is_a(value, CONTAINERS)]
+    undo = [restore for value in content if (restore := _restoring(value))]
+    _forget(caches)
+    try:
+        _convert(content, change)
+        yield modules
+    finally:
+        for restore in undo:
+            restore()
+        for container, items in containers:
+            _refill(container, items)
+        _forget(caches)
+
+
+def _forget(caches: list[Any]) -> None:
+    for cached in caches:
+        if not any(is_a(item, nn.Module) for item in results_of(cached)):
+            cached.cache_clear()
+
+
+def _restoring(value: Any) -> Callable[[], Any] | None:
+    """What gives an object that is no container the content that it has now."""
+    if is_a(value, nn.Parameter):
+        return functools.partial(
+            _restore_parameter, value, value.data, value.grad, value.requires_grad
+        )
+    if is_a(value, ScriptModule):
+        buffers = [(*pair, pair[1].data) for pair in value.named_buffers(recurse=False)]
+        return functools.partial(_restore_script, value, value.training, buffers)
+    if is_a(value, np.ndarray) and value.nbytes <= SMALL:
+        return functools.partial(np.copyto, value, value.copy()) if value.flags.writeable else None
+    if is_a(value, torch.Generator):
+        return functools.partial(value.set_state, value.get_state())
+    if is_a(value, random.Random):
+        return functools.partial(value.setstate, value.getstate())
+    if is_a(value, np.random.Generator):
+        state = value.bit_generator.state
+        return functools.partial(setattr, value.bit_generator, "state", state)
+    return None
+
+
+def _restore_parameter(parameter: Any, data: Tensor, grad: Tensor | None, flag: bool) -> None:
+    parameter.grad = None
+    parameter.data = data
+    parameter.requires_grad_(flag)
+    parameter.grad = grad
+
+
+def _restore_script(module: Any, training: bool, buffers: list[tuple[str, Tensor, Tensor]]) -> None:
+    module.training = training
+    for name, buffer, data in buffers:
+        buffer.data = data
+        module._c.setattr(name, buffer)
+
+
+def _items(container: Any) -> Any:
+    if not len(container):
+        return ()
+    if is_a(container, MAPPINGS):
+        return dict(base_of(container).items(container))
+    return list(container)
+
+
+def _refill(container: Any, items: Any) -> None:
+    if not len(container) and not items:
+        return
+    base = base_of(container)
+    base.clear(container)
+    if base in MAPPINGS:
+        for key, value in items.items() if items else ():
+            base.__setitem__(container, key, value)
+    else:
+        (base.update if base is set else base.extend)(container, items)
+
+
+def _convert(content: list[Any], change: Callable[[Tensor], Tensor]) -> None:
+    copies: dict[int, Tensor] = {}
+
+    def changed(value: Any) -> Any:
+        if type(value) in ATOMS:
+            return value
+        if is_a(value, tuple):
+            items = [changed(item) for item in value]
+            if all(a is b for a, b in zip(items, value, strict=True)):
+                return value
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        if not is_a(value, Tensor) or is_a(value, nn.Parameter):
+            return value
+        if id(value) not in copies:
+            copies[id(value)] = change(value)
+        return copies[id(value)]
+
+    for value in content:
+        if is_a(value, (*MAPPINGS, list, deque)):
+            pairs = value.items() if is_a(value, MAPPINGS) else enumerate(value)
+            for key, item in list(pairs):
+                if (new := changed(item)) is not item:
+                    base_of(value).__setitem__(value, key, new)
+        elif is_a(value, (nn.Parameter, ScriptModule)):
+            for tensor in [value] if is_a(value, Tensor) else value.buffers(recurse=False):
+                tensor.grad = None
+                tensor.data = change(tensor.data)
 
 
 def _jitter(modules: list[nn.Module], seed: int) -> None:
@@ -181,35 +231,31 @@ def _jitter(modules: list[nn.Module], seed: int) -> None:
 
 
 class _InFloat64(TorchFunctionMode):
-    """Code that asks for a lower precision gets float64."""
+    """Code that asks for a lower precision gets float64, or complex128."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
             return Tensor.double(args[0])
+        if func in _TO_COMPLEX:
+            return args[0].to(torch.complex128)
         kwargs = {key: _raised(value) for key, value in (kwargs or {}).items()}
         return func(*map(_raised, args), **kwargs)
 
 
 def _raised(value: Any) -> Any:
-    return torch.float64 if isinstance(value, torch.dtype) and value in LOW_PRECISION else value
+    if not isinstance(value, torch.dtype) or not (value in LOW_PRECISION or value.is_complex):
+        return value
+    return torch.complex128 if value.is_complex else torch.float64
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def _random_states() -> Iterator[None]:
+def _global_state() -> Iterator[None]:
     python, array = random.getstate(), np.random.get_state()  # noqa: NPY002
+    dtype = torch.get_default_dtype()
     try:
         with torch.random.fork_rng():
             yield
     finally:
         random.setstate(python)
         np.random.set_state(array)  # noqa: NPY002
+        torch.set_default_dtype(dtype)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.symmetry.actions import Action, Invariant, Permute
+from tokennet.symmetry.borrow import borrowed
+from tokennet.symmetry.graph_actions import Relabel, Shuffle
+from tokennet.symmetry.values import cast, features
 from tokennet.tokens import Tokens
 
 Model = Callable[[Tokens], Tokens | Tensor]
-Action = Literal["relabelling", "shuffling"]
 
 
 def relabelling_error(
@@ -28,18 +28,25 @@ def relabelling_error(
 
         max |f(P x) - P f(x)| / max |f(x)|
 
-    over random permutations P, on a float64 copy of the model in eval mode. A model
-    without index-based parameters gives rounding, about 1e-15.
+    over random permutations P, with the model in eval mode and float64; it is given back
+    as it came. A model without index-based parameters gives rounding, about 1e-15. Where
+    an output is NaN, so is the error.
 
     Args:
-        model: a layer or net from `Tokens` to `Tokens` or to a tensor. What is no module
-            cannot be copied, and must take float64 itself.
+        model: a layer, a net or a function from `Tokens` to `Tokens` or to a tensor. The
+            modules that a function refers to are in float64 too.
         tokens: an example; a tensor is taken as tokens on the complete graph.
         invariant: the output has no token dimension (pooled), so P leaves it as it is.
         trials: number of permutations; within each graph for a ragged batch.
         seed: of the permutations.
+
+    Raises:
+        ValueError: the output has no row for each token, and `invariant` is not said.
+
+    >>> relabelling_error(lambda tokens: tokens.z.relu(), torch.randn(5, 2))
+    0.0
     """
-    return _error(model, tokens, "relabelling", invariant, trials, seed)
+    return _error(model, tokens, Relabel(), invariant, trials, seed)
 
 
 def shuffling_error(
@@ -54,19 +61,11 @@ def shuffling_error(
 
     A set function gives rounding; a model that reads a graph or positions does not,
     unless P happens to be an automorphism of them.
+
+    >>> shuffling_error(lambda tokens: tokens.z.cumsum(-2), torch.randn(5, 2)) > 1e-2
+    True
     """
-    return _error(model, tokens, "shuffling", invariant, trials, seed)
-
-
-def random_permutation(graph: TokenGraph, generator: torch.Generator) -> Tensor:
-    """A uniform permutation of the tokens that keeps each graph of a `Disjoint` together."""
-    if not isinstance(graph, Disjoint):
-        return torch.randperm(graph.num_targets, generator=generator)
-    parts, start = [torch.arange(0)], 0
-    for size in graph.sizes:
-        parts.append(start + torch.randperm(size, generator=generator))
-        start += size
-    return torch.cat(parts)
+    return _error(model, tokens, Shuffle(), invariant, trials, seed)
 
 
 def _error(
@@ -74,41 +73,33 @@ def _error(
 ) -> float:
     if isinstance(tokens, Tensor):
         tokens = Tokens(tokens)
-    model, tokens = _in_float64(model), tokens.to(torch.float64)
+    out_action = Invariant() if invariant else Permute()
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        expected = _values(model(tokens))
-        if not invariant and expected.shape[-2:-1] != (tokens.num_tokens,):
-            raise ValueError(
-                f"the output must have a row for each of {tokens.num_tokens} tokens, got shape "
-                f"{tuple(expected.shape)}; for a pooled output say invariant=True"
-            )
-        scale = _largest(expected)
+    with borrowed(model), torch.no_grad():
+        expected = _run(model, tokens)
+        if not invariant:
+            _check_rows(expected, tokens.num_tokens)
         errors = [0.0]
         for _ in range(trials):
-            perm = random_permutation(tokens.graph, generator)
-            moved = _act(action, tokens, perm)
-            aim = expected if invariant else expected[..., perm.to(expected.device), :]
-            errors.append(_largest(_values(model(moved)) - aim))
+            perm = action.random(tokens, generator)
+            moved = _run(model, action.apply(tokens, perm))
+            errors.append(_largest(moved - out_action.apply(expected, perm)))
     # In `max` a NaN can hide behind a number; here it comes out.
     worst = float(torch.tensor(errors, dtype=torch.float64).max())
+    scale = _largest(expected)
     return worst / scale if scale else worst
 
 
-def _in_float64(model: Model) -> Model:
-    if not isinstance(model, nn.Module):
-        return model
-    return copy.deepcopy(model).double().eval()
+def _run(model: Model, tokens: Tokens) -> Tensor:
+    return features(model(cast(tokens, torch.float64)))
 
 
-def _act(action: Action, tokens: Tokens, perm: Tensor) -> Tokens:
-    if action == "relabelling":
-        return tokens.permute(perm)
-    return tokens.replace(z=tokens.z[..., perm.to(tokens.z.device), :])
-
-
-def _values(output: Tokens | Tensor) -> Tensor:
-    return output.z if isinstance(output, Tokens) else output
+def _check_rows(output: Tensor, num_tokens: int) -> None:
+    if output.shape[-2:-1] != (num_tokens,):
+        raise ValueError(
+            f"the output must have a row for each of {num_tokens} tokens, got shape "
+            f"{tuple(output.shape)}; for a pooled output say invariant=True"
+        )
 
 
 def _largest(values: Tensor) -> float:

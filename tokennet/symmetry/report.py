@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-MARGIN = {torch.float64: 64, torch.float32: 64, torch.float16: 16, torch.bfloat16: 8}
+MARGIN = {torch.float64: 64, torch.float32: 64, torch.float16: 8, torch.bfloat16: 4}
 """Rounding errors of one epsilon that a symmetric model may collect."""
 UNDECIDED = {torch.float64: 1e3, torch.float32: 32, torch.float16: 16, torch.bfloat16: 4}
 """How many times the tolerance an error may be before it is called a break."""
@@ -37,7 +37,7 @@ def tolerance(dtype: torch.dtype, rounding: float, rounding_dtype: torch.dtype) 
 
         m eps max(1, r / eps_r)
 
-    with m = 64 in float64 and float32, 16 in float16 and 8 in bfloat16. r is the measured
+    with m = 64 in float64 and float32, 8 in float16 and 4 in bfloat16. r is the measured
     relative rounding of the model at a precision eps_r, so that r / eps_r is how much the
     model amplifies rounding, whatever the precision.
 

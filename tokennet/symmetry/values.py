@@ -32,10 +32,13 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
-    """Copy a nested value; floating-point tensors take `dtype`."""
+    """Copy a nested value; floating-point tensors take `dtype`, complex ones its precision."""
+    kinds = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
     def copied(tensor: Tensor) -> Tensor:
         target = dtype if tensor.is_floating_point() else tensor.dtype
+        if tensor.is_complex():
+            target = kinds.get(dtype, tensor.dtype)
         return tensor.detach().to(target, copy=True)
 
     return map_tensors(copied, value)

@@ -1,8 +1,8 @@
-"""A model with an example: how it is called, and how permutations act on it."""
+"""A model with an example: how it is called, and how permutations act on what it gives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,15 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from tokennet.symmetry import Action, Conjugate, Invariant, Permute
+from tokennet.symmetry.actions import PermutePart
 from tokennet.symmetry.borrow import borrowed
+from tokennet.symmetry.layout import Layout
+from tokennet.symmetry.trial.change import Permuting, difference
 from tokennet.symmetry.trial.experiment import called
-from tokennet.symmetry.values import features
-from tokennet.testing.example import ByName, Example, Kind, OnData, parameters_of, recognised
-from tokennet.testing.fewer import one_fewer
+from tokennet.symmetry.values import cast, features
+from tokennet.testing.calls import ByName, OnData, Selected
+from tokennet.testing.example import Example, parameters_of, recognised
+from tokennet.testing.parts import Inputs, keep_edges, one_set_less, one_token_less
 
 
 @dataclass(frozen=True)
@@ -23,103 +27,167 @@ class Case:
     """What the laws need to know of a model and an example.
 
     Attributes:
-        function: called with `inputs`; refers to the model.
+        function: called with the inputs of the example; refers to the model.
+        layouts: which dimensions of each output count tokens, edges and sets.
         out_actions: how a permutation of the tokens acts on each output.
     """
 
     model: Any
     function: Callable[..., Any]
     example: Example
+    layouts: tuple[Layout, ...]
     out_actions: tuple[Action, ...]
 
     @property
-    def kind(self) -> Kind:
-        return self.example.kind
-
-    @property
-    def inputs(self) -> tuple[Any, ...]:
+    def inputs(self) -> Inputs:
         return self.example.inputs
 
     @property
-    def in_actions(self) -> tuple[Action, ...]:
-        return self.example.actions
-
-    @property
-    def real(self) -> Tensor | None:
-        return self.example.real
-
-    @property
-    def membership(self) -> Tensor | None:
-        return self.example.membership
-
-    @property
-    def num_tokens(self) -> int:
-        return next(
-            degree
-            for action, value in zip(self.in_actions, self.inputs, strict=True)
-            if (degree := action.degree(value)) is not None
-        )
-
-    @property
     def pooled(self) -> bool:
-        return all(isinstance(action, Invariant) for action in self.out_actions)
+        return not any(layout.tokens for layout in self.layouts)
 
 
 def make_case(model: Callable[..., Any], example: Any) -> Case:
-    """Infer what an example is, and from the output's shape how permutations act on it.
+    """Infer what an example is, and from the outputs how permutations act on them.
 
     Raises:
-        TypeError: the example is nothing that the laws know.
+        TypeError: the example is nothing that the laws know, or the model is a class.
         ValueError: it is, but its shapes do not fit together.
     """
+    if isinstance(model, type):
+        raise TypeError(f"model must be an instance, got the class {model.__name__}")
     if not callable(model):
         raise TypeError(f"model must be callable, got {type(model).__name__}")
     names = parameters_of(model)
     function: Callable[..., Any] = model
     if isinstance(example, dict):
-        names = list(example)
-        function, example = ByName(model, tuple(names)), tuple(example.values())
+        example = {name: value for name, value in example.items() if value is not None}
+        order = sorted(example, key=lambda name: "mask" in name)  # tokens come first
+        names, example = order, tuple(example[name] for name in order)
+        function = ByName(model, tuple(names))
     found = recognised(example, names)
     if isinstance(example, Data) and "edge_index" in names:
         function = OnData(model, tuple(names))
-    outs = _out_actions(function, found)
-    return Case(model, function, found, outs)
+    return _with_outputs(model, function, found)
 
 
-def _out_actions(function: Callable[..., Any], example: Example) -> tuple[Action, ...]:
-    """From which dimensions of the output follow the number of tokens."""
-    inputs = example.inputs
-    n = example.actions[0].degree(inputs[0]) or 0
-    with borrowed(function, dtype=_dtype(inputs)), torch.no_grad():
-        shapes = [tuple(y.shape) for y in called(function, inputs)]
-        try:
-            fewer = one_fewer(example) if n > 2 else inputs
-            others = [tuple(y.shape) for y in called(function, fewer)]
-        except Exception:  # whatever a model of other people raises at another size
-            others = []
-    if n < 3 or [len(s) for s in others] != [len(s) for s in shapes]:
-        return tuple(_by_size(shape, n) for shape in shapes)
-    return tuple(_by_change(shape, less) for shape, less in zip(shapes, others, strict=True))
+def _with_outputs(model: Any, function: Callable[..., Any], example: Example) -> Case:
+    with borrowed(function, dtype=_dtype(example), jitter=0), torch.no_grad():
+        inputs = cast(example.inputs, _dtype(example))
+        outputs = called(function, inputs)
+        numbers = [n for n, y in enumerate(outputs) if y.is_floating_point() or y.is_complex()]
+        numbers = numbers or list(range(len(outputs)))
+        if len(numbers) < len(outputs):
+            function = Selected(function, tuple(numbers), ())
+        chosen = [outputs[n] for n in numbers]
+        layouts = _layouts(function, example, chosen)
+        actions = _actions(function, example, inputs, chosen, layouts)
+    if example.mask is not None and any(layout.tokens for layout in layouts):
+        mask, real = example.inputs[example.mask], example.real
+        assert real is not None
+        hides = torch.equal(mask == 0, real)
+        function = Selected(
+            function, tuple(range(len(layouts))), tuple(layouts), example.mask, hides
+        )
+    return Case(model, function, example, tuple(layouts), tuple(actions))
 
 
-def _dtype(inputs: tuple[Any, ...]) -> torch.dtype:
-    x = features(inputs[0])
+def _dtype(example: Example) -> torch.dtype:
+    x = features(example.inputs[0])
     return x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
 
-def _by_change(shape: tuple[int, ...], less: tuple[int, ...]) -> Action:
-    dims = [d - len(shape) for d, (a, b) in enumerate(zip(shape, less, strict=True)) if a != b]
-    return _action(dims)
+def _layouts(function: Callable[..., Any], example: Example, outputs: list[Tensor]) -> list[Layout]:
+    """From which dimensions follow the numbers of tokens, edges and sets."""
+    n, shapes = example.num_tokens, [tuple(y.shape) for y in outputs]
+    fewer = _shapes(function, lambda: one_token_less(example)) if n > 2 else None
+    edges = None
+    if example.edge_index is not None and example.edge_index.shape[1] > 1:
+        keep = torch.ones(example.edge_index.shape[1], dtype=torch.bool)
+        keep[-1] = False
+        edges = _shapes(function, lambda: keep_edges(example, keep))
+    sets = None
+    if len(example.lead) > 1 and example.lead[0] > 1:
+        sets = _shapes(function, lambda: one_set_less(example))
+    return [
+        _layout(shape, n, *(_of(found, number, shape) for found in (fewer, edges, sets)))
+        for number, shape in enumerate(shapes)
+    ]
 
 
-def _by_size(shape: tuple[int, ...], n: int) -> Action:
-    dims = [d - len(shape) for d, size in enumerate(shape) if size == n]
-    if len(dims) > 1 and -2 in dims:  # a feature dimension or a batch of the same size
-        dims = [-2]
-    return _action(dims[:1])
+def _shapes(function: Callable[..., Any], inputs: Callable[[], Inputs]) -> list[Any] | None:
+    try:
+        return [tuple(y.shape) for y in called(function, inputs())]
+    except Exception:  # whatever a model of other people raises at another size
+        return None
 
 
-def _action(dims: list[int]) -> Action:
-    if not dims:
-        return Invariant()
-    return Permute(dims[0]) if len(dims) == 1 else Conjugate((dims[0], dims[1]))
+def _of(found: list[Any] | None, number: int, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    if found is None or number >= len(found) or len(found[number]) != len(shape):
+        return None
+    return found[number]
+
+
+def _layout(
+    shape: tuple[int, ...],
+    n: int,
+    fewer: tuple[int, ...] | None,
+    edges: tuple[int, ...] | None,
+    sets: tuple[int, ...] | None,
+) -> Layout:
+    dims = range(-len(shape), 0)
+    of_edges = tuple(d for d in dims if edges is not None and edges[d] != shape[d])
+    of_sets = [d for d in dims if sets is not None and sets[d] != shape[d]]
+    if fewer is None:  # the model takes no other number of tokens
+        same = [d for d in dims if shape[d] == n and d not in of_edges]
+        tokens = tuple(same if len(same) < 2 or -2 not in same else [-2])[:1]
+    else:
+        tokens = tuple(d for d in dims if fewer[d] != shape[d] and d not in of_edges)
+    before = max((shape[d] - n for d in tokens), default=0)
+    usual = -len(shape) if sets is None and shape else None
+    return Layout(tokens, max(before, 0), of_edges, of_sets[0] if of_sets else usual)
+
+
+def _actions(
+    function: Callable[..., Any],
+    example: Example,
+    inputs: Inputs,
+    outputs: list[Tensor],
+    layouts: Sequence[Layout],
+) -> list[Action]:
+    """The action on each output that its layout says, or another that holds where that fails."""
+    n = example.num_tokens
+    if n < 2:
+        return [Invariant()] * len(outputs)
+    generator = torch.Generator().manual_seed(0)
+    perm = example.actions[0].random(inputs[0], generator)
+    try:
+        moved = called(function, Permuting(perm, example.actions, ()).move(inputs))
+    except Exception:  # a model that raises here breaks a law, and is told so by it
+        moved = outputs
+    return [
+        _fitting(_candidates(y, layout, n), y, got, perm)
+        for y, layout, got in zip(outputs, layouts, moved, strict=True)
+    ]
+
+
+def _fitting(candidates: list[Action], y: Tensor, moved: Tensor, perm: Tensor) -> Action:
+    """The likeliest action, or one that explains the output where that does not."""
+    errors = [difference([action.apply(y, perm)], [moved]) for action in candidates]
+    best = min(range(len(candidates)), key=errors.__getitem__)
+    return candidates[best] if errors[best] < 1e-3 < errors[0] else candidates[0]
+
+
+def _candidates(y: Tensor, layout: Layout, n: int) -> list[Action]:
+    """Actions that the shape allows, the likeliest first."""
+    if not layout.tokens:
+        return [Invariant()]
+    if len(layout.tokens) > 1:
+        return [Conjugate((layout.tokens[0], layout.tokens[1])), Invariant()]
+    dim = layout.tokens[0]
+    size = y.shape[dim]
+    if size == n:
+        return [Permute(dim), Invariant()]
+    if size % n == 0:
+        return [PermutePart(dim, n, 0, size // n), Invariant()]
+    return [PermutePart(dim, n, size - n), PermutePart(dim, n, 0), Invariant()]

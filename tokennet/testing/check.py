@@ -12,7 +12,8 @@ import torch
 
 from tokennet.symmetry import SymmetryReport, Verdict
 from tokennet.symmetry.borrow import moved_to
-from tokennet.symmetry.laws.judge import name_of, precision_of, raised
+from tokennet.symmetry.laws.judge import name_of, raised
+from tokennet.symmetry.laws.precision import precision_of
 from tokennet.symmetry.values import describe, to_device
 from tokennet.testing.case import Case, make_case
 from tokennet.testing.laws import LAWS
@@ -86,9 +87,11 @@ def check(
 
     Args:
         model: a module or function; it is given back exactly as it came.
-        example: a tensor (..., N, D), or of ids (B, N); (x, mask) with a mask (..., N) that
-            is True for a token, or for padding if the argument's name has "padding" in it;
-            `Tokens`; PyG `Data` or `Batch`; (x, edge_index, ...); (x, batch index).
+        example: a tensor (..., N, D), or of ids (B, N); with a mask (..., N) beside it that is
+            True or 1 for a token, or for padding if the argument's name has "pad" in it, or
+            0 and -inf as added to scores; `Tokens`; PyG `Data` or `Batch`; (x, edge_index,
+            ...); (x, batch index); or a dict of these by argument. What further inputs hold,
+            one entry for each token, pair of tokens or edge, is told from their shapes.
         laws: names among `tokennet.testing.LAWS`; by default all that apply.
         causal: the model claims that output i depends on tokens up to i alone. `Tokens`
             claim what their graph says.
@@ -102,7 +105,7 @@ def check(
             one that is unknown or does not apply.
 
     >>> from torch import nn
-    >>> report = check(nn.Sequential(nn.Linear(4, 4), nn.Flatten(-2)), torch.randn(2, 5, 4))
+    >>> report = check(nn.Sequential(nn.Flatten(-2), nn.Linear(20, 3)), torch.randn(2, 5, 4))
     >>> "node_permutation" in report.broken
     True
     """

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.symmetry import (
-    Action,
+    GradientOf,
     Invariant,
     Permute,
-    ReorderEdges,
     SymmetryReport,
     check_batch,
     check_dependency,
@@ -24,15 +23,20 @@ from tokennet.symmetry import (
 from tokennet.symmetry.laws.judge import judge
 from tokennet.symmetry.report import Verdict
 from tokennet.symmetry.trial.change import Perturbing
-from tokennet.symmetry.trial.gradient import GradientOf
+from tokennet.symmetry.trial.content import new_content
+from tokennet.symmetry.trial.gradient import NoGradient
 from tokennet.symmetry.values import features, with_features
 from tokennet.testing.backends import check_backends, has_backends
+from tokennet.testing.calls import Selected
 from tokennet.testing.case import Case
-from tokennet.testing.ragged import check_ragged, is_listed, without_neighbours
+from tokennet.testing.example import Role
+from tokennet.testing.parts import Inputs, is_listed, with_inputs, without_neighbours
+from tokennet.testing.ragged import check_ragged
+from tokennet.tokens import Tokens
 
 Options = dict[str, Any]
 LONGEST = 256
-"""Tokens up to which every pair is asked whether one depends on the other."""
+"""Tokens up to which a graph's reach is written out to see whether it claims anything."""
 
 
 class Law(NamedTuple):
@@ -47,29 +51,40 @@ def _node_permutation(case: Case, options: Options) -> SymmetryReport:
     return _with_gradients(_permuted, case, options)
 
 
-def _permuted(case: Case, options: Options, of: Callable[..., Any] | None = None) -> SymmetryReport:
-    out = (Permute(_token_dim(case)),) if of else case.out_actions
+def _permuted(case: Case, options: Options, of: GradientOf | None = None) -> SymmetryReport:
     return check_equivariance(
-        of or case.function, case.inputs, in_action=case.in_actions, out_action=out, **options
+        of or case.function,
+        _generic(case, options) if of else case.inputs,
+        in_action=case.example.actions,
+        out_action=(Permute(_token_dim(case)),) if of else case.out_actions,
+        **options,
     )
+
+
+def _generic(case: Case, options: Options) -> Inputs:
+    """Other content, where tokens tie no more: the derivative of a maximum may choose among equals.
+
+    It has the scale of the example's own.
+    """
+    new = new_content(features(case.inputs[0]), options.get("seed", 0))
+    return (with_features(case.inputs[0], new), *case.inputs[1:])
 
 
 def _edge_permutation(case: Case, options: Options) -> SymmetryReport:
     return _with_gradients(_reordered, case, options)
 
 
-def _reordered(
-    case: Case, options: Options, of: Callable[..., Any] | None = None
-) -> SymmetryReport:
-    position = 1 if case.kind == "graph" else 0
-    actions: list[Action] = [Invariant()] * len(case.inputs)
-    actions[position] = ReorderEdges()
-    count = ReorderEdges().degree(case.inputs[position])
-    for number, value in enumerate(case.inputs[2:], start=2):  # features and weights of edges
-        if isinstance(value, Tensor) and value.shape[:1] == (count,):
-            actions[number] = Permute(0)
+def _reordered(case: Case, options: Options, of: GradientOf | None = None) -> SymmetryReport:
+    outs = tuple(
+        Permute(layout.edges[0]) if layout.edges and not of else Invariant()
+        for layout in case.layouts
+    )
     return check_equivariance(
-        of or case.function, case.inputs, in_action=actions, out_action=Invariant(), **options
+        of or case.function,
+        case.inputs,
+        in_action=case.example.edge_actions,
+        out_action=(Invariant(),) if of else outs,
+        **options,
     )
 
 
@@ -77,32 +92,26 @@ def _batch_composition(case: Case, options: Options) -> SymmetryReport:
     return _with_gradients(_in_batches, case, options)
 
 
-def _in_batches(
-    case: Case, options: Options, of: Callable[..., Any] | None = None
-) -> SymmetryReport:
+def _in_batches(case: Case, options: Options, of: GradientOf | None = None) -> SymmetryReport:
     function = of or case.function
-    if case.membership is None:
-        return check_batch(function, case.inputs, **options)
+    if case.example.membership is None:
+        return check_batch(function, case.inputs, layouts=None if of else case.layouts, **options)
     return check_ragged(case, function, per_token=of is not None, **options)
 
 
 def _padding(case: Case, options: Options) -> SymmetryReport:
-    assert case.real is not None
-    return check_padding(case.function, case.inputs, case.real, **options)
+    assert case.example.real is not None
+    return check_padding(
+        case.function, case.inputs, case.example.real, layouts=case.layouts, **options
+    )
 
 
 def _empty_neighbourhood(case: Case, options: Options) -> SymmetryReport:
-    reports = [
-        check_finite(
-            case.function,
-            inputs,
-            law="empty_neighbourhood",
-            seed=options.get("seed", 0),
-            jitter=options.get("jitter", True),
-        )
-        for inputs in without_neighbours(case)
-    ]
-    return _worst(reports)
+    function = case.function
+    if isinstance(function, Selected) and function.mask is not None:
+        function = function.function  # what is not finite spreads from padded places too
+    inputs = without_neighbours(case.example)
+    return _worst([check_finite(function, x, **options) for x in inputs])
 
 
 def _tied_inputs(case: Case, options: Options) -> SymmetryReport:
@@ -110,15 +119,8 @@ def _tied_inputs(case: Case, options: Options) -> SymmetryReport:
     reports = []
     for z in _ties(features(case.inputs[0]), _token_dim(case)):
         inputs = (with_features(case.inputs[0], z), *case.inputs[1:])
-        reports.append(
-            check_equivariance(
-                case.function,
-                inputs,
-                in_action=case.in_actions,
-                out_action=case.out_actions,
-                **options,
-            )
-        )
+        tied = dataclasses.replace(case, example=with_inputs(case.example, inputs))
+        reports.append(_permuted(tied, options))
     return _worst(reports)
 
 
@@ -144,17 +146,17 @@ def _backend_agreement(case: Case, options: Options) -> SymmetryReport:
 
 def _causality(case: Case, options: Options) -> SymmetryReport:
     graph = getattr(case.inputs[0], "graph", None)
-    n = case.num_tokens
+    n = case.example.num_tokens
     allowed = torch.ones(n, n).tril().bool() if graph is None else graph.reach(n)
-    settings = {key: value for key, value in options.items() if key in ("jitter", "seed")}
+    layouts = [layout for layout in case.layouts if layout.tokens]
     return check_dependency(
         case.function,
         case.inputs,
         allowed,
         dim=_token_dim(case),
-        out_dim=getattr(case.out_actions[0], "dim", -2),
+        out_dim=layouts[0].tokens[0],
         law="causality",
-        **settings,
+        **options,
     )
 
 
@@ -172,13 +174,12 @@ def _with_gradients(
         return report
     try:
         gradients = check(case, options, of=GradientOf(case.function))
-    except (TypeError, RuntimeError) as error:
-        note = f"values only: {str(error).splitlines()[0]}"
+    except NoGradient as error:
+        note = f"values only: {error}"
         return dataclasses.replace(report, notes=(*report.notes, note))
     if gradients.verdict in (Verdict.PASS, Verdict.VACUOUS):
         return report
-    reason = f"values agree, but the gradient is {gradients.reason}"
-    return dataclasses.replace(gradients, reason=reason)
+    return dataclasses.replace(gradients, reason=f"values agree, the gradient: {gradients.reason}")
 
 
 def _worst(reports: list[SymmetryReport]) -> SymmetryReport:
@@ -187,42 +188,49 @@ def _worst(reports: list[SymmetryReport]) -> SymmetryReport:
 
 
 def _token_dim(case: Case) -> int:
-    return getattr(case.in_actions[0], "dim", -2)
+    role = case.example.roles[0]
+    return role.dim if role.role is Role.TOKENS else -2
 
 
 def _has_edges(case: Case) -> bool:
-    if case.kind == "tokens":
-        return is_listed(case.inputs[0].graph) and case.inputs[0].graph.num_edges > 1
-    return case.kind in ("data", "graph")
+    first = case.inputs[0]
+    if isinstance(first, Tokens):
+        return is_listed(first.graph) and first.graph.num_edges > 1
+    edges = case.example.edge_index
+    return edges is not None and edges.shape[1] > 1
 
 
 def _is_batch(case: Case) -> bool:
-    if case.membership is not None:
-        return int(case.membership.max()) > 0 if case.membership.numel() else False
-    z = features(case.inputs[0])
-    lead = z.dim() - (2 if z.is_floating_point() else 1)
-    return case.kind in ("set", "padded", "ids") and lead > 0 and z.shape[0] > 1
+    membership = case.example.membership
+    if membership is not None:
+        return bool(membership.numel()) and int(membership.max()) > 0
+    lead = case.example.lead
+    return case.example.kind in ("set", "padded") and len(lead) > 1 and lead[0] > 1
+
+
+def _claims_order(case: Case, causal: bool) -> bool:
+    return causal and not isinstance(case.inputs[0], Tokens)
 
 
 def _claims_causality(case: Case, causal: bool) -> bool:
-    if case.pooled or case.num_tokens > LONGEST:
-        return False
     graph = getattr(case.inputs[0], "graph", None)
-    if graph is None:
+    if causal and case.pooled:
+        raise ValueError("causal=True needs an output for each token, got pooled outputs")
+    if graph is None or case.pooled:
         return causal
     n = graph.num_targets
-    return causal or graph.reach(n).num_edges < n * n
+    return causal or (n <= LONGEST and graph.reach(n).num_edges < n * n)
 
 
 LAWS = {
     "node_permutation": Law(
         "the order of tokens does not matter",
-        lambda case, causal: case.num_tokens > 1 and not (causal and case.kind != "tokens"),
+        lambda case, causal: case.example.num_tokens > 1 and not _claims_order(case, causal),
         _node_permutation,
     ),
     "tied_inputs": Law(
         "nor does it where tokens are equal, or tie in a feature",
-        lambda case, causal: case.num_tokens > 1 and not (causal and case.kind != "tokens"),
+        lambda case, causal: case.example.num_tokens > 1 and not _claims_order(case, causal),
         _tied_inputs,
     ),
     "edge_permutation": Law(
@@ -237,12 +245,12 @@ LAWS = {
     ),
     "padding": Law(
         "what stands in padded places does not matter",
-        lambda case, causal: case.real is not None and not bool(case.real.all()),
+        lambda case, causal: case.example.real is not None and not bool(case.example.real.all()),
         _padding,
     ),
     "empty_neighbourhood": Law(
         "values and gradients are finite where nobody is listened to",
-        lambda case, causal: bool(without_neighbours(case)),
+        lambda case, causal: bool(without_neighbours(case.example)),
         _empty_neighbourhood,
     ),
     "causality": Law(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokennet.graphs import Full
-from tokennet.symmetry.actions import Action, Invariant, Permute, Relabel, Shuffle
+from tokennet.symmetry.actions import Action, Invariant, Permute
 from tokennet.symmetry.declare import Symmetry
+from tokennet.symmetry.graph_actions import Relabel, Shuffle
 from tokennet.symmetry.groups.automorphisms import automorphisms
 from tokennet.symmetry.groups.discover import GroupReport, discover_group
 from tokennet.symmetry.groups.permutations import Permutation, order

@@ -14,19 +14,21 @@ from tokennet.graphs import Causal, TokenGraph
 from tokennet.symmetry.borrow import borrowed
 from tokennet.symmetry.laws.equivariance import as_inputs
 from tokennet.symmetry.laws.judge import judge
+from tokennet.symmetry.laws.precision import PRECISIONS, precision_of, runnable
 from tokennet.symmetry.locate.localise import localise
 from tokennet.symmetry.report import SymmetryReport, Verdict
-from tokennet.symmetry.trial.change import Inputs, Perturbing, Unaffected
+from tokennet.symmetry.trial.change import Inputs, Outputs, Perturbing, Unaffected
 from tokennet.symmetry.trial.content import new_content, replaced
-from tokennet.symmetry.trial.experiment import Experiment, called
-from tokennet.symmetry.values import cast, features, tensors_of, with_features
+from tokennet.symmetry.trial.experiment import Experiment, called, called_with_graph
+from tokennet.symmetry.values import cast, features, with_features
 
 Method = Literal["gradient", "perturbation", "both"]
 METHODS = ("gradient", "perturbation", "both")
 SCALES = (1.0, 1.0, 1e3)
 """Sizes of the other content that a token is given, in units of the input's own."""
-EXACT = 8 * torch.finfo(torch.float64).eps
-"""What does not depend is not even rounded otherwise; sums that cancel may leave this much."""
+EXACT = 8
+"""Epsilons; what does not depend is not even rounded otherwise, but sums that cancel may be."""
+LONGEST, SAMPLED = 256, 16
 
 
 def dependency_matrix(
@@ -38,6 +40,7 @@ def dependency_matrix(
     out_dim: int = -2,
     jitter: bool = True,
     seed: int = 0,
+    dtype: str | torch.dtype = "auto",
 ) -> Tensor:
     r"""How much output i depends on token j, in float64: (outputs, tokens), 0 where not at all.
 
@@ -50,7 +53,9 @@ def dependency_matrix(
     Args:
         f: from x, or from a tuple of inputs of which the first is varied, to a tensor.
         dim: the dimension of tokens in x; leading dimensions count together.
-        out_dim: that of outputs; the same as `dim` for batches (0 and 0).
+        out_dim: that of outputs; the same as `dim` for batches (0 and 0). Outputs without
+            it are left out, of several the largest influence counts.
+        dtype: the precision; "auto" is float64 where f can run in it.
 
     Raises:
         ValueError: `method` is unknown, or the output has no `out_dim`.
@@ -61,11 +66,12 @@ def dependency_matrix(
     """
     if method not in METHODS:
         raise ValueError(f"method must be among {METHODS}, got {method!r}")
-    inputs = as_inputs(x)
+    inputs, jittered = as_inputs(x), seed if jitter else None
+    precision, _ = runnable(Experiment(f, inputs, (), jitter=jittered), precision_of(dtype))
     parts = []
-    with borrowed(f, jitter=seed if jitter else None):
-        exact = cast(inputs, torch.float64)
-        if method != "perturbation" and features(exact[0]).is_floating_point():
+    with borrowed(f, dtype=precision, jitter=jittered):
+        exact = cast(inputs, precision)
+        if method != "perturbation":
             parts.append(_by_gradient(f, exact, dim, out_dim))
         if method != "gradient":
             parts.append(_by_perturbation(f, exact, dim, out_dim, seed))
@@ -81,37 +87,81 @@ def check_dependency(
     out_dim: int = -2,
     jitter: bool = True,
     seed: int = 0,
+    dtype: str | torch.dtype = "auto",
     law: str = "dependency",
 ) -> SymmetryReport:
     """Whether output i depends on token j only where `allowed` has the edge j -> i.
 
-    For a net of L layers on a graph the allowed set is `graph.reach(L)`.
+    For a net of L layers on a graph the allowed set is `graph.reach(L)`. Up to 256 tokens
+    every pair is asked, by gradient and by perturbation; of more, 16 outputs are asked
+    whether all that they must not see, given other content at once, changes them.
 
     Args:
         allowed: a graph, or a boolean mask (outputs, tokens).
 
     Raises:
-        ValueError: `allowed` has another shape than the dependency matrix.
+        ValueError: `allowed` has another shape than (outputs, tokens).
     """
-    options: dict[str, Any] = {"dim": dim, "out_dim": out_dim, "jitter": jitter, "seed": seed}
-    influence = dependency_matrix(f, x, **options)
-    mask = allowed.dense() if isinstance(allowed, TokenGraph) else torch.as_tensor(allowed).bool()
+    inputs, n = as_inputs(x), features(as_inputs(x)[0]).shape[dim]
+    options: dict[str, Any] = {"jitter": jitter, "seed": seed, "dtype": dtype}
+    if not isinstance(allowed, TokenGraph):
+        allowed = torch.as_tensor(allowed).bool()
+    if n > LONGEST:
+        changes = _sampled(allowed, n, dim, out_dim, seed)
+        return judge(law, f, inputs, changes, **options)
+    ways = {
+        way: dependency_matrix(f, x, method=way, dim=dim, out_dim=out_dim, **options)
+        for way in ("gradient", "perturbation")
+    }
+    influence = torch.stack(list(ways.values())).amax(0)
+    mask = allowed.dense() if isinstance(allowed, TokenGraph) else allowed
     if mask.shape != influence.shape:
         raise ValueError(
             f"allowed must have shape {tuple(influence.shape)} (outputs, tokens), "
             f"got {tuple(mask.shape)}"
         )
-    mask = mask.to(influence.device)
-    source = int(influence.masked_fill(mask, 0.0).amax(0).argmax())
-    kept = (~mask[:, source]).nonzero().flatten()
-    change = Perturbing(
-        lambda inputs: replaced(inputs, new_content(features(inputs[0]), seed), dim, [source]),
-        [Unaffected.at(influence.shape[0], kept)],
-        lambda outputs: [y.index_select(out_dim, kept.to(y.device)) for y in outputs],
+    forbidden = {way: found.masked_fill(mask.to(found.device), 0.0) for way, found in ways.items()}
+    source = int(torch.stack(list(forbidden.values())).amax((0, 1)).argmax())
+    kept = (~mask[:, source]).nonzero().flatten().cpu()
+    change = _other_tokens([source], kept, n, len(mask), dim, out_dim, seed)
+    report = judge(law, f, inputs, [change], **options)
+    experiment = Experiment(f, inputs, [change], jitter=seed if jitter else None)
+    return _with_matrix(report, experiment, influence, forbidden)
+
+
+def _other_tokens(
+    sources: list[int], kept: Tensor, n: int, n_out: int, dim: int, out_dim: int, seed: int
+) -> Perturbing:
+    """Other content in some tokens, and the outputs that must not notice."""
+    return Perturbing(
+        lambda inputs: replaced(inputs, new_content(features(inputs[0]), seed), dim, sources),
+        [Unaffected.at(n, kept)] if n == n_out else [],
+        lambda outputs: [
+            y.index_select(out_dim, kept.to(y.device)) for y in _with_dim(outputs, out_dim)
+        ],
     )
-    report = judge(law, f, as_inputs(x), [change], jitter=jitter, seed=seed)
-    experiment = Experiment(f, as_inputs(x), [change], jitter=seed if jitter else None)
-    return _with_matrix(report, experiment, influence, mask)
+
+
+def _sampled(
+    allowed: TokenGraph | Tensor, n: int, dim: int, out_dim: int, seed: int
+) -> list[Perturbing]:
+    """For some outputs, other content in all tokens that they must not see."""
+    n_out = allowed.num_targets if isinstance(allowed, TokenGraph) else len(allowed)
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randperm(n_out, generator=generator)[:SAMPLED].tolist()
+    changes = []
+    for target in targets:
+        if isinstance(allowed, TokenGraph):
+            row = allowed.has_edge(torch.tensor(target), torch.arange(n))
+        else:
+            row = allowed[target]
+        sources = (~row).nonzero().flatten().tolist()
+        if sources:
+            kept = torch.tensor([target])
+            changes.append(_other_tokens(sources, kept, n, n_out, dim, out_dim, seed))
+    if not changes:
+        raise ValueError(f"allowed must forbid something, got {allowed!r}")
+    return changes
 
 
 def assert_dependency(
@@ -138,21 +188,31 @@ def assert_causal(f: Callable[..., Any], x: Any, **options: Any) -> SymmetryRepo
 
 
 def _by_gradient(f: Callable[..., Any], inputs: Inputs, dim: int, out_dim: int) -> Tensor:
-    leaf = features(inputs[0]).detach().requires_grad_()
+    leaf = features(inputs[0]).detach()
+    outputs = _with_dim(called(f, inputs), out_dim)
+    if not leaf.is_floating_point():
+        shape = (outputs[0].shape[out_dim], leaf.shape[dim])
+        return torch.zeros(shape, dtype=torch.float64, device=leaf.device)
+    leaf.requires_grad_()
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        y = tensors_of(f(with_features(inputs[0], leaf), *inputs[1:]))[0]
-        _check_output(y, out_dim)
-        generator = torch.Generator().manual_seed(0)
-        u = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
-        rows = [
-            torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)[0]
-            if part.requires_grad
-            else None
-            for part in (y * u).transpose(0, out_dim).flatten(1).sum(1)
+        given = (with_features(inputs[0], leaf), *inputs[1:])
+        matrices = [
+            _rows_of_gradients(y, leaf, dim, out_dim)
+            for y in _with_dim(called_with_graph(f, given), out_dim)
         ]
-    zeros = torch.zeros_like(leaf)
-    sizes = [_largest(zeros if row is None else row, dim) for row in rows]
-    matrix = torch.stack(sizes)
+    return torch.stack(matrices).amax(0)
+
+
+def _rows_of_gradients(y: Tensor, leaf: Tensor, dim: int, out_dim: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
+    rows = []
+    for part in (y * u).transpose(0, out_dim).flatten(1).sum(1):
+        gradient = None
+        if part.requires_grad:
+            (gradient,) = torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)
+        rows.append(_largest(torch.zeros_like(leaf) if gradient is None else gradient, dim))
+    matrix = torch.stack(rows).double()
     return matrix / matrix.amax(1, keepdim=True).clamp(min=torch.finfo(matrix.dtype).tiny)
 
 
@@ -160,24 +220,32 @@ def _by_perturbation(
     f: Callable[..., Any], inputs: Inputs, dim: int, out_dim: int, seed: int
 ) -> Tensor:
     with torch.no_grad():
-        y = called(f, inputs)[0]
-        _check_output(y, out_dim)
+        first = _with_dim(called(f, inputs), out_dim)
         columns = []
         for token in range(features(inputs[0]).shape[dim]):
-            column = torch.zeros(y.shape[out_dim], dtype=torch.float64, device=y.device)
+            column = torch.zeros(first[0].shape[out_dim], dtype=torch.float64)
             for number, scale in enumerate(SCALES):
                 new = new_content(features(inputs[0]), seed + number, scale)
-                moved = replaced(inputs, new, dim, [token])
-                other = called(f, moved)[0]
-                size = torch.maximum(y.abs().max(), other.abs().max())
-                column = torch.maximum(column, _largest(other - y, out_dim) / size)
+                moved = called(f, replaced(inputs, new, dim, [token]))
+                for y, other in zip(first, _with_dim(moved, out_dim), strict=True):
+                    size = torch.maximum(y.abs().max(), other.abs().max())
+                    change = _largest(other - y, out_dim) / size
+                    column = torch.maximum(column, change.double().cpu())
             columns.append(column.nan_to_num())
-    return torch.stack(columns, 1)
+    return torch.stack(columns, 1).to(first[0].device)
 
 
-def _check_output(y: Tensor, out_dim: int) -> None:
-    if not -y.dim() <= out_dim < y.dim() or y.dim() < 2:
-        raise ValueError(f"the output must have a dimension {out_dim}, got shape {tuple(y.shape)}")
+def _with_dim(outputs: Outputs, out_dim: int) -> Outputs:
+    """The outputs that have the dimension, with as many entries as the first of them."""
+    found = [
+        y
+        for y in outputs
+        if y.is_floating_point() and -y.dim() <= out_dim < y.dim() and y.dim() > 1
+    ]
+    if not found:
+        shapes = [tuple(y.shape) for y in outputs]
+        raise ValueError(f"the output must have a dimension {out_dim}, got {shapes}")
+    return [y for y in found if y.shape[out_dim] == found[0].shape[out_dim]]
 
 
 def _largest(tensor: Tensor, dim: int) -> Tensor:
@@ -189,34 +257,33 @@ def _with_matrix(
     report: SymmetryReport,
     experiment: Experiment,
     influence: Tensor,
-    mask: Tensor,
+    forbidden: dict[str, Tensor],
 ) -> SymmetryReport:
-    """What the whole matrix says, over what one change said."""
+    """What the whole matrix says, over what one change said.
+
+    Perturbations are rounded as outputs are; gradients of what does not depend are not.
+    """
     if report.noise > report.tolerance:
         return report
-    forbidden = influence.masked_fill(mask, 0.0)
-    error, count = float(forbidden.max()), int((forbidden > EXACT).sum())
+    precision = PRECISIONS[report.dtype]
+    exact = EXACT * torch.finfo(precision).eps
+    limits = {"gradient": exact, "perturbation": max(exact, report.tolerance)}
+    excess = torch.stack([found / limits[way] for way, found in forbidden.items()]).amax(0)
+    error = float(torch.stack(list(forbidden.values())).max())
+    count = int((excess > 1).sum())
     if not count:
-        used = bool((influence > EXACT).any())
+        used = bool((influence > exact).any())
         verdict = Verdict.PASS if used else Verdict.VACUOUS
         reason = "only allowed tokens matter" if used else "the output depends on no token"
-        return dataclasses.replace(
-            report,
-            verdict=verdict,
-            reason=reason,
-            error=error,
-            tolerance=EXACT,
-            witness=None,
-            location=None,
-        )
-    target, source = divmod(int(forbidden.argmax()), influence.shape[1])
-    with experiment.at(torch.float64) as x:  # who does not depend is not even rounded otherwise
-        eps = torch.finfo(torch.float64).eps
-        place = localise(experiment, x, experiment.changes[0], eps)
+        report = dataclasses.replace(report, witness=None, location=None, tolerance=exact)
+        return dataclasses.replace(report, verdict=verdict, reason=reason, error=error)
+    target, source = divmod(int(excess.argmax()), influence.shape[1])
+    with experiment.at(precision) as x:  # who does not depend is not even rounded otherwise
+        place = localise(experiment, x, experiment.changes[0], torch.finfo(precision).eps)
     return dataclasses.replace(
         report,
-        verdict=Verdict.BROKEN if error > 8 * EXACT else Verdict.INCONCLUSIVE,
-        tolerance=EXACT,
+        verdict=Verdict.BROKEN if float(excess.max()) > 8 else Verdict.INCONCLUSIVE,
+        tolerance=exact,
         reason=f"output {target} depends on token {source} ({error:.2g} of the largest), "
         f"one of {count} such pairs",
         error=error,

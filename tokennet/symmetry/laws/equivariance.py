@@ -13,14 +13,8 @@ from torch_geometric.data import Data
 
 from tokennet.graphs import Disjoint, TokenGraph
 from tokennet.graphs.edge_list import check_permutation
-from tokennet.symmetry.actions import (
-    Action,
-    Invariant,
-    Permute,
-    Relabel,
-    ReorderEdges,
-    Shuffle,
-)
+from tokennet.symmetry.actions import Action, Invariant, Permute
+from tokennet.symmetry.graph_actions import Relabel, ReorderEdges, Shuffle
 from tokennet.symmetry.groups import automorphisms
 from tokennet.symmetry.laws.judge import judge
 from tokennet.symmetry.report import SymmetryReport

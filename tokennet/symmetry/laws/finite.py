@@ -12,14 +12,15 @@ from torch import Tensor
 
 from tokennet.symmetry.borrow import module_names
 from tokennet.symmetry.laws.judge import name_of
+from tokennet.symmetry.laws.precision import precision_of, runnable
 from tokennet.symmetry.locate.localise import Recorder, location_of, roots_of
 from tokennet.symmetry.locate.script import unfinished
 from tokennet.symmetry.locate.source import blamed, forward_lines, statement_at
 from tokennet.symmetry.report import Location, SymmetryReport, Verdict, Witness
 from tokennet.symmetry.trial.change import Inputs
 from tokennet.symmetry.trial.content import seeded_content
-from tokennet.symmetry.trial.experiment import Experiment
-from tokennet.symmetry.values import features, tensors_of, with_features
+from tokennet.symmetry.trial.experiment import Experiment, called_with_graph
+from tokennet.symmetry.values import features, with_features
 
 
 def check_finite(
@@ -29,7 +30,7 @@ def check_finite(
     law: str = "finite",
     jitter: bool = True,
     seed: int = 0,
-    dtype: torch.dtype = torch.float64,
+    dtype: str | torch.dtype = "auto",
 ) -> SymmetryReport:
     """Whether outputs, and gradients of the first input and of parameters, are finite.
 
@@ -38,7 +39,8 @@ def check_finite(
     """
     started = time.perf_counter()
     experiment = Experiment(f, inputs, (), jitter=seed if jitter else None)
-    with experiment.at(dtype) as x:
+    precision, notes = runnable(experiment, precision_of(dtype))
+    with experiment.at(precision) as x:
         reason, place = _fault(experiment, x)
         text = ""
         if reason:
@@ -53,7 +55,8 @@ def check_finite(
         reason=reason or "values and gradients are finite",
         error=float("inf") if reason else 0.0,
         tolerance=0.0,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(precision).removeprefix("torch."),
+        notes=tuple(notes),
         rounding=0.0,
         signal=0.0,
         noise=0.0,
@@ -106,7 +109,7 @@ def _backward(f: Callable[..., Any], x: Inputs) -> tuple[bool, Location | None]:
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore", UserWarning)  # anomaly mode says that it is slow
         with torch.autograd.set_detect_anomaly(True, check_nan=False):
-            outputs = tensors_of(f(with_features(x[0], z), *x[1:]))
+            outputs = called_with_graph(f, (with_features(x[0], z), *x[1:]))
             sums = [y.square().sum() + y.sum() for y in outputs if y.requires_grad]
             if not sums:
                 return True, None

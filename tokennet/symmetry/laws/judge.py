@@ -6,12 +6,13 @@ import functools
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from tokennet.symmetry.laws.precision import first_line, name_of_dtype, precision_of, runnable
+from tokennet.symmetry.laws.weigh import Weighed, weighed
 from tokennet.symmetry.locate.localise import localise
 from tokennet.symmetry.locate.precision import lowered_at
 from tokennet.symmetry.locate.script import twice
@@ -26,15 +27,22 @@ from tokennet.symmetry.report import (
     Witness,
     tolerance,
 )
-from tokennet.symmetry.trial.change import Change, Inputs, Outputs
+from tokennet.symmetry.trial.change import Change, Inputs
 from tokennet.symmetry.trial.experiment import Experiment, Measured
 from tokennet.symmetry.trial.scale import largest
 from tokennet.symmetry.trial.wrapped import Wrapped
-from tokennet.symmetry.values import features
 
 
 def raised(error: Exception) -> SymmetryReport:
-    """BROKEN: the model runs on the example, and raises on what should be the same."""
+    """BROKEN: the model runs on the example, and raises on what should be the same.
+
+    Raises:
+        the error itself, if it is not the model's.
+    """
+    if not any(
+        frame.name.startswith("called") for frame in traceback.extract_tb(error.__traceback__)
+    ):
+        raise error
     frames = traceback.extract_tb(error.__traceback__)
     lines = [
         (frame.filename, frame.lineno or 0)
@@ -51,7 +59,7 @@ def raised(error: Exception) -> SymmetryReport:
         law="",
         subject="",
         verdict=Verdict.BROKEN,
-        reason=f"raises {type(error).__name__}: {_first_line(error)}",
+        reason=f"raises {type(error).__name__}: {first_line(error)}",
         error=float("inf"),
         tolerance=0.0,
         dtype="float64",
@@ -60,15 +68,6 @@ def raised(error: Exception) -> SymmetryReport:
         noise=nothing,
         location=place,
     )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-PRECISIONS = {
-    _name(dtype): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-}
 
 
 def judge(
@@ -98,14 +97,14 @@ def judge(
     started = time.perf_counter()
     experiment = Experiment(model, inputs, changes, jitter=seed if jitter else None)
     measured, notes = _measure(experiment, precision_of(dtype))
-    found = _weigh(experiment, measured, notes)
+    found = weighed(experiment, measured, notes)
     verdict, reason = _verdict(measured, found, noise_breaks)
     if verdict is Verdict.BROKEN and measured.dtype == torch.float64 and found.error < 1e-2:
         place = lowered_at(experiment)
         if place:
             notes.append(f"computes in less than float64 at {place}; decided in float32")
             measured = experiment.measure(torch.float32)
-            found = _weigh(experiment, measured, notes)
+            found = weighed(experiment, measured, notes)
             verdict, reason = _verdict(measured, found, noise_breaks)
     verdict, reason = _kernels_agree(experiment, found, measured, verdict, reason)
     witness, location = None, None
@@ -120,7 +119,7 @@ def judge(
         reason=reason,
         error=found.noise if noise_breaks else found.error,
         tolerance=found.limit,
-        dtype=_name(measured.dtype),
+        dtype=name_of_dtype(measured.dtype),
         rounding=found.rounding,
         signal=measured.signal,
         noise=found.noise,
@@ -144,114 +143,12 @@ def name_of(model: Any) -> str:
     return getattr(model, "__name__", type(model).__name__)
 
 
-def precision_of(dtype: str | torch.dtype) -> torch.dtype | None:
-    """The precision that is to decide, None for "auto".
-
-    Raises:
-        ValueError: it is none that is known.
-    """
-    if dtype == "auto":
-        return None
-    found = PRECISIONS.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in PRECISIONS.values():
-        raise ValueError(f"dtype must be 'auto' or among {sorted(PRECISIONS)}, got {dtype!r}")
-    return found
-
-
 def _measure(experiment: Experiment, dtype: torch.dtype | None) -> tuple[Measured, list[str]]:
-    if dtype is not None:
-        return experiment.measure(dtype), []
-    try:
-        return experiment.measure(torch.float64), []
-    except Exception as error:  # whatever a model of other people raises in float64
-        given = features(experiment.inputs[0]).dtype
-        lower = given if given.is_floating_point and given != torch.float64 else torch.float32
-        measured = experiment.measure(lower)
-        text = _first_line(error)
-        return measured, [f"cannot run in float64 ({text}); decided in {_name(lower)}"]
+    precision, notes = runnable(experiment, dtype)
+    return experiment.measure(precision), notes
 
 
-@dataclass
-class _Weighed:
-    """Errors against the tolerance that was measured; that of the worst channel is shown."""
-
-    excess: list[float]
-    """For each change, how many tolerances the worst channel is off."""
-    error: float
-    limit: float
-    rounding: float
-    noise: float
-    noisy: bool
-    float32: dict[str, float]
-
-    @property
-    def worst(self) -> int:
-        """The number of the change that is furthest off."""
-        return self.excess.index(max(self.excess))
-
-
-def _weigh(experiment: Experiment, measured: Measured, notes: list[str]) -> _Weighed:
-    dtype = measured.dtype
-    trials = range(len(measured.changes))
-    first = max(trials, key=lambda number: largest(measured.error(number)))
-    float32, off, eps = _rounding(experiment, measured, first, notes)
-    least = MARGIN[dtype] * torch.finfo(dtype).eps
-    worst, excess = _Channel(0.0, least, 0.0), []
-    for number in trials:
-        pairs = zip(measured.error(number), measured.rounding(number, off), strict=True)
-        found = [_worst_channel(error, rounding, least, eps) for error, rounding in pairs]
-        here = max(found, key=_by_excess)
-        worst = max(worst, here, key=_by_excess)
-        excess.append(here.excess)
-    noise = largest(measured.noise)
-    allowed = worst.limit if dtype == torch.float64 else least
-    return _Weighed(
-        excess, worst.error, worst.limit, worst.rounding, noise, noise > allowed, float32
-    )
-
-
-class _Channel(NamedTuple):
-    error: float
-    limit: float
-    rounding: float
-
-    @property
-    def excess(self) -> float:
-        return self.error / self.limit
-
-
-def _by_excess(channel: _Channel) -> tuple[float, float]:
-    return channel.excess, channel.rounding
-
-
-def _worst_channel(error: Tensor, rounding: Tensor, least: float, eps: float) -> _Channel:
-    limit = least * (rounding / eps).clamp(min=1.0)
-    number = int((error / limit).nan_to_num(float("inf")).argmax())
-    return _Channel(float(error[number]), float(limit[number]), float(rounding[number]))
-
-
-def _rounding(
-    experiment: Experiment, measured: Measured, number: int, notes: list[str]
-) -> tuple[dict[str, float], Outputs, float]:
-    """Errors in float32, how far rounding moves each entry, and the epsilon of that."""
-    dtype, single = measured.dtype, torch.finfo(torch.float32).eps
-    nothing = [torch.zeros(y.shape, dtype=torch.float64, device=y.device) for y in measured.outputs]
-    if dtype != torch.float64:
-        eps = torch.finfo(dtype).eps
-        if largest(measured.noise) > MARGIN[dtype] * eps:  # noise would pass for rounding
-            return {}, nothing, eps
-        return {}, experiment.sensitivity(dtype, eps), eps
-    try:
-        float32, off = experiment.float32(measured, number)
-        if off is not None:
-            return float32, off, single
-        notes.append("float32 gives no finite output where float64 does")
-    except Exception as error:  # whatever a model of other people raises in float32
-        notes.append(f"cannot run in float32 ({_first_line(error)})")
-    return {}, experiment.sensitivity(torch.float64, single), single
-
-
-def _verdict(measured: Measured, found: _Weighed, noise_breaks: bool) -> tuple[Verdict, str]:
+def _verdict(measured: Measured, found: Weighed, noise_breaks: bool) -> tuple[Verdict, str]:
     if not measured.finite:
         return Verdict.INCONCLUSIVE, "the output is not finite on the example itself"
     if found.noisy:
@@ -273,7 +170,7 @@ def _verdict(measured: Measured, found: _Weighed, noise_breaks: bool) -> tuple[V
 
 def _kernels_agree(
     experiment: Experiment,
-    found: _Weighed,
+    found: Weighed,
     measured: Measured,
     verdict: Verdict,
     reason: str,
@@ -287,7 +184,7 @@ def _kernels_agree(
         return verdict, reason
     off = experiment.sensitivity(torch.float64, eps)
     rounding = largest(measured.rounding(found.worst, off))
-    limit = tolerance(torch.float32, max(rounding, found.rounding), torch.float32)
+    limit = tolerance(torch.float32, rounding, torch.float32)
     if error <= limit * UNDECIDED[torch.float32]:
         return verdict, reason
     return Verdict.BROKEN, f"holds in float64, but is off by {error:.2g} in float32 ({name})"
@@ -296,7 +193,7 @@ def _kernels_agree(
 def _diagnose(
     experiment: Experiment,
     measured: Measured,
-    found: _Weighed,
+    found: Weighed,
     swaps: bool,
     notes: list[str],
 ) -> tuple[Witness | None, Location | None]:
@@ -305,7 +202,7 @@ def _diagnose(
     try:
         location = _locate(experiment, measured, found)
     except Exception as error:  # operations that cannot be watched
-        notes.append(f"not located: {_first_line(error)}")
+        notes.append(f"not located: {first_line(error)}")
     if found.noisy:
         text = twice(experiment.model, experiment.inputs)
         return Witness(None, found.noise, text, experiment.inputs), location
@@ -323,11 +220,11 @@ def _diagnose(
                 experiment, x, worst, threshold=threshold, swaps=swaps, jittered=hidden
             )
     except Exception as error:  # sizes and content that the model refuses
-        notes.append(f"no smaller example: {_first_line(error)}")
+        notes.append(f"no smaller example: {first_line(error)}")
     return witness, location
 
 
-def _locate(experiment: Experiment, measured: Measured, found: _Weighed) -> Location | None:
+def _locate(experiment: Experiment, measured: Measured, found: Weighed) -> Location | None:
     broken = [
         (excess, change)
         for excess, change in zip(found.excess, measured.changes, strict=True)
@@ -341,12 +238,8 @@ def _locate(experiment: Experiment, measured: Measured, found: _Weighed) -> Loca
         return localise(experiment, x, change, between)
 
 
-def _holds_as_given(experiment: Experiment, worst: Change, found: _Weighed) -> bool:
+def _holds_as_given(experiment: Experiment, worst: Change, found: Weighed) -> bool:
     given = Experiment(experiment.model, experiment.inputs, experiment.changes, jitter=None)
     dtype = torch.float64 if found.limit < 1e-6 else torch.float32
     with given.at(dtype) as x:
         return given.error(x, worst) <= found.limit
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

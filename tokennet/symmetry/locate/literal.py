@@ -55,7 +55,7 @@ def _tokens(tokens: Tokens, seeded: bool) -> str:
 def _graph(graph: TokenGraph) -> str:
     if isinstance(graph, Full):
         return ""
-    edges = f"torch.tensor({graph.edge_index().tolist()}).view(2, -1)"
+    edges = f"torch.tensor({graph.edge_index().tolist()}, dtype=torch.long)"
     attr = getattr(graph, "edge_attr", None)
     given = "" if attr is None else f", edge_attr={literal(attr, False)}"
     return f", Edges({edges}, {graph.num_targets}{given})"

@@ -221,12 +221,12 @@ def _chosen_rows(old: Tensor, new: Tensor) -> list[str]:
 
 
 def _numbered(outputs: Outputs) -> Outputs:
-    return [torch.arange(y.numel()).view(y.shape) for y in outputs]
+    return [torch.arange(y.numel(), dtype=torch.float64).view(y.shape) for y in outputs]
 
 
 def _rows(chosen: Tensor, all_of_it: Tensor) -> list[int]:
     """The numbers of the rows of an output from which numbered entries were chosen."""
-    return (chosen.flatten() // _width(all_of_it)).unique().tolist()
+    return (chosen.long().flatten() // _width(all_of_it)).unique().tolist()
 
 
 def _width(tensor: Tensor) -> int:

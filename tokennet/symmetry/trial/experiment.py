@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
-from tokennet.symmetry.borrow import LOW_PRECISION, borrowed
+from tokennet.symmetry.borrow import borrowed
 from tokennet.symmetry.trial.change import Change, Inputs, Outputs, difference
 from tokennet.symmetry.trial.content import new_content, replaced
 from tokennet.symmetry.trial.scale import (
@@ -95,6 +95,11 @@ def called(model: Callable[..., Any], inputs: Inputs) -> Outputs:
     return [tensor.detach() for tensor in tensors_of(model(*copies))]
 
 
+def called_with_graph(model: Callable[..., Any], inputs: Inputs) -> Outputs:
+    """The same with the graph that gradients need."""
+    return tensors_of(model(*map_tensors(torch.clone, inputs)))
+
+
 class Experiment:
     """A model, an input, and the changes of it that a law speaks of."""
 
@@ -126,8 +131,6 @@ class Experiment:
         """
         with self.at(dtype) as x:
             y = self.run(x)
-            if dtype == torch.float64 and any(t.dtype in LOW_PRECISION for t in y):
-                raise TypeError(f"the output is {y[0].dtype} for an input in float64")
             again, other = self.run(x), self.run(_other_content(x))
             mixes = not _is_diagonal(y, self.run(_one_changed(x)), x)
             moved, signal = [], 0.0

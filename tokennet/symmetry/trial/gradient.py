@@ -39,7 +39,10 @@ class GradientOf(Wrapped):
         leaf.requires_grad_()
         with torch.enable_grad():
             given = with_features(inputs[0], leaf.clone())  # the model may write to it
-            outputs = tensors_of(self.function(given, *inputs[1:]))
+            try:
+                outputs = tensors_of(self.function(given, *inputs[1:]))
+            except RuntimeError as error:  # code that leaves torch, as by .numpy()
+                raise NoGradient(f"not differentiable: {error}") from error
             sums = [_phi(y).sum() for y in outputs if y.requires_grad]
             if not sums:
                 raise NoGradient("the output has no gradient with respect to the input")

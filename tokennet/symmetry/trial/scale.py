@@ -14,7 +14,9 @@ from tokennet.symmetry.trial.change import Outputs
 Channels = list[Tensor]
 """For each output the numbers (C,) of its channels."""
 RESOLVED = 4096
-"""A channel must move by this many epsilons of its size, or it counts as a constant."""
+"""A channel that moves by fewer epsilons of its size is measured as if it moved by these."""
+LARGEST_FLOOR = 1e-3
+"""But by no more than this part of its size, whatever the precision."""
 
 
 def gaps(wanted: Outputs, got: Outputs) -> Outputs:
@@ -42,7 +44,7 @@ def units(moved: Outputs, outputs: Outputs, dtype: torch.dtype) -> Channels:
     found = []
     for response, size in zip(per_channel(moved), per_channel(outputs), strict=True):
         size = torch.where(size.isfinite(), size, 0.0)
-        floor = RESOLVED * torch.finfo(dtype).eps * size
+        floor = min(RESOLVED * torch.finfo(dtype).eps, LARGEST_FLOOR) * size
         unit = torch.where(response.isfinite(), torch.maximum(response, floor), 1.0)
         found.append(torch.where(response == 0, torch.where(size > 0, size, 1.0), unit))
     return found
@@ -76,4 +78,4 @@ def _largest(tensor: Tensor) -> Tensor:
         return torch.zeros(max(width, 1), dtype=torch.float64, device=tensor.device)
     if tensor.is_complex():
         tensor = tensor.abs()
-    return tensor.double().abs().reshape(-1, width).nan_to_num(float("inf")).amax(0)
+    return tensor.double().abs().reshape(-1, width).nan_to_num(float("inf"), float("inf")).amax(0)
