@@ -44,7 +44,7 @@ _TO_COMPLEX = (torch.Tensor.cfloat, torch.Tensor.chalf)  # type: ignore[attr-def
 def borrowed(
     model: Callable[..., Any],
     *,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | None = torch.float64,
     jitter: int | None = None,
 ) -> Iterator[None]:
     """Within the context `model` is in eval mode and `dtype`; after it, exactly as it came.
@@ -63,6 +63,7 @@ def borrowed(
     or in a closure, and tensors in sets or in containers of more than `LENGTH` items.
 
     Args:
+        dtype: the precision; None leaves that of every tensor as it is.
         jitter: seed of a small change of every parameter, so that values such as a table
             that starts as zeros hide nothing; None leaves values as they are.
 
@@ -71,7 +72,7 @@ def borrowed(
     """
     with ExitStack() as stack:
         stack.enter_context(_global_state())
-        modules = stack.enter_context(_kept(model, lambda tensor: cast(tensor, dtype)))
+        modules = stack.enter_context(_kept(model, lambda tensor: _copied(tensor, dtype)))
         for module in modules:
             module.training = False
         if jitter is not None:
@@ -80,6 +81,10 @@ def borrowed(
             torch.set_default_dtype(dtype)
             stack.enter_context(_InFloat64())
         yield
+
+
+def _copied(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.detach().clone() if dtype is None else cast(tensor, dtype)
 
 
 @contextmanager

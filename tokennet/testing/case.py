@@ -16,7 +16,6 @@ from tokennet.symmetry.borrow import borrowed
 from tokennet.symmetry.layout import Layout
 from tokennet.symmetry.trial.change import Permuting, difference
 from tokennet.symmetry.trial.experiment import called
-from tokennet.symmetry.values import cast, features
 from tokennet.testing.calls import ByName, OnData, Selected
 from tokennet.testing.example import Example, parameters_of, recognised
 from tokennet.testing.parts import Inputs, keep_edges, one_set_less, one_token_less
@@ -72,29 +71,36 @@ def make_case(model: Callable[..., Any], example: Any) -> Case:
 
 
 def _with_outputs(model: Any, function: Callable[..., Any], example: Example) -> Case:
-    with borrowed(function, dtype=_dtype(example), jitter=0), torch.no_grad():
-        inputs = cast(example.inputs, _dtype(example))
-        outputs = called(function, inputs)
-        numbers = [n for n, y in enumerate(outputs) if y.is_floating_point() or y.is_complex()]
-        numbers = numbers or list(range(len(outputs)))
-        if len(numbers) < len(outputs):
-            function = Selected(function, tuple(numbers), ())
-        chosen = [outputs[n] for n in numbers]
-        layouts = _layouts(function, example, chosen)
-        actions = _actions(function, example, inputs, chosen, layouts)
+    with borrowed(function, dtype=None, jitter=0), torch.no_grad():
+        outputs = called(function, example.inputs)
+        layouts = _layouts(function, example, outputs)
+        chosen = [n for n, y in enumerate(outputs) if _has_a_known_action(y, layouts[n], example)]
+        if not chosen:
+            shapes = [tuple(y.shape) for y in outputs]
+            raise ValueError(
+                f"the output, of shape {shapes}, follows the {example.num_tokens} tokens in no way "
+                "that is known: take check_equivariance, with an action of your own"
+            )
+        layouts, outputs = [layouts[n] for n in chosen], [outputs[n] for n in chosen]
+        if len(chosen) < len(called(function, example.inputs)):
+            function = Selected(function, tuple(chosen), ())
+        actions = _actions(function, example, outputs, layouts)
     if example.mask is not None and any(layout.tokens for layout in layouts):
         mask, real = example.inputs[example.mask], example.real
         assert real is not None
-        hides = torch.equal(mask == 0, real)
-        function = Selected(
-            function, tuple(range(len(layouts))), tuple(layouts), example.mask, hides
-        )
+        numbers, hides = tuple(range(len(layouts))), torch.equal(mask == 0, real)
+        function = Selected(function, numbers, tuple(layouts), example.mask, hides)
     return Case(model, function, example, tuple(layouts), tuple(actions))
 
 
-def _dtype(example: Example) -> torch.dtype:
-    x = features(example.inputs[0])
-    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
+def _has_a_known_action(y: Tensor, layout: Layout, example: Example) -> bool:
+    """Whether it can be said what permutations do to an output; indices are left out."""
+    if not y.is_floating_point() and not y.is_complex() and layout.tokens:
+        return False
+    edges = example.edge_index
+    if edges is not None and any(y.shape[dim] != edges.shape[1] for dim in layout.edges):
+        return False
+    return all(y.shape[dim] >= example.num_tokens for dim in layout.tokens)
 
 
 def _layouts(function: Callable[..., Any], example: Example, outputs: list[Tensor]) -> list[Layout]:
@@ -151,7 +157,6 @@ def _layout(
 def _actions(
     function: Callable[..., Any],
     example: Example,
-    inputs: Inputs,
     outputs: list[Tensor],
     layouts: Sequence[Layout],
 ) -> list[Action]:
@@ -160,9 +165,9 @@ def _actions(
     if n < 2:
         return [Invariant()] * len(outputs)
     generator = torch.Generator().manual_seed(0)
-    perm = example.actions[0].random(inputs[0], generator)
+    perm = example.actions[0].random(example.inputs[0], generator)
     try:
-        moved = called(function, Permuting(perm, example.actions, ()).move(inputs))
+        moved = called(function, Permuting(perm, example.actions, ()).move(example.inputs))
     except Exception:  # a model that raises here breaks a law, and is told so by it
         moved = outputs
     return [

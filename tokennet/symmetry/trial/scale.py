@@ -63,12 +63,10 @@ def largest(channels: Channels) -> float:
 def _gap(wanted: Tensor, got: Tensor) -> Tensor:
     if wanted.shape != got.shape:
         return torch.full(wanted.shape or (1,), float("inf"), dtype=torch.float64)
-    if wanted.is_complex():
-        wanted, got = torch.view_as_real(wanted), torch.view_as_real(got)
     same = (wanted == got) | (wanted.isnan() & got.isnan())
-    if not wanted.is_floating_point():
+    if not wanted.is_floating_point() and not wanted.is_complex():
         return (~same).double()
-    gap = (got.double() - wanted.double()).abs()
+    gap = (got - wanted).abs().double()
     return torch.where(same, 0.0, torch.where(gap.isnan(), float("inf"), gap))
 
 
