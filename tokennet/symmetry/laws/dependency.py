@@ -16,7 +16,7 @@ from tokennet.symmetry.laws.equivariance import as_inputs
 from tokennet.symmetry.laws.judge import judge
 from tokennet.symmetry.laws.precision import PRECISIONS, precision_of, runnable
 from tokennet.symmetry.locate.localise import localise
-from tokennet.symmetry.report import SymmetryReport, Verdict
+from tokennet.symmetry.report import UNDECIDED, SymmetryReport, Verdict
 from tokennet.symmetry.trial.change import Inputs, Outputs, Perturbing, Unaffected
 from tokennet.symmetry.trial.content import new_content, replaced
 from tokennet.symmetry.trial.experiment import Experiment, called, called_with_graph
@@ -44,7 +44,7 @@ def dependency_matrix(
 ) -> Tensor:
     r"""How much output i depends on token j, in float64: (outputs, tokens), 0 where not at all.
 
-    "gradient" is max |d (u . f_i) / d x_j|, relative to the largest over j, for a random u; it
+    "gradient" is max |d (u . f_i) / d x_j|, relative to the largest of all, for a random u; it
     sees influences however small, as through a mask of -30. "perturbation" is the largest
     change of f_i when x_j is given other content, relative to the largest output; it sees
     what has no gradient, as the choices of a top-k router. "both" is the larger of them.
@@ -213,7 +213,7 @@ def _rows_of_gradients(y: Tensor, leaf: Tensor, dim: int, out_dim: int) -> Tenso
             (gradient,) = torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)
         rows.append(_largest(torch.zeros_like(leaf) if gradient is None else gradient, dim))
     matrix = torch.stack(rows).double()
-    return matrix / matrix.amax(1, keepdim=True).clamp(min=torch.finfo(matrix.dtype).tiny)
+    return matrix / matrix.max().clamp(min=torch.finfo(matrix.dtype).tiny)
 
 
 def _by_perturbation(
@@ -261,13 +261,15 @@ def _with_matrix(
 ) -> SymmetryReport:
     """What the whole matrix says, over what one change said.
 
-    Perturbations are rounded as outputs are; gradients of what does not depend are not.
+    Perturbations are rounded as outputs are; gradients of what does not depend are not, so
+    that small influences are theirs to find.
     """
     if report.noise > report.tolerance:
         return report
     precision = PRECISIONS[report.dtype]
     exact = EXACT * torch.finfo(precision).eps
-    limits = {"gradient": exact, "perturbation": max(exact, report.tolerance)}
+    rounded = report.tolerance * UNDECIDED[precision]
+    limits = {"gradient": exact, "perturbation": max(exact, rounded)}
     excess = torch.stack([found / limits[way] for way, found in forbidden.items()]).amax(0)
     error = float(torch.stack(list(forbidden.values())).max())
     count = int((excess > 1).sum())
