@@ -119,7 +119,13 @@ def _by_nauty(vertices: np.ndarray, edges: np.ndarray) -> list[Permutation]:
 
     Vertex v of layer l is number l N + v; layer l has the edges whose colour has digit l.
     """
-    import pynauty
+    try:
+        import pynauty
+    except ImportError as error:
+        raise ImportError(
+            "automorphisms are found by pynauty, which is not installed: "
+            'pip install "tokennet[groups]" (pynauty has the licence GPLv3)'
+        ) from error
 
     n = len(vertices)
     if n == 0:
