@@ -29,6 +29,7 @@ ROOMS = [
     "testing",
     "compare",
     "cli",
+    "__main__",
 ]
 OPTIONAL = {"sklearn", "matplotlib", "pynauty", "sympy"}
 """Heavy packages that may be imported where they are used."""

@@ -165,7 +165,7 @@ def check(
         report = check_laws(
             subject,
             resolve_example(example, subject),
-            laws=laws.split(",") if laws else None,
+            laws=[law.strip() for law in laws.split(",")] if laws else None,
             causal=causal,
             device=_accelerator(device),
             dtype=dtype,

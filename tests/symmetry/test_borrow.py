@@ -592,3 +592,19 @@ def test_frozen_objects():
     run(model)
     assert settings.scale is scale
     assert scale.tolist() == [1, 1, 1]
+
+
+def test_constants_beside_trained_parameters_are_not_jittered():
+    class Averages(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.Parameter(torch.full((5, 5), 0.25), requires_grad=False)
+            self.linear = nn.Linear(4, 4)
+
+    model = Averages()
+    with borrowed(model, jitter=0):
+        assert torch.equal(model.weights, torch.full((5, 5), 0.25).double())
+        assert not torch.equal(model.linear.weight.float(), Averages().linear.weight)
+    model.requires_grad_(False)
+    with borrowed(model, jitter=0):  # where nothing is trained, anything may hide a break
+        assert not torch.equal(model.weights, torch.full((5, 5), 0.25).double())

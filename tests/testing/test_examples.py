@@ -242,6 +242,12 @@ def test_is_not_accused(name):
     assert set(verdicts.values()) == {"PASS"}, report
 
 
+def test_what_mixes_tokens_is_not_said_not_to():
+    for model, example in ((GCNConv(8, 4), (NODES, EDGES)), (Reader(), IDS), OBEYED["dense_graph"]):
+        report = check(model, example, laws=["node_permutation"])
+        assert not any("own token" in note for note in report.reports["node_permutation"].notes)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_is_found(name):
     model, example, laws = BROKEN[name]

@@ -219,11 +219,13 @@ def _convert(content: list[Any], change: Callable[[Tensor], Tensor]) -> None:
 def _jitter(modules: list[nn.Module], seed: int) -> None:
     """p + 0.1 rms(p) u with u in +-[0.5, 1.5]: never near zero, never large.
 
-    A parameter of zeros gets 0.1 / sqrt(fan in) instead of 0.1 rms(p).
+    A parameter of zeros gets 0.1 / sqrt(fan in) instead of 0.1 rms(p). Beside parameters
+    that are trained, those that are not are constants, and stay as they are.
     """
     generator = torch.Generator().manual_seed(seed)
     unique = {id(p): p for module in modules for p in module.parameters(recurse=False)}
-    for parameter in unique.values():
+    trained = [p for p in unique.values() if p.requires_grad]
+    for parameter in trained or unique.values():
         if parameter.is_floating_point() and parameter.numel():
             data = parameter.data
             uniform = torch.rand(data.shape, generator=generator, dtype=torch.float64)

@@ -85,7 +85,10 @@ def describe(value: Any) -> str:
         return f"({', '.join(map(describe, value))})"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {describe(item)}' for key, item in value.items())}}}"
-    return repr(value)
+    if isinstance(value, Tokens | Data | int | float | str | None):
+        return repr(value)
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"{type(value).__name__} {tuple(shape)}"
 
 
 def _map_edge_attr(function: Callable[[Tensor], Tensor], graph: TokenGraph) -> TokenGraph:

@@ -144,6 +144,8 @@ def _names(case: Case, laws: Sequence[str] | None, causal: bool) -> tuple[str, .
     apply = tuple(name for name, law in LAWS.items() if law.applies(case, causal))
     if laws is None:
         return apply
+    if isinstance(laws, str):
+        raise TypeError(f"laws must be a list of names, got the string {laws!r}")
     for name in laws:
         if name not in LAWS:
             raise ValueError(f"laws must be among {tuple(LAWS)}, got {name!r}")

@@ -34,8 +34,8 @@ def resolve(name: str, what: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise ValueError(f"{what} {name!r}: {error}") from error
+    except Exception as error:  # whatever a file of the user's raises
+        raise ValueError(f"{what} {name!r}: {type(error).__name__}: {error}") from error
     for part in path.split("."):
         if not hasattr(found, part):
             raise ValueError(f"{what} {name!r}: {module_name} has no {path!r}")
@@ -61,6 +61,8 @@ def resolve_model(name: str) -> Any:
             f"model {name!r} needs arguments ({error}): "
             "name an instance, or a class that is made without"
         ) from error
+    except Exception as error:  # whatever a class of the user's raises
+        raise ValueError(f"model {name!r}: {type(error).__name__}: {error}") from error
 
 
 def resolve_example(name: str | None, model: Any) -> Any:

@@ -69,13 +69,19 @@ def check_declared(
         pooled: the output has no dimension of tokens.
         discover: also find the group that the layer has.
 
+    Raises:
+        TypeError: the layer declares no symmetry.
+
     >>> import torch
     >>> from tokennet import Attention, Cycle
     >>> report = check_declared(Attention(4, heads=2), Tokens(torch.randn(6, 4), Cycle(6, 1)))
     >>> report.holds, report.larger, report.measured.name
     (True, False, 'D_6')
     """
-    declared = layer.symmetry.on(tokens)  # type: ignore[attr-defined]
+    symmetry = getattr(layer, "symmetry", None)
+    if not isinstance(symmetry, Symmetry):
+        raise TypeError(f"layer must have a symmetry that it declares, got {type(layer).__name__}")
+    declared = symmetry.on(tokens)
     out: Action = Invariant() if pooled else Permute(-2)
     generators = _generators(declared, tokens)
     laws = {}

@@ -66,6 +66,8 @@ def dependency_matrix(
     """
     if method not in METHODS:
         raise ValueError(f"method must be among {METHODS}, got {method!r}")
+    if dim == -2 and not features(as_inputs(x)[0]).is_floating_point():
+        raise ValueError("dim must be given for ids of tokens: -1 for (B, N)")
     inputs, jittered = as_inputs(x), seed if jitter else None
     precision, _ = runnable(Experiment(f, inputs, (), jitter=jittered), precision_of(dtype))
     parts = []

@@ -229,6 +229,8 @@ def _permutations(
     trials: int,
     generator: torch.Generator,
 ) -> list[Tensor]:
+    if isinstance(group, str):
+        raise TypeError(f"group must be a list of permutations, got {group!r}")
     if group is not None:
         generators = [check_permutation("group", perm, degree) for perm in group]
         if not generators:

@@ -152,10 +152,9 @@ def _verdict(measured: Measured, found: Weighed, noise_breaks: bool) -> tuple[Ve
     if not measured.finite:
         return Verdict.INCONCLUSIVE, "the output is not finite on the example itself"
     if found.noisy:
-        reason = f"two runs on the same input differ by {found.noise:.2g}: it is random"
-        if noise_breaks:
-            return Verdict.BROKEN, reason
-        return Verdict.INCONCLUSIVE, f"{reason}, or keeps a state"
+        reason = f"two runs on the same input differ by {found.noise:.2g}"
+        verdict = Verdict.BROKEN if noise_breaks else Verdict.INCONCLUSIVE
+        return verdict, f"{reason}: it is random, or keeps a state"
     if noise_breaks:
         return Verdict.PASS, "two runs on the same input agree"
     excess = max(found.excess)
