@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch_geometric.data import Data
 from torch_geometric.nn import GATConv, GCNConv
 
@@ -159,6 +160,10 @@ OBEYED = {
     "constants": (lambda x: torch.cat([centred(x) + x, torch.full_like(x, 1e16)], -1), X),
     "rounded_to_one": (
         lambda x: torch.cat([x.softmax(-1).sum(-1, keepdim=True), centred(x)], -1),
+        X,
+    ),
+    "rounded_to_zero": (
+        lambda x: torch.cat([F.layer_norm(centred(x), (8,)).sum(-1, keepdim=True), x], -1),
         X,
     ),
     "overflow": (overflowing, X),

@@ -29,7 +29,7 @@ from tokennet.symmetry.report import (
 )
 from tokennet.symmetry.trial.change import Change, Inputs
 from tokennet.symmetry.trial.experiment import Experiment, Measured
-from tokennet.symmetry.trial.scale import largest
+from tokennet.symmetry.trial.scale import largest, per_channel, relative
 from tokennet.symmetry.trial.wrapped import Wrapped
 
 
@@ -182,7 +182,9 @@ def _kernels_agree(
     if error <= tolerance(torch.float32, 0.0, torch.float32):
         return verdict, reason
     off = experiment.sensitivity(torch.float64, eps)
-    rounding = largest(measured.rounding(found.worst, off))
+    change = measured.changes[found.worst]
+    moved = per_channel(change.expected(off))
+    rounding = largest(relative(moved, measured.largest_units(change)))
     limit = tolerance(torch.float32, rounding, torch.float32)
     if error <= limit * UNDECIDED[torch.float32]:
         return verdict, reason
