@@ -125,19 +125,23 @@ def _tied_inputs(case: Case, options: Options) -> SymmetryReport:
 
 
 def _ties(z: Tensor, dim: int) -> list[Tensor]:
-    n = z.shape[dim]
-    pairs = torch.arange(n, device=z.device) // 2 * 2
-    duplicates = z.index_select(dim, pairs)
+    n, generator = z.shape[dim], torch.Generator().manual_seed(3)
+    duplicates = [z.index_select(dim, _paired(n, generator).to(z.device)) for _ in range(3)]
     if dim == -1 or not z.is_floating_point():
-        return [duplicates]
-    generator = torch.Generator().manual_seed(3)
+        return duplicates
     tied = z.clone()
     for feature in range(z.shape[-1]):
-        order = torch.randperm(n, generator=generator).to(z.device)
-        place = torch.empty_like(order)
-        place[order] = order[pairs]  # the two of a pair get the first one's value
+        place = _paired(n, generator).to(z.device)
         tied[..., feature] = z[..., feature].index_select(-1, place)
-    return [duplicates, tied]
+    return [*duplicates, tied]
+
+
+def _paired(n: int, generator: torch.Generator) -> Tensor:
+    """Tokens two by two at random; both of a pair are the first of it."""
+    order = torch.randperm(n, generator=generator)
+    place = torch.empty_like(order)
+    place[order] = order[torch.arange(n) // 2 * 2]
+    return place
 
 
 def _backend_agreement(case: Case, options: Options) -> SymmetryReport:

@@ -125,18 +125,32 @@ def check_dependency(
     forbidden = {way: found.masked_fill(mask.to(found.device), 0.0) for way, found in ways.items()}
     source = int(torch.stack(list(forbidden.values())).amax((0, 1)).argmax())
     kept = (~mask[:, source]).nonzero().flatten().cpu()
-    change = _other_tokens([source], kept, n, len(mask), dim, out_dim, seed)
-    report = judge(law, f, inputs, [change], **options)
-    experiment = Experiment(f, inputs, [change], jitter=seed if jitter else None)
+    changes = [
+        _other_tokens([source], kept, n, len(mask), dim, out_dim, seed + number, scale)
+        for number, scale in enumerate(SCALES)
+    ]
+    report = judge(law, f, inputs, changes, **options)
+    experiment = Experiment(f, inputs, changes, jitter=seed if jitter else None)
     return _with_matrix(report, experiment, influence, forbidden)
 
 
 def _other_tokens(
-    sources: list[int], kept: Tensor, n: int, n_out: int, dim: int, out_dim: int, seed: int
+    sources: list[int],
+    kept: Tensor,
+    n: int,
+    n_out: int,
+    dim: int,
+    out_dim: int,
+    seed: int,
+    scale: float = 1.0,
 ) -> Perturbing:
     """Other content in some tokens, and the outputs that must not notice."""
+
+    def change(inputs: Inputs) -> Inputs:
+        return replaced(inputs, new_content(features(inputs[0]), seed, scale), dim, sources)
+
     return Perturbing(
-        lambda inputs: replaced(inputs, new_content(features(inputs[0]), seed), dim, sources),
+        change,
         [Unaffected.at(n, kept)] if n == n_out else [],
         lambda outputs: [
             y.index_select(out_dim, kept.to(y.device)) for y in _with_dim(outputs, out_dim)
@@ -282,8 +296,10 @@ def _with_matrix(
         report = dataclasses.replace(report, witness=None, location=None, tolerance=exact)
         return dataclasses.replace(report, verdict=verdict, reason=reason, error=error)
     target, source = divmod(int(excess.argmax()), influence.shape[1])
+    eps, place = torch.finfo(precision).eps, None
     with experiment.at(precision) as x:  # who does not depend is not even rounded otherwise
-        place = localise(experiment, x, experiment.changes[0], torch.finfo(precision).eps)
+        for change in experiment.changes:
+            place = place or localise(experiment, x, change, eps)
     return dataclasses.replace(
         report,
         verdict=Verdict.BROKEN if float(excess.max()) > 8 else Verdict.INCONCLUSIVE,

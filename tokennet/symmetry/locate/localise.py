@@ -120,7 +120,10 @@ def localise(
     for a, b in zip(first, second, strict=False):
         a.error = change.discrepancy(a.content, b.content)
     roots = roots_of(before.calls, first, threshold)
-    roots = {n for n in roots if before.calls[n].site.line or before.calls[n].operation != "detach"}
+    copies = ("detach", "clone")  # of inputs and outputs, by the checker
+    roots = {
+        n for n in roots if before.calls[n].site.line or before.calls[n].operation not in copies
+    }
     return location_of(before.calls[min(roots)], threshold) if roots else None
 
 
