@@ -103,6 +103,14 @@ def test_the_statement_is_named(kind):
     assert report.location.error_out > 1e3 * report.location.error_in
 
 
+def test_the_operation_is_named():
+    torch.manual_seed(0)
+    report = check_equivariance(Added(), torch.randn(2, N, D))
+    assert report.location.operation == "add"
+    assert report.location.module == "Added"
+    assert str(report.location).startswith(f"{__file__}:{report.location.line} in Added: `return x")
+
+
 @pytest.mark.parametrize("tokens", [8, 16, 2])
 def test_sizes_that_coincide(tokens):
     torch.manual_seed(0)

@@ -256,6 +256,8 @@ def test_which_laws_apply():
         "node_permutation", "tied_inputs", "batch_composition", "deterministic",
     )  # fmt: skip
     assert laws["one_set"] == ("node_permutation", "tied_inputs", "deterministic")
+    assert applicable_laws(nn.Linear(4, 4), torch.randn(2, 4)) == laws["one_set"]
+    assert applicable_laws(nn.Linear(4, 4), torch.randn(1, 4)) == ("deterministic",)
     assert "backend_agreement" in laws["tokens"]
     assert "causality" not in laws["tokens"]
     assert "causality" in laws["causal_tokens"]
