@@ -16,7 +16,6 @@ from tokennet.symmetry.laws.dependency import (
     assert_causal,
     assert_dependency,
     check_dependency,
-    dependency_matrix,
 )
 from tokennet.symmetry.laws.equivariance import (
     assert_automorphism_equivariant,
@@ -27,6 +26,7 @@ from tokennet.symmetry.laws.equivariance import (
     check_equivariance,
 )
 from tokennet.symmetry.laws.finite import check_finite
+from tokennet.symmetry.laws.influence import dependency_matrix
 from tokennet.symmetry.laws.isolation import (
     assert_batch_independent,
     assert_padding_ignored,

@@ -34,6 +34,8 @@ def resolve(name: str, what: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(f"{what} {name!r}: {error}") from error
     except Exception as error:  # whatever a file of the user's raises
         raise ValueError(f"{what} {name!r}: {type(error).__name__}: {error}") from error
     for part in path.split("."):
