@@ -25,7 +25,7 @@ from tokennet.testing.strategies import (
 )
 
 once = settings(max_examples=60, deadline=None)
-many = settings(max_examples=4000, deadline=None, database=None)
+many = settings(max_examples=4000, deadline=None, database=None, derandomize=True)
 unshrunk = settings(many, phases=[Phase.generate])
 
 
