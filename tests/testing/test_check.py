@@ -484,3 +484,13 @@ def test_dropout_is_named_as_random():
     assert report.broken == ("deterministic",)
     assert report.reports["node_permutation"].verdict is Verdict.INCONCLUSIVE
     assert "F.dropout" in report.reports["deterministic"].location.source
+
+
+@pytest.mark.parametrize(
+    "model",
+    [nn.Linear(8, 3), nn.GRU(8, 3), nn.LayerNorm(8), nn.Sequential(nn.MultiheadAttention(8, 2))],
+)
+def test_a_width_is_found_for_an_example(model):
+    from tokennet.testing.resolve import resolve_example
+
+    assert resolve_example(None, model).shape == (3, 7, 8)

@@ -90,7 +90,7 @@ def _width(model: Any) -> int:
     for module in model.modules() if isinstance(model, nn.Module) else ():
         if isinstance(module, nn.Embedding):
             break
-        for attribute in ("in_features", "in_channels", "embed_dim", "dim"):
+        for attribute in ("in_features", "in_channels", "input_size", "embed_dim", "dim"):
             width = getattr(module, attribute, None)
             if isinstance(width, int):
                 return width
