@@ -149,6 +149,7 @@ def test_a_break_outside_of_torch_has_no_place_but_a_verdict():
 
     report = check_equivariance(through_lists, torch.randn(5, 3))
     assert report.verdict is Verdict.BROKEN
+    assert report.location is None
 
 
 def test_statements():

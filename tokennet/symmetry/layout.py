@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Outputs = list[Tensor]
+from tokennet.symmetry.trial.change import Outputs
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,8 @@ def recognised(given: Any, names: Sequence[str]) -> Example:
         ValueError: it has, but what belongs to what cannot be told.
     """
     if isinstance(given, Tokens):
-        return Example("tokens", (given,), (Input(Role.WHOLE),), membership=_of_tokens(given))
+        membership = given.graph.batch() if isinstance(given.graph, Disjoint) else None
+        return Example("tokens", (given,), (Input(Role.WHOLE),), membership=membership)
     if isinstance(given, Data):
         _check_data(given)
         membership = given.batch if isinstance(given, Batch) else None
@@ -272,9 +273,3 @@ def _check_data(data: Data) -> None:
     features(data)
     if data.edge_index is None:
         raise ValueError(f"Data must have an edge_index, got {data}")
-
-
-def _of_tokens(tokens: Tokens) -> Tensor | None:
-    if not isinstance(tokens.graph, Disjoint):
-        return None
-    return torch.repeat_interleave(torch.tensor(tokens.graph.sizes))

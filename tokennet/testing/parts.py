@@ -58,19 +58,9 @@ def keep_tokens(example: Example, index: Tensor) -> Inputs:
 
 def keep_edges(example: Example, keep: Tensor) -> Inputs:
     """The inputs with some of the edges, `keep` (E,) being True for these."""
-    kept: list[Any] = []
-    for value, given in zip(example.inputs, example.roles, strict=True):
-        if given.role is Role.EDGE_INDEX:
-            kept.append(value[:, keep])
-        elif given.role is Role.EDGES:
-            kept.append(value[keep])
-        elif isinstance(value, Data):
-            kept.append(_data_with(value, keep))
-        elif isinstance(value, Tokens):
-            kept.append(_tokens_with(value, keep))
-        else:
-            kept.append(value)
-    return tuple(kept)
+    index = keep.nonzero().flatten()
+    pairs = zip(example.edge_actions, example.inputs, strict=True)
+    return tuple(action.apply(value, index) for action, value in pairs)
 
 
 def one_token_less(example: Example) -> Inputs:
@@ -159,24 +149,6 @@ def _cut(parts: list[Any], sizes: list[int]) -> list[Any]:
         part = Data(**{key: value for key, value in part if key not in ("batch", "ptr")})
     cut = Relabel().restrict(part, torch.arange(sizes[largest] - 1))
     return [*parts[:largest], cut, *parts[largest + 1 :]]
-
-
-def _data_with(data: Data, keep: Tensor) -> Data:
-    fewer, count = data.clone(), data.num_edges
-    for key, value in data:
-        if key == "edge_index":
-            fewer[key] = value[:, keep]
-        elif isinstance(value, Tensor) and data.is_edge_attr(key) and value.shape[:1] == (count,):
-            fewer[key] = value[keep]
-    return fewer
-
-
-def _tokens_with(tokens: Tokens, keep: Tensor) -> Tokens:
-    graph = tokens.graph
-    attr = getattr(graph, "edge_attr", None)
-    attr = None if attr is None else attr[keep]
-    fewer = Edges(graph.edge_index()[:, keep], graph.num_targets, edge_attr=attr)
-    return tokens.replace(graph=fewer)
 
 
 def _first_set_empty(example: Example) -> Inputs:

@@ -213,7 +213,7 @@ def _membership(inputs: Inputs, actions: tuple[Action, ...]) -> Tensor | None:
     first = inputs[0]
     found = getattr(actions[0], "membership", None)
     if isinstance(first, Tokens) and isinstance(first.graph, Disjoint):
-        found = torch.repeat_interleave(torch.tensor(first.graph.sizes))
+        found = first.graph.batch()
     if isinstance(first, Data) and isinstance(first.batch, Tensor):
         found = first.batch
     if found is None or len(found) != features(first).shape[-2] or bool((found.diff() < 0).any()):
