@@ -25,6 +25,7 @@ from tokennet.symmetry import (
     check_equivariance,
 )
 from tokennet.symmetry.report import UNDECIDED, tolerance
+from tokennet.symmetry.trial.scale import units
 
 
 def mix(x):
@@ -72,6 +73,16 @@ def test_the_evidence(x):
     assert report.float32["default"] < 1e-5
     assert report.witness is None
     assert report.location is None
+
+
+def test_units_are_what_tokens_do_or_the_size_of_what_is_constant():
+    outputs = [torch.tensor([[2.0, 100.0, 5.0, 0.0]], dtype=torch.float64)]
+    moved = [torch.tensor([[0.5, 1e-8, 0.0, 0.0]], dtype=torch.float64)]
+    assert units(moved, outputs, torch.float64)[0].tolist() == [0.5, 1e-8, 5.0, 1.0]
+    floor = 4096 * torch.finfo(torch.float64).eps * 100
+    moved[0][0, 1] = 1e-14  # cannot be told from rounding
+    assert units(moved, outputs, torch.float64)[0][1] == floor
+    assert units(moved, outputs, torch.bfloat16)[0][1] == pytest.approx(0.1)
 
 
 def test_tolerance_grows_with_what_is_measured():

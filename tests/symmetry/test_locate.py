@@ -30,6 +30,16 @@ class InfiniteMask(Base):
         return scores.softmax(-1) @ x
 
 
+class LargeMask(Base):
+    """A number that stands for infinity is no measure of the scores beside it."""
+
+    def middle(self, x):
+        scores = x @ x.transpose(-2, -1)
+        scores = scores + torch.arange(x.shape[-2]).to(x)  # bug
+        scores = scores.masked_fill(torch.eye(x.shape[-2]).bool(), -1e9)
+        return scores.softmax(-1) @ x
+
+
 class InPlace(Base):
     def middle(self, x):
         out = torch.empty_like(x)
@@ -92,7 +102,17 @@ class OverSeveralLines(Base):
 
 @pytest.mark.parametrize(
     "kind",
-    [InfiniteMask, InPlace, ThroughAView, Chunks, Fused, Recurrent, Added, OverSeveralLines],
+    [
+        InfiniteMask,
+        LargeMask,
+        InPlace,
+        ThroughAView,
+        Chunks,
+        Fused,
+        Recurrent,
+        Added,
+        OverSeveralLines,
+    ],
 )
 def test_the_statement_is_named(kind):
     torch.manual_seed(0)

@@ -100,9 +100,13 @@ class ClassToken(nn.Module):
         self.token, self.first = nn.Parameter(draw(1, 1, 8)), first
         self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
 
-    def forward(self, x):
+    def forward(self, x, mask=None):
         token = self.token.expand(len(x), -1, -1)
-        return self.layer(torch.cat([token, x] if self.first else [x, token], 1))
+        hidden = None
+        if mask is not None:
+            hidden = F.pad(~mask, (1, 0) if self.first else (0, 1), value=False)
+        tokens = torch.cat([token, x] if self.first else [x, token], 1)
+        return self.layer(tokens, src_key_padding_mask=hidden)
 
 
 class Reader(nn.Module):
@@ -139,6 +143,14 @@ OBEYED = {
     "attention_weights": (Weights(), (X, ~REAL)),
     "class_token_first": (ClassToken(True), X),
     "class_token_last": (ClassToken(False), X),
+    "class_token_first_of_padded": (ClassToken(True), (X, REAL)),
+    "class_token_last_of_padded": (ClassToken(False), (X, REAL)),
+    "flattened_of_padded": (
+        lambda x, mask: (
+            x - (summed(x, mask) / mask.sum(1, keepdim=True).clamp(min=1))[:, None]
+        ).flatten(1),
+        (X, REAL),
+    ),
     "flattened": (lambda x: centred(x).flatten(1), X),
     "sorted": (lambda x: x.sort(1).values, X),
     "scores_of_edges": (

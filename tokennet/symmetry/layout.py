@@ -18,12 +18,14 @@ class Layout:
     Attributes:
         tokens: those that have an entry for each token; two for pairs of tokens.
         before: entries that stand before those of the tokens, such as a class token's.
+        width: entries of each token, where all their vectors stand in a row.
         edges: those that have an entry for each edge.
         sets: that which has an entry for each set of a batch, or None.
     """
 
     tokens: tuple[int, ...] = ()
     before: int = 0
+    width: int = 1
     edges: tuple[int, ...] = ()
     sets: int | None = None
 
@@ -33,8 +35,9 @@ class Layout:
 
     def of_tokens(self, output: Tensor, index: Tensor) -> Tensor:
         """What an output says of some tokens."""
+        entries = (index[:, None] * self.width + torch.arange(self.width)).flatten() + self.before
         for dim in self.tokens:
-            output = output.index_select(dim, (index + self.before).to(output.device))
+            output = output.index_select(dim, entries.to(output.device))
         return output
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from tokennet.symmetry.layout import Layout
@@ -72,12 +73,13 @@ class Selected(Wrapped):
 
 def _cleared(output: Tensor, layout: Layout, real: Tensor) -> Tensor:
     """The output with zeros for places without a token."""
-    if layout.before:
-        return output
     for dim in layout.tokens:
+        size, places = output.shape[dim], real.repeat_interleave(layout.width, -1)
+        rest = size - layout.before - places.shape[-1]
+        shown = F.pad(places, (layout.before, rest), value=True)
         shape = [1] * output.dim()
-        shape[dim] = real.shape[-1]
+        shape[dim] = size
         if layout.sets is not None and real.dim() == 2:
             shape[layout.sets] = real.shape[0]
-        output = output.masked_fill(~real.to(output.device).reshape(shape), 0)
+        output = output.masked_fill(~shown.to(output.device).reshape(shape), 0)
     return output

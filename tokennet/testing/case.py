@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,7 @@ def _with_outputs(model: Any, function: Callable[..., Any], example: Example) ->
         if len(chosen) < len(called(function, example.inputs)):
             function = Selected(function, tuple(chosen), ())
         actions = _actions(function, example, outputs, layouts)
+        layouts = [_placed(layout, a) for layout, a in zip(layouts, actions, strict=True)]
     if example.mask is not None and any(layout.tokens for layout in layouts):
         mask, real = example.inputs[example.mask], example.real
         assert real is not None
@@ -149,9 +151,8 @@ def _layout(
         tokens = tuple(same if len(same) < 2 or -2 not in same else [-2])[:1]
     else:
         tokens = tuple(d for d in dims if fewer[d] != shape[d] and d not in of_edges)
-    before = max((shape[d] - n for d in tokens), default=0)
     usual = -len(shape) if sets is None and shape else None
-    return Layout(tokens, max(before, 0), of_edges, of_sets[0] if of_sets else usual)
+    return Layout(tokens, edges=of_edges, sets=of_sets[0] if of_sets else usual)
 
 
 def _actions(
@@ -174,6 +175,13 @@ def _actions(
         _fitting(_candidates(y, layout, n), y, got, perm)
         for y, layout, got in zip(outputs, layouts, moved, strict=True)
     ]
+
+
+def _placed(layout: Layout, action: Action) -> Layout:
+    """The layout, with the tokens where the action that explains the output has them."""
+    if isinstance(action, PermutePart):
+        return dataclasses.replace(layout, before=action.start, width=action.width)
+    return dataclasses.replace(layout, before=0)
 
 
 def _fitting(candidates: list[Action], y: Tensor, moved: Tensor, perm: Tensor) -> Action:
