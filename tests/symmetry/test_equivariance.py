@@ -24,6 +24,7 @@ from tokennet.symmetry import (
     assert_set_to_set,
     check_equivariance,
 )
+from tokennet.symmetry.layout import Layout
 from tokennet.symmetry.report import UNDECIDED, tolerance
 from tokennet.symmetry.trial.scale import units
 
@@ -83,6 +84,17 @@ def test_units_are_what_tokens_do_or_the_size_of_what_is_constant():
     moved[0][0, 1] = 1e-14  # cannot be told from rounding
     assert units(moved, outputs, torch.float64)[0][1] == floor
     assert units(moved, outputs, torch.bfloat16)[0][1] == pytest.approx(0.1)
+
+
+def test_layouts_cut_outputs_at_sets_and_tokens():
+    y, index = torch.arange(12.0).view(2, 6), torch.tensor([0, 2])
+    assert Layout((-1,), before=1, sets=-2).of_tokens(y, index).tolist() == [[1, 3], [7, 9]]
+    assert Layout((-1,), width=2).of_tokens(y, index).tolist() == [[0, 1, 4, 5], [6, 7, 10, 11]]
+    assert Layout((-1,), sets=-2).of_set(y, 1).tolist() == [[6, 7, 8, 9, 10, 11]]
+    pairs = torch.arange(9.0).view(3, 3)
+    assert Layout((-2, -1)).of_tokens(pairs, index).tolist() == [[0, 2], [6, 8]]
+    assert Layout().of_tokens(pairs, index) is pairs
+    assert Layout().of_set(pairs, 1) is pairs
 
 
 def test_tolerance_grows_with_what_is_measured():
