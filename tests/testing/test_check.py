@@ -414,6 +414,15 @@ def test_a_model_that_raises_on_what_should_be_the_same_breaks_the_law():
     assert "raise ValueError" in report.location.source
 
 
+def test_an_error_that_is_not_the_models_is_no_verdict(monkeypatch):
+    def fails(case, options):
+        raise KeyError("of the checker's own")
+
+    monkeypatch.setitem(LAWS, "deterministic", LAWS["deterministic"]._replace(check=fails))
+    with pytest.raises(KeyError, match="of the checker's own"):
+        check(nn.Linear(4, 4), torch.randn(2, 5, 4))
+
+
 def test_the_report_can_be_printed_and_stored():
     import json
 

@@ -39,11 +39,9 @@ def raised(error: Exception) -> SymmetryReport:
     Raises:
         the error itself, if it is not the model's.
     """
-    if not any(
-        frame.name.startswith("called") for frame in traceback.extract_tb(error.__traceback__)
-    ):
-        raise error
     frames = traceback.extract_tb(error.__traceback__)
+    if not any(frame.name.startswith("called") for frame in frames):
+        raise error
     lines = [
         (frame.filename, frame.lineno or 0)
         for frame in reversed(frames)
