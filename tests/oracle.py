@@ -16,10 +16,14 @@ def attend_oracle(
     bias=None,
     *,
     scale: float | None = None,
+    score=None,
+    edges=None,
     backend: str = "auto",
 ) -> Tensor:
     """The formula of `attend` as loops over targets; takes (..., N, H, C)."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if scale is None:
+        scale = q.shape[-1] ** -0.5 if score is None else 1.0
+    features = edges
     edges = graph.edge_index().tolist()
     batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     rows, connected = [], 0 * (q.sum() + k.sum() + v.sum())
@@ -28,16 +32,30 @@ def attend_oracle(
         sources = [edges[0][e] for e in numbers]
         row = torch.zeros(*batch, q.shape[-2], v.shape[-1], dtype=v.dtype, device=v.device)
         if sources:
-            scores = scale * (q[..., [target], :, :] * k[..., sources, :, :]).sum(-1)  # (..., S, H)
+            keys, values = k[..., sources, :, :], v[..., sources, :, :]  # (..., S, H, C)
+            if features is not None:
+                keys = keys + _mapped(features.key, features.attr[numbers])
+                values = values + _mapped(features.value, features.attr[numbers])
+            if score is None:
+                scores = scale * (q[..., [target], :, :] * keys).sum(-1)  # (..., S, H)
+            else:
+                inner = q[..., [target], :, :] + keys
+                inner = torch.where(inner > 0, inner, score.negative_slope * inner)
+                scores = scale * (inner * score.weight).sum(-1)
             scores = scores + _bias_of(bias, numbers, target, sources, q.shape[-2], scores)
             alive = (scores != -torch.inf).any(-2, keepdim=True)
             scores = torch.where(alive, scores, torch.zeros_like(scores))
             weights = scores.softmax(-2) * alive
-            row = (weights[..., None] * v[..., sources, :, :]).sum(-3)
+            row = (weights[..., None] * values).sum(-3)
         rows.append(row.expand(*batch, *row.shape[-2:]))
     if not rows:
         return v.new_zeros(*batch, 0, *v.shape[-2:]) + connected
     return torch.stack(rows, dim=-3) + connected
+
+
+def _mapped(matrix: Tensor | None, attr: Tensor) -> Tensor | float:
+    """(H, C, D) times (S, D): (S, H, C)"""
+    return 0.0 if matrix is None else torch.einsum("hcd,sd->shc", matrix, attr)
 
 
 def _bias_of(bias, numbers: list[int], target: int, sources: list[int], heads: int, like: Tensor):

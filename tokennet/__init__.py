@@ -4,7 +4,7 @@ Transformers, MLP-Mixers and graph networks are one family: each alternates line
 combinations of tokens, along a graph, with functions of single tokens.
 """
 
-from tokennet.attend import attend, attention_weights, explain
+from tokennet.attend import Additive, EdgeFeatures, attend, attention_weights, explain
 from tokennet.graphs import (
     Causal,
     Cycle,
@@ -44,12 +44,14 @@ from tokennet.tokens import Tokens
 from tokennet.version import __version__
 
 __all__ = [
+    "Additive",
     "Aggregate",
     "Attention",
     "AttentionReadout",
     "Causal",
     "Cycle",
     "Disjoint",
+    "EdgeFeatures",
     "Edges",
     "Full",
     "Global",

@@ -74,7 +74,7 @@ def test_values_and_gradients_are_those_of_the_oracle(family, batch, kind, devic
     inputs = [q, k, v, *([bias] if isinstance(bias, torch.Tensor) else [])]
     expected = attend_oracle(q, k, v, graph, bias)
     slopes = gradients(expected, inputs)
-    for backend in ("reference", "dense", "sparse", "auto"):
+    for backend in ("reference", "dense", "fused", "sparse", "auto"):
         out, reason = run_or_reason(backend, q, k, v, graph, bias)
         if reason:
             assert (backend, graph.has_multi_edges) == ("dense", True)
@@ -114,7 +114,7 @@ def test_any_listed_graph(graph, seed, biased):
     inputs = [q, k, v, *([bias] if biased else [])]
     expected = attend_oracle(q, k, v, graph, bias)
     slopes = gradients(expected, inputs)
-    for backend in ("reference", "sparse", "auto"):
+    for backend in ("reference", "fused", "sparse", "auto"):
         out = attend(q, k, v, graph, bias, backend=backend)
         torch.testing.assert_close(out, expected, atol=1e-12, rtol=1e-10)
         for got, want in zip(gradients(out, inputs), slopes, strict=True):
@@ -134,7 +134,7 @@ def test_the_whole_atlas_of_graphs_on_every_backend():
         q, k, v = qkv(ragged)
         expected = attend_oracle(q, k, v, ragged)
         slopes = gradients(expected, [q, k, v])
-        for backend in ("reference", "dense", "sparse"):
+        for backend in ("reference", "dense", "fused", "sparse"):
             out = attend(q, k, v, ragged, backend=backend)
             torch.testing.assert_close(out, expected, atol=1e-12, rtol=1e-10)
             for got, want in zip(gradients(out, [q, k, v]), slopes, strict=True):
@@ -144,14 +144,14 @@ def test_the_whole_atlas_of_graphs_on_every_backend():
             compared["flex"] += len(part)
             rows = torch.arange(ragged.num_targets).split(ragged.sizes)
             for graph, row in zip(part, rows, strict=True):
-                for backend in ("reference", "dense", "sparse"):
+                for backend in ("reference", "dense", "fused", "sparse"):
                     out = attend(q[row], k[row], v[row], graph, backend=backend)
                     torch.testing.assert_close(out, expected[row], atol=1e-12, rtol=1e-10)
                     compared[backend] += 1
     assert compared == dict.fromkeys(BACKENDS, 1253)
 
 
-@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "fused", "sparse"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradcheck_on_every_family(backend, family):
     graph = FAMILIES[family]()
@@ -165,7 +165,7 @@ def test_gradcheck_on_every_family(backend, family):
     assert gradcheck(function, inputs, fast_mode=True)
 
 
-@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "fused", "sparse"])
 @pytest.mark.parametrize("family", ["causal", "mask", "ragged", "bipartite_mask", "full"])
 def test_gradcheck_and_gradgradcheck(backend, family):
     graph = FAMILIES[family]()
@@ -180,7 +180,7 @@ def test_gradcheck_and_gradgradcheck(backend, family):
         assert gradgradcheck(function, inputs)
 
 
-@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "fused", "sparse"])
 @pytest.mark.parametrize("kind", ["edge", "pairs"])
 def test_a_row_of_minus_infinity_gets_zero_and_finite_gradients(backend, kind):
     graph = Causal(4)
@@ -203,7 +203,7 @@ def test_a_row_of_minus_infinity_gets_zero_and_finite_gradients(backend, kind):
     torch.testing.assert_close(out, attend_oracle(q, k, v, graph, bias))
 
 
-@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "fused", "sparse"])
 def test_who_has_no_neighbours_gets_exactly_zero(backend):
     graph = Edges(torch.tensor([[0, 1], [1, 1]]), 3)
     q, k, v = qkv(graph)
@@ -212,7 +212,7 @@ def test_who_has_no_neighbours_gets_exactly_zero(backend):
     assert all(gradient.isfinite().all() for gradient in gradients(out, [q, k, v]))
 
 
-@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "fused", "sparse"])
 def test_huge_scores_do_not_overflow(backend):
     graph = Causal(5)
     q, k, v = (tensor.detach() * 1e3 for tensor in qkv(graph, dtype=torch.float32))
@@ -221,7 +221,7 @@ def test_huge_scores_do_not_overflow(backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "fused", "sparse"])
 def test_smaller_types_come_back_in_kind_and_near(backend, dtype):
     graph = Window(9, 2)
     q, k, v = qkv(graph, (2,), dtype=dtype)
@@ -260,7 +260,7 @@ def test_leading_dimensions_broadcast():
     torch.testing.assert_close(out, attend_oracle(q, k, k, graph))
 
 
-@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "fused", "sparse"])
 def test_memory_layout_does_not_matter(backend):
     graph = Window(5, 1)
     q, k, v = (torch.randn(HEADS, 4, 5, dtype=torch.float64).permute(2, 0, 1) for _ in range(3))
@@ -279,7 +279,7 @@ def test_forward_mode_is_right_or_refused():
     _, tangent = torch.func.jvp(function, (q,), (t,))
     difference = (function(q + step * t) - function(q - step * t)) / (2 * step)
     torch.testing.assert_close(tangent, difference, atol=1e-7, rtol=1e-6)
-    for backend in ("sparse", "dense", "flex"):
+    for backend in ("fused", "sparse", "dense", "flex"):
         with pytest.raises(RuntimeError, match="forward-mode derivative"):
             torch.func.jvp(lambda q, b=backend: function(q, b), (q,), (t,))
     with sdpa_kernel(SDPBackend.MATH):

@@ -6,7 +6,8 @@ import torch
 from tests.conftest import DEVICES
 from tokennet import Causal, Edges, Full, Grid, Window, attend, explain
 from tokennet.attend import BACKENDS
-from tokennet.attend.edge_ops import edge_combine, edge_dot, edge_plan, edge_softmax, edge_sum
+from tokennet.attend.edge_ops import edge_combine, edge_dot, edge_softmax, edge_sum
+from tokennet.attend.plan import edge_plan
 
 
 def qkv(n, m=None, heads=2, channels=4):
@@ -19,8 +20,8 @@ def qkv(n, m=None, heads=2, channels=4):
         (Full(256), "dense"),
         (Causal(256), "dense"),
         (Full(64, 1024), "dense"),
-        (Window(4096, 8), "sparse"),
-        (Grid(48, 48), "sparse"),
+        (Window(4096, 8), "fused"),
+        (Grid(48, 48), "fused"),
         (Grid(4, 4), "dense"),
     ],
 )
@@ -31,7 +32,7 @@ def test_auto_takes_what_is_cheap(graph, expected):
 
 def test_auto_never_needs_the_reference_on_a_cpu_or_gpu():
     graph = Edges(torch.tensor([[0, 0, 1], [1, 1, 0]]), 2)
-    assert explain(*qkv(2), graph).chosen == "sparse"
+    assert explain(*qkv(2), graph).chosen == "fused"
 
 
 def test_explain_shows_every_backend_with_bytes_or_a_reason():
@@ -39,7 +40,7 @@ def test_explain_shows_every_backend_with_bytes_or_a_reason():
     explanation = explain(*qkv(2), graph)
     assert [prospect.backend for prospect in explanation.prospects] == list(BACKENDS)
     text = str(explanation)
-    assert "-> sparse" in text
+    assert "-> fused" in text
     assert "dense      the graph has parallel edges, which a mask cannot hold" in text
     assert all(prospect.predicted_bytes > 0 for prospect in explanation.prospects)
 

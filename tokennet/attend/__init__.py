@@ -7,13 +7,16 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from tokennet.attend import dense, flex, reference, sparse
-from tokennet.attend.call import Bias, Call, make_call
+from tokennet.attend import dense, flex, fused, reference, sparse
+from tokennet.attend.call import Call, make_call
+from tokennet.attend.check import Bias
 from tokennet.attend.explain import Explanation, Prospect
+from tokennet.attend.score import Additive, EdgeFeatures
 from tokennet.graphs import TokenGraph
 
 BACKENDS: dict[str, ModuleType] = {
     "dense": dense,
+    "fused": fused,
     "sparse": sparse,
     "flex": flex,
     "reference": reference,
@@ -28,6 +31,8 @@ def attend(
     bias: Bias | None = None,
     *,
     scale: float | None = None,
+    score: Additive | None = None,
+    edges: EdgeFeatures | None = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""Attention along the edges of a graph.
@@ -46,7 +51,9 @@ def attend(
         graph: N targets, M sources; shared by the leading dimensions.
         bias: None; (E, H) per edge in the order of `graph.edge_index()`; dense, to
             broadcast to (..., H, N, M); or an elementwise function of (h, i, j).
-        scale: factor of the scores, `C ** -0.5` by default.
+        scale: factor of the scores; `C ** -0.5` by default, 1 for additive scores.
+        score: None for dot products, or `Additive`.
+        edges: features of the edges that enter keys and values, `EdgeFeatures`.
         backend: "auto" takes the cheapest that can; a backend named here runs or
             raises, it never falls back. See `explain`.
 
@@ -63,7 +70,7 @@ def attend(
     >>> attend(q, k, v, Window(6, radius=1)).shape
     torch.Size([6, 2, 4])
     """
-    call = make_call(q, k, v, graph, bias, scale)
+    call = make_call(q, k, v, graph, bias, scale, score, edges)
     out = BACKENDS[_choose(call, backend)].run(call)  # (B, N, H, Cv)
     batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     return out.reshape(*batch, *out.shape[1:])
@@ -76,6 +83,8 @@ def attention_weights(
     bias: Bias | None = None,
     *,
     scale: float | None = None,
+    score: Additive | None = None,
+    edges: EdgeFeatures | None = None,
 ) -> Tensor:
     r"""The weights that `attend` gives to each edge, differentiable, never N x M.
 
@@ -89,7 +98,7 @@ def attention_weights(
     >>> attention_weights(q, k, Causal(3)).flatten().tolist()[:3]
     [1.0, 0.5, 0.5]
     """
-    call = make_call(q, k, k, graph, bias, scale)
+    call = make_call(q, k, k, graph, bias, scale, score, edges)
     reason = sparse.unsupported(call)
     if reason:
         raise RuntimeError(f"attention weights need the sparse backend: {reason}")
@@ -106,6 +115,8 @@ def explain(
     bias: Bias | None = None,
     *,
     scale: float | None = None,
+    score: Additive | None = None,
+    edges: EdgeFeatures | None = None,
     backend: str = "auto",
 ) -> Explanation:
     """What `attend` would do with the same arguments, and why.
@@ -116,10 +127,10 @@ def explain(
     >>> import torch
     >>> from tokennet import Window
     >>> q = k = v = torch.ones(2048, 4, 16)
-    >>> explain(q, k, v, Window(2048, radius=2)).chosen
-    'sparse'
+    >>> explain(q, k, v, Window(2048, radius=2)).chosen in ("fused", "sparse")
+    True
     """
-    call = make_call(q, k, v, graph, bias, scale)
+    call = make_call(q, k, v, graph, bias, scale, score, edges)
     prospects = [
         Prospect(name, module.unsupported(call), module.predicted_bytes(call))
         for name, module in BACKENDS.items()
@@ -143,4 +154,12 @@ def _choose(call: Call, backend: str) -> str:
     return backend
 
 
-__all__ = ["BACKENDS", "Explanation", "attend", "attention_weights", "explain"]
+__all__ = [
+    "BACKENDS",
+    "Additive",
+    "EdgeFeatures",
+    "Explanation",
+    "attend",
+    "attention_weights",
+    "explain",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from tokennet.attend.check import Bias, check_bias, check_edges, check_score, check_tensors
+from tokennet.attend.edge_attention import Terms
+from tokennet.attend.score import Additive, EdgeFeatures
 from tokennet.graphs import TokenGraph
-
-Bias = Tensor | Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,19 @@ class Call:
     bias: Bias | None
     """(E, H), (B or 1, H, N, M), a function of (h, i, j), or None."""
     scale: float
+    score: Additive | None = None
+    """None for dot products."""
+    edges: EdgeFeatures | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that the call depends on, and may be differentiated by."""
+        given: list[Any] = [self.q, self.k, self.v, self.bias]
+        if self.score is not None:
+            given.append(self.score.weight)
+        if self.edges is not None:
+            given += [self.edges.attr, self.edges.key, self.edges.value]
+        return [tensor for tensor in given if isinstance(tensor, Tensor)]
 
     @property
     def batch(self) -> int:
@@ -46,22 +60,14 @@ class Call:
 
     @property
     def needs_grad(self) -> bool:
-        tensors = (self.q, self.k, self.v, self.bias)
-        return torch.is_grad_enabled() and any(
-            tensor.requires_grad for tensor in tensors if isinstance(tensor, Tensor)
-        )
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.tensors)
 
     @property
     def has_tangent(self) -> bool:
         """Whether a forward-mode derivative is being taken."""
         if forward_ad._current_level < 0:
             return False
-        tensors = (self.q, self.k, self.v, self.bias)
-        return any(
-            forward_ad.unpack_dual(tensor).tangent is not None
-            for tensor in tensors
-            if isinstance(tensor, Tensor)
-        )
+        return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in self.tensors)
 
     @property
     def io_bytes(self) -> int:
@@ -70,16 +76,39 @@ class Call:
         return self.groups * (n + m) * (c + cv) * self.q.element_size()
 
     def edge_bias(self) -> Tensor | None:
-        """Bias of each edge, (B or 1, H, E) in the order of `edge_index`, or None."""
+        """Bias of each edge, (B or 1, E, H) in the order of `edge_index`, or None."""
         if self.bias is None:
             return None
         source, target = self.graph.edge_index(self.q.device)
-        if isinstance(self.bias, Tensor):
-            bias = self.bias.t()[None] if self.bias.dim() == 2 else self.bias[..., target, source]
+        if not isinstance(self.bias, Tensor):
+            heads = torch.arange(self.num_heads, device=self.q.device)
+            bias = self.bias(heads, target[:, None], source[:, None])
+            bias = bias.expand(len(source), self.num_heads)[None]
+        elif self.bias.dim() == 2:
+            bias = self.bias[None]
         else:
-            heads = torch.arange(self.num_heads, device=self.q.device)[:, None]
-            bias = self.bias(heads, target, source).expand(1, self.num_heads, len(source))
-        return bias.to(self.q.dtype)  # (B or 1, H, E)
+            bias = self.bias[..., target, source].transpose(1, 2)
+        return bias.to(self.q.dtype)  # (B or 1, E, H)
+
+    def terms(self) -> Terms:
+        """What enters the scores of edges: `bias` with, and `edge_query` by, the batch."""
+        edges, query, key = self.edges, None, None
+        weight = None if self.score is None else self.score.weight
+        if edges is not None and self.score is not None:
+            key = edges.key.permute(2, 0, 1)  # type: ignore[union-attr]  # (D, H, C)
+        elif edges is not None:
+            shape = *self.q.shape[:3], edges.attr.shape[1]
+            query = self.q.new_zeros(shape)
+            if edges.key is not None:
+                query = torch.einsum("bnhc,hcd->bnhd", self.q, edges.key)
+        attr = None if edges is None else edges.attr
+        return Terms(self.edge_bias(), weight, attr, query, key)
+
+    def add_edge_values(self, out: Tensor, summed: Tensor | None) -> Tensor:
+        """Add what features, summed (B, N, H, D) by their weights, are worth as values."""
+        if self.edges is None or self.edges.value is None:
+            return out
+        return out + torch.einsum("bnhd,hcd->bnhc", summed, self.edges.value.to(summed)).to(out)
 
     def dense_bias(self) -> Tensor | None:
         """Bias of each pair, (B or 1, H, N, M), or None.
@@ -105,90 +134,34 @@ class Call:
 
 
 def make_call(
-    q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph, bias: Bias | None, scale: float | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None = None,
+    scale: float | None = None,
+    score: Additive | None = None,
+    edges: EdgeFeatures | None = None,
 ) -> Call:
     """Check the arguments of `attend`, naming the one at fault, and fold their batches."""
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-        if tensor.dim() < 3 or not tensor.is_floating_point():
-            raise ValueError(
-                f"{name} must be floating-point with shape (..., tokens, heads, channels), "
-                f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
-            )
-        if (tensor.dtype, tensor.device) != (q.dtype, q.device):
-            raise ValueError(
-                f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
-                f"got {tensor.dtype} on {tensor.device}"
-            )
-    if not isinstance(graph, TokenGraph):
-        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+    check_tensors(q, k, v, graph)
     if scale is not None and not isinstance(scale, int | float):
         raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
-    _check_shapes(q, k, v, graph)
+    check_score(score, q)
+    check_edges(edges, q, v, graph, score)
     batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
-    _check_bias(bias, q, graph, batch)
-    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    check_bias(bias, q, graph, batch)
+    if scale is None:
+        scale = q.shape[-1] ** -0.5 if score is None else 1.0
     q, k, v = (_fold(tensor, batch) for tensor in (q, k, v))
     if isinstance(bias, Tensor) and bias.dim() > 2:
         pairs = (q.shape[2], graph.num_targets, graph.num_sources)
         bias = _fold(bias.expand(*bias.shape[:-3], *pairs), batch if bias.dim() > 3 else ())
-    return Call(q, k, v, graph, bias, scale)
+    if edges is not None and edges.key is None and edges.value is None:
+        edges = None
+    return Call(q, k, v, graph, bias, float(scale), score, edges)
 
 
 def _fold(tensor: Tensor, batch: Sequence[int]) -> Tensor:
     inner = tensor.shape[-3:]
     return tensor.expand(*batch, *inner).reshape(math.prod(batch), *inner)
-
-
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
-    heads, channels = q.shape[-2:]
-    if channels == 0:
-        raise ValueError(f"q must have at least one channel, got shape {tuple(q.shape)}")
-    for name, tensor, tokens in (
-        ("q", q, graph.num_targets), ("k", k, graph.num_sources), ("v", v, graph.num_sources),
-    ):  # fmt: skip
-        if tensor.shape[-3] != tokens:
-            raise ValueError(f"{name} has {tensor.shape[-3]} tokens, the graph {tokens}: {graph!r}")
-        if tensor.shape[-2] != heads:
-            raise ValueError(f"{name} must have the {heads} heads of q, got {tensor.shape[-2]}")
-    if k.shape[-1] != channels:
-        raise ValueError(f"k must have the {channels} channels of q, got {k.shape[-1]}")
-
-
-def _check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -> None:
-    if bias is None:
-        return
-    if callable(bias) and not isinstance(bias, Tensor):
-        sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
-        if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
-            got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__
-            raise TypeError(f"bias must be a function to numbers in a tensor, got {got}")
-        return
-    if not isinstance(bias, Tensor):
-        raise TypeError(f"bias must be a tensor, a function or None, got {type(bias).__name__}")
-    if not bias.is_floating_point():
-        raise TypeError(
-            f"bias must be floating-point, got {bias.dtype}; a boolean mask is a graph: "
-            "graph & from_mask(mask)"
-        )
-    if bias.device != q.device:
-        raise ValueError(f"bias must be on the device of q, {q.device}, got {bias.device}")
-    heads = q.shape[-2]
-    if bias.dim() == 2:
-        if bias.shape != (graph.num_edges, heads):
-            raise ValueError(
-                f"a per-edge bias must have shape (E, H) = ({graph.num_edges}, {heads}), "
-                f"got {tuple(bias.shape)}"
-            )
-        return
-    full = (*batch, heads, graph.num_targets, graph.num_sources)
-    try:
-        fits = torch.broadcast_shapes(bias.shape, full) == full and bias.dim() >= 3
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"bias must have shape (E, H) = ({graph.num_edges}, {heads}) or broadcast to "
-            f"(..., H, N, M) = {tuple(full)}, got {tuple(bias.shape)}"
-        )

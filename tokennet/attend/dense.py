@@ -14,6 +14,8 @@ from tokennet.graphs.base import DENSE_LIMIT
 
 
 def unsupported(call: Call) -> str | None:
+    if call.score is not None or call.edges is not None:
+        return "SDPA knows dot products only, and no edge features"
     if call.graph.has_multi_edges:
         return "the graph has parallel edges, which a mask cannot hold"
     if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():

@@ -16,48 +16,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tokennet.graphs import TokenGraph
+from tokennet.attend.plan import EdgePlan
 
 with warnings.catch_warnings():
     # PyTorch announces once per process that CSR tensors are in beta.
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor(torch.zeros(1, dtype=torch.long), torch.zeros(0, dtype=torch.long), [])
-
-
-class EdgePlan(NamedTuple):
-    """A graph's edges by target (CSR) and by source (CSC), and the way between the two."""
-
-    indptr: Tensor
-    """(N + 1,) edges of target i: indptr[i] .. indptr[i + 1]."""
-    indices: Tensor
-    """(E,) source of each edge."""
-    rows: Tensor
-    """(E,) target of each edge, int64."""
-    t_indptr: Tensor
-    """(M + 1,) the same by source: edges of source j."""
-    t_indices: Tensor
-    """(E,) target of each edge, by source."""
-    t_order: Tensor
-    """(E,) int64 place in CSR order of each edge by source."""
-
-
-def edge_plan(graph: TokenGraph, device: torch.device) -> EdgePlan:
-    """Return the plan of a graph, built once per graph and device."""
-    return graph.derive("edge_plan", device, _build_plan)
-
-
-def _build_plan(graph: TokenGraph) -> EdgePlan:
-    indptr, indices, _ = graph.csr()
-    rows = torch.arange(graph.num_targets).repeat_interleave(indptr.diff().long())
-    t_order = indices.argsort(stable=True)
-    t_indptr = torch.zeros(graph.num_sources + 1, dtype=indptr.dtype)
-    t_indptr[1:] = torch.bincount(indices, minlength=graph.num_sources).cumsum(0)
-    return EdgePlan(indptr, indices, rows, t_indptr, rows[t_order].to(indices.dtype), t_order)
 
 
 def edge_dot(x: Tensor, y: Tensor, plan: EdgePlan, scale: float = 1.0) -> Tensor:
@@ -96,7 +64,7 @@ def _pattern(values: Tensor, indptr: Tensor, indices: Tensor, num_sources: int) 
 @torch.library.custom_op("tokennet::edge_dot", mutates_args=())
 def _edge_dot(
     x: Tensor, y: Tensor, scale: float,
-    indptr: Tensor, indices: Tensor, rows: Tensor,
+    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> Tensor:  # fmt: skip
     out = x.new_zeros(x.shape[1], indices.numel())
@@ -118,7 +86,7 @@ def _edge_dot(
 @torch.library.custom_op("tokennet::edge_combine", mutates_args=())
 def _edge_combine(
     weights: Tensor, y: Tensor, scale: float, transposed: bool,
-    indptr: Tensor, indices: Tensor, rows: Tensor,
+    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> Tensor:  # fmt: skip
     if transposed:
@@ -139,7 +107,7 @@ def _edge_combine(
 
 @torch.library.custom_op("tokennet::edge_softmax", mutates_args=())
 def _edge_softmax(
-    scores: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor,
+    scores: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> Tensor:  # fmt: skip
     if scores.numel() == 0:
@@ -157,7 +125,7 @@ def _edge_softmax(
 
 @torch.library.custom_op("tokennet::edge_softmax_backward", mutates_args=())
 def _edge_softmax_backward(
-    weights: Tensor, grad: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor,
+    weights: Tensor, grad: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> Tensor:  # fmt: skip
     """w (g - sum w g), head by head, so that what lies between stays in the cache."""
@@ -173,7 +141,7 @@ def _edge_softmax_backward(
 
 @torch.library.custom_op("tokennet::edge_sum", mutates_args=())
 def _edge_sum(
-    values: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor,
+    values: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> Tensor:  # fmt: skip
     offsets = indptr.long()
@@ -188,7 +156,7 @@ def _(x, y, scale, indptr, indices, *rest):  # type: ignore[no-untyped-def]
 
 
 @_edge_combine.register_fake
-def _(weights, y, scale, transposed, indptr, indices, rows, t_indptr, *rest):  # type: ignore[no-untyped-def]
+def _(weights, y, scale, transposed, indptr, indices, rows, edge_id, t_indptr, *rest):  # type: ignore[no-untyped-def]
     return y.new_empty((t_indptr if transposed else indptr).shape[0] - 1, *y.shape[1:])
 
 

@@ -16,6 +16,8 @@ from tokennet.graphs.base import DENSE_LIMIT
 
 
 def unsupported(call: Call) -> str | None:
+    if call.score is not None or call.edges is not None:
+        return "FlexAttention knows dot products only, and no edge features"
     graph = call.graph
     if graph.has_multi_edges:
         return "the graph has parallel edges, which a predicate cannot hold"

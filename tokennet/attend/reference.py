@@ -11,6 +11,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import leaky_relu
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.utils import scatter
@@ -44,7 +45,7 @@ class AttentionAggregation(Aggregation):
 
 
 class AttentionMessagePassing(MessagePassing):
-    """Each edge j -> i sends value j with the score `scale q_i . k_j + bias`."""
+    """Each edge j -> i sends its value with its score, and the features of the edge in both."""
 
     def __init__(self) -> None:
         super().__init__(aggr=AttentionAggregation(), node_dim=0)
@@ -55,16 +56,32 @@ class AttentionMessagePassing(MessagePassing):
         q, k, v = (tensor.movedim(1, 0) for tensor in (call.q, call.k, call.v))
         bias = call.edge_bias()
         if bias is not None:
-            bias = bias.permute(2, 0, 1)  # (E, B or 1, H)
+            bias = bias.transpose(0, 1)  # (E, B or 1, H)
         out = self.propagate(
             call.graph.edge_index(call.q.device),
-            size=(m, n), q=(None, q * call.scale), k=(k, None), v=(v, None), bias=bias,
+            size=(m, n), q=(None, q), k=(k, None), v=(v, None), bias=bias, call=call,
         )  # fmt: skip
         return out.movedim(0, 1)  # (B, N, H, Cv)
 
-    def message(self, q_i: Tensor, k_j: Tensor, v_j: Tensor, bias: Tensor | None) -> tuple:  # type: ignore[override]
-        scores = (q_i * k_j).sum(-1)  # (E, B, H)
+    def message(
+        self, q_i: Tensor, k_j: Tensor, v_j: Tensor, bias: Tensor | None, call: Call
+    ) -> tuple:  # type: ignore[override]
+        k_j, v_j = self._with_features(k_j, v_j, call)
+        if call.score is None:
+            scores = call.scale * (q_i * k_j).sum(-1)  # (E, B, H)
+        else:
+            inner = leaky_relu(q_i + k_j, call.score.negative_slope)
+            scores = call.scale * (inner * call.score.weight.to(inner)).sum(-1)
         return v_j, scores if bias is None else scores + bias
+
+    def _with_features(self, k_j: Tensor, v_j: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        if call.edges is not None:
+            attr = call.edges.attr[:, None].to(k_j)  # (E, 1, D)
+            if call.edges.key is not None:
+                k_j = k_j + torch.einsum("ebd,hcd->ebhc", attr, call.edges.key.to(k_j))
+            if call.edges.value is not None:
+                v_j = v_j + torch.einsum("ebd,hcd->ebhc", attr, call.edges.value.to(v_j))
+        return k_j, v_j
 
     def aggregate(self, inputs: tuple, index: Tensor, dim_size: int) -> Tensor:  # type: ignore[override]
         values, scores = inputs

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from tokennet.attend.call import Call
-from tokennet.attend.edge_ops import EdgePlan, edge_combine, edge_dot, edge_plan, edge_softmax
+from tokennet.attend.edge_attention import Terms, edge_attention, edge_weights
+from tokennet.attend.plan import EdgePlan, edge_plan
 from tokennet.graphs import repeat
 
 
@@ -29,34 +30,42 @@ def predicted_bytes(call: Call) -> int:
 
 
 def run(call: Call) -> Tensor:
-    plan, weights = _weights(call)
-    out = edge_combine(weights, _fold_batch(call.v), plan)  # (B N, H, Cv)
-    return out.unflatten(0, (call.batch, call.graph.num_targets)).to(call.v.dtype)
+    terms, slope, plan = _folded(call)
+    q, k, v = (_fold(tensor) for tensor in (call.q, call.k, call.v))
+    out, summed = edge_attention(q, k, v, terms, call.scale, slope, plan)
+    size = (call.batch, call.graph.num_targets)
+    summed = None if summed is None else summed.unflatten(0, size)  # (B, N, H, D)
+    return call.add_edge_values(out.unflatten(0, size), summed).to(call.v.dtype)
 
 
 def weights(call: Call) -> Tensor:
     """Attention weights (B, E, H) in the order of `edge_index`."""
-    _, weights = _weights(call)
-    edge_id = call.graph.csr(call.q.device).edge_id
-    weights = weights.view(call.num_heads, call.batch, len(edge_id))
-    weights = weights.index_select(2, torch.argsort(edge_id))
-    return weights.permute(1, 2, 0).to(call.q.dtype)
+    terms, slope, plan = _folded(call)
+    found = edge_weights(_fold(call.q), _fold(call.k), terms, call.scale, slope, plan)
+    found = plan.as_listed(found, 1).unflatten(1, (call.batch, call.graph.num_edges))
+    return found.permute(1, 2, 0).to(call.q.dtype)
 
 
-def _weights(call: Call) -> tuple[EdgePlan, Tensor]:
-    """The batch as one graph of as many copies, and the weights (H, B E) by target."""
+def _folded(call: Call) -> tuple[Terms, float, EdgePlan]:
+    """The batch as one graph of as many copies."""
     graph = call.graph if call.batch == 1 else repeat(call.graph, call.batch)
-    plan = edge_plan(graph, call.q.device)
-    scores = edge_dot(_fold_batch(call.q), _fold_batch(call.k), plan, call.scale)
-    bias = call.edge_bias()  # (B or 1, H, E), the caller's order
+    bias, weight, attr, query, key = call.terms()
     if bias is not None:
-        bias = bias.index_select(2, call.graph.csr(call.q.device).edge_id).transpose(0, 1)
-        bias = bias.expand(call.num_heads, call.batch, bias.shape[2])
-        scores = scores + bias.reshape(scores.shape)
-    return plan, edge_softmax(scores, plan)
+        bias = bias.expand(call.batch, -1, -1).flatten(0, 1)  # (B E, H)
+    if attr is not None:
+        attr = attr.repeat(call.batch, 1)
+    if query is not None:
+        query = query.flatten(0, 1)  # (B N, H, D)
+    given = (bias, weight, attr, query, key)
+    terms = Terms(*(None if term is None else _precise(term) for term in given))
+    slope = 0.0 if call.score is None else call.score.negative_slope
+    return terms, slope, edge_plan(graph, call.q.device)
 
 
-def _fold_batch(tensor: Tensor) -> Tensor:
-    """(B, N, H, C) to (B N, H, C), in at least float32: CSR products know nothing smaller."""
-    tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-    return tensor.flatten(0, 1)
+def _fold(tensor: Tensor) -> Tensor:
+    return _precise(tensor).flatten(0, 1)  # (B N, H, C)
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """In at least float32: CSR products know nothing smaller."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tokennet.attend import attend, attention_weights
+from tokennet.attend import EdgeFeatures, attend, attention_weights
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
-from tokennet.mixers.base import Mixer, check_heads
+from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
 from tokennet.tokens import Tokens
 
 
@@ -25,11 +25,14 @@ class Attention(Mixer):
         dim: channels D of tokens and output.
         heads: number of heads; divides `dim`.
         bias: whether the four linear maps have a bias.
+        edge_dim: number of features F of each edge; they are read from `graph.edge_attr`, and
+            W_e f is added to keys and values, as in `TransformerConv(edge_dim=...)`.
         source_dim: channels of the other set in cross-attention, `dim` by default.
         backend: see `attend`.
 
     Raises:
-        ValueError: `heads` does not divide `dim`.
+        ValueError: `heads` does not divide `dim`, or the graph lacks `edge_attr` of
+            shape (E, edge_dim) where `edge_dim` is given.
 
     >>> import torch
     >>> from tokennet import Causal, Tokens
@@ -46,6 +49,7 @@ class Attention(Mixer):
         heads: int = 8,
         *,
         bias: bool = True,
+        edge_dim: int | None = None,
         source_dim: int | None = None,
         backend: str = "auto",
     ) -> None:
@@ -56,18 +60,31 @@ class Attention(Mixer):
         self.key = nn.Linear(self.source_dim, dim, bias)
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
+        self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for linear in (self.query, self.key, self.value, self.out):
-            nn.init.xavier_uniform_(linear.weight)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+        for linear in (self.query, self.key, self.value, self.out, self.edge):
+            if linear is not None:
+                nn.init.xavier_uniform_(linear.weight)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        if self.edge is not None:
+            check_edge_attr(graph, self.edge.in_features)
 
     def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
         q, k = self._heads(self.query(z)), self._heads(self.key(source))
         v = self._heads(self.value(source))  # (..., M, H, C)
-        return self.out(attend(q, k, v, graph, backend=self.backend).flatten(-2))
+        edges = self._edges(graph, z)
+        return self.out(attend(q, k, v, graph, edges=edges, backend=self.backend).flatten(-2))
+
+    def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
+        if self.edge is None:
+            return None
+        weight = self.edge.weight.unflatten(0, (self.heads, self.channels))  # (H, C, F)
+        return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[attr-defined]
 
     def weights(
         self,
@@ -78,14 +95,20 @@ class Attention(Mixer):
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
         z, keys, graph = self.inputs(tokens, source, graph)
         q, k = self._heads(self.query(z)), self._heads(self.key(keys))
-        return attention_weights(q, k, graph)
+        return attention_weights(q, k, graph, edges=self._edges(graph, z))
 
     def flops(self, tokens: Tokens) -> int:
-        """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum."""
+        """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum.
+
+        Features add 4 H F per edge, and 4 N D F to ask of them and to bring them back.
+        """
         linears = (self.query, self.key, self.value, self.out)
-        batch = tokens.z.shape[:-2].numel()
-        edges = 4 * batch * tokens.graph.num_edges * self.dim
-        return sum(linear_flops(linear, tokens.z) for linear in linears) + edges
+        batch, num_edges = tokens.z.shape[:-2].numel(), tokens.graph.num_edges
+        edges = 4 * num_edges * self.dim
+        if self.edge is not None:
+            features = self.edge.in_features
+            edges += 4 * features * (num_edges * self.heads + tokens.num_tokens * self.dim)
+        return sum(linear_flops(linear, tokens.z) for linear in linears) + batch * edges
 
     def _heads(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, self.channels))  # (..., N, H, C)

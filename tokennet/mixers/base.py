@@ -147,3 +147,11 @@ def check_heads(dim: int, heads: int) -> int:
     if heads < 1 or dim % heads:
         raise ValueError(f"heads must divide dim = {dim}, got {heads}")
     return dim // heads
+
+
+def check_edge_attr(graph: TokenGraph, edge_dim: int) -> None:
+    """Raise ValueError unless the graph has `edge_dim` features for each edge."""
+    attr, expected = getattr(graph, "edge_attr", None), (graph.num_edges, edge_dim)
+    if attr is None or tuple(attr.shape) != expected:
+        got = None if attr is None else tuple(attr.shape)
+        raise ValueError(f"graph.edge_attr must have shape (E, edge_dim) = {expected}, got {got}")

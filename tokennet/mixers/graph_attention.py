@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
 
-from tokennet.attend import attend, attention_weights
+from tokennet.attend import Additive, EdgeFeatures, attend, attention_weights
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
-from tokennet.mixers.base import Mixer, check_heads, fold_batch
+from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
 from tokennet.tokens import Tokens
 
 
@@ -21,8 +20,7 @@ class GraphAttention(Mixer):
 
     Brody, Alon, Yahav, 2021 (arXiv 2105.14491). With the same weights it equals PyG's
     `GATv2Conv(add_self_loops=False)`: here the graph alone says who listens to whom, so
-    self-loops are in it or not (`graph | Self(n)`). Scores that are not a dot product
-    enter `attend` as the bias of a dot product of zeros.
+    self-loops are in it or not (`graph | Self(n)`).
 
     Args:
         dim: channels D of tokens and output.
@@ -71,21 +69,14 @@ class GraphAttention(Mixer):
         nn.init.zeros_(self.bias)
 
     def check_graph(self, graph: TokenGraph) -> None:
-        if self.edge is None:
-            return
-        attr, expected = getattr(graph, "edge_attr", None), (graph.num_edges, self.edge.in_features)
-        if attr is None or tuple(attr.shape) != expected:
-            got = None if attr is None else tuple(attr.shape)
-            raise ValueError(
-                f"graph.edge_attr must have shape (E, edge_dim) = {expected}, got {got}"
-            )
+        if self.edge is not None:
+            check_edge_attr(graph, self.edge.in_features)
 
     def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        n = z.shape[-2]
-        scores, value, folded, batch = self._scored(z, source, graph)
-        q, k = self._zeros(value, folded)
-        out = attend(q, k, value, folded, scores, scale=1.0, backend=self.backend)
-        return out.reshape(*batch, n, self.dim) + self.bias
+        query, key = self._heads(self.target(z)), self._heads(self.source(source))
+        score, edges = self._score(graph, z)
+        out = attend(query, key, key, graph, score=score, edges=edges, backend=self.backend)
+        return out.flatten(-2) + self.bias
 
     def weights(
         self,
@@ -95,48 +86,27 @@ class GraphAttention(Mixer):
     ) -> Tensor:
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
         z, source, graph = self.inputs(tokens, source, graph)
-        scores, value, folded, batch = self._scored(z, source, graph)
-        weights = attention_weights(*self._zeros(value, folded), folded, scores)
-        return weights.reshape(*batch, graph.num_edges, self.heads)
+        query, key = self._heads(self.target(z)), self._heads(self.source(source))
+        score, edges = self._score(graph, z)
+        return attention_weights(query, key, graph, score=score, edges=edges)
 
-    def _scored(
-        self, z: Tensor, source: Tensor, graph: TokenGraph
-    ) -> tuple[Tensor, Tensor, TokenGraph, torch.Size]:
-        """Scores (B E, H) and values (B M, H, C) on the batch folded into one graph."""
-        features = None if self.edge is None else self.edge(graph.edge_attr.to(z))  # type: ignore[attr-defined]
-        z, source, graph, batch = fold_batch(z, source, graph)
-        value = self._heads(self.source(source))
-        return (
-            self._scores(self._heads(self.target(z)), value, features, graph),
-            value,
-            graph,
-            batch,
-        )
-
-    def _zeros(self, like: Tensor, graph: TokenGraph) -> tuple[Tensor, Tensor]:
-        """Queries and keys whose products are 0, so that the bias alone decides."""
-        sizes = graph.num_targets, graph.num_sources
-        return tuple(like.new_zeros(size, self.heads, 1) for size in sizes)  # type: ignore[return-value]
-
-    def _scores(
-        self, target: Tensor, source: Tensor, features: Tensor | None, graph: TokenGraph
-    ) -> Tensor:
-        j, i = graph.edge_index(target.device)
-        total = target.index_select(0, i) + source.index_select(0, j)  # (E, H, C)
-        if features is not None:
-            repeats = len(total) // max(len(features), 1)
-            total = total + self._heads(features).repeat(repeats, 1, 1)
-        return (leaky_relu(total, self.negative_slope) * self.attention).sum(-1)  # (E, H)
+    def _score(self, graph: TokenGraph, like: Tensor) -> tuple[Additive, EdgeFeatures | None]:
+        score = Additive(self.attention, self.negative_slope)
+        if self.edge is None:
+            return score, None
+        attr = graph.edge_attr.to(like)  # type: ignore[attr-defined]
+        return score, EdgeFeatures(attr, key=self.edge.weight.unflatten(0, (self.heads, -1)))
 
     def flops(self, tokens: Tokens) -> int:
-        """Two projections, 4 N D^2, and per edge 3 D for the score and 2 D for the sum."""
+        """Two projections, 4 N D^2, and per edge 3 D for the score and 2 D for the sum.
+
+        F features of an edge add D (2 F + 1).
+        """
         projections = sum(linear_flops(linear, tokens.z) for linear in (self.source, self.target))
-        per_edge, features = 5 * self.dim, 0
+        per_edge = 5 * self.dim
         if self.edge is not None:
-            per_edge += self.dim
-            features = 2 * tokens.graph.num_edges * self.edge.in_features * self.dim
-        batch = tokens.z.shape[:-2].numel()
-        return projections + batch * tokens.graph.num_edges * per_edge + features
+            per_edge += (2 * self.edge.in_features + 1) * self.dim
+        return projections + tokens.z.shape[:-2].numel() * tokens.graph.num_edges * per_edge
 
     def _heads(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, self.channels))  # (..., N, H, C)

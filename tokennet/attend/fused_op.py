@@ -1,0 +1,182 @@
+r"""Attention along edges as one operator, forward and backward, by a kernel in C++.
+
+    s_e = scale (q_i . k_j + r_i . f_e) + b_e                      dot product
+    s_e = scale a . LeakyReLU(q_i + k_j + K f_e) + b_e             additive
+    p_e = exp(s_e - lse_i),  lse_i = log \sum_{e -> i} exp(s_e)
+    o_i = \sum p_e v_j,      u_i = \sum p_e f_e
+
+    delta_i = do_i . o_i + du_i . u_i
+    ds_e = p_e (do_i . v_j + du_i . f_e - delta_i)
+
+Forward and first derivative take O(N H C + E H) memory: the backward pass computes p again
+from the log-sum-exp (as in Dao et al., 2022, arXiv 2205.14135), goes once along the edges by
+target for dq and what belongs to edges, and once by source for dk and dv. Derivatives of
+higher order come from the edge operators.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tokennet.attend.edge_attention import Terms, edge_attention
+from tokennet.attend.kernels import edges
+from tokennet.attend.kernels.edges import Problem
+from tokennet.attend.plan import EdgePlan
+
+_TERMS, _PLAN = len(Terms._fields), len(EdgePlan._fields)
+
+
+def fused_attention(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """Output (B, N, H, Cv), sums of features (B, N, H, D), and log-sum-exp (B, N, H).
+
+    The log-sum-exp, -inf for a target without edges, has no derivative.
+    """
+    q, k, v, terms, scale, slope, plan = problem
+    return _forward(q, k, v, *terms, scale, slope, *plan)
+
+
+def _problem(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor | float | None) -> Problem:
+    """From the flat arguments that an operator must have."""
+    terms, (scale, slope), plan = rest[:_TERMS], rest[_TERMS : _TERMS + 2], rest[_TERMS + 2 :]
+    return Problem(q, k, v, Terms(*terms), scale, slope, EdgePlan(*plan))  # type: ignore[arg-type]
+
+
+def _contiguous(problem: Problem) -> Problem:
+    q, k, v, terms, scale, slope, plan = problem
+    precise = problem.accumulator
+    small = [None if term is None else term.to(precise).contiguous() for term in terms]
+    return Problem(
+        q.contiguous(), k.contiguous(), v.contiguous(), Terms(*small), scale, slope, plan
+    )
+
+
+@torch.library.custom_op("tokennet::edge_attention", mutates_args=())
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor,
+    bias: Tensor | None, weight: Tensor | None,
+    edge_attr: Tensor | None, edge_query: Tensor | None, edge_key: Tensor | None,
+    scale: float, slope: float,
+    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return edges.forward(_contiguous(_problem(
+        q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
+        indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
+    )))  # fmt: skip
+
+
+@torch.library.custom_op("tokennet::edge_attention_backward", mutates_args=())
+def _backward(
+    grad: Tensor, grad_edge_out: Tensor, out: Tensor, edge_out: Tensor, lse: Tensor,
+    q: Tensor, k: Tensor, v: Tensor,
+    bias: Tensor | None, weight: Tensor | None,
+    edge_attr: Tensor | None, edge_query: Tensor | None, edge_key: Tensor | None,
+    scale: float, slope: float,
+    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    problem = _contiguous(_problem(
+        q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
+        indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
+    ))  # fmt: skip
+    saved = (out, edge_out, lse)
+    found = edges.backward(problem, grad.contiguous(), grad_edge_out.contiguous(), saved)
+    terms = [
+        gradient if term is None else gradient.to(term.dtype)
+        for gradient, term in zip(
+            found[3:], (bias, weight, edge_attr, edge_query, edge_key), strict=True
+        )
+    ]
+    return tuple(found[:3]) + tuple(terms)  # type: ignore[return-value]
+
+
+@_forward.register_fake
+def _(q, k, v, bias, weight, edge_attr, *rest):  # type: ignore[no-untyped-def]
+    precise = torch.promote_types(q.dtype, torch.float32)
+    summed = 0 if edge_attr is None or weight is not None else edge_attr.shape[1]
+    out = q.new_empty(*q.shape[:3], v.shape[3])
+    edge_out = q.new_empty(*q.shape[:3], summed, dtype=precise)
+    return out, edge_out, q.new_empty(q.shape[:3], dtype=precise)
+
+
+@_backward.register_fake
+def _(grad, grad_edge_out, out, edge_out, lse, q, k, v, *rest):  # type: ignore[no-untyped-def]
+    terms = [q.new_empty(0) if term is None else torch.empty_like(term) for term in rest[:_TERMS]]
+    return (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), *terms)
+
+
+def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.factors = inputs[3 + _TERMS : 5 + _TERMS]
+    ctx.save_for_backward(*inputs[: 3 + _TERMS], *inputs[5 + _TERMS :], *output)
+    ctx.set_materialize_grads(True)
+
+
+def _first_derivative(ctx, grad, grad_edge_out, grad_lse):  # type: ignore[no-untyped-def]
+    *inputs, out, edge_out, lse = ctx.saved_tensors
+    given, plan = inputs[: 3 + _TERMS], inputs[3 + _TERMS :]
+    found = _backward(grad, grad_edge_out, out, edge_out, lse, *given, *ctx.factors, *plan)
+    gradients = [
+        gradient if needed else None
+        for gradient, needed in zip(found, ctx.needs_input_grad, strict=False)
+    ]
+    return *gradients, None, None, *(None,) * _PLAN
+
+
+def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.factors = inputs[8 + _TERMS : 10 + _TERMS]
+    ctx.save_for_backward(*inputs[:2], *inputs[5 : 8 + _TERMS], *inputs[10 + _TERMS :])
+
+
+def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
+    """Differentiate the same formula, written in operators that have all derivatives.
+
+    `out` and what comes with it are functions of the other inputs, which get the whole.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, because the same tensor may have been given for q and k.
+        saved = [x if x is None or not x.requires_grad else x.view_as(x) for x in ctx.saved_tensors]
+        grads, given, plan = saved[:2], saved[2 : 5 + _TERMS], saved[5 + _TERMS :]
+        outputs = _composite(_problem(*given, *ctx.factors, *plan))
+        outputs, above = zip(
+            *((out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad),
+            strict=True,
+        )
+        wanted = [x for x in given if x is not None and x.requires_grad]
+        first = iter(
+            torch.autograd.grad(outputs, wanted, above, create_graph=True, materialize_grads=True)
+        )
+        pairs = [
+            (next(first), above)
+            for x, above in zip(given, upstream, strict=True)
+            if x is not None and x.requires_grad
+        ]
+        inputs = [x for x in (*grads, *given) if x is not None and x.requires_grad]
+        second = iter(torch.autograd.grad(
+            [x for x, _ in pairs], inputs, [above for _, above in pairs],
+            create_graph=create_graph, materialize_grads=True,
+        ))  # fmt: skip
+    found = [next(second) if x is not None and x.requires_grad else None for x in (*grads, *given)]
+    return *found[:2], None, None, None, *found[2:], None, None, *(None,) * _PLAN
+
+
+def _composite(problem: Problem) -> tuple[Tensor, Tensor]:
+    """The first two outputs of the forward operator, one entry of the batch after the other."""
+    precise, plan = problem.accumulator, problem.plan
+    q, k, v = problem.q.to(precise), problem.k.to(precise), problem.v.to(precise)
+    out, edge_out = [], []
+    for b in range(len(q)):
+        terms = Terms(*(None if term is None else term.to(precise) for term in problem.terms))
+        if terms.bias is not None:
+            terms = terms._replace(bias=terms.bias[b if len(terms.bias) > 1 else 0])
+        if terms.edge_query is not None:
+            terms = terms._replace(edge_query=terms.edge_query[b])
+        one, summed = edge_attention(q[b], k[b], v[b], terms, problem.scale, problem.slope, plan)
+        out.append(one)
+        edge_out.append(one.new_zeros(*one.shape[:2], 0) if summed is None else summed)
+    return torch.stack(out).to(problem.q.dtype), torch.stack(edge_out)
+
+
+_forward.register_autograd(_first_derivative, setup_context=_save)
+_backward.register_autograd(_second_derivative, setup_context=_save_backward)

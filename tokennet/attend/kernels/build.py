@@ -1,0 +1,180 @@
+"""Compile the kernel for one kind of call, keep it on disk, and load it."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tokennet.version import __version__
+
+_SOURCE = Path(__file__).with_name("edges.cpp")
+_HEADER = Path(__file__).with_name("arithmetic.h")
+_FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
+_SECONDS = 300
+
+
+class Kind(NamedTuple):
+    """What the compiler must know of a call."""
+
+    scalar: str
+    """float, double or bf16."""
+    channels: int
+    values: int
+    additive: bool
+    features: bool
+
+    def defines(self) -> list[str]:
+        return [
+            f"-D{name.upper()}={value:d}"
+            for name, value in zip(self._fields[1:], self[1:], strict=True)
+        ] + [f"-DSCALAR={self.scalar}"]
+
+
+class BuildError(RuntimeError):
+    """There is no kernel, and this is why."""
+
+
+def library(kind: Kind) -> ctypes.CDLL:
+    """Return the kernel for this kind of call, compiled within seconds if it was never before.
+
+    Raises:
+        BuildError: there is no compiler, or it failed.
+    """
+    found = _load(kind)
+    if isinstance(found, str):
+        raise BuildError(found)
+    return found
+
+
+def problem(kind: Kind) -> str | None:
+    """Why there is no kernel for this kind of call, or None if there is one."""
+    found = _load(kind)
+    return found if isinstance(found, str) else None
+
+
+@cache
+def _load(kind: Kind) -> ctypes.CDLL | str:
+    try:
+        return _loaded(kind)
+    except (BuildError, OSError, subprocess.SubprocessError) as error:
+        reason = f"no kernel could be compiled: {error}"
+        _give_notice(reason)
+        return reason
+
+
+@cache
+def _give_notice(reason: str) -> None:
+    warnings.warn(
+        f"attention on sparse graphs takes the slower path without a compiler ({reason})",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _loaded(kind: Kind) -> ctypes.CDLL:
+    path = cache_folder() / f"edges-{_fingerprint(kind)}.so"
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:
+            path.unlink()  # cut short, or built where another library was
+    try:
+        return ctypes.CDLL(str(_compile(kind, path, link=[])))
+    except OSError:
+        # PyTorch's OpenMP is not in sight of other libraries here; the compiler's own must do.
+        path.unlink(missing_ok=True)
+        return ctypes.CDLL(str(_compile(kind, path, link=["-fopenmp"])))
+
+
+def _compile(kind: Kind, path: Path, link: list[str]) -> Path:
+    """Compile into a folder of our own and move the result, so that processes may race.
+
+    OpenMP is left to be found at loading, among what PyTorch has loaded: two runtimes in one
+    process would have two sets of threads, each waiting in the other's way.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        object_file, made = Path(folder) / "edges.o", Path(folder) / path.name
+        _run(
+            [
+                *_compiler(),
+                *_flags(),
+                "-fopenmp",
+                *kind.defines(),
+                "-c",
+                str(_SOURCE),
+                "-o",
+                str(object_file),
+            ]
+        )
+        _run([*_compiler(), "-shared", *link, str(object_file), "-o", str(made)])
+        os.replace(made, path)
+    return path
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        error = next((line for line in said if "error" in line), said[-1])
+        raise BuildError(f"{command[0]} failed with exit code {done.returncode}: {error}")
+
+
+def _flags() -> list[str]:
+    wide = ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
+    return [*_FLAGS, *wide]
+
+
+def _compiler() -> list[str]:
+    """The command in the environment variable CXX, or the first compiler found."""
+    named = os.environ.get("CXX")
+    if named:
+        return shlex.split(named)
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    raise BuildError("no C++ compiler was found (c++, g++, clang++, or the variable CXX)")
+
+
+def _fingerprint(kind: Kind) -> str:
+    """Changes with the source, the kind, the compiler, the processor and the version."""
+    compiler = _compiler()
+    told = subprocess.run(
+        [*compiler, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=False
+    )
+    parts = [__version__, repr(kind), *compiler, told.stdout, *_flags(), _processor()]
+    text = _SOURCE.read_text() + _HEADER.read_text() + "\n".join(parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+
+
+@cache
+def cache_folder() -> Path:
+    """The user's cache, or where that cannot be written to, a folder for this process."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "tokennet" / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError:
+        temporary = tempfile.mkdtemp(prefix="tokennet-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return Path(temporary)

@@ -1,0 +1,75 @@
+"""What a graph needs when attention runs along its edges: built once, kept with the graph."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tokennet.graphs import TokenGraph
+
+
+class EdgePlan(NamedTuple):
+    """A graph's edges by target (CSR) and by source (CSC), and the way between the two.
+
+    All tensors are int32 where numbers of tokens and edges fit, else int64. Among the edges
+    of a target, and among those of a source, the caller's order is kept.
+    """
+
+    indptr: Tensor
+    """(N + 1,) edges of target i: indptr[i] .. indptr[i + 1]."""
+    indices: Tensor
+    """(E,) source of each edge."""
+    rows: Tensor
+    """(E,) target of each edge."""
+    edge_id: Tensor
+    """(E,) place of each edge in `edge_index`; (0,) where the edges are listed by target."""
+    t_indptr: Tensor
+    """(M + 1,) edges of source j."""
+    t_indices: Tensor
+    """(E,) target of each edge, by source."""
+    t_order: Tensor
+    """(E,) place by target of each edge by source."""
+
+    @property
+    def num_edges(self) -> int:
+        return self.indices.shape[0]
+
+    def by_target(self, values: Tensor, dim: int) -> Tensor:
+        """Bring values in the order of `edge_index` into that of this plan."""
+        return values if len(self.edge_id) == 0 else values.index_select(dim, self.edge_id)
+
+    def as_listed(self, values: Tensor, dim: int) -> Tensor:
+        """Bring values in the order of this plan into that of `edge_index`."""
+        return values if len(self.edge_id) == 0 else values.index_select(dim, self._place())
+
+    def edge_tokens(self) -> EdgePlan:
+        """The plan of a graph in which each edge is a source of its own, as listed."""
+        count = torch.arange(self.num_edges + 1, dtype=self.indptr.dtype, device=self.rows.device)
+        edge_id = self.edge_id if len(self.edge_id) else count[:-1]
+        place = self._place() if len(self.edge_id) else count[:-1]
+        targets = self.rows.index_select(0, place)
+        return EdgePlan(self.indptr, edge_id, self.rows, self.edge_id, count, targets, place)
+
+    def _place(self) -> Tensor:
+        return self.edge_id.argsort().to(self.edge_id.dtype)
+
+
+def edge_plan(graph: TokenGraph, device: torch.device | str | None = None) -> EdgePlan:
+    """Return the plan of a graph, built once per graph and device and freed with the graph."""
+    return graph.derive("edge_plan", device, _build_plan)
+
+
+def _build_plan(graph: TokenGraph) -> EdgePlan:
+    indptr, indices, edge_id = graph.csr()
+    index = indptr.dtype
+    rows = torch.arange(graph.num_targets, dtype=index).repeat_interleave(indptr.diff().long())
+    t_order = indices.argsort(stable=True)
+    t_indptr = torch.zeros(graph.num_sources + 1, dtype=index)
+    t_indptr[1:] = torch.bincount(indices, minlength=graph.num_sources).cumsum(0)
+    if torch.equal(edge_id, torch.arange(len(edge_id))):
+        edge_id = edge_id[:0]
+    return EdgePlan(
+        indptr, indices, rows, edge_id.to(index), t_indptr, rows[t_order], t_order.to(index)
+    )

@@ -1,0 +1,55 @@
+"""What scores are made of besides queries and keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Additive:
+    r"""Additive scores, for `attend(..., score=Additive(weight))`.
+
+        score_ij = scale a_h . LeakyReLU(q_i + k_j)
+
+    Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473), with the nonlinearity of GATv2 (Brody,
+    Alon, Yahav, 2021, arXiv 2105.14491).
+
+    >>> import torch
+    >>> from tokennet import Full, attend
+    >>> q = k = v = torch.ones(4, 2, 8)
+    >>> attend(q, k, v, Full(4), score=Additive(torch.ones(2, 8))).shape
+    torch.Size([4, 2, 8])
+    """
+
+    weight: Tensor
+    """(H, C), a_h"""
+    negative_slope: float = 0.2
+    """Of the LeakyReLU."""
+
+
+@dataclass(frozen=True)
+class EdgeFeatures:
+    r"""Features of edges in keys and values, for `attend(..., edges=EdgeFeatures(...))`.
+
+        k_ij = k_j + K_h f_ij        v_ij = v_j + U_h f_ij
+
+    as in PyG's `TransformerConv(edge_dim=...)` (Shi et al., 2020, arXiv 2009.03509). No
+    (E, H, C) tensor is made: q . (k + K f) = q . k + (K^T q) . f, and
+    \sum p U f = U \sum p f. Additive scores take them within the LeakyReLU, and no `value`.
+
+    >>> import torch
+    >>> from tokennet import Full, attend
+    >>> q = k = v = torch.ones(2, 1, 3)
+    >>> edges = EdgeFeatures(torch.ones(4, 5), value=torch.ones(1, 3, 5))
+    >>> attend(q, k, v, Full(2), edges=edges)[0, 0].tolist()
+    [6.0, 6.0, 6.0]
+    """
+
+    attr: Tensor
+    """(E, D), f, in the order of `graph.edge_index()`"""
+    key: Tensor | None = None
+    """(H, C, D), K; None for 0"""
+    value: Tensor | None = None
+    """(H, Cv, D), U; None for 0"""
