@@ -19,10 +19,10 @@ import networkx as nx
 import torch
 from torch import nn
 
-from benchmarks.core import environment
 from tests.symmetry.test_discover import KNOWN
 from tests.testing.planted import BUGS, TRUTHFUL, bug_line
 from tokennet import Interface, Tokens, build_net, from_networkx
+from tokennet.bench import environment
 from tokennet.symmetry import check_equivariance, discover_group
 from tokennet.testing import check
 

@@ -26,7 +26,7 @@ def test_version():
 
 def test_help_names_the_commands_and_their_options():
     text = tokennet("--help").stdout
-    for command in ("compare", "check", "tasks", "nets"):
+    for command in ("compare", "check", "bench", "tasks", "nets"):
         assert command in text
     text = tokennet("compare", "--help").stdout
     for option in ("--nets", "--seeds", "--match", "--size", "--epochs", "--device", "--out"):

@@ -28,6 +28,7 @@ ROOMS = [
     "interpret",
     "testing",
     "compare",
+    "bench",
     "cli",
     "__main__",
 ]

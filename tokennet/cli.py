@@ -198,6 +198,26 @@ def _law_table(report: LawReport) -> Table:
 
 
 @app.command()
+def bench(
+    suite: Annotated[str, typer.Option(help="Which cases, and on what device: cpu.")] = "cpu",
+    cases: Annotated[str | None, typer.Option(help="Of these only, such as tiny,sets-*.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="At most so many rounds.")] = 40,
+    quick: Annotated[bool, typer.Option("--quick", help="Small graphs, few rounds.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the ratios to this file.")] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Instead, measure what backends are chosen by.")
+    ] = False,
+) -> None:
+    """Time attention layers against those of PyG and PyTorch, with the same weights."""
+    from tokennet.bench import command
+
+    if calibrate:
+        return command.calibrate(json)
+    return command.bench(suite, cases, rounds, quick, json, plot)
+
+
+@app.command()
 def tasks() -> None:
     """List the tasks that come with the library, and the nets they compare."""
     from tokennet.compare import TASKS
@@ -252,14 +272,8 @@ def _accelerator(device: Device) -> str:
 
 
 def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs"),
-        TimeElapsedColumn(),
-        console=console,
-    )
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(*columns, TextColumn("epochs"), TimeElapsedColumn(), console=console)
 
 
 def _fail(message: str, code: int) -> NoReturn:

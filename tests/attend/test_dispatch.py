@@ -35,14 +35,30 @@ def test_auto_never_needs_the_reference_on_a_cpu_or_gpu():
     assert explain(*qkv(2), graph).chosen == "fused"
 
 
-def test_explain_shows_every_backend_with_bytes_or_a_reason():
+def test_explain_shows_every_backend_with_its_cost_or_a_reason():
     graph = Edges(torch.tensor([[0, 0, 1], [1, 1, 0]]), 2)
     explanation = explain(*qkv(2), graph)
     assert [prospect.backend for prospect in explanation.prospects] == list(BACKENDS)
     text = str(explanation)
+    assert "fused: the least predicted time of fused, sparse" in text
     assert "-> fused" in text
     assert "dense      the graph has parallel edges, which a mask cannot hold" in text
-    assert all(prospect.predicted_bytes > 0 for prospect in explanation.prospects)
+    able = [prospect for prospect in explanation.prospects if prospect.reason is None]
+    assert [prospect.backend for prospect in able] == ["fused", "sparse", "reference"]
+    for prospect in able:
+        assert prospect.work.bytes > 0 < prospect.work.flops == 2 * 3 * 2 * (4 + 4)
+        assert 0 < prospect.seconds < 1
+        assert f"{1e3 * prospect.seconds:,.3f} ms" in text
+    for prospect in explanation.prospects:
+        assert (prospect.work is None) == (prospect.reason is not None)
+
+
+def test_explain_says_why_where_there_was_no_choice():
+    q = torch.randn(8, 2, 4)
+    assert explain(q, q, q, Full(8)).why.startswith("the graph is complete or causal")
+    assert explain(q, q, q, Full(8), backend="sparse").why == "you named it"
+    with torch.no_grad():
+        assert explain(q, q, q, Window(8, 1), backend="flex").chosen == "flex"
 
 
 def test_a_named_backend_never_falls_back():

@@ -7,15 +7,18 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from tokennet.attend import dense, flex, fused, reference, sparse
+from tokennet.attend import banded, dense, flex, fused, reference, sets, sparse
 from tokennet.attend.call import Call, make_call
 from tokennet.attend.check import Bias
+from tokennet.attend.cost import seconds as predicted_seconds
 from tokennet.attend.explain import Explanation, Prospect
 from tokennet.attend.score import Additive, EdgeFeatures
 from tokennet.graphs import TokenGraph
 
 BACKENDS: dict[str, ModuleType] = {
     "dense": dense,
+    "sets": sets,
+    "banded": banded,
     "fused": fused,
     "sparse": sparse,
     "flex": flex,
@@ -122,7 +125,8 @@ def explain(
     """What `attend` would do with the same arguments, and why.
 
     Returns:
-        The chosen backend and, for each, its predicted bytes or the reason it cannot run.
+        The chosen backend and, for each, its FLOPs, bytes and predicted time, or the reason
+        it cannot run.
 
     >>> import torch
     >>> from tokennet import Window
@@ -131,20 +135,33 @@ def explain(
     True
     """
     call = make_call(q, k, v, graph, bias, scale, score, edges)
-    prospects = [
-        Prospect(name, module.unsupported(call), module.predicted_bytes(call))
-        for name, module in BACKENDS.items()
-    ]
-    return Explanation(_choose(call, backend), prospects)
+    chosen, prospects = _choose(call, backend), _prospects(call)
+    why = "you named it"
+    if backend == "auto":
+        able = choices([prospect.backend for prospect in prospects if prospect.reason is None])
+        why = f"the least predicted time of {', '.join(able)}" if able[1:] else "nothing else can"
+        if _needs_no_choice(call):
+            why = "the graph is complete or causal, and nothing beats SDPA without a mask"
+    return Explanation(chosen, why, prospects)
+
+
+def _prospects(call: Call) -> list[Prospect]:
+    prospects = []
+    for name, module in BACKENDS.items():
+        reason = module.unsupported(call)
+        work = None if reason else module.work(call)
+        seconds = None if work is None else predicted_seconds(name, call, work)
+        prospects.append(Prospect(name, reason, work, seconds))
+    return prospects
 
 
 def _choose(call: Call, backend: str) -> str:
     if backend == "auto":
-        if not dense.needs_mask(call) and dense.unsupported(call) is None:
-            return "dense"  # nothing is cheaper, and sizes may be symbolic while exporting
-        able = [name for name, module in BACKENDS.items() if module.unsupported(call) is None]
-        cost = [BACKENDS[name].predicted_bytes(call) for name in able]
-        return able[cost.index(min(cost))]
+        if _needs_no_choice(call):
+            return "dense"
+        able = choices([name for name in BACKENDS if BACKENDS[name].unsupported(call) is None])
+        cost = [predicted_seconds(name, call, BACKENDS[name].work(call)) for name in able]
+        return able[cost.index(min(cost))]  # not min(..., key=...), which dynamo does not know
     if backend not in BACKENDS:
         names = ", ".join(["auto", *BACKENDS])
         raise ValueError(f"backend must be one of {names}; got {backend!r}")
@@ -152,6 +169,16 @@ def _choose(call: Call, backend: str) -> str:
     if reason:
         raise RuntimeError(f"backend {backend!r} cannot run this call: {reason}")
     return backend
+
+
+def choices(able: list[str]) -> list[str]:
+    """Of the backends that can run a call, those to choose from: the reference only for want."""
+    return [name for name in able if name != "reference"] or able
+
+
+def _needs_no_choice(call: Call) -> bool:
+    """Without a mask SDPA is the best there is; and sizes may be symbolic while exporting."""
+    return not dense.needs_mask(call) and dense.unsupported(call) is None
 
 
 __all__ = [

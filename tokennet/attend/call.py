@@ -70,6 +70,14 @@ class Call:
         return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in self.tensors)
 
     @property
+    def in_func_grad(self) -> bool:
+        """Whether `torch.func.grad`, or what is built on it, is being taken."""
+        if torch.compiler.is_compiling():
+            return False
+        level = torch._C._functorch.peek_interpreter_stack()
+        return level is not None and level.key() == torch._C._functorch.TransformType.Grad
+
+    @property
     def io_bytes(self) -> int:
         """Bytes of q, k, v and the output, each moved once."""
         n, m, c, cv = self.q.shape[-3], self.k.shape[-3], self.q.shape[-1], self.v.shape[-1]
@@ -97,10 +105,10 @@ class Call:
         if edges is not None and self.score is not None:
             key = edges.key.permute(2, 0, 1)  # type: ignore[union-attr]  # (D, H, C)
         elif edges is not None:
-            shape = *self.q.shape[:3], edges.attr.shape[1]
-            query = self.q.new_zeros(shape)
+            precise = torch.promote_types(self.q.dtype, torch.float32)
+            query = self.q.new_zeros(*self.q.shape[:3], edges.attr.shape[1], dtype=precise)
             if edges.key is not None:
-                query = torch.einsum("bnhc,hcd->bnhd", self.q, edges.key)
+                query = torch.einsum("bnhc,hcd->bnhd", self.q.to(precise), edges.key.to(precise))
         attr = None if edges is None else edges.attr
         return Terms(self.edge_bias(), weight, attr, query, key)
 

@@ -52,9 +52,10 @@ def check_edges(
     if not isinstance(edges, EdgeFeatures):
         raise TypeError(f"edges must be EdgeFeatures or None, got {type(edges).__name__}")
     attr = edges.attr
-    if not isinstance(attr, Tensor) or attr.dim() != 2 or not attr.is_floating_point():
-        got = tuple(attr.shape) if isinstance(attr, Tensor) else type(attr).__name__
-        raise ValueError(f"edges.attr must be floating-point of shape (E, D), got {got}")
+    if not isinstance(attr, Tensor):
+        raise TypeError(f"edges.attr must be a tensor, got {type(attr).__name__}")
+    if attr.dim() != 2:
+        raise ValueError(f"edges.attr must have shape (E, D), got {tuple(attr.shape)}")
     _check_weights("edges.attr", attr, "(E, D)", (graph.num_edges, attr.shape[1]), q)
     for name, tensor, channels in (
         ("key", edges.key, q.shape[-1]),

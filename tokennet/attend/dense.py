@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.attend.call import Call
+from tokennet.attend.cost import Work
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.graphs.base import DENSE_LIMIT
 
@@ -26,13 +27,13 @@ def unsupported(call: Call) -> str | None:
     return None
 
 
-def predicted_bytes(call: Call) -> int:
-    """q, k, v, out and the mask; and the keys and values that each block of queries reads."""
+def work(call: Call) -> Work:
+    """Every pair, or half of them where SDPA knows that later tokens are not seen."""
     n, m = call.graph.num_targets, call.graph.num_sources
-    size = call.q.element_size()
-    streamed = math.ceil(n / 32) * m * (call.q.shape[-1] + call.v.shape[-1]) * size
-    mask = n * m * size if needs_mask(call) else 0
-    return call.io_bytes + call.groups * (streamed + mask)
+    if needs_mask(call):
+        return Work.of(call, calls=2, pieces=call.groups, scores=n * m, mask=n * m)
+    needed = n * m / (2 if isinstance(call.graph, Causal) else 1)
+    return Work.of(call, calls=1, pieces=call.groups, scores=needed)
 
 
 def run(call: Call) -> Tensor:

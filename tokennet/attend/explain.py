@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokennet.attend.cost import Work
+
 
 @dataclass(frozen=True)
 class Prospect:
@@ -12,21 +14,30 @@ class Prospect:
     backend: str
     reason: str | None
     """Why it cannot run the call, or None if it can."""
-    predicted_bytes: int
-    """Bytes it would move between memory or cache and the cores, forward."""
+    work: Work | None
+    """What a forward pass would do; None where the backend cannot run the call."""
+    seconds: float | None
+    """Predicted time, with the backward pass where a gradient will be asked for."""
+
+    def __str__(self) -> str:
+        if self.work is None or self.seconds is None:
+            return f"{self.backend:<10} {self.reason}"
+        return (
+            f"{self.backend:<10} {1e3 * self.seconds:10,.3f} ms "
+            f"{self.work.flops / 1e6:12,.2f} MFLOP {self.work.bytes / 1e6:12,.2f} MB"
+        )
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The backend that `attend` takes, and how every backend was judged."""
+    """The backend that `attend` takes, why, and how every backend was judged."""
 
     chosen: str
+    why: str
     prospects: list[Prospect]
 
     def __str__(self) -> str:
-        lines = []
+        lines = [f"{self.chosen}: {self.why}"]
         for prospect in self.prospects:
-            mark = "->" if prospect.backend == self.chosen else "  "
-            verdict = prospect.reason or f"{prospect.predicted_bytes / 1e6:,.2f} MB"
-            lines.append(f"{mark} {prospect.backend:<10} {verdict}")
+            lines.append(f"{'->' if prospect.backend == self.chosen else '  '} {prospect}")
         return "\n".join(lines)

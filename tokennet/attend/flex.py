@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from tokennet.attend.call import Call
+from tokennet.attend.cost import Work
 from tokennet.graphs import Full, TokenGraph, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 
@@ -32,15 +33,15 @@ def unsupported(call: Call) -> str | None:
     return None
 
 
-def predicted_bytes(call: Call) -> int:
-    """As dense attention, on blocks of 128 x 128; uncompiled, the scores besides."""
-    # Compiling takes seconds for each graph and shape; counted as the bytes of a short while.
-    compiling = 10**9
-    n, m, size = call.graph.num_targets, call.graph.num_sources, call.q.element_size()
-    streamed = math.ceil(n / 128) * m * (call.q.shape[-1] + call.v.shape[-1]) * size
+def work(call: Call) -> Work:
+    """As dense attention, on blocks of 128 x 128; uncompiled, with all scores in memory.
+
+    Compiling takes seconds for each graph and shape; it counts as so many operators.
+    """
+    n, m = call.graph.num_targets, call.graph.num_sources
     if _compiled(call):
-        return compiling + call.io_bytes + call.groups * streamed
-    return call.io_bytes + call.groups * (streamed + 4 * n * m * size)
+        return Work.of(call, calls=10_000, pieces=call.groups, scores=n * m)
+    return Work.of(call, calls=20, pieces=call.groups, scores=n * m, mask=4 * n * m)
 
 
 def run(call: Call) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tokennet.attend.call import Call
+from tokennet.attend.cost import Work
 from tokennet.attend.fused_op import fused_attention
 from tokennet.attend.kernels.build import Kind, problem
 from tokennet.attend.kernels.edges import SCALARS, Problem
@@ -17,21 +18,25 @@ _INT32 = 2**31
 def unsupported(call: Call) -> str | None:
     if call.q.device.type != "cpu":
         return f"the kernel is for a CPU, not for {call.q.device.type}"
+    if call.in_func_grad:
+        return "its operators have derivatives by autograd, not by torch.func"
     if call.has_tangent:
         return "the kernel has no forward-mode derivative"
     if max(call.graph.num_edges, call.graph.num_targets, call.graph.num_sources) >= _INT32:
         return "the graph has 2**31 edges or more, and the kernel counts in int32"
-    return _build_problem(_kind(call))
+    return _build_problem(*_kind(call))
 
 
-@torch._dynamo.assume_constant_result
-def _build_problem(kind: tuple) -> str | None:
-    return problem(Kind(*kind))
+@torch.compiler.assume_constant_result
+def _build_problem(scalar: str, *rest: int) -> str | None:
+    """Of plain arguments: dynamo does not hand over a NamedTuple whole."""
+    return problem(Kind(scalar, *rest))  # type: ignore[arg-type]
 
 
-def predicted_bytes(call: Call) -> int:
-    edges = call.groups * call.graph.num_edges
-    return call.io_bytes + edges * (call.q.shape[-1] + call.v.shape[-1] + 2) * call.q.element_size()
+def work(call: Call) -> Work:
+    """A key and a value gathered per edge, in one walk over the rows."""
+    n, edges = call.graph.num_targets, call.graph.num_edges
+    return Work.of(call, calls=1, pieces=call.batch * n, scores=edges, gathered=edges)
 
 
 def run(call: Call) -> Tensor:
@@ -43,10 +48,12 @@ def run(call: Call) -> Tensor:
     return call.add_edge_values(out, edge_out).to(call.v.dtype)
 
 
-def _kind(call: Call) -> Kind:
+def _kind(call: Call) -> tuple:
+    """The fields of `Kind`."""
     scalar = SCALARS[_computed(call.q.dtype)]
-    channels, values = call.q.shape[-1], call.v.shape[-1]
-    return Kind(scalar, channels, values, call.score is not None, call.edges is not None)
+    heads, channels = call.q.shape[-2:]
+    features = 0 if call.edges is None else call.edges.attr.shape[1]
+    return scalar, heads, channels, call.v.shape[-1], features, call.score is not None
 
 
 def _computed(dtype: torch.dtype) -> torch.dtype:

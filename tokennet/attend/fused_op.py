@@ -83,7 +83,7 @@ def _backward(
     saved = (out, edge_out, lse)
     found = edges.backward(problem, grad.contiguous(), grad_edge_out.contiguous(), saved)
     terms = [
-        gradient if term is None else gradient.to(term.dtype)
+        q.new_empty(0) if term is None else gradient.to(term.dtype)
         for gradient, term in zip(
             found[3:], (bias, weight, edge_attr, edge_query, edge_key), strict=True
         )
@@ -102,8 +102,11 @@ def _(q, k, v, bias, weight, edge_attr, *rest):  # type: ignore[no-untyped-def]
 
 @_backward.register_fake
 def _(grad, grad_edge_out, out, edge_out, lse, q, k, v, *rest):  # type: ignore[no-untyped-def]
-    terms = [q.new_empty(0) if term is None else torch.empty_like(term) for term in rest[:_TERMS]]
-    return (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), *terms)
+    """Contiguous, whatever the inputs are."""
+    terms = [
+        q.new_empty(0) if term is None else term.new_empty(term.shape) for term in rest[:_TERMS]
+    ]
+    return (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), *terms)
 
 
 def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
@@ -134,6 +137,10 @@ def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
     `out` and what comes with it are functions of the other inputs, which get the whole.
     """
     create_graph = torch.is_grad_enabled()
+    if len(ctx.saved_tensors[2]) == 0:  # a batch of nothing
+        inputs = ctx.saved_tensors[: 5 + _TERMS]
+        zeros = [None if x is None else torch.zeros_like(x) for x in inputs]
+        return *zeros[:2], None, None, None, *zeros[2:], None, None, *(None,) * _PLAN
     with torch.enable_grad():
         # Views, because the same tensor may have been given for q and k.
         saved = [x if x is None or not x.requires_grad else x.view_as(x) for x in ctx.saved_tensors]
@@ -144,19 +151,19 @@ def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
             strict=True,
         )
         wanted = [x for x in given if x is not None and x.requires_grad]
-        first = iter(
-            torch.autograd.grad(outputs, wanted, above, create_graph=True, materialize_grads=True)
+        first = torch.autograd.grad(
+            outputs, wanted, above, create_graph=True, materialize_grads=True
         )
-        pairs = [
-            (next(first), above)
-            for x, above in zip(given, upstream, strict=True)
-            if x is not None and x.requires_grad
+        further = [
+            g for x, g in zip(given, upstream, strict=True) if x is not None and x.requires_grad
         ]
+        # Where values alone are differentiated by, their gradient depends on nothing.
+        pairs = [(x, g) for x, g in zip(first, further, strict=True) if x.requires_grad]
         inputs = [x for x in (*grads, *given) if x is not None and x.requires_grad]
         second = iter(torch.autograd.grad(
-            [x for x, _ in pairs], inputs, [above for _, above in pairs],
+            [x for x, _ in pairs], inputs, [g for _, g in pairs],
             create_graph=create_graph, materialize_grads=True,
-        ))  # fmt: skip
+        ) if pairs else [torch.zeros_like(x) for x in inputs])  # fmt: skip
     found = [next(second) if x is not None and x.requires_grad else None for x in (*grads, *given)]
     return *found[:2], None, None, None, *found[2:], None, None, *(None,) * _PLAN
 

@@ -14,7 +14,7 @@ class EdgePlan(NamedTuple):
     """A graph's edges by target (CSR) and by source (CSC), and the way between the two.
 
     All tensors are int32 where numbers of tokens and edges fit, else int64. Among the edges
-    of a target, and among those of a source, the caller's order is kept.
+    of a target the caller's order is kept; those of a source come by target.
     """
 
     indptr: Tensor

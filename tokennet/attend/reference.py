@@ -17,6 +17,7 @@ from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.utils import scatter
 
 from tokennet.attend.call import Call
+from tokennet.attend.cost import Work
 
 
 class AttentionAggregation(Aggregation):
@@ -98,13 +99,10 @@ def unsupported(call: Call) -> str | None:
     return None
 
 
-def predicted_bytes(call: Call) -> int:
+def work(call: Call) -> Work:
     """Gathered q, k and v of every edge, and as much again for the products."""
-    # What the layers of Python in message passing cost, as bytes moved in that time.
-    launch = 4_000_000
-    channels = 2 * call.q.shape[-1] + call.v.shape[-1]
-    edges = call.groups * call.graph.num_edges
-    return launch + call.io_bytes + 2 * 2 * edges * channels * call.q.element_size()
+    edges = call.graph.num_edges
+    return Work.of(call, calls=20, pieces=0, scores=edges, gathered=4 * edges)
 
 
 def run(call: Call) -> Tensor:

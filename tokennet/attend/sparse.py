@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tokennet.attend.call import Call
+from tokennet.attend.cost import Work
 from tokennet.attend.edge_attention import Terms, edge_attention, edge_weights
 from tokennet.attend.plan import EdgePlan, edge_plan
 from tokennet.graphs import repeat
@@ -14,19 +15,18 @@ from tokennet.graphs import repeat
 def unsupported(call: Call) -> str | None:
     if call.q.device.type not in ("cpu", "cuda"):
         return f"CSR products exist on cpu and cuda, not on {call.q.device.type}"
+    if call.in_func_grad:
+        return "its operators have derivatives by autograd, not by torch.func"
     if call.has_tangent:
         return "its products have no forward-mode derivative"
     return None
 
 
-def predicted_bytes(call: Call) -> int:
-    """A key and a value gathered per edge, the indices, and the scores three times over."""
-    # Heads are walked one by one; each walk costs what it takes to move this much.
-    launch = 200_000
-    size = max(call.q.element_size(), 4)
-    per_edge = (call.q.shape[-1] + call.v.shape[-1] + 6) * size + 8
-    edges = call.groups * call.graph.num_edges
-    return call.io_bytes + edges * per_edge + call.num_heads * launch
+def work(call: Call) -> Work:
+    """A key and a value gathered per edge; heads are walked one by one."""
+    n, edges = call.graph.num_targets, call.graph.num_edges
+    calls = 10 + 2 * call.num_heads
+    return Work.of(call, calls=calls, pieces=call.groups * n, scores=edges, gathered=edges)
 
 
 def run(call: Call) -> Tensor:
@@ -57,7 +57,8 @@ def _folded(call: Call) -> tuple[Terms, float, EdgePlan]:
     if query is not None:
         query = query.flatten(0, 1)  # (B N, H, D)
     given = (bias, weight, attr, query, key)
-    terms = Terms(*(None if term is None else _precise(term) for term in given))
+    precise = torch.promote_types(call.q.dtype, torch.float32)
+    terms = Terms(*(None if term is None else term.to(precise) for term in given))
     slope = 0.0 if call.score is None else call.score.negative_slope
     return terms, slope, edge_plan(graph, call.q.device)
 

@@ -89,6 +89,13 @@ class And(TokenGraph):
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
         return self.a.has_edge(i, j) & self.b.has_edge(i, j)
 
+    @property
+    def band(self) -> tuple[int, int] | None:
+        bands = [graph.band for graph in (self.a, self.b) if graph.band is not None]
+        if not bands:
+            return None
+        return min(below for below, _ in bands), min(above for _, above in bands)
+
     def _build_edge_index(self) -> Tensor:
         small, large = sorted((self.a, self.b), key=lambda graph: graph.num_edges)
         source, target = edges = small.edge_index()
@@ -146,6 +153,10 @@ class Transposed(TokenGraph):
 
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
         return self.graph.has_edge(j, i)
+
+    @property
+    def band(self) -> tuple[int, int] | None:
+        return None if self.graph.band is None else self.graph.band[::-1]
 
     @property
     def T(self) -> TokenGraph:

@@ -108,6 +108,14 @@ class EdgePredicate(ABC):
         return self.derive("has_empty_targets", None, type(self)._find_empty_targets)
 
     @property
+    def band(self) -> tuple[int, int] | None:
+        """(below, above): target i listens to i - below .. i + above at most, by its formula.
+
+        None where the formula does not say so.
+        """
+        return None
+
+    @property
     def num_edges(self) -> int:
         return self.edge_index().shape[1]
 

@@ -13,7 +13,7 @@ from torch_geometric.data import Batch, Data
 from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges
-from tokennet.graphs.symbolic import Predicate
+from tokennet.graphs.predicate import Predicate
 
 MaskMod = Callable[[Any, Any, Any, Any], Tensor]
 

@@ -6,13 +6,11 @@ the formula allows it in time proportional to the edges rather than to all pairs
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from tokennet.graphs.algebra import TokenGraph
-from tokennet.graphs.base import _BLOCK_ENTRIES, as_mask, check_size
+from tokennet.graphs.base import check_size
 
 
 class Full(TokenGraph):
@@ -69,6 +67,10 @@ class Causal(_Square):
         return i >= j
 
     @property
+    def band(self) -> tuple[int, int]:
+        return max(self.num_targets - 1, 0), 0
+
+    @property
     def num_edges(self) -> int:
         return self.num_targets * (self.num_targets + 1) // 2
 
@@ -88,6 +90,10 @@ class Self(_Square):
 
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
         return i == j
+
+    @property
+    def band(self) -> tuple[int, int]:
+        return 0, 0
 
     @property
     def num_edges(self) -> int:
@@ -138,6 +144,10 @@ class Window(_Local):
 
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
         return (i - j).abs() <= self.radius
+
+    @property
+    def band(self) -> tuple[int, int]:
+        return self.radius, self.radius
 
     @property
     def num_edges(self) -> int:
@@ -259,31 +269,6 @@ class Global(_Square):
 
     def _name(self) -> str:
         return f"Global({self.num_targets}, k={self.k})"
-
-
-class Predicate(TokenGraph):
-    """A graph from a predicate of one's own; see `from_mask_mod`."""
-
-    def __init__(
-        self,
-        predicate: Callable[[Tensor, Tensor], Tensor],
-        num_targets: int,
-        num_sources: int | None = None,
-    ) -> None:
-        super().__init__(num_targets, num_sources)
-        self.predicate = predicate
-
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        return as_mask(self.predicate(i, j), i, j)
-
-    def _count(self) -> str:
-        if self.num_targets * self.num_sources > _BLOCK_ENTRIES:
-            return "edges not counted"
-        return super()._count()
-
-    def _name(self) -> str:
-        name = getattr(self.predicate, "__name__", "predicate")
-        return f"Predicate({name}, {self.num_targets}, {self.num_sources})"
 
 
 def _ring_distance(a: Tensor, b: Tensor, size: int) -> Tensor:

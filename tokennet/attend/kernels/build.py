@@ -12,16 +12,19 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from tokennet.attend.cache import cache_root
 from tokennet.version import __version__
 
 _SOURCE = Path(__file__).with_name("edges.cpp")
 _HEADER = Path(__file__).with_name("arithmetic.h")
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
 _SECONDS = 300
+_DIGEST = hashlib.sha256().digest_size
 
 
 class Kind(NamedTuple):
@@ -29,10 +32,12 @@ class Kind(NamedTuple):
 
     scalar: str
     """float, double or bf16."""
+    heads: int
     channels: int
     values: int
+    features: int
+    """Of an edge, or 0."""
     additive: bool
-    features: bool
 
     def defines(self) -> list[str]:
         return [
@@ -67,7 +72,7 @@ def problem(kind: Kind) -> str | None:
 def _load(kind: Kind) -> ctypes.CDLL | str:
     try:
         return _loaded(kind)
-    except (BuildError, OSError, subprocess.SubprocessError) as error:
+    except (BuildError, OSError, ValueError, subprocess.SubprocessError) as error:
         reason = f"no kernel could be compiled: {error}"
         _give_notice(reason)
         return reason
@@ -84,17 +89,23 @@ def _give_notice(reason: str) -> None:
 
 def _loaded(kind: Kind) -> ctypes.CDLL:
     path = cache_folder() / f"edges-{_fingerprint(kind)}.so"
-    if path.exists():
-        try:
+    if _is_whole(path):
+        with suppress(OSError):  # it may have been built where another library was
             return ctypes.CDLL(str(path))
-        except OSError:
-            path.unlink()  # cut short, or built where another library was
     try:
         return ctypes.CDLL(str(_compile(kind, path, link=[])))
     except OSError:
         # PyTorch's OpenMP is not in sight of other libraries here; the compiler's own must do.
         path.unlink(missing_ok=True)
         return ctypes.CDLL(str(_compile(kind, path, link=["-fopenmp"])))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends as `_compile` ends it. One cut short would end the process instead."""
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
 
 
 def _compile(kind: Kind, path: Path, link: list[str]) -> Path:
@@ -118,12 +129,26 @@ def _compile(kind: Kind, path: Path, link: list[str]) -> Path:
             ]
         )
         _run([*_compiler(), "-shared", *link, str(object_file), "-o", str(made)])
+        digest = hashlib.sha256(made.read_bytes()).digest()
+        with made.open("ab") as file:
+            file.write(digest)
         os.replace(made, path)
     return path
 
 
+def _start(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",  # a compiler may speak in any encoding
+        timeout=_SECONDS,
+        check=False,
+    )
+
+
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    done = _start(command)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
         error = next((line for line in said if "error" in line), said[-1])
@@ -149,10 +174,8 @@ def _compiler() -> list[str]:
 def _fingerprint(kind: Kind) -> str:
     """Changes with the source, the kind, the compiler, the processor and the version."""
     compiler = _compiler()
-    told = subprocess.run(
-        [*compiler, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=False
-    )
-    parts = [__version__, repr(kind), *compiler, told.stdout, *_flags(), _processor()]
+    told = _start([*compiler, "--version"]).stdout
+    parts = [__version__, repr(kind), *compiler, told, *_flags(), _processor()]
     text = _SOURCE.read_text() + _HEADER.read_text() + "\n".join(parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -167,14 +190,13 @@ def _processor() -> str:
 
 @cache
 def cache_folder() -> Path:
-    """The user's cache, or where that cannot be written to, a folder for this process."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "tokennet" / "kernels"
+    """Where kernels are kept: the user's cache, or if that is read-only, for this process."""
     try:
+        folder = cache_root() / "kernels"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
         temporary = tempfile.mkdtemp(prefix="tokennet-")
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         return Path(temporary)

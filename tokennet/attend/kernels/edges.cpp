@@ -6,10 +6,10 @@
 // rows go by blocks that do not depend on the threads: the result is the same on every run and
 // for any number of threads.
 //
-// Compiled for one kind of call: SCALAR (float, double or bf16), CHANNELS, VALUES, ADDITIVE and
-// FEATURES are given to the compiler. The file knows nothing of PyTorch: one struct of sizes and
-// pointers comes in by a C interface. `edges.py` fills the struct, field by field in this
-// order.
+// Compiled for one kind of call: SCALAR (float, double or bf16), HEADS, CHANNELS, VALUES,
+// FEATURES (of an edge, or 0) and ADDITIVE are given to the compiler, so that loops have lengths
+// it knows. The file knows nothing of PyTorch: one struct of sizes and pointers comes in by a C
+// interface. `edges.py` fills the struct, field by field in this order.
 
 #include <algorithm>
 #include <cmath>
@@ -19,7 +19,7 @@
 #include "arithmetic.h"
 
 struct Args {
-  int64_t batch, targets, sources, edges, heads, features, bias_batch, blocks, threads;
+  int64_t batch, targets, sources, edges, bias_batch, blocks, threads;
   double scale, slope;
   const int32_t *indptr, *indices, *edge_id;      // by target; edge_id is null where it counts up
   const int32_t *t_indptr, *t_indices, *t_order;  // by source; t_order: place of the edge by target
@@ -36,14 +36,15 @@ struct Args {
 
 namespace {
 
-constexpr int64_t C = CHANNELS, V = VALUES;
-constexpr bool additive = ADDITIVE, featured = FEATURES;
+constexpr int64_t H = HEADS, C = CHANNELS, V = VALUES, D = FEATURES;
+constexpr int64_t width = H * C, v_width = H * V;
+constexpr bool additive = ADDITIVE, featured = D > 0;
 constexpr int64_t CHUNK = 32;  // edges whose scores are normalised together
 constexpr int64_t AHEAD = 12;  // edges between asking for a row and using it
 
 // sum_h += factor_th x_th over the rows x of a chunk: four at a time, to spare the sum.
 template <int64_t size>
-inline void combine(int64_t H, int64_t count, const A* factors, const T* const* rows, A* sum) {
+inline void combine(int64_t count, const A* factors, const T* const* rows, A* sum) {
   int64_t t = 0;
   for (; t + 4 <= count; t += 4)
     for (int64_t h = 0; h < H; ++h) {
@@ -69,7 +70,7 @@ inline void prefetch(const void* row, int64_t bytes) {
 // What one thread needs for some rows of one batch entry.
 class Worker {
   const Args& a;
-  const int64_t b, H = a.heads, D = featured ? a.features : 0, width = H * C, v_width = H * V;
+  const int64_t b;
   const T* const q = at<T>(a.q, a.targets * width);
   const T* const k = at<T>(a.k, a.sources * width);
   const T* const v = at<T>(a.v, a.sources * v_width);
@@ -105,11 +106,13 @@ class Worker {
 
   // inner = q_i + k_j + W f_e
   void add_up(const T* qi, const T* kj, int64_t e) {
+    const A* f = edge_attr + id(e) * D;
 #pragma omp simd
-    for (int64_t c = 0; c < width; ++c) inner[c] = A(load(qi[c])) + A(load(kj[c]));
-    if (featured)
-      for (int64_t d = 0; d < D; ++d)
-        add(edge_attr[id(e) * D + d], edge_key + d * width, inner, width);
+    for (int64_t c = 0; c < width; ++c) {
+      A x = A(load(qi[c])) + A(load(kj[c]));
+      for (int64_t d = 0; d < D; ++d) x += f[d] * edge_key[d * width + c];
+      inner[c] = x;
+    }
   }
   A leaky(A x) const { return x > 0 ? x : slope * x; }
   A leaky_slope(A x) const { return x > 0 ? A(1) : slope; }
@@ -131,6 +134,8 @@ class Worker {
         const int64_t next = a.indices[e + AHEAD];
         prefetch(k + next * width, width * sizeof(T));
         if (k != v) prefetch(v + next * v_width, v_width * sizeof(T));
+        if (featured && a.edge_id) prefetch(edge_attr + id(e + AHEAD) * D, D * sizeof(A));
+        if (bias && a.edge_id) prefetch(bias + id(e + AHEAD) * H, H * sizeof(A));
       }
       if (additive) add_up(qi, rows[t], e);
       for (int64_t h = 0; h < H; ++h) {
@@ -244,7 +249,7 @@ class Worker {
         const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
         score(i, e, count);
         weigh(count);
-        combine<V>(H, count, scores, value_rows, value_sum);
+        combine<V>(count, scores, value_rows, value_sum);
         for (int64_t t = 0; featured && !additive && t < count; ++t)
           for (int64_t h = 0; h < H; ++h)
             add(scores[t * H + h], edge_attr + id(e + t) * D, edge_sum + h * D, D);
@@ -270,7 +275,7 @@ class Worker {
         const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
         score(i, e, count);
         weigh_backward(i, e, count);
-        if (!additive) combine<C>(H, count, slopes, rows, sum);
+        if (!additive) combine<C>(count, slopes, rows, sum);
         for (int64_t t = 0; additive && t < count; ++t)
           additive_backward(i, e + t, rows[t], slopes + t * H, dweight, dkey);
         for (int64_t t = 0; featured && !additive && t < count; ++t)
@@ -289,8 +294,8 @@ class Worker {
       for (int64_t first = a.t_indptr[j]; first < a.t_indptr[j + 1]; first += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, a.t_indptr[j + 1] - first);
         for (int64_t t = 0; t < count; ++t) gather(first + t, t);
-        combine<V>(H, count, scores, value_rows, value_sum);
-        if (!additive) combine<C>(H, count, slopes, rows, sum);
+        combine<V>(count, scores, value_rows, value_sum);
+        if (!additive) combine<C>(count, slopes, rows, sum);
         for (int64_t t = 0; additive && t < count; ++t) {
           add_up(rows[t], k + j * width, a.t_order[first + t]);
           for (int64_t h = 0; h < H; ++h)
@@ -347,6 +352,9 @@ void for_blocks(const Args& a, const int32_t* indptr, int64_t rows, Work work) {
 }  // namespace
 
 extern "C" {
+
+// So that the caller can tell whether the struct is still the same.
+int attend_size_of_args() { return sizeof(Args); }
 
 void attend_forward(const Args* a) {
   for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t) {

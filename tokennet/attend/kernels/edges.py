@@ -14,7 +14,7 @@ from tokennet.attend.plan import EdgePlan
 
 SCALARS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"}
 
-_SIZES = "batch targets sources edges heads features bias_batch blocks threads"
+_SIZES = "batch targets sources edges bias_batch blocks threads"
 _FACTORS = "scale slope"
 _POINTERS = (
     "indptr indices edge_id t_indptr t_indices t_order q k v bias weight edge_attr edge_query "
@@ -50,9 +50,10 @@ class Problem(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        additive, features = self.terms.weight is not None, self.terms.edge_attr is not None
+        heads, channels = self.q.shape[-2:]
+        additive = self.terms.weight is not None
         scalar = SCALARS[self.q.dtype]
-        return Kind(scalar, self.q.shape[-1], self.v.shape[-1], additive, features)
+        return Kind(scalar, heads, channels, self.v.shape[-1], self.num_features, additive)
 
     @property
     def accumulator(self) -> torch.dtype:
@@ -106,9 +107,9 @@ def backward(
         return q.new_empty(shape, dtype=problem.accumulator)
 
     results = Gradients(
-        torch.empty_like(q),
-        torch.empty_like(problem.k),
-        torch.empty_like(problem.v),
+        q.new_empty(q.shape),
+        q.new_empty(problem.k.shape),
+        q.new_empty(problem.v.shape),
         bias=empty(batch, edges if terms.bias is not None else 0, heads),
         weight=empty(parts if additive else 0, heads, channels),
         edge_attr=empty(batch, edges, d),
@@ -123,11 +124,15 @@ def backward(
     )  # fmt: skip
     shared = terms.bias is not None and terms.bias.shape[0] == 1
     return results._replace(
-        bias=results.bias.sum(0, keepdim=True) if shared else results.bias,
-        weight=results.weight.sum(0),
-        edge_attr=results.edge_attr.sum(0),
-        edge_key=results.edge_key.sum(0),
+        bias=_total(results.bias)[None] if shared else results.bias,
+        weight=_total(results.weight),
+        edge_attr=_total(results.edge_attr),
+        edge_key=_total(results.edge_key),
     )
+
+
+def _total(parts: Tensor) -> Tensor:
+    return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
 def _call(function: str, problem: Problem, **tensors: Tensor) -> None:
@@ -135,17 +140,15 @@ def _call(function: str, problem: Problem, **tensors: Tensor) -> None:
     tensors |= {"q": problem.q, "k": problem.k, "v": problem.v, **plan._asdict()}
     tensors |= {name: tensor for name, tensor in terms._asdict().items() if tensor is not None}
     del tensors["rows"]
-    batch, n, heads, _ = problem.q.shape
+    batch, n = problem.q.shape[:2]
     args = _Args(
         batch=batch,
         targets=n,
         sources=problem.k.shape[1],
         edges=plan.num_edges,
-        heads=heads,
-        features=problem.num_features,
         bias_batch=0 if terms.bias is None else terms.bias.shape[0],
         blocks=problem.blocks,
-        threads=min(torch.get_num_threads(), batch * problem.blocks),
+        threads=max(1, min(torch.get_num_threads(), batch * problem.blocks)),
         scale=problem.scale,
         slope=problem.slope,
     )
@@ -153,4 +156,7 @@ def _call(function: str, problem: Problem, **tensors: Tensor) -> None:
         if not tensor.is_contiguous():
             raise AssertionError(f"{name} is not contiguous")
         setattr(args, name, tensor.data_ptr() if tensor.numel() else None)
-    getattr(library(problem.kind), function)(ctypes.byref(args))
+    kernel = library(problem.kind)
+    if kernel.attend_size_of_args() != ctypes.sizeof(_Args):
+        raise RuntimeError("the kernel is of another version of tokennet; start the process again")
+    getattr(kernel, function)(ctypes.byref(args))

@@ -1,0 +1,233 @@
+"""What is shown and written is what was measured."""
+
+import io
+import json
+import sys
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.bench.test_measure import Clock
+from tokennet.bench import PEERS, Plan, run_suite
+from tokennet.bench.command import QUICK
+from tokennet.bench.floor import Ceilings
+from tokennet.bench.report import NAMES, plot, table
+from tokennet.cli import main
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch):
+    monkeypatch.setattr("tokennet.bench.suite.ceilings", lambda timer, device: Ceilings(1e-3, 1.0))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Runs a suite in which tokennet takes 2 ms, PyG 6 ms, and flex is left out."""
+
+    def run(*cases, peers=("tokennet", "pyg"), factor=2.0, **options):
+        clock = Clock()
+        milliseconds = {"tokennet": 2, "pyg": 6}
+        made = {name: clock.peer(name, milliseconds[name]) for name in peers}
+        if factor != 2.0:
+            made["pyg"] = clock.peer("pyg", 6, factor=factor)
+        parts = "tokennet.bench.suite"
+        monkeypatch.setattr(f"{parts}.build_peers", lambda *args: (made, {"flex": "it is Monday"}))
+        monkeypatch.setattr(
+            f"{parts}.measure_peaks", lambda case, level, peer, scale: {"both": 100 * len(peer)}
+        )
+        plan = Plan(rounds=3, scale=0.01)
+        return run_suite("cpu", cases, plan=plan, timer=clock.timer, **options)
+
+    return run
+
+
+def shown(results):
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table(results, results.cases[-1]))
+    return console.export_text()
+
+
+def test_the_table_holds_what_was_measured(measured):
+    text = shown(measured("sets-512"))
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("│")
+    ]
+    assert rows[0] == ["layer", "forward", "tokennet", "2.00", "2.00 - 2.00", "1.00", ""]
+    assert rows[1] == ["", "", "pyg", "6.00", "6.00 - 6.00", "3.00", ""]
+    assert rows[4] == ["", "", "pyg", "6.00", "6.00 - 6.00", "3.00", "300"]
+    assert [row[:2] for row in rows if row[0]] == [
+        ["layer", "forward"], ["layer", "both"], ["attend", "forward"], ["attend", "both"],
+    ]  # fmt: skip
+    assert rows[2][2] == "floor"
+    assert "sets-512: 512 sets of 8 to 64 tokens, each complete, at 0.01 of the size" in " ".join(
+        text.split()
+    )
+    assert "flex left out: it is Monday" in text
+    assert "tokennet took: " in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_floor_of_the_table_is_that_of_the_work(measured):
+    results = measured("tiny")
+    case = results.cases[0]  # 4 tokens, 16 edges of 64 channels, at 10^6 FLOP a second
+    assert results.floor(case, "attend", "forward") == pytest.approx(1e3 * 4 * 16 * 64 / 1e6)
+    floors = [line.split("│")[4:7] for line in shown(results).splitlines() if "floor" in line]
+    assert [cell.strip() for cell in floors[2]] == ["4.10", "", "2.05"]
+
+
+def test_json_holds_what_was_measured_and_no_date(measured):
+    stored = json.loads(json.dumps(measured("tiny", "gatv2-20k-400k").to_dict()))
+    assert set(stored) == {
+        "suite", "plan", "versions", "processor", "threads", "ceilings", "cases",
+    }  # fmt: skip
+    tiny, gatv2 = stored["cases"]
+    assert (tiny["name"], tiny["targets"], tiny["edges"]) == ("tiny", 4, 16)
+    assert tiny["left_out"] == {"flex": "it is Monday"}
+    assert tiny["backends"] == {"forward": "dense", "both": "dense"}
+    assert len(tiny["figures"]) == 8
+    figure = tiny["figures"][-1]
+    assert (figure["level"], figure["direction"], figure["peer"]) == ("attend", "both", "pyg")
+    assert (figure["median_ms"], figure["ratio"], figure["rounds"]) == (6, 3, 3)
+    assert figure["peak_mb"] == 300
+    floor = tiny["floors"][-1]
+    assert (floor["level"], floor["direction"]) == ("attend", "both")
+    assert floor["flop"] == 12 * 16 * 64
+    assert floor["ms"] == pytest.approx(1e3 * 12 * 16 * 64 / 1e6)
+    assert [row["level"] for row in gatv2["figures"]] == ["layer"] * 4
+    assert gatv2["backends"] == {}
+
+
+def test_a_wrong_peer_stops_the_suite_before_it_is_timed(measured, monkeypatch):
+    monkeypatch.setattr("tokennet.bench.suite.take_turns", lambda *args: pytest.fail("timed"))
+    with pytest.raises(RuntimeError, match="pyg disagrees with tokennet on tiny"):
+        measured("tiny", factor=2.001)
+
+
+def test_progress_is_told_case_by_case(measured):
+    told, counts = [], []
+    measured(
+        "tiny",
+        "sets-512",
+        on_progress=told.append,
+        on_case=lambda results: counts.append(len(results.cases)),
+    )
+    assert told == ["tiny, layer", "tiny, attend", "sets-512, layer", "sets-512, attend"]
+    assert counts == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("cases", "panels"), [(["tiny"], 2), (["ladder-1e[56]"], 1), (["tiny", "ladder-1e5"], 3)]
+)
+def test_the_picture_has_ratios_and_growth(measured, cases, panels, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda canvas, path, dpi: drawn.append(canvas))
+    plot(measured(*cases), tmp_path / "ratios.png")
+    axes = drawn[0].axes
+    assert len(axes) == panels
+    if "tiny" in cases:
+        (bar,) = axes[0].patches
+        assert (bar.get_x(), bar.get_x() + bar.get_width()) == (1, 3)
+        assert [label.get_text() for label in axes[0].get_yticklabels()] == ["tiny"]
+        assert "3.00" in [text.get_text() for text in axes[0].texts]
+    if panels != 2:
+        ours, theirs = axes[-1].lines
+        assert (ours.get_label(), theirs.get_label()) == ("tokennet", "PyG")
+        assert ours.get_ydata()[0] == pytest.approx(2e6 / 992)  # ns, of 62 tokens of degree 16
+
+
+def test_every_peer_has_a_name_in_the_picture():
+    assert list(NAMES) == list(PEERS)
+
+
+def test_without_peers_there_is_nothing_to_draw(measured, tmp_path):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plot(measured("tiny", peers=["tokennet"]), tmp_path / "ratios.png")
+
+
+def bench(monkeypatch, *args):
+    monkeypatch.setattr(sys, "argv", ["tokennet", "bench", *args])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_the_command_measures_and_writes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tokennet.bench.command.QUICK", Plan(2, 0.0, 0.05, False, QUICK.without))
+    stored, drawn = tmp_path / "figures.json", tmp_path / "ratios.png"
+    options = ("--cases", "tiny, cora-like", "--quick", "--json", str(stored), "--plot", str(drawn))
+    assert bench(monkeypatch, *options) in (None, 0)
+    text = capsys.readouterr().out
+    assert "tiny: 16 tokens listen to all" in text
+    assert "cora-like" in text
+    assert "Floor: of FLOP at 0 GFLOP/s" in text
+    assert f"Wrote {stored}, {drawn}" in text
+    found = json.loads(stored.read_text())
+    assert [case["name"] for case in found["cases"]] == ["tiny", "cora-like"]
+    peers = {figure["peer"] for figure in found["cases"][0]["figures"]}
+    assert peers == {"tokennet", "pyg", "sdpa"}
+    assert found["versions"]["torch"] == torch.__version__
+    assert drawn.read_bytes().startswith(PNG)
+
+
+def test_what_is_done_is_written_when_the_rest_is_interrupted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tokennet.bench.command.QUICK", Plan(1, 0.0, 0.05, False, QUICK.without))
+    stored, told = tmp_path / "figures.json", []
+
+    def interrupt(setting, without):
+        told.append(setting.workload.name)
+        if setting.workload.name != "tiny":
+            raise KeyboardInterrupt
+        return build_peers(setting, without)
+
+    from tokennet.bench.peers import build_peers
+
+    monkeypatch.setattr("tokennet.bench.suite.build_peers", interrupt)
+    options = ("--cases", "tiny,complete-64", "--quick", "--json", str(stored))
+    assert bench(monkeypatch, *options) == 130
+    assert [case["name"] for case in json.loads(stored.read_text())["cases"]] == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--suite", "tpu"], "suite must be one of cpu; got 'tpu'"),
+        (["--cases", "huge"], "cases must be among tiny, complete-64, "),
+        (["--json", "nowhere/figures.json"], "--json must name a file in a folder that exists"),
+        (["--plot", "nowhere/ratios.png"], "--plot must name a file in a folder that exists"),
+        (["--plot", "ratios.jpeg"], "--plot must end in one of .png, .pdf, .svg"),
+        (["--rounds", "0"], "'--rounds': Input should be greater than or equal to 1"),
+    ],
+)
+def test_mistakes_are_one_line_and_2_before_anything_runs(
+    args, message, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tokennet.bench.suite.prepare", lambda *args: pytest.fail("it ran"))
+    assert bench(monkeypatch, *args) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tokennet: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_quick_asks_for_less_than_the_rounds_given(monkeypatch):
+    plans = []
+
+    def run_suite(suite, names, plan, **options):
+        plans.append(plan)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("tokennet.bench.command.run_suite", run_suite)
+    for args in (["--quick"], ["--quick", "--rounds", "2"], ["--rounds", "7"]):
+        bench(monkeypatch, *args)
+    assert [plan.rounds for plan in plans] == [QUICK.rounds, 2, 7]
+    assert [plan.scale for plan in plans] == [QUICK.scale, QUICK.scale, 1.0]
+    assert not plans[0].memory
+    assert plans[2].memory

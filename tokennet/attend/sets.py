@@ -1,0 +1,105 @@
+"""Ragged batches of complete sets: one `scaled_dot_product_attention` for all of one size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from tokennet.attend.call import Call
+from tokennet.attend.cost import Work
+from tokennet.graphs import Causal, Disjoint, Full
+
+
+class _Sizes(NamedTuple):
+    """Sets in order of their sizes, and the way back."""
+
+    targets: Tensor
+    """(N,) token of each place; (0,) where the sets are in order already."""
+    back: Tensor
+    """(N,) place of each token."""
+    sources: Tensor
+    """(M,)"""
+    shapes: list[tuple[int, int, int, bool]]
+    """Number of sets, targets, sources of each, causal or not."""
+
+
+def unsupported(call: Call) -> str | None:
+    if call.score is not None or call.edges is not None:
+        return "SDPA knows dot products only, and no edge features"
+    if not isinstance(call.graph, Disjoint):
+        return "the graph is not a ragged batch"
+    if not all(type(graph) in (Full, Causal) for graph in call.graph.graphs):
+        return "the sets of the batch are not all complete, or causal"
+    if call.graph.num_edges == 0:
+        return "no set has an edge"
+    if call.bias is not None:
+        return "there is a bias, and each set would have one of its own"
+    if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
+        return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
+    return None
+
+
+def work(call: Call) -> Work:
+    shapes = _sizes(call).shapes
+    scores = sum(count * n * m * (0.5 if causal else 1) for count, n, m, causal in shapes)
+    pieces = call.groups * sum(count for count, *_ in shapes)
+    return Work.of(call, calls=len(shapes), pieces=pieces, scores=scores)
+
+
+def run(call: Call) -> Tensor:
+    sizes = _sizes(call)
+    q = _ordered(call.q, sizes.targets)
+    k, v = _ordered(call.k, sizes.sources), _ordered(call.v, sizes.sources)
+    targets = [count * n for count, n, _, _ in sizes.shapes]
+    sources = [count * m for count, _, m, _ in sizes.shapes]
+    parts = zip(q.split(targets, 1), k.split(sources, 1), v.split(sources, 1), strict=True)
+    out = [
+        _attend_sets(*part, shape, call.scale)
+        for part, shape in zip(parts, sizes.shapes, strict=True)
+    ]
+    return _ordered(torch.cat(out, 1), sizes.back)
+
+
+def _attend_sets(
+    q: Tensor, k: Tensor, v: Tensor, shape: tuple[int, int, int, bool], scale: float
+) -> Tensor:
+    """Sets of one size in a row: (B, S n, H, C), (B, S m, H, C) to (B, S n, H, Cv)."""
+    count, n, m, causal = shape
+    if n == 0 or m == 0:
+        return q.new_zeros(*q.shape[:3], v.shape[3])
+    q, k, v = (
+        tensor.reshape(-1, size, *tensor.shape[2:]).transpose(1, 2)  # (B S, H, n, C)
+        for tensor, size in ((q, n), (k, m), (v, m))
+    )
+    out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    return out.transpose(1, 2).reshape(-1, count * n, *v.shape[1:2], v.shape[3])
+
+
+def _ordered(tensor: Tensor, order: Tensor) -> Tensor:
+    return tensor if order.shape[0] == 0 else tensor.index_select(1, order)
+
+
+def _sizes(call: Call) -> _Sizes:
+    return call.graph.derive("sets by size", call.q.device, _sort_sizes)
+
+
+def _sort_sizes(graph: Disjoint) -> _Sizes:
+    kinds: dict[tuple[int, int, bool], list[int]] = {}
+    for number, part in enumerate(graph.graphs):
+        kind = part.num_targets, part.num_sources, isinstance(part, Causal)
+        kinds.setdefault(kind, []).append(number)
+    order = [number for kind in kinds for number in kinds[kind]]
+    shapes = [(len(numbers), *kind) for kind, numbers in kinds.items()]
+    targets, sources = _tokens(graph.sizes, order), _tokens(graph.source_sizes, order)
+    return _Sizes(targets, targets.argsort(), sources, shapes)
+
+
+def _tokens(sizes: list[int], order: list[int]) -> Tensor:
+    """The tokens of the sets in this order; none where that is their own order."""
+    if order == sorted(order):
+        return torch.zeros(0, dtype=torch.long)
+    tokens = torch.arange(sum(sizes)).split(sizes)
+    return torch.cat([tokens[number] for number in order])

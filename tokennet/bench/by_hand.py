@@ -1,0 +1,163 @@
+"""Attention as one writes it without a library: three projections and a kernel of torch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+from tokennet.bench.setting import Peer, Setting
+from tokennet.graphs import Causal, Disjoint, Full, to_mask_mod
+from tokennet.graphs.base import DENSE_LIMIT
+from tokennet.mixers import Attention
+
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From (B, H, N, C), (B, H, M, C) twice, to (B, H, N, C)."""
+
+
+class Form(NamedTuple):
+    """How tensors (tokens, ...) are laid out as (B, N, ...), and back, off the clock."""
+
+    pack: Callable[[Tensor], Tensor]
+    unpack: Callable[[Tensor], Tensor]
+    nested: bool = False
+
+
+def _one_set(setting: Setting) -> Form:
+    if setting.workload.batch > 1:
+        return Form(lambda tensor: tensor, lambda tensor: tensor)
+    return Form(lambda tensor: tensor[None], lambda tensor: tensor[0])
+
+
+def _peer(setting: Setting, kernel: Kernel, form: Form, backward: bool = True) -> Peer:
+    workload, layer = setting.workload, setting.layer
+    assert isinstance(layer, Attention)
+    width = workload.heads, workload.channels
+
+    def heads(z: Tensor) -> Tensor:
+        return z.reshape(z.size(0), -1, *width) if form.nested else z.unflatten(-1, width)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))  # (B, H, N, C)
+        if form.nested:  # or it has no kernel
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        return kernel(q, k, v).transpose(1, 2)  # (B, N, H, C)
+
+    def run(*given: Tensor) -> Tensor:
+        if setting.level == "attend":
+            return attention(*given)
+        z, source = given[0], given[-1]
+        out = attention(heads(layer.query(z)), heads(layer.key(source)), heads(layer.value(source)))
+        return out.reshape(out.size(0), -1, workload.dim) if form.nested else out.flatten(-2)
+
+    given = tuple(form.pack(tensor.detach()).requires_grad_() for tensor in setting.given)
+    grad = form.pack(setting.grad) if backward else None
+    return Peer(run, given, grad, tuple(layer.parameters()), form.unpack)
+
+
+def _sdpa(mask: Tensor | None = None, causal: bool = False) -> Kernel:
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+
+    return kernel
+
+
+def _too_large(setting: Setting, entries: int) -> str | None:
+    """Whether the scores of a masked kernel, several times over, exceed the memory."""
+    needed = 5 * 4 * setting.workload.heads * entries
+    return f"its scores need about {needed / 1e9:.0f} GB" if needed > setting.memory else None
+
+
+def sdpa(setting: Setting) -> Peer | str | None:
+    """`scaled_dot_product_attention`, with a boolean mask where the graph needs one."""
+    graph, form = setting.graph, _one_set(setting)
+    if not setting.workload.is_plain:
+        return None
+    if isinstance(graph, Full | Causal):
+        return _peer(setting, _sdpa(causal=isinstance(graph, Causal)), form)
+    entries = graph.num_targets * graph.num_sources
+    if entries > DENSE_LIMIT:
+        return f"its mask would have {entries / 1e6:,.0f} million entries"
+    if graph.has_multi_edges:
+        return "a mask cannot hold parallel edges"
+    return _too_large(setting, entries) or _peer(setting, _sdpa(graph.dense(setting.device)), form)
+
+
+def flex(setting: Setting) -> Peer | str | None:
+    """FlexAttention, compiled, with a block mask; on a CPU it has no backward."""
+    graph = setting.graph
+    if not setting.workload.is_plain or (graph.is_explicit and not _are_sets(setting)):
+        return None  # a predicate that looks edges up is not what it is for
+    entries = graph.num_targets * graph.num_sources
+    if not isinstance(graph, Full) and 12 * entries > setting.memory:
+        return f"making its block mask needs about {12 * entries / 1e9:.0f} GB"
+    torch._dynamo.reset()  # or what was compiled before makes this one run uncompiled, silently
+    compiled = torch.compile(flex_attention, fullgraph=True)
+    mask = None if isinstance(graph, Full) else _block_mask(setting)
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return compiled(q, k, v, block_mask=mask)
+
+    return _peer(setting, kernel, _one_set(setting), backward=setting.device.type != "cpu")
+
+
+def _block_mask(setting: Setting) -> BlockMask:
+    graph, device = setting.graph, setting.device
+    mask_mod = to_mask_mod(graph)
+    if isinstance(graph, Disjoint):
+        owner = graph.batch(device)
+
+        def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return owner[i] == owner[j]
+
+    n, m = graph.num_targets, graph.num_sources
+    return create_block_mask(mask_mod, None, None, n, m, device=str(device))
+
+
+def padded(setting: Setting) -> Peer | str | None:
+    """SDPA on sets padded to the longest, with a mask; they are padded off the clock."""
+    graph = setting.graph
+    if not setting.workload.is_plain or not isinstance(graph, Disjoint):
+        return None
+    longest = max(graph.sizes)
+    reason = _too_large(setting, graph.num_graphs * longest**2)
+    if reason:
+        return reason
+    owner, place = graph.batch(setting.device), graph.local_index(setting.device)
+
+    def pack(tensor: Tensor) -> Tensor:
+        out = tensor.new_zeros(graph.num_graphs, longest, *tensor.shape[1:])
+        out[owner, place] = tensor
+        return out
+
+    if _are_sets(setting):
+        mask = pack(torch.ones_like(owner, dtype=torch.bool))[:, None, None, :]
+    else:
+        source, target = graph.edge_index(setting.device)
+        mask = owner.new_zeros(graph.num_graphs, 1, longest, longest, dtype=torch.bool)
+        mask[owner[target], 0, place[target], place[source]] = True
+    return _peer(setting, _sdpa(mask), Form(pack, lambda tensor: tensor[owner, place]))
+
+
+def nested(setting: Setting) -> Peer | None:
+    """SDPA on nested tensors of the strided layout, on a CPU the faster; nested off the clock."""
+    if not setting.workload.is_plain or not _are_sets(setting):
+        return None
+    sizes = setting.graph.sizes  # type: ignore[attr-defined]
+
+    def pack(tensor: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*nested tensors.*")
+            return torch.nested.nested_tensor(list(tensor.split(sizes)))
+
+    return _peer(setting, _sdpa(), Form(pack, lambda tensor: torch.cat(tensor.unbind()), True))
+
+
+def _are_sets(setting: Setting) -> bool:
+    graph = setting.graph
+    return isinstance(graph, Disjoint) and all(isinstance(one, Full) for one in graph.graphs)

@@ -1,0 +1,94 @@
+"""The body of `tokennet bench`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tokennet.attend.cost import load
+from tokennet.bench.floor import environment
+from tokennet.bench.measure import Plan
+from tokennet.bench.peers import COMPILED
+from tokennet.bench.planner import WITHIN, fit, judge, measure, save, share_within
+from tokennet.bench.report import LEGEND, plot, table
+from tokennet.bench.suite import Results, run_suite
+
+FORMATS = (".png", ".pdf", ".svg")
+
+QUICK = Plan(rounds=5, seconds=0.5, scale=0.1, memory=False, without=frozenset(COMPILED))
+"""Minutes rather than an hour: small graphs, few rounds, nothing compiled, no peaks."""
+
+
+def bench(
+    suite: str,
+    cases: str | None,
+    rounds: int,
+    quick: bool,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Run the cases, show a table of each as it is done, and write the files asked for.
+
+    Raises:
+        ValueError: a file cannot be written, or there is no such suite or case.
+    """
+    _check_file("--json", json_file)
+    _check_file("--plot", plot_file, FORMATS)
+    plan = replace(QUICK, rounds=min(rounds, QUICK.rounds)) if quick else Plan(rounds=rounds)
+    console = Console()
+
+    def on_case(results: Results) -> None:
+        console.print(table(results, results.cases[-1]))
+        if json_file is not None:  # each time, so that an interruption loses little
+            json_file.write_text(json.dumps(results.to_dict(), indent=1) + "\n")
+
+    names = None if cases is None else [name.strip() for name in cases.split(",")]
+    with console.status("") as status:
+        results = run_suite(suite, names, plan=plan, on_progress=status.update, on_case=on_case)
+    console.print(LEGEND.format(**results.ceilings._asdict()))
+    if plot_file is not None:
+        plot(results, plot_file)
+    written = [str(path) for path in (json_file, plot_file) if path is not None]
+    if written:
+        console.print("Wrote " + ", ".join(written), soft_wrap=True)
+
+
+def calibrate(json_file: Path | None) -> None:
+    """Measure the grid of the planner, say how often it chooses well, and keep new constants."""
+    _check_file("--json", json_file)
+    console = Console()
+    with console.status("") as status:
+        measurements = measure(tell=status.update)
+    fitted = fit(measurements)
+    held_out = [m for m in measurements if m.half == 1]
+    shown = Table("constants", "calls", f"within {WITHIN} of the best", "fitted to")
+    rows = {
+        "in use": judge(measurements, load("cpu")),
+        "new": judge(held_out, fit([m for m in measurements if m.half == 0])),
+    }
+    told = {"in use": "before", "new": "the other half of the grid"}
+    for name, judged in rows.items():
+        shown.add_row(name, str(len(judged)), f"{share_within(judged):.1%}", told[name])
+    console.print(shown)
+    for row in sorted(rows["new"], key=lambda row: -row["ratio"]):
+        if row["ratio"] > WITHIN:
+            slow = f"{row['chosen']} taken, {row['ratio']:.2f} times as long as {row['best']}"
+            console.print(f"{row['case']}, {row['mode']}: {slow}", soft_wrap=True)
+    path = save(fitted, "cpu")
+    if json_file is not None:
+        written = {**environment(), "constants": fitted, "judged": rows}
+        json_file.write_text(json.dumps(written, indent=1) + "\n")
+    console.print(f"Constants fitted to the whole grid are kept in {path}", soft_wrap=True)
+
+
+def _check_file(option: str, path: Path | None, formats: tuple[str, ...] = ()) -> None:
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{option} must name a file in a folder that exists, got {str(path)!r}")
+    if formats and path.suffix not in formats:
+        raise ValueError(f"{option} must end in one of {', '.join(formats)}; got {str(path)!r}")

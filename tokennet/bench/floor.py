@@ -1,0 +1,114 @@
+"""What a case costs at the least, and the machine it runs on."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch_geometric
+
+from tokennet.bench.measure import Timer
+from tokennet.bench.workloads import Workload
+from tokennet.graphs import TokenGraph
+
+_SIZE = 4
+"""Bytes of a float32, and of the index of an edge."""
+
+
+class Ceilings(NamedTuple):
+    """The best that was seen of this machine."""
+
+    gflops: float
+    """10^9 floating-point operations a second, of a large matrix product."""
+    gbytes: float
+    """10^9 bytes a second, read and written, of a large copy."""
+
+
+class Work(NamedTuple):
+    """Operations and bytes of one step."""
+
+    flop: float
+    bytes: float
+    """Each input read and each output written once."""
+    gathered: float
+    """Bytes of keys and values, fetched for each edge anew: what it costs without a cache."""
+
+    def milliseconds(self, ceilings: Ceilings) -> float:
+        """The longer of computing and moving; it can be beaten where all is in the cache."""
+        return 1e3 * max(self.flop / (1e9 * ceilings.gflops), self.bytes / (1e9 * ceilings.gbytes))
+
+
+def count_work(workload: Workload, graph: TokenGraph, level: str, direction: str) -> Work:
+    """The least work, with N targets, M sources, E edges, F = heads x channels, s = 4 bytes.
+
+    Attention, forward: 4 E F FLOP for scores and sums, or 5 E F where scores are additive;
+    s F (2 N + 2 M) bytes for q, k, v and the output, and s E for the sources of edges that
+    are a list; a gather of s 2 E F, or s E F where keys are the values.
+
+    Backward, with the weights kept: twice the FLOP, a product for each of the two that
+    there were; s F (3 N + 4 M) + s E bytes, for q, k, v and the gradients of the output, of
+    q, k and v; a gather of twice as much. (Two deterministic passes that make the weights anew
+    take 14 E F FLOP.)
+
+    D features of each edge: read once. Where scores are products, W q and the sum of the
+    features are taken for each target: 4 H D FLOP an edge and 4 D F a target; where they
+    are additive, 2 D F an edge.
+
+    Projections: 2 F^2 FLOP a token and map, three times that with backward. In a layer q,
+    k and v need not be written; the tokens are read, and their gradients written.
+    """
+    batch, f, edges = workload.batch, workload.dim, graph.num_edges
+    n, m, e = batch * graph.num_targets, batch * graph.num_sources, batch * edges
+    back, dot = direction == "both", workload.score == "dot"
+    listed = edges if graph.is_explicit else 0
+    flop = (4 if dot else 5) * e * f
+    moved = f * (2 * n + 2 * m + back * (3 * n + 4 * m))
+    if level == "layer":
+        maps, tokens = (3 if dot else 2) * f**2, n if graph.is_square else n + m
+        flop += 2 * f**2 * (n + 2 * m if dot else n + m)
+        moved = f * (n + tokens) + maps + back * (f * (n + 2 * tokens) + 2 * maps)
+    if workload.edge_dim is not None:
+        flop += workload.edge_dim * (4 * (e * workload.heads + n * f) if dot else 2 * e * f)
+        moved += (1 + back) * workload.edge_dim * e
+    moved += (1 + back) * listed
+    gathered = (2 if dot else 1) * e * f
+    times = 3 if back else 1
+    return Work(times * flop, _SIZE * moved, times * _SIZE * gathered)
+
+
+def ceilings(timer: Timer, device: str = "cpu") -> Ceilings:
+    """Measure a copy of 256 MB and a product of 2048 x 2048 matrices, the best of five."""
+    source, square = torch.ones(2**26, device=device), torch.ones(2048, 2048, device=device)
+    target, product = torch.empty_like(source), torch.empty_like(square)
+    copy = min(timer(lambda: target.copy_(source)) for _ in range(5))
+    multiply = min(timer(lambda: torch.mm(square, square, out=product)) for _ in range(5))
+    return Ceilings(2 * 2048**3 / 1e6 / multiply, 2 * _SIZE * 2**26 / 1e6 / copy)
+
+
+def available_memory() -> float:
+    """Bytes that are free for use; without bound where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    return 1024 * next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, to stand beside figures."""
+    versions = {"torch": torch.__version__, "torch_geometric": torch_geometric.__version__}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")

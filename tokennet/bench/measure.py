@@ -1,0 +1,169 @@
+"""Peers take turns, so that what else the machine does falls on all of them."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tokennet.bench.setting import Peer
+
+DIRECTIONS = ("forward", "both")
+"""Without a tape; and with one, forward and backward."""
+
+FEWEST_ROUNDS = 5
+"""Rounds that even a slow peer takes part in."""
+
+Timer = Callable[[Callable[[], object]], float]
+"""Runs a step and returns its milliseconds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure."""
+
+    rounds: int = 40
+    """At most."""
+    seconds: float = 10.0
+    """For the peers of one case, level and direction together, beyond the fewest rounds."""
+    scale: float = 1.0
+    """Of the number of tokens of each graph."""
+    memory: bool = True
+    """Whether to measure peaks too, which takes a fresh process for each peer."""
+    without: frozenset[str] = frozenset()
+    """Peers to leave out."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What was measured of one peer in one direction at one level."""
+
+    level: str
+    direction: str
+    peer: str
+    times: Mapping[int, float]
+    """Milliseconds in each round the peer took part in."""
+    ours: Mapping[int, float] = field(repr=False)
+    """Milliseconds of tokennet in each round."""
+    peak_mb: float | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times.values())
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        return _quartiles(list(self.times.values()))
+
+    @property
+    def ratios(self) -> list[float]:
+        """Over tokennet in the same round: above 1 where tokennet is faster."""
+        return [time / self.ours[number] for number, time in self.times.items()]
+
+    @property
+    def ratio(self) -> float:
+        return statistics.median(self.ratios)
+
+    @property
+    def ratio_quartiles(self) -> tuple[float, float]:
+        return _quartiles(self.ratios)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "level": self.level,
+            "direction": self.direction,
+            "peer": self.peer,
+            "rounds": len(self.times),
+            "median_ms": self.median,
+            "quartiles_ms": self.quartiles,
+            "ratio": self.ratio,
+            "ratio_quartiles": self.ratio_quartiles,
+            "ratio_of_medians": self.median / statistics.median(self.ours.values()),
+            "peak_mb": self.peak_mb,
+        }
+
+
+def _quartiles(values: list[float]) -> tuple[float, float]:
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def timer_for(device: str) -> Timer:
+    return _cuda_events if device == "cuda" else _wall_clock
+
+
+def _wall_clock(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _cuda_events(step: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    step()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def take_turns(
+    peers: Mapping[str, Peer], direction: str, plan: Plan, timer: Timer
+) -> dict[str, dict[int, float]]:
+    """Milliseconds of each peer in each round it took part in, the first of them in all.
+
+    A first round warms up and tells how slow each peer is. The time there is, is shared
+    equally: a slow peer takes part in some of the rounds, evenly spread, and in no fewer
+    than `FEWEST_ROUNDS` of them. The order changes from round to round. A step of less than
+    a millisecond is taken a few times in its turn, for the median.
+    """
+    able = {
+        name: peer
+        for name, peer in peers.items()
+        if direction == "forward" or peer.grad is not None
+    }
+
+    def timed(name: str, times: int = 1) -> float:
+        taken = []
+        for _ in range(times):
+            able[name].forget()
+            taken.append(timer(lambda: able[name].step(direction)))
+        return statistics.median(taken)
+
+    pace = {name: max(timed(name), 1e-3) for name in able}
+    times = {name: min(max(int(1 / pace[name]), 1), 9) for name in able}
+    fits = {name: int(1e3 * plan.seconds / len(able) / (times[name] * pace[name])) for name in able}
+    first = next(iter(able))
+    total = max(min(fits[first], plan.rounds), min(FEWEST_ROUNDS, plan.rounds))
+    parts = {name: max(fits[name], min(FEWEST_ROUNDS, total)) for name in able}
+    taken: dict[str, dict[int, float]] = {name: {} for name in able}
+    names = list(able)
+    for number in range(total):
+        for place in range(len(names)):
+            name = names[(number + place) % len(names)]
+            # True in `parts` of the rounds, evenly spread; in all if there are fewer.
+            if (number + 1) * parts[name] // total > number * parts[name] // total:
+                taken[name][number] = timed(name, times[name])
+    for peer in able.values():
+        peer.forget()
+    return taken
+
+
+def measure_peaks(case: str, level: str, peer: str, scale: float) -> dict[str, float | None]:
+    """MB by which the peak of a fresh process grows in a step, by direction."""
+    command = [sys.executable, "-m", "tokennet.bench.peak", case, level, peer, str(scale)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode < 0:  # the system ended it, for want of memory
+        return {}
+    if done.returncode:
+        raise RuntimeError(f"the peak of {peer} on {case} was not measured: {done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,55 @@
+"""The memory of one peer: python -m tokennet.bench.peak CASE LEVEL PEER SCALE.
+
+Prints, as JSON, the MB by which the peak of this process grows in one step of each
+direction, once all is there that is kept between steps: the tokens, the graph in the
+forms that the peer asks for, what was compiled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+from pathlib import Path
+
+from tokennet.bench.measure import DIRECTIONS
+from tokennet.bench.peers import PEERS
+from tokennet.bench.setting import Peer, prepare
+from tokennet.bench.workloads import WORKLOADS
+
+
+def peaks(case: str, level: str, peer: str, scale: float) -> dict[str, float | None]:
+    """Growth of the peak in MB by direction; None where it cannot be measured."""
+    workload = WORKLOADS[case]
+    made = PEERS[peer](prepare(workload, level, workload.make(scale)))
+    if not isinstance(made, Peer):
+        raise ValueError(f"{peer} does not run {case} at the level {level}: {made}")
+    able = [name for name in DIRECTIONS if name == "forward" or made.grad is not None]
+    return {direction: growth(made, direction) for direction in able}
+
+
+def growth(peer: Peer, direction: str) -> float | None:
+    """MB by which the peak of this process grows in one step after another; Linux only."""
+    try:
+        peer.step(direction)
+        peer.forget()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # or the step runs in what the last one left
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident
+    except (OSError, AttributeError):
+        return None
+    before = _status("VmRSS")
+    peer.step(direction)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field: str) -> int:
+    """A field of this process's status, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+if __name__ == "__main__":
+    case, level, peer, scale = sys.argv[1:]
+    print(json.dumps(peaks(case, level, peer, float(scale))))

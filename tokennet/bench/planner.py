@@ -1,0 +1,165 @@
+"""Is the backend that `attend` takes the fastest one? And the constants by which it decides.
+
+A grid of calls is measured on every backend that can run them. Constants of the cost model
+are fitted to one half of it (non-negative least squares of relative errors); the other
+half shows how often the predicted choice is within a factor of the best.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from tokennet.attend import BACKENDS, choices, cost
+from tokennet.attend.cache import cache_root
+from tokennet.attend.call import Call, make_call
+from tokennet.attend.cost import Work
+from tokennet.bench.grid import GridCase, grid
+
+Constants = dict[str, dict[str, list[float]]]
+"""By backend and mode."""
+
+MODES = ("forward", "training")
+WITHIN = 1.2
+SECONDS = 0.1
+"""How long each backend is measured on each call, or three times."""
+
+_PAIRS = {"dense": 2**26, "flex": 2**21}
+_GATHERED = {"reference": 2**22}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One call on one backend."""
+
+    case: str
+    half: int
+    mode: str
+    backend: str
+    work: Work
+    seconds: float
+
+
+def measure(tell: Callable[[str], None] = lambda name: None) -> list[Measurement]:
+    """Measure the grid, the backends in turns."""
+    found = []
+    for case in grid():
+        for mode in MODES:
+            call = _call(case, mode == "training")
+            for backend, seconds in _times(call).items():
+                work = BACKENDS[backend].work(call)
+                found.append(Measurement(case.name, case.half, mode, backend, work, seconds))
+        tell(case.name)
+    return found
+
+
+def _call(case: GridCase, training: bool) -> Call:
+    n, m = case.graph.num_targets, case.graph.num_sources
+    q, k, v = (
+        torch.randn(size, case.heads, case.channels, requires_grad=training) for size in (n, m, m)
+    )
+    return make_call(q, k, v, case.graph)
+
+
+def _times(call: Call) -> dict[str, float]:
+    """Median seconds of each backend that can run the call within reason."""
+    able = [name for name in BACKENDS if _within_reason(name, call)]
+    grad = torch.randn(*call.q.shape[:3], call.v.shape[3])
+    taken: dict[str, list[float]] = {name: [] for name in able}
+    for name in able:
+        _step(name, call, grad)
+    for _ in range(50):
+        for name in able:
+            if sum(taken[name]) < SECONDS or len(taken[name]) < 3:
+                start = time.perf_counter()
+                _step(name, call, grad)
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def _within_reason(name: str, call: Call) -> bool:
+    pairs = call.groups * call.graph.num_targets * call.graph.num_sources
+    gathered = call.groups * call.graph.num_edges * call.q.shape[-1]
+    few = pairs <= _PAIRS.get(name, pairs) and gathered <= _GATHERED.get(name, gathered)
+    return few and BACKENDS[name].unsupported(call) is None
+
+
+def _step(name: str, call: Call, grad: Tensor) -> None:
+    if call.q.requires_grad:
+        out = BACKENDS[name].run(call)
+        torch.autograd.grad(out, [call.q, call.k, call.v], grad)
+    else:
+        with torch.no_grad():
+            BACKENDS[name].run(call)
+
+
+def fit(measurements: list[Measurement]) -> Constants:
+    """Constants of each backend and mode that make the relative errors least."""
+    constants: Constants = {}
+    for backend in BACKENDS:
+        for mode in MODES:
+            rows = [m for m in measurements if (m.backend, m.mode) == (backend, mode)]
+            if not rows:
+                if backend in constants:  # FlexAttention has no backward on a CPU
+                    constants[backend][mode] = [3 * x for x in constants[backend]["forward"]]
+                continue
+            work = np.array([row.work for row in rows])
+            seconds = np.array([row.seconds for row in rows])
+            solution, _ = nnls(work / seconds[:, None], np.ones(len(rows)))
+            constants.setdefault(backend, {})[mode] = [float(f"{x:.4g}") for x in solution]
+    return constants
+
+
+def judge(measurements: list[Measurement], constants: Constants) -> list[dict[str, Any]]:
+    """One row for each case and mode: what is chosen, what is best, and the ratio of times."""
+    cases: dict[tuple[str, int, str], list[Measurement]] = {}
+    for m in measurements:
+        cases.setdefault((m.case, m.half, m.mode), []).append(m)
+    return [_judge_case(*case, found, constants) for case, found in cases.items()]
+
+
+def _judge_case(
+    case: str, half: int, mode: str, found: list[Measurement], constants: Constants
+) -> dict[str, Any]:
+    predicted = {m.backend: float(np.dot(constants[m.backend][mode], m.work)) for m in found}
+    seconds = {m.backend: m.seconds for m in found}
+    chosen = min(choices(list(predicted)), key=predicted.__getitem__)
+    best = min(seconds, key=seconds.__getitem__)
+    return {
+        "case": case,
+        "half": half,
+        "mode": mode,
+        "chosen": chosen,
+        "best": best,
+        "ratio": seconds[chosen] / seconds[best],
+        "seconds": seconds,
+        "predicted": predicted,
+    }
+
+
+def share_within(rows: list[dict[str, Any]], factor: float = WITHIN) -> float:
+    """Share of cases in which the choice takes at most `factor` times the best."""
+    return sum(row["ratio"] <= factor for row in rows) / len(rows)
+
+
+def save(constants: Constants, device: str) -> Path:
+    """Keep constants on this machine, where `attend` finds them."""
+    path = cache_root() / "costs.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        kept = {}
+    path.write_text(json.dumps({**kept, device: constants}, indent=1) + "\n")
+    cost.load.cache_clear()
+    return path

@@ -1,0 +1,133 @@
+"""A workload with tensors, and what every implementation of it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.bench.workloads import Workload
+from tokennet.graphs import TokenGraph
+from tokennet.mixers import Attention, GraphAttention
+
+TOLERANCE = 1e-4
+"""Largest difference between peers, relative to the largest entry; all compute in float32."""
+
+
+class Setting(NamedTuple):
+    """A workload at one level: what every peer is given."""
+
+    workload: Workload
+    graph: TokenGraph
+    level: str
+    layer: Attention | GraphAttention
+    given: tuple[Tensor, ...]
+    """At the level "layer" (z,) or (z, source), each (..., tokens, D); at the level
+    "attend" (q, k, v), each (..., tokens, H, C)."""
+    grad: Tensor
+    """A fixed random gradient of the output, of the shape of z or of q."""
+    memory: float = float("inf")
+    """Bytes that a peer may take."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.grad.device
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One implementation, ready to run."""
+
+    run: Callable[..., Tensor]
+    given: tuple[Tensor, ...]
+    grad: Tensor | None
+    """In the form of its output; None if it has no backward."""
+    weights: tuple[nn.Parameter, ...] = ()
+    unpack: Callable[[Tensor], Tensor] = lambda out: out
+    """From the form of its tensors to that of the setting's."""
+
+    def step(self, direction: str) -> Tensor:
+        """One step "forward", without a tape, or "both", forward and backward."""
+        if direction == "forward":
+            with torch.no_grad():
+                return self.run(*(tensor.detach() for tensor in self.given))
+        out = self.run(*self.given)
+        out.backward(self.grad)
+        return out
+
+    def forget(self) -> None:
+        """Drop the gradients of the last step, so that the next one adds to none."""
+        for tensor in (*self.given, *self.weights):
+            tensor.grad = None
+
+
+def prepare(
+    workload: Workload,
+    level: str,
+    graph: TokenGraph,
+    device: str = "cpu",
+    memory: float = float("inf"),
+) -> Setting:
+    """Draw the weights and tokens of a workload, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    n, m, dim = graph.num_targets, graph.num_sources, workload.dim
+    lead = () if workload.batch == 1 else (workload.batch,)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*lead, *shape, generator=generator).to(device)
+
+    if level == "layer":
+        given = [draw(n, dim)] if graph.is_square else [draw(n, dim), draw(m, dim)]
+    else:
+        given = [draw(size, workload.heads, workload.channels) for size in (n, m, m)]
+    for tensor in given:
+        tensor.requires_grad_()
+    grad = torch.randn(given[0].shape, generator=generator).to(device)
+    return Setting(workload, graph, level, _layer(workload).to(device), tuple(given), grad, memory)
+
+
+def _layer(workload: Workload) -> Attention | GraphAttention:
+    make = Attention if workload.score == "dot" else GraphAttention
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = make(workload.dim, workload.heads, edge_dim=workload.edge_dim)
+        for weight in layer.parameters():
+            if weight.dim() == 1:  # a bias, or nobody would miss it
+                nn.init.normal_(weight)
+    if isinstance(layer, Attention):
+        layer.out = nn.Identity()  # type: ignore[assignment]  # as in PyG's, so in all
+    return layer
+
+
+def check_agreement(peers: dict[str, Peer], setting: Setting) -> None:
+    """Hold the outputs and gradients of all peers to those of the first.
+
+    Raises:
+        RuntimeError: a peer computes something else, by name.
+    """
+    first = next(iter(peers))
+    expected = _results(peers[first])
+    for name, peer in peers.items():
+        for part, result in _results(peer).items():
+            error = float((result - expected[part]).abs().max())
+            largest = float(expected[part].abs().max())
+            if not error <= TOLERANCE * largest:  # nor is it with NaN
+                raise RuntimeError(
+                    f"{name} disagrees with {first} on {setting.workload.name} at the level "
+                    f"{setting.level}: its {part} is off by {error:.2g}, its largest entry "
+                    f"should be {largest:.2g}"
+                )
+
+
+def _results(peer: Peer) -> dict[str, Tensor]:
+    """The output and, where there is a backward, the gradients of what is given."""
+    results = {"output": peer.unpack(peer.step("forward"))}
+    if peer.grad is not None:
+        results["output with backward"] = peer.unpack(peer.step("both").detach())
+        for number, tensor in enumerate(peer.given, start=1):
+            results[f"gradient of input {number}"] = peer.unpack(tensor.grad)  # type: ignore[arg-type]
+    peer.forget()
+    return results
