@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tokennet.attend import banded, dense, flex, fused, reference, sets, sparse
-from tokennet.attend.call import Call, make_call
+from tokennet.attend.call import Call, leading_shape, make_call
 from tokennet.attend.check import Bias
 from tokennet.attend.cost import seconds as predicted_seconds
 from tokennet.attend.explain import Explanation, Prospect
@@ -75,8 +75,8 @@ def attend(
     """
     call = make_call(q, k, v, graph, bias, scale, score, edges)
     out = BACKENDS[_choose(call, backend)].run(call)  # (B, N, H, Cv)
-    batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
-    return out.reshape(*batch, *out.shape[1:])
+    batch = leading_shape(q, k, v)
+    return out.reshape(*batch, *out.shape[1:]) if batch else out[0]
 
 
 def attention_weights(
@@ -106,7 +106,7 @@ def attention_weights(
     if reason:
         raise RuntimeError(f"attention weights need the sparse backend: {reason}")
     weights = sparse.weights(call)  # (B, E, H)
-    batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3])
+    batch = leading_shape(q, k, k)
     return weights.reshape(*batch, *weights.shape[1:])
 
 

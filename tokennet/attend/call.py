@@ -157,7 +157,7 @@ def make_call(
         raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
     check_score(score, q)
     check_edges(edges, q, v, graph, score)
-    batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
+    batch = leading_shape(q, k, v)
     check_bias(bias, q, graph, batch)
     if scale is None:
         scale = q.shape[-1] ** -0.5 if score is None else 1.0
@@ -170,6 +170,16 @@ def make_call(
     return Call(q, k, v, graph, bias, float(scale), score, edges)
 
 
+def leading_shape(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
+    """The leading dimensions of the output, those of q, k and v broadcast."""
+    batch = q.shape[:-3]
+    if k.shape[:-3] == batch == v.shape[:-3]:
+        return batch  # broadcasting costs tens of microseconds, more than small attention does
+    return torch.broadcast_shapes(batch, k.shape[:-3], v.shape[:-3])
+
+
 def _fold(tensor: Tensor, batch: Sequence[int]) -> Tensor:
+    if tensor.dim() == 3 and not batch:
+        return tensor[None]
     inner = tensor.shape[-3:]
     return tensor.expand(*batch, *inner).reshape(math.prod(batch), *inner)

@@ -121,6 +121,35 @@ def _block_mask(setting: Setting) -> BlockMask:
 
 def padded(setting: Setting) -> Peer | str | None:
     """SDPA on sets padded to the longest, with a mask; they are padded off the clock."""
+    padding = _padding(setting)
+    if not isinstance(padding, _Padding):
+        return padding
+    return _peer(setting, _sdpa(padding.mask), Form(padding.pack, padding.unpack))
+
+
+def padded_each_time(setting: Setting) -> Peer | str | None:
+    """The same for sets that come as they are: padded before SDPA, and cut again after it."""
+    padding = _padding(setting)
+    if not isinstance(padding, _Padding):
+        return padding
+
+    def kernel(*given: Tensor) -> Tensor:
+        q, k, v = (padding.pack(tensor[0].transpose(0, 1)).transpose(1, 2) for tensor in given)
+        out = scaled_dot_product_attention(q, k, v, padding.mask)  # (sets, H, longest, C)
+        return padding.unpack(out.transpose(1, 2)).transpose(0, 1)[None]
+
+    return _peer(setting, kernel, _one_set(setting))
+
+
+class _Padding(NamedTuple):
+    """From (N, ...) to (sets, longest, ...) and back, and who may be listened to."""
+
+    pack: Callable[[Tensor], Tensor]
+    unpack: Callable[[Tensor], Tensor]
+    mask: Tensor
+
+
+def _padding(setting: Setting) -> _Padding | str | None:
     graph = setting.graph
     if not setting.workload.is_plain or not isinstance(graph, Disjoint):
         return None
@@ -132,8 +161,7 @@ def padded(setting: Setting) -> Peer | str | None:
 
     def pack(tensor: Tensor) -> Tensor:
         out = tensor.new_zeros(graph.num_graphs, longest, *tensor.shape[1:])
-        out[owner, place] = tensor
-        return out
+        return out.index_put((owner, place), tensor)
 
     if _are_sets(setting):
         mask = pack(torch.ones_like(owner, dtype=torch.bool))[:, None, None, :]
@@ -141,7 +169,7 @@ def padded(setting: Setting) -> Peer | str | None:
         source, target = graph.edge_index(setting.device)
         mask = owner.new_zeros(graph.num_graphs, 1, longest, longest, dtype=torch.bool)
         mask[owner[target], 0, place[target], place[source]] = True
-    return _peer(setting, _sdpa(mask), Form(pack, lambda tensor: tensor[owner, place]))
+    return _Padding(pack, lambda tensor: tensor[owner, place], mask)
 
 
 def nested(setting: Setting) -> Peer | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.nn import GATv2Conv, TransformerConv
 
 from tokennet.attend import attend
-from tokennet.bench.by_hand import flex, nested, padded, sdpa
+from tokennet.bench.by_hand import flex, nested, padded, padded_each_time, sdpa
 from tokennet.bench.setting import Peer, Setting
 from tokennet.graphs import repeat
 from tokennet.mixers import Attention
@@ -77,6 +77,7 @@ PEERS: dict[str, Callable[[Setting], Peer | str | None]] = {
     "pyg": pyg,
     "sdpa": sdpa,
     "padded": padded,
+    "padded each time": padded_each_time,
     "nested": nested,
     "flex": flex,
 }

@@ -24,6 +24,7 @@ NAMES = {
     "pyg": "PyG",
     "sdpa": "SDPA",
     "padded": "SDPA, padded",
+    "padded each time": "SDPA, padded each time",
     "nested": "SDPA, nested",
     "flex": "FlexAttention, compiled",
 }
