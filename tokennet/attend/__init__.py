@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 from tokennet.attend import banded, dense, flex, fused, reference, sets, sparse
