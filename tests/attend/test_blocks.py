@@ -7,7 +7,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.attend.test_attend import gradients, qkv
 from tests.oracle import attend_oracle
-from tokennet import Causal, Cycle, Disjoint, Edges, Full, Self, Window, attend, explain
+from tokennet import (
+    Causal,
+    Cycle,
+    Disjoint,
+    EdgeFeatures,
+    Edges,
+    Full,
+    Self,
+    Window,
+    attend,
+    attention_weights,
+    explain,
+)
 from tokennet.attend import BACKENDS
 
 SETS = {
@@ -72,7 +84,7 @@ def test_derivatives_of_both_orders(backend, make):
         ("sets", Disjoint([]), None, "no set has an edge"),
         ("banded", Cycle(70, 2), None, "not a window, by its formula"),
         ("banded", Causal(70), None, "not a window, by its formula"),
-        ("banded", Window(20, 2), None, "no fewer pairs than all"),
+        ("banded", Window(20, 2), None, "no longer than one block"),
         ("banded", Window(70, 2), torch.zeros(2, 70, 70), "there is a bias"),
         ("banded", Window(70, 2) & ~Self(70) & Self(70), None, "listens to nobody"),
     ],
@@ -112,3 +124,45 @@ def test_band(graph, expected):
 
 def test_every_backend_is_tried_somewhere():
     assert set(BACKENDS) == {"dense", "sets", "banded", "fused", "sparse", "flex", "reference"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "graph", "shape"),
+    [
+        ("banded", Window(256, 8), (0, 256, 2, 4)),
+        ("sets", Disjoint([Full(8), Full(8)]), (0, 16, 2, 4)),
+        ("sets", Disjoint([Full(8), Full(8)]), (16, 0, 4)),
+    ],
+)
+def test_batches_of_nothing_and_no_heads(backend, graph, shape):
+    q = torch.randn(shape)
+    assert attend(q, q, q, graph, backend=backend).shape == shape
+
+
+def test_a_choice_lists_no_edges_that_a_formula_knows():
+    graphs = [Full(600), Window(4096, 512), Disjoint([Full(500)] * 4)]
+    for graph in graphs:
+        q = torch.randn(graph.num_targets, 1, 4)
+        explain(q, q, q, graph)
+        attend(q, q, q, graph)
+        assert not [key for key in graph._derived if key[0] in ("edge_index", "csr")], graph
+
+
+def test_autocast_leaves_the_kernels_alone():
+    torch.manual_seed(0)
+    graph = Edges(torch.randint(0, 20, (2, 80)), 20)
+    q, attr, key = torch.randn(20, 2, 4), torch.randn(80, 3), torch.randn(2, 4, 3)
+    edges = EdgeFeatures(attr, key=key, value=key)
+    expected = attend(q, q, q, graph, edges=edges)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for backend in ("fused", "sparse"):
+            out = attend(q, q, q, graph, edges=edges, backend=backend)
+            torch.testing.assert_close(out, expected)
+
+
+def test_weights_do_not_care_how_wide_values_are():
+    graph, q = Window(6, 1), torch.randn(6, 2, 4)
+    attr = torch.randn(graph.num_edges, 3)
+    wide = EdgeFeatures(attr, key=torch.randn(2, 4, 3), value=torch.randn(2, 7, 3))
+    weights = attention_weights(q, q, graph, edges=wide)
+    assert torch.equal(weights, attention_weights(q, q, graph, edges=EdgeFeatures(attr, wide.key)))

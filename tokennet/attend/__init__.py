@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 from torch import Tensor
@@ -100,6 +101,8 @@ def attention_weights(
     >>> attention_weights(q, k, Causal(3)).flatten().tolist()[:3]
     [1.0, 0.5, 0.5]
     """
+    if isinstance(edges, EdgeFeatures):
+        edges = replace(edges, value=None)
     call = make_call(q, k, k, graph, bias, scale, score, edges)
     reason = sparse.unsupported(call)
     if reason:

@@ -22,8 +22,8 @@ _SMALLEST = 64
 
 
 def unsupported(call: Call) -> str | None:
-    if call.score is not None or call.edges is not None:
-        return "SDPA knows dot products only, and no edge features"
+    if call.more_than_dot_products:
+        return call.more_than_dot_products
     if call.bias is not None:
         return "there is a bias, which would have to be cut into blocks"
     if call.graph.band is None or isinstance(call.graph, Causal):
@@ -32,7 +32,7 @@ def unsupported(call: Call) -> str | None:
         return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
     block, count, span = _blocks(call.graph)
     if count < 2:
-        return "its blocks would be no fewer pairs than all"
+        return "it is no longer than one block"
     if block * count * span > DENSE_LIMIT:
         return f"its masks would have {block * count * span:,} entries, more than {DENSE_LIMIT:,}"
     if call.graph.has_empty_targets:
@@ -65,7 +65,9 @@ def run(call: Call) -> Tensor:
     q, k, v = (_heads_first(x) for x in (blocks(call.q), beside(call.k), beside(call.v)))
     mask = graph.derive("masks of blocks", q.device, _masks).to(q.dtype)
     out = scaled_dot_product_attention(q, k, v, mask, scale=call.scale)  # (blocks, B H, block, Cv)
-    out = out.unflatten(1, (call.batch, -1)).permute(1, 0, 3, 2, 4)  # (B, blocks, block, H, Cv)
+    out = out.unflatten(1, (call.batch, call.num_heads)).permute(
+        1, 0, 3, 2, 4
+    )  # (B, blocks, block, H, Cv)
     return out.flatten(1, 2)[:, :n]
 
 

@@ -70,6 +70,15 @@ class Call:
         return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in self.tensors)
 
     @property
+    def more_than_dot_products(self) -> str | None:
+        """What keeps kernels away that know dot products alone, or None."""
+        if self.score is not None:
+            return "its scores are additive, and the kernel knows dot products only"
+        if self.edges is not None:
+            return "it has features of edges, which the kernel does not know"
+        return None
+
+    @property
     def in_func_grad(self) -> bool:
         """Whether `torch.func.grad`, or what is built on it, is being taken."""
         if torch.compiler.is_compiling():

@@ -1,6 +1,6 @@
 """What a call costs on each backend, before it is run.
 
-    seconds = calls c_1 + pieces c_2 + edges c_3 + scores c_4 + FLOPs c_5 + bytes c_6 + far c_7
+    seconds = calls c_1 + pieces c_2 + gathered c_3 + scores c_4 + FLOPs c_5 + bytes c_6 + far c_7
 
 Each backend counts its own work; the constants are measured (`tokennet bench --calibrate`).
 """
@@ -16,7 +16,7 @@ import torch
 from tokennet.attend.cache import cache_root
 from tokennet.attend.call import Call
 from tokennet.attend.constants import CONSTANTS
-from tokennet.graphs import TokenGraph
+from tokennet.graphs import Disjoint, TokenGraph
 
 CACHE_BYTES = 2**24
 """About what stays near the cores while rows are gathered."""
@@ -29,8 +29,8 @@ class Work(NamedTuple):
     """Operators launched, one after the other."""
     pieces: float
     """Walked through one by one: rows of targets, or blocks of queries and keys of one head."""
-    edges: float
-    """Edges that are, all heads together."""
+    gathered: float
+    """Rows of keys and values that are fetched edge by edge, all heads together."""
     scores: float
     """Scores that are computed and normalised, by head, needed or masked."""
     flops: float
@@ -73,7 +73,16 @@ def _share_of_far(call: Call, row_bytes: int) -> float:
 
 
 def _spread(graph: TokenGraph) -> float:
-    """How many sources the edges of neighbouring targets are spread over, about."""
+    """How many sources the edges of neighbouring targets are spread over, about.
+
+    Lists no edges that are not listed: a choice must not cost more than what is chosen.
+    """
+    if graph.band is not None:
+        return float(min(sum(graph.band) + 1, graph.num_sources))
+    if isinstance(graph, Disjoint):
+        return float(max(graph.source_sizes, default=0))
+    if not graph.is_explicit:
+        return float(graph.num_sources)
     source, target = graph.edge_index()
     if source.numel() == 0:
         return 0.0

@@ -15,15 +15,15 @@ from tokennet.graphs.base import DENSE_LIMIT
 
 
 def unsupported(call: Call) -> str | None:
-    if call.score is not None or call.edges is not None:
-        return "SDPA knows dot products only, and no edge features"
+    if call.more_than_dot_products:
+        return call.more_than_dot_products
+    entries = call.graph.num_targets * call.graph.num_sources
+    if needs_mask(call) and entries > DENSE_LIMIT:
+        return f"its mask would have {entries:,} entries, more than {DENSE_LIMIT:,}"
     if call.graph.has_multi_edges:
         return "the graph has parallel edges, which a mask cannot hold"
     if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
         return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
-    entries = call.graph.num_targets * call.graph.num_sources
-    if needs_mask(call) and entries > DENSE_LIMIT:
-        return f"its mask would have {entries:,} entries, more than {DENSE_LIMIT:,}"
     return None
 
 

@@ -65,7 +65,7 @@ def _per_head(attr: Tensor, heads: int) -> Tensor:
 def _additive_scores(
     q: Tensor, k: Tensor, weight: Tensor, terms: Terms, slope: float, plan: EdgePlan
 ) -> Tensor:
-    """(H, E); the (E, H, C) inside LeakyReLU exists for some edges at a time, in no backward."""
+    """(H, E); the (E, H, C) inside LeakyReLU exists for at most 2^16 edges at a time."""
     attr = None if terms.edge_attr is None else plan.by_target(terms.edge_attr, 0)
 
     def some(rows: Tensor, indices: Tensor, attr: Tensor | None) -> Tensor:

@@ -17,17 +17,17 @@ from tokennet.graphs.base import DENSE_LIMIT
 
 
 def unsupported(call: Call) -> str | None:
-    if call.score is not None or call.edges is not None:
-        return "FlexAttention knows dot products only, and no edge features"
+    if call.more_than_dot_products:
+        return call.more_than_dot_products
     graph = call.graph
+    if graph.num_targets * graph.num_sources > DENSE_LIMIT:
+        return "making its block mask looks at every pair, and there are too many"
     if graph.has_multi_edges:
         return "the graph has parallel edges, which a predicate cannot hold"
     if call.q.device.type == "cpu" and call.needs_grad:
         return "FlexAttention has no backward on a CPU"
     if call.has_tangent:
         return "FlexAttention has no forward-mode derivative"
-    if graph.num_targets * graph.num_sources > DENSE_LIMIT:
-        return "making its block mask looks at every pair, and there are too many"
     if 0 in call.q.shape or 0 in call.k.shape:
         return "FlexAttention takes no empty sets"
     return None

@@ -40,6 +40,11 @@ def work(call: Call) -> Work:
 
 
 def run(call: Call) -> Tensor:
+    with torch.autocast(call.q.device.type, enabled=False):
+        return _run(call)
+
+
+def _run(call: Call) -> Tensor:
     dtype = _computed(call.q.dtype)
     q, k, v = call.q.to(dtype), call.k.to(dtype), call.v.to(dtype)
     scale, slope = call.scale, call.score.negative_slope if call.score else 0.0

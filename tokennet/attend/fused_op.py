@@ -8,10 +8,10 @@ r"""Attention along edges as one operator, forward and backward, by a kernel in 
     delta_i = do_i . o_i + du_i . u_i
     ds_e = p_e (do_i . v_j + du_i . f_e - delta_i)
 
-Forward and first derivative take O(N H C + E H) memory: the backward pass computes p again
-from the log-sum-exp (as in Dao et al., 2022, arXiv 2205.14135), goes once along the edges by
-target for dq and what belongs to edges, and once by source for dk and dv. Derivatives of
-higher order come from the edge operators.
+Forward and first derivative take O(N H C + E H) memory, and E D for the gradient of features:
+the backward pass computes p again from the log-sum-exp (as in Dao et al., 2022, arXiv
+2205.14135), goes once along the edges by target for dq and what belongs to edges, and once by
+source for dk and dv. Derivatives of higher order come from the edge operators.
 """
 
 from __future__ import annotations

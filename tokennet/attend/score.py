@@ -35,8 +35,8 @@ class EdgeFeatures:
 
         k_ij = k_j + K_h f_ij        v_ij = v_j + U_h f_ij
 
-    as in PyG's `TransformerConv(edge_dim=...)` (Shi et al., 2020, arXiv 2009.03509). No
-    (E, H, C) tensor is made: q . (k + K f) = q . k + (K^T q) . f, and
+    as in PyG's `TransformerConv(edge_dim=...)` (Shi et al., 2020, arXiv 2009.03509). With dot
+    products no (E, H, C) tensor is made: q . (k + K f) = q . k + (K^T q) . f, and
     \sum p U f = U \sum p f. Additive scores take them within the LeakyReLU, and no `value`.
 
     >>> import torch

@@ -27,8 +27,8 @@ class _Sizes(NamedTuple):
 
 
 def unsupported(call: Call) -> str | None:
-    if call.score is not None or call.edges is not None:
-        return "SDPA knows dot products only, and no edge features"
+    if call.more_than_dot_products:
+        return call.more_than_dot_products
     if not isinstance(call.graph, Disjoint):
         return "the graph is not a ragged batch"
     if not all(type(graph) in (Full, Causal) for graph in call.graph.graphs):
@@ -67,15 +67,16 @@ def _attend_sets(
     q: Tensor, k: Tensor, v: Tensor, shape: tuple[int, int, int, bool], scale: float
 ) -> Tensor:
     """Sets of one size in a row: (B, S n, H, C), (B, S m, H, C) to (B, S n, H, Cv)."""
+    batch = len(q)
     count, n, m, causal = shape
     if n == 0 or m == 0:
         return q.new_zeros(*q.shape[:3], v.shape[3])
-    q, k, v = (
-        tensor.reshape(-1, size, *tensor.shape[2:]).transpose(1, 2)  # (B S, H, n, C)
+    q, k, v = (  # (B S, H, n, C)
+        tensor.reshape(len(tensor) * count, size, *tensor.shape[2:]).transpose(1, 2)
         for tensor, size in ((q, n), (k, m), (v, m))
     )
     out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
-    return out.transpose(1, 2).reshape(-1, count * n, *v.shape[1:2], v.shape[3])
+    return out.transpose(1, 2).reshape(batch, count * n, *v.shape[1:2], v.shape[3])
 
 
 def _ordered(tensor: Tensor, order: Tensor) -> Tensor:

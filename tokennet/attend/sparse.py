@@ -30,6 +30,11 @@ def work(call: Call) -> Work:
 
 
 def run(call: Call) -> Tensor:
+    with torch.autocast(call.q.device.type, enabled=False):
+        return _run(call)
+
+
+def _run(call: Call) -> Tensor:
     terms, slope, plan = _folded(call)
     q, k, v = (_fold(tensor) for tensor in (call.q, call.k, call.v))
     out, summed = edge_attention(q, k, v, terms, call.scale, slope, plan)
@@ -40,8 +45,9 @@ def run(call: Call) -> Tensor:
 
 def weights(call: Call) -> Tensor:
     """Attention weights (B, E, H) in the order of `edge_index`."""
-    terms, slope, plan = _folded(call)
-    found = edge_weights(_fold(call.q), _fold(call.k), terms, call.scale, slope, plan)
+    with torch.autocast(call.q.device.type, enabled=False):
+        terms, slope, plan = _folded(call)
+        found = edge_weights(_fold(call.q), _fold(call.k), terms, call.scale, slope, plan)
     found = plan.as_listed(found, 1).unflatten(1, (call.batch, call.graph.num_edges))
     return found.permute(1, 2, 0).to(call.q.dtype)
 

@@ -53,6 +53,10 @@ class Disjoint(Edges):
     def num_edges(self) -> int:
         return sum(graph.num_edges for graph in self.graphs)
 
+    @property
+    def has_multi_edges(self) -> bool:
+        return any(graph.has_multi_edges for graph in self.graphs)
+
     def batch(self, device: torch.device | str | None = None) -> Tensor:
         """Return (num_targets,) the number of the graph that each token belongs to, as in PyG."""
         return self.derive("batch", device, _graph_of_tokens)

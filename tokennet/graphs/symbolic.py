@@ -29,6 +29,10 @@ class Full(TokenGraph):
         return torch.ones_like(i + j, dtype=torch.bool)
 
     @property
+    def has_empty_targets(self) -> bool:
+        return self.num_targets > 0 and self.num_sources == 0
+
+    @property
     def num_edges(self) -> int:
         return self.num_targets * self.num_sources
 
@@ -67,6 +71,10 @@ class Causal(_Square):
         return i >= j
 
     @property
+    def has_empty_targets(self) -> bool:
+        return False
+
+    @property
     def band(self) -> tuple[int, int]:
         return max(self.num_targets - 1, 0), 0
 
@@ -90,6 +98,10 @@ class Self(_Square):
 
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
         return i == j
+
+    @property
+    def has_empty_targets(self) -> bool:
+        return False
 
     @property
     def band(self) -> tuple[int, int]:
@@ -120,6 +132,10 @@ class _Local(_Square):
     @property
     def T(self) -> TokenGraph:
         return self
+
+    @property
+    def has_empty_targets(self) -> bool:
+        return False
 
     def _reach(self, k: int) -> TokenGraph:
         return type(self)(self.num_targets, k * self.radius)

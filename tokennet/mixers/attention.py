@@ -111,4 +111,4 @@ class Attention(Mixer):
         return sum(linear_flops(linear, tokens.z) for linear in linears) + batch * edges
 
     def _heads(self, z: Tensor) -> Tensor:
-        return z.view(*z.shape[:-1], self.heads, self.channels)  # (..., N, H, C)
+        return z.unflatten(-1, (self.heads, self.channels))  # (..., N, H, C)

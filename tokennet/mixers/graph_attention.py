@@ -28,7 +28,7 @@ class GraphAttention(Mixer):
         edge_dim: number of features F of each edge; they are read from `graph.edge_attr`.
         source_dim: channels of the other set, `dim` by default.
         negative_slope: of the LeakyReLU.
-        backend: see `attend`.
+        backend: see `attend`; those that know dot products only decline.
 
     Raises:
         ValueError: `heads` does not divide `dim`, or the graph lacks `edge_attr` of

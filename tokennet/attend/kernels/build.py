@@ -24,6 +24,7 @@ _SOURCE = Path(__file__).with_name("edges.cpp")
 _HEADER = Path(__file__).with_name("arithmetic.h")
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
 _SECONDS = 300
+_PROCESSOR = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -185,7 +186,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.machine() + platform.processor()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+    return "\n".join(sorted({line for line in lines if line.startswith(_PROCESSOR)}))
 
 
 @cache
