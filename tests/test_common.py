@@ -192,8 +192,8 @@ class Cheat(Mixer):
         if symmetry is not None:
             self.symmetry = symmetry
 
-    def mix(self, z, source, graph):
-        return self._mix(z, graph) * self.scale
+    def mix(self, tokens, source, graph):
+        return self._mix(tokens.z, graph) * self.scale
 
 
 def _by_place_in_the_list(z, graph):

@@ -24,7 +24,15 @@ from tokennet.graphs import (
     to_networkx,
 )
 from tokennet.layer import TokenLayer
-from tokennet.mixers import Aggregate, Attention, GraphAttention, Mixer, MLPMixer, PyGMixer
+from tokennet.mixers import (
+    Aggregate,
+    Attention,
+    CrossAttention,
+    GraphAttention,
+    Mixer,
+    MLPMixer,
+    PyGMixer,
+)
 from tokennet.nets import (
     AttentionReadout,
     Interface,
@@ -49,6 +57,7 @@ __all__ = [
     "Attention",
     "AttentionReadout",
     "Causal",
+    "CrossAttention",
     "Cycle",
     "Disjoint",
     "EdgeFeatures",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from tokennet.graphs import TokenGraph
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -27,6 +28,8 @@ class TokenLayer(nn.Module, ABC):
     symmetry = Symmetry()
     takes_source = False
     """Whether the layer can listen to another set."""
+    needs_source = False
+    """Whether it listens to another set only: in a net, to the net's `source`."""
 
     def forward(
         self,
@@ -51,6 +54,28 @@ class TokenLayer(nn.Module, ABC):
     @abstractmethod
     def transform(self, tokens: Tokens, /, *args: Any, **context: Any) -> Tokens:
         """What the layer does; `source` and `graph` come only to layers that take them."""
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        """The next tokens of a sequence, given what earlier steps have left behind.
+
+        Steps in a row give what one call on the whole sequence gives, each token computed
+        once. A function of single tokens needs no state; layers that look at other tokens
+        or at the index override this.
+
+        Args:
+            tokens: the m new tokens; their graph plays no part.
+            graph: the m new tokens as targets, all tokens so far and they as sources.
+            state: what the step before returned; None at the start.
+            source: the other set, for layers that need one.
+
+        Raises:
+            TypeError: the layer cannot be run step by step.
+        """
+        if self.symmetry.reads & {"graph", "index"}:
+            raise TypeError(f"{type(self).__name__} cannot be run step by step")
+        return cast(Tokens, self(tokens)), None
 
     def flops(self, tokens: Tokens) -> int:
         """Floating-point operations of one forward pass, for all tokens given.

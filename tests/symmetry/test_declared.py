@@ -99,8 +99,8 @@ class Silent(Mixer):
         self.symmetry, self._mix = Symmetry(reads), mix
         self.scale = nn.Parameter(torch.ones(DIM))
 
-    def mix(self, z, source, graph):
-        return self._mix(z, graph) * self.scale
+    def mix(self, tokens, source, graph):
+        return self._mix(tokens.z, graph) * self.scale
 
 
 def test_a_layer_that_reads_more_than_it_says_is_caught():

@@ -12,7 +12,8 @@ from tokennet.graphs.convert import (
 )
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges, repeat
-from tokennet.graphs.symbolic import Causal, Cycle, Full, Global, Grid, Self, Window
+from tokennet.graphs.grid import Grid
+from tokennet.graphs.symbolic import Causal, Cycle, Full, Global, Self, Window
 
 __all__ = [
     "CSR",

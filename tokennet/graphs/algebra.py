@@ -72,6 +72,34 @@ class TokenGraph(EdgePredicate):
             raise ValueError(f"reach needs as many sources as targets, got {self!r}")
         return self._reach(k)
 
+    def last(self, count: int) -> TokenGraph:
+        """Return the bipartite graph of the last `count` targets, with all the sources.
+
+        >>> from tokennet import Causal
+        >>> Causal(4).last(2).dense().int().tolist()
+        [[1, 1, 1, 0], [1, 1, 1, 1]]
+        """
+        check_size("count", count)
+        if count > self.num_targets:
+            raise ValueError(f"count must be at most the targets of {self!r}, got {count}")
+        return self if count == self.num_targets else self._last(count)
+
+    def contains(self, other: TokenGraph) -> bool:
+        """Whether every edge of `other` is an edge of this graph.
+
+        >>> from tokennet import Causal, Full
+        >>> Full(4).contains(Causal(4)), Causal(4).contains(Full(4))
+        (True, False)
+        """
+        check_combinable(self, other)
+        is_complete = self.num_edges == self.num_targets * self.num_sources
+        if is_complete and not self.has_multi_edges:
+            return True
+        return missing_edges(other, self).shape[1] == 0
+
+    def _last(self, count: int) -> TokenGraph:
+        return Last(self, count)
+
     def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
         return Relabelled(self, perm, source_perm)
 
@@ -195,6 +223,20 @@ class Relabelled(TokenGraph):
 
     def _name(self) -> str:
         return f"{_operand(self.graph)}.relabel(perm)"
+
+
+class Last(TokenGraph):
+    """The last targets of a graph, with all its sources."""
+
+    def __init__(self, graph: TokenGraph, count: int) -> None:
+        super().__init__(count, graph.num_sources)
+        self.graph = graph
+
+    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+        return self.graph.has_edge(i + (self.graph.num_targets - self.num_targets), j)
+
+    def _name(self) -> str:
+        return f"{_operand(self.graph)}.last({self.num_targets})"
 
 
 class Reach(TokenGraph):

@@ -40,6 +40,9 @@ class Full(TokenGraph):
     def T(self) -> TokenGraph:
         return Full(self.num_sources, self.num_targets)
 
+    def _last(self, count: int) -> TokenGraph:
+        return Full(count, self.num_sources)
+
     def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
         return self
 
@@ -84,6 +87,9 @@ class Causal(_Square):
 
     def _build_edge_index(self) -> Tensor:
         return torch.tril_indices(self.num_targets, self.num_targets).flip(0)
+
+    def _last(self, count: int) -> TokenGraph:
+        return Full(1, self.num_sources) if count == 1 else super()._last(count)
 
     def _reach(self, k: int) -> TokenGraph:
         return self if k else Self(self.num_targets)
@@ -167,7 +173,7 @@ class Window(_Local):
 
     @property
     def num_edges(self) -> int:
-        return _line_edges(self.num_targets, self.radius)
+        return line_edges(self.num_targets, self.radius)
 
 
 class Cycle(_Local):
@@ -183,7 +189,7 @@ class Cycle(_Local):
         super().__init__(n, radius)
 
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        return _ring_distance(i, j, self.num_targets) <= self.radius
+        return ring_distance(i, j, self.num_targets) <= self.radius
 
     @property
     def num_edges(self) -> int:
@@ -195,59 +201,6 @@ class Cycle(_Local):
         source = (near % max(n, 1)).sort(dim=1).values  # (N, min(N, 2 radius + 1))
         target = torch.arange(n)[:, None].expand_as(source)
         return torch.stack([source.flatten(), target.flatten()])
-
-
-class Grid(TokenGraph):
-    """Pixels or patches, row by row: a token listens to the box of `radius` around it.
-
-    Token `i` sits at row `i // width`, column `i % width`; the box has side
-    `2 radius + 1`, holds the token itself, and wraps round where `periodic`.
-
-    >>> Grid(3, 3)
-    Grid(3, 3, radius=1): 9 tokens, 49 edges, density 0.605
-    """
-
-    def __init__(self, height: int, width: int, radius: int = 1, periodic: bool = False) -> None:
-        super().__init__(check_size("height", height) * check_size("width", width))
-        self.height, self.width = height, width
-        self.radius, self.periodic = check_size("radius", radius), bool(periodic)
-
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        near = self._near
-        return near(i // self.width, j // self.width, self.height) & near(
-            i % self.width, j % self.width, self.width
-        )
-
-    def _near(self, a: Tensor, b: Tensor, size: int) -> Tensor:
-        distance = _ring_distance(a, b, size) if self.periodic else (a - b).abs()
-        return distance <= self.radius
-
-    @property
-    def num_edges(self) -> int:
-        rows, columns = self._line(self.height), self._line(self.width)
-        return rows.num_edges * columns.num_edges
-
-    @property
-    def T(self) -> TokenGraph:
-        return self
-
-    def _line(self, size: int) -> TokenGraph:
-        return Cycle(size, self.radius) if self.periodic else Window(size, self.radius)
-
-    def _reach(self, k: int) -> TokenGraph:
-        return Grid(self.height, self.width, k * self.radius, self.periodic)
-
-    def _build_edge_index(self) -> Tensor:
-        j_row, i_row = self._line(self.height).edge_index()[:, :, None]
-        j_column, i_column = self._line(self.width).edge_index()[:, None, :]
-        source = (j_row * self.width + j_column).flatten()
-        target = (i_row * self.width + i_column).flatten()
-        order = (target * self.num_sources + source).argsort()
-        return torch.stack([source[order], target[order]])
-
-    def _name(self) -> str:
-        periodic = ", periodic=True" if self.periodic else ""
-        return f"Grid({self.height}, {self.width}, radius={self.radius}{periodic})"
 
 
 class Global(_Square):
@@ -287,11 +240,11 @@ class Global(_Square):
         return f"Global({self.num_targets}, k={self.k})"
 
 
-def _ring_distance(a: Tensor, b: Tensor, size: int) -> Tensor:
+def ring_distance(a: Tensor, b: Tensor, size: int) -> Tensor:
     ahead = (a - b) % max(size, 1)
     return torch.minimum(ahead, size - ahead)
 
 
-def _line_edges(n: int, radius: int) -> int:
+def line_edges(n: int, radius: int) -> int:
     reach = min(radius, max(n - 1, 0))
     return n + sum(2 * (n - offset) for offset in range(1, reach + 1))

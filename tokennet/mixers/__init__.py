@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch_geometric.nn import GCNConv
 
 from tokennet.mixers.aggregate import Aggregate
-from tokennet.mixers.attention import Attention
+from tokennet.mixers.attention import Attention, CrossAttention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.graph_attention import GraphAttention
 from tokennet.mixers.mlp import MLPMixer
@@ -37,6 +37,7 @@ __all__ = [
     "MIXERS",
     "Aggregate",
     "Attention",
+    "CrossAttention",
     "GraphAttention",
     "MLPMixer",
     "Mixer",

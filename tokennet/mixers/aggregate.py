@@ -76,16 +76,15 @@ class Aggregate(Mixer):
             one = torch.zeros(1, self.source_dim), torch.zeros(1, dtype=torch.long)
             self.linear = nn.Linear(self.aggr(*one, dim_size=1, dim=0).shape[-1], dim)
 
-    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        n = z.shape[-2]
-        _, source, graph, batch = fold_batch(z, source, graph)
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        z, sources, graph, batch = fold_batch(tokens.z, source.z, graph)
         near = graph.derive("neighbourhoods", z.device, _neighbourhoods)
-        total = source.new_zeros(graph.num_targets, self.linear.in_features)
+        total = sources.new_zeros(graph.num_targets, self.linear.in_features)
         if graph.num_edges:
-            messages = source.index_select(0, near.source)  # (E, Ds), by target
+            messages = sources.index_select(0, near.source)  # (E, Ds), by target
             sums = self.aggr(messages, near.group, dim_size=len(near.targets), dim=0)
             total = total.index_copy(0, near.targets, sums.to(total.dtype))
-        return self.linear(total).reshape(*batch, n, self.dim)
+        return self.linear(total).reshape(*batch, tokens.num_tokens, self.dim)
 
     def flops(self, tokens: Tokens) -> int:
         """One projection, 2 N D^2, and D additions per edge."""

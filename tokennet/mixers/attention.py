@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from tokennet.attend import EdgeFeatures, attend, attention_weights
@@ -74,10 +77,13 @@ class Attention(Mixer):
         if self.edge is not None:
             check_edge_attr(graph, self.edge.in_features)
 
-    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        q, k = self._heads(self.query(z)), self._heads(self.key(source))
-        v = self._heads(self.value(source))  # (..., M, H, C)
-        edges = self._edges(graph, z)
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        q, k = self._heads(self.query(tokens.z)), self._heads(self.key(source.z))
+        v = self._heads(self.value(source.z))  # (..., M, H, C)
+        return self._attend(q, k, v, graph)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> Tensor:
+        edges = self._edges(graph, q)
         return self.out(attend(q, k, v, graph, edges=edges, backend=self.backend).flatten(-2))
 
     def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
@@ -86,6 +92,15 @@ class Attention(Mixer):
         weight = self.edge.weight.unflatten(0, (self.heads, self.channels))  # (H, C, F)
         return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[attr-defined]
 
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        """The keys and values of all tokens so far are the state."""
+        q, k, v = (self._heads(linear(tokens.z)) for linear in (self.query, self.key, self.value))
+        if state is not None:
+            k, v = (torch.cat([old, new], dim=-3) for old, new in zip(state, (k, v), strict=True))
+        return tokens.replace(z=self._attend(q, k, v, graph)), (k, v)
+
     def weights(
         self,
         tokens: Tokens | Tensor,
@@ -93,9 +108,9 @@ class Attention(Mixer):
         graph: TokenGraph | None = None,
     ) -> Tensor:
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
-        z, keys, graph = self.inputs(tokens, source, graph)
-        q, k = self._heads(self.query(z)), self._heads(self.key(keys))
-        return attention_weights(q, k, graph, edges=self._edges(graph, z))
+        tokens, source, graph = self.inputs(tokens, source, graph)
+        q, k = self._heads(self.query(tokens.z)), self._heads(self.key(source.z))
+        return attention_weights(q, k, graph, edges=self._edges(graph, tokens.z))
 
     def flops(self, tokens: Tokens) -> int:
         """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum.
@@ -112,3 +127,46 @@ class Attention(Mixer):
 
     def _heads(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, self.channels))  # (..., N, H, C)
+
+
+class CrossAttention(Attention):
+    """Attention to another set only: what a decoder asks of an encoder.
+
+    In a `TokenNet` it listens to the net's `source`. Arguments as for `Attention`.
+
+    Raises:
+        ValueError: called without `source`.
+
+    >>> CrossAttention(32, heads=4)(torch.zeros(2, 10, 32), torch.zeros(2, 7, 32)).shape
+    torch.Size([2, 10, 32])
+    """
+
+    needs_source = True
+
+    def resolve(
+        self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
+    ) -> tuple[Tokens, TokenGraph]:
+        if source is None:
+            raise ValueError("source must be given: CrossAttention listens to another set only")
+        return super().resolve(tokens, source, graph)
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        """The keys and values of the source, computed once, are the state."""
+        source, graph = self.resolve(tokens, source, None)
+        q = self._heads(self.query(tokens.z))
+        if state is None:
+            state = self._heads(self.key(source.z)), self._heads(self.value(source.z))
+        k, v = state
+        return tokens.replace(z=self._attend(q, k, v, graph)), state
+
+    def flops(self, tokens: Tokens, source: Tokens | Tensor | None = None) -> int:
+        """As for `Attention`, on the complete graph from tokens to source."""
+        asked, graph = self.resolve(tokens, source, None)
+        of_targets, of_sources = (self.query, self.out), (self.key, self.value)
+        return (
+            sum(linear_flops(linear, tokens.z) for linear in of_targets)
+            + sum(linear_flops(linear, asked.z) for linear in of_sources)
+            + tokens.z.shape[:-2].numel() * graph.num_edges * 4 * self.dim
+        )

@@ -38,8 +38,12 @@ class Mixer(TokenLayer):
         self.source_dim = dim if source_dim is None else source_dim
 
     @abstractmethod
-    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        """(..., N, D) targets and (..., M, Ds) sources to (..., N, D)."""
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        """N targets and M sources to the targets' new z (..., N, D).
+
+        `source` is `tokens` itself where tokens listen to their own set; `graph` is the
+        one to honour, whatever graph `tokens` and `source` have.
+        """
 
     def check_graph(self, graph: TokenGraph) -> None:
         """Raise ValueError if the mixer cannot honour `graph`."""
@@ -51,31 +55,36 @@ class Mixer(TokenLayer):
         graph: TokenGraph | None = None,
     ) -> Tokens:
         source, graph = self.resolve(tokens, source, graph)
-        return tokens.replace(z=self.mix(tokens.z, source, graph))
+        return tokens.replace(z=self.mix(tokens, source, graph))
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        raise TypeError(f"{type(self).__name__} cannot be run step by step")
 
     def inputs(
         self,
         tokens: Tokens | Tensor,
         source: Tokens | Tensor | None = None,
         graph: TokenGraph | None = None,
-    ) -> tuple[Tensor, Tensor, TokenGraph]:
+    ) -> tuple[Tokens, Tokens, TokenGraph]:
         """What `mix` would be given for a call with these arguments."""
         if isinstance(tokens, Tensor):
             tokens, graph = (
                 (Tokens(tokens, graph), None) if source is None else (Tokens(tokens), graph)  # type: ignore[arg-type]
             )
-        return tokens.z, *self.resolve(tokens, source, graph)
+        return tokens, *self.resolve(tokens, source, graph)
 
     def resolve(
         self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
-    ) -> tuple[Tensor, TokenGraph]:
-        """What the tokens listen to, (..., M, Ds), and along which graph; checked."""
+    ) -> tuple[Tokens, TokenGraph]:
+        """What the tokens listen to, and along which graph; checked."""
         _check_dim("tokens", tokens.z, self.dim)
         source, graph = _resolve(tokens, source, graph)
-        _check_dim("source", source, self.source_dim)
-        if (graph.num_targets, graph.num_sources) != (tokens.num_tokens, source.shape[-2]):
+        _check_dim("source", source.z, self.source_dim)
+        if (graph.num_targets, graph.num_sources) != (tokens.num_tokens, source.num_tokens):
             raise ValueError(
-                f"graph must have {tokens.num_tokens} targets and {source.shape[-2]} sources, "
+                f"graph must have {tokens.num_tokens} targets and {source.num_tokens} sources, "
                 f"got {graph!r}"
             )
         self.check_graph(graph)
@@ -84,21 +93,21 @@ class Mixer(TokenLayer):
 
 def _resolve(
     tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
-) -> tuple[Tensor, TokenGraph]:
+) -> tuple[Tokens, TokenGraph]:
     if source is None:
         if graph is not None:
             raise ValueError(
                 "graph goes with source; the tokens have a graph of their own, "
                 "write layer(tokens.replace(graph=...))"
             )
-        return tokens.z, tokens.graph
+        return tokens, tokens.graph
     if isinstance(source, Tensor):
         source = Tokens(source)
     if not isinstance(source, Tokens):
         raise TypeError(f"source must be Tokens or a tensor, got {type(source).__name__}")
     if graph is not None and not isinstance(graph, TokenGraph):
         raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
-    return source.z, graph or cross_graph(tokens.graph, source.graph)
+    return source, graph or cross_graph(tokens.graph, source.graph)
 
 
 def cross_graph(targets: TokenGraph, sources: TokenGraph) -> TokenGraph:

@@ -72,9 +72,9 @@ class GraphAttention(Mixer):
         if self.edge is not None:
             check_edge_attr(graph, self.edge.in_features)
 
-    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        query, key = self._heads(self.target(z)), self._heads(self.source(source))
-        score, edges = self._score(graph, z)
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        query, key = self._heads(self.target(tokens.z)), self._heads(self.source(source.z))
+        score, edges = self._score(graph, tokens.z)
         out = attend(query, key, key, graph, score=score, edges=edges, backend=self.backend)
         return out.flatten(-2) + self.bias
 
@@ -85,9 +85,9 @@ class GraphAttention(Mixer):
         graph: TokenGraph | None = None,
     ) -> Tensor:
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
-        z, source, graph = self.inputs(tokens, source, graph)
-        query, key = self._heads(self.target(z)), self._heads(self.source(source))
-        score, edges = self._score(graph, z)
+        tokens, source, graph = self.inputs(tokens, source, graph)
+        query, key = self._heads(self.target(tokens.z)), self._heads(self.source(source.z))
+        score, edges = self._score(graph, tokens.z)
         return attention_weights(query, key, graph, score=score, edges=edges)
 
     def _score(self, graph: TokenGraph, like: Tensor) -> tuple[Additive, EdgeFeatures | None]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tokennet.graphs import Full, TokenGraph
 from tokennet.mixers.base import Mixer
 from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
 
 
 class MLPMixer(Mixer):
@@ -48,7 +49,7 @@ class MLPMixer(Mixer):
                 f"exactly these tokens; got {graph!r}"
             )
 
-    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        if source is not z:
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        if source is not tokens:
             raise ValueError("source must be left out: MLPMixer mixes the tokens of one set")
-        return self.net(z.transpose(-1, -2)).transpose(-1, -2)  # over N, each channel alone
+        return self.net(tokens.z.transpose(-1, -2)).transpose(-1, -2)  # over N, each channel alone

@@ -49,9 +49,9 @@ class PyGMixer(Mixer):
         self.conv = conv
         self._parameters_of_conv = frozenset(inspect.signature(conv.forward).parameters)
 
-    def mix(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        n, itself, attr = z.shape[-2], source is z, getattr(graph, "edge_attr", None)
-        z, source, graph, batch = fold_batch(z, source, graph)
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        itself, attr = source is tokens, getattr(graph, "edge_attr", None)
+        z, sources, graph, batch = fold_batch(tokens.z, source.z, graph)
         features = {}
         if attr is not None:
             attr = attr.to(z).repeat(batch.numel(), 1)
@@ -59,13 +59,13 @@ class PyGMixer(Mixer):
                 features["edge_attr"] = attr
             elif "edge_weight" in self._parameters_of_conv and attr.shape[1] == 1:
                 features["edge_weight"] = attr[:, 0]
-        x = z if itself else (source, z)
+        x = z if itself else (sources, z)
         out = self.conv(x, graph.edge_index(z.device), **features)
         if out.shape != z.shape:
             raise ValueError(
                 f"conv must keep the tokens' shape {tuple(z.shape)}, it gave {tuple(out.shape)}"
             )
-        return out.reshape(*batch, n, self.dim)
+        return out.reshape(*batch, tokens.num_tokens, self.dim)
 
     def flops(self, tokens: Tokens) -> int:
         """Matrix products as run, and one addition per edge and channel for the sum."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -73,9 +74,20 @@ class Residual(TokenLayer):
     def takes_source(self) -> bool:  # type: ignore[override]
         return self.layer.takes_source
 
+    @property
+    def needs_source(self) -> bool:  # type: ignore[override]
+        return self.layer.needs_source
+
     def transform(self, tokens: Tokens, **context: Any) -> Tokens:
         change = self.layer(tokens.replace(z=self.norm(tokens.z)), **context)
         return tokens.replace(z=tokens.z + self.dropout(change.z))
 
-    def flops(self, tokens: Tokens) -> int:
-        return self.layer.flops(tokens)
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        normal = tokens.replace(z=self.norm(tokens.z))
+        change, state = self.layer.step(normal, graph, state, source)
+        return tokens.replace(z=tokens.z + self.dropout(change.z)), state
+
+    def flops(self, tokens: Tokens, *source: Any) -> int:
+        return self.layer.flops(tokens, *source)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import MIXERS
 from tokennet.nets.block import Residual, TokenWise, mlp
@@ -51,33 +52,65 @@ class TokenNet(nn.Module):
         parts = [*self.layers, *([] if self.readout is None else [self.readout])]
         return intersection(part.symmetry for part in parts)
 
-    def forward(self, tokens: Tokens | Tensor) -> Tokens | Tensor:
+    @property
+    def needs_source(self) -> bool:
+        """Whether a layer listens to another set."""
+        return any(layer.needs_source for layer in self.layers)  # type: ignore[union-attr]
+
+    def forward(
+        self, tokens: Tokens | Tensor, source: Tokens | Tensor | None = None
+    ) -> Tokens | Tensor:
+        self._check_source(source)
         result = Tokens(tokens) if isinstance(tokens, Tensor) else tokens
         for layer in self.layers:
-            result = layer(result)
+            result = layer(result, source) if layer.needs_source else layer(result)  # type: ignore[operator]
         if self.readout is not None:
             return self.readout(result)
         return result.z if isinstance(tokens, Tensor) else result
 
-    def flops(self, tokens: Tokens) -> int:
-        return self.summary(tokens).flops
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """The next tokens of a sequence; see `TokenLayer.step`. The states of all layers."""
+        self._check_source(source)
+        states = [None] * len(self.layers) if state is None else state
+        new = []
+        for layer, old in zip(self.layers, states, strict=True):
+            tokens, state = layer.step(tokens, graph, old, source)  # type: ignore[operator]
+            new.append(state)
+        return (tokens if self.readout is None else self.readout.step(tokens)), new
+
+    def _check_source(self, source: Any) -> None:
+        if (source is not None) != self.needs_source:
+            raise ValueError(
+                "source must be given: a layer listens to another set"
+                if self.needs_source
+                else "source must be left out: no layer listens to another set"
+            )
+
+    def flops(self, tokens: Tokens, source: Tokens | Tensor | None = None) -> int:
+        return self.summary(tokens, source).flops
 
     @torch.no_grad()
-    def summary(self, example: Tokens | Tensor) -> Summary:
+    def summary(self, example: Tokens | Tensor, source: Tokens | Tensor | None = None) -> Summary:
         """Describe the net on an example: shapes, parameters, FLOPs, declared symmetry."""
+        self._check_source(source)
         tokens = Tokens(example) if isinstance(example, Tensor) else example
         training = {module for module in self.modules() if module.training}
         self.eval()
         try:
-            return Summary(self._rows(tokens), count_parameters(self), self.symmetry.on(tokens))
+            return Summary(
+                self._rows(tokens, source), count_parameters(self), self.symmetry.on(tokens)
+            )
         finally:
             for module in training:
                 module.training = True
 
-    def _rows(self, tokens: Tokens) -> list[Row]:
+    def _rows(self, tokens: Tokens, source: Any) -> list[Row]:
         rows = []
         for layer in self.layers:
-            flops, tokens = layer.flops(tokens), layer(tokens)  # type: ignore[operator]
+            given = (tokens, source) if layer.needs_source else (tokens,)
+            flops, tokens = layer.flops(*given), layer(*given)  # type: ignore[operator]
             rows.append(Row.of(layer, tokens.z, flops, layer.symmetry.on(tokens)))  # type: ignore[operator, union-attr]
         if self.readout is not None:
             flops = self.readout.flops(tokens)

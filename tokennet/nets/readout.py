@@ -40,6 +40,16 @@ class Readout(nn.Module):
     def forward(self, tokens: Tokens) -> Tensor:
         return self.head(self.pool(tokens.replace(z=self.norm(tokens.z))))
 
+    def step(self, tokens: Tokens) -> Tensor:
+        """The output for the next tokens of a sequence.
+
+        Raises:
+            TypeError: the readout pools all tokens, so that it cannot go step by step.
+        """
+        if self.is_invariant:
+            raise TypeError(f"{type(self).__name__} cannot be run step by step")
+        return self(tokens)
+
     def flops(self, tokens: Tokens) -> int:
         return 2 * self.head.in_features * self.head.out_features * self._rows(tokens)
 

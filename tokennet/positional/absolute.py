@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -39,10 +40,19 @@ class PositionalEncoding(TokenLayer):
         """(..., N, P) positions to (..., N, D) codes."""
 
     def transform(self, tokens: Tokens) -> Tokens:
+        return self._add(tokens, tokens.graph.local_index(tokens.z.device))
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        index = graph.num_sources - graph.num_targets + torch.arange(graph.num_targets)
+        return self._add(tokens, index.to(tokens.z.device)), None
+
+    def _add(self, tokens: Tokens, index: Tensor) -> Tokens:
         if tokens.dim != self.dim:
             raise ValueError(f"tokens must have {self.dim} channels, got {tokens.dim}")
         if self.by == "index":
-            positions = tokens.graph.local_index(tokens.z.device)[:, None]  # (N, 1)
+            positions = index[:, None]  # (N, 1)
         elif tokens.pos is None:
             raise ValueError("tokens.pos must hold positions where by='pos', got None")
         else:

@@ -1,0 +1,95 @@
+"""Steps in a row give what one call on the whole sequence gives."""
+
+import pytest
+import torch
+from torch import nn
+
+from tokennet import (
+    Attention,
+    Causal,
+    CrossAttention,
+    Full,
+    LearnedEncoding,
+    MeanReadout,
+    MLPMixer,
+    PerToken,
+    Residual,
+    SinusoidalEncoding,
+    TokenNet,
+    Tokens,
+    TokenWise,
+    Window,
+    mlp,
+)
+
+N, DIM = 9, 8
+GRAPHS = {"causal": Causal, "window": lambda n: Causal(n) & Window(n, 3)}
+
+
+def decoder(cross: bool = False) -> TokenNet:
+    mixers = [Attention(DIM, 2), *([CrossAttention(DIM, 2)] if cross else []), Attention(DIM, 2)]
+    layers = [LearnedEncoding(DIM, N), SinusoidalEncoding(DIM, "index")]
+    for mixer in mixers:
+        layers += [Residual(mixer, nn.LayerNorm(DIM)), Residual(TokenWise(mlp(DIM)))]
+    return TokenNet(layers, PerToken(DIM, 5)).double()
+
+
+def by_steps(net, z, graph_of, sizes, source=None):
+    state, outputs, done = None, [], 0
+    for size in sizes:
+        new, done = z[..., done : done + size, :], done + size
+        out, state = net.step(Tokens(new), graph_of(done).last(size), state, source)
+        outputs.append(out)
+    return torch.cat(outputs, dim=-2)
+
+
+@pytest.mark.parametrize("sizes", [(9,), (1,) * 9, (4, 1, 1, 3)], ids=str)
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("cross", [False, True], ids=["alone", "cross"])
+def test_steps_are_the_whole(cross, graph, sizes):
+    net, z = decoder(cross), torch.randn(2, N, DIM, dtype=torch.float64)
+    source = torch.randn(2, 4, DIM, dtype=torch.float64) if cross else None
+    whole = net(Tokens(z, GRAPHS[graph](N)), source)
+    torch.testing.assert_close(by_steps(net, z, GRAPHS[graph], sizes, source), whole)
+
+
+def test_a_source_is_given_where_one_is_needed_and_only_there():
+    z = torch.randn(N, DIM, dtype=torch.float64)
+    with pytest.raises(ValueError, match="source must be given"):
+        decoder(cross=True)(z)
+    with pytest.raises(ValueError, match="source must be left out"):
+        decoder()(z, z)
+    with pytest.raises(ValueError, match="source must be given"):
+        CrossAttention(DIM, 2)(torch.zeros(N, DIM))
+
+
+def test_flops_of_attention_to_a_source():
+    net = TokenNet([CrossAttention(DIM, 2)])
+    source = torch.zeros(4, DIM)
+    projections = 2 * DIM * DIM * (2 * N + 2 * 4)
+    assert net.flops(Tokens(torch.zeros(N, DIM)), source) == projections + 4 * DIM * N * 4
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [MLPMixer(DIM, N, 4), TokenNet([Attention(DIM, 2)], MeanReadout(DIM, 3))],
+    ids=["mlp", "mean readout"],
+)
+def test_what_sees_all_tokens_at_once_refuses(layer):
+    with pytest.raises(TypeError, match="cannot be run step by step"):
+        layer.step(Tokens(torch.zeros(N, DIM)), Full(N))
+
+
+def test_last_targets_of_a_graph():
+    for graph in (Causal(6), Causal(6) & Window(6, 2), Window(6, 1), Full(6)):
+        for count in (0, 1, 2, 6):
+            assert torch.equal(graph.last(count).dense(), graph.dense()[6 - count :])
+    with pytest.raises(ValueError, match="count must be at most"):
+        Causal(3).last(4)
+
+
+def test_contains():
+    assert Causal(5).contains(Causal(5) & Window(5, 2))
+    assert not Window(5, 2).contains(Causal(5))
+    with pytest.raises(ValueError, match="same tokens"):
+        Full(4).contains(Full(5))
