@@ -74,15 +74,16 @@ def _build(k: int, graph: TokenGraph) -> LaplacianEigenvectors:
     if isinstance(graph, Disjoint):
         return _side_by_side(k, [laplacian_eigenvectors(part, k) for part in graph.graphs])
     n = graph.num_targets
-    adjacency = _simple(graph.edge_index().numpy(), n)
-    count, component = connected_components(adjacency, directed=False)
+    laplacian = _laplacian(graph.edge_index().numpy(), n)
+    count, component = connected_components(laplacian, directed=False)
     vectors, values = np.zeros((n, k)), np.zeros((count, k))
     determined = np.ones((count, k), dtype=bool)
-    members = np.split(np.argsort(component, kind="stable"), np.bincount(component).cumsum()[:-1])
-    for number, tokens in enumerate(members if n else []):
+    order = np.argsort(component, kind="stable")
+    for number, tokens in enumerate(np.split(order, np.bincount(component).cumsum())[:count]):
         found = min(k, len(tokens) - 1)
         if found:
-            few, columns = _decompose(adjacency[tokens][:, tokens], found)
+            part = laplacian if count == 1 else laplacian[tokens][:, tokens]
+            few, columns = _decompose(part, found)
             values[number, :found] = few[1 : found + 1]
             vectors[tokens, :found], known = _with_signs(columns[:, 1 : found + 1])
             determined[number, :found] = known & _is_simple(few)[1 : found + 1]
@@ -104,26 +105,26 @@ def _side_by_side(k: int, parts: list[LaplacianEigenvectors]) -> LaplacianEigenv
     )
 
 
-def _simple(edge_index: np.ndarray, n: int) -> scipy.sparse.csr_array:
-    """The symmetric adjacency matrix of zeros and ones without self-loops."""
-    source, target = edge_index[:, edge_index[0] != edge_index[1]]
-    ends = np.concatenate([source, target]), np.concatenate([target, source])
-    adjacency = scipy.sparse.csr_array((np.ones(len(ends[0])), ends), shape=(n, n))
-    adjacency.sum_duplicates()
-    adjacency.data[:] = 1.0
-    return adjacency
+def _laplacian(edge_index: np.ndarray, n: int) -> scipy.sparse.csr_array:
+    """I - D^{-1/2} A D^{-1/2} of the graph made undirected and simple."""
+    ends = edge_index[:, edge_index[0] != edge_index[1]]
+    both_ways = np.concatenate([ends[0] * n + ends[1], ends[1] * n + ends[0]])
+    i, j = np.divmod(np.unique(both_ways), max(n, 1))
+    scale = np.bincount(i, minlength=n).clip(min=1) ** -0.5
+    loops = np.arange(n)
+    entries = np.concatenate([-scale[i] * scale[j], np.ones(n)])
+    places = np.concatenate([i, loops]), np.concatenate([j, loops])
+    return scipy.sparse.csr_array((entries, places), shape=(n, n))
 
 
-def _decompose(adjacency: scipy.sparse.csr_array, k: int) -> _Pairs:
+def _decompose(laplacian: scipy.sparse.csr_array, k: int) -> _Pairs:
     """The k + 1 smallest eigenvalues of a connected graph and one more if there is, ascending."""
-    n = adjacency.shape[0]
-    scale = scipy.sparse.diags_array(adjacency.sum(axis=1) ** -0.5)
-    laplacian = (scipy.sparse.eye_array(n) - scale @ adjacency @ scale).tocsc()
+    n = laplacian.shape[0]
     count = min(k + 2, n)
     if n <= DENSE_TOKENS or count > n // 2:
         values, vectors = np.linalg.eigh(laplacian.toarray())
     else:
-        values, vectors = _lanczos(laplacian, count)
+        values, vectors = _lanczos(laplacian.tocsc(), count)
     order = values.argsort()[:count]
     return values[order], vectors[:, order]
 

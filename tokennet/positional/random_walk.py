@@ -15,6 +15,8 @@ from tokennet.positional.graph_encoding import GraphEncoding
 from tokennet.tokens import Tokens
 
 _BLOCK_ENTRIES = 2**22
+_DENSE_SHARE = 0.05
+"""Above this share of all pairs, products with a dense matrix are faster."""
 
 
 def return_probabilities(
@@ -52,6 +54,8 @@ def _build(steps: int, graph: TokenGraph) -> Tensor:
     counts = scipy.sparse.csr_array((np.ones(len(source)), (source, target)), shape=(n, n))
     leaving = counts.sum(axis=1).clip(min=1)
     walk = scipy.sparse.diags_array(1 / leaving).tocsr() @ counts
+    if walk.nnz > _DENSE_SHARE * n * n:
+        walk = walk.toarray()
     returned = np.zeros((n, steps))
     width = max(1, _BLOCK_ENTRIES // max(n, 1))
     for start in range(0, n, width):  # a block of columns of P^t at a time
