@@ -35,10 +35,12 @@ def by_powers(graph, steps):
     return torch.stack(diagonals, dim=1)
 
 
+@pytest.mark.parametrize("share", [0.0, 2.0], ids=["dense", "sparse"])
 @pytest.mark.parametrize("block", [2**22, 7], ids=["whole", "blocks"])
 @pytest.mark.parametrize("family", SQUARE)
-def test_by_powers_of_the_matrix(family, block, monkeypatch):
+def test_by_powers_of_the_matrix(family, block, share, monkeypatch):
     monkeypatch.setattr(random_walk, "_BLOCK_ENTRIES", block)
+    monkeypatch.setattr(random_walk, "_DENSE_SHARE", share)
     graph = SQUARE[family]()
     torch.testing.assert_close(return_probabilities(graph, STEPS), by_powers(graph, STEPS))
 
