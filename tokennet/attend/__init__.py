@@ -76,7 +76,7 @@ def attend(
     call = make_call(q, k, v, graph, bias, scale, score, edges)
     out = BACKENDS[_choose(call, backend)].run(call)  # (B, N, H, Cv)
     batch = leading_shape(q, k, v)
-    return out.reshape(*batch, *out.shape[1:]) if batch else out[0]
+    return out.reshape(*batch, *out.shape[1:]) if batch else out.squeeze(0)
 
 
 def attention_weights(

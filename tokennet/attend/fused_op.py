@@ -10,8 +10,9 @@ r"""Attention along edges as one operator, forward and backward, by a kernel in 
 
 Forward and first derivative take O(N H C + E H) memory, and E D for the gradient of features:
 the backward pass computes p again from the log-sum-exp (as in Dao et al., 2022, arXiv
-2205.14135), goes once along the edges by target for dq and what belongs to edges, and once by
-source for dk and dv. Derivatives of higher order come from the edge operators.
+2205.14135), goes once along the edges by source for dk, dv and ds, and once by target, where it
+needs no more than ds and the keys, for dq and what belongs to edges. Derivatives of higher
+order come from the edge operators.
 """
 
 from __future__ import annotations

@@ -16,6 +16,10 @@
 #include <cstdint>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "arithmetic.h"
 
 struct Args {
@@ -31,7 +35,7 @@ struct Args {
   void *dq, *dk, *dv;
   void *dbias, *dweight;                          // (B, E, H), (B blocks, H, C)
   void *dedge_attr, *dedge_query, *dedge_key;     // (B, E, D), (B, N, H, D), (B blocks, D, H, C)
-  void *pairs;                                    // (B, E, 2, H), to be overwritten
+  void *stats, *saved;                            // (B, N, 2, H), (B, E, 1 or 2, H): room to work
 };
 
 namespace {
@@ -39,6 +43,7 @@ namespace {
 constexpr int64_t H = HEADS, C = CHANNELS, V = VALUES, D = FEATURES;
 constexpr int64_t width = H * C, v_width = H * V;
 constexpr bool additive = ADDITIVE, featured = D > 0;
+constexpr int64_t SAVED = featured && !additive ? 2 : 1;  // ds of an edge, and p
 constexpr int64_t CHUNK = 32;  // edges whose scores are normalised together
 constexpr int64_t AHEAD = 12;  // edges between asking for a row and using it
 
@@ -84,16 +89,17 @@ class Worker {
   T* const out = at<T>(a.out, a.targets * v_width);
   A* const edge_out = at<A>(a.edge_out, a.targets * H * D);
   A* const lse = at<A>(a.lse, a.targets * H);
-  A* const pairs = at<A>(a.pairs, a.edges * 2 * H);
+  A* const stats = at<A>(a.stats, a.targets * 2 * H);
+  A* const saved = at<A>(a.saved, a.edges * SAVED * H);
   A* const dbias = at<A>(a.dbias, a.edges * H);
   A* const dedge_attr = at<A>(a.dedge_attr, a.edges * D);
   const A scale = A(a.scale), slope = A(a.slope);
 
-  std::vector<A> room = std::vector<A>(2 * CHUNK * H + 4 * H + H * D + 2 * width + v_width);
+  std::vector<A> room = std::vector<A>(2 * CHUNK * H + 3 * H + H * D + 2 * width + v_width);
   A* const scores = room.data();               // (CHUNK, H), then weights p
   A* const slopes = scores + CHUNK * H;        // (CHUNK, H), ds = p (dp - delta)
-  A *const peak = slopes + CHUNK * H, *const total = peak + H, *const delta = total + H;
-  A* const edge_sum = delta + 2 * H;           // (H, D)
+  A *const peak = slopes + CHUNK * H, *const total = peak + H, *const shift = total + H;
+  A* const edge_sum = shift + H;               // (H, D)
   A* const sum = edge_sum + H * D;             // (H, C)
   A* const inner = sum + width;                // (H, C), inside LeakyReLU
   A* const value_sum = inner + width;          // (H, Cv)
@@ -117,39 +123,37 @@ class Worker {
   A leaky(A x) const { return x > 0 ? x : slope * x; }
   A leaky_slope(A x) const { return x > 0 ? A(1) : slope; }
 
-  void find_rows(int64_t begin, int64_t count) {
-    for (int64_t t = 0; t < count; ++t) {
-      rows[t] = k + int64_t(a.indices[begin + t]) * width;
-      value_rows[t] = v + int64_t(a.indices[begin + t]) * v_width;
+  // Scores of edge e from source j to target i, one for each head.
+  void score(int64_t i, const T* qi, const T* kj, int64_t e, A* s) {
+    if (additive) add_up(qi, kj, e);
+    for (int64_t h = 0; h < H; ++h) {
+      A x = 0;
+      if (additive) {
+#pragma omp simd reduction(+ : x)
+        for (int64_t c = 0; c < C; ++c) x += weight[h * C + c] * leaky(inner[h * C + c]);
+      } else {
+        x = dot(qi + h * C, kj + h * C, C);
+        if (featured) x += dot(edge_query + (i * H + h) * D, edge_attr + id(e) * D, D);
+      }
+      s[h] = scale * x + (bias ? bias[id(e) * H + h] : A(0));
     }
   }
 
-  void score(int64_t i, int64_t begin, int64_t count) {
-    const T* qi = q + i * width;
-    find_rows(begin, count);
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t e = begin + t;
-      A* s = scores + t * H;
-      if (e + AHEAD < a.edges) {
-        const int64_t next = a.indices[e + AHEAD];
-        prefetch(k + next * width, width * sizeof(T));
-        if (k != v) prefetch(v + next * v_width, v_width * sizeof(T));
-        if (featured && a.edge_id) prefetch(edge_attr + id(e + AHEAD) * D, D * sizeof(A));
-        if (bias && a.edge_id) prefetch(bias + id(e + AHEAD) * H, H * sizeof(A));
-      }
-      if (additive) add_up(qi, rows[t], e);
-      for (int64_t h = 0; h < H; ++h) {
-        A x = 0;
-        if (additive) {
-#pragma omp simd reduction(+ : x)
-          for (int64_t c = 0; c < C; ++c) x += weight[h * C + c] * leaky(inner[h * C + c]);
-        } else {
-          x = dot(qi + h * C, rows[t] + h * C, C);
-          if (featured) x += dot(edge_query + (i * H + h) * D, edge_attr + id(e) * D, D);
-        }
-        s[h] = scale * x + (bias ? bias[id(e) * H + h] : A(0));
-      }
+  void ask_for_terms(int64_t e) {
+    if (featured && a.edge_id) prefetch(edge_attr + id(e) * D, D * sizeof(A));
+    if (bias && a.edge_id) prefetch(bias + id(e) * H, H * sizeof(A));
+  }
+
+  // The rows of k and v at edge e by target, and a word to memory about one to come.
+  void gather_sources(int64_t e, int64_t t) {
+    if (e + AHEAD < a.edges) {
+      const int64_t next = a.indices[e + AHEAD];
+      prefetch(k + next * width, width * sizeof(T));
+      if (k != v) prefetch(v + next * v_width, v_width * sizeof(T));
+      ask_for_terms(e + AHEAD);
     }
+    rows[t] = k + int64_t(a.indices[e]) * width;
+    value_rows[t] = v + int64_t(a.indices[e]) * v_width;
   }
 
   // Weights exp(score - peak) of a chunk; what was summed before is brought to the new peak.
@@ -157,8 +161,8 @@ class Worker {
     for (int64_t h = 0; h < H; ++h) {
       A highest = peak[h];
       for (int64_t t = 0; t < count; ++t) highest = std::max(highest, scores[t * H + h]);
-      delta[h] = highest == -infinity ? A(0) : highest;
-      const A factor = exponential(peak[h] - delta[h]);
+      shift[h] = highest == -infinity ? A(0) : highest;
+      const A factor = exponential(peak[h] - shift[h]);
       if (highest != peak[h]) {
         total[h] *= factor;
         for (int64_t c = h * V; c < (h + 1) * V; ++c) value_sum[c] *= factor;
@@ -167,34 +171,50 @@ class Worker {
       peak[h] = highest;
     }
     for (int64_t t = 0; t < count; ++t)
-      for (int64_t h = 0; h < H; ++h) scores[t * H + h] -= delta[h];
+      for (int64_t h = 0; h < H; ++h) scores[t * H + h] -= shift[h];
 #pragma omp simd
     for (int64_t x = 0; x < count * H; ++x) scores[x] = exponential(scores[x]);
     for (int64_t t = 0; t < count; ++t)
       for (int64_t h = 0; h < H; ++h) total[h] += scores[t * H + h];
   }
 
-  // p = exp(score - lse) and ds = p (dp - delta) of a chunk.
-  void weigh_backward(int64_t i, int64_t begin, int64_t count) {
-    const T* gi = grad + i * v_width;
-    for (int64_t t = 0; t < count; ++t)
+  // The rows of q and of the gradient at edge x by source, and a word about one to come.
+  void gather_targets(int64_t x, int64_t t) {
+    if (x + AHEAD < a.edges) {
+      const int64_t next = a.t_indices[x + AHEAD], e = a.t_order[x + AHEAD];
+      prefetch(q + next * width, width * sizeof(T));
+      prefetch(grad + next * v_width, v_width * sizeof(T));
+      prefetch(stats + next * 2 * H, 2 * H * sizeof(A));
+      __builtin_prefetch(saved + e * SAVED * H, 1, 2);  // to be written
+      ask_for_terms(e);
+    }
+    rows[t] = q + int64_t(a.t_indices[x]) * width;
+    value_rows[t] = grad + int64_t(a.t_indices[x]) * v_width;
+  }
+
+  // p = exp(score - lse) and ds = p (dp - delta) of a chunk of the edges from source j.
+  void weigh_backward(int64_t j, int64_t first, int64_t count) {
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t i = a.t_indices[first + t], e = a.t_order[first + t];
+      const A *lse_i = stats + i * 2 * H, *delta_i = lse_i + H;
+      score(i, rows[t], k + j * width, e, scores + t * H);
       for (int64_t h = 0; h < H; ++h) {
-        A dp = dot(gi + h * V, value_rows[t] + h * V, V);
+        A dp = dot(value_rows[t] + h * V, v + j * v_width + h * V, V);
         if (featured && !additive)
-          dp += dot(grad_edge_out + (i * H + h) * D, edge_attr + id(begin + t) * D, D);
-        slopes[t * H + h] = dp - delta[h];
-        scores[t * H + h] -= peak[h];
+          dp += dot(grad_edge_out + (i * H + h) * D, edge_attr + id(e) * D, D);
+        slopes[t * H + h] = dp - delta_i[h];
+        scores[t * H + h] -= lse_i[h];
       }
+    }
 #pragma omp simd
     for (int64_t x = 0; x < count * H; ++x) {
       scores[x] = exponential(scores[x]);
       slopes[x] *= scores[x];
     }
     for (int64_t t = 0; t < count; ++t) {
-      A* pair = pairs + (begin + t) * 2 * H;
-      std::copy_n(scores + t * H, H, pair);
-      std::copy_n(slopes + t * H, H, pair + H);
-      if (dbias) std::copy_n(slopes + t * H, H, dbias + id(begin + t) * H);
+      A* to = saved + a.t_order[first + t] * SAVED * H;
+      std::copy_n(slopes + t * H, H, to);
+      if (SAVED > 1) std::copy_n(scores + t * H, H, to + H);
     }
   }
 
@@ -225,17 +245,6 @@ class Worker {
       }
   }
 
-  void start_row_backward(int64_t i) {
-    for (int64_t h = 0; h < H; ++h) {
-      const int64_t ih = i * H + h;
-      delta[h] = dot(grad + ih * V, out + ih * V, V);
-      if (featured && !additive) delta[h] += dot(grad_edge_out + ih * D, edge_out + ih * D, D);
-      peak[h] = lse[ih] == -infinity ? infinity : lse[ih];  // so that all weights are 0
-    }
-    std::fill_n(sum, width, A(0));
-    std::fill_n(edge_sum, H * D, A(0));
-  }
-
  public:
   Worker(const Args& args, int64_t batch) : a(args), b(batch) {}
 
@@ -247,7 +256,10 @@ class Worker {
       std::fill_n(edge_sum, H * D, A(0));
       for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
-        score(i, e, count);
+        for (int64_t t = 0; t < count; ++t) {
+          gather_sources(e + t, t);
+          score(i, q + i * width, rows[t], e + t, scores + t * H);
+        }
         weigh(count);
         combine<V>(count, scores, value_rows, value_sum);
         for (int64_t t = 0; featured && !additive && t < count; ++t)
@@ -263,37 +275,26 @@ class Worker {
     }
   }
 
-  // dq, and all that is counted by edges; leaves p and ds for the sources.
-  void backward_targets(int64_t begin, int64_t end, int64_t block) {
-    A* dweight = (A*)a.dweight + (b * a.blocks + block) * width;
-    A* dkey = (A*)a.dedge_key + (b * a.blocks + block) * D * width;
-    if (additive) std::fill_n(dweight, width, A(0));
-    if (additive && featured) std::fill_n(dkey, D * width, A(0));
-    for (int64_t i = begin; i < end; ++i) {
-      start_row_backward(i);
-      for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
-        const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
-        score(i, e, count);
-        weigh_backward(i, e, count);
-        if (!additive) combine<C>(count, slopes, rows, sum);
-        for (int64_t t = 0; additive && t < count; ++t)
-          additive_backward(i, e + t, rows[t], slopes + t * H, dweight, dkey);
-        for (int64_t t = 0; featured && !additive && t < count; ++t)
-          features_backward(i, e + t, scores + t * H, slopes + t * H);
-      }
-      write(at<T>(a.dq, a.targets * width) + i * width, sum, scale, width);
-      if (featured && !additive)
-        write(at<A>(a.dedge_query, a.targets * H * D) + i * H * D, edge_sum, scale, H * D);
+  // What sources must know of each target: log-sum-exp, and delta = do . o + du . u.
+  void describe_targets(int64_t begin, int64_t end) {
+    for (int64_t ih = begin * H; ih < end * H; ++ih) {
+      A delta = dot(grad + ih * V, out + ih * V, V);
+      if (featured && !additive) delta += dot(grad_edge_out + ih * D, edge_out + ih * D, D);
+      A* to = stats + ih / H * 2 * H + ih % H;
+      to[0] = lse[ih] == -infinity ? infinity : lse[ih];  // so that all weights are 0
+      to[H] = delta;
     }
   }
 
+  // dk and dv; leaves ds of each edge, and p where features need it, for the targets.
   void backward_sources(int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
       std::fill_n(sum, width, A(0));
       std::fill_n(value_sum, v_width, A(0));
       for (int64_t first = a.t_indptr[j]; first < a.t_indptr[j + 1]; first += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, a.t_indptr[j + 1] - first);
-        for (int64_t t = 0; t < count; ++t) gather(first + t, t);
+        for (int64_t t = 0; t < count; ++t) gather_targets(first + t, t);
+        weigh_backward(j, first, count);
         combine<V>(count, scores, value_rows, value_sum);
         if (!additive) combine<C>(count, slopes, rows, sum);
         for (int64_t t = 0; additive && t < count; ++t) {
@@ -309,20 +310,42 @@ class Worker {
     }
   }
 
- private:
-  // The rows of edge x by source, its p and ds, and a word to memory about one to come.
-  void gather(int64_t x, int64_t t) {
-    if (x + AHEAD < a.edges) {
-      const int64_t next = a.t_indices[x + AHEAD];
-      prefetch(q + next * width, width * sizeof(T));
-      prefetch(grad + next * v_width, v_width * sizeof(T));
-      prefetch(pairs + int64_t(a.t_order[x + AHEAD]) * 2 * H, 2 * H * sizeof(A));
+  // dq, and all that is counted by edges.
+  void backward_targets(int64_t begin, int64_t end, int64_t block) {
+    A* dweight = (A*)a.dweight + (b * a.blocks + block) * width;
+    A* dkey = (A*)a.dedge_key + (b * a.blocks + block) * D * width;
+    if (additive) std::fill_n(dweight, width, A(0));
+    if (additive && featured) std::fill_n(dkey, D * width, A(0));
+    for (int64_t i = begin; i < end; ++i) {
+      std::fill_n(sum, width, A(0));
+      std::fill_n(edge_sum, H * D, A(0));
+      for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
+        const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
+        for (int64_t t = 0; t < count; ++t) take_saved(e + t, t);
+        if (!additive) combine<C>(count, slopes, rows, sum);
+        for (int64_t t = 0; additive && t < count; ++t)
+          additive_backward(i, e + t, rows[t], slopes + t * H, dweight, dkey);
+        for (int64_t t = 0; featured && !additive && t < count; ++t)
+          features_backward(i, e + t, scores + t * H, slopes + t * H);
+      }
+      write(at<T>(a.dq, a.targets * width) + i * width, sum, scale, width);
+      if (featured && !additive)
+        write(at<A>(a.dedge_query, a.targets * H * D) + i * H * D, edge_sum, scale, H * D);
     }
-    rows[t] = q + int64_t(a.t_indices[x]) * width;
-    value_rows[t] = grad + int64_t(a.t_indices[x]) * v_width;
-    const A* pair = pairs + int64_t(a.t_order[x]) * 2 * H;
-    std::copy_n(pair, H, scores + t * H);
-    std::copy_n(pair + H, H, slopes + t * H);
+  }
+
+ private:
+  // The row of k at edge e by target, and what the sources left there.
+  void take_saved(int64_t e, int64_t t) {
+    if (e + AHEAD < a.edges) {
+      prefetch(k + int64_t(a.indices[e + AHEAD]) * width, width * sizeof(T));
+      if (featured && a.edge_id) prefetch(edge_attr + id(e + AHEAD) * D, D * sizeof(A));
+    }
+    rows[t] = k + int64_t(a.indices[e]) * width;
+    const A* from = saved + e * SAVED * H;
+    std::copy_n(from, H, slopes + t * H);
+    if (SAVED > 1) std::copy_n(from + H, H, scores + t * H);
+    if (dbias) std::copy_n(from, H, dbias + id(e) * H);
   }
 };
 
@@ -349,6 +372,17 @@ void for_blocks(const Args& a, const int32_t* indptr, int64_t rows, Work work) {
   }
 }
 
+// Ask for pages of 2 MB below a large array that is still to be written: each first touch of a
+// page of 4 KB costs as much as attention along an edge.
+void use_large_pages(void* data, int64_t bytes) {
+#ifdef __linux__
+  constexpr uintptr_t page = 2 << 20;
+  const uintptr_t begin = (uintptr_t(data) + page - 1) / page * page;
+  const uintptr_t end = (uintptr_t(data) + bytes) / page * page;
+  if (data && end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 }  // namespace
 
 extern "C" {
@@ -357,17 +391,25 @@ extern "C" {
 int attend_size_of_args() { return sizeof(Args); }
 
 void attend_forward(const Args* a) {
+  use_large_pages(a->out, a->batch * a->targets * v_width * sizeof(T));
   for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t) {
     worker.forward(begin, end);
   });
 }
 
 void attend_backward(const Args* a) {
-  for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t n) {
-    worker.backward_targets(begin, end, n);
+  use_large_pages(a->dq, a->batch * a->targets * width * sizeof(T));
+  use_large_pages(a->dk, a->batch * a->sources * width * sizeof(T));
+  use_large_pages(a->dv, a->batch * a->sources * v_width * sizeof(T));
+  use_large_pages(a->saved, a->batch * a->edges * SAVED * H * sizeof(A));
+  for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t) {
+    worker.describe_targets(begin, end);
   });
   for_blocks(*a, a->t_indptr, a->sources, [](Worker& worker, int64_t begin, int64_t end, int64_t) {
     worker.backward_sources(begin, end);
+  });
+  for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t n) {
+    worker.backward_targets(begin, end, n);
   });
 }
 }
