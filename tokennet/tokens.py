@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +59,7 @@ class Tokens:
 
     def replace(self, **changes: Any) -> Tokens:
         """Return a copy with some of `z`, `graph` and `pos` replaced, checked again."""
-        return dataclasses.replace(self, **changes)
+        return Tokens(**{"z": self.z, "graph": self.graph, "pos": self.pos, **changes})
 
     def permute(self, perm: Any) -> Tokens:
         """Relabel: move z, graph and pos together; new token i is old token `perm[i]`.

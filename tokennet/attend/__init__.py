@@ -76,6 +76,8 @@ def attend(
     call = make_call(q, k, v, graph, bias, scale, score, edges)
     out = BACKENDS[_choose(call, backend)].run(call)  # (B, N, H, Cv)
     batch = leading_shape(q, k, v)
+    if len(batch) == 1:
+        return out
     return out.reshape(*batch, *out.shape[1:]) if batch else out.squeeze(0)
 
 
