@@ -46,7 +46,17 @@ from tokennet.nets import (
     build_net,
     mlp,
 )
-from tokennet.positional import LearnedEncoding, PositionalEncoding, SinusoidalEncoding
+from tokennet.positional import (
+    IntegerEncoding,
+    LaplacianEncoding,
+    LearnedEncoding,
+    PositionalEncoding,
+    RandomWalkEncoding,
+    SinusoidalEncoding,
+    UnitIntervalEncoding,
+    laplacian_eigenvectors,
+    return_probabilities,
+)
 from tokennet.symmetry import Symmetry, relabelling_error, shuffling_error
 from tokennet.tokens import Tokens
 from tokennet.version import __version__
@@ -66,7 +76,9 @@ __all__ = [
     "Global",
     "GraphAttention",
     "Grid",
+    "IntegerEncoding",
     "Interface",
+    "LaplacianEncoding",
     "LearnedEncoding",
     "MLPMixer",
     "MeanReadout",
@@ -75,6 +87,7 @@ __all__ = [
     "PerToken",
     "PositionalEncoding",
     "PyGMixer",
+    "RandomWalkEncoding",
     "Readout",
     "Residual",
     "Self",
@@ -85,6 +98,7 @@ __all__ = [
     "TokenNet",
     "TokenWise",
     "Tokens",
+    "UnitIntervalEncoding",
     "Window",
     "__version__",
     "attend",
@@ -95,8 +109,10 @@ __all__ = [
     "from_mask_mod",
     "from_networkx",
     "from_pyg",
+    "laplacian_eigenvectors",
     "mlp",
     "relabelling_error",
+    "return_probabilities",
     "shuffling_error",
     "to_mask_mod",
     "to_networkx",
