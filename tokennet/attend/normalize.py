@@ -38,13 +38,18 @@ def normalize(scores: Tensor, graph: TokenGraph, normalizer: str = "softmax") ->
     >>> normalize(scores, Full(2), "hard").flatten().tolist()
     [1.0, 0.0, 0.5, 0.5]
     """
-    if normalizer not in NORMALIZERS:
-        names = ", ".join(NORMALIZERS)
-        raise ValueError(f"normalizer must be one of {names}; got {normalizer!r}")
+    check_normalizer(normalizer)
     check_edge_values("scores", scores, graph)
     if scores.numel() == 0:
         return scores
     return NORMALIZERS[normalizer](scores, graph)
+
+
+def check_normalizer(normalizer: str) -> None:
+    """Raise ValueError unless it is the name of one."""
+    if normalizer not in NORMALIZERS:
+        names = ", ".join(NORMALIZERS)
+        raise ValueError(f"normalizer must be one of {names}; got {normalizer!r}")
 
 
 def check_edge_values(name: str, values: Tensor, graph: TokenGraph) -> None:

@@ -11,6 +11,8 @@ from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.cross_attention import CrossAttention
 from tokennet.mixers.graph_attention import GraphAttention
+from tokennet.mixers.learned import LearnedMixing
+from tokennet.mixers.memory import RecurrentAttention
 from tokennet.mixers.mlp import MLPMixer
 from tokennet.mixers.pyg import PyGMixer
 from tokennet.mixers.score import Score
@@ -55,10 +57,12 @@ __all__ = [
     "DotProduct",
     "General",
     "GraphAttention",
+    "LearnedMixing",
     "Location",
     "MLPMixer",
     "Mixer",
     "PyGMixer",
+    "RecurrentAttention",
     "ScaledDotProduct",
     "Score",
 ]

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokennet.attend import (
-    NORMALIZERS,
     Additive,
     EdgeFeatures,
     attend,
@@ -16,6 +15,7 @@ from tokennet.attend import (
     normalize,
 )
 from tokennet.attend.check import Bias
+from tokennet.attend.normalize import check_normalizer
 from tokennet.graphs import TokenGraph
 
 
@@ -57,9 +57,7 @@ class Score(nn.Module):
         key: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if normalizer not in NORMALIZERS:
-            names = ", ".join(NORMALIZERS)
-            raise ValueError(f"normalizer must be one of {names}; got {normalizer!r}")
+        check_normalizer(normalizer)
         self.normalizer = normalizer
         self.maps = (query, key)  # in a tuple, because it is the mixer that registers them
         self._is_built = False
