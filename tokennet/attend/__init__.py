@@ -10,8 +10,10 @@ from torch import Tensor
 from tokennet.attend import banded, dense, flex, fused, reference, sets, sparse
 from tokennet.attend.call import Call, leading_shape, make_call
 from tokennet.attend.check import Bias
+from tokennet.attend.combine import combine, edge_scores
 from tokennet.attend.cost import seconds as predicted_seconds
 from tokennet.attend.explain import Explanation, Prospect
+from tokennet.attend.normalize import NORMALIZERS, normalize
 from tokennet.attend.score import Additive, EdgeFeatures
 from tokennet.graphs import TokenGraph
 
@@ -187,10 +189,14 @@ def _needs_no_choice(call: Call) -> bool:
 
 __all__ = [
     "BACKENDS",
+    "NORMALIZERS",
     "Additive",
     "EdgeFeatures",
     "Explanation",
     "attend",
     "attention_weights",
+    "combine",
+    "edge_scores",
     "explain",
+    "normalize",
 ]

@@ -1,6 +1,7 @@
 """Layers put together."""
 
 from tokennet.nets.block import Residual, TokenWise, mlp
+from tokennet.nets.memory import MemoryTokens
 from tokennet.nets.net import Interface, TokenNet, build_net
 from tokennet.nets.readout import (
     READOUTS,
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionReadout",
     "Interface",
     "MeanReadout",
+    "MemoryTokens",
     "OneToken",
     "PerToken",
     "Readout",
