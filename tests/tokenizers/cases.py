@@ -205,8 +205,8 @@ BAD_ARGUMENTS = [
     (lambda: Points(k=1, radius=1.0), "either k or radius"),
     (lambda: Points(radius=math.nan), "radius must be at least 0"),
     (lambda: Points(k=-1), "k must be at least 0"),
-    (lambda: Characters(alphabet="abca"), "alphabet must not repeat any, got 'a'"),
-    (lambda: Bytes(("[A]", "[A]")), "special_tokens must not repeat"),
+    (lambda: Characters("abca"), "alphabet must not repeat any, got 'a'"),
+    (lambda: Bytes(special_tokens=("[A]", "[A]")), "special_tokens must not repeat"),
     (lambda: BPE.train(["a"], 255), "vocab_size must be at least 256"),
     (lambda: NodesAndEdges(-1), "node_dim must be at least 0"),
 ]

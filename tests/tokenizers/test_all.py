@@ -161,6 +161,19 @@ def test_types_are_kept(name, dtype):
     torch.testing.assert_close(back, raw, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", TENSORS)
+def test_tokens_are_where_the_raw_data_are(name):
+    case = CASES[name]
+    raw = case.raw(0)
+    tokens = case.tokenizer(raw.cuda())
+    assert tokens.z.is_cuda
+    assert tokens.pos.is_cuda
+    torch.testing.assert_close(tokens.z.cpu(), case.tokenizer(raw).z)
+    if case.inverse != "none":
+        assert_same(case.tokenizer.inverse(tokens).cpu(), raw)
+
+
 @pytest.mark.parametrize("name", ["patches", "patches_overlap", "pixels", "frames_overlap"])
 def test_integers_come_back(name):
     case = CASES[name]

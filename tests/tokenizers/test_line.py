@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 from torch.nn import functional as F
 
 from tests.tokenizers.cases import tone
-from tokennet.tokenizers import Frames, LogMel, SeriesWindows
+from tokennet.tokenizers import Frames, LogMel, Patches, SeriesWindows
 from tokennet.tokenizers.overlap import cut, join
 
 
@@ -121,6 +123,20 @@ def test_tokens_do_not_share_memory_where_they_overlap(tokenizer):
     tokens = tokenizer(raw)
     tokens.z[0, -1] = 1
     assert tokens.z.sum() == 1
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_cut_comes_back(data):
+    sizes = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    strides = tuple(data.draw(st.integers(1, size)) for size in sizes)
+    lengths = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
+    image = torch.rand(2, 3, *lengths)
+    patches = Patches(sizes, strides, pad=True)
+    back = patches.inverse(patches(image))
+    assert torch.equal(back[..., : lengths[0], : lengths[1]], image)
+    for padded, length, size, stride in zip(back.shape[-2:], lengths, sizes, strides, strict=True):
+        assert padded == max(size, length) or 0 < padded - length < stride
 
 
 def test_join_of_three_dimensions():

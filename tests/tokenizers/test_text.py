@@ -19,7 +19,7 @@ CORPUS = ["low lower lowest", "new newer newest", "wide wider widest ", "low\nne
 SPECIAL = ("[MASK]", "[END]")
 MADE = {
     "characters": lambda: Characters.from_text("".join(CORPUS) + "[MASK]", SPECIAL),
-    "bytes": lambda: Bytes(SPECIAL),
+    "bytes": lambda: Bytes(special_tokens=SPECIAL),
     "bpe": lambda: BPE.train(CORPUS, 280, SPECIAL),
 }
 

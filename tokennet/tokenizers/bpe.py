@@ -13,7 +13,7 @@ from torch import Tensor
 from tokennet.tokenizers.text import TextTokenizer
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BPE(TextTokenizer):
     """Frequent strings of bytes are tokens: the byte-level byte-pair encoding of GPT-2.
 
@@ -89,6 +89,9 @@ class BPE(TextTokenizer):
         if found is None:
             raise ValueError(f"token must be in the vocabulary, got {token!r}")
         return found
+
+    def __repr__(self) -> str:
+        return f"BPE(vocab_size={self.vocab_size})"
 
 
 def _package() -> Any:

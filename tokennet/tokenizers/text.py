@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -100,7 +100,7 @@ class TextTokenizer(Tokenizer):
 class _Spelled(TextTokenizer):
     """A vocabulary that is known beforehand, and special tokens after it."""
 
-    special_tokens: tuple[str, ...] = ()
+    special_tokens: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         special = _no_repeats("special_tokens", self.special_tokens)
@@ -115,7 +115,7 @@ class _Spelled(TextTokenizer):
         return int(ids[0])
 
     def save(self, path: str | Path) -> None:
-        saved = {field.name: getattr(self, field.name) for field in fields(self)}
+        saved = {each.name: getattr(self, each.name) for each in fields(self)}
         del saved["graph"]  # a function, which is for the caller to give again
         saved["kind"] = type(self).__name__
         Path(path).write_text(json.dumps(saved, indent=1), encoding="utf-8")
@@ -139,8 +139,8 @@ class Characters(_Spelled):
     """Every character of a text is a token; ids are places in the alphabet.
 
     Args:
-        special_tokens: names that come after the alphabet, "[MASK]" for one.
         alphabet: the characters that may occur, each once.
+        special_tokens: names that come after the alphabet, "[MASK]" for one.
 
     Raises:
         ValueError: a text has a character that is not in the alphabet.
@@ -154,7 +154,7 @@ class Characters(_Spelled):
     ['to be', 'not']
     """
 
-    alphabet: str = ""
+    alphabet: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -163,7 +163,8 @@ class Characters(_Spelled):
     @classmethod
     def from_text(cls, text: str, special_tokens: Iterable[str] = (), **options: Any) -> Self:
         """The alphabet is the characters of `text`, sorted."""
-        return cls(tuple(special_tokens), "".join(sorted(set(text))), **options)
+        alphabet = "".join(sorted(set(text)))
+        return cls(alphabet, special_tokens=tuple(special_tokens), **options)
 
     @cached_property
     def _id_of(self) -> dict[str, int]:
