@@ -81,11 +81,12 @@ class Tokens:
 
     def to(self, *args: Any, **kwargs: Any) -> Tokens:
         """Move z and pos as `Tensor.to` does; a dtype applies to floating-point tensors only."""
-        z = self.z.to(*args, **kwargs)
+        moved = self.z.to(*args, **kwargs)
+        z = moved if self.z.is_floating_point() else self.z.to(moved.device)
         if self.pos is None:
             return self.replace(z=z)
         pos = self.pos.to(z.device)
-        return self.replace(z=z, pos=pos.to(z.dtype) if pos.is_floating_point() else pos)
+        return self.replace(z=z, pos=pos.to(moved.dtype) if pos.is_floating_point() else pos)
 
     @staticmethod
     def batch(sets: Sequence[Tokens]) -> Tokens:
