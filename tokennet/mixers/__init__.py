@@ -10,6 +10,7 @@ from tokennet.mixers.aggregate import Aggregate
 from tokennet.mixers.attention import Attention, CrossAttention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.graph_attention import GraphAttention
+from tokennet.mixers.graph_isomorphism import GraphIsomorphism
 from tokennet.mixers.mlp import MLPMixer
 from tokennet.mixers.pyg import PyGMixer
 
@@ -30,6 +31,7 @@ MIXERS: dict[str, MixerFactory] = {
     "mean": lambda dim, heads, num_tokens: Aggregate(dim, "mean"),
     "sum": lambda dim, heads, num_tokens: Aggregate(dim, "sum"),
     "max": lambda dim, heads, num_tokens: Aggregate(dim, "max"),
+    "gin": lambda dim, heads, num_tokens: GraphIsomorphism(dim),
     "gcn": lambda dim, heads, num_tokens: PyGMixer(GCNConv(dim, dim)),
 }
 
@@ -39,6 +41,7 @@ __all__ = [
     "Attention",
     "CrossAttention",
     "GraphAttention",
+    "GraphIsomorphism",
     "MLPMixer",
     "Mixer",
     "PyGMixer",
