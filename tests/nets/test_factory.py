@@ -125,10 +125,6 @@ TOKEN_NETS = ["encoder", "gat", "gin", "gps", "deep_sets", "vit_tiny", "mixer_sm
 def test_declared_symmetry_is_measured(name, graph):
     net = small(name)
     tokens = patches().replace(graph=graph)
-    if name == "mixer_small" and not isinstance(graph, Full):
-        with pytest.raises(ValueError, match="graph must be Full"):
-            net(tokens)
-        return
     readout = getattr(net, "readout", None)
     pooled = readout is None or readout.is_invariant
 
@@ -190,6 +186,18 @@ def test_a_question_does_not_mind_the_order_of_patches():
     moved = image.permute(torch.tensor([3, 1, 5, 0, 2, 4]))
     laws.assert_near(net(moved, text), net(image, text))
     assert not torch.allclose(net(image.replace(pos=image.pos.flip(0)), text), net(image, text))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "mixer_small", "detr"])
+def test_images_are_seen_whole_whatever_the_graph_of_their_patches(name):
+    net, image = small(name), patches()
+    torch.testing.assert_close(net(image.replace(graph=Grid(2, 3))), net(image))
+
+
+def test_neighbourhoods_on_request():
+    near = small("vit_tiny", graph=lambda grid: grid, depth=2)
+    image = patches().replace(graph=Cycle(N))
+    assert not torch.allclose(near(image), near(image.replace(graph=Full(N))))
 
 
 class OnTokens(nn.Module):

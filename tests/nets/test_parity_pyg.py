@@ -72,15 +72,14 @@ def copy_batch_norm(to, norm):
     to.running_mean, to.running_var = norm.running_mean.clone(), norm.running_var.clone()
 
 
-def compare(convert, theirs, tokens, **given):
+def compare(hold, net, convert, theirs, tokens, **given):
     graph = tokens.graph
     arguments = (tokens.z, graph.edge_index(), graph.batch(), graph.edge_attr)
     found = parity(convert, theirs, lambda net: net(tokens), lambda net: net(*arguments, **given))
-    assert found.value < TIGHT
-    assert found.gradient < TIGHT
+    hold(net, f"PyG {type(theirs.convs[0]).__name__}", found, TIGHT)
 
 
-def test_gat():
+def test_gat(hold):
     convs = [GATv2Conv(DIM, DIM // HEADS, HEADS) for _ in range(DEPTH)]  # adds self-loops
 
     def convert(theirs):
@@ -95,7 +94,7 @@ def test_gat():
         return copy_ends(ours, theirs)
 
     theirs = randomised(Peer(convs, global_mean_pool))
-    compare(convert, theirs, batch(), after=nn.functional.elu)
+    compare(hold, "gat", convert, theirs, batch(), after=nn.functional.elu)
 
 
 def gin_mlp():
@@ -114,7 +113,7 @@ def copy_gin(layer, conv):
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("edge_dim", [None, F], ids=["plain", "edges"])
-def test_gin(edge_dim, training):
+def test_gin(edge_dim, training, hold):
     """In training mode too: the statistics of a ragged batch are those of PyG's."""
 
     def convert(theirs):
@@ -132,11 +131,11 @@ def test_gin(edge_dim, training):
         return GINConv(gin_mlp(), train_eps=True)
 
     theirs = randomised(Peer([conv() for _ in range(DEPTH)], global_add_pool)).train(training)
-    compare(convert, theirs, batch(edge_dim))
+    compare(hold, "gin", convert, theirs, batch(edge_dim))
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-def test_gps(training):
+def test_gps(training, hold):
     def conv():
         fn = nn.Sequential(nn.Linear(DIM, DIM), nn.ReLU(), nn.Linear(DIM, DIM))
         return GPSConv(DIM, GINConv(fn, train_eps=True), heads=HEADS, norm="batch_norm")
@@ -178,7 +177,7 @@ def test_gps(training):
     for module in theirs.modules():
         if isinstance(module, nn.Dropout | nn.MultiheadAttention):
             module.eval()
-    compare(convert, theirs, batch())
+    compare(hold, "gps", convert, theirs, batch())
 
 
 def test_another_order_of_weights_is_seen():

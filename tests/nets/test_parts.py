@@ -33,6 +33,7 @@ from tokennet.nets import (
     Style,
     TakeOff,
     Unembedding,
+    WithGraph,
     complete,
     looped,
 )
@@ -158,6 +159,15 @@ def test_on_another_graph():
         net = TokenNet([OnGraph(graph_of, attention)])
         assert net.flops(tokens) == attention.flops(tokens.replace(graph=graph_of(tokens.graph)))
     laws.ragged_is_one_by_one(OnGraph(complete, attention), tokens)
+
+
+def test_with_another_graph_from_here_on():
+    tokens = tokens_on(Cycle(N))
+    net = TokenNet([WithGraph(complete), Attention(DIM, 2)]).double()
+    torch.testing.assert_close(net(tokens).z, net.layers[1](tokens.z))
+    ragged = WithGraph(complete)(Tokens.batch([tokens, tokens]))
+    assert ragged.graph.sizes == [N, N]
+    assert ragged.graph.num_edges == 2 * N * N
 
 
 def test_nameless_functions_of_graphs_are_not_confused():

@@ -130,11 +130,11 @@ def _vit(model: Any) -> nn.Module:
         hidden=config.intermediate_size,
     )
     layers: Any = net.layers
-    copy_weight(layers[0].fn, patch.weight.flatten(1), patch.bias)
-    copy_parameter(layers[1].vectors, theirs.embeddings.cls_token[0])
-    copy_parameter(layers[2].tables[0].weight, place)
+    copy_weight(layers[1].fn, patch.weight.flatten(1), patch.bias)
+    copy_parameter(layers[2].vectors, theirs.embeddings.cls_token[0])
+    copy_parameter(layers[3].tables[0].weight, place)
     for number, block in enumerate(theirs.layers):
-        mixing, function = layers[3 + 2 * number : 5 + 2 * number]
+        mixing, function = layers[4 + 2 * number : 6 + 2 * number]
         parts = block.attention
         copy_norm(mixing.norm, block.layernorm_before)
         copy_attention(mixing.layer, *_of([parts.q_proj, parts.k_proj, parts.v_proj, parts.o_proj]))

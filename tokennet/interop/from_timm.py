@@ -52,11 +52,11 @@ def _vit(model: Any) -> nn.Module:
         hidden=first.mlp.fc1.out_features,
     )
     layers: Any = net.layers
-    copy_weight(layers[0].fn, patch.weight.flatten(1), patch.bias)
-    copy_parameter(layers[1].vectors, model.cls_token[0])
-    copy_parameter(layers[2].tables[0].weight, model.pos_embed[0])
+    copy_weight(layers[1].fn, patch.weight.flatten(1), patch.bias)
+    copy_parameter(layers[2].vectors, model.cls_token[0])
+    copy_parameter(layers[3].tables[0].weight, model.pos_embed[0])
     for number, block in enumerate(model.blocks):
-        mixing, function = layers[3 + 2 * number : 5 + 2 * number]
+        mixing, function = layers[4 + 2 * number : 6 + 2 * number]
         qkv, out = block.attn.qkv, block.attn.proj
         biases = [None] * 3 if qkv.bias is None else qkv.bias.chunk(3)
         copy_norm(mixing.norm, block.norm1)
@@ -79,9 +79,9 @@ def _mixer(model: Any) -> nn.Module:
         hidden=first.mlp_channels.fc1.out_features,
     )
     layers: Any = net.layers
-    copy_weight(layers[0].fn, patch.weight.flatten(1), patch.bias)
+    copy_weight(layers[1].fn, patch.weight.flatten(1), patch.bias)
     for number, block in enumerate(model.blocks):
-        mixing, function = layers[1 + 2 * number : 3 + 2 * number]
+        mixing, function = layers[2 + 2 * number : 4 + 2 * number]
         copy_norm(mixing.norm, block.norm1)
         copy_mlp(mixing.layer.net, block.mlp_tokens.fc1, block.mlp_tokens.fc2)
         copy_norm(function.norm, block.norm2)

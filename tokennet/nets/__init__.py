@@ -13,7 +13,7 @@ from tokennet.nets.architectures.transformer import (
 from tokennet.nets.architectures.vision import mlp_mixer, vit
 from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
 from tokennet.nets.class_tokens import PutBefore, TakeOff
-from tokennet.nets.compose import OnGraph, Parallel, complete, looped
+from tokennet.nets.compose import OnGraph, Parallel, WithGraph, complete, looped
 from tokennet.nets.detection import (
     Objects,
     Prediction,
@@ -76,6 +76,7 @@ __all__ = [
     "TokenWise",
     "TwoTower",
     "Unembedding",
+    "WithGraph",
     "bert",
     "build_net",
     "clip",

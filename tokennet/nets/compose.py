@@ -13,6 +13,8 @@ from tokennet.layer import TokenLayer
 from tokennet.symmetry import Symmetry, intersection
 from tokennet.tokens import Tokens
 
+GraphOf = Callable[[TokenGraph], TokenGraph]
+
 
 def complete(graph: TokenGraph) -> TokenGraph:
     """The complete graph on the tokens of each set.
@@ -31,6 +33,31 @@ def looped(graph: TokenGraph) -> TokenGraph:
     return graph | Self(graph.num_targets)
 
 
+class WithGraph(TokenLayer):
+    """Gives the tokens another graph, for all layers that follow.
+
+    Args:
+        graph_of: from the graph of the tokens to the new one, as for `OnGraph`.
+
+    >>> import torch
+    >>> from tokennet import Grid
+    >>> WithGraph(complete)(Tokens(torch.zeros(6, 8), Grid(2, 3))).graph
+    Full(6): 6 tokens, 36 edges, density 1
+    """
+
+    symmetry = Symmetry()
+
+    def __init__(self, graph_of: GraphOf) -> None:
+        super().__init__()
+        self.graph_of, self._key = graph_of, _key(graph_of)
+
+    def transform(self, tokens: Tokens) -> Tokens:
+        return tokens.replace(graph=tokens.graph.derive(self._key, None, self.graph_of))
+
+    def flops(self, tokens: Tokens) -> int:
+        return 0
+
+
 class OnGraph(TokenLayer):
     """A layer on another graph than the one the tokens have.
 
@@ -46,12 +73,9 @@ class OnGraph(TokenLayer):
     Cycle(5, radius=1): 5 tokens, 15 edges, density 0.6
     """
 
-    def __init__(self, graph_of: Callable[[TokenGraph], TokenGraph], layer: TokenLayer) -> None:
+    def __init__(self, graph_of: GraphOf, layer: TokenLayer) -> None:
         super().__init__()
-        self.graph_of, self.layer = graph_of, layer
-        name = f"{graph_of.__module__}.{getattr(graph_of, '__qualname__', '<')}"
-        # Two functions without a name of their own must not pass for one another.
-        self._key = uuid.uuid4().hex if "<" in name else name
+        self.graph_of, self.layer, self._key = graph_of, layer, _key(graph_of)
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
@@ -105,3 +129,10 @@ class Parallel(TokenLayer):
 
     def flops(self, tokens: Tokens) -> int:
         return sum(layer.flops(tokens) for layer in self.layers)  # type: ignore[operator]
+
+
+def _key(graph_of: GraphOf) -> str:
+    """Under which the new graph is kept with the old one."""
+    name = f"{graph_of.__module__}.{getattr(graph_of, '__qualname__', '<')}"
+    # Two functions without a name of their own must not pass for one another.
+    return uuid.uuid4().hex if "<" in name else name

@@ -10,6 +10,7 @@ from tokennet.mixers import Attention, CrossAttention
 from tokennet.nets.architectures.transformer import decoder_stack, encoder_stack
 from tokennet.nets.architectures.vision import vit
 from tokennet.nets.block import TokenWise
+from tokennet.nets.compose import WithGraph, complete
 from tokennet.nets.detection import SetPrediction
 from tokennet.nets.embedding import Embedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
@@ -38,6 +39,7 @@ def question_net(
     """
     style = Style()
     looking: list[TokenLayer | TokenNet] = [
+        WithGraph(complete),
         TokenWise(nn.Linear(in_features, dim)),
         SinusoidalEncoding(dim, "pos", num_coordinates=2),
         encoder_stack(dim, depth, heads, style=style),
@@ -93,6 +95,7 @@ def detr(
     style = style or Style(post_norm=True, activation=nn.ReLU)
     looking = TokenNet(
         [
+            WithGraph(complete),
             TokenWise(nn.Linear(in_features, dim)),
             SinusoidalEncoding(dim, "pos", num_coordinates=2),
             encoder_stack(dim, depth, heads, hidden, style),
