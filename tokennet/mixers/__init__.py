@@ -11,6 +11,7 @@ from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.cross_attention import CrossAttention
 from tokennet.mixers.graph_attention import GraphAttention
+from tokennet.mixers.graph_isomorphism import GraphIsomorphism
 from tokennet.mixers.learned import LearnedMixing
 from tokennet.mixers.memory import RecurrentAttention
 from tokennet.mixers.mlp import MLPMixer
@@ -43,6 +44,7 @@ MIXERS: dict[str, MixerFactory] = {
     "mean": lambda dim, heads, num_tokens: Aggregate(dim, "mean"),
     "sum": lambda dim, heads, num_tokens: Aggregate(dim, "sum"),
     "max": lambda dim, heads, num_tokens: Aggregate(dim, "max"),
+    "gin": lambda dim, heads, num_tokens: GraphIsomorphism(dim),
     "gcn": lambda dim, heads, num_tokens: PyGMixer(GCNConv(dim, dim)),
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "DotProduct",
     "General",
     "GraphAttention",
+    "GraphIsomorphism",
     "LearnedMixing",
     "Location",
     "MLPMixer",

@@ -76,7 +76,8 @@ class TokenNet(nn.Module):
         states = [None] * len(self.layers) if state is None else state
         new = []
         for layer, old in zip(self.layers, states, strict=True):
-            tokens, state = layer.step(tokens, graph, old, source)  # type: ignore[operator]
+            asked = source if layer.needs_source else None
+            tokens, state = layer.step(tokens, graph, old, asked)  # type: ignore[operator]
             new.append(state)
         return (tokens if self.readout is None else self.readout.step(tokens)), new
 
@@ -174,7 +175,7 @@ def build_net(
     layers: list[TokenLayer] = [
         TokenWise(nn.Sequential(nn.Dropout(dropout), nn.Linear(interface.in_features, dim)))
     ]
-    layers += _positions(positions, interface, dim)
+    layers += positions_of(positions, interface, dim)
     for _ in range(depth):
         mixing = MIXERS[mixer](dim, heads, interface.num_tokens)
         layers.append(Residual(mixing, nn.LayerNorm(dim), dropout))
@@ -185,7 +186,8 @@ def build_net(
     return TokenNet(layers, READOUTS[interface.readout](dim, interface.out_features))
 
 
-def _positions(positions: str, interface: Interface, dim: int) -> list[TokenLayer]:
+def positions_of(positions: str, interface: Interface, dim: int) -> list[TokenLayer]:
+    """Layers of positional codes, none for "none"; see `build_net`."""
     if positions == "none":
         return []
     if positions == "pos":
