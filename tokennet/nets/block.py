@@ -42,6 +42,26 @@ def mlp(dim: int, hidden: int | None = None, dropout: float = 0.0) -> nn.Sequent
     )
 
 
+class Lookup(nn.Module):
+    """A learned vector for each integer: ids (..., N, 1) to (..., N, D).
+
+    Args:
+        size: how many integers there are, 0 .. size - 1.
+        dim: channels D.
+
+    >>> import torch
+    >>> Lookup(5, 8)(torch.tensor([[3], [0]])).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(size, dim)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.table(ids.squeeze(-1).long())
+
+
 class Residual(TokenLayer):
     """Pre-norm residual connection: z + layer(norm(z)).
 

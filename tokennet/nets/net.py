@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import MIXERS
-from tokennet.nets.block import Residual, TokenWise, mlp
+from tokennet.nets.block import Lookup, Residual, TokenWise, mlp
 from tokennet.nets.readout import READOUTS, Readout
 from tokennet.nets.summary import Row, Summary, count_parameters
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
@@ -132,6 +132,8 @@ class Interface:
     """Columns of `tokens.pos`; 0 where there are no positions."""
     position_base: float = 10_000.0
     """Longest wavelength of sinusoidal codes over 2 pi; of the order of the positions."""
+    ids: bool = False
+    """Whether z (..., N, 1) holds integers below `in_features`, each to have its own vector."""
 
 
 Positions = Literal["pos", "index", "none"]
@@ -171,9 +173,7 @@ def build_net(
     """
     check_name("mixer", mixer, MIXERS)
     check_name("readout", interface.readout, READOUTS)
-    layers: list[TokenLayer] = [
-        TokenWise(nn.Sequential(nn.Dropout(dropout), nn.Linear(interface.in_features, dim)))
-    ]
+    layers: list[TokenLayer] = [TokenWise(_embedding(interface, dim, dropout))]
     layers += _positions(positions, interface, dim)
     for _ in range(depth):
         mixing = MIXERS[mixer](dim, heads, interface.num_tokens)
@@ -183,6 +183,12 @@ def build_net(
                 Residual(TokenWise(mlp(dim, hidden, dropout)), nn.LayerNorm(dim), dropout)
             )
     return TokenNet(layers, READOUTS[interface.readout](dim, interface.out_features))
+
+
+def _embedding(interface: Interface, dim: int, dropout: float) -> nn.Module:
+    if interface.ids:
+        return nn.Sequential(Lookup(interface.in_features, dim), nn.Dropout(dropout))
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(interface.in_features, dim))
 
 
 def _positions(positions: str, interface: Interface, dim: int) -> list[TokenLayer]:

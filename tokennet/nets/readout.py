@@ -82,11 +82,43 @@ class MeanReadout(Readout):
     """
 
     def pool(self, tokens: Tokens) -> Tensor:
-        graph = tokens.graph
-        if isinstance(graph, Disjoint):
-            batch = graph.batch(tokens.z.device)
-            return scatter(tokens.z, batch, dim=-2, dim_size=graph.num_graphs, reduce="mean")
-        return tokens.z.sum(-2) / max(tokens.num_tokens, 1)
+        return _pooled(tokens, "mean")
+
+
+class SumReadout(Readout):
+    """The sum of the tokens of each set, so that numbers of tokens can be told apart.
+
+    With a token-wise net before it, the Deep Sets of Zaheer et al., 2017 (arXiv 1703.06114).
+
+    >>> SumReadout(8, 3)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 5)])).shape
+    torch.Size([2, 3])
+    """
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        return _pooled(tokens, "sum")
+
+
+class MaxReadout(Readout):
+    """The largest value of each channel over the tokens of each set; of an empty set, 0.
+
+    As in PointNet: Qi et al., 2017 (arXiv 1612.00593).
+
+    >>> MaxReadout(8, 3)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 5)])).shape
+    torch.Size([2, 3])
+    """
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        return _pooled(tokens, "max")
+
+
+def _pooled(tokens: Tokens, reduce: str) -> Tensor:
+    graph, z = tokens.graph, tokens.z
+    if isinstance(graph, Disjoint):
+        batch = graph.batch(z.device)
+        return scatter(z, batch, dim=-2, dim_size=graph.num_graphs, reduce=reduce)
+    if reduce == "max":
+        return z.amax(-2) if tokens.num_tokens else z.new_zeros(*z.shape[:-2], z.shape[-1])
+    return z.sum(-2) / (max(tokens.num_tokens, 1) if reduce == "mean" else 1)
 
 
 class OneToken(Readout):
@@ -162,6 +194,8 @@ def _one_query_each(graph: TokenGraph) -> TokenGraph:
 READOUTS: dict[str, type[Readout]] = {
     "token": PerToken,
     "mean": MeanReadout,
+    "sum": SumReadout,
+    "max": MaxReadout,
     "one": OneToken,
     "attention": AttentionReadout,
 }
