@@ -32,7 +32,7 @@ ROOMS = [
     "cli",
     "__main__",
 ]
-OPTIONAL = {"sklearn", "matplotlib", "pynauty", "sympy"}
+OPTIONAL = {"sklearn", "matplotlib", "pynauty", "statsmodels", "sympy"}
 """Heavy packages that may be imported where they are used."""
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -113,7 +113,7 @@ class WrongNumber(Halves):
 
 class WrongIds(Halves):
     def batch(self, index, graph):
-        return replace(super().batch(index, graph), tokens=Tokens(torch.zeros(len(index), 3, 4)))
+        return replace(super().batch(index, graph), source=Tokens(torch.zeros(len(index), 3, 4)))
 
 
 class NoMetrics(Halves):

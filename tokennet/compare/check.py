@@ -99,7 +99,8 @@ def _check_batch(task: Task, index: Tensor, graph: str) -> None:
     if not isinstance(batch, Batch):
         raise ValueError(f"task {task.name}: batch must give a Batch, got {type(batch).__name__}")
     channels = 1 if task.interface.ids else task.interface.in_features
-    if batch.tokens.dim != channels:
+    described = batch.tokens if batch.source is None else batch.source
+    if described.dim != channels:
         raise ValueError(
             f"task {task.name}: tokens must have "
             + (
@@ -107,7 +108,7 @@ def _check_batch(task: Task, index: Tensor, graph: str) -> None:
                 if task.interface.ids
                 else f"in_features = {channels} channels, "
             )
-            + f"got {batch.tokens.dim}"
+            + f"got {described.dim}"
         )
     if batch.target.shape[:1] != index.shape:
         raise ValueError(

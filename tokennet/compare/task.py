@@ -66,6 +66,9 @@ class Recipe:
     """Parameters of each net when sizes are matched and none is given."""
     clip: float | None = None
     """Largest norm of the gradient of a step; None for any."""
+    smooth: bool = False
+    """Whether the cosine of the learning rate falls with each step, for runs of few epochs,
+    or with each epoch."""
 
 
 class Task(ABC):
@@ -97,6 +100,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]] = (accuracy,)
     """What is measured; the first one decides which epoch and which net is best."""
     interface: Interface
+    """What goes in and out; where batches have a source, what goes in is the source."""
 
     @abstractmethod
     def splits(self, seed: int) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -100,15 +101,17 @@ def train(
     # Each process drops out other channels; with one process nothing changes.
     torch.manual_seed(job.seed + 1_000_003 * fabric.global_rank)
     optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
-    loop = _Loop(fabric, job, *fabric.setup(_Trainable(net), optimizer))
     splits = job.task.splits(job.seed)
+    steps = math.ceil(len(splits["train"]) / (recipe.batch_size or len(splits["train"])))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, recipe.epochs * (steps if recipe.smooth else 1)
+    )
+    loop = _Loop(fabric, job, *fabric.setup(_Trainable(net), optimizer), schedule)
     tokens_seen = 0
     for epoch in range(recipe.epochs):
         started = time.perf_counter()
         order = torch.Generator().manual_seed(1_000_003 * job.seed + epoch)
         loss, tokens = loop.train_epoch(splits["train"], order)
-        schedule.step()
         run.seconds += time.perf_counter() - started
         tokens_seen += tokens
         run.curves.setdefault("loss", []).append(loss)
@@ -134,6 +137,7 @@ class _Loop:
     job: Job
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
 
     def train_epoch(self, examples: Tensor, order: torch.Generator) -> tuple[float, int]:
         """Return the mean loss over the examples, and the tokens seen, on all devices."""
@@ -157,8 +161,12 @@ class _Loop:
             if recipe.clip is not None:
                 self.fabric.clip_gradients(self.model, self.optimizer, max_norm=recipe.clip)  # type: ignore[arg-type]
             self.optimizer.step()
+            if recipe.smooth:
+                self.schedule.step()
             total += float(loss.detach()) * len(index) / world
             tokens += batch.tokens.z.shape[:-1].numel()
+        if not recipe.smooth:
+            self.schedule.step()
         total, tokens = self._sum_over_devices(total, tokens)
         return total / len(examples), int(tokens)
 
