@@ -262,7 +262,8 @@ def test_any_text_will_do_and_a_short_one_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("TOKENNET_DATA", str(tmp_path))
     with pytest.raises(ValueError, match="must be a text or hold the file here/input.txt, got"):
         text_file("here", "https://nowhere")
-    assert text_file("here", "") == write(tmp_path / "here" / "input.txt", "text")
+    own = write(tmp_path / "here" / "input.txt", "text")
+    assert text_file("here", "https://nowhere") == own
     with pytest.raises(ValueError, match="the text must have at least 2580 characters, got 64"):
         TASKS["shakespeare"](path=write(path, TEXT[:64]))
 

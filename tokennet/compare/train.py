@@ -106,7 +106,8 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, recipe.epochs * (steps if recipe.smooth else 1)
     )
-    loop = _Loop(fabric, job, *fabric.setup(_Trainable(net), optimizer), schedule)
+    model, tuned = fabric.setup(_Trainable(net), optimizer)
+    loop = _Loop(fabric, job, model, tuned, schedule)
     tokens_seen = 0
     for epoch in range(recipe.epochs):
         started = time.perf_counter()

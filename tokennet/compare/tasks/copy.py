@@ -29,7 +29,7 @@ class Copy(Task):
     name = "copy"
     summary = "ten symbols (generated), to be repeated after 200 steps; causal"
     graphs = ("causal", "window")
-    nets = ("attention@causal", "attention@window", "mean@causal")
+    nets = ("attention@causal", "attention@window")
     seeds = 1
     metrics = (accuracy, exact_match)
     recipe = Recipe(epochs=4, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)

@@ -81,10 +81,10 @@ class Questions(Task):
             y, x = CELL * (cell // SIDE), CELL * (cell % SIDE)
             self.images[number, :, y : y + CELL, x : x + CELL] = rgb * image
         asked = some(1, count)[0]
-        digit, colour = NUMBERS[digits[asked]], list(COLOURS)[colours[asked]]
+        name, shade = NUMBERS[digits[asked]], list(COLOURS)[colours[asked]]
         question, answer = (
-            (f"which digit is {colour}", digit),
-            (f"which colour has {digit}", colour),
+            (f"which digit is {shade}", name),
+            (f"which colour has {name}", shade),
             ("how many are there", NUMBERS[count]),
         )[min(some(1, 5)[0] // 2, 2)]
         self.words[number] = torch.tensor([WORDS.index(word) for word in question.split()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,11 @@ class _SetTask(Task):
 
     graphs = ("self", "full")
     readouts = ("mean", "sum", "max", "attention")
-    nets = (
+    nets: ClassVar[tuple[str, ...]] = (
         "mean@self/mean", "mean@self/sum", "mean@self/max", "mean@self/attention",
         "attention@full/mean",
     )  # fmt: skip
-    metrics: tuple[Metric, ...] = (error,)
+    metrics: ClassVar[tuple[Metric, ...]] = (error,)
     recipe = Recipe(epochs=12, batch_size=64, lr=3e-3, size=20_000)
     sets: list[Tensor]
     target: Tensor

@@ -37,7 +37,7 @@ class Shakespeare(Task):
     name = "shakespeare"
     summary = "the next character of Shakespeare's plays, or of any text; causal"
     graphs = ("causal", "window")
-    nets = ("attention@causal", "attention@window", "mean@causal")
+    nets = ("attention@causal", "attention@window")
     seeds = 1
     metrics = (Metric("bits per character", _bits, higher_is_better=False),)
     recipe = Recipe(

@@ -37,7 +37,7 @@ class Sort(Task):
     seeds = 1
     metrics = (exact_match, accuracy)
     recipe = Recipe(
-        epochs=10, batch_size=64, lr=3e-3, depth=2, positions="pos", size=60_000, clip=1.0
+        epochs=5, batch_size=64, lr=3e-3, depth=2, positions="pos", size=60_000, clip=1.0
     )
 
     def __init__(self, length: int = 10, examples: int = 6_000) -> None:
@@ -98,15 +98,12 @@ class Sort(Task):
     def show(self, model: nn.Module, net: Net, folder: Path) -> None:
         """Eight examples as given and as said."""
         device = next(model.parameters()).device
-        batch = self.batch(self.splits(0)["test"][:8], net.graph).to(device)
+        index = self.splits(0)["test"][:8]
+        batch = self.batch(index, net.graph).to(device)
         said = self.predict(lambda given: given.run(model), batch).argmax(-1)
         rows = [f"given, said by {net}"]
-        for given, answer, right in zip(
-            batch.source.z[..., 0].tolist(),
-            said.tolist(),
-            batch.target.tolist(),
-            strict=True,  # type: ignore[union-attr]
-        ):
+        digits = self.digits[index].tolist()
+        for given, answer, right in zip(digits, said.tolist(), batch.target.tolist(), strict=True):
             mark = "" if answer == right else "  wrong"
             rows.append(f"{' '.join(map(str, given))}  {' '.join(map(str, answer))}{mark}")
         (folder / "sample.txt").write_text("\n".join(rows) + "\n")
