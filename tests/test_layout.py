@@ -38,6 +38,7 @@ OPTIONAL = {
     "scipy",
     "skimage",
     "sklearn",
+    "statsmodels",
     "sympy",
     "tokenizers",
 }

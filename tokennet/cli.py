@@ -62,9 +62,12 @@ def _root(
 def compare(
     task: Annotated[str, typer.Argument(help="A task (see `tokennet tasks`) or module:Class.")],
     nets: Annotated[
-        str | None, typer.Option(help="Nets as mixer@graph, comma-separated. (default: the task's)")
+        str | None,
+        typer.Option(help="Nets as mixer@graph[/readout], comma-separated. (default: the task's)"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of seeds. (default: the task's)")
+    ] = None,
     match: Annotated[Match, typer.Option(help="What is made equal by the width.")] = Match.params,
     size: Annotated[
         int | None,
@@ -118,7 +121,9 @@ def compare(
         )
     finally:
         bar.stop()
-    console.print(*tables(result.lines, f"{loaded.name}: {loaded.summary}"), LEGEND, sep="\n")
+    title = f"{loaded.name}: {loaded.summary}"
+    shown_tables = tables(result.lines, result.baselines, loaded.metrics, title)
+    console.print(*shown_tables, LEGEND, sep="\n")
     if result.reused:
         console.print(
             f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
@@ -221,11 +226,9 @@ def bench(
 def tasks() -> None:
     """List the tasks that come with the library, and the nets they compare."""
     from tokennet.compare import TASKS
+    from tokennet.compare.report import task_table
 
-    table = Table("task", "data", "graphs", "nets by default")
-    for task in TASKS.values():
-        table.add_row(task.name, task.summary, " ".join(task.graphs), " ".join(task.nets))
-    Console().print(table)
+    Console().print(task_table(TASKS))
 
 
 @app.command()
