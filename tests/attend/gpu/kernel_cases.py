@@ -18,7 +18,7 @@ from tokennet.attend import fused, fused_op
 from tokennet.attend.call import make_call
 from tokennet.attend.kernels import edges as cpu
 from tokennet.attend.kernels import segments
-from tokennet.attend.kernels.cuda import launch
+from tokennet.attend.kernels.cuda import launch, tune
 from tokennet.attend.plan import edge_plan
 
 FAMILIES = {**SQUARE, **{f"bipartite_{name}": make for name, make in BIPARTITE.items()}}
@@ -145,7 +145,7 @@ def test_high_degrees():
 
 def test_parameters_summed_by_few_programs(short, monkeypatch):
     monkeypatch.setattr(launch, "_PROGRAMS", 2)
-    monkeypatch.setattr(launch, "_ENTRIES", 256)
+    monkeypatch.setattr(tune, "ENTRIES", (256,))
     graph = hubs()
     compare(graph, tensors(graph, "additive_features", (2, 5, 6), (2,)))
 

@@ -1,13 +1,14 @@
 """Attention along edges on a GPU: the same problems, results and gradients as `edges.py`.
 
-Nothing is tuned while running: the shape of a tile follows from the shapes of the call and the
-graph, so that a call gives the same bits on every run.
+The shape of a tile follows from the shapes of the call, the degrees of the graph, and a size
+that `tune.py` chooses once for calls of a kind.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,15 +19,10 @@ from tokennet.attend.kernels.cuda.forward import forward_targets, merge_parts
 from tokennet.attend.kernels.cuda.sources import backward_sources
 from tokennet.attend.kernels.cuda.sums import add_parts
 from tokennet.attend.kernels.cuda.targets import backward_targets
+from tokennet.attend.kernels.cuda.tune import run_fastest
 from tokennet.attend.kernels.edges import Gradients, Problem
-from tokennet.attend.kernels.segments import Segments, tables
+from tokennet.attend.kernels.segments import Segments, Tables, tables
 
-_ENTRIES = 1024
-"""Of k, or of v, that a program of one warp brings in at once: 32 a thread, of which 4 (bf16)
-to 8 (float32) loads of 16 bytes. More of them took twice the registers and no fewer
-instructions an edge."""
-_BYTES = 4096
-"""At most, of these."""
 _EDGES = 32
 """At most, in a tile."""
 _CHANNELS = 128
@@ -39,13 +35,17 @@ _PROGRAMS = 4096
 
 def forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Output (B, N, H, Cv), sums of features (B, N, H, D), log-sum-exp (B, N, H)."""
+    segments = tables(problem.plan).by_target
+    return run_fastest("forward", problem, segments, partial(_forward, problem, segments))
+
+
+def _forward(problem: Problem, segments: Segments, entries: int) -> tuple[Tensor, Tensor, Tensor]:
     q, terms, accumulator = problem.q, problem.terms, problem.accumulator
     summed = 0 if terms.weight is not None else problem.num_features
     out = q.new_empty(*q.shape[:3], problem.v.shape[3])
     edge_out = q.new_empty(*q.shape[:3], summed, dtype=accumulator)
     lse = q.new_empty(q.shape[:3], dtype=accumulator)
-    segments = tables(problem.plan).by_target
-    go = _Pass(problem, segments, _tile(problem, segments))
+    go = _Pass(problem, segments, _tile(problem, segments, entries))
     arrays = go.arrays(problem.plan.indices, problem.plan.edge_id)._replace(
         out=out, edge_out=edge_out, lse=lse,
         part=go.part(out), other_part=go.part(edge_out), part_lse=go.part(lse),
@@ -68,8 +68,11 @@ def backward(
     if edge_out.shape[-1]:
         given["grad_edge_out"] = grad_edge_out
         kept = {"pairs": _empty(problem, batch, problem.plan.num_edges, 2, heads)}
-    found = _by_target(problem, {**given, **kept})
-    dk, dv = _by_source(problem, {"lse": lse, "grad": grad, **kept})
+    made = tables(problem.plan)
+    by_target = partial(_by_target, problem, made.by_target, {**given, **kept})
+    found = run_fastest("by target", problem, made.by_target, by_target)
+    by_source = partial(_by_source, problem, made, {"lse": lse, "grad": grad, **kept})
+    dk, dv = run_fastest("by source", problem, made.by_source, by_source)
     shared = terms.bias is not None and terms.bias.shape[0] == 1
     return found._replace(
         k=dk,
@@ -81,13 +84,14 @@ def backward(
     )
 
 
-def _by_target(problem: Problem, given: dict[str, Tensor]) -> Gradients:
+def _by_target(
+    problem: Problem, segments: Segments, given: dict[str, Tensor], entries: int
+) -> Gradients:
     """All gradients but those of k and v, some in parts that are still to be added up."""
     q, terms, edges = problem.q, problem.terms, problem.plan.num_edges
     batch, targets, heads, channels = q.shape
     additive, d = terms.weight is not None, problem.num_features
-    segments = tables(problem.plan).by_target
-    go = _Pass(problem, segments, _tile(problem, segments, key_sums=additive))
+    go = _Pass(problem, segments, _tile(problem, segments, entries, key_sums=additive))
     programs = min(go.blocks, _PROGRAMS) if additive else go.blocks
     parts, several = (batch * programs, heads) if additive else (1, 0)
     found = Gradients(
@@ -112,13 +116,13 @@ def _by_target(problem: Problem, given: dict[str, Tensor]) -> Gradients:
     return found
 
 
-def _by_source(problem: Problem, given: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    plan = problem.plan
+def _by_source(
+    problem: Problem, made: Tables, given: dict[str, Tensor], entries: int
+) -> tuple[Tensor, Tensor]:
     dk, dv = torch.empty_like(problem.k), torch.empty_like(problem.v)
-    made = tables(plan)
-    go = _Pass(problem, made.by_source, _tile(problem, made.by_source))
+    go = _Pass(problem, made.by_source, _tile(problem, made.by_source, entries))
     part, other_part = go.part(dk), go.part(dv)
-    arrays = go.arrays(plan.t_indices, made.listed)._replace(
+    arrays = go.arrays(problem.plan.t_indices, made.listed)._replace(
         **given, v=problem.v, dk=dk, dv=dv, part=part, other_part=other_part
     )
     go.launch(backward_sources, arrays)
@@ -192,8 +196,11 @@ class _Pass(NamedTuple):
             )  # fmt: skip
 
 
-def _tile(problem: Problem, segments: Segments, key_sums: bool = False) -> Tile:
-    """As many heads as make a row of `_CHANNELS`, and edges as make a tile of `_ENTRIES`."""
+def _tile(problem: Problem, segments: Segments, entries: int, key_sums: bool = False) -> Tile:
+    """As many heads as make a row of `_CHANNELS`, and edges as make a tile of `entries`.
+
+    4 bytes an entry at most: a tile of float64 has half as many.
+    """
     heads, channels = problem.q.shape[2:]
     values, d = problem.v.shape[3], problem.num_features
     bc, bv, bd = map(_power_of_two, (channels, values, d))
@@ -201,7 +208,7 @@ def _tile(problem: Problem, segments: Segments, key_sums: bool = False) -> Tile:
     together = min(_power_of_two(heads), max(1, _CHANNELS // widest))
     if key_sums:
         together = min(together, max(1, _KEY_SUMS // (bc * bd)))
-    entries = min(_ENTRIES, _BYTES // problem.q.element_size())
+    entries = min(entries, 4 * entries // problem.q.element_size())
     edges = min(max(entries // (together * widest), 1), _EDGES)
     at_once = min(segments.at_once, edges)
     rows = edges // at_once
