@@ -33,11 +33,12 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(params=[*map(str, DTYPES), "TF32"])
 def dtype(request, monkeypatch):
     """A type; float32 with products as they are, and with products of numbers cut to TF32."""
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", request.param == "TF32")
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = request.param == "TF32"
     if request.param == "TF32":
         monkeypatch.setitem(laws.TOLERANCE, torch.float32, 1e-2)
-        return torch.float32
-    return getattr(torch, request.param.removeprefix("torch."))
+    yield torch.float32 if request.param == "TF32" else getattr(torch, request.param[6:])
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture
