@@ -1,4 +1,4 @@
-r"""Attention along edges as one operator, forward and backward, by a kernel in C++.
+r"""Attention along edges as one operator, forward and backward: in C++, on CUDA in Triton.
 
     s_e = scale (q_i . k_j + r_i . f_e) + b_e                      dot product
     s_e = scale a . LeakyReLU(q_i + k_j + K f_e) + b_e             additive
@@ -18,6 +18,7 @@ order come from the edge operators.
 from __future__ import annotations
 
 from functools import partial
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -38,6 +39,15 @@ def fused_attention(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """
     q, k, v, terms, scale, slope, plan = problem
     return _forward(q, k, v, *terms, scale, slope, *plan)
+
+
+def _kernels(device: torch.device) -> ModuleType:
+    """The module whose `forward` and `backward` take problems on this device."""
+    if device.type == "cpu":
+        return edges
+    from tokennet.attend.kernels.cuda import launch  # needs Triton
+
+    return launch
 
 
 def _problem(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor | float | None) -> Problem:
@@ -64,10 +74,11 @@ def _forward(
     indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return edges.forward(_contiguous(_problem(
+    problem = _contiguous(_problem(
         q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
         indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
-    )))  # fmt: skip
+    ))  # fmt: skip
+    return _kernels(q.device).forward(problem)
 
 
 @torch.library.custom_op("tokennet::edge_attention_backward", mutates_args=())
@@ -84,8 +95,8 @@ def _backward(
         q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
         indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
     ))  # fmt: skip
-    saved = (out, edge_out, lse)
-    found = edges.backward(problem, grad.contiguous(), grad_edge_out.contiguous(), saved)
+    given = grad.contiguous(), grad_edge_out.contiguous(), (out, edge_out, lse)
+    found = _kernels(q.device).backward(problem, *given)
     terms = [
         q.new_empty(0) if term is None else gradient.to(term.dtype)
         for gradient, term in zip(
