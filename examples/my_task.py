@@ -41,4 +41,4 @@ class Rings(Task):
 
 if __name__ == "__main__":
     for line in compare(Rings(), seeds=1, out="tokennet-results/rings").lines:
-        print(f"{line.net:<16}{line.parameters:>8,} parameters  accuracy {line.accuracy:.3f}")
+        print(f"{line.net:<16}{line.parameters:>8,} parameters  accuracy {line.score:.3f}")

@@ -86,7 +86,7 @@ def as_oracle(mixer: Mixer, tokens: Tokens, oracle: nn.Module) -> None:
     for module in (mixer, oracle):
         z = tokens.z.clone().requires_grad_()
         out = module(tokens.replace(z=z)).z
-        weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+        weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).to(out.device).view_as(out)
         inputs = [z, *module.parameters()]
         gradients = torch.autograd.grad((out * weight).sum(), inputs, allow_unused=True)
         zeros = [torch.zeros_like(x) for x in inputs]

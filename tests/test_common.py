@@ -50,8 +50,8 @@ LAWS = {
 BACKENDS = ("reference", "dense", "fused", "sparse", "auto")
 
 
-def make(name: str, num_tokens: int, dtype: torch.dtype) -> Mixer:
-    return TESTED[name](DIM, HEADS, num_tokens).to(dtype).eval()
+def make(name: str, num_tokens: int, dtype: torch.dtype, device: str = "cpu") -> Mixer:
+    return TESTED[name](DIM, HEADS, num_tokens).to(device, dtype).eval()
 
 
 def honours(mixer: Mixer, graph) -> bool:
@@ -60,7 +60,7 @@ def honours(mixer: Mixer, graph) -> bool:
         mixer.check_graph(graph)
     except ValueError as error:
         with pytest.raises(ValueError, match="graph must be") as raised:
-            mixer(laws.tokens_on(graph, DIM, torch.float32))
+            mixer(laws.tokens_on(graph, DIM, torch.float32).to(next(mixer.parameters()).device))
         assert str(raised.value) == str(error)
         return False
     return True
@@ -71,18 +71,18 @@ def honours(mixer: Mixer, graph) -> bool:
 @pytest.mark.parametrize("family", SQUARE)
 @pytest.mark.parametrize("name", TESTED)
 def test_law(name, family, law, dtype):
+    obey(name, family, law, dtype)
+
+
+def obey(name: str, family: str, law: str, dtype: torch.dtype, device: str = "cpu") -> None:
     graph = SQUARE[family]()
-    mixer = make(name, graph.num_targets, dtype)
+    mixer = make(name, graph.num_targets, dtype, device)
     if not honours(mixer, graph):
         return
     if law == "relabelling" and mixer.symmetry.relabelling == "trivial":
         return
-    tokens = laws.tokens_on(graph, DIM, dtype)
-    if law == "edge_order" and name == "mlp":
-        with pytest.raises(ValueError, match="graph must be Full"):
-            LAWS[law](mixer, tokens)
-        return
-    if law == "ragged_is_one_by_one" and name == "mlp":
+    tokens = laws.tokens_on(graph, DIM, dtype).to(device)
+    if law in ("edge_order", "ragged_is_one_by_one") and name == "mlp":
         with pytest.raises(ValueError, match="graph must be Full"):
             LAWS[law](mixer, tokens)
         return
@@ -101,10 +101,10 @@ def test_backends_are_the_oracle(kind, family, backend, dtype, monkeypatch):
         with pytest.raises(RuntimeError, match="backend 'dense' cannot run this call"):
             mixer(tokens)
         return
-    laws.as_oracle(mixer, tokens, _by_oracle(mixer, monkeypatch))
+    laws.as_oracle(mixer, tokens, ByOracle(mixer, monkeypatch))
 
 
-class _ByOracle(nn.Module):
+class ByOracle(nn.Module):
     """The same mixer with `attend` replaced by loops over targets."""
 
     def __init__(self, mixer: Mixer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,10 +115,6 @@ class _ByOracle(nn.Module):
         with self.monkeypatch.context() as patch:
             patch.setattr(inspect.getmodule(type(self.mixer)), "attend", oracle.attend_oracle)
             return self.mixer(tokens)
-
-
-def _by_oracle(mixer: Mixer, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
-    return _ByOracle(mixer, monkeypatch)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

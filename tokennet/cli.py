@@ -62,9 +62,12 @@ def _root(
 def compare(
     task: Annotated[str, typer.Argument(help="A task (see `tokennet tasks`) or module:Class.")],
     nets: Annotated[
-        str | None, typer.Option(help="Nets as mixer@graph, comma-separated. (default: the task's)")
+        str | None,
+        typer.Option(help="Nets as mixer@graph[/readout], comma-separated. (default: the task's)"),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Number of seeds. (default: the task's)")
+    ] = None,
     match: Annotated[Match, typer.Option(help="What is made equal by the width.")] = Match.params,
     size: Annotated[
         int | None,
@@ -118,7 +121,9 @@ def compare(
         )
     finally:
         bar.stop()
-    console.print(*tables(result.lines, f"{loaded.name}: {loaded.summary}"), LEGEND, sep="\n")
+    title = f"{loaded.name}: {loaded.summary}"
+    shown_tables = tables(result.lines, result.baselines, loaded.metrics, title)
+    console.print(*shown_tables, LEGEND, sep="\n")
     if result.reused:
         console.print(
             f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
@@ -221,30 +226,17 @@ def bench(
 def tasks() -> None:
     """List the tasks that come with the library, and the nets they compare."""
     from tokennet.compare import TASKS
+    from tokennet.compare.report import task_table
 
-    table = Table("task", "data", "graphs", "nets by default")
-    for task in TASKS.values():
-        table.add_row(task.name, task.summary, " ".join(task.graphs), " ".join(task.nets))
-    Console().print(table)
+    Console().print(task_table(TASKS))
 
 
 @app.command()
 def nets() -> None:
-    """List the mixers that a net can be made of, and what each is symmetric to."""
-    from tokennet.mixers import MIXERS
+    """List the nets that go by a name, and the mixers that nets are made of."""
+    from tokennet.nets import command
 
-    table = Table("mixer", "layer", "what it does", "relabelling", "shuffling")
-    for name, make in MIXERS.items():
-        mixer = make(8, 2, 4)
-        kind = type(mixer)
-        summary = (kind.__doc__ or "").strip().splitlines()[0]
-        symmetry = mixer.symmetry
-        table.add_row(name, kind.__name__, summary, symmetry.relabelling, symmetry.shuffling)
-    console = Console()
-    console.print(table)
-    console.print(
-        "A net is mixer@graph, such as attention@full; `tokennet tasks` lists the graphs."
-    )
+    command.nets()
 
 
 def _launched_fabric(device: Device, devices: int, precision: str) -> Fabric:

@@ -1,9 +1,12 @@
 """A small task of a user's own: are most bits of a set ones?"""
 
 import torch
+from torch import nn
 
 from tokennet import Cycle, Full, Interface, Tokens
-from tokennet.compare import Batch, Recipe, Task
+from tokennet.compare import Batch, Metric, Recipe, Task
+from tokennet.compare.metric import error, squares
+from tokennet.nets import Embedding
 
 
 class Majority(Task):
@@ -49,3 +52,61 @@ class Nodes(Majority):
 
 class NotATask:
     pass
+
+
+class Halves(Task):
+    """Ids in, numbers out, several to each example; a source; a net of its own; a sample."""
+
+    name = "halves"
+    graphs = ("full",)
+    nets = ("mean@full",)
+    seeds = 2
+    recipe = Recipe(epochs=3, batch_size=8, lr=1e-2, heads=2, size=2_000)
+    metrics = (error, Metric("largest error", lambda a, t: (a - t).abs().amax(-1), False))
+    interface = Interface(in_features=4, out_features=1, readout="token", num_tokens=3, ids=True)
+
+    def __init__(self):
+        self.ids = torch.cartesian_prod(*[torch.arange(4)] * 3)[..., None]  # (64, 3, 1)
+
+    def splits(self, seed):
+        return {
+            "train": torch.arange(32),
+            "val": torch.arange(32, 48),
+            "test": torch.arange(48, 64),
+        }
+
+    def batch(self, index, graph):
+        ids = self.ids[index]
+        target = ids.squeeze(-1).flip(-1) / 2  # (n, 3): of the source
+        return Batch(Tokens(ids), target, source=Tokens(ids.flip(-2)))
+
+    def loss(self, output, target):
+        return squares(output, target)
+
+    def build(self, net, recipe, width):
+        return Listener(self.interface.in_features, width)
+
+    def predict(self, model, batch):
+        return model(batch).squeeze(-1)
+
+    def baselines(self, seed):
+        return {"half": {"mean absolute error": 0.5 + seed, "largest error": 1.0}}
+
+    def show(self, model, net, folder):
+        batch = self.batch(torch.tensor([0]), net.graph)
+        (folder / "sample.txt").write_text(f"{net} {tuple(batch.run(model).shape)}")
+
+
+class Listener(nn.Module):
+    def __init__(self, size, width):
+        super().__init__()
+        self.own, self.other = Embedding(size, width.dim), Embedding(size, width.dim)
+        self.end = nn.Sequential(
+            nn.Linear(width.dim, width.hidden), nn.ReLU(), nn.Linear(width.hidden, 1)
+        )
+
+    def forward(self, tokens, source):
+        return self.end(self.own(tokens.z) + self.other(source.z))
+
+    def flops(self, tokens, source):
+        return 2 * tokens.num_tokens * sum(p.numel() for p in self.end.parameters())

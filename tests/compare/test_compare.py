@@ -12,11 +12,12 @@ from lightning_fabric import Fabric
 from tests.compare.tasks_for_tests import Majority, Nodes
 from tokennet import Cycle, Edges, Tokens
 from tokennet.compare import TASKS, Budget, Net, Recipe, compare, load_task
-from tokennet.compare.budget import Width, find_widths, make_net
+from tokennet.compare.budget import find_widths
+from tokennet.compare.check import code_of, fingerprint
 from tokennet.compare.data import data_root, load
-from tokennet.compare.report import percent, summarise
+from tokennet.compare.net import Width
+from tokennet.compare.report import summarise
 from tokennet.compare.store import RunStore, run_key
-from tokennet.compare.task import fingerprint
 from tokennet.compare.train import Job, Run, train
 from tokennet.mixers import MIXERS
 from tokennet.nets import count_parameters
@@ -29,7 +30,7 @@ def fabric():
 def a_run(**changes):
     values = {
         "net": "mean@full", "seed": 0, "dim": 4, "hidden": 8, "parameters": 10, "flops": 20,
-        "declared": {"relabelling": "S_n", "shuffling": "S_n"}, "accuracy": 0.5,
+        "declared": {"relabelling": "S_n", "shuffling": "S_n"}, "scores": {"accuracy": 0.5},
         "curves": {"loss": [1.0], "test": [0.5]},
     }  # fmt: skip
     return Run(**{**values, **changes})
@@ -42,7 +43,7 @@ def test_widths_agree_within_two_percent(match, size):
     size = size * 30 if match == "flops" else size
     nets = [Net.parse(f"{mixer}@full", MIXERS, task.graphs) for mixer in MIXERS]
     for net, width in find_widths(task, nets, task.recipe, match, size).items():
-        built = make_net(task, net, task.recipe, width)
+        built = task.build(net, task.recipe, width)
         tokens = task.batch(torch.tensor([0]), net.graph).tokens
         cost = count_parameters(built) if match == "params" else built.flops(tokens)
         assert abs(cost / size - 1) <= 0.02, (net, width, cost)
@@ -60,16 +61,16 @@ def test_sizes_by_default_come_from_the_recipe_or_the_first_net():
     task, nets = Majority(), [Net("attention", "full"), Net("mean", "ring")]
     by_params = find_widths(task, nets, task.recipe, "params", None)
     for net, width in by_params.items():
-        assert abs(count_parameters(make_net(task, net, task.recipe, width)) / 4_000 - 1) <= 0.02
+        assert abs(count_parameters(task.build(net, task.recipe, width)) / 4_000 - 1) <= 0.02
     by_width = find_widths(task, nets, task.recipe, "none", None)
     assert {width.dim for width in by_width.values()} == {by_params[nets[0]].dim}
     example = task.batch(torch.tensor([0]), "full").tokens
     flops = [
-        make_net(task, net, task.recipe, width).flops(example)
+        task.build(net, task.recipe, width).flops(example)
         for net, width in find_widths(task, nets, task.recipe, "flops", None).items()
         if net.graph == "full"
     ]
-    first = make_net(task, nets[0], task.recipe, by_params[nets[0]]).flops(example)
+    first = task.build(nets[0], task.recipe, by_params[nets[0]]).flops(example)
     assert abs(flops[0] / first - 1) <= 0.02
 
 
@@ -95,12 +96,12 @@ def test_compare_writes_what_it_shows(tmp_path):
     assert seen[-1] == ("mean@ring seed 1", 16, 16)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
     written = json.loads((tmp_path / "results.json").read_text())
-    assert written["nets"] == [vars(line) for line in result.lines]
+    assert written["nets"] == [line.row() for line in result.lines]
     assert written["config"]["versions"]["torch"] == torch.__version__
     assert written["config"]["seeds"] == 2
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [row["net"] for row in rows] == ["attention@full", "mean@ring"]
-    assert float(rows[0]["accuracy"]) == result.lines[0].accuracy
+    assert float(rows[0]["accuracy"]) == result.lines[0].scores["accuracy"]
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "config.json").read_text()) == written["config"]
 
@@ -123,11 +124,11 @@ def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatc
 
     trained = []
 
-    def counted(fabric, job, on_epoch):
+    def counted(fabric, job, on_epoch, show_in):
         if len(trained) == stop_after:
             raise KeyboardInterrupt
         trained.append(str(job))
-        return train(fabric, job, on_epoch)
+        return train(fabric, job, on_epoch, show_in)
 
     monkeypatch.setattr(module, "train", counted)
     stop_after = 3
@@ -211,6 +212,30 @@ def test_the_fingerprint_sees_examples_edges_classes_positions_and_splits():
     assert of() in seen
 
 
+class OtherLoss(Majority):
+    def loss(self, output, target):
+        return 2 * super().loss(output, target)
+
+
+class OtherConstant(Majority):
+    def loss(self, output, target):
+        # The same but for a number and this comment.
+        return 3 * super().loss(output, target)
+
+
+class Documented(Majority):
+    def loss(self, output, target):
+        """What is minimised."""
+
+        return 2 * super().loss(output, target)
+
+
+def test_another_loss_is_another_run_and_a_comment_is_not():
+    codes = [code_of(task()) for task in (Majority, OtherLoss, OtherConstant)]
+    assert len(set(codes)) == 3
+    assert code_of(Documented()) == code_of(OtherLoss()) == codes[1]
+
+
 def test_a_task_typed_in_at_a_prompt_has_no_file(tmp_path):
     prompt = {"__name__": "prompt", "Majority": Majority}
     exec("class Typed(Majority):\n    name = 'typed'", prompt)
@@ -279,7 +304,7 @@ def test_tasks_that_do_not_fit_together_are_refused_before_training(task, messag
 
 
 def test_the_store_gives_back_what_it_was_given(tmp_path):
-    store, run, config = RunStore(tmp_path), a_run(accuracy=0.25), {"seed": 3}
+    store, run, config = RunStore(tmp_path), a_run(scores={"accuracy": 0.25}), {"seed": 3}
     assert store.load(config) is None
     store.save(config, run)
     assert store.load(config) == run
@@ -288,13 +313,16 @@ def test_the_store_gives_back_what_it_was_given(tmp_path):
 
 
 def test_lines_are_means_over_seeds():
-    runs = [a_run(accuracy=0.4), a_run(seed=1, accuracy=0.6), a_run(net="mlp@full", accuracy=1.0)]
+    runs = [
+        a_run(net=net, seed=seed, scores={"accuracy": accuracy})
+        for net, seed, accuracy in [
+            ("mean@full", 0, 0.4), ("mean@full", 1, 0.6), ("mlp@full", 0, 1.0),
+        ]
+    ]  # fmt: skip
     first, second = summarise(runs)
-    assert (first.net, first.seeds, first.accuracy) == ("mean@full", 2, 0.5)
-    assert first.accuracy_sd == pytest.approx(0.1 * 2**0.5)
-    assert second.accuracy_sd is None
-    assert percent(0.5, 0.125) == "50.0 ± 12.5"
-    assert percent(0.5, None) == "50.0"
+    assert (first.net, first.seeds, first.score) == ("mean@full", 2, 0.5)
+    assert first.score_sd == pytest.approx(0.1 * 2**0.5)
+    assert second.score_sd is None
 
 
 def test_training_learns_and_repeats_itself():
@@ -304,7 +332,7 @@ def test_training_learns_and_repeats_itself():
     assert run.curves["loss"][-1] < 0.1 < 0.5 < run.curves["loss"][0]
     assert run.curves == again.curves
     assert run.best_epoch == 59
-    assert run.accuracy == run.curves["test"][-1]
+    assert run.scores["accuracy"] == run.curves["test"][-1]
     assert run.tokens_per_second > 0
 
 
@@ -315,7 +343,7 @@ def test_with_a_validation_split_the_best_epoch_is_chosen_by_it():
     assert best > min(run.curves["val"])
     assert run.curves["val"][run.best_epoch] == best
     assert best not in run.curves["val"][run.best_epoch + 1 :]
-    assert run.accuracy == run.curves["test"][run.best_epoch]
+    assert run.scores["accuracy"] == run.curves["test"][run.best_epoch]
 
 
 def losses_on(devices, folder, task):

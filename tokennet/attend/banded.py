@@ -1,4 +1,4 @@
-"""Windows: blocks of queries with the blocks of keys beside them, by SDPA.
+"""Windows: by flash where it can be, else blocks of queries with the keys beside them, by SDPA.
 
 The blocks are as long as the window reaches (Beltagy et al., 2020, arXiv 2004.05150), so
 that each meets its own keys and those of one neighbour, or two: time and memory of N times
@@ -15,7 +15,10 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
-from tokennet.graphs import Causal, TokenGraph
+from tokennet.attend.varlen import attend_sequences
+from tokennet.attend.varlen import unsupported as not_by_flash
+from tokennet.graphs import Causal, Self, TokenGraph, Window
+from tokennet.graphs.algebra import And, Transposed
 from tokennet.graphs.base import DENSE_LIMIT
 
 _SMALLEST = 64
@@ -30,6 +33,8 @@ def unsupported(call: Call) -> str | None:
         return "the graph is not a window, by its formula"
     if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
         return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
+    if _by_flash(call):
+        return None
     block, count, span = _blocks(call.graph)
     if count < 2:
         return "it is no longer than one block"
@@ -41,6 +46,9 @@ def unsupported(call: Call) -> str | None:
 
 
 def work(call: Call) -> Work:
+    if _by_flash(call):
+        near = call.graph.num_targets * (sum(call.graph.band) + 1)  # type: ignore[arg-type]
+        return Work.of(call, calls=1, pieces=0, scores=near)
     block, count, span = _blocks(call.graph)
     pairs = block * count * span
     return Work.of(call, calls=1, pieces=call.groups * count, scores=pairs, mask=pairs)
@@ -48,6 +56,9 @@ def work(call: Call) -> Work:
 
 def run(call: Call) -> Tensor:
     graph, n = call.graph, call.graph.num_targets
+    if _by_flash(call):
+        ends = graph.derive("ends of one sequence", call.q.device, _ends)
+        return attend_sequences(call, (ends, ends), (n, n), graph.band)  # type: ignore[arg-type]
     block, count, _ = _blocks(graph)
     below, above = graph.band  # type: ignore[misc]
 
@@ -94,3 +105,20 @@ def _masks(graph: TokenGraph) -> Tensor:
     inside = (j >= 0) & (j < n) & (i < n)
     edge = inside & graph.has_edge(i.clamp(max=n - 1), j.clamp(0, n - 1)) | (i >= n)
     return torch.zeros(edge.shape).masked_fill(~edge, -math.inf)[:, None]
+
+
+def _by_flash(call: Call) -> bool:
+    return _is_whole(call.graph) and not_by_flash(call) is None
+
+
+def _is_whole(graph: TokenGraph) -> bool:
+    """Whether every pair within the band is an edge, by what the graph is made of."""
+    if isinstance(graph, And):
+        return _is_whole(graph.a) and _is_whole(graph.b)
+    if isinstance(graph, Transposed):
+        return _is_whole(graph.graph)
+    return type(graph) in (Window, Self, Causal)
+
+
+def _ends(graph: TokenGraph) -> Tensor:
+    return torch.tensor([0, graph.num_targets], dtype=torch.int32)

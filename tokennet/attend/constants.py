@@ -1,7 +1,9 @@
 """Measured constants of the cost model, in seconds; see `cost.py`.
 
-CPU: by `tokennet bench --calibrate` on two cores of an AMD EPYC, PyTorch 2.13. CUDA: guesses, never
-measured, from the memory bandwidth of a data-centre GPU.
+CPU: by `tokennet bench --calibrate` on two cores of an AMD EPYC, PyTorch 2.13. CUDA: not measured,
+but reckoned for a data-centre GPU: 3 TB/s from memory and 5 from its cache, 400 TFLOP/s in flash
+attention, 3e12 exponentials a second, some 10 microseconds to launch an operator; two to four times
+as much with the backward pass. The planner is as good as that.
 """
 
 CONSTANTS: dict[str, dict[str, dict[str, list[float]]]] = {
@@ -37,28 +39,28 @@ CONSTANTS: dict[str, dict[str, dict[str, list[float]]]] = {
     },
     "cuda": {
         "dense": {
-            "forward": [1e-05, 0, 0, 2e-12, 2e-15, 5e-13, 0],
-            "training": [3.0000000000000004e-05, 0, 0, 6e-12, 6.0000000000000005e-15, 1.5e-12, 0],
+            "forward": [2e-05, 0, 0, 3e-13, 2.5e-15, 3e-13, 0],
+            "training": [6e-05, 0, 0, 1e-12, 9e-15, 1e-12, 0],
         },
         "sets": {
-            "forward": [2e-05, 0, 0, 2e-12, 2e-15, 5e-13, 0],
-            "training": [6.000000000000001e-05, 0, 0, 6e-12, 6.0000000000000005e-15, 1.5e-12, 0],
+            "forward": [3e-05, 0, 0, 3e-13, 2.5e-15, 3e-13, 0],
+            "training": [1e-04, 0, 0, 1e-12, 9e-15, 1e-12, 0],
         },
         "banded": {
-            "forward": [4e-05, 0, 0, 2e-12, 2e-15, 5e-13, 0],
-            "training": [0.00012000000000000002, 0, 0, 6e-12, 6.0000000000000005e-15, 1.5e-12, 0],
+            "forward": [5e-05, 0, 0, 3e-13, 2.5e-15, 3e-13, 0],
+            "training": [1.5e-04, 0, 0, 1e-12, 9e-15, 1e-12, 0],
         },
         "fused": {
-            "forward": [0.0001, 0, 0, 1e-11, 0, 1e-12, 0],
-            "training": [0.00030000000000000003, 0, 0, 3e-11, 0, 3e-12, 0],
+            "forward": [8e-05, 0, 0, 2e-12, 0, 2e-13, 3e-13],
+            "training": [3e-04, 0, 0, 8e-12, 0, 6e-13, 9e-13],
         },
         "sparse": {
             "forward": [2e-05, 0, 0, 2e-11, 0, 2e-12, 0],
-            "training": [6.000000000000001e-05, 0, 0, 6e-11, 0, 6e-12, 0],
+            "training": [6e-05, 0, 0, 6e-11, 0, 6e-12, 0],
         },
         "flex": {
-            "forward": [2e-05, 0, 0, 2e-12, 2e-15, 5e-13, 0],
-            "training": [6.000000000000001e-05, 0, 0, 6e-12, 6.0000000000000005e-15, 1.5e-12, 0],
+            "forward": [2e-05, 0, 0, 4e-13, 2.5e-15, 3e-13, 0],
+            "training": [6e-05, 0, 0, 1.4e-12, 9e-15, 1e-12, 0],
         },
         "reference": {
             "forward": [3e-05, 0, 0, 5e-11, 0, 1e-12, 0],

@@ -1,4 +1,4 @@
-r"""Attention along edges as one operator, forward and backward, by a kernel in C++.
+r"""Attention along edges as one operator, forward and backward: in C++, on CUDA in Triton.
 
     s_e = scale (q_i . k_j + r_i . f_e) + b_e                      dot product
     s_e = scale a . LeakyReLU(q_i + k_j + K f_e) + b_e             additive
@@ -10,14 +10,19 @@ r"""Attention along edges as one operator, forward and backward, by a kernel in 
 
 Forward and first derivative take O(N H C + E H) memory, and E D for the gradient of features:
 the backward pass computes p again from the log-sum-exp (as in Dao et al., 2022, arXiv
-2205.14135), goes once along the edges by target for dq and what belongs to edges, and once by
-source for dk and dv. Derivatives of higher order come from the edge operators.
+2205.14135), goes once along the edges by source for dk, dv and ds, and once by target, where it
+needs no more than ds and the keys, for dq and what belongs to edges. Derivatives of higher
+order come from the edge operators.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from types import ModuleType
+
 import torch
 from torch import Tensor
+from torch.nn.functional import leaky_relu
 
 from tokennet.attend.edge_attention import Terms, edge_attention
 from tokennet.attend.kernels import edges
@@ -34,6 +39,15 @@ def fused_attention(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """
     q, k, v, terms, scale, slope, plan = problem
     return _forward(q, k, v, *terms, scale, slope, *plan)
+
+
+def _kernels(device: torch.device) -> ModuleType:
+    """The module whose `forward` and `backward` take problems on this device."""
+    if device.type == "cpu":
+        return edges
+    from tokennet.attend.kernels.cuda import launch  # needs Triton
+
+    return launch
 
 
 def _problem(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor | float | None) -> Problem:
@@ -60,10 +74,11 @@ def _forward(
     indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return edges.forward(_contiguous(_problem(
+    problem = _contiguous(_problem(
         q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
         indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
-    )))  # fmt: skip
+    ))  # fmt: skip
+    return _kernels(q.device).forward(problem)
 
 
 @torch.library.custom_op("tokennet::edge_attention_backward", mutates_args=())
@@ -80,8 +95,8 @@ def _backward(
         q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
         indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
     ))  # fmt: skip
-    saved = (out, edge_out, lse)
-    found = edges.backward(problem, grad.contiguous(), grad_edge_out.contiguous(), saved)
+    given = grad.contiguous(), grad_edge_out.contiguous(), (out, edge_out, lse)
+    found = _kernels(q.device).backward(problem, *given)
     terms = [
         q.new_empty(0) if term is None else gradient.to(term.dtype)
         for gradient, term in zip(
@@ -172,6 +187,7 @@ def _composite(problem: Problem) -> tuple[Tensor, Tensor]:
     """The first two outputs of the forward operator, one entry of the batch after the other."""
     precise, plan = problem.accumulator, problem.plan
     q, k, v = problem.q.to(precise), problem.k.to(precise), problem.v.to(precise)
+    activate = partial(leaky_relu, negative_slope=problem.slope)
     out, edge_out = [], []
     for b in range(len(q)):
         terms = Terms(*(None if term is None else term.to(precise) for term in problem.terms))
@@ -179,7 +195,7 @@ def _composite(problem: Problem) -> tuple[Tensor, Tensor]:
             terms = terms._replace(bias=terms.bias[b if len(terms.bias) > 1 else 0])
         if terms.edge_query is not None:
             terms = terms._replace(edge_query=terms.edge_query[b])
-        one, summed = edge_attention(q[b], k[b], v[b], terms, problem.scale, problem.slope, plan)
+        one, summed = edge_attention(q[b], k[b], v[b], terms, problem.scale, activate, plan)
         out.append(one)
         edge_out.append(one.new_zeros(*one.shape[:2], 0) if summed is None else summed)
     return torch.stack(out).to(problem.q.dtype), torch.stack(edge_out)

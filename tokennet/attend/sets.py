@@ -1,4 +1,4 @@
-"""Ragged batches of complete sets: one `scaled_dot_product_attention` for all of one size."""
+"""Ragged batches of complete sets: one call for all of a size, or, by flash, one for all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
+from tokennet.attend.varlen import attend_sequences
+from tokennet.attend.varlen import unsupported as not_by_flash
 from tokennet.graphs import Causal, Disjoint, Full
 
 
@@ -24,6 +26,20 @@ class _Sizes(NamedTuple):
     """(M,)"""
     shapes: list[tuple[int, int, int, bool]]
     """Number of sets, targets, sources of each, causal or not."""
+
+
+class _Sequences(NamedTuple):
+    """Sets one after the other, as they are."""
+
+    targets: Tensor
+    """(S + 1,) int32, the first target of each set, and N"""
+    sources: Tensor
+    """(S + 1,)"""
+    most_targets: int
+    """of a set"""
+    most_sources: int
+    ahead: int | None
+    """Places that targets see ahead: 0 causal, -1 all; None where sets differ or lack tokens."""
 
 
 def unsupported(call: Call) -> str | None:
@@ -44,12 +60,17 @@ def unsupported(call: Call) -> str | None:
 
 def work(call: Call) -> Work:
     shapes = _sizes(call).shapes
+    calls = 1 if _by_flash(call) else len(shapes)
     scores = sum(count * n * m * (0.5 if causal else 1) for count, n, m, causal in shapes)
     pieces = call.groups * sum(count for count, *_ in shapes)
-    return Work.of(call, calls=len(shapes), pieces=pieces, scores=scores)
+    return Work.of(call, calls=calls, pieces=pieces, scores=scores)
 
 
 def run(call: Call) -> Tensor:
+    if _by_flash(call):
+        made = _sequences(call)
+        longest, window = (made.most_targets, made.most_sources), (-1, made.ahead)
+        return attend_sequences(call, made[:2], longest, window)  # type: ignore[arg-type]
     sizes = _sizes(call)
     q = _ordered(call.q, sizes.targets)
     k, v = _ordered(call.k, sizes.sources), _ordered(call.v, sizes.sources)
@@ -104,3 +125,20 @@ def _tokens(sizes: list[int], order: list[int]) -> Tensor:
         return torch.zeros(0, dtype=torch.long)
     tokens = torch.arange(sum(sizes)).split(sizes)
     return torch.cat([tokens[number] for number in order])
+
+
+def _by_flash(call: Call) -> bool:
+    return not_by_flash(call) is None and _sequences(call).ahead is not None
+
+
+def _sequences(call: Call) -> _Sequences:
+    return call.graph.derive("sequences", call.q.device, _build_sequences)
+
+
+def _build_sequences(graph: Disjoint) -> _Sequences:
+    targets, sources = graph.sizes, graph.source_sizes
+    causal = {isinstance(part, Causal) for part in graph.graphs}
+    alike = len(causal) == 1 and 0 not in (*targets, *sources)
+    ahead = (0 if True in causal else -1) if alike else None
+    first, second = (torch.tensor([0, *x]).cumsum(0).int() for x in (targets, sources))
+    return _Sequences(first, second, max(targets, default=0), max(sources, default=0), ahead)

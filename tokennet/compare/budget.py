@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from torch import nn
 
-from tokennet.compare.task import Net, Recipe, Task
-from tokennet.nets import TokenNet, build_net, count_parameters
-from tokennet.tokens import Tokens
+from tokennet.compare.net import Net, Width
+from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.nets import count_parameters
 
 Match = Literal["params", "flops", "none"]
 TOLERANCE = 0.02
 LARGEST_DIM = 4096
-
-
-@dataclass(frozen=True)
-class Width:
-    """Channels of the tokens, and of the hidden layer of the token-wise MLPs."""
-
-    dim: int
-    hidden: int
-
-
-def make_net(task: Task, net: Net, recipe: Recipe, width: Width) -> TokenNet:
-    return build_net(
-        net.mixer,
-        task.interface,
-        width.dim,
-        recipe.depth,
-        hidden=width.hidden,
-        heads=recipe.heads,
-        positions=recipe.positions,  # type: ignore[arg-type]
-        dropout=recipe.dropout,
-    )
 
 
 def find_widths(
@@ -107,15 +86,25 @@ def _hidden(dim: int, recipe: Recipe) -> int:
 def cost_of(task: Task, net: Net, recipe: Recipe, match: Match) -> Callable[[Width], float]:
     if match == "params":
         return lambda width: count_parameters(_on_meta(task, net, recipe, width))
-    example = example_tokens(task, net)
-    return lambda width: make_net(task, net, recipe, width).eval().flops(example)
+    batch = example(task, net)
+    return lambda width: flops_of(task.build(net, recipe, width), batch)
 
 
-def _on_meta(task: Task, net: Net, recipe: Recipe, width: Width) -> TokenNet:
+def _on_meta(task: Task, net: Net, recipe: Recipe, width: Width) -> nn.Module:
     with torch.device("meta"):
-        return make_net(task, net, recipe, width)
+        return task.build(net, recipe, width)
 
 
-def example_tokens(task: Task, net: Net) -> Tokens:
+def flops_of(net: nn.Module, batch: Batch) -> int:
+    """Forward, on the tokens and the source of a batch."""
+    given = (batch.tokens,) if batch.source is None else (batch.tokens, batch.source)
+    training = net.training
+    try:
+        return net.eval().flops(*given)  # type: ignore[operator]
+    finally:
+        net.train(training)
+
+
+def example(task: Task, net: Net) -> Batch:
     """The first training example: one set, or the one graph there is."""
-    return task.batch(task.splits(0)["train"][:1], net.graph).tokens
+    return task.batch(task.splits(0)["train"][:1], net.graph)

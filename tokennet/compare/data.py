@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,35 @@ def data_root(name: str) -> Path:
         except OSError:  # another process was first
             shutil.rmtree(partial)
     return root
+
+
+def text_file(name: str, url: str) -> Path:
+    """Return the file of a text: `TOKENNET_DATA` itself where it is a file, else its `name`.
+
+    If `TOKENNET_DATA` names a folder, `name/input.txt` in it is used. Without it, the text is
+    downloaded from `url` to `~/.cache/tokennet` once.
+
+    Raises:
+        ValueError: `TOKENNET_DATA` holds no such file.
+        OSError: the text could not be downloaded.
+    """
+    local = os.environ.get("TOKENNET_DATA")
+    if local:
+        path = Path(local) if Path(local).is_file() else Path(local) / name / "input.txt"
+        if not path.is_file():
+            raise ValueError(
+                f"TOKENNET_DATA must be a text or hold the file {name}/input.txt, got {local}"
+            )
+        return path
+    path = data_root(name) / name / "input.txt"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        try:
+            urllib.request.urlretrieve(url, partial)
+        except OSError as error:
+            raise OSError(
+                f"{name} could not be downloaded ({error}); set TOKENNET_DATA to any text file"
+            ) from error
+        partial.replace(path)
+    return path

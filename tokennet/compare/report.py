@@ -1,19 +1,16 @@
-"""What a comparison showed: a table, files, and learning curves."""
+"""What a comparison showed: a line for each net and each trivial model, and tables of them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from tokennet.compare.store import write_text
+from tokennet.compare.metric import Metric
+from tokennet.compare.task import Task
 from tokennet.compare.train import Run
 
 
@@ -28,16 +25,56 @@ class Line:
     parameters: int
     flops: int
     """Forward, for one example."""
-    accuracy: float
-    accuracy_sd: float | None
+    scores: dict[str, float]
+    """Mean of each metric on the test split; the task's first metric comes first."""
+    scores_sd: dict[str, float | None]
     """Over seeds; None for one seed."""
     seconds: float
     """Training of one seed."""
     tokens_per_second: float
-    declared_relabelling: str
-    declared_shuffling: str
-    relabelling_error: float
-    shuffling_error: float
+    declared_relabelling: str | None
+    declared_shuffling: str | None
+    relabelling_error: float | None
+    shuffling_error: float | None
+
+    @property
+    def score(self) -> float:
+        """Of the task's first metric."""
+        return next(iter(self.scores.values()))
+
+    @property
+    def score_sd(self) -> float | None:
+        return next(iter(self.scores_sd.values()))
+
+    def row(self) -> dict[str, Any]:
+        """Flat, as in results.json and results.csv: a metric is a column, and its sd another."""
+        row: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name == "scores":
+                for metric, figure in self.scores.items():
+                    row[metric], row[f"{metric} sd"] = figure, self.scores_sd[metric]
+            elif name != "scores_sd":
+                row[name] = value
+        return row
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a trivial model gets: the mean over the same seeds."""
+
+    name: str
+    scores: dict[str, float]
+
+    @staticmethod
+    def of(task: Task, seeds: int) -> list[Baseline]:
+        found = [task.baselines(seed) for seed in range(seeds)]
+        return [
+            Baseline(
+                name,
+                {m: statistics.mean(figures[name][m] for figures in found) for m in first},
+            )
+            for name, first in found[0].items()
+        ]
 
 
 def summarise(runs: Sequence[Run]) -> list[Line]:
@@ -47,8 +84,7 @@ def summarise(runs: Sequence[Run]) -> list[Line]:
 
 
 def _line(runs: list[Run]) -> Line:
-    accuracies = [run.accuracy for run in runs]
-    first = runs[0]
+    first, by_metric, declared = runs[0], _by_metric(runs), runs[0].declared or {}
     return Line(
         net=first.net,
         seeds=len(runs),
@@ -56,55 +92,121 @@ def _line(runs: list[Run]) -> Line:
         hidden=first.hidden,
         parameters=first.parameters,
         flops=first.flops,
-        accuracy=statistics.mean(accuracies),
-        accuracy_sd=statistics.stdev(accuracies) if len(runs) > 1 else None,
+        scores={name: statistics.mean(figures) for name, figures in by_metric.items()},
+        scores_sd={
+            name: statistics.stdev(figures) if len(runs) > 1 else None
+            for name, figures in by_metric.items()
+        },
         seconds=statistics.median(run.seconds for run in runs),
         tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
-        declared_relabelling=first.declared["relabelling"],
-        declared_shuffling=first.declared["shuffling"],
-        relabelling_error=max(run.relabelling_error for run in runs),
-        shuffling_error=max(run.shuffling_error for run in runs),
+        declared_relabelling=declared.get("relabelling"),
+        declared_shuffling=declared.get("shuffling"),
+        relabelling_error=_largest([run.relabelling_error for run in runs]),
+        shuffling_error=_largest([run.shuffling_error for run in runs]),
     )
 
 
-def tables(lines: Sequence[Line], title: str) -> list[Table]:
-    """What the nets cost and reach; and what each is symmetric to, declared and measured."""
-    cost = Table(title=title, title_justify="left")
-    cost.add_column("net", no_wrap=True)
-    for heading in ("parameters", "FLOPs", "accuracy %", "seconds", "tokens/s"):
-        cost.add_column(heading, justify="right", no_wrap=True)
-    symmetry = Table(title="declared symmetry, and measured error in float64", title_justify="left")
-    symmetry.add_column("net", no_wrap=True)
-    for action in ("relabelling", "shuffling"):
-        symmetry.add_column(action, no_wrap=True)
-        symmetry.add_column("error", justify="right", no_wrap=True)
+def _by_metric(runs: list[Run]) -> dict[str, list[float]]:
+    return {name: [run.scores[name] for run in runs] for name in runs[0].scores}
+
+
+def _largest(errors: list[float | None]) -> float | None:
+    known = [error for error in errors if error is not None]
+    return max(known) if known else None
+
+
+def best_line(lines: Sequence[Line], metric: Metric) -> Line:
+    """The line with the best mean of this metric; of equal ones, the first."""
+    turned = list(reversed(lines))
+    return turned[metric.best([line.scores[metric.name] for line in turned])]
+
+
+def tables(
+    lines: Sequence[Line], baselines: Sequence[Baseline], metrics: Sequence[Metric], title: str
+) -> list[Table]:
+    """What the nets cost and reach, beside trivial models; and what each is symmetric to."""
+    shown = [_costs(lines, baselines, metrics[0], title)]
+    if len(metrics) > 1:
+        shown.append(_further(lines, baselines, metrics[1:]))
+    if any(line.declared_relabelling for line in lines):
+        shown.append(_symmetries(lines))
+    return shown
+
+
+def _costs(
+    lines: Sequence[Line], baselines: Sequence[Baseline], metric: Metric, title: str
+) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("net", no_wrap=True)
+    for heading in ("parameters", "FLOPs", metric.heading, "seconds", "tokens/s"):
+        table.add_column(heading, justify="right", no_wrap=heading != metric.heading)
     for line in lines:
-        cost.add_row(
+        table.add_row(
             line.net,
             f"{line.parameters:,}",
             _short(line.flops),
-            percent(line.accuracy, line.accuracy_sd),
+            metric.text(line.score, line.score_sd),
             f"{line.seconds:.1f}",
             _short(line.tokens_per_second),
         )
-        symmetry.add_row(
+    table.add_section()
+    for baseline in baselines:
+        figure = baseline.scores.get(metric.name)
+        table.add_row(baseline.name, "", "", "-" if figure is None else metric.text(figure))
+    return table
+
+
+def _further(
+    lines: Sequence[Line], baselines: Sequence[Baseline], metrics: Sequence[Metric]
+) -> Table:
+    table = Table(title="further figures", title_justify="left")
+    table.add_column("net", no_wrap=True)
+    for metric in metrics:
+        table.add_column(metric.heading, justify="right")
+    for line in lines:
+        texts = [m.text(line.scores[m.name], line.scores_sd[m.name]) for m in metrics]
+        table.add_row(line.net, *texts)
+    table.add_section()
+    for baseline in baselines:
+        figures = [(m, baseline.scores.get(m.name)) for m in metrics]
+        table.add_row(baseline.name, *("-" if f is None else m.text(f) for m, f in figures))
+    return table
+
+
+def _symmetries(lines: Sequence[Line]) -> Table:
+    table = Table(title="declared symmetry, and measured error in float64", title_justify="left")
+    table.add_column("net", no_wrap=True)
+    for action in ("relabelling", "shuffling"):
+        table.add_column(action, no_wrap=True)
+        table.add_column("error", justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(
             line.net,
-            line.declared_relabelling,
-            f"{line.relabelling_error:.0e}",
-            line.declared_shuffling,
-            f"{line.shuffling_error:.0e}",
+            line.declared_relabelling or "-",
+            _error(line.relabelling_error),
+            line.declared_shuffling or "-",
+            _error(line.shuffling_error),
         )
-    return [cost, symmetry]
+    return table
+
+
+def task_table(registry: Mapping[str, type[Task]]) -> Table:
+    """The tasks that there are."""
+    table = Table("task", "data", "metric", "graphs", "nets by default")
+    for task in registry.values():
+        metric, graphs, nets = task.metrics[0].heading, " ".join(task.graphs), " ".join(task.nets)
+        table.add_row(task.name, task.summary, metric, graphs, nets)
+    return table
 
 
 LEGEND = """\
-FLOPs: forward, one example.  Accuracy: test, mean ± sd over seeds.
+FLOPs: forward, one example.  Scores: test, mean ± sd over seeds; last, trivial models.
 Relabelling moves tokens, graph and positions; shuffling moves the tokens alone.
 S_n: any permutation; Aut(x): those that keep x, so that others show an error."""
 
 
-def percent(mean: float, sd: float | None) -> str:
-    return f"{100 * mean:.1f}" if sd is None else f"{100 * mean:.1f} ± {100 * sd:.1f}"
+def _error(error: float | None) -> str:
+    return "-" if error is None else f"{error:.0e}"
 
 
 def _short(value: float) -> str:
@@ -112,50 +214,3 @@ def _short(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.3g}{suffix}"
     return f"{value:.3g}"
-
-
-def write_results(
-    folder: Path, lines: Sequence[Line], runs: Sequence[Run], config: dict[str, Any]
-) -> list[Path]:
-    """Write results.json, results.csv, config.json and curves.png; return their paths."""
-    rows = [vars(line) for line in lines]
-    write_text(
-        folder / "results.json",
-        json.dumps(
-            {"config": config, "nets": rows, "runs": [run.to_dict() for run in runs]}, indent=1
-        ),
-    )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "results.csv", text.getvalue())
-    write_text(folder / "config.json", json.dumps(config, indent=1))
-    plot_curves(runs, folder / "curves.png", config["task"])
-    return [folder / name for name in ("results.json", "results.csv", "config.json", "curves.png")]
-
-
-def plot_curves(runs: Sequence[Run], path: Path, title: str) -> None:
-    """Loss and test accuracy by epoch: the mean over seeds, and their range as a band."""
-    from matplotlib.figure import Figure  # heavy, and only drawing needs it
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for panel, curve, label in zip(
-        panels, ("loss", "test"), ("training loss", "test accuracy"), strict=True
-    ):
-        for net in dict.fromkeys(run.net for run in runs):
-            by_epoch = list(
-                zip(*(run.curves[curve] for run in runs if run.net == net), strict=True)
-            )
-            epochs = range(1, len(by_epoch) + 1)
-            (line,) = panel.plot(epochs, [statistics.mean(e) for e in by_epoch], label=net)
-            low, high = [min(e) for e in by_epoch], [max(e) for e in by_epoch]
-            panel.fill_between(epochs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-        panel.set_xlabel("epoch")
-        panel.set_title(label)
-        panel.grid(alpha=0.3)
-    panels[0].set_yscale("log")
-    panels[1].legend()
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)

@@ -17,10 +17,13 @@ import torch_geometric
 from lightning_fabric import Fabric
 
 from tokennet.compare.budget import Match, find_widths
-from tokennet.compare.report import Line, summarise, write_results
+from tokennet.compare.check import check_task, code_of, fingerprint
+from tokennet.compare.net import Net
+from tokennet.compare.report import Baseline, Line, best_line, summarise
 from tokennet.compare.store import RunStore
-from tokennet.compare.task import Net, Recipe, Task, check_task, fingerprint
+from tokennet.compare.task import Recipe, Task
 from tokennet.compare.train import Job, Run, train
+from tokennet.compare.write import write_results, write_shown
 from tokennet.mixers import MIXERS
 from tokennet.version import __version__
 
@@ -46,6 +49,7 @@ class Comparison:
 
     lines: list[Line]
     runs: list[Run]
+    baselines: list[Baseline]
     files: list[Path]
     reused: int
     """How many of the runs were there already."""
@@ -59,7 +63,7 @@ def compare(
     task: Task,
     *,
     nets: Sequence[str] | None = None,
-    seeds: int = 3,
+    seeds: int | None = None,
     budget: Budget | None = None,
     fabric: Fabric | None = None,
     out: Path | str = "tokennet-results",
@@ -69,21 +73,23 @@ def compare(
 
     Args:
         task: where the data come from.
-        nets: nets as "mixer@graph"; the task's own by default.
-        seeds: how many, 0 .. seeds - 1.
+        nets: nets as "mixer@graph" or "mixer@graph/readout"; the task's own by default.
+        seeds: how many, 0 .. seeds - 1; the task's own number by default.
         budget: what the nets have in common.
         fabric: where to train; a launched `Fabric`, by default one CPU.
-        out: folder for runs, results.json, results.csv, config.json and curves.png.
+        out: folder for runs, results.json, results.csv, config.json, curves.png, and what
+            the best net has to show.
         on_progress: told after each epoch.
 
     Raises:
         ValueError: a net, graph or size that does not exist.
     """
     budget, out = budget or Budget(), Path(out)
+    seeds = task.seeds if seeds is None else seeds
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    parsed = [Net.parse(text, MIXERS, task.graphs) for text in nets or task.nets]
+    parsed = [Net.parse(text, MIXERS, task.graphs, task.readouts) for text in nets or task.nets]
     recipe = budget.recipe_of(task)
     check_task(task, parsed)
     widths = find_widths(task, parsed, recipe, budget.match, budget.size)
@@ -100,10 +106,14 @@ def compare(
         reused += was_there
         report(recipe.epochs)
     lines, files = summarise(runs), []
+    baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
         config = {"budget": asdict(budget), "seeds": seeds, **_surroundings(fabric, task, recipe)}
-        files = write_results(out, lines, runs, config)
-    return Comparison(lines, runs, files, reused)
+        files = write_results(out, lines, runs, baselines, config)
+        best = best_line(lines, task.metrics[0])
+        shown = next(job for job in jobs if str(job.net) == best.net)
+        files += write_shown(store.shown(_config(fabric, shown)), out)
+    return Comparison(lines, runs, baselines, files, reused)
 
 
 def _report(on_progress: Progress, job: Job, number: int, jobs: int, epoch: int) -> None:
@@ -115,26 +125,36 @@ def _run_or_load(
     fabric: Fabric, store: RunStore, job: Job, report: Callable[[int], None]
 ) -> tuple[Run, bool]:
     """The run, and whether it was there already."""
-    config = {
-        "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
-        "data": fingerprint(job.task, job.net.graph, job.seed),
-        **_surroundings(fabric, job.task, job.recipe),
-    }  # fmt: skip
+    config = _config(fabric, job)
     # The first process alone decides, so that none waits for another that loaded.
     found = fabric.broadcast(store.load(config) if fabric.is_global_zero else None)
     if found is not None:
         return found, True
     epochs = itertools.count(1)
-    run = train(fabric, job, lambda: report(next(epochs)))
+    run = train(fabric, job, lambda: report(next(epochs)), store.shown(config))
     if fabric.is_global_zero:
         store.save(config, run)
     return run, False
+
+
+def _config(fabric: Fabric, job: Job) -> dict[str, Any]:
+    """All that determines a run."""
+    return {
+        "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
+        "data": fingerprint(job.task, job.net.graph, job.seed),
+        **_surroundings(fabric, job.task, job.recipe),
+    }  # fmt: skip
 
 
 def _surroundings(fabric: Fabric, task: Task, recipe: Recipe) -> dict[str, Any]:
     """What a result depends on besides net, widths, seed and data."""
     return {
         "task": task.name,
+        "code": code_of(task),
+        "metrics": [
+            {"name": m.name, "unit": m.unit, "higher_is_better": m.higher_is_better}
+            for m in task.metrics
+        ],
         "interface": asdict(task.interface),
         "recipe": asdict(recipe),
         "device": fabric.device.type,

@@ -32,6 +32,10 @@ class RunStore:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} holds no run ({error}); delete it to run again") from error
 
+    def shown(self, config: dict[str, Any]) -> Path:
+        """The folder of what a run has to show, beside its file."""
+        return self._path(config).with_suffix("")
+
     def save(self, config: dict[str, Any], run: Run) -> None:
         path = self._path(config)
         write_text(path, json.dumps({"config": config, "run": run.to_dict()}, indent=1))

@@ -1,31 +1,49 @@
-"""`Task`: data in one of three layouts, behind one method."""
+"""`Task`: data, loss and metrics behind a few methods."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tokennet.nets import Interface
+from tokennet.compare.metric import Metric, accuracy, classes
+from tokennet.compare.net import Net, Width
+from tokennet.nets import Interface, build_net
 from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples as tokens, with their classes."""
+    """Some examples as tokens, with their targets."""
 
     tokens: Tokens
     target: Tensor
-    """(n,) the class of each example, int64."""
+    """(n, ...) of each example: its class (n,), the class of each token (n, N), numbers, ..."""
     rows: Tensor | None = None
     """(n,) which rows of the net's output are these examples; None for all, in order."""
+    source: Tokens | None = None
+    """Another set that the net listens to, for nets that do."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(
+            self.tokens.to(device),
+            self.target.to(device),
+            None if self.rows is None else self.rows.to(device),
+            None if self.source is None else self.source.to(device),
+        )
+
+    def run(self, net: Callable[..., Tensor]) -> Tensor:
+        """The net's output for these examples, (n, ...)."""
+        given = (self.tokens,) if self.source is None else (self.tokens, self.source)
+        output = net(*given)
+        return output if self.rows is None else output[self.rows]
 
 
 @dataclass(frozen=True)
@@ -46,14 +64,21 @@ class Recipe:
     positions: str = "none"
     size: int = 50_000
     """Parameters of each net when sizes are matched and none is given."""
+    clip: float | None = None
+    """Largest norm of the gradient of a step; None for any."""
+    smooth: bool = False
+    """Whether the cosine of the learning rate falls with each step, for runs of few epochs,
+    or with each epoch."""
 
 
 class Task(ABC):
-    """A classification task whose nets differ in mixer and graph only.
+    """Data, a loss and metrics, on which nets differ in mixer, graph and perhaps readout only.
 
-    A subclass sets `name`, `graphs`, `nets` and `interface` (and `recipe` and `summary` if it
-    likes), can be made without arguments, and defines `splits` and `batch`. Examples are
-    numbered; what an example is decides the layout of the data:
+    A subclass sets `name`, `graphs`, `nets` and `interface` (and what else it likes of the
+    class attributes), can be made without arguments, and defines `splits` and `batch`. As it
+    stands it classifies, by cross entropy and accuracy; a task with other targets sets
+    `metrics` and defines `loss`. Examples are numbered; what an example is decides the layout
+    of the data:
 
     - many sets of equal size that share a graph: `Tokens` with a leading dimension,
     - one graph whose tokens are the examples: always the same `Tokens`, and `rows`,
@@ -65,51 +90,78 @@ class Task(ABC):
     """One line for `tokennet tasks`."""
     graphs: ClassVar[tuple[str, ...]]
     """Names that may follow the @ in a net."""
+    readouts: ClassVar[tuple[str, ...]] = ()
+    """Names that may follow the / in a net, if any may."""
     nets: ClassVar[tuple[str, ...]]
-    """Nets compared by default, each as "mixer@graph"."""
+    """Nets compared by default, each as "mixer@graph" or "mixer@graph/readout"."""
     recipe: ClassVar[Recipe] = Recipe()
+    seeds: ClassVar[int] = 3
+    """How many seeds are compared by default."""
+    metrics: ClassVar[tuple[Metric, ...]] = (accuracy,)
+    """What is measured; the first one decides which epoch and which net is best."""
     interface: Interface
+    """What goes in and out; where batches have a source, what goes in is the source."""
 
     @abstractmethod
     def splits(self, seed: int) -> Mapping[str, Tensor]:
         """Numbers of the examples in "train", "test" and, if there is one, "val".
 
-        With a "val" split the test accuracy is read at the epoch of the best validation
-        accuracy, without one at the last epoch.
+        With a "val" split the test metrics are read at the epoch that is best on it, without
+        one at the last epoch.
         """
 
     @abstractmethod
     def batch(self, index: Tensor, graph: str) -> Batch:
         """The examples of these numbers, as tokens on the graph of that name."""
 
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """What is minimised, (n,): for each example; by default the cross entropy."""
+        return classes(output, target)
 
-@dataclass(frozen=True)
-class Net:
-    """A mixer on a graph, as in "attention@grid"."""
+    def predict(self, model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+        """The answers that the metrics judge; by default the output of the net.
 
-    mixer: str
-    graph: str
-
-    def __str__(self) -> str:
-        return f"{self.mixer}@{self.graph}"
-
-    @staticmethod
-    def parse(text: str, mixers: Mapping[str, Any], graphs: tuple[str, ...]) -> Net:
-        """Read "mixer@graph".
-
-        Raises:
-            ValueError: it is not of that form, or one of the names is not known.
+        A net that is trained on the target of the step before must be asked step by step here.
         """
-        mixer, at, graph = text.strip().partition("@")
-        if not at:
-            raise ValueError(f"a net is written mixer@graph, such as attention@full; got {text!r}")
-        if mixer not in mixers:
-            raise ValueError(f"mixer must be one of {', '.join(mixers)}; got {mixer!r} in {text!r}")
-        if graph not in graphs:
-            raise ValueError(
-                f"graph must be one of {', '.join(graphs)} for this task; got {graph!r} in {text!r}"
-            )
-        return Net(mixer, graph)
+        return model(batch)
+
+    def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
+        """The net to train: by default blocks of mixer and token-wise MLP (`build_net`).
+
+        A task whose nets have another form (encoder and decoder, a set of queries) puts it
+        around the mixer here. The module is called with the batch's tokens, and its source
+        where there is one. Its number of parameters must grow linearly in `width.hidden`; to
+        match FLOPs it must have `flops(...)` of the same arguments.
+        """
+        interface = self.interface
+        if net.readout is not None:
+            interface = replace(interface, readout=net.readout)
+        return build_net(
+            net.mixer,
+            interface,
+            width.dim,
+            recipe.depth,
+            hidden=width.hidden,
+            heads=recipe.heads,
+            positions=recipe.positions,  # type: ignore[arg-type]
+            dropout=recipe.dropout,
+        )
+
+    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        """What trivial models get on the test split: name of model to name of metric to figure."""
+        return {}
+
+    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+        """Write something a person can look at into `folder`: a sample, a picture.
+
+        Called once for each trained net, in eval mode and without gradients; that of the best
+        net is put beside the results.
+        """
+        return None
+
+    @property
+    def shows(self) -> bool:
+        return type(self).show is not Task.show
 
 
 def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
@@ -134,62 +186,3 @@ def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
         return found()
     except TypeError as error:
         raise ValueError(f"task {name!r} must be made without arguments: {error}") from error
-
-
-def fingerprint(task: Task, graph: str, seed: int) -> str:
-    """A hash of all that a net is shown with this graph and seed: examples, edges, classes."""
-    digest = hashlib.sha256()
-    for split, index in sorted(task.splits(seed).items()):
-        digest.update(f"{split} {len(index)}".encode())
-        for part in index.split(1024):
-            batch = task.batch(part, graph)
-            tokens, on = batch.tokens, batch.tokens.graph
-            edges = on.edge_index() if on.is_explicit else None
-            features = getattr(on, "edge_attr", None)
-            digest.update(repr(on).encode())
-            for tensor in (part, tokens.z, tokens.pos, edges, features, batch.target, batch.rows):
-                if tensor is not None:
-                    digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def check_task(task: Task, nets: Sequence[Net]) -> None:
-    """Look at the splits and at one batch for each graph before anything is trained.
-
-    Raises:
-        ValueError: what a task gives does not fit together.
-    """
-    missing = [name for name in ("name", "graphs", "nets", "interface") if not hasattr(task, name)]
-    if missing:
-        raise ValueError(f"task {type(task).__name__} must set {', '.join(missing)}")
-    splits = task.splits(0)
-    for split in ("train", "test"):
-        index = splits.get(split)
-        if not isinstance(index, Tensor) or index.dtype != torch.int64 or not len(index):
-            raise ValueError(
-                f"task {task.name}: splits must have an int64 tensor of examples in {split!r}, "
-                f"got {index!r}"
-            )
-    for graph in dict.fromkeys(net.graph for net in nets):
-        index = splits["train"][:2]
-        batch = task.batch(index, graph)
-        if not isinstance(batch, Batch):
-            raise ValueError(
-                f"task {task.name}: batch must give a Batch, got {type(batch).__name__}"
-            )
-        if batch.tokens.dim != task.interface.in_features:
-            raise ValueError(
-                f"task {task.name}: tokens must have in_features = {task.interface.in_features} "
-                f"channels, got {batch.tokens.dim}"
-            )
-        if batch.target.shape != index.shape or batch.target.dtype != torch.int64:
-            raise ValueError(
-                f"task {task.name}: target must be int64 of shape {tuple(index.shape)}, "
-                f"got {batch.target.dtype} of shape {tuple(batch.target.shape)}"
-            )
-        classes = task.batch(splits["test"], graph).target
-        if int(classes.max()) >= task.interface.out_features:
-            raise ValueError(
-                f"task {task.name}: target must be below out_features = "
-                f"{task.interface.out_features}, got {int(classes.max())}"
-            )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from tokennet.compare.budget import Width, example_tokens, make_net
-from tokennet.compare.task import Batch, Net, Recipe, Task
+from tokennet.compare.budget import example, flops_of
+from tokennet.compare.net import Net, Width
+from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
 from tokennet.symmetry import relabelling_error, shuffling_error
@@ -30,17 +32,20 @@ class Run:
     parameters: int
     flops: int
     """Forward, for one example."""
-    declared: dict[str, str]
-    accuracy: float = 0.0
-    """On the test split, at the epoch `best_epoch`."""
+    declared: dict[str, str] | None
+    """None for a net whose symmetry is not declared, such as an encoder with a decoder."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """Metrics on the test split, at the epoch `best_epoch`."""
     best_epoch: int = 0
     seconds: float = 0.0
     """Training alone, without evaluation."""
     tokens_per_second: float = 0.0
-    relabelling_error: float = 0.0
-    shuffling_error: float = 0.0
+    relabelling_error: float | None = None
+    """None where the mixer refuses the graph once it is moved, or nothing is declared."""
+    shuffling_error: float | None = None
     curves: dict[str, list[float]] = field(default_factory=dict)
-    """By epoch: "loss", and the accuracy on each split but "train"."""
+    """By epoch: "loss", and for each split but "train" the first metric under the name of the
+    split, further ones as "test exact match"."""
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -60,55 +65,68 @@ class Job:
         return f"{self.net} seed {self.seed}"
 
 
+Plain = tuple[Tensor, TokenGraph, Tensor | None]
+
+
 class _Trainable(nn.Module):
     """The net behind a plain signature: Fabric converts tensors, not frozen dataclasses."""
 
-    def __init__(self, net: TokenNet) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, z: Tensor, graph: TokenGraph, pos: Tensor | None, rows: Tensor | None):
-        output = self.net(Tokens(z, graph, pos))
-        return output if rows is None else output[rows]
+    def forward(self, tokens: Plain, source: Plain | None, rows: Tensor | None) -> Tensor:
+        listened = None if source is None else Tokens(*source)
+        return Batch(Tokens(*tokens), tokens[0], rows, listened).run(self.net)
 
 
-def train(fabric: Fabric, job: Job, on_epoch: Callable[[], None] = lambda: None) -> Run:
-    """Train one net with one seed.
+def train(
+    fabric: Fabric,
+    job: Job,
+    on_epoch: Callable[[], None] = lambda: None,
+    show_in: Path | None = None,
+) -> Run:
+    """Train one net with one seed; what it has to show goes to the folder `show_in`.
 
     With the same global batch any number of devices agrees, but for what dropout drops.
     """
     torch.manual_seed(job.seed)
     recipe, width = job.recipe, job.width
-    token_net = make_net(job.task, job.net, recipe, width)
-    example = example_tokens(job.task, job.net)
+    net = job.task.build(job.net, recipe, width)
+    batch = example(job.task, job.net)
     run = Run(
-        str(job.net), job.seed, width.dim, width.hidden, count_parameters(token_net),
-        token_net.flops(example), _declared(token_net, example),
+        str(job.net), job.seed, width.dim, width.hidden, count_parameters(net),
+        flops_of(net, batch), _declared(net, batch.tokens),
     )  # fmt: skip
     # Each process drops out other channels; with one process nothing changes.
     torch.manual_seed(job.seed + 1_000_003 * fabric.global_rank)
-    optimizer = torch.optim.Adam(
-        token_net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
-    loop = _Loop(fabric, job, *fabric.setup(_Trainable(token_net), optimizer))
+    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     splits = job.task.splits(job.seed)
-    measured = [name for name in splits if name != "train"]
-    run.curves = {name: [] for name in ("loss", *measured)}
+    steps = math.ceil(len(splits["train"]) / (recipe.batch_size or len(splits["train"])))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, recipe.epochs * (steps if recipe.smooth else 1)
+    )
+    model, tuned = fabric.setup(_Trainable(net), optimizer)
+    loop = _Loop(fabric, job, model, tuned, schedule)
     tokens_seen = 0
     for epoch in range(recipe.epochs):
         started = time.perf_counter()
         order = torch.Generator().manual_seed(1_000_003 * job.seed + epoch)
         loss, tokens = loop.train_epoch(splits["train"], order)
-        schedule.step()
         run.seconds += time.perf_counter() - started
         tokens_seen += tokens
-        run.curves["loss"].append(loss)
-        for name in measured:
-            run.curves[name].append(loop.accuracy(splits[name]))
+        run.curves.setdefault("loss", []).append(loss)
+        for split in splits:
+            if split != "train":
+                _record(run, split, loop.scores(splits[split]))
         on_epoch()
-    _conclude(run, tokens_seen)
-    _measure_symmetry(run, token_net, example.to(fabric.device))
+    _conclude(run, job.task, tokens_seen)
+    if run.declared is not None:
+        _measure_symmetry(run, net, batch.tokens.to(fabric.device))
+    if show_in is not None and job.task.shows and fabric.is_global_zero:
+        show_in.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            job.task.show(net.eval(), job.net, show_in)
     return run
 
 
@@ -120,67 +138,113 @@ class _Loop:
     job: Job
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
 
     def train_epoch(self, examples: Tensor, order: torch.Generator) -> tuple[float, int]:
         """Return the mean loss over the examples, and the tokens seen, on all devices."""
         self.model.train()
+        recipe, world = self.job.recipe, self.fabric.world_size
         shuffled = examples[torch.randperm(len(examples), generator=order)]
         total, tokens = 0.0, 0.0
-        for index in shuffled.split(self.job.recipe.batch_size or len(shuffled)):
+        for index in shuffled.split(recipe.batch_size or len(shuffled)):
             batch, weight = self._share(index)
             self.optimizer.zero_grad()
-            loss = cross_entropy(self._forward(batch).float(), batch.target, reduction="sum")
+            losses = self.job.task.loss(self._forward(batch).float(), batch.target)
+            if losses.shape != batch.target.shape[:1]:
+                raise ValueError(
+                    f"task {self.job.task.name}: loss must have shape "
+                    f"{tuple(batch.target.shape[:1])}, one for each example; "
+                    f"got {tuple(losses.shape)}"
+                )
             # Devices average their gradients, so that this is the mean over the global batch.
-            loss = loss * (weight * self.fabric.world_size / len(index))
+            loss = losses.sum() * (weight * world / len(index))
             self.fabric.backward(loss)
+            if recipe.clip is not None:
+                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=recipe.clip)  # type: ignore[arg-type]
             self.optimizer.step()
-            total += float(loss.detach()) * len(index) / self.fabric.world_size
+            if recipe.smooth:
+                self.schedule.step()
+            total += float(loss.detach()) * len(index) / world
             tokens += batch.tokens.z.shape[:-1].numel()
+        if not recipe.smooth:
+            self.schedule.step()
         total, tokens = self._sum_over_devices(total, tokens)
         return total / len(examples), int(tokens)
 
     @torch.no_grad()
-    def accuracy(self, examples: Tensor) -> float:
+    def scores(self, examples: Tensor) -> dict[str, float]:
+        """The metrics on these examples."""
         self.model.eval()
-        correct, size = 0.0, self.job.recipe.batch_size
+        task, size = self.job.task, self.job.recipe.batch_size
+        rows: dict[str, list[Tensor]] = {metric.name: [] for metric in task.metrics}
         for index in examples.split(8 * size if size else len(examples)):
             batch, weight = self._share(index)
-            hit = self._forward(batch).argmax(-1) == batch.target
-            correct += weight * float(hit.sum())
-        return self._sum_over_devices(correct)[0] / len(examples)
+            answer = task.predict(self._forward, batch)
+            for metric in task.metrics:
+                values = metric.values(answer, batch.target).double()
+                rows[metric.name].append(values if weight else values[:0])
+        return {
+            metric.name: metric.reduce(self._of_all_devices(torch.cat(rows[metric.name])))
+            for metric in task.metrics
+        }
 
     def _share(self, index: Tensor) -> tuple[Batch, float]:
         """This device's part of a global batch; a device without one works for weight 0."""
         share = index[self.fabric.global_rank :: self.fabric.world_size]
         batch = self.job.task.batch(share if len(share) else index[:1], self.job.net.graph)
-        device = self.fabric.device
-        rows = None if batch.rows is None else batch.rows.to(device)
-        return Batch(batch.tokens.to(device), batch.target.to(device), rows), float(len(share) > 0)
+        return batch.to(self.fabric.device), float(len(share) > 0)
 
     def _forward(self, batch: Batch) -> Tensor:
-        return self.model(batch.tokens.z, batch.tokens.graph, batch.tokens.pos, batch.rows)
+        source = None if batch.source is None else _plain(batch.source)
+        return self.model(_plain(batch.tokens), source, batch.rows)
 
     def _sum_over_devices(self, *values: float) -> list[float]:
         mine = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
         return self.fabric.all_reduce(mine, reduce_op="sum").tolist()  # type: ignore[union-attr]
 
+    def _of_all_devices(self, rows: Tensor) -> Tensor:
+        """The rows of every device, of which each may have another number."""
+        if self.fabric.world_size == 1:
+            return rows
+        counts = self.fabric.all_gather(torch.tensor(len(rows), device=rows.device)).tolist()  # type: ignore[union-attr]
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = zip(self.fabric.all_gather(padded), counts, strict=True)
+        return torch.cat([part[:count] for part, count in parts])
 
-def _conclude(run: Run, tokens_seen: int) -> None:
+
+def _plain(tokens: Tokens) -> Plain:
+    return tokens.z, tokens.graph, tokens.pos
+
+
+def _record(run: Run, split: str, figures: dict[str, float]) -> None:
+    for place, (name, figure) in enumerate(figures.items()):
+        run.curves.setdefault(f"{split} {name}" if place else split, []).append(figure)
+
+
+def _conclude(run: Run, task: Task, tokens_seen: int) -> None:
     judge = run.curves.get("val")
-    run.best_epoch = len(run.curves["loss"]) - 1
-    if judge:
-        run.best_epoch = max(range(len(judge)), key=lambda epoch: (judge[epoch], epoch))
-    run.accuracy = run.curves["test"][run.best_epoch]
+    run.best_epoch = task.metrics[0].best(judge) if judge else len(run.curves["loss"]) - 1
+    for place, metric in enumerate(task.metrics):
+        curve = run.curves[f"test {metric.name}" if place else "test"]
+        run.scores[metric.name] = curve[run.best_epoch]
     run.tokens_per_second = tokens_seen / run.seconds if run.seconds else 0.0
 
 
-def _declared(net: TokenNet, example: Tokens) -> dict[str, str]:
-    symmetry = net.symmetry.on(example)
+def _declared(net: nn.Module, tokens: Tokens) -> dict[str, str] | None:
+    if not isinstance(net, TokenNet) or net.needs_source or net.readout is None:
+        return None
+    symmetry = net.symmetry.on(tokens)
     return {"relabelling": symmetry.relabelling, "shuffling": symmetry.shuffling}
 
 
-def _measure_symmetry(run: Run, net: TokenNet, example: Tokens) -> None:
+def _measure_symmetry(run: Run, net: nn.Module, tokens: Tokens) -> None:
+    assert isinstance(net, TokenNet)
     assert net.readout is not None
     invariant = net.readout.is_invariant
-    run.relabelling_error = relabelling_error(net, example, invariant=invariant)
-    run.shuffling_error = shuffling_error(net, example, invariant=invariant)
+    try:
+        run.relabelling_error = relabelling_error(net, tokens, invariant=invariant)
+    except ValueError:
+        # Connections of the mixer's own (a convolution's) are no edges of the moved graph.
+        run.relabelling_error = None
+    run.shuffling_error = shuffling_error(net, tokens, invariant=invariant)

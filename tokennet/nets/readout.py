@@ -30,8 +30,8 @@ class Readout(nn.Module):
 
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, out_features)
+        self.norm: nn.Module = nn.LayerNorm(dim)
+        self.head: nn.Module = nn.Linear(dim, out_features)
 
     @abstractmethod
     def pool(self, tokens: Tokens) -> Tensor:
@@ -51,7 +51,10 @@ class Readout(nn.Module):
         return self(tokens)
 
     def flops(self, tokens: Tokens) -> int:
-        return 2 * self.head.in_features * self.head.out_features * self._rows(tokens)
+        linears = [part for part in self.head.modules() if isinstance(part, nn.Linear)]
+        return sum(2 * part.in_features * part.out_features for part in linears) * self._rows(
+            tokens
+        )
 
     def _rows(self, tokens: Tokens) -> int:
         sets = tokens.graph.num_graphs if isinstance(tokens.graph, Disjoint) else 1
@@ -82,11 +85,43 @@ class MeanReadout(Readout):
     """
 
     def pool(self, tokens: Tokens) -> Tensor:
-        graph = tokens.graph
-        if isinstance(graph, Disjoint):
-            batch = graph.batch(tokens.z.device)
-            return scatter(tokens.z, batch, dim=-2, dim_size=graph.num_graphs, reduce="mean")
-        return tokens.z.sum(-2) / max(tokens.num_tokens, 1)
+        return _pooled(tokens, "mean")
+
+
+class SumReadout(Readout):
+    """The sum of the tokens of each set, so that numbers of tokens can be told apart.
+
+    With a token-wise net before it, the Deep Sets of Zaheer et al., 2017 (arXiv 1703.06114).
+
+    >>> SumReadout(8, 3)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 5)])).shape
+    torch.Size([2, 3])
+    """
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        return _pooled(tokens, "sum")
+
+
+class MaxReadout(Readout):
+    """The largest value of each channel over the tokens of each set; of an empty set, 0.
+
+    As in PointNet: Qi et al., 2017 (arXiv 1612.00593).
+
+    >>> MaxReadout(8, 3)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 5)])).shape
+    torch.Size([2, 3])
+    """
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        return _pooled(tokens, "max")
+
+
+def _pooled(tokens: Tokens, reduce: str) -> Tensor:
+    graph, z = tokens.graph, tokens.z
+    if isinstance(graph, Disjoint):
+        batch = graph.batch(z.device)
+        return scatter(z, batch, dim=-2, dim_size=graph.num_graphs, reduce=reduce)
+    if reduce == "max":
+        return z.amax(-2) if tokens.num_tokens else z.new_zeros(*z.shape[:-2], z.shape[-1])
+    return z.sum(-2) / (max(tokens.num_tokens, 1) if reduce == "mean" else 1)
 
 
 class OneToken(Readout):
@@ -148,7 +183,7 @@ class AttentionReadout(Readout):
         return answer if ragged else answer.squeeze(-2)
 
     def flops(self, tokens: Tokens) -> int:
-        dim, queries = self.head.in_features, self._rows(tokens)
+        dim, queries = self.attention.dim, self._rows(tokens)
         projections = 4 * dim * dim * (queries + tokens.z.shape[:-1].numel())
         return super().flops(tokens) + projections + 4 * dim * tokens.z.shape[:-1].numel()
 
@@ -162,6 +197,8 @@ def _one_query_each(graph: TokenGraph) -> TokenGraph:
 READOUTS: dict[str, type[Readout]] = {
     "token": PerToken,
     "mean": MeanReadout,
+    "sum": SumReadout,
+    "max": MaxReadout,
     "one": OneToken,
     "attention": AttentionReadout,
 }

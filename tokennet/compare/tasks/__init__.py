@@ -1,10 +1,41 @@
 """The tasks that come with the library."""
 
 from tokennet.compare.task import Task
+from tokennet.compare.tasks.adding import Adding
+from tokennet.compare.tasks.copy import Copy
 from tokennet.compare.tasks.cora import Cora
+from tokennet.compare.tasks.csl import CSL
+from tokennet.compare.tasks.detect import Detect
 from tokennet.compare.tasks.digits import Digits
 from tokennet.compare.tasks.mutag import Mutag
+from tokennet.compare.tasks.questions import Questions
+from tokennet.compare.tasks.sets import Sets, SetsClusters, SetsUnique
+from tokennet.compare.tasks.shakespeare import Shakespeare
+from tokennet.compare.tasks.sort import Sort
+from tokennet.compare.tasks.sunspots import Sunspots
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, Cora, Mutag)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        Digits, Cora, Mutag, Shakespeare, Copy, Adding, Sets, SetsUnique, SetsClusters,
+        Sunspots, CSL, Sort, Questions, Detect,
+    )
+}  # fmt: skip
 
-__all__ = ["TASKS", "Cora", "Digits", "Mutag"]
+__all__ = [
+    "CSL",
+    "TASKS",
+    "Adding",
+    "Copy",
+    "Cora",
+    "Detect",
+    "Digits",
+    "Mutag",
+    "Questions",
+    "Sets",
+    "SetsClusters",
+    "SetsUnique",
+    "Shakespeare",
+    "Sort",
+    "Sunspots",
+]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch_geometric.datasets import Planetoid
 from torch_geometric.transforms import NormalizeFeatures
 
+from tokennet.compare.baseline import majority
 from tokennet.compare.data import load
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Self, TokenGraph, from_pyg
@@ -52,3 +53,7 @@ class Cora(Task):
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         return Batch(Tokens(self.data.x, self._graphs[graph]), self.data.y[index], rows=index)
+
+    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        splits = self.splits(seed)
+        return majority(self.data.y[splits["train"]], self.data.y[splits["test"]])

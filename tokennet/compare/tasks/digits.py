@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from tokennet.compare.baseline import majority
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Grid, TokenGraph
 from tokennet.nets import Interface
@@ -61,3 +62,7 @@ class Digits(Task):
     def batch(self, index: Tensor, graph: str) -> Batch:
         tokens = Tokens(self.patches[index], self._graphs[graph], self.pos)
         return Batch(tokens, self.labels[index])
+
+    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        splits = self.splits(seed)
+        return majority(self.labels[splits["train"]], self.labels[splits["test"]])

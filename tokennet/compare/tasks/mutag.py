@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.datasets import TUDataset
 
+from tokennet.compare.baseline import majority
 from tokennet.compare.data import load
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Self
@@ -52,3 +53,7 @@ class Mutag(Task):
         molecules = self._molecules[graph]
         tokens = Tokens.batch([molecules[number] for number in index.tolist()])
         return Batch(tokens, self.labels[index])
+
+    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        splits = self.splits(seed)
+        return majority(self.labels[splits["train"]], self.labels[splits["test"]])

@@ -1,0 +1,89 @@
+"""Boxes: overlap, matching, average precision; and the task that is judged by them."""
+
+import itertools
+
+import pytest
+import torch
+
+from tokennet.compare.boxes import average_precision, match, overlap
+from tokennet.compare.tasks.detect import CLASSES, NOTHING, Detect, judged, mean_average_precision
+
+
+def test_overlap_by_hand():
+    box = torch.tensor([1.0, 1.0, 2.0, 2.0])
+    half = torch.tensor([2.0, 1.0, 2.0, 2.0])
+    iou, generalised = overlap(box, half)
+    assert float(iou) == pytest.approx(1 / 3)
+    assert float(generalised) == pytest.approx(1 / 3)
+    far = torch.tensor([9.0, 1.0, 2.0, 2.0])
+    iou, generalised = overlap(box, far)
+    assert float(iou) == 0
+    assert float(generalised) == pytest.approx(-(20 - 8) / 20)
+
+
+def test_the_match_is_the_cheapest_of_all():
+    costs = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    rows, columns = match(costs)
+    cheapest = min(
+        sum(float(costs[row, column]) for column, row in enumerate(order))
+        for order in itertools.permutations(range(5), 3)
+    )
+    assert float(costs[rows, columns].sum()) == pytest.approx(cheapest)
+    assert sorted(columns.tolist()) == [0, 1, 2]
+
+
+def test_average_precision_by_hand():
+    scores = torch.tensor([0.1, 0.9, 0.5, 0.4])
+    right = torch.tensor([True, True, False, True])
+    # by score: right, wrong, right, right; precision 1, 1/2, 2/3, 3/4, so at least 3/4 later
+    assert average_precision(scores, right, 4) == pytest.approx((1 + 3 / 4 + 3 / 4) / 4)
+    assert average_precision(scores[:0], right[:0], 2) == 0
+
+
+def answer_of(*guesses):
+    """Class, how sure, box."""
+    answer = torch.zeros(1, 6, CLASSES + 5)
+    answer[0, :, NOTHING] = 50.0
+    for place, (digit, sure, box) in enumerate(guesses):
+        answer[0, place, NOTHING], answer[0, place, digit] = 0.0, sure
+        answer[0, place, NOTHING + 1 :] = torch.tensor(box)
+    return answer
+
+
+HERE, THERE = [0.2, 0.2, 0.3, 0.3], [0.7, 0.7, 0.3, 0.3]
+TARGET = torch.tensor([[[3.0, *HERE], [4.0, *THERE], [-1.0] * 5]])
+
+
+def test_every_object_is_found_once():
+    right = judged(answer_of((3, 9.0, HERE), (4, 9.0, THERE)), TARGET)
+    assert mean_average_precision(right) == 1
+    twice = judged(answer_of((3, 9.0, HERE), (3, 8.0, HERE), (4, 9.0, HERE)), TARGET)
+    assert twice[0, 2:9:3].tolist() == [1, 0, 0]
+    assert mean_average_precision(twice) == 0.5
+    swapped = judged(answer_of((4, 9.0, HERE), (3, 9.0, THERE)), TARGET)
+    assert mean_average_precision(swapped) == 0
+
+
+def test_the_loss_does_not_depend_on_the_order_and_is_least_where_it_is_right():
+    task = Detect(examples=12)
+    right, perm = answer_of((3, 50.0, HERE), (4, 50.0, THERE)), torch.tensor([5, 1, 4, 0, 3, 2])
+    target = TARGET.double()
+    loss = task.loss(right.double(), target)
+    assert loss.shape == (1,)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(task.loss(right[:, perm].double(), target), loss)
+    assert float(task.loss(answer_of((3, 50.0, HERE), (4, 50.0, HERE)).double(), target)) > 1
+    assert float(task.loss(answer_of((3, 50.0, HERE)).double(), target)) > 1
+
+
+def test_objects_are_where_the_canvas_is_bright():
+    task = Detect(examples=24)
+    for image, objects in zip(task.images[:, 0], task.objects, strict=True):
+        objects = objects[objects[:, 0] >= 0]
+        assert len(objects) >= 1
+        dark = image.clone()
+        for x, y, w, h in (28 * objects[:, 1:]).tolist():
+            left, top = round(x - w / 2), round(y - h / 2)
+            assert dark[top : top + round(h), left : left + round(w)].any()
+            dark[top : top + round(h), left : left + round(w)] = 0
+        assert not dark.any()

@@ -1,0 +1,386 @@
+"""The tasks: what they show and ask, trivial models by formula, and a step of training."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from tests.compare.test_compare import fabric
+from tokennet import Tokens
+from tokennet.compare import TASKS, Net, Width, load_task
+from tokennet.compare.baseline import constant, majority
+from tokennet.compare.budget import find_widths
+from tokennet.compare.check import check_task, fingerprint
+from tokennet.compare.data import text_file
+from tokennet.compare.listening import cross_attention
+from tokennet.compare.ngram import NGram
+from tokennet.compare.scenes import digit_images, patches
+from tokennet.compare.tasks.csl import skip_links, walk_probabilities
+from tokennet.compare.tasks.sets import log_likelihood
+from tokennet.compare.train import Job, train
+from tokennet.mixers import MIXERS
+
+TEXT = "What is the city but the people? True, the people are the city.\n" * 60
+SMALL = {
+    "copy": {"steps": 12, "examples": 32},
+    "adding": {"steps": 12, "examples": 32},
+    "sets": {"examples": 32},
+    "sets-unique": {"examples": 32},
+    "sets-clusters": {"examples": 16},
+    "csl": {"copies": 5},
+    "sort": {"length": 4, "examples": 48},
+    "questions": {"examples": 32},
+    "detect": {"examples": 24},
+    "shakespeare": {"window": 16, "radius": 4},
+    "sunspots": {},
+}
+
+
+def small(name, **changes):
+    if name == "sunspots":
+        pytest.importorskip("statsmodels")
+    return TASKS[name](**{**SMALL[name], **changes})
+
+
+@pytest.fixture(autouse=True)
+def text(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOKENNET_DATA", str(write(tmp_path / "text.txt", TEXT)))
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_all_of_them_are_tested_here():
+    assert set(SMALL) == set(TASKS) - {"digits", "cora", "mutag"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_task_fits_together_and_is_the_same_each_time(name):
+    task = small(name)
+    nets = [Net.parse(text, MIXERS, task.graphs, task.readouts) for text in task.nets]
+    check_task(task, nets)
+    for graph in task.graphs:
+        one, two = (fingerprint(each, graph, 0) for each in (task, small(name)))
+        assert one == two
+    splits = {split: set(index.tolist()) for split, index in task.splits(0).items()}
+    for one, two in pairwise(splits.values()):
+        assert not one & two
+    baselines = task.baselines(0)
+    assert baselines == small(name).baselines(0)
+    assert all(task.metrics[0].name in figures for figures in baselines.values())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_net_takes_a_step_on_it_and_shows_something(name, tmp_path):
+    task = small(name)
+    net = Net.parse(task.nets[0], MIXERS, task.graphs, task.readouts)
+    recipe = replace(task.recipe, epochs=2, batch_size=16)
+    run = train(fabric(), Job(task, net, recipe, Width(16, 16), 0), show_in=tmp_path / "shown")
+    assert run.curves["loss"][1] < run.curves["loss"][0]
+    assert list(run.scores) == [metric.name for metric in task.metrics]
+    assert run.flops > 0
+    (file,) = (tmp_path / "shown").iterdir()
+    assert file.stat().st_size > 50
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_nets_of_a_task_have_the_size_of_its_recipe(name):
+    task = small(name)
+    nets = [Net.parse(text, MIXERS, task.graphs, task.readouts) for text in task.nets]
+    for match in ("params", "flops"):
+        assert set(find_widths(task, nets[:1], task.recipe, match, None)) == set(nets[:1])
+
+
+def test_copy_asks_for_the_symbols_after_the_silence():
+    task = small("copy")
+    batch = task.batch(torch.tensor([3]), "causal")
+    ids = batch.tokens.z[0, :, 0].tolist()
+    assert ids[:10] == batch.target[0].tolist() == task.symbols[3].tolist()
+    assert ids[10:] == [8] * 11 + [9] + [8] * 10
+    right = torch.nn.functional.one_hot(batch.target, 8) * 100.0
+    silent = torch.zeros(1, 22, 8)
+    assert task.loss(torch.cat([silent, right], dim=1), batch.target).item() < 1e-6
+    wrong_at_the_end = torch.cat([right, silent], dim=1)
+    assert task.loss(wrong_at_the_end, batch.target).item() == pytest.approx(np.log(8))
+    assert task.baselines(0)["guess"] == {"accuracy": 0.125, "exact match": 0.125**10}
+    assert len(TASKS["copy"]().pos) == 220
+
+
+def test_the_window_of_copy_does_not_reach_back():
+    task = TASKS["copy"](examples=8)
+    reach = task.batch(torch.tensor([0]), "window").tokens.graph.reach(task.recipe.depth)
+    assert not reach.dense()[-10:, :10].any()
+
+
+def test_adding_adds_the_marked_numbers():
+    task = small("adding")
+    batch = task.batch(torch.arange(20), "causal")
+    values, marks = batch.tokens.z.unbind(-1)
+    assert (marks.sum(1) == 2).all()
+    assert (marks[:, :6].sum(1) == 1).all()
+    torch.testing.assert_close(batch.target, (values * marks).sum(1))
+    only_the_last = torch.zeros(20, 12, 1)
+    only_the_last[:, -1, 0] = batch.target
+    assert task.loss(only_the_last, batch.target).max() == 0
+    assert task.loss(only_the_last.flip(1), batch.target).min() > 0
+    big = TASKS["adding"](steps=20, examples=4_000)
+    assert big.baselines(0)["median"]["mean absolute error"] == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_sets_ask_for_the_largest_and_for_how_many_are_different():
+    largest, unique = small("sets"), small("sets-unique")
+    for number in range(20):
+        assert largest.target[number] == max(largest.sets[number].flatten().tolist())
+        assert unique.target[number] == len(set(unique.sets[number].flatten().tolist()))
+    batch = largest.batch(torch.tensor([0, 1]), "self")
+    assert batch.tokens.graph.num_edges == batch.tokens.num_tokens
+    assert largest.batch(torch.tensor([0]), "full").tokens.graph.num_edges == (
+        len(largest.sets[0]) ** 2
+    )
+    assert largest.predict(lambda given: given.target / 100, batch).tolist() == pytest.approx(
+        batch.target.tolist()
+    )
+    assert largest.loss(batch.target[:, None] / 100, batch.target).tolist() == [0, 0]
+
+
+def test_trivial_models_by_hand():
+    assert constant(torch.tensor([0.0, 4.0, 5.0]), torch.tensor([4.0, 7.0])) == {
+        "median": {"mean absolute error": 1.5}
+    }
+    assert majority(torch.tensor([2, 2, 0]), torch.tensor([2, 0, 0, 0])) == {
+        "majority": {"accuracy": 0.25}
+    }
+
+
+def test_the_density_of_clusters_is_that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    answer = torch.randn(3, 20, generator=generator)
+    points = torch.randn(3, 7, 2, generator=generator)
+    parts = answer.view(3, 4, 5)
+    normal = torch.distributions.Independent(
+        torch.distributions.Normal(parts[..., 1:3], parts[..., 3:].exp()), 1
+    )
+    shares = torch.distributions.Categorical(logits=parts[..., 0])
+    mixture = torch.distributions.MixtureSameFamily(shares, normal)
+    expected = mixture.log_prob(points.transpose(0, 1)).mean(0)
+    torch.testing.assert_close(log_likelihood(answer, points), expected)
+    padded = torch.cat([points, torch.full((3, 2, 2), torch.nan)], dim=1)
+    torch.testing.assert_close(log_likelihood(answer, padded), expected)
+
+
+def test_one_normal_distribution_is_the_best_of_one():
+    task = small("sets-clusters")
+    index = task.splits(0)["test"]
+    answers = torch.zeros(len(index), 20)
+    for row, number in enumerate(index.tolist()):
+        points = task.sets[number]
+        one = torch.tensor([0.0, *points.mean(0), *points.std(0, correction=0).log()])
+        answers[row] = one.repeat(4)
+    expected = task.baselines(0)["one normal"]["log likelihood"]
+    assert float(log_likelihood(answers, task.target[index]).mean()) == pytest.approx(expected)
+    assert float(log_likelihood(answers + 0.1, task.target[index]).mean()) < expected
+
+
+def test_skip_links_are_alike_to_neighbours_and_not_to_walks():
+    graphs = [skip_links(41, skip) for skip in (2, 3, 16)]
+    for graph in graphs:
+        dense = graph.dense()
+        assert (dense.sum(0) == 4).all()
+        assert torch.equal(dense, dense.T)
+    codes = [walk_probabilities(graph, 6) for graph in graphs]
+    for code in codes:
+        torch.testing.assert_close(code, code[:1].expand_as(code))
+    assert codes[0][0, :3].tolist() == pytest.approx([0, 0.25, 6 / 64])  # triangles i, i+1, i+2
+    assert codes[1][0, :3].tolist() == pytest.approx([0, 0.25, 0])
+    assert len({tuple(code[0].tolist()) for code in codes}) == 3
+
+
+def test_message_passing_gives_every_skip_link_graph_the_same_answer():
+    task = small("csl")
+    net = Net("sum", "skips")
+    built = task.build(net, task.recipe, Width(8, 8)).double()
+    index = torch.arange(len(task.labels))
+    batch = task.batch(index, "skips")
+    answer = built(batch.tokens.to(torch.float64))
+    torch.testing.assert_close(answer, answer[:1].expand_as(answer))
+    walks = built(task.batch(index, "skips+walks").tokens.to(torch.float64))
+    of_class = walks[::5]
+    assert torch.pdist(of_class).min() > 1e-6
+    assert task.baselines(0) == {"majority": {"accuracy": 0.1}}
+
+
+def test_trigrams_are_smoothed_as_witten_and_bell_say():
+    ids = np.array([0, 1, 2, 0, 1, 2, 0, 1, 1])
+    model = NGram(ids, 4, 3)
+    for context in ([0, 1], [2, 0], [3, 3], [1, 1]):
+        last = [model.probabilities(np.array([*context, c]))[2] for c in range(4)]
+        assert sum(last) == pytest.approx(1)
+        assert min(last) > 0
+    one = {c: (n + 3 / 4) / (9 + 3) for c, n in enumerate([3, 4, 2, 0])}
+    two = (2 + 2 * one[2]) / (3 + 2)  # after 1: 2 twice, 1 once
+    three = (2 + 2 * two) / (3 + 2)  # after 0 1: 2 twice, 1 once
+    assert model.probabilities(np.array([0, 1, 2])).tolist() == pytest.approx(
+        [one[0], (3 + one[1]) / (3 + 1), three]
+    )
+    assert model.bits(np.array([0]))[0] == pytest.approx(-np.log2(one[0]))
+    assert model.probabilities(np.array([], dtype=int)).tolist() == []
+
+
+def test_the_next_character_is_asked_for():
+    task = small("shakespeare")
+    batch = task.batch(torch.tensor([0, 5]), "window")
+    read = ["".join(task.characters[i] for i in row) for row in batch.target.tolist()]
+    assert read == [TEXT[1:17], TEXT[6:22]]
+    assert batch.tokens.z[1, :, 0].tolist() == task.ids[5:21].tolist()
+    assert not batch.tokens.graph.dense()[0, 1:].any()
+    splits = task.splits(3)
+    assert splits["train"].max() + 16 < task.begin_of_test == splits["test"][0]
+    assert len({int(task.splits(seed)["train"][0]) for seed in range(5)}) > 1
+    uniform = torch.zeros(2, 16, len(task.characters))
+    bits = task.metrics[0].values(uniform, batch.target)
+    torch.testing.assert_close(bits, torch.full((2, 16), np.log2(len(task.characters))).float())
+
+
+def test_the_trigram_is_asked_for_the_characters_the_nets_are_asked_for():
+    task = small("shakespeare")
+    cut, ids = task.begin_of_test, task.ids.numpy()
+    bits = NGram(ids[:cut], len(task.characters), 3).bits(ids[cut:])
+    places = [(int(first) + 1 + i) - cut for first in task.splits(0)["test"] for i in range(16)]
+    assert task.baselines(0)["trigram"]["bits per character"] == pytest.approx(bits[places].mean())
+
+
+def test_any_text_will_do_and_a_short_one_is_refused(monkeypatch, tmp_path):
+    path = write(tmp_path / "own.txt", TEXT)
+    monkeypatch.setenv("TOKENNET_DATA", str(path))
+    assert "".join(sorted(set(TEXT))) == "".join(load_task("shakespeare", TASKS).characters)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("TOKENNET_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="must be a text or hold the file here/input.txt, got"):
+        text_file("here", "https://nowhere")
+    own = write(tmp_path / "here" / "input.txt", "text")
+    assert text_file("here", "https://nowhere") == own
+    with pytest.raises(ValueError, match="the text must have at least 2580 characters, got 64"):
+        TASKS["shakespeare"](path=write(path, TEXT[:64]))
+
+
+def test_a_text_that_cannot_be_downloaded_is_named(monkeypatch, tmp_path):
+    monkeypatch.delenv("TOKENNET_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(OSError, match="plays could not be downloaded .* set TOKENNET_DATA"):
+        text_file("plays", (tmp_path / "nothing").as_uri())
+    source = write(tmp_path / "source.txt", "text")
+    assert text_file("plays", source.as_uri()).read_text() == "text"
+    source.unlink()
+    assert text_file("plays", source.as_uri()).read_text() == "text"
+
+
+def test_sunspots_are_forecast_from_their_past():
+    task = small("sunspots")
+    assert (task.years[0], task.years[-1], len(task.numbers)) == (1700, 2008, 309)
+    splits = task.splits(0)
+    batch = task.batch(splits["test"][:1], "causal")
+    start = int(splits["test"][0])
+    assert task.years[start + 44] == 1950
+    assert batch.target[0].tolist() == task.numbers[start + 44 : start + 55].tolist()
+    assert batch.tokens.z[0, :, 0].tolist() == pytest.approx(
+        (task.numbers[start : start + 44] / 100).tolist()
+    )
+    assert task.years[splits["train"][-1] + 54] == 1899
+    assert task.years[splits["val"][-1] + 54] == 1949
+    last = np.mean([
+        abs(task.numbers[i + 43] - task.numbers[i + 44 + k])
+        for i in splits["test"].tolist() for k in range(11)
+    ])  # fmt: skip
+    assert task.baselines(0)["persistence"]["mean absolute error"] == pytest.approx(last, rel=1e-5)
+
+
+def test_sorting_is_asked_step_by_step():
+    task = small("sort")
+    batch = task.batch(torch.tensor([0, 1]), "full")
+    assert torch.equal(batch.target, task.digits[:2].sort(1).values)
+    assert batch.tokens.z[0, :, 0].tolist() == [10, *batch.target[0, :-1].tolist()]
+    assert torch.equal(batch.source.z[..., 0], task.digits[:2])
+
+    def one_more(given):  # says the digit it was given last, plus one; 0 at the start
+        said = (given.tokens.z[..., 0] + 1) % 11
+        return torch.nn.functional.one_hot(said % 10, 10).float()
+
+    assert task.predict(one_more, batch).argmax(-1).tolist() == [[0, 1, 2, 3]] * 2
+    digits, right = task.digits[task.splits(0)["test"]], task.sorted[task.splits(0)["test"]]
+    same = (digits == right).float().mean()
+    assert task.baselines(0)["as given"]["accuracy"] == pytest.approx(float(same))
+
+
+def test_words_weights_over_patches_sum_to_one():
+    task = small("questions")
+    net = task.build(Net("mean", "grid"), task.recipe, Width(16, 8))
+    batch = task.batch(torch.arange(3), "grid")
+    weights = cross_attention(lambda: batch.run(net), net)
+    assert weights.shape == (3, 4, 36)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4))
+
+
+def test_questions_have_the_answer_that_is_in_the_image():
+    from tokennet.compare.tasks.questions import ANSWERS, COLOURS, WORDS
+
+    task = small("questions")
+    kinds = set()
+    for image, words, answer in zip(task.images, task.words, task.answers, strict=True):
+        question = " ".join(WORDS[word] for word in words.tolist())
+        said = ANSWERS[answer]
+        cells = image.unfold(1, 8, 8).unfold(2, 8, 8).flatten(1, 2)  # (3, 9, 8, 8)
+        present = [cells[:, place] for place in range(9) if cells[:, place].any()]
+        colours = []
+        for cell in present:
+            brightest = cell[:, cell.sum(0) == cell.sum(0).max()][:, 0]
+            shade = brightest / brightest.max()
+            colours.append(min(COLOURS, key=lambda c: (torch.tensor(COLOURS[c]) - shade).norm()))
+        kinds.add(question.split()[1])
+        if question == "how many are there":
+            assert said == ("two", "three", "four")[len(present) - 2]
+        elif question.startswith("which colour"):
+            assert said in colours
+        else:
+            assert question.split()[-1] in colours
+    assert kinds == {"digit", "colour", "many"}
+
+
+def test_no_handwritten_digit_is_in_both_pools():
+    pools = digit_images()
+    for train_of, test_of in zip(pools["train"], pools["test"], strict=True):
+        assert torch.cdist(train_of.flatten(1), test_of.flatten(1)).min() > 0
+    assert sum(map(len, pools["train"])) + sum(map(len, pools["test"])) == 1797
+    images = torch.randn(2, 3, 8, 8)
+    cut = patches(images, 4)
+    assert cut.shape == (2, 4, 48)
+    assert torch.equal(cut[1, 2], images[1, :, 4:, :4].flatten())
+
+
+def test_results_of_the_tasks_can_be_written(tmp_path):
+    from tokennet.compare import Budget, compare
+
+    task = small("detect")
+    result = compare(task, nets=["mean@grid"], budget=Budget(epochs=1), out=tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert list(written["baselines"][0]) == ["name", "mAP"]
+    assert written["nets"][0]["declared_relabelling"] is None
+    assert tmp_path / "boxes.png" in result.files
+
+
+def test_statsmodels_that_is_missing_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "statsmodels.datasets", None)
+    with pytest.raises(ValueError, match=r'needs statsmodels: pip install "tokennet\[tasks\]"'):
+        TASKS["sunspots"]()
+
+
+def test_a_set_of_another_kind_is_one_set():
+    batch = small("sets").batch(torch.tensor([0]), "full")
+    assert isinstance(batch.tokens, Tokens)
+    assert batch.tokens.graph.num_graphs == 1

@@ -1,0 +1,279 @@
+"""On a device: the common suite and the laws, compilation, precision, the same bits again.
+
+`pytest -m gpu` runs these and all other tests that need a device.
+"""
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from tests import laws
+from tests.attend.test_attend import gradients
+from tests.attend.test_flex_blocks import clusters
+from tests.families import SQUARE
+from tests.oracle import attend_oracle
+from tests.test_cli import tokennet
+from tests.test_common import DIM, DTYPES, HEADS, LAWS, TESTED, ByOracle, obey
+from tokennet import (
+    Attention,
+    Causal,
+    Disjoint,
+    Edges,
+    Full,
+    GraphAttention,
+    Window,
+    attend,
+    explain,
+)
+from tokennet.attend import BACKENDS, Additive, EdgeFeatures
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(params=[*map(str, DTYPES), "TF32"])
+def dtype(request, monkeypatch):
+    """A type; float32 with products as they are, and with products of numbers cut to TF32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = request.param == "TF32"
+    if request.param == "TF32":
+        monkeypatch.setitem(laws.TOLERANCE, torch.float32, 1e-2)
+    yield torch.float32 if request.param == "TF32" else getattr(torch, request.param[6:])
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.fixture
+def deterministic(monkeypatch):
+    """What SDPA and flash attention need for the same bits in their backward pass."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", TESTED)
+def test_laws(name, law, dtype):
+    for family in SQUARE:
+        obey(name, family, law, dtype, "cuda")
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
+@pytest.mark.parametrize("kind", [Attention, GraphAttention])
+def test_backends_are_the_oracle(kind, backend, dtype, monkeypatch):
+    for family, make in SQUARE.items():
+        graph = make()
+        mixer = kind(DIM, HEADS, backend=backend).to("cuda", dtype)
+        tokens = laws.tokens_on(graph, DIM, dtype, batch=(2,)).to("cuda")
+        try:
+            mixer(tokens)
+        except RuntimeError as reason:
+            assert f"backend '{backend}' cannot run this call" in str(reason), family
+            assert backend in ("dense", "sets", "banded", "flex"), family
+            continue
+        laws.as_oracle(mixer, tokens, ByOracle(mixer, monkeypatch))
+
+
+def scattered(tokens=3000, edges=60_000):
+    """Edges at random, and a target and a source that have many."""
+    index = torch.randint(0, tokens, (2, edges))
+    index[1, :5000], index[0, 5000:10_000] = 7, 11
+    return Edges(index, tokens)
+
+
+def inputs(graph, heads=8, channels=16, dtype=torch.float32):
+    sizes = graph.num_targets, graph.num_sources, graph.num_sources
+    return [
+        torch.randn(n, heads, channels, device="cuda", dtype=dtype, requires_grad=True)
+        for n in sizes
+    ]
+
+
+def options(kind, graph, heads=8, channels=16):
+    """Keywords of `attend`, and the leaves among them."""
+    bias = torch.randn(graph.num_edges, heads, device="cuda", requires_grad=True)
+    attr = torch.randn(graph.num_edges, 5, device="cuda", requires_grad=True)
+    key = torch.randn(heads, channels, 5, device="cuda", requires_grad=True)
+    weight = torch.randn(heads, channels, device="cuda", requires_grad=True)
+    return {
+        "dot": ({}, []),
+        "bias": ({"bias": bias}, [bias]),
+        "features": ({"edges": EdgeFeatures(attr, key=key, value=key)}, [attr, key]),
+        "additive": (
+            {"score": Additive(weight), "edges": EdgeFeatures(attr, key=key), "bias": bias},
+            [weight, attr, key, bias],
+        ),
+    }[kind]
+
+
+def twice(run):
+    first, second = run(), run()
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(x.isfinite().all() for x in first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", ["dot", "bias", "features", "additive"])
+def test_the_kernels_give_the_same_bits_again(kind, dtype):
+    graph = scattered()
+    given, (keywords, leaves) = inputs(graph, dtype=dtype), options(kind, graph)
+
+    def run():
+        out = attend(*given, graph, backend="fused", **keywords)
+        return [out, *torch.autograd.grad(out.float().sin().sum(), [*given, *leaves])]
+
+    twice(run)
+
+
+@pytest.mark.parametrize(
+    ("backend", "graph"),
+    [
+        ("dense", Full(700)),
+        ("dense", Causal(700)),
+        ("sets", Disjoint([Full(n) for n in (50, 3, 200, 81)])),
+        ("banded", Window(1000, 70)),
+    ],
+)
+def test_sdpa_and_flash_give_the_same_bits_again_where_that_is_asked(backend, graph, deterministic):
+    given = inputs(graph, dtype=torch.bfloat16)
+
+    def run():
+        out = attend(*given, graph, backend=backend)
+        return [out, *torch.autograd.grad(out.float().sin().sum(), given)]
+
+    twice(run)
+
+
+@pytest.mark.parametrize(
+    ("backend", "graph"),
+    [
+        ("sets", Disjoint([Full(n) for n in (5, 3, 20, 8)])),
+        ("sets", Disjoint([Causal(n) for n in (5, 3, 20, 8)])),
+        ("sets", Disjoint([Full(2, 30), Full(17, 4)])),
+        ("banded", Window(90, 7)),
+        ("banded", Causal(90) & Window(90, 7)),
+        ("banded", Causal(90).T & Window(90, 7)),
+        ("fused", Window(90, 7)),
+        ("flex", Window(300, 7)),
+        ("flex", clusters(*[128] * 5)),
+    ],
+    ids=str,
+)
+def test_bfloat16_errs_at_most_twice_as_much_as_sdpa(backend, graph):
+    """Against float64; SDPA is given the same numbers on all pairs, with a mask."""
+    given = inputs(graph, 4, 32, torch.bfloat16)
+    exact = [x.detach().double().requires_grad_() for x in given]
+    mask = graph.dense("cuda")
+    mask = mask | ~mask.any(-1, keepdim=True)
+    assert explain(*given, graph, backend=backend).chosen == backend
+
+    def sdpa(q, k, v):
+        return scaled_dot_product_attention(*(x.transpose(0, 1) for x in (q, k, v)), mask)
+
+    alive = graph.dense("cuda").any(-1)[:, None, None]
+    right = sdpa(*exact).transpose(0, 1) * alive
+    slopes = gradients(right, exact)
+    errors = []
+    for out in (sdpa(*given).transpose(0, 1) * alive, attend(*given, graph, backend=backend)):
+        found = [out, *gradients(out, given)]
+        pairs = zip(found, [right, *slopes], strict=True)
+        errors.append([float((x.double() - y).norm()) for x, y in pairs])
+    for by_sdpa, ours in zip(*errors, strict=True):
+        assert ours <= 2 * by_sdpa + 1e-6
+
+
+def test_a_function_as_bias_goes_to_flex():
+    graph = Window(600, 40)
+    given = inputs(graph, 2, 32)
+
+    def bias(h, i, j):
+        return -0.1 * (h + 1) * (i - j).abs()
+
+    out = attend(*given, graph, bias, backend="flex")
+    expected = attend(*given, graph, bias, backend="dense")
+    torch.testing.assert_close(out, expected, rtol=1e-2, atol=1e-3)
+    for got, want in zip(gradients(out, given), gradients(expected, given), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["bias", "additive"])
+def test_the_operator_is_compiled_whole(kind):
+    graph = scattered(300, 12_000)
+    given, (keywords, leaves) = inputs(graph), options(kind, graph)
+
+    def run(*given):
+        return attend(*given, graph, backend="fused", **keywords)
+
+    expected = run(*given)
+    out = torch.compile(run, fullgraph=True)(*given)
+    assert torch.equal(out, expected)
+    everything = [*given, *leaves]
+    assert all(map(torch.equal, gradients(out, everything), gradients(expected, everything)))
+
+
+def test_the_operator_in_a_cuda_graph():
+    graph = scattered(300, 12_000)
+    given = [x.detach() for x in inputs(graph)]
+
+    def run():
+        return attend(*given, graph, backend="fused")
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.current_stream().wait_stream(stream)
+    captured = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(captured):
+        out = run()
+    for x in given:
+        x.copy_(torch.randn_like(x))
+    captured.replay()
+    assert torch.equal(out, run())
+
+
+def test_offsets_beyond_int32():
+    """4.2 million tokens of 1024 numbers: the last rows begin after 2**31 numbers."""
+    if torch.cuda.get_device_properties(0).total_memory < 100e9:
+        pytest.skip("needs 100 GB")
+    tokens, near = 2**22, 50
+    index = tokens - 1 - torch.randint(0, near, (2, 400))
+    graph = Edges(index, tokens)
+    given = inputs(graph, 8, 128, torch.bfloat16)
+    out = attend(*given, graph, backend="fused")
+    last = [x.detach()[-near:].float().requires_grad_() for x in given]
+    expected = attend_oracle(*last, Edges(index - (tokens - near), near))
+    torch.testing.assert_close(out[-near:].float(), expected, rtol=2e-2, atol=2e-2)
+    assert not out[:-near].any()
+    grads = torch.autograd.grad(out[-near:].float().sin().sum(), given)
+    wanted = torch.autograd.grad(expected.sin().sum(), last)
+    for got, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(got[-near:].float(), want, rtol=5e-2, atol=5e-2)
+        assert not got[:-near].any()
+
+
+def test_digits_are_compared_on_a_device(tmp_path):
+    done = tokennet("compare", "digits", "--device", "cuda", "--seeds", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+MODEL = """
+from torch import nn
+
+
+class Model(nn.TransformerEncoderLayer):
+    def __init__(self):
+        super().__init__(8, 2, 16, batch_first=True)
+
+
+def example():
+    import torch
+
+    return torch.randn(2, 7, 8)
+"""
+
+
+def test_a_model_is_checked_on_a_device(tmp_path):
+    (tmp_path / "it.py").write_text(MODEL)
+    options = ("--example", "it:example", "--device", "cuda")
+    done = tokennet("check", "it:Model", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "node_permutation" in done.stdout

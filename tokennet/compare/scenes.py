@@ -1,0 +1,41 @@
+"""Images put together from handwritten digits, and their patches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def digit_images() -> dict[str, list[Tensor]]:
+    """The digits of scikit-learn, (count, 8, 8) in 0 .. 1 for each of 0 .. 9.
+
+    "train" and "test" have no image in common; a quarter is for the test.
+    """
+    from sklearn.datasets import load_digits  # heavy, and only some tasks need it
+
+    images, labels = load_digits(return_X_y=True)
+    images = torch.tensor(images, dtype=torch.float32).view(-1, 8, 8) / 16
+    of_digit = [images[torch.tensor(labels == digit)] for digit in range(10)]
+    cuts = [len(each) * 3 // 4 for each in of_digit]
+    return {
+        "train": [each[:cut] for each, cut in zip(of_digit, cuts, strict=True)],
+        "test": [each[cut:] for each, cut in zip(of_digit, cuts, strict=True)],
+    }
+
+
+def patches(images: Tensor, size: int) -> Tensor:
+    """(n, channels, S, S) to (n, N, channels x size x size), N = (S / size)^2, row by row.
+
+    >>> patches(torch.arange(16.0).view(1, 1, 4, 4), 2)[0, 1].tolist()
+    [2.0, 3.0, 6.0, 7.0]
+    """
+    n, channels, side, _ = images.shape
+    count = side // size
+    cut = images.view(n, channels, count, size, count, size)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(n, count**2, channels * size**2)
+
+
+def positions(count: int) -> Tensor:
+    """(count^2, 2) row and column of each patch."""
+    row, column = torch.meshgrid(*[torch.arange(float(count))] * 2, indexing="ij")
+    return torch.stack([row.flatten(), column.flatten()], dim=1)

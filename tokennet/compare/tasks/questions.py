@@ -1,0 +1,143 @@
+"""Questions about images: words that listen to patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.compare.listening import Listening, cross_attention, decoder, encoder
+from tokennet.compare.net import Net, Width
+from tokennet.compare.scenes import digit_images, patches, positions
+from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.graphs import Full, Grid, TokenGraph
+from tokennet.nets import Embedding, Interface
+from tokennet.positional import LearnedEncoding
+from tokennet.tokens import Tokens
+
+COLOURS = {
+    "red": (1.0, 0.1, 0.1), "green": (0.1, 1.0, 0.1), "blue": (0.2, 0.3, 1.0),
+    "yellow": (1.0, 1.0, 0.1),
+}  # fmt: skip
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WORDS = (
+    "which", "digit", "is", "colour", "has", "how", "many", "are", "there", *COLOURS, *NUMBERS
+)  # fmt: skip
+ANSWERS = (*NUMBERS, *COLOURS)
+CELL, SIDE = 8, 3
+
+
+class Questions(Task):
+    """Two to four handwritten digits in colours, and a question of four words about them.
+
+    "which digit is red", "which colour has seven", "how many are there". Images of the test
+    are made of handwritten digits that were not seen in training. The mixer and graph are
+    those of the patches; the words attend to each other and to the patches.
+    """
+
+    name = "questions"
+    summary = "questions about coloured digits (scikit-learn); words attend to patches"
+    graphs = ("full", "grid")
+    nets = ("attention@full", "attention@grid", "mean@grid")
+    seeds = 1
+    recipe = Recipe(
+        epochs=20, batch_size=64, lr=3e-3, depth=2, positions="pos", size=80_000, clip=1.0,
+        smooth=True,
+    )  # fmt: skip
+
+    def __init__(self, examples: int = 8_000, patch: int = 4) -> None:
+        self.patch, self.examples = patch, examples
+        total = examples + examples // 8
+        self.images = torch.zeros(total, 3, SIDE * CELL, SIDE * CELL)
+        self.words = torch.zeros(total, 4, dtype=torch.long)
+        self.answers = torch.zeros(total, dtype=torch.long)
+        generator = torch.Generator().manual_seed(0)
+        pools = digit_images()
+        for number in range(total):
+            pool = pools["train" if number < examples else "test"]
+            self._make(number, pool, generator)
+        count = SIDE * CELL // patch
+        self._graphs: dict[str, TokenGraph] = {
+            "full": Full(count**2), "grid": Grid(count, count),
+        }  # fmt: skip
+        self.pos = positions(count)
+        self.interface = Interface(
+            3 * patch**2, len(ANSWERS), num_tokens=count**2, num_coordinates=2, position_base=30.0
+        )
+
+    def _make(self, number: int, pool: list[Tensor], generator: torch.Generator) -> None:
+        """Draw an image, and ask a question that has one answer."""
+
+        def some(count: int, of: int) -> list[int]:
+            return torch.randperm(of, generator=generator)[:count].tolist()
+
+        count = 2 + some(1, 3)[0]
+        cells, digits, colours = some(count, SIDE**2), some(count, 10), some(count, len(COLOURS))
+        for cell, digit, colour in zip(cells, digits, colours, strict=True):
+            image = pool[digit][some(1, len(pool[digit]))[0]]
+            rgb = torch.tensor(list(COLOURS.values())[colour])[:, None, None]
+            y, x = CELL * (cell // SIDE), CELL * (cell % SIDE)
+            self.images[number, :, y : y + CELL, x : x + CELL] = rgb * image
+        asked = some(1, count)[0]
+        name, shade = NUMBERS[digits[asked]], list(COLOURS)[colours[asked]]
+        question, answer = (
+            (f"which digit is {shade}", name),
+            (f"which colour has {name}", shade),
+            ("how many are there", NUMBERS[count]),
+        )[min(some(1, 5)[0] // 2, 2)]
+        self.words[number] = torch.tensor([WORDS.index(word) for word in question.split()])
+        self.answers[number] = ANSWERS.index(answer)
+
+    def splits(self, seed: int) -> Mapping[str, Tensor]:
+        numbers = torch.arange(len(self.images))
+        return {"train": numbers[: self.examples], "test": numbers[self.examples :]}
+
+    def batch(self, index: Tensor, graph: str) -> Batch:
+        source = Tokens(patches(self.images[index], self.patch), self._graphs[graph], self.pos)
+        return Batch(Tokens(self.words[index][..., None]), self.answers[index], source=source)
+
+    def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
+        before = (
+            Embedding(len(WORDS), width.dim), LearnedEncoding(width.dim, 4, "index"),
+        )  # fmt: skip
+        return Listening(
+            encoder(net, self.interface, recipe, width),
+            decoder(self.interface, recipe, width, before),
+        )
+
+    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        """The commonest answer to the very question, without looking."""
+        splits, words = self.splits(seed), self.words
+        right = 0
+        for question in words[splits["test"]].unique(dim=0):
+            same = (words == question).all(1)
+            train, test = (self.answers[i[same[i]]] for i in (splits["train"], splits["test"]))
+            right += int((test == train.mode().values).sum()) if len(train) else 0
+        return {"blind": {"accuracy": right / len(splits["test"])}}
+
+    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+        """Five images with question, answer, and how much the question's words look where."""
+        from matplotlib.figure import Figure
+
+        index = self.splits(0)["test"][:5]
+        batch = self.batch(index, net.graph).to(next(model.parameters()).device)
+        said = batch.run(model).argmax(-1).tolist()
+        weights = cross_attention(lambda: batch.run(model), model)[:, -1].cpu()  # last word
+        count = SIDE * CELL // self.patch
+        figure = Figure(figsize=(12, 5.2), layout="constrained")
+        panels = figure.subplots(2, len(index))
+        for column, number in enumerate(index.tolist()):
+            image = self.images[number].permute(1, 2, 0).clamp(0, 1)
+            question = " ".join(WORDS[word] for word in self.words[number].tolist())
+            panels[0, column].imshow(image)
+            panels[0, column].set_title(f"{question}?\n{ANSWERS[said[column]]}", fontsize=9)
+            panels[1, column].imshow(image.mean(-1), cmap="gray")
+            looked = weights[column].view(count, count)
+            extent = (-0.5, SIDE * CELL - 0.5, SIDE * CELL - 0.5, -0.5)
+            panels[1, column].imshow(looked, cmap="magma", alpha=0.7, extent=extent)
+        for panel in panels.flat:
+            panel.set_axis_off()
+        figure.suptitle(f"{net}: below, the attention of the last word")
+        figure.savefig(folder / "attention.png", dpi=120)

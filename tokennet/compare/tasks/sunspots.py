@@ -1,0 +1,118 @@
+"""A series: what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.compare.metric import error
+from tokennet.compare.net import Net
+from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.graphs import Causal, Full, TokenGraph
+from tokennet.nets import Interface
+from tokennet.tokens import Tokens
+
+PAST, AHEAD = 44, 11
+
+
+class Sunspots(Task):
+    """Sunspots in each year from 1700 to 2008: from 44 years, the 11 that follow.
+
+    The series of statsmodels (`pip install "tokennet[tasks]"`). Windows are cut by time: none
+    of the years asked for in the test (from 1950) or in validation (from 1900) is asked for
+    before.
+    """
+
+    name = "sunspots"
+    summary = "sunspots by year, 1700 to 2008 (statsmodels): from 44 years, the next 11"
+    graphs = ("causal", "full")
+    nets = ("attention@full", "mlp@full", "attention@causal", "mean@full")
+    metrics = (error,)
+    recipe = Recipe(
+        epochs=60, batch_size=16, lr=2e-3, weight_decay=1e-3, dropout=0.1, positions="pos",
+        size=10_000,
+    )  # fmt: skip
+    interface = Interface(
+        in_features=1, out_features=AHEAD, readout="token", num_tokens=PAST, num_coordinates=1,
+        position_base=100.0,
+    )  # fmt: skip
+    scale = 100.0
+
+    def __init__(self) -> None:
+        self.years, self.numbers = _series()
+        self._graphs: dict[str, TokenGraph] = {"causal": Causal(PAST), "full": Full(PAST)}
+        self.pos = torch.arange(float(PAST))[:, None]
+
+    def splits(self, seed: int) -> Mapping[str, Tensor]:
+        """Numbers of windows, by the year that follows their past."""
+        first = torch.arange(len(self.numbers) - PAST - AHEAD + 1)
+        begins = self.years[first + PAST]
+        ends = begins + AHEAD - 1
+        return {
+            "train": first[ends < 1900],
+            "val": first[(begins >= 1900) & (ends < 1950)],
+            "test": first[begins >= 1950],
+        }
+
+    def batch(self, index: Tensor, graph: str) -> Batch:
+        past = self.numbers[index[:, None] + torch.arange(PAST)]
+        tokens = Tokens(past[..., None] / self.scale, self._graphs[graph], self.pos)
+        return Batch(tokens, self._ahead(index))
+
+    def _ahead(self, index: Tensor) -> Tensor:
+        return self.numbers[index[:, None] + PAST + torch.arange(AHEAD)]
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Absolute error, of what the last year says."""
+        return (output[:, -1] - target / self.scale).abs().mean(1)
+
+    def predict(self, model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+        return self.scale * model(batch)[:, -1]
+
+    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        """The mean of the past, its last year again, and the last cycle of 11 years again."""
+        test = self.splits(seed)["test"]
+        past = self.numbers[test[:, None] + torch.arange(PAST)]
+        guesses = {
+            "mean": past.mean(1, keepdim=True), "persistence": past[:, -1:],
+            "last cycle": past[:, -AHEAD:],
+        }  # fmt: skip
+        return {
+            name: {error.name: error.reduce((guess - self._ahead(test)).abs())}
+            for name, guess in guesses.items()
+        }
+
+    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+        """Forecasts from four pasts, beside what came."""
+        from matplotlib.figure import Figure
+
+        device = next(model.parameters()).device
+        index = self.splits(0)["test"][:: len(self.splits(0)["test"]) // 3][:4]
+        batch = self.batch(index, net.graph)
+        said = self.predict(lambda given: given.to(device).run(model), batch).cpu()
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        panel = figure.subplots()
+        shown = slice(int(index[0]), None)
+        panel.plot(self.years[shown], self.numbers[shown], color="0.6", label="sunspots")
+        for place, (number, forecast) in enumerate(zip(index.tolist(), said, strict=True)):
+            years = self.years[number + PAST : number + PAST + AHEAD]
+            label = f"forecast by {net}" if place == 0 else None
+            panel.plot(years, forecast, color="C1", marker=".", label=label)
+        panel.legend()
+        panel.set_xlabel("year")
+        figure.savefig(folder / "forecast.png", dpi=120)
+
+
+def _series() -> tuple[Tensor, Tensor]:
+    try:
+        from statsmodels.datasets import sunspots
+    except ImportError as missing:
+        raise ValueError(
+            'task sunspots needs statsmodels: pip install "tokennet[tasks]"'
+        ) from missing
+    table = sunspots.load_pandas().data
+    years = torch.tensor(table["YEAR"].to_numpy(copy=True)).long()
+    return years, torch.tensor(table["SUNACTIVITY"].to_numpy(copy=True)).float()
