@@ -26,6 +26,8 @@ EXPECTED = {  # unique, bounded, consistent distance, deterministic, extends
     "sinusoidal": "+++++",
     "sinusoidal, 2-D": "+++++",
     "learned": "++-+-",
+    "rotary": "+++++",
+    "rotary, 2-D": "+++++",
     "Laplacian eigenvectors": "++--+",
     "Laplacian, fixed signs": "++-++",
     "Laplacian, determined": "-+-++",

@@ -15,6 +15,7 @@ from tokennet.graphs import Grid, Window
 from tokennet.positional.absolute import LearnedEncoding, SinusoidalEncoding
 from tokennet.positional.coordinate import IntegerEncoding, UnitIntervalEncoding
 from tokennet.positional.random_walk import RandomWalkEncoding
+from tokennet.positional.rotary import Rotary
 from tokennet.positional.spectral import LaplacianEncoding
 from tokennet.tokens import Tokens
 
@@ -133,6 +134,16 @@ def _is_consistent(sets: list[tuple[Tensor | None, Tensor]], equal: float) -> bo
     return bool((most - least).max() <= equal and least.min() > equal)
 
 
+def turned(rotary: Rotary) -> Encoding:
+    """The code that rotary positions amount to: a vector of ones, turned as a query is."""
+
+    def encoding(tokens: Tokens) -> Tokens:
+        ones = torch.ones(tokens.num_tokens, 1, DIM)  # (N, H, C)
+        return tokens.replace(z=rotary.rotate(ones, rotary.places(tokens.pos, ones)).squeeze(1))
+
+    return encoding
+
+
 CODES: dict[str, tuple[Callable[[], Encoding], Layout]] = {
     "none": (lambda: lambda tokens: tokens, line),
     "integer": (lambda: IntegerEncoding(DIM), line),
@@ -140,6 +151,8 @@ CODES: dict[str, tuple[Callable[[], Encoding], Layout]] = {
     "sinusoidal": (lambda: SinusoidalEncoding(DIM), line),
     "sinusoidal, 2-D": (lambda: SinusoidalEncoding(DIM, num_coordinates=2), square),
     "learned": (lambda: LearnedEncoding(DIM, SIZE), line),
+    "rotary": (lambda: turned(Rotary("pos")), line),
+    "rotary, 2-D": (lambda: turned(Rotary("pos", num_coordinates=2)), square),
     "Laplacian eigenvectors": (lambda: LaplacianEncoding(DIM, k=8), line),
     "Laplacian, fixed signs": (lambda: LaplacianEncoding(DIM, k=8, signs="fixed"), line),
     "Laplacian, determined": (lambda: LaplacianEncoding(DIM, k=8, signs="determined"), line),
