@@ -73,8 +73,8 @@ def test_laws(name, law, dtype):
 @pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
 @pytest.mark.parametrize("kind", [Attention, GraphAttention])
 def test_backends_are_the_oracle(kind, backend, dtype, monkeypatch):
-    for family, make in SQUARE.items():
-        graph = make()
+    for family, graph_of in SQUARE.items():
+        graph = graph_of()
         mixer = kind(DIM, HEADS, backend=backend).to("cuda", dtype)
         tokens = laws.tokens_on(graph, DIM, dtype, batch=(2,)).to("cuda")
         try:

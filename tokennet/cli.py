@@ -204,7 +204,9 @@ def _law_table(report: LawReport) -> Table:
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Option(help="Which cases, and on what device: cpu.")] = "cpu",
+    suite: Annotated[
+        str, typer.Option(help="Which cases, and on what device: cpu or gpu.")
+    ] = "cpu",
     cases: Annotated[str | None, typer.Option(help="Of these only, such as tiny,sets-*.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="At most so many rounds.")] = 40,
     quick: Annotated[bool, typer.Option("--quick", help="Small graphs, few rounds.")] = False,

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from tests.bench.test_measure import Clock
 from tokennet.bench import PEERS, Plan, run_suite
 from tokennet.bench.command import QUICK
 from tokennet.bench.floor import Ceilings
-from tokennet.bench.report import NAMES, plot, table
+from tokennet.bench.report import NAMES, legend, plot, table
+from tokennet.bench.suite import _drop_unable
 from tokennet.cli import main
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,7 +22,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch):
-    monkeypatch.setattr("tokennet.bench.suite.ceilings", lambda timer, device: Ceilings(1e-3, 1.0))
+    monkeypatch.setattr("tokennet.bench.suite.ceilings", lambda *given: Ceilings(1e-3, 1.0))
 
 
 @pytest.fixture
@@ -100,6 +102,41 @@ def test_json_holds_what_was_measured_and_no_date(measured):
     assert floor["ms"] == pytest.approx(1e3 * 12 * 16 * 64 / 1e6)
     assert [row["level"] for row in gatv2["figures"]] == ["layer"] * 4
     assert gatv2["backends"] == {}
+
+
+def test_the_suite_for_a_gpu_says_that_there_is_none(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bench(monkeypatch, "--suite", "gpu") == 2
+    told = capsys.readouterr().err
+    assert told == "tokennet: suite gpu needs a CUDA device, and there is none here\n"
+
+
+def test_on_a_gpu_there_is_the_gather_and_what_was_off_or_could_not_run(measured, monkeypatch):
+    results = measured("cora-like")
+    case = results.cases[0]
+    assert "gather" not in shown(results)
+    case.workload = replace(case.workload, dtype=torch.bfloat16)
+    results.suite, results.half = "gpu", Ceilings(4e-3, 2.0)
+    case.remarks["pyg"] = "its output is off by 3"
+    text = shown(results)
+    assert "pyg: its output is off by 3" in text
+    assert text.count("gather") == 4
+    assert results.gather(case, "attend", "forward") == 8e-6 * case.edges * 64
+    assert results.floor(case, "attend", "forward") == pytest.approx(4 * case.edges * 64 / 4e3)
+    assert "In bfloat16 of FLOP" in legend(results)
+    assert "allocated memory" in legend(results)
+
+
+def test_a_peer_that_a_device_cannot_run_is_left_out():
+    clock = Clock()
+
+    def fail(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried")
+
+    peers = {"tokennet": clock.peer("tokennet", 2), "pyg": clock.peer("pyg", 6)}
+    peers["flex"] = replace(clock.peer("flex", 1), run=fail)
+    assert _drop_unable(peers) == {"flex": "CUDA out of memory."}
+    assert list(peers) == ["tokennet", "pyg"]
 
 
 def test_a_wrong_peer_stops_the_suite_before_it_is_timed(measured, monkeypatch):
@@ -197,7 +234,7 @@ def test_what_is_done_is_written_when_the_rest_is_interrupted(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--suite", "tpu"], "suite must be one of cpu; got 'tpu'"),
+        (["--suite", "tpu"], "suite must be one of cpu, gpu; got 'tpu'"),
         (["--cases", "huge"], "cases must be among tiny, complete-64, "),
         (["--json", "nowhere/figures.json"], "--json must name a file in a folder that exists"),
         (["--plot", "nowhere/ratios.png"], "--plot must name a file in a folder that exists"),

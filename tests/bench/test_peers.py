@@ -11,10 +11,10 @@ from tokennet.bench.by_hand import flex
 from tokennet.bench.graphs import molecules
 from tokennet.bench.peers import COMPILED, PEERS, build_peers, tokennet
 from tokennet.bench.setting import check_agreement, prepare
-from tokennet.bench.workloads import LEVELS, WORKLOADS, Workload
+from tokennet.bench.workloads import LEVELS, SUITES, WORKLOADS, Workload
 
 SMALL = 0.003
-CALLS = [(name, level) for name, workload in WORKLOADS.items() for level in workload.levels]
+CALLS = [(name, level) for name in SUITES["cpu"].cases for level in WORKLOADS[name].levels]
 
 
 def small(name, level="layer", **options):

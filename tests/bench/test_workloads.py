@@ -5,7 +5,15 @@ import pytest
 import torch
 
 from tokennet import to_networkx
-from tokennet.bench.graphs import hubs, local_edges, molecules, power_law, random_edges, sets
+from tokennet.bench.graphs import (
+    hubs,
+    local_edges,
+    molecules,
+    power_law,
+    random_edges,
+    sets,
+    superpixels,
+)
 from tokennet.bench.workloads import SUITES, WORKLOADS, choose
 
 SIZES = {
@@ -46,9 +54,29 @@ def test_sizes_are_those_promised(name):
 
 def test_no_case_is_without_a_promise():
     drawn = {"sets-512", "sets-1024", "molecules-1024", "hubs", "arxiv-like-local"}
-    assert set(WORKLOADS) == set(SIZES) | drawn
+    assert set(SUITES["cpu"].cases) == set(SIZES) | drawn
     assert all(name == workload.name for name, workload in WORKLOADS.items())
-    assert set(SUITES["cpu"].cases) == set(WORKLOADS)
+    assert {*SUITES["cpu"].cases, *SUITES["gpu"].cases} == set(WORKLOADS)
+
+
+def test_each_case_for_a_gpu_comes_in_two_types():
+    names = SUITES["gpu"].cases
+    for half, single in zip(names[::2], names[1::2], strict=True):
+        assert half.removesuffix("-bf16") == single.removesuffix("-fp32")
+        assert (WORKLOADS[half].dtype, WORKLOADS[single].dtype) == (torch.bfloat16, torch.float32)
+        first, second = (WORKLOADS[name].make(0.01) for name in (half, single))
+        assert torch.equal(first.edge_index(), second.edge_index())
+
+
+def test_superpixels_hear_their_nearest_and_their_cycle():
+    graph = WORKLOADS["voc-bf16"].make(3 / 1024)
+    assert graph.sizes == [479] * 3 or graph.num_graphs == 4
+    one = superpixels(2, 30).graphs[1]
+    source, target = one.edge_index()
+    degree = torch.bincount(target)
+    assert 4 <= degree.min() <= degree.max() <= 6
+    assert one.has_edge(torch.arange(30), (torch.arange(30) + 1) % 30).all()
+    assert not (source == target).any()
 
 
 def test_a_ragged_case_has_as_many_sets_as_its_name_says():
@@ -143,11 +171,11 @@ def test_molecules_are_connected_trees_with_rings_and_bounded_degree():
 def test_cases_are_chosen_by_name_or_pattern_in_the_order_of_the_suite():
     chosen = [workload.name for workload in choose("cpu", ["sets-*", "tiny"])]
     assert chosen == ["tiny", "sets-512", "sets-1024"]
-    assert len(choose("cpu")) == len(WORKLOADS)
+    assert len(choose("cpu")) + len(choose("gpu")) == len(WORKLOADS)
 
 
 def test_unknown_names_are_answered_with_the_choices():
-    with pytest.raises(ValueError, match="suite must be one of cpu; got 'tpu'"):
+    with pytest.raises(ValueError, match="suite must be one of cpu, gpu; got 'tpu'"):
         choose("tpu")
     with pytest.raises(ValueError, match=r"cases must be among tiny, .*; got 'huge'"):
         choose("cpu", ["tiny", "huge"])

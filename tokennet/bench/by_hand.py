@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.bench.setting import Peer, Setting
-from tokennet.graphs import Causal, Disjoint, Full, to_mask_mod
+from tokennet.graphs import Causal, Disjoint, Full, Window, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.mixers import Attention
 
@@ -184,6 +185,25 @@ def nested(setting: Setting) -> Peer | None:
             return torch.nested.nested_tensor(list(tensor.split(sizes)))
 
     return _peer(setting, _sdpa(), Form(pack, lambda tensor: torch.cat(tensor.unbind()), True))
+
+
+def varlen(setting: Setting) -> Peer | None:
+    """Variable-length flash attention on sets as they come, or on a window: half precision."""
+    graph, half = setting.graph, setting.workload.dtype != torch.float32
+    if not (half and setting.device.type == "cuda" and setting.workload.is_plain):
+        return None
+    if not (_are_sets(setting) or isinstance(graph, Window)):
+        return None
+    reach = (graph.radius, graph.radius) if isinstance(graph, Window) else (-1, -1)
+    sizes = graph.sizes if isinstance(graph, Disjoint) else [graph.num_targets]
+    ends = torch.tensor([0, *sizes]).cumsum(0).int().to(setting.device)
+
+    def kernel(*given: Tensor) -> Tensor:
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in given)  # (N, H, C)
+        out = varlen_attn(q, k, v, ends, ends, max(sizes), max(sizes), window_size=reach)
+        return out.transpose(0, 1)[None]  # type: ignore[union-attr]
+
+    return _peer(setting, kernel, _one_set(setting))
 
 
 def _are_sets(setting: Setting) -> bool:

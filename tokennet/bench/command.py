@@ -14,7 +14,7 @@ from tokennet.bench.floor import environment
 from tokennet.bench.measure import Plan
 from tokennet.bench.peers import COMPILED
 from tokennet.bench.planner import WITHIN, fit, judge, measure, save, share_within
-from tokennet.bench.report import LEGEND, plot, table
+from tokennet.bench.report import legend, plot, table
 from tokennet.bench.suite import Results, run_suite
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -49,7 +49,7 @@ def bench(
     names = None if cases is None else [name.strip() for name in cases.split(",")]
     with console.status("") as status:
         results = run_suite(suite, names, plan=plan, on_progress=status.update, on_case=on_case)
-    console.print(LEGEND.format(**results.ceilings._asdict()))
+    console.print(legend(results))
     if plot_file is not None:
         plot(results, plot_file)
     written = [str(path) for path in (json_file, plot_file) if path is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ from tokennet.bench.measure import Timer
 from tokennet.bench.workloads import Workload
 from tokennet.graphs import TokenGraph
 
-_SIZE = 4
-"""Bytes of a float32, and of the index of an edge."""
+_INDEX = 4
+"""Bytes of the index of an edge."""
 
 
 class Ceilings(NamedTuple):
@@ -41,14 +42,14 @@ class Work(NamedTuple):
 
 
 def count_work(workload: Workload, graph: TokenGraph, level: str, direction: str) -> Work:
-    """The least work, with N targets, M sources, E edges, F = heads x channels, s = 4 bytes.
+    """The least work, with N targets, M sources, E edges, F = heads x channels, s bytes a number.
 
     Attention, forward: 4 E F FLOP for scores and sums, or 5 E F where scores are additive;
-    s F (2 N + 2 M) bytes for q, k, v and the output, and s E for the sources of edges that
+    s F (2 N + 2 M) bytes for q, k, v and the output, and 4 E for the sources of edges that
     are a list; a gather of s 2 E F, or s E F where keys are the values.
 
     Backward, with the weights kept: twice the FLOP, a product for each of the two that
-    there were; s F (3 N + 4 M) + s E bytes, for q, k, v and the gradients of the output, of
+    there were; s F (3 N + 4 M) + 4 E bytes, for q, k, v and the gradients of the output, of
     q, k and v; a gather of twice as much. (Two deterministic passes that make the weights anew
     take 14 E F FLOP.)
 
@@ -72,23 +73,30 @@ def count_work(workload: Workload, graph: TokenGraph, level: str, direction: str
     if workload.edge_dim is not None:
         flop += workload.edge_dim * (4 * (e * workload.heads + n * f) if dot else 2 * e * f)
         moved += (1 + back) * workload.edge_dim * e
-    moved += (1 + back) * listed
     gathered = (2 if dot else 1) * e * f
     times = 3 if back else 1
-    return Work(times * flop, _SIZE * moved, times * _SIZE * gathered)
+    size = workload.dtype.itemsize
+    moved = size * moved + _INDEX * (1 + back) * listed
+    return Work(times * flop, moved, times * size * gathered)
 
 
-def ceilings(timer: Timer, device: str = "cpu") -> Ceilings:
-    """Measure a copy of 256 MB and a product of 2048 x 2048 matrices, the best of five."""
-    source, square = torch.ones(2**26, device=device), torch.ones(2048, 2048, device=device)
+def ceilings(timer: Timer, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Ceilings:
+    """Measure a copy of 256 MB and a product of large square matrices, the best of five.
+
+    Of 2048 x 2048 on a CPU, of 8192 x 8192 on a GPU, which is idle for much of a smaller one.
+    """
+    n = 2048 if device == "cpu" else 8192
+    source, square = torch.ones(2**26, device=device), torch.ones(n, n, device=device).to(dtype)
     target, product = torch.empty_like(source), torch.empty_like(square)
     copy = min(timer(lambda: target.copy_(source)) for _ in range(5))
     multiply = min(timer(lambda: torch.mm(square, square, out=product)) for _ in range(5))
-    return Ceilings(2 * 2048**3 / 1e6 / multiply, 2 * _SIZE * 2**26 / 1e6 / copy)
+    return Ceilings(2 * n**3 / 1e6 / multiply, 2 * 4 * 2**26 / 1e6 / copy)
 
 
-def available_memory() -> float:
+def available_memory(device: str = "cpu") -> float:
     """Bytes that are free for use; without bound where the system does not say."""
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -96,12 +104,14 @@ def available_memory() -> float:
     return 1024 * next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str = "cpu") -> dict[str, Any]:
     """Versions and machine, to stand beside figures."""
     versions = {"torch": torch.__version__, "torch_geometric": torch_geometric.__version__}
+    if device == "cuda":
+        versions |= {"cuda": str(torch.version.cuda), "triton": version("triton")}
     return {
         "versions": {"python": platform.python_version(), **versions},
-        "processor": _processor(),
+        "processor": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
     }
 

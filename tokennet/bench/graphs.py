@@ -119,3 +119,20 @@ def molecules(count: int, size: int, rings: int = 15, valence: int = 4) -> Disjo
         free = (degree[graph, i] < valence) & (degree[graph, i + 5] < valence)
         bond(free, i, i + 5)
     return Disjoint(Edges(one.nonzero().t().contiguous(), size) for one in bonded)
+
+
+def superpixels(count: int, size: int, nearest: int = 4) -> Disjoint:
+    """Graphs like the superpixels of pictures: points at random, each hears the nearest ones.
+
+    And its two neighbours on a cycle through all of them, so that no graph falls apart.
+    """
+    generator, place = _generator(), torch.arange(size)
+    graphs = []
+    for _ in range(count):
+        points = torch.rand(size, 2, generator=generator)
+        distance = torch.cdist(points, points).fill_diagonal_(float("inf"))
+        near = distance.topk(min(nearest, size - 1), largest=False).indices  # (size, nearest)
+        heard = torch.cat([near, torch.stack([place - 1, place + 1], 1) % size], 1)
+        pairs = torch.stack([heard.flatten(), place.repeat_interleave(heard.shape[1])])
+        graphs.append(Edges(pairs.unique(dim=1), size))
+    return Disjoint(graphs)

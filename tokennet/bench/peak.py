@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 from tokennet.bench.measure import DIRECTIONS
 from tokennet.bench.peers import PEERS
 from tokennet.bench.setting import Peer, prepare
@@ -42,6 +44,19 @@ def growth(peer: Peer, direction: str) -> float | None:
     before = _status("VmRSS")
     peer.step(direction)
     return (_status("VmHWM") - before) / 1024
+
+
+def growth_on_device(peer: Peer, direction: str) -> float:
+    """MB by which the peak of what is allocated on the current GPU grows in one step."""
+    peer.step(direction)
+    peer.forget()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    peer.step(direction)
+    torch.cuda.synchronize()
+    peer.forget()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 def _status(field: str) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.nn import GATv2Conv, TransformerConv
 
 from tokennet.attend import attend
-from tokennet.bench.by_hand import flex, nested, padded, padded_each_time, sdpa
+from tokennet.bench.by_hand import flex, nested, padded, padded_each_time, sdpa, varlen
 from tokennet.bench.setting import Peer, Setting
 from tokennet.graphs import repeat
 from tokennet.mixers import Attention
@@ -39,7 +39,7 @@ def pyg(setting: Setting) -> Peer | str:
     edge_index = (graph if batch == 1 else repeat(graph, batch)).edge_index(setting.device)
     attr = getattr(graph, "edge_attr", None)
     attr = None if attr is None else attr.to(setting.device)
-    conv = _conv(setting).to(setting.device)
+    conv = _conv(setting).to(setting.grad)
 
     def run(*given: Tensor) -> Tensor:
         flat = [tensor if batch == 1 else tensor.flatten(0, 1) for tensor in given]
@@ -80,6 +80,7 @@ PEERS: dict[str, Callable[[Setting], Peer | str | None]] = {
     "padded each time": padded_each_time,
     "nested": nested,
     "flex": flex,
+    "varlen": varlen,
 }
 """A peer, or the reason why it is left out, or None where it is not meant for such a case."""
 

@@ -16,8 +16,11 @@ from tokennet.bench.suite import Case, Results
 LEGEND = """\
 layer: with its projections; attend: from queries, keys and values.
 both: forward and backward.  Ratio: to tokennet in the same round, the median.
-MB: what the peak of a fresh process grows by in a step.
+MB: what the peak of {whose} grows by in a step.
 Floor: of FLOP at {gflops:.0f} GFLOP/s and of bytes at {gbytes:.1f} GB/s, the larger."""
+
+_ON_DEVICE = """
+In bfloat16 of FLOP at {gflops:.0f} GFLOP/s.  Gather: of keys and values, anew for each edge."""
 
 NAMES = {
     "tokennet": "tokennet",
@@ -27,10 +30,21 @@ NAMES = {
     "padded each time": "SDPA, padded each time",
     "nested": "SDPA, nested",
     "flex": "FlexAttention, compiled",
+    "varlen": "flash, variable length",
 }
 """How the peers are called in the picture."""
 
 TITLES = {"forward": "forward", "both": "forward + backward"}
+
+
+def legend(results: Results) -> str:
+    """What the columns of the tables are."""
+    on_device = results.device == "cuda"
+    whose = "allocated memory" if on_device else "a fresh process"
+    text = LEGEND.format(**results.ceilings._asdict(), whose=whose)
+    if on_device and results.half is not None:
+        text += _ON_DEVICE.format(**results.half._asdict())
+    return text
 
 
 def table(results: Results, case: Case) -> Table:
@@ -41,6 +55,7 @@ def table(results: Results, case: Case) -> Table:
     backends = "/".join(dict.fromkeys(case.backends.values()))
     lines = [f"tokennet took: {backends}"] if backends else []
     lines += [f"{peer} left out: {reason}" for peer, reason in case.left_out.items()]
+    lines += [f"{peer}: {remark}" for peer, remark in case.remarks.items()]
     shown = Table(
         title=title, title_justify="left", caption="\n".join(lines), caption_justify="left"
     )
@@ -58,9 +73,12 @@ def table(results: Results, case: Case) -> Table:
                 *what, figure.peer, short(figure.median), f"{short(low)} - {short(high)}",
                 short(figure.ratio), peak,
             )  # fmt: skip
-        floor = results.floor(case, level, direction)
-        ratio = short(floor / group[0].median)
-        shown.add_row("", "", "floor", short(floor), "", ratio, "", style="dim", end_section=True)
+        floors = {"floor": results.floor(case, level, direction)}
+        if results.device == "cuda":
+            floors["gather"] = results.gather(case, level, direction)
+        for name, least in floors.items():
+            ratio, last = short(least / group[0].median), name == list(floors)[-1]
+            shown.add_row("", "", name, short(least), "", ratio, "", style="dim", end_section=last)
     return shown
 
 
@@ -102,7 +120,8 @@ def plot(results: Results, path: Path) -> None:
         [handles[name] for name in names], names, loc="outside lower center", ncols=len(names)
     )
     scale = "" if results.plan.scale == 1 else f", at {results.plan.scale:g} of the size"
-    canvas.suptitle(f"Attention layers with the same weights, float32, {results.suite}{scale}")
+    types = ", ".join(dict.fromkeys(str(x.workload.dtype)[6:] for x in results.cases))
+    canvas.suptitle(f"Attention layers with the same weights, {types}, {results.suite}{scale}")
     canvas.savefig(path, dpi=110)
 
 
@@ -110,13 +129,13 @@ def _layers(case: Case, direction: str) -> list[Figure]:
     return [
         figure
         for figure in case.figures
-        if (figure.level, figure.direction) == ("layer", direction)
+        if (figure.level, figure.direction) == (case.workload.levels[0], direction)
     ]
 
 
 def _rivals(case: Case) -> list[str]:
     """Peers of a case other than this library, in the order of `PEERS`."""
-    found = {figure.peer for figure in case.figures if figure.level == "layer"}
+    found = {figure.peer for figure in case.figures if figure.level == case.workload.levels[0]}
     return [peer for peer in PEERS if peer in found and peer != "tokennet"]
 
 

@@ -20,8 +20,9 @@ from tokennet.bench.measure import (
     take_turns,
     timer_for,
 )
+from tokennet.bench.peak import growth_on_device
 from tokennet.bench.peers import build_peers
-from tokennet.bench.setting import Setting, check_agreement, prepare
+from tokennet.bench.setting import Peer, Setting, check_agreement, prepare
 from tokennet.bench.workloads import SUITES, Workload, choose
 from tokennet.graphs import TokenGraph
 
@@ -42,6 +43,8 @@ class Case:
     figures: list[Figure] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     """Peers that could not run, and why."""
+    remarks: dict[str, str] = field(default_factory=dict)
+    """Peers that are off in bfloat16, and how much."""
     backends: dict[str, str] = field(default_factory=dict)
     """What `attend` chose, by direction."""
 
@@ -53,11 +56,25 @@ class Results:
     suite: str
     plan: Plan
     ceilings: Ceilings
+    half: Ceilings | None = None
+    """The same of bfloat16, where a case is in it."""
     cases: list[Case] = field(default_factory=list)
+
+    @property
+    def device(self) -> str:
+        return SUITES[self.suite].device
+
+    def _ceilings(self, case: Case) -> Ceilings:
+        is_half = case.workload.dtype == torch.bfloat16 and self.half is not None
+        return self.half if is_half else self.ceilings  # type: ignore[return-value]
 
     def floor(self, case: Case, level: str, direction: str) -> float:
         """Milliseconds that a step takes at the least."""
-        return case.work[level, direction].milliseconds(self.ceilings)
+        return case.work[level, direction].milliseconds(self._ceilings(case))
+
+    def gather(self, case: Case, level: str, direction: str) -> float:
+        """Milliseconds to fetch keys and values from memory, for each edge anew."""
+        return 1e-6 * case.work[level, direction].gathered / self.ceilings.gbytes
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, for JSON; nothing in it depends on the day."""
@@ -65,8 +82,9 @@ class Results:
         return {
             "suite": self.suite,
             "plan": plan,
-            **environment(),
+            **environment(self.device),
             "ceilings": self.ceilings._asdict(),
+            **({} if self.half is None else {"bfloat16_ceilings": self.half._asdict()}),
             "cases": [self._case(case) for case in self.cases],
         }
 
@@ -92,6 +110,7 @@ class Results:
             "channels": workload.channels,
             "backends": case.backends,
             "left_out": case.left_out,
+            **({"remarks": case.remarks} if case.remarks else {}),
             "floors": floors,
             "figures": [figure.to_dict() for figure in case.figures],
         }
@@ -117,14 +136,18 @@ def run_suite(
         on_case: given the results so far, after each case.
 
     Raises:
-        ValueError: there is no such suite or case.
+        ValueError: there is no such suite or case, or no device for it.
         RuntimeError: a peer computes something else than this library, by name.
     """
     chosen, plan = choose(suite, cases), plan or Plan()
     device = SUITES[suite].device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"suite {suite} needs a CUDA device, and there is none here")
     timer = timer or timer_for(device)
     results = Results(suite, plan, ceilings(timer, device))
-    memory = MEMORY_SHARE * available_memory()
+    if any(workload.dtype == torch.bfloat16 for workload in chosen):
+        results.half = ceilings(timer, device, torch.bfloat16)
+    memory = MEMORY_SHARE * available_memory(device)
     for workload in chosen:
         graph = workload.make(plan.scale)
         case = _case(workload, graph)
@@ -149,18 +172,43 @@ def _case(workload: Workload, graph: TokenGraph) -> Case:
 def _measure(case: Case, setting: Setting, plan: Plan, timer: Timer) -> None:
     peers, left_out = build_peers(setting, plan.without)
     case.left_out |= left_out
-    check_agreement(peers, setting)
+    on_device = setting.device.type == "cuda"
+    if on_device:
+        case.left_out |= _drop_unable(peers)
+    case.remarks |= check_agreement(peers, setting)
     if setting.level == "attend":
         case.backends = {name: _backend(setting, name) for name in DIRECTIONS}
     timed = {direction: take_turns(peers, direction, plan, timer) for direction in DIRECTIONS}
     name, level = case.workload.name, setting.level
-    asked = peers if plan.memory and setting.device.type == "cpu" else {}
-    peaks = {peer: measure_peaks(name, level, peer, plan.scale) for peer in asked}
+    asked = peers if plan.memory else {}
+    if on_device:
+        peaks = {peer: _peaks_on_device(peers[peer]) for peer in asked}
+    else:
+        peaks = {peer: measure_peaks(name, level, peer, plan.scale) for peer in asked}
     for direction, taken in timed.items():
         ours = next(iter(taken.values()))
         for peer, times in taken.items():
             peak = peaks.get(peer, {}).get(direction)
             case.figures.append(Figure(level, direction, peer, times, ours, peak))
+
+
+def _drop_unable(peers: dict[str, Peer]) -> dict[str, str]:
+    """Take away other hands' peers that a device cannot run, and say why."""
+    reasons = {}
+    for name in list(peers)[1:]:
+        try:
+            peers[name].step("forward" if peers[name].grad is None else "both")
+        except RuntimeError as error:  # out of memory, or no kernel for this
+            reasons[name] = str(error).splitlines()[0]
+            del peers[name]
+        else:
+            peers[name].forget()
+    return reasons
+
+
+def _peaks_on_device(peer: Peer) -> dict[str, float | None]:
+    able = [name for name in DIRECTIONS if name == "forward" or peer.grad is not None]
+    return {direction: growth_on_device(peer, direction) for direction in able}
 
 
 def _backend(setting: Setting, direction: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
+
+import torch
 
 from tokennet.bench.graphs import (
     hubs,
@@ -14,6 +16,7 @@ from tokennet.bench.graphs import (
     power_law,
     random_edges,
     sets,
+    superpixels,
 )
 from tokennet.graphs import Causal, Full, Grid, TokenGraph, Window
 
@@ -41,6 +44,7 @@ class Workload:
     """"layer" with its projections, "attend" from queries, keys and values."""
     ladder: bool = False
     """Whether the case is one rung of a ladder of sizes."""
+    dtype: torch.dtype = torch.float32
 
     @property
     def dim(self) -> int:
@@ -148,7 +152,46 @@ _EACH = [
     _random("gatv2-edges-20k-400k", 20_000, 400_000, "additive", features=16),
 ]  # fmt: skip
 
-WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _EACH}
+
+def _on_device() -> list[Workload]:
+    """Each case for a GPU in bfloat16 and in float32."""
+    plain = [
+        Workload("complete-4x4096", "4 sets of 4,096 tokens, each complete",
+                 lambda scale: Full(_scaled(4096, scale)), 16, 64, batch=4),
+        Workload("causal-4x4096", "4 sets of 4,096 tokens that listen to those before",
+                 lambda scale: Causal(_scaled(4096, scale)), 16, 64, batch=4),
+        Workload("window-32768", "32,768 tokens listen to 256 on either side",
+                 lambda scale: Window(_scaled(32_768, scale), 256), 8, 64),
+        Workload("grid-64x64-7x7", "64 x 64 pixels listen to the 7 x 7 around them",
+                 lambda scale: Grid(_side(scale), _side(scale), 3), 8, 64),
+        Workload("grid-64x64-13x13", "64 x 64 pixels listen to the 13 x 13 around them",
+                 lambda scale: Grid(_side(scale), _side(scale), 6), 8, 64),
+        Workload("ragged-1024", "1,024 sets of 8 to 64 tokens, each complete",
+                 lambda scale: sets(_scaled(1024, scale)), 8, 64),
+        Workload("perceiver", "512 targets listen to 65,536 sources",
+                 lambda scale: Full(_scaled(512, scale), _scaled(65_536, scale)), 8, 64),
+        _network("arxiv", 169_343, 2_500_000, 8, 16, 0.0),
+        Workload("molecules", "1,024 graphs of 151 atoms, trees with a few rings",
+                 lambda scale: molecules(_scaled(1024, scale), 151), 8, 16),
+        Workload("voc", "1,024 cycles of 479 points, each with its 4 nearest too",
+                 lambda scale: superpixels(_scaled(1024, scale), 479), 8, 16),
+        _network("products-quarter", 612_000, 30_000_000, 1, 128, 0.0),
+        Workload("zipf", "50,000 tokens, degrees by Zipf's law, a few of 10,000",
+                 lambda scale: hubs(_scaled(50_000, scale), _scaled(10_000, scale)), 8, 16),
+    ]  # fmt: skip
+    plain = [replace(workload, levels=("attend",)) for workload in plain]
+    gatv2 = replace(
+        _network("gatv2-arxiv", 169_343, 2_500_000, 8, 16, 0.0), score="additive", levels=("layer",)
+    )
+    return [
+        replace(workload, name=f"{workload.name}-{name}", dtype=dtype)
+        for workload in (*plain, gatv2)
+        for name, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32))
+    ]
+
+
+_ON_DEVICE = _on_device()
+WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in (*_EACH, *_ON_DEVICE)}
 """Every case by name."""
 
 
@@ -159,7 +202,10 @@ class Suite(NamedTuple):
     cases: tuple[str, ...]
 
 
-SUITES = {"cpu": Suite("cpu", tuple(WORKLOADS))}
+SUITES = {
+    "cpu": Suite("cpu", tuple(workload.name for workload in _EACH)),
+    "gpu": Suite("cuda", tuple(workload.name for workload in _ON_DEVICE)),
+}
 
 
 def choose(suite: str, cases: Sequence[str] | None = None) -> list[Workload]:
