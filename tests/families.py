@@ -70,3 +70,6 @@ BIPARTITE: dict[str, Callable[[], TokenGraph]] = {
     "ragged": lambda: Disjoint([Full(1, 2), Full(2, 3)]),
     "no_sources": lambda: Full(3, 0),
 }
+
+FIXED = {"mlp", "learned"}
+"""Mixers with weights for each pair of a fixed number of tokens: complete graphs only."""

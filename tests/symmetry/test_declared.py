@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.families import SQUARE
+from tests.families import FIXED, SQUARE
 from tests.test_common import TESTED
 from tokennet import (
     Cycle,
@@ -82,13 +82,13 @@ def test_layers(name):
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_nets(mixer, readout):
-    graph = Full(N) if mixer == "mlp" else Cycle(N, 1)
+    graph = Full(N) if mixer in FIXED else Cycle(N, 1)
     interface = Interface(in_features=DIM, out_features=3, readout=readout, num_tokens=N)
     net = build_net(mixer, interface, dim=8, depth=2, heads=2)
     report = check_declared(net, tokens_on(graph), pooled=readout != "token")
     assert report.holds, report
     # One token is read: all that keeps its place is a symmetry, though it declares none.
-    assert report.larger == (readout == "one" and mixer != "mlp"), report
+    assert report.larger == (readout == "one" and mixer not in FIXED), report
 
 
 class Silent(Mixer):

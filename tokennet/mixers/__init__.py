@@ -36,10 +36,17 @@ def _mlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
     return MLPMixer(dim, num_tokens, hidden=4 * num_tokens)
 
 
+def _learned(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+    if num_tokens is None:
+        raise ValueError("mixer 'learned' needs a fixed number of tokens; here it varies")
+    return LearnedMixing(dim, num_tokens, heads)
+
+
 MIXERS: dict[str, MixerFactory] = {
     "attention": lambda dim, heads, num_tokens: Attention(dim, heads),
     "gat": lambda dim, heads, num_tokens: GraphAttention(dim, heads),
     "mlp": _mlp,
+    "learned": _learned,
     "mean": lambda dim, heads, num_tokens: Aggregate(dim, "mean"),
     "sum": lambda dim, heads, num_tokens: Aggregate(dim, "sum"),
     "max": lambda dim, heads, num_tokens: Aggregate(dim, "max"),
