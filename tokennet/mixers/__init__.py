@@ -58,10 +58,15 @@ def _resmlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
     return CrossPatchLinear(dim, _fixed(num_tokens, "resmlp"))
 
 
+def _learned(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+    return LearnedMixing(dim, _fixed(num_tokens, "learned"), heads)
+
+
 MIXERS: dict[str, MixerFactory] = {
     "attention": lambda dim, heads, num_tokens: Attention(dim, heads),
     "gat": lambda dim, heads, num_tokens: GraphAttention(dim, heads),
     "mlp": _mlp,
+    "learned": _learned,
     "mean": lambda dim, heads, num_tokens: Aggregate(dim, "mean"),
     "sum": lambda dim, heads, num_tokens: Aggregate(dim, "sum"),
     "max": lambda dim, heads, num_tokens: Aggregate(dim, "max"),

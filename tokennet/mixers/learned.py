@@ -46,7 +46,7 @@ class LearnedMixing(Mixer):
     torch.Size([3, 5, 8])
     """
 
-    symmetry = Symmetry({"graph", "index"})
+    symmetry = Symmetry({"index"})
 
     def __init__(
         self,
