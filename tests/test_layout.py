@@ -32,7 +32,7 @@ ROOMS = [
     "cli",
     "__main__",
 ]
-OPTIONAL = {"sklearn", "matplotlib", "pynauty", "sympy", "scipy"}
+OPTIONAL = {"sklearn", "matplotlib", "pynauty", "sympy", "scipy", "skimage", "tokenizers"}
 """Heavy packages that may be imported where they are used."""
 MODULES = sorted(ROOT.rglob("*.py"))
 

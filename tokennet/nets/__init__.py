@@ -26,6 +26,7 @@ from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder, shifted
 from tokennet.nets.factory import NETS, NamedNet, create_net, list_nets
 from tokennet.nets.language import Decoder, MaskedLanguageModel, TextNet, hide
+from tokennet.nets.memory import MemoryTokens
 from tokennet.nets.net import Interface, TokenNet, build_net
 from tokennet.nets.readout import (
     READOUTS,
@@ -54,6 +55,7 @@ __all__ = [
     "MaskedLanguageModel",
     "MaxReadout",
     "MeanReadout",
+    "MemoryTokens",
     "NamedNet",
     "Objects",
     "OnGraph",
