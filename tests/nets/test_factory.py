@@ -46,8 +46,9 @@ PUBLISHED = {
     "vit_tiny": 5_717_416,
     "vit_base": 86_567_656,
     "mixer_base": 59_880_472,
+    "resmlp_12": 15_350_872,
 }
-"""Parameters of GPT2LMHeadModel, BertForMaskedLM, vit_*_patch16_224 and mixer_b16_224."""
+"""Parameters of GPT2LMHeadModel and BertForMaskedLM; in timm, of these at 224 by patches of 16."""
 
 
 def small(name, **options):
@@ -118,6 +119,8 @@ def test_names_and_options():
 
 
 TOKEN_NETS = ["encoder", "gat", "gin", "gps", "deep_sets", "vit_tiny", "mixer_small", "detr"]
+TOKEN_NETS += ["resmlp_12", "poolformer_12", "tcn", "gru"]
+NEEDS_ALL_BEFORE = ("tcn", "gru")
 
 
 @pytest.mark.parametrize("graph", [Full(N), Cycle(N), Grid(2, 3)], ids=lambda g: type(g).__name__)
@@ -127,6 +130,10 @@ def test_declared_symmetry_is_measured(name, graph):
     tokens = patches().replace(graph=graph)
     readout = getattr(net, "readout", None)
     pooled = readout is None or readout.is_invariant
+    if name in NEEDS_ALL_BEFORE and not isinstance(graph, Full):
+        with pytest.raises(ValueError, match="graph must"):
+            net(tokens)
+        return
 
     def whole(tokens):
         out = net(tokens)
@@ -150,18 +157,15 @@ def test_a_lie_about_symmetry_is_seen():
 
 @pytest.mark.parametrize("name", TOKEN_NETS)
 def test_sets_of_a_ragged_batch_do_not_see_each_other(name):
-    net, sets = small(name), [patches(), patches().replace(graph=Cycle(N)), patches()]
-    if name == "mixer_small":
-        with pytest.raises(ValueError, match="graph must be Full"):
-            net(Tokens.batch(sets))
-        return
+    graph = Causal(N) if name in NEEDS_ALL_BEFORE else Cycle(N)
+    net, sets = small(name), [patches(), patches().replace(graph=graph), patches()]
     together, alone = net(Tokens.batch(sets)), [net(part) for part in sets]
     if name == "detr":
         for number, want in enumerate(alone):
             laws.assert_near(together.logits[number], want.logits)
             laws.assert_near(together.boxes[number], want.boxes)
         return
-    per_token = name == "gat"
+    per_token = name in ("gat", *NEEDS_ALL_BEFORE)
     expected = torch.cat(alone) if per_token else torch.stack(alone)
     laws.assert_near(together, expected)
 
@@ -236,6 +240,19 @@ def test_decoders_are_causal_by_their_graph():
         net = NETS[name].on_meta()
         assert isinstance(net, Decoder)
         assert isinstance(net.graph(5), Causal)
+
+
+@pytest.mark.parametrize("name", NEEDS_ALL_BEFORE)
+def test_nets_over_sequences_go_step_by_step_and_see_no_later_token(name):
+    net, z = small(name, depth=2), torch.randn(2, 9, FEATURES, dtype=torch.float64)
+    whole, state, steps = net(Tokens(z, Causal(9))), None, []
+    for place in range(9):
+        graph = Causal(place + 1).last(1)
+        out, state = net.step(Tokens(z[:, place : place + 1]), graph, state)
+        steps.append(out)
+    laws.assert_near(torch.cat(steps, dim=1), whole)
+    other = torch.cat([z[:, :5], -z[:, 5:]], dim=1)
+    laws.assert_near(net(other)[:, :5], whole[:, :5])
 
 
 def test_state_dicts_go_round():

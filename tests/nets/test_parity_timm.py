@@ -26,7 +26,17 @@ def mixer():
     return randomised(timm.models.mlp_mixer.MlpMixer(**SIZES, num_blocks=2))
 
 
-@pytest.mark.parametrize(("net", "make"), [("vit", vit), ("mlp_mixer", mixer)])
+def resmlp():
+    block = timm.models.mlp_mixer.ResBlock
+    affine = timm.models.mlp_mixer.Affine
+    kind, options = timm.models.mlp_mixer.MlpMixer, {"block_layer": block, "norm_layer": affine}
+    return randomised(kind(**SIZES, num_blocks=2, mlp_ratio=4, **options))
+
+
+NETS = [("vit", vit), ("mlp_mixer", mixer), ("resmlp", resmlp)]
+
+
+@pytest.mark.parametrize(("net", "make"), NETS)
 def test_models_of_timm(net, make, hold):
     theirs = make()
     images = torch.randn(2, 3, 8, 8, dtype=torch.float64)

@@ -7,6 +7,7 @@ from torch import nn
 from tests.peers import parity, randomised
 from tokennet import Attention, Causal, Full, Tokens
 from tokennet.interop import from_torch
+from tokennet.nets import create_net
 
 DIM, HEADS, HIDDEN, DEPTH = 16, 4, 24, 2
 B, N, M = 2, 7, 5
@@ -78,6 +79,34 @@ def test_whole_transformer(dress, hold):
         lambda net: net(source, target, tgt_mask=causal_mask(N)),
     )
     hold("transformer", "torch.nn.Transformer", found, TIGHT)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_recurrent_net(cell, hold):
+    kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
+
+    class Peer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.cells = nn.Linear(3, DIM), kind(DIM, DIM, DEPTH, batch_first=True)
+            self.norm, self.head = nn.LayerNorm(DIM), nn.Linear(DIM, 2)
+
+        def forward(self, z):
+            return self.head(self.norm(self.cells(self.embed(z))[0]))
+
+    def convert(theirs):
+        ours = create_net(
+            "gru", in_features=3, out_features=2, dim=DIM, depth=DEPTH, cell=cell
+        ).double()
+        ours.layers[0].fn.load_state_dict(theirs.embed.state_dict())
+        ours.layers[1].cells.load_state_dict(theirs.cells.state_dict())
+        ours.readout.norm.load_state_dict(theirs.norm.state_dict())
+        ours.readout.head.load_state_dict(theirs.head.state_dict())
+        return ours
+
+    z = torch.randn(B, N, 3, dtype=torch.float64)
+    found = parity(convert, randomised(Peer()), lambda net: net(z), lambda net: net(z))
+    hold("rnn", f"torch.nn.{kind.__name__}", found, TIGHT)
 
 
 def test_attention_and_what_is_refused():

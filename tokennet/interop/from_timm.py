@@ -15,13 +15,14 @@ from tokennet.interop.copy import (
     copy_weight,
     like,
 )
-from tokennet.nets import mlp_mixer, vit
+from tokennet.nets import mlp_mixer, resmlp, vit
 
 
 def from_timm(model: Any) -> Any:
     """A model of timm as a net over patches (..., N, C x P x P), with a copy of its weights.
 
-    `VisionTransformer` with a class token (`vit_*`) and `MlpMixer` (`mixer_*`).
+    `VisionTransformer` with a class token (`vit_*`) and `MlpMixer` (`mixer_*`,
+    `resmlp_*`).
 
     Raises:
         TypeError: no such model.
@@ -69,6 +70,10 @@ def _vit(model: Any) -> nn.Module:
 
 def _mixer(model: Any) -> nn.Module:
     patch, first = model.stem.proj, model.blocks[0]
+    if hasattr(first, "linear_tokens"):
+        return _resmlp(model)
+    if not hasattr(first, "mlp_tokens"):
+        raise ValueError(f"model must have blocks of MLP-Mixer or ResMLP, got {type(first)}")
     net = mlp_mixer(
         patch.weight[0].numel(),
         model.head.out_features,
@@ -88,6 +93,36 @@ def _mixer(model: Any) -> nn.Module:
         copy_mlp(function.layer.fn, block.mlp_channels.fc1, block.mlp_channels.fc2)
     _copy_end(net, model)
     return net
+
+
+def _resmlp(model: Any) -> nn.Module:
+    patch, first = model.stem.proj, model.blocks[0]
+    net = resmlp(
+        patch.weight[0].numel(),
+        model.head.out_features,
+        first.linear_tokens.in_features,
+        patch.out_channels,
+        len(model.blocks),
+        hidden=first.mlp_channels.fc1.out_features,
+    )
+    layers: Any = net.layers
+    copy_weight(layers[1].fn, patch.weight.flatten(1), patch.bias)
+    for number, block in enumerate(model.blocks):
+        mixing, function = layers[2 + 2 * number : 4 + 2 * number]
+        linear, mlp = block.linear_tokens, block.mlp_channels
+        copy_weight(mixing.layer.linear, linear.weight, linear.bias)
+        copy_mlp(function.layer.fn, mlp.fc1, mlp.fc2)
+        _copy_affine(mixing, block.norm1, block.ls1)
+        _copy_affine(function, block.norm2, block.ls2)
+    readout: Any = net.readout
+    copy_weight(readout.norm, model.norm.alpha.flatten(), model.norm.beta.flatten())
+    copy_weight(readout.head, model.head.weight, model.head.bias)
+    return net
+
+
+def _copy_affine(residual: Any, norm: Any, scale: Any) -> None:
+    copy_weight(residual.norm, norm.alpha.flatten(), norm.beta.flatten())
+    copy_parameter(residual.scale.weight, scale)
 
 
 def _copy_end(net: Any, model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from tokennet.nets.architectures.graphs import gat, gin, gps
 from tokennet.nets.architectures.pairs import clip, detr, question_net
+from tokennet.nets.architectures.sequences import rnn, tcn
 from tokennet.nets.architectures.sets import deep_sets
 from tokennet.nets.architectures.text import bert, gpt
 from tokennet.nets.architectures.transformer import (
@@ -10,7 +11,7 @@ from tokennet.nets.architectures.transformer import (
     encoder_stack,
     transformer,
 )
-from tokennet.nets.architectures.vision import mlp_mixer, vit
+from tokennet.nets.architectures.vision import mlp_mixer, poolformer, resmlp, vit
 from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
 from tokennet.nets.class_tokens import PutBefore, TakeOff
 from tokennet.nets.compose import OnGraph, Parallel, WithGraph, complete, looped
@@ -39,19 +40,21 @@ from tokennet.nets.readout import (
     SumReadout,
 )
 from tokennet.nets.sampling import Sampling
-from tokennet.nets.style import BatchNorm, Style
+from tokennet.nets.style import Affine, BatchNorm, LayerScale, Style
 from tokennet.nets.summary import Summary, count_parameters
 from tokennet.nets.two_tower import TwoTower, contrastive_loss
 
 __all__ = [
     "NETS",
     "READOUTS",
+    "Affine",
     "AttentionReadout",
     "BatchNorm",
     "Decoder",
     "Embedding",
     "EncoderDecoder",
     "Interface",
+    "LayerScale",
     "MaskedLanguageModel",
     "MaxReadout",
     "MeanReadout",
@@ -102,9 +105,13 @@ __all__ = [
     "match",
     "mlp",
     "mlp_mixer",
+    "poolformer",
     "question_net",
+    "resmlp",
+    "rnn",
     "set_prediction_loss",
     "shifted",
+    "tcn",
     "transformer",
     "vit",
 ]

@@ -56,6 +56,7 @@ class Residual(TokenLayer):
         layer: a mixer or token-wise layer; `source` and `graph` are passed on to it.
         norm: a token-wise normalisation such as `nn.LayerNorm(dim)`, or None.
         dropout: probability of dropping a channel of the layer's output in training.
+        scale: a function of the layer's output, such as `LayerScale(dim)`, or None.
 
     >>> import torch
     >>> layer = Residual(TokenWise(mlp(8)), nn.LayerNorm(8))
@@ -64,11 +65,16 @@ class Residual(TokenLayer):
     """
 
     def __init__(
-        self, layer: TokenLayer, norm: nn.Module | None = None, dropout: float = 0.0
+        self,
+        layer: TokenLayer,
+        norm: nn.Module | None = None,
+        dropout: float = 0.0,
+        scale: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.layer = layer
         self.norm = nn.Identity() if norm is None else norm
+        self.scale = nn.Identity() if scale is None else scale
         self.dropout = nn.Dropout(dropout)
 
     @property
@@ -85,14 +91,14 @@ class Residual(TokenLayer):
 
     def transform(self, tokens: Tokens, **context: Any) -> Tokens:
         change = self.layer(tokens.replace(z=self.norm(tokens.z)), **context)
-        return tokens.replace(z=tokens.z + self.dropout(change.z))
+        return tokens.replace(z=tokens.z + self.dropout(self.scale(change.z)))
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
         normal = tokens.replace(z=self.norm(tokens.z))
         change, state = self.layer.step(normal, graph, state, source)
-        return tokens.replace(z=tokens.z + self.dropout(change.z)), state
+        return tokens.replace(z=tokens.z + self.dropout(self.scale(change.z))), state
 
     def flops(self, tokens: Tokens, *source: Any) -> int:
         return self.layer.flops(tokens, *source)
@@ -119,4 +125,4 @@ class PostNorm(Residual):
         return self._add(tokens, change), state
 
     def _add(self, tokens: Tokens, change: Tokens) -> Tokens:
-        return tokens.replace(z=self.norm(tokens.z + self.dropout(change.z)))
+        return tokens.replace(z=self.norm(tokens.z + self.dropout(self.scale(change.z))))

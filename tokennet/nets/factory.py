@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokennet.nets.architectures import graphs, pairs, sets, text, transformer, vision
+from tokennet.nets.architectures import graphs, pairs, sequences, sets, text, transformer, vision
 from tokennet.nets.net import check_name
 
 
@@ -68,6 +68,12 @@ NETS: dict[str, NamedNet] = {
     "vit_large": NamedNet(vision.vit, {"dim": 1024, "depth": 24, "heads": 16}),
     "mixer_small": NamedNet(vision.mlp_mixer),
     "mixer_base": NamedNet(vision.mlp_mixer, {"dim": 768, "depth": 12}),
+    "resmlp_12": NamedNet(vision.resmlp),
+    "resmlp_24": NamedNet(vision.resmlp, {"depth": 24}),
+    "poolformer_12": NamedNet(vision.poolformer),
+    "tcn": NamedNet(sequences.tcn),
+    "gru": NamedNet(sequences.rnn),
+    "lstm": NamedNet(sequences.rnn, {"cell": "lstm"}),
     "gat": NamedNet(graphs.gat),
     "gin": NamedNet(graphs.gin),
     "gps": NamedNet(graphs.gps),

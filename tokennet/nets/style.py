@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from tokennet.layer import TokenLayer
@@ -33,6 +34,35 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(z.flatten(0, -2)).view_as(z)
 
 
+class Affine(nn.Module):
+    """A factor and a shift for each channel: ResMLP's place of a norm, which needs no statistics.
+
+    Touvron et al., 2021 (arXiv 2105.03404). z has shape (..., D).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.weight * z + self.bias
+
+
+class LayerScale(nn.Module):
+    """A factor for each channel of a residual branch, small at the start.
+
+    Touvron et al., 2021 (arXiv 2103.17239). z has shape (..., D).
+    """
+
+    def __init__(self, dim: int, start: float = 1e-4) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((dim,), start))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.weight * z
+
+
 @dataclass(frozen=True)
 class Style:
     """What stands around the mixers of a net.
@@ -50,11 +80,14 @@ class Style:
     """Of the token-wise MLPs."""
     dropout: float = 0.0
     """On every residual branch and within the MLPs."""
+    layer_scale: float | None = None
+    """The start of a learned factor for each channel of a residual branch."""
 
     def around(self, layer: TokenLayer, dim: int) -> Residual:
         """The layer in its residual connection."""
         kind = PostNorm if self.post_norm else Residual
-        return kind(layer, self.norm(dim), self.dropout)
+        scale = None if self.layer_scale is None else LayerScale(dim, self.layer_scale)
+        return kind(layer, self.norm(dim), self.dropout, scale)
 
     def block(
         self, mixers: Iterable[TokenLayer], dim: int, hidden: int | None = None

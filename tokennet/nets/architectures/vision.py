@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from tokennet.layer import TokenLayer
-from tokennet.mixers import MLPMixer
+from tokennet.mixers import CrossPatchLinear, MLPMixer, Pooling
 from tokennet.nets.architectures.transformer import encoder_stack
 from tokennet.nets.block import TokenWise
 from tokennet.nets.class_tokens import PutBefore
 from tokennet.nets.compose import GraphOf, WithGraph, complete
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import MeanReadout, OneToken
-from tokennet.nets.style import Style
+from tokennet.nets.style import Affine, Style
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
 
@@ -63,4 +63,43 @@ def mlp_mixer(
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
         layers += style.block([MLPMixer(dim, num_tokens, token_hidden)], dim, hidden)
+    return TokenNet(layers, MeanReadout(dim, out_features))
+
+
+def resmlp(
+    in_features: int = 3 * 16 * 16,
+    out_features: int = 1000,
+    num_tokens: int = 196,
+    dim: int = 384,
+    depth: int = 12,
+    *,
+    hidden: int | None = None,
+) -> TokenNet:
+    """ResMLP (Touvron et al., 2021, arXiv 2105.03404): one linear map of the tokens, no norms."""
+    style = Style(norm=Affine, layer_scale=1e-4)
+    layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
+    for _ in range(depth):
+        layers += style.block([CrossPatchLinear(dim, num_tokens)], dim, hidden)
+    readout = MeanReadout(dim, out_features)
+    readout.norm = Affine(dim)
+    return TokenNet(layers, readout)
+
+
+def poolformer(
+    in_features: int = 3 * 16 * 16,
+    out_features: int = 1000,
+    dim: int = 384,
+    depth: int = 12,
+    *,
+    hidden: int | None = None,
+) -> TokenNet:
+    """PoolFormer's blocks (Yu et al., 2022, arXiv 2111.11418) at one scale: means of neighbours.
+
+    The graph of the patches says who they are, as `Grid(14, 14)`. The net of the paper
+    shrinks the grid four times; here it keeps its size.
+    """
+    style = Style(layer_scale=1e-5)
+    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
+    for _ in range(depth):
+        layers += style.block([Pooling(dim)], dim, hidden)
     return TokenNet(layers, MeanReadout(dim, out_features))
