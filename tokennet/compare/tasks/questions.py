@@ -47,7 +47,7 @@ class Questions(Task):
         smooth=True,
     )  # fmt: skip
 
-    def __init__(self, examples: int = 8_000, patch: int = 4) -> None:
+    def __init__(self, examples: int = 8_000, patch: int = 8) -> None:
         self.patch, self.examples = patch, examples
         total = examples + examples // 8
         self.images = torch.zeros(total, 3, SIDE * CELL, SIDE * CELL)
