@@ -40,7 +40,8 @@ def attend_oracle(
                 scores = scale * (q[..., [target], :, :] * keys).sum(-1)  # (..., S, H)
             else:
                 inner = q[..., [target], :, :] + keys
-                inner = torch.where(inner > 0, inner, score.negative_slope * inner)
+                leaky = torch.where(inner > 0, inner, score.negative_slope * inner)
+                inner = inner.tanh() if score.activation == "tanh" else leaky
                 scores = scale * (inner * score.weight).sum(-1)
             scores = scores + _bias_of(bias, numbers, target, sources, q.shape[-2], scores)
             alive = (scores != -torch.inf).any(-2, keepdim=True)

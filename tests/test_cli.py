@@ -38,6 +38,7 @@ def test_lists():
     assert all(name in text for name in ("digits", "cora", "mutag", "attention@full"))
     text = tokennet("nets").stdout
     assert all(name in text for name in ("attention", "gat", "mlp", "S_n", "trivial"))
+    assert all(name in text for name in ("vit_tiny", "gpt2", "124,439,808", "deep_sets"))
 
 
 def test_compare_a_task_of_ones_own_from_another_folder(tmp_path):

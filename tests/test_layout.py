@@ -32,7 +32,15 @@ ROOMS = [
     "cli",
     "__main__",
 ]
-OPTIONAL = {"sklearn", "matplotlib", "pynauty", "statsmodels", "sympy"}
+OPTIONAL = {
+    "matplotlib",
+    "pynauty",
+    "scipy",
+    "skimage",
+    "sklearn",
+    "sympy",
+    "tokenizers",
+}
 """Heavy packages that may be imported where they are used."""
 MODULES = sorted(ROOT.rglob("*.py"))
 

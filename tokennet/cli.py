@@ -233,21 +233,10 @@ def tasks() -> None:
 
 @app.command()
 def nets() -> None:
-    """List the mixers that a net can be made of, and what each is symmetric to."""
-    from tokennet.mixers import MIXERS
+    """List the nets that go by a name, and the mixers that nets are made of."""
+    from tokennet.nets import command
 
-    table = Table("mixer", "layer", "what it does", "relabelling", "shuffling")
-    for name, make in MIXERS.items():
-        mixer = make(8, 2, 4)
-        kind = type(mixer)
-        summary = (kind.__doc__ or "").strip().splitlines()[0]
-        symmetry = mixer.symmetry
-        table.add_row(name, kind.__name__, summary, symmetry.relabelling, symmetry.shuffling)
-    console = Console()
-    console.print(table)
-    console.print(
-        "A net is mixer@graph, such as attention@full; `tokennet tasks` lists the graphs."
-    )
+    command.nets()
 
 
 def _launched_fabric(device: Device, devices: int, precision: str) -> Fabric:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +59,7 @@ class Tokens:
 
     def replace(self, **changes: Any) -> Tokens:
         """Return a copy with some of `z`, `graph` and `pos` replaced, checked again."""
-        return dataclasses.replace(self, **changes)
+        return Tokens(**{"z": self.z, "graph": self.graph, "pos": self.pos, **changes})
 
     def permute(self, perm: Any) -> Tokens:
         """Relabel: move z, graph and pos together; new token i is old token `perm[i]`.
@@ -82,11 +81,12 @@ class Tokens:
 
     def to(self, *args: Any, **kwargs: Any) -> Tokens:
         """Move z and pos as `Tensor.to` does; a dtype applies to floating-point tensors only."""
-        z = self.z.to(*args, **kwargs)
+        moved = self.z.to(*args, **kwargs)
+        z = moved if self.z.is_floating_point() else self.z.to(moved.device)
         if self.pos is None:
             return self.replace(z=z)
         pos = self.pos.to(z.device)
-        return self.replace(z=z, pos=pos.to(z.dtype) if pos.is_floating_point() else pos)
+        return self.replace(z=z, pos=pos.to(moved.dtype) if pos.is_floating_point() else pos)
 
     @staticmethod
     def batch(sets: Sequence[Tokens]) -> Tokens:

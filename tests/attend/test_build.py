@@ -222,11 +222,15 @@ def test_files_are_told_apart_by_all_that_they_depend_on(tmp_path, monkeypatch):
         )
         marks.append(build._fingerprint(other))
         assert len({*kind.defines(), *other.defines()}) == len(kind) + 1
-    for name in ("_SOURCE", "_HEADER"):
-        changed = tmp_path / name
-        changed.write_text(getattr(build, name).read_text() + "\n")
+    files = (build._SOURCE, *build._HEADERS)
+    assert len(files) == 4
+    for place, file in enumerate(files):
+        changed = tmp_path / file.name
+        changed.write_text(file.read_text() + "\n")
+        source, *headers = (*files[:place], changed, *files[place + 1 :])
         with monkeypatch.context() as patch:
-            patch.setattr(build, name, changed)
+            patch.setattr(build, "_SOURCE", source)
+            patch.setattr(build, "_HEADERS", tuple(headers))
             marks.append(build._fingerprint(kind))
     for name, value in (("__version__", "0"), ("_FLAGS", []), ("_processor", lambda: "6502")):
         with monkeypatch.context() as patch:
@@ -240,7 +244,7 @@ def test_files_are_told_apart_by_all_that_they_depend_on(tmp_path, monkeypatch):
 def test_the_sources_are_installed_with_the_package(monkeypatch):
     package = importlib.resources.files("tokennet.attend.kernels")
     sources = {file.name for file in package.iterdir() if file.name.endswith((".cpp", ".h"))}
-    assert {build._SOURCE.name, build._HEADER.name} <= sources
+    assert {file.name for file in (build._SOURCE, *build._HEADERS)} <= sources
     assert all((package / name).read_text(encoding="ascii") for name in sources)
     monkeypatch.chdir(ROOT)
     distribution = setuptools.Distribution()

@@ -56,7 +56,7 @@ def clock():
 
 
 def test_all_take_part_in_every_round_and_the_first_only_warms_up(clock):
-    peers = {"ours": clock.peer("ours", 900, 2), "theirs": clock.peer("theirs", 500, 6)}
+    peers = {"ours": clock.peer("ours", 900, 2), "theirs": clock.peer("theirs", 501, 6)}
     taken = take_turns(peers, "both", Plan(rounds=4, seconds=100), clock.timer)
     assert taken == {"ours": dict.fromkeys(range(4), 2), "theirs": dict.fromkeys(range(4), 6)}
     turns = [tuple(clock.steps[start : start + 2]) for start in range(2, 10, 2)]
@@ -81,10 +81,11 @@ def test_no_peer_takes_part_in_more_rounds_than_the_first(clock):
 
 
 def test_a_short_step_is_taken_several_times_for_the_median(clock):
-    peers = {"ours": clock.peer("ours", 0.25, 0.1, 0.2, 0.3, 0.9)}
+    compiling, pace, turn = (40,), (0.5, 0.5, 0.5), (0.1, 0.2, 0.3, 0.9)
+    peers = {"ours": clock.peer("ours", *compiling, *pace, *turn)}
     taken = take_turns(peers, "forward", Plan(rounds=1), clock.timer)
     assert taken["ours"][0] == pytest.approx(0.25)
-    assert len(clock.steps) == 1 + 4
+    assert len(clock.steps) == 1 + 3 + 4
 
 
 def test_who_has_no_backward_sits_it_out(clock):

@@ -6,7 +6,7 @@ from torch import nn
 from tokennet import Cycle, Full, Interface, Tokens
 from tokennet.compare import Batch, Metric, Recipe, Task
 from tokennet.compare.metric import error, squares
-from tokennet.nets import Lookup
+from tokennet.nets import Embedding
 
 
 class Majority(Task):
@@ -100,13 +100,13 @@ class Halves(Task):
 class Listener(nn.Module):
     def __init__(self, size, width):
         super().__init__()
-        self.own, self.other = Lookup(size, width.dim), Lookup(size, width.dim)
+        self.own, self.other = Embedding(size, width.dim), Embedding(size, width.dim)
         self.end = nn.Sequential(
             nn.Linear(width.dim, width.hidden), nn.ReLU(), nn.Linear(width.hidden, 1)
         )
 
     def forward(self, tokens, source):
-        return self.end(self.own(tokens.z) + self.other(source.z))
+        return self.end(self.own(tokens).z + self.other(source).z)
 
     def flops(self, tokens, source):
         return 2 * tokens.num_tokens * sum(p.numel() for p in self.end.parameters())

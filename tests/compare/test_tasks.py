@@ -18,10 +18,11 @@ from tokennet.compare.data import text_file
 from tokennet.compare.listening import cross_attention
 from tokennet.compare.ngram import NGram
 from tokennet.compare.scenes import digit_images, patches
-from tokennet.compare.tasks.csl import skip_links, walk_probabilities
+from tokennet.compare.tasks.csl import skip_links
 from tokennet.compare.tasks.sets import log_likelihood
 from tokennet.compare.train import Job, train
 from tokennet.mixers import MIXERS
+from tokennet.positional import return_probabilities
 
 TEXT = "What is the city but the people? True, the people are the city.\n" * 60
 SMALL = {
@@ -192,7 +193,7 @@ def test_skip_links_are_alike_to_neighbours_and_not_to_walks():
         dense = graph.dense()
         assert (dense.sum(0) == 4).all()
         assert torch.equal(dense, dense.T)
-    codes = [walk_probabilities(graph, 6) for graph in graphs]
+    codes = [return_probabilities(graph, 6) for graph in graphs]
     for code in codes:
         torch.testing.assert_close(code, code[:1].expand_as(code))
     assert codes[0][0, :3].tolist() == pytest.approx([0, 0.25, 6 / 64])  # triangles i, i+1, i+2
@@ -202,7 +203,7 @@ def test_skip_links_are_alike_to_neighbours_and_not_to_walks():
 
 def test_message_passing_gives_every_skip_link_graph_the_same_answer():
     task = small("csl")
-    net = Net("sum", "skips")
+    net = Net("gin", "skips")
     built = task.build(net, task.recipe, Width(8, 8)).double()
     index = torch.arange(len(task.labels))
     batch = task.batch(index, "skips")

@@ -166,6 +166,7 @@ def hand_counted(mixer, graph, tokens):
         "mean": 2 * rows * 16 * 16 + edges * 16,
         "sum": 2 * rows * 16 * 16 + edges * 16,
         "max": 2 * rows * 16 * 16 + edges * 16,
+        "gin": 2 * 2 * rows * 16 * 16 + edges * 16,
         "gcn": 2 * rows * 16 * 16 + edges * 16,
     }[mixer]
     return ends + mlps + 2 * mixing
@@ -260,9 +261,9 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
     [
         (lambda: build_net("magic", INTERFACE, 8), ValueError, "mixer must be one of .* 'magic'"),
         (
-            lambda: build_net("mean", Interface(3, 5, readout="max"), 8),
+            lambda: build_net("mean", Interface(3, 5, readout="median"), 8),
             ValueError,
-            "readout must be one of token, mean, one, attention; got 'max'",
+            "readout must be one of token, mean, sum, max, one, attention; got 'median'",
         ),
         (
             lambda: build_net("mean", INTERFACE, 8, positions="learned"),

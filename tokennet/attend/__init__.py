@@ -10,8 +10,10 @@ from torch import Tensor
 from tokennet.attend import banded, dense, flex, fused, reference, sets, sparse
 from tokennet.attend.call import Call, leading_shape, make_call
 from tokennet.attend.check import Bias
+from tokennet.attend.combine import combine, edge_scores
 from tokennet.attend.cost import seconds as predicted_seconds
 from tokennet.attend.explain import Explanation, Prospect
+from tokennet.attend.normalize import NORMALIZERS, normalize
 from tokennet.attend.score import Additive, EdgeFeatures
 from tokennet.graphs import TokenGraph
 
@@ -76,7 +78,9 @@ def attend(
     call = make_call(q, k, v, graph, bias, scale, score, edges)
     out = BACKENDS[_choose(call, backend)].run(call)  # (B, N, H, Cv)
     batch = leading_shape(q, k, v)
-    return out.reshape(*batch, *out.shape[1:]) if batch else out[0]
+    if len(batch) == 1:
+        return out
+    return out.reshape(*batch, *out.shape[1:]) if batch else out.squeeze(0)
 
 
 def attention_weights(
@@ -185,10 +189,14 @@ def _needs_no_choice(call: Call) -> bool:
 
 __all__ = [
     "BACKENDS",
+    "NORMALIZERS",
     "Additive",
     "EdgeFeatures",
     "Explanation",
     "attend",
     "attention_weights",
+    "combine",
+    "edge_scores",
     "explain",
+    "normalize",
 ]

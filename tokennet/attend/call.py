@@ -188,7 +188,9 @@ def leading_shape(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
 
 
 def _fold(tensor: Tensor, batch: Sequence[int]) -> Tensor:
-    if tensor.dim() == 3 and not batch:
-        return tensor[None]
+    if not batch and tensor.dim() == 3:
+        return tensor.unsqueeze(0)
+    if len(batch) == 1 and tensor.shape[:-3] == batch:
+        return tensor
     inner = tensor.shape[-3:]
     return tensor.expand(*batch, *inner).reshape(math.prod(batch), *inner)

@@ -41,6 +41,10 @@ def check_score(score: Any, q: Tensor) -> None:
     if not isinstance(score.negative_slope, int | float):
         kind = type(score.negative_slope).__name__
         raise TypeError(f"score.negative_slope must be a number, got {kind}")
+    if score.activation not in ("leaky_relu", "tanh"):
+        raise ValueError(
+            f"score.activation must be 'leaky_relu' or 'tanh', got {score.activation!r}"
+        )
     _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
 
 

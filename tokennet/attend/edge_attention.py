@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu
 from torch.utils.checkpoint import checkpoint
 
 from tokennet.attend.edge_ops import edge_combine, edge_dot, edge_softmax
 from tokennet.attend.plan import EdgePlan
 
 _EDGES_AT_ONCE = 2**16
+Activate = Callable[[Tensor], Tensor] | None
+"""What is applied within additive scores; None for dot products."""
 
 
 class Terms(NamedTuple):
@@ -31,11 +33,18 @@ class Terms(NamedTuple):
 
 
 def edge_weights(
-    q: Tensor, k: Tensor, terms: Terms, scale: float, slope: float, plan: EdgePlan
+    q: Tensor, k: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
 ) -> Tensor:
     """Attention weights (H, E) in the order of the plan, from q (N, H, C) and k (M, H, C)."""
-    if terms.weight is not None:
-        scores = scale * _additive_scores(q, k, terms.weight, terms, slope, plan)
+    return edge_softmax(edge_scores(q, k, terms, scale, activate, plan), plan)
+
+
+def edge_scores(
+    q: Tensor, k: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
+) -> Tensor:
+    """Scores (H, E) in the order of the plan."""
+    if terms.weight is not None and activate is not None:
+        scores = scale * _additive_scores(q, k, terms.weight, terms, activate, plan)
     else:
         scores = edge_dot(q, k, plan, scale)
         if terms.edge_attr is not None and terms.edge_query is not None:
@@ -43,14 +52,14 @@ def edge_weights(
             scores = scores + edge_dot(terms.edge_query, features, plan.edge_tokens(), scale)
     if terms.bias is not None:
         scores = scores + plan.by_target(terms.bias, 0).t()
-    return edge_softmax(scores, plan)
+    return scores
 
 
 def edge_attention(
-    q: Tensor, k: Tensor, v: Tensor, terms: Terms, scale: float, slope: float, plan: EdgePlan
+    q: Tensor, k: Tensor, v: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
 ) -> tuple[Tensor, Tensor | None]:
     """Output (N, H, Cv) and, for dot products with features, their sums (N, H, D)."""
-    weights = edge_weights(q, k, terms, scale, slope, plan)
+    weights = edge_weights(q, k, terms, scale, activate, plan)
     edge_out = None
     if terms.edge_attr is not None and terms.weight is None:
         features = _per_head(terms.edge_attr, q.shape[1])
@@ -63,16 +72,21 @@ def _per_head(attr: Tensor, heads: int) -> Tensor:
 
 
 def _additive_scores(
-    q: Tensor, k: Tensor, weight: Tensor, terms: Terms, slope: float, plan: EdgePlan
+    q: Tensor,
+    k: Tensor,
+    weight: Tensor,
+    terms: Terms,
+    activate: Callable[[Tensor], Tensor],
+    plan: EdgePlan,
 ) -> Tensor:
-    """(H, E); the (E, H, C) inside LeakyReLU exists for at most 2^16 edges at a time."""
+    """(H, E); the (E, H, C) that is activated exists for at most 2^16 edges at a time."""
     attr = None if terms.edge_attr is None else plan.by_target(terms.edge_attr, 0)
 
     def some(rows: Tensor, indices: Tensor, attr: Tensor | None) -> Tensor:
         inner = q.index_select(0, rows) + k.index_select(0, indices)  # (e, H, C)
         if attr is not None:
             inner = inner + torch.tensordot(attr, terms.edge_key, 1)
-        return (leaky_relu(inner, slope) * weight).sum(-1)  # (e, H)
+        return (activate(inner) * weight).sum(-1)  # (e, H)
 
     parts = [plan.rows.split(_EDGES_AT_ONCE), plan.indices.split(_EDGES_AT_ONCE)]
     attrs = [None] * len(parts[0]) if attr is None else attr.split(_EDGES_AT_ONCE)

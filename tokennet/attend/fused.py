@@ -18,6 +18,8 @@ _INT32 = 2**31
 def unsupported(call: Call) -> str | None:
     if call.q.device.type != "cpu":
         return f"the kernel is for a CPU, not for {call.q.device.type}"
+    if call.score is not None and call.score.activation != "leaky_relu":
+        return f"the kernel knows LeakyReLU within additive scores, not {call.score.activation}"
     if call.in_func_grad:
         return "its operators have derivatives by autograd, not by torch.func"
     if call.has_tangent:

@@ -10,14 +10,18 @@ r"""Attention along edges as one operator, forward and backward, by a kernel in 
 
 Forward and first derivative take O(N H C + E H) memory, and E D for the gradient of features:
 the backward pass computes p again from the log-sum-exp (as in Dao et al., 2022, arXiv
-2205.14135), goes once along the edges by target for dq and what belongs to edges, and once by
-source for dk and dv. Derivatives of higher order come from the edge operators.
+2205.14135), goes once along the edges by source for dk, dv and ds, and once by target, where it
+needs no more than ds and the keys, for dq and what belongs to edges. Derivatives of higher
+order come from the edge operators.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.nn.functional import leaky_relu
 
 from tokennet.attend.edge_attention import Terms, edge_attention
 from tokennet.attend.kernels import edges
@@ -172,6 +176,7 @@ def _composite(problem: Problem) -> tuple[Tensor, Tensor]:
     """The first two outputs of the forward operator, one entry of the batch after the other."""
     precise, plan = problem.accumulator, problem.plan
     q, k, v = problem.q.to(precise), problem.k.to(precise), problem.v.to(precise)
+    activate = partial(leaky_relu, negative_slope=problem.slope)
     out, edge_out = [], []
     for b in range(len(q)):
         terms = Terms(*(None if term is None else term.to(precise) for term in problem.terms))
@@ -179,7 +184,7 @@ def _composite(problem: Problem) -> tuple[Tensor, Tensor]:
             terms = terms._replace(bias=terms.bias[b if len(terms.bias) > 1 else 0])
         if terms.edge_query is not None:
             terms = terms._replace(edge_query=terms.edge_query[b])
-        one, summed = edge_attention(q[b], k[b], v[b], terms, problem.scale, problem.slope, plan)
+        one, summed = edge_attention(q[b], k[b], v[b], terms, problem.scale, activate, plan)
         out.append(one)
         edge_out.append(one.new_zeros(*one.shape[:2], 0) if summed is None else summed)
     return torch.stack(out).to(problem.q.dtype), torch.stack(edge_out)

@@ -11,7 +11,6 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu
 from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.utils import scatter
@@ -71,7 +70,7 @@ class AttentionMessagePassing(MessagePassing):
         if call.score is None:
             scores = call.scale * (q_i * k_j).sum(-1)  # (E, B, H)
         else:
-            inner = leaky_relu(q_i + k_j, call.score.negative_slope)
+            inner = call.score.activate(q_i + k_j)
             scores = call.scale * (inner * call.score.weight.to(inner)).sum(-1)
         return v_j, scores if bias is None else scores + bias
 

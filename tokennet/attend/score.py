@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
+from torch.nn.functional import leaky_relu
+
+Activation = Literal["leaky_relu", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -13,8 +17,8 @@ class Additive:
 
         score_ij = scale a_h . LeakyReLU(q_i + k_j)
 
-    Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473), with the nonlinearity of GATv2 (Brody,
-    Alon, Yahav, 2021, arXiv 2105.14491).
+    GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491). With `activation="tanh"` the scores of
+    Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473), which the fused kernel declines.
 
     >>> import torch
     >>> from tokennet import Full, attend
@@ -27,6 +31,12 @@ class Additive:
     """(H, C), a_h"""
     negative_slope: float = 0.2
     """Of the LeakyReLU."""
+    activation: Activation = "leaky_relu"
+
+    def activate(self, inner: Tensor) -> Tensor:
+        if self.activation == "tanh":
+            return inner.tanh()
+        return leaky_relu(inner, self.negative_slope)
 
 
 @dataclass(frozen=True)

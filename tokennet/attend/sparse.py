@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
-from tokennet.attend.edge_attention import Terms, edge_attention, edge_weights
+from tokennet.attend.edge_attention import Activate, Terms, edge_attention, edge_scores
+from tokennet.attend.edge_ops import edge_softmax
 from tokennet.attend.plan import EdgePlan, edge_plan
 from tokennet.graphs import repeat
 
@@ -35,9 +38,9 @@ def run(call: Call) -> Tensor:
 
 
 def _run(call: Call) -> Tensor:
-    terms, slope, plan = _folded(call)
+    terms, activate, plan = _folded(call)
     q, k, v = (_fold(tensor) for tensor in (call.q, call.k, call.v))
-    out, summed = edge_attention(q, k, v, terms, call.scale, slope, plan)
+    out, summed = edge_attention(q, k, v, terms, call.scale, activate, plan)
     size = (call.batch, call.graph.num_targets)
     summed = None if summed is None else summed.unflatten(0, size)  # (B, N, H, D)
     return call.add_edge_values(out.unflatten(0, size), summed).to(call.v.dtype)
@@ -45,14 +48,25 @@ def _run(call: Call) -> Tensor:
 
 def weights(call: Call) -> Tensor:
     """Attention weights (B, E, H) in the order of `edge_index`."""
+    return _by_edge(call, edge_softmax)
+
+
+def scores(call: Call) -> Tensor:
+    """Scores (B, E, H) in the order of `edge_index`, before they are normalised."""
+    return _by_edge(call, None)
+
+
+def _by_edge(call: Call, normalize: Callable[[Tensor, EdgePlan], Tensor] | None) -> Tensor:
     with torch.autocast(call.q.device.type, enabled=False):
-        terms, slope, plan = _folded(call)
-        found = edge_weights(_fold(call.q), _fold(call.k), terms, call.scale, slope, plan)
+        terms, activate, plan = _folded(call)
+        found = edge_scores(_fold(call.q), _fold(call.k), terms, call.scale, activate, plan)
+        if normalize is not None:
+            found = normalize(found, plan)
     found = plan.as_listed(found, 1).unflatten(1, (call.batch, call.graph.num_edges))
     return found.permute(1, 2, 0).to(call.q.dtype)
 
 
-def _folded(call: Call) -> tuple[Terms, float, EdgePlan]:
+def _folded(call: Call) -> tuple[Terms, Activate, EdgePlan]:
     """The batch as one graph of as many copies."""
     graph = call.graph if call.batch == 1 else repeat(call.graph, call.batch)
     bias, weight, attr, query, key = call.terms()
@@ -65,8 +79,8 @@ def _folded(call: Call) -> tuple[Terms, float, EdgePlan]:
     given = (bias, weight, attr, query, key)
     precise = torch.promote_types(call.q.dtype, torch.float32)
     terms = Terms(*(None if term is None else term.to(precise) for term in given))
-    slope = 0.0 if call.score is None else call.score.negative_slope
-    return terms, slope, edge_plan(graph, call.q.device)
+    activate = None if call.score is None else call.score.activate
+    return terms, activate, edge_plan(graph, call.q.device)
 
 
 def _fold(tensor: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ DIRECTIONS = ("forward", "both")
 FEWEST_ROUNDS = 5
 """Rounds that even a slow peer takes part in."""
 
+_LONG = 500.0
+"""Milliseconds of a first step beyond which no other is taken to tell the pace."""
+
 Timer = Callable[[Callable[[], object]], float]
 """Runs a step and returns its milliseconds."""
 
@@ -121,10 +124,11 @@ def take_turns(
 ) -> dict[str, dict[int, float]]:
     """Milliseconds of each peer in each round it took part in, the first of them in all.
 
-    A first round warms up and tells how slow each peer is. The time there is, is shared
+    First steps warm up and tell how slow each peer is: the first alone where it took long, as
+    it may have compiled or filled a cache. The time there is, is shared
     equally: a slow peer takes part in some of the rounds, evenly spread, and in no fewer
     than `FEWEST_ROUNDS` of them. The order changes from round to round. A step of less than
-    a millisecond is taken a few times in its turn, for the median.
+    two milliseconds is taken a few times in its turn, for the median.
     """
     able = {
         name: peer
@@ -139,8 +143,12 @@ def take_turns(
             taken.append(timer(lambda: able[name].step(direction)))
         return statistics.median(taken)
 
-    pace = {name: max(timed(name), 1e-3) for name in able}
-    times = {name: min(max(int(1 / pace[name]), 1), 9) for name in able}
+    def paced(name: str) -> float:
+        first = timed(name)
+        return max(first if first > _LONG else timed(name, 3), 1e-3)
+
+    pace = {name: paced(name) for name in able}
+    times = {name: min(max(int(2 / pace[name]), 1), 25) for name in able}
     fits = {name: int(1e3 * plan.seconds / len(able) / (times[name] * pace[name])) for name in able}
     first = next(iter(able))
     total = max(min(fits[first], plan.rounds), min(FEWEST_ROUNDS, plan.rounds))

@@ -1,4 +1,4 @@
-"""Dot-product attention on any token graph."""
+"""Attention on any token graph."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokennet.attend import EdgeFeatures, attend, attention_weights
+from tokennet.attend.check import Bias
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
 from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
+from tokennet.mixers.place import Place, source_index
+from tokennet.mixers.score import Score
+from tokennet.mixers.scores import make_score
+from tokennet.positional import RelativePosition
+from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
 
@@ -28,14 +35,18 @@ class Attention(Mixer):
         dim: channels D of tokens and output.
         heads: number of heads; divides `dim`.
         bias: whether the four linear maps have a bias.
+        score: another score, normalizer, or other maps to queries and keys: a `Score` or the
+            name of one in `SCORES`.
+        position: positions that enter the scores: `Rotary`, `ALiBi`, `T5Bias`, `LearnedOffset`.
         edge_dim: number of features F of each edge; they are read from `graph.edge_attr`, and
             W_e f is added to keys and values, as in `TransformerConv(edge_dim=...)`.
         source_dim: channels of the other set in cross-attention, `dim` by default.
         backend: see `attend`.
 
     Raises:
-        ValueError: `heads` does not divide `dim`, or the graph lacks `edge_attr` of
-            shape (E, edge_dim) where `edge_dim` is given.
+        ValueError: `heads` does not divide `dim`; the graph lacks `edge_attr` of shape
+            (E, edge_dim) where `edge_dim` is given; score, position, features of edges or
+            backend do not go together.
 
     >>> import torch
     >>> from tokennet import Causal, Tokens
@@ -44,6 +55,10 @@ class Attention(Mixer):
     torch.Size([2, 10, 32])
     >>> layer(torch.zeros(2, 10, 32), source=torch.zeros(2, 7, 32)).shape
     torch.Size([2, 10, 32])
+    >>> from tokennet import Cosine
+    >>> clustering = Attention(32, score=Cosine(query=nn.Identity(), key=nn.Identity()))
+    >>> clustering(torch.zeros(10, 32)).shape
+    torch.Size([10, 32])
     """
 
     def __init__(
@@ -52,6 +67,8 @@ class Attention(Mixer):
         heads: int = 8,
         *,
         bias: bool = True,
+        score: Score | str | None = None,
+        position: RelativePosition | None = None,
         edge_dim: int | None = None,
         source_dim: int | None = None,
         backend: str = "auto",
@@ -59,47 +76,85 @@ class Attention(Mixer):
         super().__init__(dim, source_dim)
         self.heads, self.channels = heads, check_heads(dim, heads)
         self.backend = backend
-        self.query = nn.Linear(dim, dim, bias)
-        self.key = nn.Linear(self.source_dim, dim, bias)
+        self.position = position
+        # None where neither is given: the plain layer has nothing more to ask.
+        self.score = None if score is None and position is None else make_score(score)
+        self.query = self._map(0, dim, bias)
+        self.key = self._map(1, self.source_dim, bias)
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)
+        if self.score is not None:
+            self._build(self.score)
         self.reset_parameters()
 
+    def _map(self, end: int, in_features: int, bias: bool) -> Any:
+        if self.score is not None and self.score.maps[end] is not None:
+            return self.score.maps[end]
+        if self.score is not None and self.score.identity_maps:
+            return nn.Identity()
+        return nn.Linear(in_features, self.dim, bias)
+
+    def _build(self, score: Score) -> None:
+        """Sizes for the score, and whether all that was given goes together."""
+        key_channels = self.channels
+        if isinstance(self.key, nn.Identity):
+            key_channels = check_heads(self.source_dim, self.heads)
+        score.build(self.heads, self.channels, key_channels)
+        if score.reads_index:
+            self.key = None
+        if self.position is not None:
+            self._check_position(score, self.position, key_channels)
+        kind = type(score).__name__
+        if self.edge is not None and (not score.adds_features or key_channels != self.channels):
+            raise ValueError(f"edge_dim must be None: features do not add to the keys of {kind}")
+        if self.backend != "auto" and score.goes_by_edges(self.edge is not None):
+            raise ValueError(
+                f"backend must be 'auto': {kind}({score.normalizer!r}) goes edge by edge, "
+                f"got {self.backend!r}"
+            )
+
+    def _check_position(self, score: Score, position: RelativePosition, channels: int) -> None:
+        if not isinstance(position, RelativePosition):
+            raise TypeError(
+                f"position must be a RelativePosition, got {type(position).__name__}; codes that "
+                "are added to the tokens are layers of their own"
+            )
+        if position.heads not in (None, self.heads):
+            raise ValueError(f"position must be for {self.heads} heads, not for {position.heads}")
+        if position.rotates and not score.is_product:
+            kind = type(score).__name__
+            raise ValueError(f"position must not rotate: {kind} is no product of query and key")
+        position.check_channels(channels)
+
     def reset_parameters(self) -> None:
+        given = () if self.score is None else self.score.maps
         for linear in (self.query, self.key, self.value, self.out, self.edge):
-            if linear is not None:
+            if isinstance(linear, nn.Linear) and not any(linear is one for one in given):
                 nn.init.xavier_uniform_(linear.weight)
                 if linear.bias is not None:
                     nn.init.zeros_(linear.bias)
+        if self.score is not None:
+            self.score.reset_parameters()
+
+    @property
+    def symmetry(self) -> Symmetry:  # type: ignore[override]
+        reads = {"graph"}
+        if self.position is not None:
+            reads |= self.position.symmetry.reads
+        if self.score is not None and self.score.reads_index:
+            reads |= {"index"}
+        return Symmetry(reads)
 
     def check_graph(self, graph: TokenGraph) -> None:
         if self.edge is not None:
             check_edge_attr(graph, self.edge.in_features)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        q, k = self._heads(self.query(tokens.z)), self._heads(self.key(source.z))
+        targets, sources = self._places(tokens, source, graph)
+        q, k = self._queries(tokens.z, targets), self._keys(source.z, sources)
         v = self._heads(self.value(source.z))  # (..., M, H, C)
-        return self._attend(q, k, v, graph)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> Tensor:
-        edges = self._edges(graph, q)
-        return self.out(attend(q, k, v, graph, edges=edges, backend=self.backend).flatten(-2))
-
-    def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
-        if self.edge is None:
-            return None
-        weight = self.edge.weight.unflatten(0, (self.heads, self.channels))  # (H, C, F)
-        return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[attr-defined]
-
-    def step(
-        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
-    ) -> tuple[Tokens, Any]:
-        """The keys and values of all tokens so far are the state."""
-        q, k, v = (self._heads(linear(tokens.z)) for linear in (self.query, self.key, self.value))
-        if state is not None:
-            k, v = (torch.cat([old, new], dim=-3) for old, new in zip(state, (k, v), strict=True))
-        return tokens.replace(z=self._attend(q, k, v, graph)), (k, v)
+        return self._attend(q, k, v, graph, targets, sources)
 
     def weights(
         self,
@@ -109,64 +164,130 @@ class Attention(Mixer):
     ) -> Tensor:
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
         tokens, source, graph = self.inputs(tokens, source, graph)
-        q, k = self._heads(self.query(tokens.z)), self._heads(self.key(source.z))
-        return attention_weights(q, k, graph, edges=self._edges(graph, tokens.z))
-
-    def flops(self, tokens: Tokens) -> int:
-        """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum.
-
-        Features add 4 H F per edge, and 4 N D F to ask of them and to bring them back.
-        """
-        linears = (self.query, self.key, self.value, self.out)
-        batch, num_edges = tokens.z.shape[:-2].numel(), tokens.graph.num_edges
-        edges = 4 * num_edges * self.dim
-        if self.edge is not None:
-            features = self.edge.in_features
-            edges += 4 * features * (num_edges * self.heads + tokens.num_tokens * self.dim)
-        return sum(linear_flops(linear, tokens.z) for linear in linears) + batch * edges
-
-    def _heads(self, z: Tensor) -> Tensor:
-        return z.unflatten(-1, (self.heads, self.channels))  # (..., N, H, C)
-
-
-class CrossAttention(Attention):
-    """Attention to another set only: what a decoder asks of an encoder.
-
-    In a `TokenNet` it listens to the net's `source`. Arguments as for `Attention`.
-
-    Raises:
-        ValueError: called without `source`.
-
-    >>> CrossAttention(32, heads=4)(torch.zeros(2, 10, 32), torch.zeros(2, 7, 32)).shape
-    torch.Size([2, 10, 32])
-    """
-
-    needs_source = True
-
-    def resolve(
-        self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
-    ) -> tuple[Tokens, TokenGraph]:
-        if source is None:
-            raise ValueError("source must be given: CrossAttention listens to another set only")
-        return super().resolve(tokens, source, graph)
+        targets, sources = self._places(tokens, source, graph)
+        q, k = self._queries(tokens.z, targets), self._keys(source.z, sources)
+        edges = self._edges(graph, q)
+        if self.score is None:
+            return attention_weights(q, k, graph, edges=edges)
+        return self.score.weights(q, k, graph, self._bias(targets, sources), edges)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        """The keys and values of the source, computed once, are the state."""
-        source, graph = self.resolve(tokens, source, None)
-        q = self._heads(self.query(tokens.z))
-        if state is None:
-            state = self._heads(self.key(source.z)), self._heads(self.value(source.z))
-        k, v = state
-        return tokens.replace(z=self._attend(q, k, v, graph)), state
+        """The keys and values of all tokens so far are the state, and their `pos` if it is read."""
+        targets = self._last_places(tokens, graph)
+        new = [self._keys(tokens.z, targets), self._heads(self.value(tokens.z))]
+        if self.position is not None and self.position.by == "pos":
+            places = targets.positions[..., None, :]  # type: ignore[index, union-attr]  # (..., m, 1, P)
+            new.append(places.expand(*tokens.z.shape[:-1], 1, places.shape[-1]))
+        if state is not None:
+            new = [torch.cat([old, one], dim=-3) for old, one in zip(state, new, strict=True)]
+        sources, graph = self._remembered(new, graph)
+        q, k, v = self._queries(tokens.z, targets), new[0], new[1]
+        return tokens.replace(z=self._attend(q, k, v, graph, targets, sources)), tuple(new)
 
-    def flops(self, tokens: Tokens, source: Tokens | Tensor | None = None) -> int:
-        """As for `Attention`, on the complete graph from tokens to source."""
-        asked, graph = self.resolve(tokens, source, None)
-        of_targets, of_sources = (self.query, self.out), (self.key, self.value)
-        return (
-            sum(linear_flops(linear, tokens.z) for linear in of_targets)
-            + sum(linear_flops(linear, asked.z) for linear in of_sources)
-            + tokens.z.shape[:-2].numel() * graph.num_edges * 4 * self.dim
-        )
+    def flops(self, tokens: Tokens) -> int:
+        """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum.
+
+        An additive score adds D per edge, a general one 2 N D C. Features add 4 H F per edge,
+        and 4 N D F to ask of them and to bring them back.
+        """
+        batch, num_edges = tokens.z.shape[:-2].numel(), tokens.graph.num_edges
+        maps = (self.query, self.key, self.value, self.out)
+        each = sum(map_flops(module, tokens.z) for module in maps)
+        if self.score is not None:
+            each += batch * self.score.flops(tokens.num_tokens, num_edges, self.dim)
+        edges = 4 * num_edges * self.dim
+        if self.edge is not None:
+            features = self.edge.in_features
+            edges += 4 * features * (num_edges * self.heads + tokens.num_tokens * self.dim)
+        return each + batch * edges
+
+    def _heads(self, z: Tensor) -> Tensor:
+        return z.unflatten(-1, (self.heads, -1))  # (..., N, H, C)
+
+    def _queries(self, z: Tensor, place: Place | None) -> Tensor:
+        q = self._heads(self.query(z))
+        if self.score is None or place is None:
+            return q
+        q = self.score.of_query(q)
+        return q if place.positions is None else self.position.rotate(q, place.positions)  # type: ignore[union-attr]
+
+    def _keys(self, z: Tensor, place: Place | None) -> Tensor:
+        if self.score is None or place is None:
+            return self._heads(self.key(z))
+        if self.key is None:
+            k = self.score.of_index(place.indices)
+            return k.expand(*z.shape[:-2], *k.shape)  # type: ignore[union-attr]
+        k = self.score.of_key(self._heads(self.key(z)))
+        return k if place.positions is None else self.position.rotate(k, place.positions)  # type: ignore[union-attr]
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        graph: TokenGraph,
+        targets: Place | None,
+        sources: Place | None,
+    ) -> Tensor:
+        edges = self._edges(graph, q)
+        if self.score is None:
+            out = attend(q, k, v, graph, edges=edges, backend=self.backend)
+        else:
+            bias = self._bias(targets, sources)
+            out = self.score.attend(q, k, v, graph, bias, edges, self.backend)
+        return self.out(out.flatten(-2))
+
+    def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
+        if self.edge is None:
+            return None
+        weight = self.edge.weight.unflatten(0, (self.heads, self.channels))  # (H, C, F)
+        return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[attr-defined]
+
+    def _bias(self, targets: Place | None, sources: Place | None) -> Bias | None:
+        if self.position is None or targets is None or sources is None:
+            return None
+        return self.position.bias(targets.positions, sources.positions)  # type: ignore[arg-type]
+
+    def _places(
+        self, tokens: Tokens, source: Tokens, graph: TokenGraph
+    ) -> tuple[Place | None, Place | None]:
+        """Of targets and sources; None for the plain layer, which does not ask."""
+        if self.score is None:
+            return None, None
+        targets = Place.of(self.position, tokens, graph.local_index(tokens.z.device))
+        if source is tokens:
+            return targets, targets
+        index = graph.derive("local_index of sources", tokens.z.device, source_index)
+        return targets, Place.of(self.position, source, index)
+
+    def _last_places(self, tokens: Tokens, graph: TokenGraph) -> Place | None:
+        if self.score is None:
+            return None
+        count, total = graph.num_targets, graph.num_sources
+        indices = torch.arange(total - count, total, device=tokens.z.device)
+        return Place.of(self.position, tokens, indices)
+
+    def _remembered(
+        self, state: list[Tensor], graph: TokenGraph
+    ) -> tuple[Place | None, TokenGraph]:
+        """Where the tokens are whose keys the state holds, and the graph from them."""
+        if self.position is None:
+            return None, graph
+        total = graph.num_sources
+        indices = torch.arange(total - state[0].shape[-3], total, device=state[0].device)
+        by_pos = self.position.by == "pos"
+        return Place(indices, state[2].squeeze(-2) if by_pos else indices[:, None]), graph
+
+
+def map_flops(module: nn.Module | None, z: Tensor) -> int:
+    """Of a module on tokens (..., N, D)."""
+    if module is None or isinstance(module, nn.Identity):
+        return 0
+    if isinstance(module, nn.Linear):
+        return linear_flops(module, z)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(z)
+    return counter.get_total_flops()

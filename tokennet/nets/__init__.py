@@ -1,6 +1,32 @@
 """Layers put together."""
 
-from tokennet.nets.block import Lookup, Residual, TokenWise, mlp
+from tokennet.nets.architectures.graphs import gat, gin, gps
+from tokennet.nets.architectures.pairs import clip, detr, question_net
+from tokennet.nets.architectures.sets import deep_sets
+from tokennet.nets.architectures.text import bert, gpt
+from tokennet.nets.architectures.transformer import (
+    decoder_stack,
+    encoder,
+    encoder_stack,
+    transformer,
+)
+from tokennet.nets.architectures.vision import mlp_mixer, vit
+from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
+from tokennet.nets.class_tokens import PutBefore, TakeOff
+from tokennet.nets.compose import OnGraph, Parallel, WithGraph, complete, looped
+from tokennet.nets.detection import (
+    Objects,
+    Prediction,
+    SetPrediction,
+    generalised_iou,
+    match,
+    set_prediction_loss,
+)
+from tokennet.nets.embedding import Embedding, Unembedding
+from tokennet.nets.encoder_decoder import EncoderDecoder, shifted
+from tokennet.nets.factory import NETS, NamedNet, create_net, list_nets
+from tokennet.nets.language import Decoder, MaskedLanguageModel, TextNet, hide
+from tokennet.nets.memory import MemoryTokens
 from tokennet.nets.net import Interface, TokenNet, build_net
 from tokennet.nets.readout import (
     READOUTS,
@@ -12,24 +38,73 @@ from tokennet.nets.readout import (
     Readout,
     SumReadout,
 )
+from tokennet.nets.sampling import Sampling
+from tokennet.nets.style import BatchNorm, Style
 from tokennet.nets.summary import Summary, count_parameters
+from tokennet.nets.two_tower import TwoTower, contrastive_loss
 
 __all__ = [
+    "NETS",
     "READOUTS",
     "AttentionReadout",
+    "BatchNorm",
+    "Decoder",
+    "Embedding",
+    "EncoderDecoder",
     "Interface",
-    "Lookup",
+    "MaskedLanguageModel",
     "MaxReadout",
     "MeanReadout",
+    "MemoryTokens",
+    "NamedNet",
+    "Objects",
+    "OnGraph",
     "OneToken",
+    "Parallel",
     "PerToken",
+    "PostNorm",
+    "Prediction",
+    "PutBefore",
     "Readout",
     "Residual",
+    "Sampling",
+    "SetPrediction",
+    "Style",
     "SumReadout",
     "Summary",
+    "TakeOff",
+    "TextNet",
     "TokenNet",
     "TokenWise",
+    "TwoTower",
+    "Unembedding",
+    "WithGraph",
+    "bert",
     "build_net",
+    "clip",
+    "complete",
+    "contrastive_loss",
     "count_parameters",
+    "create_net",
+    "decoder_stack",
+    "deep_sets",
+    "detr",
+    "encoder",
+    "encoder_stack",
+    "gat",
+    "generalised_iou",
+    "gin",
+    "gps",
+    "gpt",
+    "hide",
+    "list_nets",
+    "looped",
+    "match",
     "mlp",
+    "mlp_mixer",
+    "question_net",
+    "set_prediction_loss",
+    "shifted",
+    "transformer",
+    "vit",
 ]

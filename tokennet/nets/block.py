@@ -34,32 +34,17 @@ class TokenWise(TokenLayer):
         return tokens.replace(z=self.fn(tokens.z))
 
 
-def mlp(dim: int, hidden: int | None = None, dropout: float = 0.0) -> nn.Sequential:
+def mlp(
+    dim: int,
+    hidden: int | None = None,
+    dropout: float = 0.0,
+    activation: Callable[[], nn.Module] = nn.GELU,
+) -> nn.Sequential:
     """The usual token-wise function: Linear, GELU, Linear, with `hidden = 4 dim`."""
     hidden = 4 * dim if hidden is None else hidden
     return nn.Sequential(
-        nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+        nn.Linear(dim, hidden), activation(), nn.Dropout(dropout), nn.Linear(hidden, dim)
     )
-
-
-class Lookup(nn.Module):
-    """A learned vector for each integer: ids (..., N, 1) to (..., N, D).
-
-    Args:
-        size: how many integers there are, 0 .. size - 1.
-        dim: channels D.
-
-    >>> import torch
-    >>> Lookup(5, 8)(torch.tensor([[3], [0]])).shape
-    torch.Size([2, 8])
-    """
-
-    def __init__(self, size: int, dim: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(size, dim)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.table(ids.squeeze(-1).long())
 
 
 class Residual(TokenLayer):
@@ -111,3 +96,27 @@ class Residual(TokenLayer):
 
     def flops(self, tokens: Tokens, *source: Any) -> int:
         return self.layer.flops(tokens, *source)
+
+
+class PostNorm(Residual):
+    """Post-norm residual connection: norm(z + layer(z)).
+
+    The form of Vaswani et al., 2017 (arXiv 1706.03762). Arguments as for `Residual`.
+
+    >>> import torch
+    >>> layer = PostNorm(TokenWise(mlp(8)), nn.LayerNorm(8))
+    >>> layer(torch.randn(3, 8)).mean(-1).abs().max() < 1e-6
+    tensor(True)
+    """
+
+    def transform(self, tokens: Tokens, **context: Any) -> Tokens:
+        return self._add(tokens, self.layer(tokens, **context))
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        change, state = self.layer.step(tokens, graph, state, source)
+        return self._add(tokens, change), state
+
+    def _add(self, tokens: Tokens, change: Tokens) -> Tokens:
+        return tokens.replace(z=self.norm(tokens.z + self.dropout(change.z)))

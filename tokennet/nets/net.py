@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import MIXERS
-from tokennet.nets.block import Lookup, Residual, TokenWise, mlp
+from tokennet.nets.block import Residual, TokenWise, mlp
+from tokennet.nets.embedding import Embedding
 from tokennet.nets.readout import READOUTS, Readout
 from tokennet.nets.summary import Row, Summary, count_parameters
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
@@ -76,7 +77,8 @@ class TokenNet(nn.Module):
         states = [None] * len(self.layers) if state is None else state
         new = []
         for layer, old in zip(self.layers, states, strict=True):
-            tokens, state = layer.step(tokens, graph, old, source)  # type: ignore[operator]
+            asked = source if layer.needs_source else None
+            tokens, state = layer.step(tokens, graph, old, asked)  # type: ignore[operator]
             new.append(state)
         return (tokens if self.readout is None else self.readout.step(tokens)), new
 
@@ -173,8 +175,7 @@ def build_net(
     """
     check_name("mixer", mixer, MIXERS)
     check_name("readout", interface.readout, READOUTS)
-    layers: list[TokenLayer] = [TokenWise(_embedding(interface, dim, dropout))]
-    layers += _positions(positions, interface, dim)
+    layers = [*_embedding(interface, dim, dropout), *positions_of(positions, interface, dim)]
     for _ in range(depth):
         mixing = MIXERS[mixer](dim, heads, interface.num_tokens)
         layers.append(Residual(mixing, nn.LayerNorm(dim), dropout))
@@ -185,13 +186,16 @@ def build_net(
     return TokenNet(layers, READOUTS[interface.readout](dim, interface.out_features))
 
 
-def _embedding(interface: Interface, dim: int, dropout: float) -> nn.Module:
+def _embedding(interface: Interface, dim: int, dropout: float) -> list[TokenLayer]:
     if interface.ids:
-        return nn.Sequential(Lookup(interface.in_features, dim), nn.Dropout(dropout))
-    return nn.Sequential(nn.Dropout(dropout), nn.Linear(interface.in_features, dim))
+        table = Embedding(interface.in_features, dim, scale=dim**0.5)
+        return [table, TokenWise(nn.Dropout(dropout))] if dropout else [table]
+    embed = nn.Linear(interface.in_features, dim)
+    return [TokenWise(nn.Sequential(nn.Dropout(dropout), embed))]
 
 
-def _positions(positions: str, interface: Interface, dim: int) -> list[TokenLayer]:
+def positions_of(positions: str, interface: Interface, dim: int) -> list[TokenLayer]:
+    """Layers of positional codes, none for "none"; see `build_net`."""
     if positions == "none":
         return []
     if positions == "pos":

@@ -30,8 +30,8 @@ class Readout(nn.Module):
 
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, out_features)
+        self.norm: nn.Module = nn.LayerNorm(dim)
+        self.head: nn.Module = nn.Linear(dim, out_features)
 
     @abstractmethod
     def pool(self, tokens: Tokens) -> Tensor:
@@ -51,7 +51,10 @@ class Readout(nn.Module):
         return self(tokens)
 
     def flops(self, tokens: Tokens) -> int:
-        return 2 * self.head.in_features * self.head.out_features * self._rows(tokens)
+        linears = [part for part in self.head.modules() if isinstance(part, nn.Linear)]
+        return sum(2 * part.in_features * part.out_features for part in linears) * self._rows(
+            tokens
+        )
 
     def _rows(self, tokens: Tokens) -> int:
         sets = tokens.graph.num_graphs if isinstance(tokens.graph, Disjoint) else 1
@@ -180,7 +183,7 @@ class AttentionReadout(Readout):
         return answer if ragged else answer.squeeze(-2)
 
     def flops(self, tokens: Tokens) -> int:
-        dim, queries = self.head.in_features, self._rows(tokens)
+        dim, queries = self.attention.dim, self._rows(tokens)
         projections = 4 * dim * dim * (queries + tokens.z.shape[:-1].numel())
         return super().flops(tokens) + projections + 4 * dim * tokens.z.shape[:-1].numel()
 

@@ -22,6 +22,20 @@ from tokennet.tokens import Tokens
 By = Literal["pos", "index"]
 
 
+def check_channels(tokens: Tokens, dim: int) -> None:
+    """Raise ValueError unless the tokens have `dim` channels, as the codes do."""
+    if tokens.dim != dim:
+        raise ValueError(f"tokens must have {dim} channels, got {tokens.dim}")
+
+
+def check_columns(positions: Tensor, num_coordinates: int, argument: str) -> None:
+    """Raise ValueError unless there is a column for each coordinate."""
+    if positions.shape[-1] != num_coordinates:
+        raise ValueError(
+            f"pos must have {num_coordinates} columns ({argument}), got {positions.shape[-1]}"
+        )
+
+
 class PositionalEncoding(TokenLayer):
     """Adds `encode(positions)` to z; a subclass defines `encode`."""
 
@@ -39,6 +53,14 @@ class PositionalEncoding(TokenLayer):
     def encode(self, positions: Tensor) -> Tensor:
         """(..., N, P) positions to (..., N, D) codes."""
 
+    def positions(self, tokens: Tokens, index: Tensor) -> Tensor:
+        """What is encoded, (..., N, P): `tokens.pos`, or the places `index` (N,) as a column."""
+        if self.by == "index":
+            return index[:, None]  # (N, 1)
+        if tokens.pos is None:
+            raise ValueError("tokens.pos must hold positions where by='pos', got None")
+        return tokens.pos
+
     def transform(self, tokens: Tokens) -> Tokens:
         return self._add(tokens, tokens.graph.local_index(tokens.z.device))
 
@@ -49,15 +71,9 @@ class PositionalEncoding(TokenLayer):
         return self._add(tokens, index.to(tokens.z.device)), None
 
     def _add(self, tokens: Tokens, index: Tensor) -> Tokens:
-        if tokens.dim != self.dim:
-            raise ValueError(f"tokens must have {self.dim} channels, got {tokens.dim}")
-        if self.by == "index":
-            positions = index[:, None]  # (N, 1)
-        elif tokens.pos is None:
-            raise ValueError("tokens.pos must hold positions where by='pos', got None")
-        else:
-            positions = tokens.pos
-        return tokens.replace(z=tokens.z + self.encode(positions).to(tokens.z.dtype))
+        check_channels(tokens, self.dim)
+        code = self.encode(self.positions(tokens, index))  # (..., N, D)
+        return tokens.replace(z=tokens.z + code.to(tokens.z.dtype))
 
 
 class SinusoidalEncoding(PositionalEncoding):
@@ -90,11 +106,7 @@ class SinusoidalEncoding(PositionalEncoding):
         self.num_coordinates, self.base = num_coordinates, base
 
     def encode(self, positions: Tensor) -> Tensor:
-        if positions.shape[-1] != self.num_coordinates:
-            raise ValueError(
-                f"pos must have {self.num_coordinates} columns (num_coordinates), "
-                f"got {positions.shape[-1]}"
-            )
+        check_columns(positions, self.num_coordinates, "num_coordinates")
         channels = self.dim // self.num_coordinates
         step = torch.arange(0, channels, 2, device=positions.device, dtype=torch.float64)
         frequency = torch.exp(step * (-math.log(self.base) / channels))
@@ -126,10 +138,7 @@ class LearnedEncoding(PositionalEncoding):
             nn.init.normal_(table.weight, std=0.02)  # type: ignore[arg-type]
 
     def encode(self, positions: Tensor) -> Tensor:
-        if positions.shape[-1] != len(self.sizes):
-            raise ValueError(
-                f"pos must have {len(self.sizes)} columns (as size has), got {positions.shape[-1]}"
-            )
+        check_columns(positions, len(self.sizes), "as size has")
         if not torch.compiler.is_compiling():
             self._check_range(positions)
         columns = positions.long().unbind(-1)

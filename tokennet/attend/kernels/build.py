@@ -21,7 +21,7 @@ from tokennet.attend.cache import cache_root
 from tokennet.version import __version__
 
 _SOURCE = Path(__file__).with_name("edges.cpp")
-_HEADER = Path(__file__).with_name("arithmetic.h")
+_HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
 _SECONDS = 300
 _PROCESSOR = ("model name", "flags", "Features", "CPU implementer", "CPU part")
@@ -177,7 +177,7 @@ def _fingerprint(kind: Kind) -> str:
     compiler = _compiler()
     told = _start([*compiler, "--version"]).stdout
     parts = [__version__, repr(kind), *compiler, told, *_flags(), _processor()]
-    text = _SOURCE.read_text() + _HEADER.read_text() + "\n".join(parts)
+    text = "\n".join([*(file.read_text() for file in (_SOURCE, *_HEADERS)), *parts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

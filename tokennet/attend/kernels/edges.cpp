@@ -1,330 +1,21 @@
 // Attention along the edges of a graph, forward and backward, on a CPU.
 //
-// Edges come by target (CSR) and, for the backward pass, by source (CSC). A row of q, k, v or
-// of a gradient is gathered whole, all heads at once, and asked for some edges before it is
-// needed. Each row of a result is summed by one thread in the order of its edges, and sums over
-// rows go by blocks that do not depend on the threads: the result is the same on every run and
-// for any number of threads.
+// Edges come by target (CSR) and, for the backward pass, by source (CSC). Each row of a result
+// is summed by one thread, see `worker.h`, and sums over rows go by blocks that do not depend on
+// the threads: the result is the same on every run and for any number of threads.
 //
 // Compiled for one kind of call: SCALAR (float, double or bf16), HEADS, CHANNELS, VALUES,
 // FEATURES (of an edge, or 0) and ADDITIVE are given to the compiler, so that loops have lengths
 // it knows. The file knows nothing of PyTorch: one struct of sizes and pointers comes in by a C
-// interface. `edges.py` fills the struct, field by field in this order.
+// interface. `edges.py` fills the struct, field by field in its order.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <vector>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
-#include "arithmetic.h"
-
-struct Args {
-  int64_t batch, targets, sources, edges, bias_batch, blocks, threads;
-  double scale, slope;
-  const int32_t *indptr, *indices, *edge_id;      // by target; edge_id is null where it counts up
-  const int32_t *t_indptr, *t_indices, *t_order;  // by source; t_order: place of the edge by target
-  const void *q, *k, *v;                          // (B, N, H, C), (B, M, H, C), (B, M, H, Cv)
-  const void *bias, *weight;                      // (1 or B, E, H), (H, C)
-  const void *edge_attr, *edge_query, *edge_key;  // (E, D), (B, N, H, D), (D, H, C)
-  void *out, *edge_out, *lse;                     // (B, N, H, Cv), (B, N, H, D), (B, N, H)
-  const void *grad, *grad_edge_out;
-  void *dq, *dk, *dv;
-  void *dbias, *dweight;                          // (B, E, H), (B blocks, H, C)
-  void *dedge_attr, *dedge_query, *dedge_key;     // (B, E, D), (B, N, H, D), (B blocks, D, H, C)
-  void *pairs;                                    // (B, E, 2, H), to be overwritten
-};
+#include "worker.h"
 
 namespace {
-
-constexpr int64_t H = HEADS, C = CHANNELS, V = VALUES, D = FEATURES;
-constexpr int64_t width = H * C, v_width = H * V;
-constexpr bool additive = ADDITIVE, featured = D > 0;
-constexpr int64_t CHUNK = 32;  // edges whose scores are normalised together
-constexpr int64_t AHEAD = 12;  // edges between asking for a row and using it
-
-// sum_h += factor_th x_th over the rows x of a chunk: four at a time, to spare the sum.
-template <int64_t size>
-inline void combine(int64_t count, const A* factors, const T* const* rows, A* sum) {
-  int64_t t = 0;
-  for (; t + 4 <= count; t += 4)
-    for (int64_t h = 0; h < H; ++h) {
-      const A *f = factors + t * H + h, f0 = f[0], f1 = f[H], f2 = f[2 * H], f3 = f[3 * H];
-      const T *x0 = rows[t] + h * size, *x1 = rows[t + 1] + h * size;
-      const T *x2 = rows[t + 2] + h * size, *x3 = rows[t + 3] + h * size;
-      A* y = sum + h * size;
-#pragma omp simd
-      for (int64_t c = 0; c < size; ++c)
-        y[c] += (f0 * A(load(x0[c])) + f1 * A(load(x1[c]))) +
-                (f2 * A(load(x2[c])) + f3 * A(load(x3[c])));
-    }
-  for (; t < count; ++t)
-    for (int64_t h = 0; h < H; ++h) add(factors[t * H + h], rows[t] + h * size, sum + h * size, size);
-}
-
-inline void prefetch(const void* row, int64_t bytes) {
-  // Into the second level: the first has too few places for rows still to come.
-  for (int64_t line = 0; line < bytes; line += 64)
-    __builtin_prefetch((const char*)row + line, 0, 2);
-}
-
-// What one thread needs for some rows of one batch entry.
-class Worker {
-  const Args& a;
-  const int64_t b;
-  const T* const q = at<T>(a.q, a.targets * width);
-  const T* const k = at<T>(a.k, a.sources * width);
-  const T* const v = at<T>(a.v, a.sources * v_width);
-  const T* const grad = at<T>(a.grad, a.targets * v_width);
-  const A* const bias = at<A>(a.bias, a.bias_batch > 1 ? a.edges * H : 0);
-  const A* const weight = (const A*)a.weight;
-  const A* const edge_attr = (const A*)a.edge_attr;
-  const A* const edge_key = (const A*)a.edge_key;
-  const A* const edge_query = at<A>(a.edge_query, a.targets * H * D);
-  const A* const grad_edge_out = at<A>(a.grad_edge_out, a.targets * H * D);
-  T* const out = at<T>(a.out, a.targets * v_width);
-  A* const edge_out = at<A>(a.edge_out, a.targets * H * D);
-  A* const lse = at<A>(a.lse, a.targets * H);
-  A* const pairs = at<A>(a.pairs, a.edges * 2 * H);
-  A* const dbias = at<A>(a.dbias, a.edges * H);
-  A* const dedge_attr = at<A>(a.dedge_attr, a.edges * D);
-  const A scale = A(a.scale), slope = A(a.slope);
-
-  std::vector<A> room = std::vector<A>(2 * CHUNK * H + 4 * H + H * D + 2 * width + v_width);
-  A* const scores = room.data();               // (CHUNK, H), then weights p
-  A* const slopes = scores + CHUNK * H;        // (CHUNK, H), ds = p (dp - delta)
-  A *const peak = slopes + CHUNK * H, *const total = peak + H, *const delta = total + H;
-  A* const edge_sum = delta + 2 * H;           // (H, D)
-  A* const sum = edge_sum + H * D;             // (H, C)
-  A* const inner = sum + width;                // (H, C), inside LeakyReLU
-  A* const value_sum = inner + width;          // (H, Cv)
-  const T *rows[CHUNK], *value_rows[CHUNK];
-
-  template <class X> X* at(const void* data, int64_t stride) const {
-    return data ? (X*)data + b * stride : nullptr;
-  }
-  int64_t id(int64_t e) const { return a.edge_id ? a.edge_id[e] : e; }
-
-  // inner = q_i + k_j + W f_e
-  void add_up(const T* qi, const T* kj, int64_t e) {
-    const A* f = edge_attr + id(e) * D;
-#pragma omp simd
-    for (int64_t c = 0; c < width; ++c) {
-      A x = A(load(qi[c])) + A(load(kj[c]));
-      for (int64_t d = 0; d < D; ++d) x += f[d] * edge_key[d * width + c];
-      inner[c] = x;
-    }
-  }
-  A leaky(A x) const { return x > 0 ? x : slope * x; }
-  A leaky_slope(A x) const { return x > 0 ? A(1) : slope; }
-
-  void find_rows(int64_t begin, int64_t count) {
-    for (int64_t t = 0; t < count; ++t) {
-      rows[t] = k + int64_t(a.indices[begin + t]) * width;
-      value_rows[t] = v + int64_t(a.indices[begin + t]) * v_width;
-    }
-  }
-
-  void score(int64_t i, int64_t begin, int64_t count) {
-    const T* qi = q + i * width;
-    find_rows(begin, count);
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t e = begin + t;
-      A* s = scores + t * H;
-      if (e + AHEAD < a.edges) {
-        const int64_t next = a.indices[e + AHEAD];
-        prefetch(k + next * width, width * sizeof(T));
-        if (k != v) prefetch(v + next * v_width, v_width * sizeof(T));
-        if (featured && a.edge_id) prefetch(edge_attr + id(e + AHEAD) * D, D * sizeof(A));
-        if (bias && a.edge_id) prefetch(bias + id(e + AHEAD) * H, H * sizeof(A));
-      }
-      if (additive) add_up(qi, rows[t], e);
-      for (int64_t h = 0; h < H; ++h) {
-        A x = 0;
-        if (additive) {
-#pragma omp simd reduction(+ : x)
-          for (int64_t c = 0; c < C; ++c) x += weight[h * C + c] * leaky(inner[h * C + c]);
-        } else {
-          x = dot(qi + h * C, rows[t] + h * C, C);
-          if (featured) x += dot(edge_query + (i * H + h) * D, edge_attr + id(e) * D, D);
-        }
-        s[h] = scale * x + (bias ? bias[id(e) * H + h] : A(0));
-      }
-    }
-  }
-
-  // Weights exp(score - peak) of a chunk; what was summed before is brought to the new peak.
-  void weigh(int64_t count) {
-    for (int64_t h = 0; h < H; ++h) {
-      A highest = peak[h];
-      for (int64_t t = 0; t < count; ++t) highest = std::max(highest, scores[t * H + h]);
-      delta[h] = highest == -infinity ? A(0) : highest;
-      const A factor = exponential(peak[h] - delta[h]);
-      if (highest != peak[h]) {
-        total[h] *= factor;
-        for (int64_t c = h * V; c < (h + 1) * V; ++c) value_sum[c] *= factor;
-        for (int64_t d = h * D; d < (h + 1) * D; ++d) edge_sum[d] *= factor;
-      }
-      peak[h] = highest;
-    }
-    for (int64_t t = 0; t < count; ++t)
-      for (int64_t h = 0; h < H; ++h) scores[t * H + h] -= delta[h];
-#pragma omp simd
-    for (int64_t x = 0; x < count * H; ++x) scores[x] = exponential(scores[x]);
-    for (int64_t t = 0; t < count; ++t)
-      for (int64_t h = 0; h < H; ++h) total[h] += scores[t * H + h];
-  }
-
-  // p = exp(score - lse) and ds = p (dp - delta) of a chunk.
-  void weigh_backward(int64_t i, int64_t begin, int64_t count) {
-    const T* gi = grad + i * v_width;
-    for (int64_t t = 0; t < count; ++t)
-      for (int64_t h = 0; h < H; ++h) {
-        A dp = dot(gi + h * V, value_rows[t] + h * V, V);
-        if (featured && !additive)
-          dp += dot(grad_edge_out + (i * H + h) * D, edge_attr + id(begin + t) * D, D);
-        slopes[t * H + h] = dp - delta[h];
-        scores[t * H + h] -= peak[h];
-      }
-#pragma omp simd
-    for (int64_t x = 0; x < count * H; ++x) {
-      scores[x] = exponential(scores[x]);
-      slopes[x] *= scores[x];
-    }
-    for (int64_t t = 0; t < count; ++t) {
-      A* pair = pairs + (begin + t) * 2 * H;
-      std::copy_n(scores + t * H, H, pair);
-      std::copy_n(slopes + t * H, H, pair + H);
-      if (dbias) std::copy_n(slopes + t * H, H, dbias + id(begin + t) * H);
-    }
-  }
-
-  // Dot product: what an edge gives to its features, and they to the query.
-  void features_backward(int64_t i, int64_t e, const A* p, const A* ds) {
-    A* df = dedge_attr + id(e) * D;
-    std::fill_n(df, D, A(0));
-    for (int64_t h = 0; h < H; ++h) {
-      add(ds[h], edge_attr + id(e) * D, edge_sum + h * D, D);
-      add(scale * ds[h], edge_query + (i * H + h) * D, df, D);
-      add(p[h], grad_edge_out + (i * H + h) * D, df, D);
-    }
-  }
-
-  void additive_backward(int64_t i, int64_t e, const T* kj, const A* ds, A* dweight, A* dkey) {
-    add_up(q + i * width, kj, e);
-    for (int64_t h = 0; h < H; ++h)
-#pragma omp simd
-      for (int64_t c = h * C; c < (h + 1) * C; ++c) {
-        dweight[c] += scale * ds[h] * leaky(inner[c]);
-        inner[c] = ds[h] * weight[c] * leaky_slope(inner[c]);
-        sum[c] += inner[c];
-      }
-    if (featured)
-      for (int64_t d = 0; d < D; ++d) {
-        dedge_attr[id(e) * D + d] = scale * dot(edge_key + d * width, inner, width);
-        add(scale * edge_attr[id(e) * D + d], inner, dkey + d * width, width);
-      }
-  }
-
-  void start_row_backward(int64_t i) {
-    for (int64_t h = 0; h < H; ++h) {
-      const int64_t ih = i * H + h;
-      delta[h] = dot(grad + ih * V, out + ih * V, V);
-      if (featured && !additive) delta[h] += dot(grad_edge_out + ih * D, edge_out + ih * D, D);
-      peak[h] = lse[ih] == -infinity ? infinity : lse[ih];  // so that all weights are 0
-    }
-    std::fill_n(sum, width, A(0));
-    std::fill_n(edge_sum, H * D, A(0));
-  }
-
- public:
-  Worker(const Args& args, int64_t batch) : a(args), b(batch) {}
-
-  void forward(int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::fill_n(peak, H, -infinity);
-      std::fill_n(total, H, A(0));
-      std::fill_n(value_sum, v_width, A(0));
-      std::fill_n(edge_sum, H * D, A(0));
-      for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
-        const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
-        score(i, e, count);
-        weigh(count);
-        combine<V>(count, scores, value_rows, value_sum);
-        for (int64_t t = 0; featured && !additive && t < count; ++t)
-          for (int64_t h = 0; h < H; ++h)
-            add(scores[t * H + h], edge_attr + id(e + t) * D, edge_sum + h * D, D);
-      }
-      for (int64_t h = 0; h < H; ++h) {
-        const A factor = total[h] == 0 ? A(0) : 1 / total[h];
-        write(out + (i * H + h) * V, value_sum + h * V, factor, V);
-        if (featured && !additive) write(edge_out + (i * H + h) * D, edge_sum + h * D, factor, D);
-        lse[i * H + h] = peak[h] + std::log(total[h]);
-      }
-    }
-  }
-
-  // dq, and all that is counted by edges; leaves p and ds for the sources.
-  void backward_targets(int64_t begin, int64_t end, int64_t block) {
-    A* dweight = (A*)a.dweight + (b * a.blocks + block) * width;
-    A* dkey = (A*)a.dedge_key + (b * a.blocks + block) * D * width;
-    if (additive) std::fill_n(dweight, width, A(0));
-    if (additive && featured) std::fill_n(dkey, D * width, A(0));
-    for (int64_t i = begin; i < end; ++i) {
-      start_row_backward(i);
-      for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
-        const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
-        score(i, e, count);
-        weigh_backward(i, e, count);
-        if (!additive) combine<C>(count, slopes, rows, sum);
-        for (int64_t t = 0; additive && t < count; ++t)
-          additive_backward(i, e + t, rows[t], slopes + t * H, dweight, dkey);
-        for (int64_t t = 0; featured && !additive && t < count; ++t)
-          features_backward(i, e + t, scores + t * H, slopes + t * H);
-      }
-      write(at<T>(a.dq, a.targets * width) + i * width, sum, scale, width);
-      if (featured && !additive)
-        write(at<A>(a.dedge_query, a.targets * H * D) + i * H * D, edge_sum, scale, H * D);
-    }
-  }
-
-  void backward_sources(int64_t begin, int64_t end) {
-    for (int64_t j = begin; j < end; ++j) {
-      std::fill_n(sum, width, A(0));
-      std::fill_n(value_sum, v_width, A(0));
-      for (int64_t first = a.t_indptr[j]; first < a.t_indptr[j + 1]; first += CHUNK) {
-        const int64_t count = std::min<int64_t>(CHUNK, a.t_indptr[j + 1] - first);
-        for (int64_t t = 0; t < count; ++t) gather(first + t, t);
-        combine<V>(count, scores, value_rows, value_sum);
-        if (!additive) combine<C>(count, slopes, rows, sum);
-        for (int64_t t = 0; additive && t < count; ++t) {
-          add_up(rows[t], k + j * width, a.t_order[first + t]);
-          for (int64_t h = 0; h < H; ++h)
-#pragma omp simd
-            for (int64_t c = h * C; c < (h + 1) * C; ++c)
-              sum[c] += slopes[t * H + h] * weight[c] * leaky_slope(inner[c]);
-        }
-      }
-      write(at<T>(a.dk, a.sources * width) + j * width, sum, scale, width);
-      write(at<T>(a.dv, a.sources * v_width) + j * v_width, value_sum, A(1), v_width);
-    }
-  }
-
- private:
-  // The rows of edge x by source, its p and ds, and a word to memory about one to come.
-  void gather(int64_t x, int64_t t) {
-    if (x + AHEAD < a.edges) {
-      const int64_t next = a.t_indices[x + AHEAD];
-      prefetch(q + next * width, width * sizeof(T));
-      prefetch(grad + next * v_width, v_width * sizeof(T));
-      prefetch(pairs + int64_t(a.t_order[x + AHEAD]) * 2 * H, 2 * H * sizeof(A));
-    }
-    rows[t] = q + int64_t(a.t_indices[x]) * width;
-    value_rows[t] = grad + int64_t(a.t_indices[x]) * v_width;
-    const A* pair = pairs + int64_t(a.t_order[x]) * 2 * H;
-    std::copy_n(pair, H, scores + t * H);
-    std::copy_n(pair + H, H, slopes + t * H);
-  }
-};
 
 // First row of a block; blocks are equal in edges and rows together.
 int64_t first_row(const int32_t* indptr, int64_t rows, int64_t block, int64_t blocks) {
@@ -349,6 +40,17 @@ void for_blocks(const Args& a, const int32_t* indptr, int64_t rows, Work work) {
   }
 }
 
+// Ask for pages of 2 MB below a large array that is still to be written: each first touch of a
+// page of 4 KB costs as much as attention along an edge.
+void use_large_pages(void* data, int64_t bytes) {
+#ifdef __linux__
+  constexpr uintptr_t page = 2 << 20;
+  const uintptr_t begin = (uintptr_t(data) + page - 1) / page * page;
+  const uintptr_t end = (uintptr_t(data) + bytes) / page * page;
+  if (data && end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 }  // namespace
 
 extern "C" {
@@ -357,17 +59,25 @@ extern "C" {
 int attend_size_of_args() { return sizeof(Args); }
 
 void attend_forward(const Args* a) {
+  use_large_pages(a->out, a->batch * a->targets * v_width * sizeof(T));
   for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t) {
     worker.forward(begin, end);
   });
 }
 
 void attend_backward(const Args* a) {
-  for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t n) {
-    worker.backward_targets(begin, end, n);
+  use_large_pages(a->dq, a->batch * a->targets * width * sizeof(T));
+  use_large_pages(a->dk, a->batch * a->sources * width * sizeof(T));
+  use_large_pages(a->dv, a->batch * a->sources * v_width * sizeof(T));
+  use_large_pages(a->saved, a->batch * a->edges * SAVED * H * sizeof(A));
+  for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t) {
+    worker.describe_targets(begin, end);
   });
   for_blocks(*a, a->t_indptr, a->sources, [](Worker& worker, int64_t begin, int64_t end, int64_t) {
     worker.backward_sources(begin, end);
+  });
+  for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t n) {
+    worker.backward_targets(begin, end, n);
   });
 }
 }

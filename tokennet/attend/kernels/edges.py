@@ -19,7 +19,7 @@ _FACTORS = "scale slope"
 _POINTERS = (
     "indptr indices edge_id t_indptr t_indices t_order q k v bias weight edge_attr edge_query "
     "edge_key out edge_out lse grad grad_edge_out dq dk dv dbias dweight dedge_attr dedge_query "
-    "dedge_key pairs"
+    "dedge_key stats saved"
 )
 
 
@@ -122,7 +122,8 @@ def backward(
     out, edge_out, lse = saved
     _call(
         "attend_backward", problem, out=out, edge_out=edge_out, lse=lse, grad=grad,
-        grad_edge_out=grad_edge_out, pairs=empty(batch, edges, 2, heads),
+        grad_edge_out=grad_edge_out, stats=empty(batch, n, 2, heads),
+        saved=empty(batch, edges, 2 if d and not additive else 1, heads),
         **{f"d{name}": tensor for name, tensor in results._asdict().items()},
     )  # fmt: skip
     shared = terms.bias is not None and terms.bias.shape[0] == 1

@@ -15,7 +15,7 @@ from tokennet.compare.metric import accuracy, exact_match
 from tokennet.compare.net import Net, Width
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Causal, Full, TokenGraph
-from tokennet.nets import Interface, Lookup, TokenWise
+from tokennet.nets import Embedding, Interface
 from tokennet.positional import SinusoidalEncoding
 from tokennet.tokens import Tokens
 
@@ -65,7 +65,7 @@ class Sort(Task):
 
     def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
         before = (
-            TokenWise(Lookup(DIGITS + 1, width.dim)),
+            Embedding(DIGITS + 1, width.dim, scale=width.dim**0.5),
             SinusoidalEncoding(width.dim, "pos", base=self.interface.position_base),
         )
         return Listening(

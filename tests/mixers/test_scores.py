@@ -1,0 +1,302 @@
+"""Every score x normalizer x graph against loops over edges, values and gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests import laws
+from tests.families import BIPARTITE, SQUARE
+from tokennet import (
+    Attention,
+    Bahdanau,
+    Causal,
+    Cosine,
+    CrossAttention,
+    DotProduct,
+    Edges,
+    Full,
+    General,
+    LearnedOffset,
+    Location,
+    Residual,
+    Rotary,
+    ScaledDotProduct,
+    TokenNet,
+    Tokens,
+)
+from tokennet.attend import NORMALIZERS
+from tokennet.mixers import SCORES
+from tokennet.symmetry import relabelling_error
+
+DIM, HEADS = 8, 2
+EXACT = {"rtol": 1e-9, "atol": 1e-11}
+LEAKY = {"activation": "leaky_relu", "negative_slope": 0.3}
+MAKE = {
+    "scaled_dot_product": ScaledDotProduct,
+    "dot_product": DotProduct,
+    "general": General,
+    "additive": Bahdanau,
+    "leaky": lambda normalizer: Bahdanau(normalizer, **LEAKY),
+    "cosine": Cosine,
+    "cosine_given": lambda normalizer: Cosine(normalizer, temperature=0.4, learned=False),
+    "location": lambda normalizer: Location(8, normalizer),
+    "gram": lambda normalizer: Cosine(normalizer, query=nn.Identity(), key=nn.Identity()),
+    "modules": lambda normalizer: DotProduct(
+        normalizer, query=nn.Sequential(nn.Linear(DIM, 5), nn.Tanh(), nn.Linear(5, DIM))
+    ),
+}
+LAWS = (
+    "relabelling",
+    "edge_order",
+    "batch_is_one_by_one",
+    "ragged_is_one_by_one",
+    "finite",
+    "symmetry_is_declared_truly",
+)
+GRAPHS = ["full", "causal", "edges", "multi_edges", "no_edges", "ragged"]
+
+
+def score_of(layer, name, h, q, k, place):
+    """One number, for one head of one target and one source."""
+    if name == "scaled_dot_product":
+        return q @ k / (DIM // HEADS) ** 0.5
+    if name in ("dot_product", "modules"):
+        return q @ k
+    if name == "general":
+        return q @ layer.score.weight[h] @ k
+    if name == "additive":
+        return layer.score.weight[h] @ torch.tanh(q + k)
+    if name == "leaky":
+        inner = q + k
+        return layer.score.weight[h] @ torch.where(inner > 0, inner, 0.3 * inner)
+    if name == "location":
+        return q @ layer.score.table[place, h]
+    cosine = q @ k / (q.square().sum() * k.square().sum()).sqrt()
+    return cosine / (0.4 if name == "cosine_given" else layer.score.log_temperature[h].exp())
+
+
+def by_loops(layer, name, normalizer, z, source, graph):
+    """Weights (E, H) and output (N, D) of one set, in loops."""
+    edges, places = graph.edge_index().t().tolist(), graph.T.local_index().tolist()
+    q, v = (linear(x).unflatten(-1, (HEADS, -1)) for linear, x in
+            ((layer.query, z), (layer.value, source)))  # fmt: skip
+    k = v if name == "location" else layer.key(source).unflatten(-1, (HEADS, -1))
+    scores = [
+        torch.stack([score_of(layer, name, h, q[i, h], k[j, h], places[j]) for h in range(HEADS)])
+        for j, i in edges
+    ]
+    weights, total = [], torch.zeros_like(layer.query(z)).unflatten(-1, (HEADS, -1)) * 1.0
+    for (j, i), score in zip(edges, scores, strict=True):
+        mine = torch.stack([s for s, (_, t) in zip(scores, edges, strict=True) if t == i])
+        soft = score.exp() / mine.exp().sum(0)
+        peak = mine.max(0).values
+        share = ((score - peak).abs() < 1e-9).double() / ((mine - peak).abs() < 1e-9).sum(0)
+        weights.append(
+            {
+                "softmax": soft,
+                "hard": share + soft - soft.detach(),
+                "sigmoid": 1 / (1 + (-score).exp()),
+                "none": score,
+            }[normalizer]
+        )
+        row = torch.zeros(len(z), 1, 1, dtype=torch.float64)
+        row[i] = 1
+        total = total + row * weights[-1][:, None] * v[j]
+    stacked = torch.stack(weights) if weights else torch.zeros(0, HEADS, dtype=torch.float64)
+    return stacked, layer.out(total.flatten(-2))
+
+
+def gradients(out, inputs):
+    weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    found = torch.autograd.grad((out * weight).sum(), inputs, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+def compare(layer, name, normalizer, z, graph, source=None):
+    given = () if source is None else (source, graph)
+    tokens = Tokens(z, graph) if source is None else z
+    out = layer(tokens, *given)
+    out = out.z if source is None else out
+    weights, expected = by_loops(layer, name, normalizer, z, z if source is None else source, graph)
+    torch.testing.assert_close(out, expected, **EXACT)
+    torch.testing.assert_close(layer.weights(tokens, *given), weights, **EXACT)
+    inputs = [z, *layer.parameters()]
+    for got, want in zip(gradients(out, inputs), gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(got, want, **EXACT)
+
+
+@pytest.mark.parametrize("family", GRAPHS)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("name", MAKE)
+def test_values_weights_and_gradients_are_those_of_loops(name, normalizer, family):
+    graph = SQUARE[family]()
+    layer = Attention(DIM, HEADS, score=MAKE[name](normalizer)).double()
+    z = torch.randn(graph.num_targets, DIM, dtype=torch.float64, requires_grad=True)
+    compare(layer, name, normalizer, z, graph)
+
+
+@pytest.mark.parametrize("family", ["mask", "multi_edges", "ragged"])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("name", [name for name in MAKE if name != "gram"])
+def test_between_two_sets(name, normalizer, family):
+    graph = BIPARTITE[family]()
+    layer = Attention(DIM, HEADS, score=MAKE[name](normalizer), source_dim=6).double()
+    z = torch.randn(graph.num_targets, DIM, dtype=torch.float64, requires_grad=True)
+    source = torch.randn(graph.num_sources, 6, dtype=torch.float64)
+    compare(layer, name, normalizer, z, graph, source)
+
+
+@pytest.mark.parametrize("family", ["multi_edges", "ragged"])
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", ["general", "additive", "cosine", "location"])
+def test_laws(name, law, family):
+    layer = Attention(DIM, HEADS, score=MAKE[name]("hard")).double()
+    if (law, name, family) == ("edge_order", "location", "ragged"):
+        pytest.skip("as one list of edges the sets are one, with other places")
+    if law == "relabelling" and name == "location":
+        assert layer.symmetry.relabelling == "trivial"
+        return
+    getattr(laws, law)(layer, laws.tokens_on(SQUARE[family](), DIM, torch.float64))
+
+
+def test_location_reads_the_index_and_the_target_alone():
+    layer = Attention(DIM, 1, score=Location(6)).double()
+    tokens = laws.tokens_on(Full(6), DIM, torch.float64)
+    assert relabelling_error(layer, tokens) > 1e-3
+    assert layer.key is None
+    weights = layer.weights(tokens).unflatten(0, (6, 6))
+    changed = tokens.replace(z=torch.cat([tokens.z[:1], torch.randn(5, DIM).double()]))
+    torch.testing.assert_close(layer.weights(changed).unflatten(0, (6, 6))[0], weights[0])
+    with pytest.raises(ValueError, match="sources must be at most 6, got place 6"):
+        layer(torch.zeros(7, DIM, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("name", ["dot_product", "general", "additive", "location"])
+def test_features_of_edges_enter_keys_and_values(name, normalizer):
+    graph = SQUARE["multi_edges"]()
+    attr = torch.randn(graph.num_edges, 3, dtype=torch.float64)
+    graph = Edges(graph.edge_index(), 6, edge_attr=attr)
+    layer = Attention(DIM, HEADS, score=MAKE[name](normalizer), edge_dim=3).double()
+    z = torch.randn(6, DIM, dtype=torch.float64, requires_grad=True)
+    # The same by a set in which each edge has a source of its own.
+    own = layer.edge(attr).unflatten(-1, (HEADS, -1))
+    source, target = graph.edge_index()
+    alone = Edges(torch.stack([torch.arange(graph.num_edges), target]), 6, graph.num_edges)
+    places = Tokens(z, graph)
+    q = layer.score.of_query(layer._heads(layer.query(z)))
+    if name == "location":
+        k = layer.score.table[source] + own
+    else:
+        k = layer._heads(layer.key(z))[source] + own
+    v = layer._heads(layer.value(z))[source] + own
+    expected = layer.out(layer.score.attend(q, k, v, alone).flatten(-2))
+    out = layer(places).z
+    torch.testing.assert_close(out, expected, **EXACT)
+    inputs = [z, *layer.parameters()]
+    for got, want in zip(gradients(out, inputs), gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(got, want, **EXACT)
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("name", MAKE)
+def test_steps_are_the_whole(name, normalizer):
+    net = TokenNet([Residual(Attention(DIM, HEADS, score=MAKE[name](normalizer)))]).double()
+    z, state, outputs = torch.randn(2, 7, DIM, dtype=torch.float64), None, []
+    for start, end in ((0, 3), (3, 4), (4, 7)):
+        new = Tokens(z[:, start:end])
+        out, state = net.step(new, Causal(end).last(end - start), state)
+        outputs.append(out.z)
+    torch.testing.assert_close(torch.cat(outputs, 1), net(Tokens(z, Causal(7))).z, **EXACT)
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_steps_with_a_source(name):
+    if name == "gram":
+        pytest.skip("the source has other channels")
+    score = MAKE[name]("softmax")
+    layer = CrossAttention(DIM, HEADS, score=score, source_dim=6).double()
+    z, source = torch.randn(2, 4, DIM).double(), torch.randn(2, 5, 6).double()
+    first, state = layer.step(Tokens(z[:, :1]), Full(1), None, source)
+    rest, _ = layer.step(Tokens(z[:, 1:]), Causal(4).last(3), state, source)
+    torch.testing.assert_close(torch.cat([first.z, rest.z], 1), layer(z, source), **EXACT)
+
+
+def test_the_scaled_dot_product_is_the_default():
+    plain, named = Attention(DIM, HEADS), Attention(DIM, HEADS, score="scaled_dot_product")
+    assert plain.state_dict().keys() == named.state_dict().keys()
+    named.load_state_dict(plain.state_dict())
+    z = torch.randn(5, DIM)
+    assert torch.equal(plain(z), named(z))
+    torch.testing.assert_close(plain.weights(z), named.weights(z))
+    assert plain.flops(Tokens(z)) == named.flops(Tokens(z))
+
+
+def test_flops():
+    z = torch.zeros(3, 5, DIM)
+
+    def flops(score):
+        return Attention(DIM, HEADS, score=score).flops(Tokens(z))
+
+    plain, one_map = flops(None), 3 * 2 * 5 * DIM * DIM
+    assert flops("additive") == plain + 3 * 25 * DIM
+    assert flops("general") == plain - 2 * one_map + one_map // HEADS
+    assert flops(Location(5)) == plain - one_map
+    nonlinear = nn.Sequential(nn.Linear(DIM, DIM), nn.Tanh(), nn.Linear(DIM, DIM))
+    assert flops(DotProduct(query=nonlinear)) == plain + one_map
+
+
+def test_maps_that_are_given_keep_their_weights_and_names():
+    query = nn.Linear(DIM, DIM)
+    before = query.weight.clone()
+    layer = Attention(DIM, HEADS, score=DotProduct(query=query, key=query))
+    assert torch.equal(layer.query.weight, before)
+    assert layer.query is layer.key
+    assert {"query.weight", "key.weight", "value.weight", "out.weight"} <= set(layer.state_dict())
+
+
+@pytest.mark.parametrize("name", [name for name in SCORES if name != "location"])
+def test_scores_by_name(name):
+    layer = Attention(DIM, HEADS, score=name)
+    assert type(layer.score) is SCORES[name]
+    assert layer(torch.randn(2, 5, DIM)).shape == (2, 5, DIM)
+
+
+def test_compiled_in_half_precision():
+    layer = Attention(DIM, HEADS, score=Cosine("hard")).bfloat16()
+    z = torch.randn(2, 5, DIM, dtype=torch.bfloat16)
+    expected = layer(Tokens(z, Causal(5))).z
+    graph = Causal(5)
+    layer(Tokens(z, graph))
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(Tokens(z, graph)).z, expected)
+
+
+SHARED = Cosine()
+Attention(DIM, HEADS, score=SHARED)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Attention(DIM, score="euclid"), ValueError, "score must be one of scaled_dot_p"),
+        (lambda: Attention(DIM, score=3), TypeError, "score must be a Score, a name or None, got"),
+        (lambda: Attention(DIM, score="location"), ValueError, r"write Location\(size\)"),
+        (lambda: Attention(DIM, score=SHARED), ValueError, "this Cosine belongs to another"),
+        (lambda: Cosine("best"), ValueError, "normalizer must be one of softmax, hard, sigmoid"),
+        (lambda: Cosine(temperature=0), ValueError, "temperature must be positive, got 0"),
+        (lambda: Attention(DIM, score=Cosine("hard"), backend="sparse"), ValueError, "backend mu"),
+        (lambda: Attention(DIM, score="cosine", edge_dim=2), ValueError, "edge_dim must be None"),
+        (lambda: Attention(DIM, position="alibi"), TypeError, "position must be a RelativePosit"),
+        (lambda: Attention(DIM, 4, position=LearnedOffset(2, 3)), ValueError, "for 4 heads, not"),
+        (
+            lambda: Attention(DIM, score="additive", position=Rotary()),
+            ValueError,
+            "position must not rotate: Bahdanau is no product",
+        ),
+        (lambda: Attention(6, 2, position=Rotary()), ValueError, "channels must be a multiple of"),
+    ],
+)
+def test_what_does_not_go_together_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

@@ -1,0 +1,256 @@
+"""Every net by name: made small, its symmetry, its laws, compiled and exported."""
+
+import inspect
+
+import pytest
+import torch
+from torch import nn
+
+from tests import laws
+from tokennet import Causal, Cycle, Disjoint, Full, Grid, Tokens
+from tokennet.nets import (
+    NETS,
+    Decoder,
+    Objects,
+    contrastive_loss,
+    count_parameters,
+    create_net,
+    list_nets,
+    set_prediction_loss,
+)
+from tokennet.symmetry import check_declared
+
+FEATURES, N, VOCAB = 6, 6, 11
+SMALL = {
+    "in_features": FEATURES,
+    "out_features": 3,
+    "num_tokens": N,
+    "dim": 16,
+    "depth": 1,
+    "heads": 2,
+    "vocab": VOCAB,
+    "source_vocab": VOCAB,
+    "max_length": 12,
+    "hidden": 24,
+    "queries": 4,
+    "classes": 3,
+    "image_dim": 16,
+    "image_heads": 2,
+    "token_hidden": 8,
+}
+BY_ARCHITECTURE = {NETS[name].build: name for name in reversed(NETS)}
+ARCHITECTURES = list(BY_ARCHITECTURE.values())
+PUBLISHED = {
+    "gpt2": 124_439_808,
+    "bert_base": 109_514_298,
+    "vit_tiny": 5_717_416,
+    "vit_base": 86_567_656,
+    "mixer_base": 59_880_472,
+}
+"""Parameters of GPT2LMHeadModel, BertForMaskedLM, vit_*_patch16_224 and mixer_b16_224."""
+
+
+def small(name, **options):
+    known = inspect.signature(NETS[name].build).parameters
+    sizes = {key: value for key, value in SMALL.items() if key in known}
+    return create_net(name, **{**sizes, **options}).double().eval()
+
+
+def patches(batch=()):
+    grid = torch.cartesian_prod(torch.arange(2.0), torch.arange(3.0)).double()
+    return Tokens(torch.randn(*batch, N, FEATURES, dtype=torch.float64), Full(N), grid)
+
+
+def ids(batch=()):
+    return torch.randint(0, VOCAB, (*batch, N))
+
+
+def example(name):
+    """Arguments of a call."""
+    if name in ("gat", "gin", "gps"):
+        z = torch.randn(N, FEATURES, dtype=torch.float64)
+        return (Tokens(z, Cycle(N)),)
+    if name.startswith(("gpt", "bert")):
+        return (ids((2,)),)
+    return {
+        "transformer_base": (ids((2,)), ids((2,))),
+        "question_net": (patches((2,)), ids((2,))),
+        "clip": (patches((2,)), ids((2,))),
+    }.get(name, (patches((2,)),))
+
+
+def test_every_name_makes_a_net_that_learns():
+    assert len(ARCHITECTURES) >= 12
+    for name in ARCHITECTURES:
+        net = small(name).train()
+        out = net(*example(name))
+        if name == "clip":
+            loss = contrastive_loss(out)
+        elif name == "detr":
+            there = Objects(torch.tensor([1]), torch.full((1, 4), 0.5).double())
+            loss = set_prediction_loss(out, [there, there])
+        else:
+            loss = out.square().mean()
+        loss.backward()
+        silent = [key for key, p in net.named_parameters() if p.grad is None]
+        assert silent == [], name
+        assert all(p.grad.isfinite().all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_those_published(name):
+    assert count_parameters(NETS[name].on_meta()) == PUBLISHED[name]
+
+
+def test_every_architecture_is_a_few_lines():
+    for name in NETS:
+        assert 1 <= NETS[name].lines <= 30
+        assert NETS[name].summary
+
+
+def test_names_and_options():
+    assert list_nets("vit_*") == ["vit_tiny", "vit_small", "vit_base", "vit_large"]
+    assert set(list_nets()) == set(NETS)
+    with pytest.raises(ValueError, match="name must be one of encoder, .*; got 'resnet'"):
+        create_net("resnet")
+    with pytest.raises(ValueError, match="options of gin are in_features, .*; got heads, size"):
+        create_net("gin", size=3, heads=2)
+
+
+TOKEN_NETS = ["encoder", "gat", "gin", "gps", "deep_sets", "vit_tiny", "mixer_small", "detr"]
+
+
+@pytest.mark.parametrize("graph", [Full(N), Cycle(N), Grid(2, 3)], ids=lambda g: type(g).__name__)
+@pytest.mark.parametrize("name", TOKEN_NETS)
+def test_declared_symmetry_is_measured(name, graph):
+    net = small(name)
+    tokens = patches().replace(graph=graph)
+    readout = getattr(net, "readout", None)
+    pooled = readout is None or readout.is_invariant
+
+    def whole(tokens):
+        out = net(tokens)
+        return torch.cat([out.logits, out.boxes], -1) if name == "detr" else out
+
+    whole.symmetry = net.symmetry
+    report = check_declared(whole, tokens, pooled=pooled, discover=False)
+    assert report.holds, report
+    assert report.laws or net.symmetry.relabelling == "trivial"
+
+
+def test_a_lie_about_symmetry_is_seen():
+    net = small("vit_tiny")
+
+    def lying(tokens):
+        return net(tokens)
+
+    lying.symmetry = small("encoder").symmetry
+    assert not check_declared(lying, patches(), pooled=True, discover=False).holds
+
+
+@pytest.mark.parametrize("name", TOKEN_NETS)
+def test_sets_of_a_ragged_batch_do_not_see_each_other(name):
+    net, sets = small(name), [patches(), patches().replace(graph=Cycle(N)), patches()]
+    if name == "mixer_small":
+        with pytest.raises(ValueError, match="graph must be Full"):
+            net(Tokens.batch(sets))
+        return
+    together, alone = net(Tokens.batch(sets)), [net(part) for part in sets]
+    if name == "detr":
+        for number, want in enumerate(alone):
+            laws.assert_near(together.logits[number], want.logits)
+            laws.assert_near(together.boxes[number], want.boxes)
+        return
+    per_token = name == "gat"
+    expected = torch.cat(alone) if per_token else torch.stack(alone)
+    laws.assert_near(together, expected)
+
+
+def test_ragged_questions_and_texts():
+    patch_sets = [patches(), patches()]
+    texts = [[1, 2, 3], [4, 5]]
+    asking = small("question_net")
+    for number, text in enumerate(texts):
+        together = asking(Tokens.batch(patch_sets), texts)[number]
+        laws.assert_near(together, asking(patch_sets[number], torch.tensor(text)))
+    match = small("clip")
+    images = patches((2,))
+    both = match(images, texts)
+    assert both.shape == (2, 2)
+    alone = match(images, torch.tensor(texts[1]).expand(2, -1))
+    laws.assert_near(both[:, 1], alone[:, 0])
+
+
+def test_a_question_does_not_mind_the_order_of_patches():
+    net, image, text = small("question_net"), patches(), ids()
+    moved = image.permute(torch.tensor([3, 1, 5, 0, 2, 4]))
+    laws.assert_near(net(moved, text), net(image, text))
+    assert not torch.allclose(net(image.replace(pos=image.pos.flip(0)), text), net(image, text))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "mixer_small", "detr"])
+def test_images_are_seen_whole_whatever_the_graph_of_their_patches(name):
+    net, image = small(name), patches()
+    torch.testing.assert_close(net(image.replace(graph=Grid(2, 3))), net(image))
+
+
+def test_neighbourhoods_on_request():
+    near = small("vit_tiny", graph=lambda grid: grid, depth=2)
+    image = patches().replace(graph=Cycle(N))
+    assert not torch.allclose(near(image), near(image.replace(graph=Full(N))))
+
+
+class OnTokens(nn.Module):
+    """A net on fixed graphs, as it would be deployed."""
+
+    def __init__(self, net, arguments):
+        super().__init__()
+        self.net, self.arguments = net, arguments
+
+    def forward(self, *zs):
+        given = [
+            z if isinstance(old, torch.Tensor) else old.replace(z=z)
+            for z, old in zip(zs, self.arguments, strict=True)
+        ]
+        return self.net(*given)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_compile_and_export(name):
+    torch.compiler.reset()
+    arguments = example(name)
+    zs = tuple(part if isinstance(part, torch.Tensor) else part.z for part in arguments)
+    module = OnTokens(small(name), arguments)
+    expected = module(*zs)
+    flat = list(expected) if isinstance(expected, tuple) else [expected]
+    exported = torch.export.export(module, zs).module()(*zs)
+    compiled = torch.compile(module, fullgraph=True, backend="eager")(*zs)
+    for result in (exported, compiled):
+        found = list(result) if isinstance(result, tuple) else [result]
+        for got, want in zip(found, flat, strict=True):
+            torch.testing.assert_close(got, want)
+
+
+def test_decoders_are_causal_by_their_graph():
+    for name in list_nets("gpt*"):
+        net = NETS[name].on_meta()
+        assert isinstance(net, Decoder)
+        assert isinstance(net.graph(5), Causal)
+
+
+def test_state_dicts_go_round():
+    for name in ARCHITECTURES:
+        net, other = small(name), small(name)
+        other.load_state_dict(net.state_dict())
+        given = example(name)
+        torch.testing.assert_close(other(*given), net(*given), rtol=0, atol=0)
+
+
+def test_patches_of_any_image_by_their_places():
+    net = small("vit_tiny", num_tokens=None)
+    big = torch.cartesian_prod(torch.arange(4.0), torch.arange(5.0)).double()
+    sets = [patches(), Tokens(torch.randn(20, FEATURES).double(), Full(20), big)]
+    together = net(Tokens.batch(sets))
+    assert isinstance(Tokens.batch(sets).graph, Disjoint)
+    for row, part in zip(together, sets, strict=True):
+        laws.assert_near(row, net(part))

@@ -1,0 +1,271 @@
+"""Completion: with and without a cache, alone and in batches, by draws and by beams."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from tokennet import Causal, Tokens, Window
+from tokennet.nets import (
+    BatchNorm,
+    EncoderDecoder,
+    Style,
+    bert,
+    create_net,
+    gpt,
+    hide,
+    shifted,
+    transformer,
+)
+from tokennet.nets.sampling import Sampling
+from tokennet.symmetry import assert_causal
+
+VOCAB = 11
+GRAPHS = {"causal": Causal, "window": lambda n: Causal(n) & Window(n, 3)}
+
+
+def language_model(graph=Causal, vocab=VOCAB, **options):
+    sizes = {"dim": 16, "depth": 2, "heads": 2, "max_length": 24, **options}
+    net = gpt(vocab, graph=graph, **sizes).double()
+    with torch.no_grad():
+        for parameter in net.parameters():  # far from even, so that ids are told apart
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return net
+
+
+def translator(**options):
+    sizes = {"dim": 16, "depth": 2, "heads": 2, **options}
+    return transformer(VOCAB, **sizes).double()
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("how", [{}, {"temperature": 0.9, "top_k": 5}, {"beams": 3}], ids=str)
+def test_with_the_cache_as_without(graph, how):
+    net, prompt = language_model(GRAPHS[graph]), torch.randint(0, VOCAB, (3, 4))
+
+    def completed(cache):
+        generator = torch.Generator().manual_seed(1)
+        return net.generate(prompt, 9, cache=cache, generator=generator, **how)
+
+    assert torch.equal(completed(True), completed(False))
+    assert torch.equal(completed(True)[:, :4], prompt)
+    assert completed(True).shape == (3, 13)
+
+
+def test_the_cache_runs_each_token_once(monkeypatch):
+    net, seen = language_model(), []
+    embedding = net.layers[0]
+    transform = embedding.transform
+    monkeypatch.setattr(
+        embedding, "transform", lambda tokens: seen.append(tokens.num_tokens) or transform(tokens)
+    )
+    net.generate([1, 2, 3, 4], 5)
+    assert seen == [4, 1, 1, 1, 1]
+
+
+def test_greedy_is_the_likeliest_each_time():
+    net, ids = language_model(), torch.tensor([1, 2])
+    for _ in range(5):
+        ids = torch.cat([ids, net(ids)[-1].argmax()[None]])
+    assert torch.equal(net.generate(torch.tensor([1, 2]), 5), ids)
+
+
+def test_prompts_of_any_length_are_completed_as_alone():
+    net = language_model()
+    prompts = [[1, 2, 3], [4], [5, 6, 7], [8, 9]]
+    together = net.generate(prompts, 6)
+    for prompt, ids in zip(prompts, together, strict=True):
+        assert torch.equal(ids, net.generate(prompt, 6))
+
+
+def test_stopping():
+    net = language_model()
+    free = net.generate([[1], [2], [3]], 8)
+    stop = int(free[1][4])
+    stopped = net.generate([[1], [2], [3]], 8, stop=stop)
+    for long, short in zip(free, stopped, strict=True):
+        hits = (long[1:] == stop).nonzero().flatten()
+        end = len(long) if not len(hits) else 2 + int(hits[0])
+        assert torch.equal(short, long[:end])
+    rows = net.generate(torch.tensor([[1], [2], [3]]), 8, stop=[stop])
+    for row, short in zip(rows, stopped, strict=True):
+        assert torch.equal(row[: len(short)], short[: len(row)])
+        assert (row[len(short) :] == stop).all()
+
+
+def test_draws_have_the_probabilities():
+    scores = torch.randn(1, 6, dtype=torch.float64)
+    sampling = Sampling(0.8, top_k=4, generator=torch.Generator().manual_seed(0))
+    drawn = torch.bincount(sampling(scores.expand(20_000, -1)), minlength=6) / 20_000
+    assert (drawn - sampling.probabilities(scores)[0]).abs().max() < 0.015
+    assert (drawn > 0).sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature must be at least 0"),
+        ({"top_k": 0}, "top_k must be at least 1"),
+        ({"top_p": 1.5}, r"top_p must be in \(0, 1\]"),
+        ({"beams": 2, "temperature": 1.0}, "beams must be 1"),
+    ],
+)
+def test_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        language_model().generate([1], 2, **options)
+
+
+def test_prompts_that_cannot_be():
+    net = language_model()
+    with pytest.raises(ValueError, match="at least one id"):
+        net.generate(torch.zeros(0, dtype=torch.long), 2)
+    with pytest.raises(ValueError, match="must together be at most 25 ids, got 20 and 6"):
+        net.generate(list(range(5)) * 4, 6)
+    assert net.generate(list(range(5)) * 4, 5).shape == (25,)
+    with pytest.raises(ValueError, match="ids must be integers"):
+        net.generate(torch.zeros(3), 2)
+
+
+def test_modes_are_put_back():
+    net = language_model(dropout=0.5).train()
+    net.layers[2].eval()
+    first = net.generate([1, 2], 5)
+    assert torch.equal(first, net.generate([1, 2], 5))
+    assert net.training
+    assert not net.layers[2].training
+
+
+@torch.no_grad()
+def log_probability(net, ids, start):
+    steps = net(ids).log_softmax(-1)[:-1].gather(-1, ids[1:, None])
+    return steps[start - 1 :].sum()
+
+
+def test_all_hypotheses_find_the_best():
+    net = language_model(vocab=4)
+    prompt = torch.tensor([1, 2])
+    best = max(
+        (torch.tensor([1, 2, *rest]) for rest in itertools.product(range(4), repeat=3)),
+        key=lambda ids: float(log_probability(net, ids, 2)),
+    )
+    assert torch.equal(net.generate(prompt, 3, beams=16), best)
+    assert torch.equal(net.generate(prompt, 3, beams=1), net.generate(prompt, 3))
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+def test_beams_that_stop_are_weighed_by_their_length(penalty):
+    net, stop = language_model(vocab=4), 3
+    ends = set()
+    for rest in itertools.product(range(4), repeat=3):
+        first = rest.index(stop) + 1 if stop in rest else 3
+        ends.add(rest[:first])
+    scored = {
+        end: float(log_probability(net, torch.tensor([0, *end]), 1)) / len(end) ** penalty
+        for end in ends
+    }
+    best = max(scored, key=scored.__getitem__)
+    (found,) = net.generate([[0]], 3, beams=64, stop=stop, length_penalty=penalty)
+    assert tuple(found[1:].tolist()) == best
+
+
+STYLES = {
+    "post": Style(post_norm=True, activation=nn.ReLU),
+    "pre": Style(),
+    "batch": Style(norm=BatchNorm),
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"beams": 3}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("style", STYLES)
+def test_translation_with_the_cache_as_without(style, how):
+    net = translator(style=STYLES[style]).eval()
+    source = torch.randint(0, VOCAB, (2, 5))
+    cached, whole = (net.generate(source, 1, 6, cache=cache, **how) for cache in (True, False))
+    assert torch.equal(cached, whole)
+    for row, alone in zip(cached, source, strict=True):
+        assert torch.equal(row, net.generate(alone, 1, 6, **how))
+
+
+def test_translations_of_any_length_are_those_alone():
+    net = translator()
+    sources = [[1, 2, 3], [4, 5], [6, 7, 8]]
+    for source, ids in zip(sources, net.generate(sources, 1, 4), strict=True):
+        assert torch.equal(ids, net.generate(source, 1, 4))
+
+
+def test_a_translator_is_causal_and_listens():
+    net = translator().eval()
+    source, target = torch.randint(0, VOCAB, (5,)), torch.randint(0, VOCAB, (6,))
+    scores = net(source, shifted(target, start=0))
+    other = torch.cat([target[:3], (target[3:] + 1) % VOCAB])
+    torch.testing.assert_close(net(source, shifted(other, start=0))[:4], scores[:4])
+    assert not torch.allclose(net(source, shifted(other, start=0))[4:], scores[4:])
+    assert not torch.allclose(net(source.flip(0), shifted(target, start=0)), scores)
+
+
+def test_ragged_pairs_are_one_by_one():
+    net = translator().eval()
+    sources, targets = [[1, 2, 3], [4, 5]], [[1, 6], [1, 7, 8]]
+    together = net(sources, targets).split([2, 3])
+    for source, target, got in zip(sources, targets, together, strict=True):
+        torch.testing.assert_close(got, net(torch.tensor(source), torch.tensor(target)))
+
+
+def test_encoder_and_decoder_must_fit():
+    decoder = translator().decoder
+    with pytest.raises(ValueError, match="encoder must give tokens"):
+        EncoderDecoder(language_model(), decoder)
+    with pytest.raises(ValueError, match="decoder must listen to a source"):
+        EncoderDecoder(translator().encoder, language_model())
+    asking = create_net("question_net", in_features=4, vocab=VOCAB, dim=16, depth=1)
+    with pytest.raises(TypeError, match="decoder must be a Decoder"):
+        asking.generate(torch.zeros(3, 4), 1, 2)
+
+
+def test_a_decoder_sees_no_later_id():
+    net = language_model().eval()
+    layers = net.layers[1:]
+
+    def after_embedding(z):
+        tokens = Tokens(z, Causal(z.shape[-2]))
+        for layer in layers:
+            tokens = layer(tokens)
+        return tokens.z
+
+    assert_causal(after_embedding, torch.randn(6, 16, dtype=torch.float64))
+
+
+def test_learning_to_repeat():
+    """A decoder trained on one text completes it."""
+    torch.manual_seed(0)
+    text = torch.randint(0, VOCAB, (20,))
+    net = gpt(VOCAB, dim=32, depth=1, heads=2, max_length=24)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(net(text[:-1]), text[1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert torch.equal(net.generate(text[:5], 15), text)
+
+
+def test_hidden_ids():
+    ids = torch.randint(0, 50, (4, 5_000))
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = hide(ids, mask=50, vocab=50, generator=generator)
+    chosen = targets != -100
+    assert torch.equal(targets[chosen], ids[chosen])
+    assert torch.equal(inputs[~chosen], ids[~chosen])
+    assert abs(chosen.double().mean() - 0.15) < 0.01
+    shares = [(inputs == 50)[chosen], (inputs == ids)[chosen]]
+    for share, want in zip(shares, (0.8, 0.1 + 0.1 / 50), strict=True):
+        assert abs(share.double().mean() - want) < 0.02
+
+
+def test_filling_in():
+    net = bert(VOCAB + 1, dim=16, depth=1, heads=2, max_length=8)
+    ids = torch.tensor([[1, VOCAB, 3, 4]])
+    filled = net.fill(ids, mask=VOCAB)
+    assert filled[0, 1] == net.eval()(ids)[0, 1].argmax()
+    assert filled[0, [0, 2, 3]].tolist() == [1, 3, 4]

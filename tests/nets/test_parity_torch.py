@@ -1,0 +1,104 @@
+"""Transformers of torch.nn and nets of layers: the same weights, values and gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.peers import parity, randomised
+from tokennet import Attention, Causal, Full, Tokens
+from tokennet.interop import from_torch
+
+DIM, HEADS, HIDDEN, DEPTH = 16, 4, 24, 2
+B, N, M = 2, 7, 5
+TIGHT = 1e-12
+DRESS = [
+    {"norm_first": False, "activation": "relu"},
+    {"norm_first": True, "activation": "gelu"},
+    {"norm_first": True, "activation": nn.SiLU(), "bias": False},
+]
+
+
+def options(dress):
+    return {"dim_feedforward": HIDDEN, "batch_first": True, "dropout": 0.1, **dress}
+
+
+def causal_mask(n):
+    return nn.Transformer.generate_square_subsequent_mask(n, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dress", DRESS, ids=str)
+def test_encoder(dress, causal, hold):
+    layer = nn.TransformerEncoderLayer(DIM, HEADS, **options(dress))
+    norm = nn.LayerNorm(DIM, eps=1e-3) if dress["norm_first"] else None
+    theirs = randomised(nn.TransformerEncoder(layer, DEPTH, norm, enable_nested_tensor=False))
+    z = torch.randn(B, N, DIM, dtype=torch.float64)
+    graph, mask = (Causal(N), causal_mask(N)) if causal else (Full(N), None)
+    found = parity(
+        from_torch, theirs, lambda net: net(Tokens(z, graph)).z, lambda net: net(z, mask=mask)
+    )
+    hold("encoder", "torch.nn.TransformerEncoder", found, TIGHT)
+
+
+def test_padding_is_a_ragged_batch():
+    layer = nn.TransformerEncoderLayer(DIM, HEADS, **options(DRESS[0]))
+    theirs = randomised(nn.TransformerEncoder(layer, DEPTH, enable_nested_tensor=False))
+    sizes = [7, 3, 5]
+    z = torch.randn(3, max(sizes), DIM, dtype=torch.float64)
+    padding = torch.arange(max(sizes)) >= torch.tensor(sizes)[:, None]
+    want = theirs(z, src_key_padding_mask=padding)
+    sets = [Tokens(row[:size]) for row, size in zip(z, sizes, strict=True)]
+    got = from_torch(theirs)(Tokens.batch(sets)).unbatch()
+    for ours, row, size in zip(got, want, sizes, strict=True):
+        torch.testing.assert_close(ours.z, row[:size], rtol=TIGHT, atol=TIGHT)
+
+
+@pytest.mark.parametrize("dress", DRESS, ids=str)
+def test_decoder(dress, hold):
+    layer = nn.TransformerDecoderLayer(DIM, HEADS, **options(dress))
+    theirs = randomised(nn.TransformerDecoder(layer, DEPTH, nn.LayerNorm(DIM)))
+    z, source = (torch.randn(B, size, DIM, dtype=torch.float64) for size in (N, M))
+    found = parity(
+        from_torch,
+        theirs,
+        lambda net: net(Tokens(z, Causal(N)), source).z,
+        lambda net: net(z, source, tgt_mask=causal_mask(N)),
+    )
+    hold("decoder_stack", "torch.nn.TransformerDecoder", found, TIGHT)
+
+
+@pytest.mark.parametrize("dress", DRESS[:2], ids=str)
+def test_whole_transformer(dress, hold):
+    theirs = randomised(nn.Transformer(DIM, HEADS, 2, 1, **options(dress)))
+    source, target = (torch.randn(B, size, DIM, dtype=torch.float64) for size in (M, N))
+    found = parity(
+        from_torch,
+        theirs,
+        lambda net: net(Tokens(source), Tokens(target, Causal(N))).z,
+        lambda net: net(source, target, tgt_mask=causal_mask(N)),
+    )
+    hold("transformer", "torch.nn.Transformer", found, TIGHT)
+
+
+def test_attention_and_what_is_refused():
+    theirs = randomised(nn.MultiheadAttention(DIM, HEADS, batch_first=True))
+    ours, z = from_torch(theirs), torch.randn(B, N, DIM, dtype=torch.float64)
+    assert isinstance(ours, Attention)
+    want, _ = theirs(z, z, z, need_weights=False)
+    torch.testing.assert_close(ours(z), want, rtol=TIGHT, atol=TIGHT)
+    with pytest.raises(TypeError, match="module must be one of MultiheadAttention"):
+        from_torch(nn.Linear(2, 2))
+    for bad in ({"kdim": 3, "vdim": 3}, {"add_bias_kv": True}, {"add_zero_attn": True}):
+        with pytest.raises(ValueError, match="keys and values of embed_dim"):
+            from_torch(nn.MultiheadAttention(DIM, HEADS, **bad))
+
+
+def test_it_is_a_copy_in_the_same_mode():
+    layer = nn.TransformerEncoderLayer(DIM, HEADS, batch_first=True)
+    theirs = nn.TransformerEncoder(layer, 1).double().train()
+    ours = from_torch(theirs)
+    assert ours.training
+    assert next(ours.parameters()).dtype == torch.float64
+    before = ours.layers[0].layer.out.weight.clone()
+    theirs.layers[0].self_attn.out_proj.weight.data.zero_()
+    assert torch.equal(ours.layers[0].layer.out.weight, before)

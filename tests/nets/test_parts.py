@@ -1,0 +1,199 @@
+"""What nets are made of besides mixers."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests import laws
+from tests.families import SQUARE
+from tokennet import (
+    Attention,
+    Causal,
+    CrossAttention,
+    Cycle,
+    Disjoint,
+    Edges,
+    Full,
+    LearnedEncoding,
+    Residual,
+    TokenNet,
+    Tokens,
+    TokenWise,
+    mlp,
+)
+from tokennet.nets import (
+    BatchNorm,
+    Embedding,
+    OnGraph,
+    Parallel,
+    PostNorm,
+    PutBefore,
+    Style,
+    TakeOff,
+    Unembedding,
+    WithGraph,
+    complete,
+    looped,
+)
+from tokennet.symmetry import check_declared
+
+DIM, N = 8, 6
+
+
+def tokens_on(graph, dim=DIM):
+    return laws.tokens_on(graph, dim, torch.float64)
+
+
+def test_post_norm_is_normalised_and_goes_step_by_step():
+    layer = PostNorm(Attention(DIM, 2), nn.LayerNorm(DIM)).double()
+    tokens = tokens_on(Causal(N))
+    whole = layer(tokens).z
+    torch.testing.assert_close(whole, layer.norm(tokens.z + layer.layer(tokens).z))
+    state, outputs = None, []
+    for place in range(N):
+        new = Tokens(tokens.z[place : place + 1])
+        out, state = layer.step(new, Causal(place + 1).last(1), state)
+        outputs.append(out.z)
+    torch.testing.assert_close(torch.cat(outputs), whole)
+
+
+def test_dropout_of_branches():
+    for post_norm in (False, True):
+        layer = Style(post_norm=post_norm, dropout=1.0).around(TokenWise(nn.Linear(DIM, DIM)), DIM)
+        z = torch.randn(N, DIM)
+        torch.testing.assert_close(layer.train()(z), layer.norm(z) if post_norm else z)
+        assert not torch.allclose(layer.eval()(z), layer.norm(z) if post_norm else z)
+
+
+def test_batch_norm_counts_all_tokens_and_no_others():
+    sets = [Tokens(torch.randn(n, DIM, dtype=torch.float64)) for n in (2, 5)]
+    z = BatchNorm(DIM).double()(Tokens.batch(sets).z)
+    torch.testing.assert_close(z.mean(0), torch.zeros(DIM, dtype=torch.float64))
+    torch.testing.assert_close(z.var(0, correction=0), torch.ones(DIM).double(), rtol=1e-4, atol=0)
+
+
+def test_batch_norm_in_training_breaks_independence_but_no_symmetry():
+    net = TokenNet([Residual(TokenWise(mlp(DIM)), BatchNorm(DIM))]).double()
+    tokens = tokens_on(Cycle(N))
+    assert check_declared(copy.deepcopy(net).train(), tokens, discover=False).holds
+    laws.batch_is_one_by_one(copy.deepcopy(net).eval(), tokens)
+    with pytest.raises(AssertionError):
+        laws.batch_is_one_by_one(copy.deepcopy(net).train(), tokens)
+
+
+def test_embedding_adds_columns_and_takes_absent_ones_as_0():
+    layer = Embedding((10, 2), DIM, scale=3.0)
+    words, types = layer.tables
+    ids = torch.tensor([[4, 1], [5, 0]])
+    want = 3 * (words.weight[[4, 5]] + types.weight[[1, 0]])
+    torch.testing.assert_close(layer(ids), want)
+    torch.testing.assert_close(layer(ids[:, :1])[1], want[1])
+    for bad in (torch.zeros(2, 1), torch.zeros(2, 3, dtype=torch.long)):
+        with pytest.raises(ValueError, match=r"z must hold integers \(..., N, P\)"):
+            layer(bad)
+
+
+def test_unembedding_shares_the_table_also_in_a_copy():
+    embedding = Embedding(10, DIM)
+    net = copy.deepcopy(TokenNet([embedding], Unembedding(embedding)))
+    assert net.readout.head.weight is net.layers[0].tables[0].weight
+    z = torch.randn(3, DIM)
+    want = net.readout.norm(z) @ net.layers[0].tables[0].weight.T
+    torch.testing.assert_close(net.readout(Tokens(z)), want)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("family", SQUARE)
+def test_tokens_put_before_and_taken_off(family, heard):
+    graph, layer = SQUARE[family](), PutBefore(DIM, 2, heard=heard).double()
+    tokens = tokens_on(graph)
+    more = layer(tokens)
+    parts = graph.graphs if isinstance(graph, Disjoint) else [graph]
+    for part, old, within in zip(more.unbatch(), tokens.unbatch(), parts, strict=True):
+        dense = part.graph.dense()
+        assert dense[:2].all()
+        assert dense[2:, :2].all() == (heard or not old.num_tokens)
+        assert torch.equal(dense[2:, 2:], within.dense())
+        assert torch.equal(part.z[:2], layer.vectors)
+        assert torch.equal(part.z[2:], old.z)
+        if old.num_tokens:
+            torch.testing.assert_close(part.pos[0], old.pos.mean(0))
+    less = TakeOff(2)(more)
+    assert torch.equal(less.z, tokens.z)
+    assert torch.equal(less.pos, tokens.pos)
+    assert torch.equal(less.graph.dense(), graph.dense())
+    assert less.graph.num_edges == graph.num_edges
+
+
+def test_edge_features_stay_with_their_edges():
+    attr = torch.randn(3, 2)
+    graph = Edges(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3, edge_attr=attr)
+    more = PutBefore(DIM)(Tokens(torch.randn(3, DIM), graph))
+    assert torch.equal(more.graph.edge_attr[:3], attr)
+    assert (more.graph.edge_attr[3:] == 0).all()
+    assert torch.equal(TakeOff()(more).graph.edge_attr, attr)
+
+
+def test_put_before_is_one_by_one_and_checks():
+    net = TokenNet(
+        [PutBefore(DIM), Residual(Attention(DIM, 2)), TakeOff(), TokenWise(mlp(DIM))]
+    ).double()
+    for graph in (Full(N), Cycle(N)):
+        laws.ragged_is_one_by_one(net, tokens_on(graph))
+        laws.batch_is_one_by_one(net, tokens_on(graph))
+    assert isinstance(PutBefore(DIM)(torch.zeros(3, 5, DIM)), torch.Tensor)
+    with pytest.raises(ValueError, match="must hold 9 to take off, got a set of 6"):
+        TakeOff(9)(torch.zeros(6, DIM))
+
+
+def test_on_another_graph():
+    attention = Attention(DIM, 2).double()
+    tokens = tokens_on(Cycle(N))
+    for graph_of in (complete, looped, lambda graph: graph.reach(2)):
+        out = OnGraph(graph_of, attention)(tokens)
+        assert out.graph is tokens.graph
+        want = attention(tokens.replace(graph=graph_of(tokens.graph)))
+        torch.testing.assert_close(out.z, want.z)
+        net = TokenNet([OnGraph(graph_of, attention)])
+        assert net.flops(tokens) == attention.flops(tokens.replace(graph=graph_of(tokens.graph)))
+    laws.ragged_is_one_by_one(OnGraph(complete, attention), tokens)
+
+
+def test_with_another_graph_from_here_on():
+    tokens = tokens_on(Cycle(N))
+    net = TokenNet([WithGraph(complete), Attention(DIM, 2)]).double()
+    torch.testing.assert_close(net(tokens).z, net.layers[1](tokens.z))
+    ragged = WithGraph(complete)(Tokens.batch([tokens, tokens]))
+    assert ragged.graph.sizes == [N, N]
+    assert ragged.graph.num_edges == 2 * N * N
+
+
+def test_nameless_functions_of_graphs_are_not_confused():
+    near, far = (OnGraph(lambda g, k=k: g.reach(k), Attention(DIM, 2)).double() for k in (1, 2))
+    far.load_state_dict(near.state_dict())
+    tokens = tokens_on(Cycle(N))
+    assert not torch.allclose(near(tokens).z, far(tokens).z)
+
+
+def test_parallel_adds_up_and_goes_step_by_step():
+    first, second = Attention(DIM, 2), Residual(Attention(DIM, 2))
+    layer, tokens = Parallel([first, second]).double(), tokens_on(Causal(N))
+    whole = layer(tokens).z
+    torch.testing.assert_close(whole, first(tokens).z + second(tokens).z)
+    start, state = layer.step(Tokens(tokens.z[:2]), Causal(2), None)
+    end, _ = layer.step(Tokens(tokens.z[2:]), Causal(N).last(N - 2), state)
+    torch.testing.assert_close(torch.cat([start.z, end.z]), whole)
+    assert layer.flops(tokens) == first.flops(tokens) + second.flops(tokens)
+    with pytest.raises(ValueError, match="layers must hold at least one"):
+        Parallel([])
+
+
+def test_a_net_within_a_net_is_asked_only_if_it_listens():
+    inner = TokenNet([LearnedEncoding(DIM, N)])
+    net = TokenNet([inner, CrossAttention(DIM, 2)]).double()
+    z, source = torch.randn(N, DIM).double(), torch.randn(3, DIM).double()
+    whole = net(Tokens(z, Causal(N)), source).z
+    out, _ = net.step(Tokens(z), Causal(N), None, source)
+    torch.testing.assert_close(out.z, whole)

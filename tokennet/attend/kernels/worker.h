@@ -1,0 +1,320 @@
+// What one thread does with some rows: the arithmetic of attention along their edges.
+//
+// A row of q, k, v or of a gradient is gathered whole, all heads at once, and asked for some
+// edges before it is needed. Each row of a result is summed in the order of its edges.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "arguments.h"
+#include "arithmetic.h"
+
+namespace {
+
+// sum_h += factor_th x_th over the rows x of a chunk: four at a time, to spare the sum.
+template <int64_t size>
+inline void combine(int64_t count, const A* factors, const T* const* rows, A* sum) {
+  int64_t t = 0;
+  for (; t + 4 <= count; t += 4)
+    for (int64_t h = 0; h < H; ++h) {
+      const A *f = factors + t * H + h, f0 = f[0], f1 = f[H], f2 = f[2 * H], f3 = f[3 * H];
+      const T *x0 = rows[t] + h * size, *x1 = rows[t + 1] + h * size;
+      const T *x2 = rows[t + 2] + h * size, *x3 = rows[t + 3] + h * size;
+      A* y = sum + h * size;
+#pragma omp simd
+      for (int64_t c = 0; c < size; ++c)
+        y[c] += (f0 * A(load(x0[c])) + f1 * A(load(x1[c]))) +
+                (f2 * A(load(x2[c])) + f3 * A(load(x3[c])));
+    }
+  for (; t < count; ++t)
+    for (int64_t h = 0; h < H; ++h) add(factors[t * H + h], rows[t] + h * size, sum + h * size, size);
+}
+
+inline void prefetch(const void* row, int64_t bytes) {
+  // Into the second level: the first has too few places for rows still to come.
+  for (int64_t line = 0; line < bytes; line += 64)
+    __builtin_prefetch((const char*)row + line, 0, 2);
+}
+
+// What one thread needs for some rows of one batch entry.
+class Worker {
+  const Args& a;
+  const int64_t b;
+  const T* const q = at<T>(a.q, a.targets * width);
+  const T* const k = at<T>(a.k, a.sources * width);
+  const T* const v = at<T>(a.v, a.sources * v_width);
+  const T* const grad = at<T>(a.grad, a.targets * v_width);
+  const A* const bias = at<A>(a.bias, a.bias_batch > 1 ? a.edges * H : 0);
+  const A* const weight = (const A*)a.weight;
+  const A* const edge_attr = (const A*)a.edge_attr;
+  const A* const edge_key = (const A*)a.edge_key;
+  const A* const edge_query = at<A>(a.edge_query, a.targets * H * D);
+  const A* const grad_edge_out = at<A>(a.grad_edge_out, a.targets * H * D);
+  T* const out = at<T>(a.out, a.targets * v_width);
+  A* const edge_out = at<A>(a.edge_out, a.targets * H * D);
+  A* const lse = at<A>(a.lse, a.targets * H);
+  A* const stats = at<A>(a.stats, a.targets * 2 * H);
+  A* const saved = at<A>(a.saved, a.edges * SAVED * H);
+  A* const dbias = at<A>(a.dbias, a.edges * H);
+  A* const dedge_attr = at<A>(a.dedge_attr, a.edges * D);
+  const A scale = A(a.scale), slope = A(a.slope);
+
+  std::vector<A> room = std::vector<A>(2 * CHUNK * H + 3 * H + H * D + 2 * width + v_width);
+  A* const scores = room.data();               // (CHUNK, H), then weights p
+  A* const slopes = scores + CHUNK * H;        // (CHUNK, H), ds = p (dp - delta)
+  A *const peak = slopes + CHUNK * H, *const total = peak + H, *const shift = total + H;
+  A* const edge_sum = shift + H;               // (H, D)
+  A* const sum = edge_sum + H * D;             // (H, C)
+  A* const inner = sum + width;                // (H, C), inside LeakyReLU
+  A* const value_sum = inner + width;          // (H, Cv)
+  const T *rows[CHUNK], *value_rows[CHUNK];
+
+  template <class X> X* at(const void* data, int64_t stride) const {
+    return data ? (X*)data + b * stride : nullptr;
+  }
+  int64_t id(int64_t e) const { return a.edge_id ? a.edge_id[e] : e; }
+
+  // inner = q_i + k_j + W f_e
+  void add_up(const T* qi, const T* kj, int64_t e) {
+    const A* f = edge_attr + id(e) * D;
+#pragma omp simd
+    for (int64_t c = 0; c < width; ++c) {
+      A x = A(load(qi[c])) + A(load(kj[c]));
+      for (int64_t d = 0; d < D; ++d) x += f[d] * edge_key[d * width + c];
+      inner[c] = x;
+    }
+  }
+  A leaky(A x) const { return x > 0 ? x : slope * x; }
+  A leaky_slope(A x) const { return x > 0 ? A(1) : slope; }
+
+  // Scores of edge e from source j to target i, one for each head.
+  void score(int64_t i, const T* qi, const T* kj, int64_t e, A* s) {
+    if (additive) add_up(qi, kj, e);
+    for (int64_t h = 0; h < H; ++h) {
+      A x = 0;
+      if (additive) {
+#pragma omp simd reduction(+ : x)
+        for (int64_t c = 0; c < C; ++c) x += weight[h * C + c] * leaky(inner[h * C + c]);
+      } else {
+        x = dot(qi + h * C, kj + h * C, C);
+        if (featured) x += dot(edge_query + (i * H + h) * D, edge_attr + id(e) * D, D);
+      }
+      s[h] = scale * x + (bias ? bias[id(e) * H + h] : A(0));
+    }
+  }
+
+  void ask_for_terms(int64_t e) {
+    if (featured && a.edge_id) prefetch(edge_attr + id(e) * D, D * sizeof(A));
+    if (bias && a.edge_id) prefetch(bias + id(e) * H, H * sizeof(A));
+  }
+
+  // The rows of k and v at edge e by target, and a word to memory about one to come.
+  void gather_sources(int64_t e, int64_t t) {
+    if (e + AHEAD < a.edges) {
+      const int64_t next = a.indices[e + AHEAD];
+      prefetch(k + next * width, width * sizeof(T));
+      if (k != v) prefetch(v + next * v_width, v_width * sizeof(T));
+      ask_for_terms(e + AHEAD);
+    }
+    rows[t] = k + int64_t(a.indices[e]) * width;
+    value_rows[t] = v + int64_t(a.indices[e]) * v_width;
+  }
+
+  // Weights exp(score - peak) of a chunk; what was summed before is brought to the new peak.
+  void weigh(int64_t count) {
+    for (int64_t h = 0; h < H; ++h) {
+      A highest = peak[h];
+      for (int64_t t = 0; t < count; ++t) highest = std::max(highest, scores[t * H + h]);
+      shift[h] = highest == -infinity ? A(0) : highest;
+      const A factor = exponential(peak[h] - shift[h]);
+      if (highest != peak[h]) {
+        total[h] *= factor;
+        for (int64_t c = h * V; c < (h + 1) * V; ++c) value_sum[c] *= factor;
+        for (int64_t d = h * D; d < (h + 1) * D; ++d) edge_sum[d] *= factor;
+      }
+      peak[h] = highest;
+    }
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t h = 0; h < H; ++h) scores[t * H + h] -= shift[h];
+#pragma omp simd
+    for (int64_t x = 0; x < count * H; ++x) scores[x] = exponential(scores[x]);
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t h = 0; h < H; ++h) total[h] += scores[t * H + h];
+  }
+
+  // The rows of q and of the gradient at edge x by source, and a word about one to come.
+  void gather_targets(int64_t x, int64_t t) {
+    if (x + AHEAD < a.edges) {
+      const int64_t next = a.t_indices[x + AHEAD], e = a.t_order[x + AHEAD];
+      prefetch(q + next * width, width * sizeof(T));
+      prefetch(grad + next * v_width, v_width * sizeof(T));
+      prefetch(stats + next * 2 * H, 2 * H * sizeof(A));
+      __builtin_prefetch(saved + e * SAVED * H, 1, 2);  // to be written
+      ask_for_terms(e);
+    }
+    rows[t] = q + int64_t(a.t_indices[x]) * width;
+    value_rows[t] = grad + int64_t(a.t_indices[x]) * v_width;
+  }
+
+  // p = exp(score - lse) and ds = p (dp - delta) of a chunk of the edges from source j.
+  void weigh_backward(int64_t j, int64_t first, int64_t count) {
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t i = a.t_indices[first + t], e = a.t_order[first + t];
+      const A *lse_i = stats + i * 2 * H, *delta_i = lse_i + H;
+      score(i, rows[t], k + j * width, e, scores + t * H);
+      for (int64_t h = 0; h < H; ++h) {
+        A dp = dot(value_rows[t] + h * V, v + j * v_width + h * V, V);
+        if (featured && !additive)
+          dp += dot(grad_edge_out + (i * H + h) * D, edge_attr + id(e) * D, D);
+        slopes[t * H + h] = dp - delta_i[h];
+        scores[t * H + h] -= lse_i[h];
+      }
+    }
+#pragma omp simd
+    for (int64_t x = 0; x < count * H; ++x) {
+      scores[x] = exponential(scores[x]);
+      slopes[x] *= scores[x];
+    }
+    for (int64_t t = 0; t < count; ++t) {
+      A* to = saved + a.t_order[first + t] * SAVED * H;
+      std::copy_n(slopes + t * H, H, to);
+      if (SAVED > 1) std::copy_n(scores + t * H, H, to + H);
+    }
+  }
+
+  // Dot product: what an edge gives to its features, and they to the query.
+  void features_backward(int64_t i, int64_t e, const A* p, const A* ds) {
+    A* df = dedge_attr + id(e) * D;
+    std::fill_n(df, D, A(0));
+    for (int64_t h = 0; h < H; ++h) {
+      add(ds[h], edge_attr + id(e) * D, edge_sum + h * D, D);
+      add(scale * ds[h], edge_query + (i * H + h) * D, df, D);
+      add(p[h], grad_edge_out + (i * H + h) * D, df, D);
+    }
+  }
+
+  void additive_backward(int64_t i, int64_t e, const T* kj, const A* ds, A* dweight, A* dkey) {
+    add_up(q + i * width, kj, e);
+    for (int64_t h = 0; h < H; ++h)
+#pragma omp simd
+      for (int64_t c = h * C; c < (h + 1) * C; ++c) {
+        dweight[c] += scale * ds[h] * leaky(inner[c]);
+        inner[c] = ds[h] * weight[c] * leaky_slope(inner[c]);
+        sum[c] += inner[c];
+      }
+    if (featured)
+      for (int64_t d = 0; d < D; ++d) {
+        dedge_attr[id(e) * D + d] = scale * dot(edge_key + d * width, inner, width);
+        add(scale * edge_attr[id(e) * D + d], inner, dkey + d * width, width);
+      }
+  }
+
+ public:
+  Worker(const Args& args, int64_t batch) : a(args), b(batch) {}
+
+  void forward(int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::fill_n(peak, H, -infinity);
+      std::fill_n(total, H, A(0));
+      std::fill_n(value_sum, v_width, A(0));
+      std::fill_n(edge_sum, H * D, A(0));
+      for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
+        const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
+        for (int64_t t = 0; t < count; ++t) {
+          gather_sources(e + t, t);
+          score(i, q + i * width, rows[t], e + t, scores + t * H);
+        }
+        weigh(count);
+        combine<V>(count, scores, value_rows, value_sum);
+        for (int64_t t = 0; featured && !additive && t < count; ++t)
+          for (int64_t h = 0; h < H; ++h)
+            add(scores[t * H + h], edge_attr + id(e + t) * D, edge_sum + h * D, D);
+      }
+      for (int64_t h = 0; h < H; ++h) {
+        const A factor = total[h] == 0 ? A(0) : 1 / total[h];
+        write(out + (i * H + h) * V, value_sum + h * V, factor, V);
+        if (featured && !additive) write(edge_out + (i * H + h) * D, edge_sum + h * D, factor, D);
+        lse[i * H + h] = peak[h] + std::log(total[h]);
+      }
+    }
+  }
+
+  // What sources must know of each target: log-sum-exp, and delta = do . o + du . u.
+  void describe_targets(int64_t begin, int64_t end) {
+    for (int64_t ih = begin * H; ih < end * H; ++ih) {
+      A delta = dot(grad + ih * V, out + ih * V, V);
+      if (featured && !additive) delta += dot(grad_edge_out + ih * D, edge_out + ih * D, D);
+      A* to = stats + ih / H * 2 * H + ih % H;
+      to[0] = lse[ih] == -infinity ? infinity : lse[ih];  // so that all weights are 0
+      to[H] = delta;
+    }
+  }
+
+  // dk and dv; leaves ds of each edge, and p where features need it, for the targets.
+  void backward_sources(int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) {
+      std::fill_n(sum, width, A(0));
+      std::fill_n(value_sum, v_width, A(0));
+      for (int64_t first = a.t_indptr[j]; first < a.t_indptr[j + 1]; first += CHUNK) {
+        const int64_t count = std::min<int64_t>(CHUNK, a.t_indptr[j + 1] - first);
+        for (int64_t t = 0; t < count; ++t) gather_targets(first + t, t);
+        weigh_backward(j, first, count);
+        combine<V>(count, scores, value_rows, value_sum);
+        if (!additive) combine<C>(count, slopes, rows, sum);
+        for (int64_t t = 0; additive && t < count; ++t) {
+          add_up(rows[t], k + j * width, a.t_order[first + t]);
+          for (int64_t h = 0; h < H; ++h)
+#pragma omp simd
+            for (int64_t c = h * C; c < (h + 1) * C; ++c)
+              sum[c] += slopes[t * H + h] * weight[c] * leaky_slope(inner[c]);
+        }
+      }
+      write(at<T>(a.dk, a.sources * width) + j * width, sum, scale, width);
+      write(at<T>(a.dv, a.sources * v_width) + j * v_width, value_sum, A(1), v_width);
+    }
+  }
+
+  // dq, and all that is counted by edges.
+  void backward_targets(int64_t begin, int64_t end, int64_t block) {
+    A* dweight = (A*)a.dweight + (b * a.blocks + block) * width;
+    A* dkey = (A*)a.dedge_key + (b * a.blocks + block) * D * width;
+    if (additive) std::fill_n(dweight, width, A(0));
+    if (additive && featured) std::fill_n(dkey, D * width, A(0));
+    for (int64_t i = begin; i < end; ++i) {
+      std::fill_n(sum, width, A(0));
+      std::fill_n(edge_sum, H * D, A(0));
+      for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
+        const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
+        for (int64_t t = 0; t < count; ++t) take_saved(e + t, t);
+        if (!additive) combine<C>(count, slopes, rows, sum);
+        for (int64_t t = 0; additive && t < count; ++t)
+          additive_backward(i, e + t, rows[t], slopes + t * H, dweight, dkey);
+        for (int64_t t = 0; featured && !additive && t < count; ++t)
+          features_backward(i, e + t, scores + t * H, slopes + t * H);
+      }
+      write(at<T>(a.dq, a.targets * width) + i * width, sum, scale, width);
+      if (featured && !additive)
+        write(at<A>(a.dedge_query, a.targets * H * D) + i * H * D, edge_sum, scale, H * D);
+    }
+  }
+
+ private:
+  // The row of k at edge e by target, and what the sources left there.
+  void take_saved(int64_t e, int64_t t) {
+    if (e + AHEAD < a.edges) {
+      prefetch(k + int64_t(a.indices[e + AHEAD]) * width, width * sizeof(T));
+      if (featured && a.edge_id) prefetch(edge_attr + id(e + AHEAD) * D, D * sizeof(A));
+    }
+    rows[t] = k + int64_t(a.indices[e]) * width;
+    const A* from = saved + e * SAVED * H;
+    std::copy_n(from, H, slopes + t * H);
+    if (SAVED > 1) std::copy_n(from + H, H, scores + t * H);
+    if (dbias) std::copy_n(from, H, dbias + id(e) * H);
+  }
+};
+
+}  // namespace

@@ -1,0 +1,113 @@
+"""From scores of edges to weights of edges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tokennet.graphs import Full, TokenGraph
+
+
+def normalize(scores: Tensor, graph: TokenGraph, normalizer: str = "softmax") -> Tensor:
+    r"""Turn scores into weights, over the edges of each target.
+
+        softmax:  w_ij = exp(s_ij) / \sum_{j' -> i} exp(s_ij')
+        hard:     w_ij = 1 for the best source of i, else 0
+        sigmoid:  w_ij = 1 / (1 + exp(-s_ij))
+        none:     w_ij = s_ij
+
+    Equally good sources share the 1, so that no order of tokens or edges enters. The
+    derivative of "hard" is that of softmax: straight-through (Bengio, Léonard, Courville,
+    2013, arXiv 1308.3432). A score of -inf gives a weight of 0 with any of them.
+
+    Args:
+        scores: (..., E, H), in the order of `graph.edge_index()`.
+        graph: whose edges they belong to.
+        normalizer: a name in `NORMALIZERS`.
+
+    Returns:
+        (..., E, H), in the same order.
+
+    Raises:
+        ValueError: an unknown name, or scores that are not of these edges.
+
+    >>> scores = torch.tensor([[1.0], [0.0], [2.0], [2.0]])
+    >>> normalize(scores, Full(2), "hard").flatten().tolist()
+    [1.0, 0.0, 0.5, 0.5]
+    """
+    check_normalizer(normalizer)
+    check_edge_values("scores", scores, graph)
+    if scores.numel() == 0:
+        return scores
+    return NORMALIZERS[normalizer](scores, graph)
+
+
+def check_normalizer(normalizer: str) -> None:
+    """Raise ValueError unless it is the name of one."""
+    if normalizer not in NORMALIZERS:
+        names = ", ".join(NORMALIZERS)
+        raise ValueError(f"normalizer must be one of {names}; got {normalizer!r}")
+
+
+def check_edge_values(name: str, values: Tensor, graph: TokenGraph) -> None:
+    """Raise unless `values` are (..., E, H) of the edges of `graph`."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(values).__name__}")
+    if values.dim() < 2 or values.shape[-2] != graph.num_edges or not values.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating-point of shape (..., E, H) with E = {graph.num_edges}, "
+            f"got {values.dtype} of shape {tuple(values.shape)}"
+        )
+
+
+def _softmax(scores: Tensor, graph: TokenGraph) -> Tensor:
+    peak = _largest(scores, graph)
+    weights = (scores - peak.masked_fill(peak == -math.inf, 0.0)).exp()
+    total = _over_targets(weights, graph, torch.sum)
+    return weights / total.masked_fill(total == 0, 1.0)
+
+
+def _hard(scores: Tensor, graph: TokenGraph) -> Tensor:
+    soft, peak = _softmax(scores, graph), _largest(scores, graph)
+    best = ((scores == peak) & (peak > -math.inf)).to(scores.dtype)
+    best = best / _over_targets(best, graph, torch.sum).clamp(min=1.0)
+    return best + (soft - soft.detach())
+
+
+def _sigmoid(scores: Tensor, graph: TokenGraph) -> Tensor:
+    return scores.sigmoid()
+
+
+def _none(scores: Tensor, graph: TokenGraph) -> Tensor:
+    return scores.masked_fill(scores == -math.inf, 0.0)
+
+
+NORMALIZERS: dict[str, Callable[[Tensor, TokenGraph], Tensor]] = {
+    "softmax": _softmax,
+    "hard": _hard,
+    "sigmoid": _sigmoid,
+    "none": _none,
+}
+
+
+def _largest(scores: Tensor, graph: TokenGraph) -> Tensor:
+    """Of each target, for each of its edges; -inf where there is nothing else."""
+    return _over_targets(scores.detach(), graph, torch.amax)
+
+
+def _over_targets(values: Tensor, graph: TokenGraph, reduce: Callable[..., Tensor]) -> Tensor:
+    """The sum, or the largest, of values (..., E, H) of each target, for each of its edges."""
+    if isinstance(graph, Full):  # listed by target: a matrix
+        pairs = values.unflatten(-2, (graph.num_targets, graph.num_sources))
+        return reduce(pairs, -2, keepdim=True).expand_as(pairs).flatten(-3, -2)
+    target = graph.edge_index(values.device)[1]
+    shape = (*values.shape[:-2], graph.num_targets, values.shape[-1])
+    if reduce is torch.sum:
+        found = values.new_zeros(shape).index_add(-2, target, values)
+    else:
+        index = target[:, None].expand_as(values)
+        found = values.new_full(shape, -math.inf).scatter_reduce(-2, index, values, "amax")
+    return found.index_select(-2, target)

@@ -1,0 +1,1 @@
+"""Named nets, each a few lines of layers."""

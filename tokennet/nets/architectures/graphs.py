@@ -1,0 +1,77 @@
+"""Nets on graphs: the tokens' own graph says who listens to whom."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tokennet.layer import TokenLayer
+from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism
+from tokennet.nets.block import TokenWise
+from tokennet.nets.compose import OnGraph, Parallel, complete, looped
+from tokennet.nets.net import TokenNet
+from tokennet.nets.readout import READOUTS
+from tokennet.nets.style import BatchNorm, Style
+
+
+def gat(
+    in_features: int = 32,
+    out_features: int = 10,
+    dim: int = 64,
+    depth: int = 3,
+    heads: int = 4,
+    *,
+    readout: str = "token",
+) -> TokenNet:
+    """A graph attention net (Brody et al., 2021, arXiv 2105.14491): GATv2, ELU, self-loops."""
+    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
+    for _ in range(depth):
+        layers += [OnGraph(looped, GraphAttention(dim, heads)), TokenWise(nn.ELU())]
+    return TokenNet(layers, READOUTS[readout](dim, out_features))
+
+
+def gin(
+    in_features: int = 32,
+    out_features: int = 10,
+    dim: int = 64,
+    depth: int = 5,
+    *,
+    readout: str = "sum",
+    edge_dim: int | None = None,
+) -> TokenNet:
+    """A graph isomorphism net (Xu et al., 2018, arXiv 1810.00826), as strong as colour refinement.
+
+    Each block is an MLP of (1 + eps) z_i plus the sum of the neighbours, with BatchNorm.
+    """
+    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
+    for _ in range(depth):
+        mlp = nn.Sequential(
+            nn.Linear(dim, dim), BatchNorm(dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU()
+        )
+        layers.append(GraphIsomorphism(dim, mlp, edge_dim=edge_dim))
+    return TokenNet(layers, READOUTS[readout](dim, out_features))
+
+
+def gps(
+    in_features: int = 32,
+    out_features: int = 10,
+    dim: int = 64,
+    depth: int = 4,
+    heads: int = 4,
+    *,
+    readout: str = "sum",
+    edge_dim: int | None = None,
+    dropout: float = 0.0,
+) -> TokenNet:
+    """A general, powerful, scalable graph transformer (Rampasek et al., 2022, arXiv 2205.12454).
+
+    In each block two mixers side by side: messages along the graph, attention among all.
+    """
+    style = Style(post_norm=True, norm=BatchNorm, activation=nn.ReLU, dropout=dropout)
+    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
+    for _ in range(depth):
+        fn = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
+        near = GraphIsomorphism(dim, fn, edge_dim=edge_dim)
+        far = OnGraph(complete, Attention(dim, heads))
+        both = Parallel([style.around(near, dim), style.around(far, dim)])
+        layers += [both, *style.block([], dim, hidden=2 * dim)]
+    return TokenNet(layers, READOUTS[readout](dim, out_features))

@@ -1,0 +1,106 @@
+"""Nets of two sets: questions asked of an image, texts and images that belong together."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tokennet.graphs import Causal
+from tokennet.layer import TokenLayer
+from tokennet.mixers import Attention, CrossAttention
+from tokennet.nets.architectures.transformer import decoder_stack, encoder_stack
+from tokennet.nets.architectures.vision import vit
+from tokennet.nets.block import TokenWise
+from tokennet.nets.compose import WithGraph, complete
+from tokennet.nets.detection import SetPrediction
+from tokennet.nets.embedding import Embedding
+from tokennet.nets.encoder_decoder import EncoderDecoder
+from tokennet.nets.language import TextNet
+from tokennet.nets.net import TokenNet
+from tokennet.nets.readout import READOUTS, OneToken
+from tokennet.nets.style import Style
+from tokennet.nets.two_tower import TwoTower
+from tokennet.positional import LearnedEncoding, SinusoidalEncoding
+
+
+def question_net(
+    in_features: int = 3 * 8 * 8,
+    vocab: int = 100,
+    out_features: int = 20,
+    dim: int = 128,
+    depth: int = 2,
+    heads: int = 4,
+    *,
+    max_length: int = 32,
+    readout: str = "mean",
+) -> EncoderDecoder:
+    """A question attends to the patches of an image: `net(patches, question)` to an answer.
+
+    Patches have positions (row and column); the question is ids.
+    """
+    style = Style()
+    looking: list[TokenLayer | TokenNet] = [
+        WithGraph(complete),
+        TokenWise(nn.Linear(in_features, dim)),
+        SinusoidalEncoding(dim, "pos", num_coordinates=2),
+        encoder_stack(dim, depth, heads, style=style),
+    ]
+    asking: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
+    for _ in range(depth):
+        asking += style.block([Attention(dim, heads), CrossAttention(dim, heads)], dim)
+    answer = READOUTS[readout](dim, out_features)
+    return EncoderDecoder(TokenNet(looking), TextNet(asking, answer, max_length=max_length))
+
+
+def clip(
+    in_features: int = 3 * 32 * 32,
+    vocab: int = 49_408,
+    num_tokens: int | None = 49,
+    dim: int = 512,
+    depth: int = 12,
+    heads: int = 8,
+    *,
+    image_dim: int = 768,
+    image_heads: int = 12,
+    max_length: int = 77,
+) -> TwoTower:
+    """Text-image matching (Radford et al., 2021, arXiv 2103.00020): a tower for each.
+
+    The image tower is a vision transformer, the text tower a causal one, read at its last
+    token; both end in `dim` channels.
+    """
+    text: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
+    text += list(encoder_stack(dim, depth, heads).layers)[:-1]  # type: ignore[arg-type]
+    return TwoTower(
+        vit(in_features, dim, num_tokens, image_dim, depth, image_heads),
+        TextNet(text, OneToken(dim, dim, index=-1), graph=Causal, max_length=max_length),
+    )
+
+
+def detr(
+    in_features: int = 3 * 16 * 16,
+    classes: int = 91,
+    queries: int = 100,
+    dim: int = 256,
+    depth: int = 6,
+    heads: int = 8,
+    *,
+    hidden: int | None = 2048,
+    style: Style | None = None,
+) -> SetPrediction:
+    """Objects of an image as a set (Carion et al., 2020, arXiv 2005.12872).
+
+    Patches with positions (row and column) stand where the paper has a convolutional net,
+    and learned queries start as the tokens themselves, not as codes added in each layer.
+    """
+    style = style or Style(post_norm=True, activation=nn.ReLU)
+    looking = TokenNet(
+        [
+            WithGraph(complete),
+            TokenWise(nn.Linear(in_features, dim)),
+            SinusoidalEncoding(dim, "pos", num_coordinates=2),
+            encoder_stack(dim, depth, heads, hidden, style),
+        ]
+    )
+    return SetPrediction(
+        looking, decoder_stack(dim, depth, heads, hidden, style), dim, queries, classes
+    )

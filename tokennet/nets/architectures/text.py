@@ -1,0 +1,68 @@
+"""Language models: GPT from left to right, BERT from both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from tokennet.graphs import Causal, TokenGraph
+from tokennet.layer import TokenLayer
+from tokennet.mixers import Attention
+from tokennet.nets.block import TokenWise
+from tokennet.nets.embedding import Embedding, Unembedding
+from tokennet.nets.language import Decoder, MaskedLanguageModel
+from tokennet.nets.style import Style
+from tokennet.positional import LearnedEncoding
+
+
+def gpt(
+    vocab: int = 50_257,
+    dim: int = 768,
+    depth: int = 12,
+    heads: int = 12,
+    max_length: int = 1024,
+    *,
+    mixer: Callable[[int, int], TokenLayer] = Attention,
+    graph: Callable[[int], TokenGraph] = Causal,
+    dropout: float = 0.0,
+) -> Decoder:
+    """GPT-2 (Radford et al., 2019): a pre-norm decoder with tied embeddings.
+
+    Args:
+        mixer: from channels and heads to any mixer that goes step by step.
+        graph: any causal family, such as `lambda n: Causal(n) & Window(n, 64)`.
+    """
+    style = Style(activation=partial(nn.GELU, approximate="tanh"), dropout=dropout)
+    embedding = Embedding(vocab, dim)
+    layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
+    layers.append(TokenWise(nn.Dropout(dropout)))
+    for _ in range(depth):
+        layers += style.block([mixer(dim, heads)], dim)
+    return Decoder(layers, Unembedding(embedding), graph, max_length)
+
+
+def bert(
+    vocab: int = 30_522,
+    dim: int = 768,
+    depth: int = 12,
+    heads: int = 12,
+    max_length: int = 512,
+    *,
+    types: int = 2,
+    hidden: int | None = None,
+    dropout: float = 0.0,
+) -> MaskedLanguageModel:
+    """BERT (Devlin et al., 2018, arXiv 1810.04805): hidden ids guessed from both sides.
+
+    Ids may come with types as a second column, tokens of z (..., N, 2).
+    """
+    style = Style(post_norm=True, dropout=dropout)
+    embedding = Embedding((vocab, types), dim)
+    layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
+    layers.append(TokenWise(nn.Sequential(nn.LayerNorm(dim), nn.Dropout(dropout))))
+    for _ in range(depth):
+        layers += style.block([Attention(dim, heads)], dim, hidden)
+    layers.append(TokenWise(nn.Sequential(nn.Linear(dim, dim), nn.GELU())))
+    return MaskedLanguageModel(layers, Unembedding(embedding, bias=True), max_length=max_length)

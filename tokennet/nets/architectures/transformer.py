@@ -1,0 +1,103 @@
+"""Stacks of attention: encoder, decoder, and both (Vaswani et al., 2017, arXiv 1706.03762)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from tokennet.graphs import Causal, TokenGraph
+from tokennet.layer import TokenLayer
+from tokennet.mixers import Attention, CrossAttention
+from tokennet.nets.block import TokenWise
+from tokennet.nets.embedding import Embedding, Unembedding
+from tokennet.nets.encoder_decoder import EncoderDecoder
+from tokennet.nets.language import Decoder, TextNet
+from tokennet.nets.net import Interface, Positions, TokenNet, positions_of
+from tokennet.nets.readout import READOUTS
+from tokennet.nets.style import Style
+from tokennet.positional import SinusoidalEncoding
+
+
+def encoder_stack(
+    dim: int, depth: int, heads: int, hidden: int | None = None, style: Style | None = None
+) -> TokenNet:
+    """Blocks of self-attention and MLP, tokens in, tokens out: `nn.TransformerEncoder`."""
+    style = style or Style()
+    layers: list[TokenLayer] = []
+    for _ in range(depth):
+        layers += style.block([Attention(dim, heads)], dim, hidden)
+    return TokenNet(layers + style.final_norm(dim))
+
+
+def decoder_stack(
+    dim: int, depth: int, heads: int, hidden: int | None = None, style: Style | None = None
+) -> TokenNet:
+    """Blocks of self-attention, attention to the source, and MLP: `nn.TransformerDecoder`."""
+    style = style or Style()
+    layers: list[TokenLayer] = []
+    for _ in range(depth):
+        layers += style.block([Attention(dim, heads), CrossAttention(dim, heads)], dim, hidden)
+    return TokenNet(layers + style.final_norm(dim))
+
+
+def encoder(
+    in_features: int = 32,
+    out_features: int = 10,
+    dim: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    *,
+    readout: str = "mean",
+    positions: Positions = "none",
+    num_tokens: int | None = None,
+    num_coordinates: int = 0,
+    style: Style | None = None,
+) -> TokenNet:
+    """A transformer over tokens of any kind, on any graph; without positions, a set function."""
+    interface = Interface(in_features, out_features, readout, num_tokens, num_coordinates)
+    embed = TokenWise(nn.Linear(in_features, dim))
+    return TokenNet(
+        [
+            embed,
+            *positions_of(positions, interface, dim),
+            *encoder_stack(dim, depth, heads, style=style).layers,
+        ],
+        READOUTS[readout](dim, out_features),
+    )
+
+
+def transformer(
+    source_vocab: int = 32_000,
+    target_vocab: int | None = None,
+    dim: int = 512,
+    depth: int = 6,
+    heads: int = 8,
+    hidden: int | None = None,
+    *,
+    style: Style | None = None,
+    graph: Callable[[int], TokenGraph] = Causal,
+) -> EncoderDecoder:
+    """The encoder-decoder of 2017, sequences to sequences.
+
+    Without `target_vocab` both languages share one vocabulary and one table of vectors.
+
+    Args:
+        style: `Style(post_norm=True, activation=nn.ReLU, dropout=0.1)` by default, as in the
+            paper; pre-norm or `norm=BatchNorm` on request.
+    """
+    style = style or Style(post_norm=True, activation=nn.ReLU, dropout=0.1)
+    source = Embedding(source_vocab, dim, scale=dim**0.5)
+    target = Embedding(target_vocab, dim, scale=dim**0.5) if target_vocab else source
+
+    def place() -> list[TokenLayer]:
+        return [SinusoidalEncoding(dim, "index"), TokenWise(nn.Dropout(style.dropout))]
+
+    readout = Unembedding(target)
+    readout.norm = nn.Identity()  # the last block, or what follows it, has one
+    return EncoderDecoder(
+        TextNet([source, *place(), encoder_stack(dim, depth, heads, hidden, style)]),
+        Decoder(
+            [target, *place(), decoder_stack(dim, depth, heads, hidden, style)], readout, graph
+        ),
+    )

@@ -1,0 +1,48 @@
+"""The body of `tokennet nets`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tokennet.mixers import MIXERS
+from tokennet.nets.factory import NETS
+from tokennet.nets.summary import count_parameters
+
+
+def nets() -> None:
+    """Print the nets that go by a name, and the mixers that nets are made of."""
+    console = Console()
+    console.print(_named(), "`create_net(name, ...)` makes one; options replace its sizes.\n")
+    console.print(_mixers())
+    console.print(
+        "A net to compare is mixer@graph, such as attention@full; `tokennet tasks` lists the "
+        "graphs."
+    )
+
+
+def _named() -> Table:
+    table = Table("net", "architecture", "lines", "parameters", "relabelling", "shuffling")
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[2:4]:
+        column.justify = "right"
+    for name, net in NETS.items():
+        made: Any = net.on_meta()
+        size, symmetry = f"{count_parameters(made):,}", made.symmetry
+        row = (name, net.build.__name__, str(net.lines), size)
+        table.add_row(*row, symmetry.relabelling, symmetry.shuffling)
+    return table
+
+
+def _mixers() -> Table:
+    table = Table("mixer", "layer", "what it does", "relabelling", "shuffling")
+    for name, make in MIXERS.items():
+        mixer = make(8, 2, 4)
+        kind = type(mixer)
+        summary = (kind.__doc__ or "").strip().splitlines()[0]
+        symmetry = mixer.symmetry
+        table.add_row(name, kind.__name__, summary, symmetry.relabelling, symmetry.shuffling)
+    return table

@@ -1,0 +1,85 @@
+"""Ids to vectors, and vectors to scores of ids."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.layer import TokenLayer
+from tokennet.nets.readout import PerToken
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+
+class Embedding(TokenLayer):
+    r"""A learned vector for each id; with several ids per token, the sum of one for each.
+
+        out_i = scale \sum_c E_c[z_ic]
+
+    z holds integers (..., N, P): words; words and types (BERT); kinds of an atom. Columns
+    that are left out count as 0, as token types do in BERT.
+
+    Args:
+        size: number of ids, or one number for each column.
+        dim: channels D.
+        scale: factor on the vectors; sqrt(dim) in Vaswani et al., 2017 (arXiv 1706.03762).
+
+    Raises:
+        ValueError: more columns than tables, or ids that are not integers.
+
+    >>> Embedding(100, 16)(torch.tensor([[3], [14], [15]])).shape
+    torch.Size([3, 16])
+    """
+
+    symmetry = Symmetry()
+
+    def __init__(self, size: int | tuple[int, ...], dim: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.sizes = (size,) if isinstance(size, int) else tuple(size)
+        self.dim, self.scale = dim, scale
+        self.tables = nn.ModuleList(nn.Embedding(entries, dim) for entries in self.sizes)
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.02 if scale == 1.0 else dim**-0.5)  # type: ignore[arg-type]
+
+    def transform(self, tokens: Tokens) -> Tokens:
+        ids = tokens.z
+        if ids.is_floating_point() or ids.shape[-1] > len(self.sizes):
+            raise ValueError(
+                f"z must hold integers (..., N, P) with P at most {len(self.sizes)}, "
+                f"got {ids.dtype} of shape {tuple(ids.shape)}"
+            )
+        absent = ids.new_zeros(*ids.shape[:-1], len(self.sizes) - ids.shape[-1])
+        columns = torch.cat([ids, absent], dim=-1).long().unbind(-1)
+        vectors = [table(column) for table, column in zip(self.tables, columns, strict=True)]
+        return tokens.replace(z=self.scale * torch.stack(vectors).sum(0))
+
+
+class Unembedding(PerToken):
+    """A score for each id, by the product with its vector: the embedding turned round.
+
+    The table is the one of `embedding`, not a copy (Press, Wolf, 2017, arXiv 1608.05859).
+
+    Args:
+        embedding: its first table is used.
+        bias: whether each id has a bias.
+
+    >>> embedding = Embedding(100, 16)
+    >>> Unembedding(embedding)(Tokens(torch.randn(3, 16))).shape
+    torch.Size([3, 100])
+    """
+
+    def __init__(self, embedding: Embedding, bias: bool = False) -> None:
+        super().__init__(embedding.dim, embedding.sizes[0])
+        self.head = nn.Linear(embedding.dim, embedding.sizes[0], bias)
+        self.head.weight = embedding.tables[0].weight  # type: ignore[assignment]
+
+
+def one_column(ids: Tensor) -> Tensor:
+    """Ids (..., N) as z (..., N, 1).
+
+    Raises:
+        ValueError: they are not integers.
+    """
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ValueError(f"ids must be integers, got {ids.dtype}")
+    return ids[..., None]

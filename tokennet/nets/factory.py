@@ -1,0 +1,111 @@
+"""Nets by name, with sensible sizes."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokennet.nets.architectures import graphs, pairs, sets, text, transformer, vision
+from tokennet.nets.net import check_name
+
+
+@dataclass(frozen=True)
+class NamedNet:
+    """An architecture and the sizes that go by a name."""
+
+    build: Callable[..., nn.Module]
+    sizes: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, **options: Any) -> nn.Module:
+        return self.build(**{**self.sizes, **options})
+
+    def on_meta(self) -> nn.Module:
+        """The net without memory for its parameters: to count them, to read its symmetry."""
+        with torch.device("meta"):
+            return self()
+
+    @property
+    def summary(self) -> str:
+        """First line of the architecture's docstring."""
+        return (self.build.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def lines(self) -> int:
+        """Lines of code of the architecture's body, docstring, comments and blanks left out."""
+        source = textwrap.dedent(inspect.getsource(self.build))
+        function = ast.parse(source).body[0]
+        assert isinstance(function, ast.FunctionDef)
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        lines = source.splitlines()[body[0].lineno - 1 : body[-1].end_lineno]
+        return sum(1 for line in lines if line.strip() and not line.strip().startswith("#"))
+
+
+NETS: dict[str, NamedNet] = {
+    "encoder": NamedNet(transformer.encoder),
+    "transformer_base": NamedNet(transformer.transformer),
+    "transformer_big": NamedNet(
+        transformer.transformer, {"dim": 1024, "heads": 16, "hidden": 4096}
+    ),
+    "gpt_nano": NamedNet(
+        text.gpt, {"vocab": 256, "dim": 128, "depth": 4, "heads": 4, "max_length": 256}
+    ),
+    "gpt2": NamedNet(text.gpt),
+    "gpt2_medium": NamedNet(text.gpt, {"dim": 1024, "depth": 24, "heads": 16}),
+    "bert_tiny": NamedNet(text.bert, {"dim": 128, "depth": 2, "heads": 2}),
+    "bert_base": NamedNet(text.bert),
+    "bert_large": NamedNet(text.bert, {"dim": 1024, "depth": 24, "heads": 16}),
+    "vit_tiny": NamedNet(vision.vit),
+    "vit_small": NamedNet(vision.vit, {"dim": 384, "heads": 6}),
+    "vit_base": NamedNet(vision.vit, {"dim": 768, "heads": 12}),
+    "vit_large": NamedNet(vision.vit, {"dim": 1024, "depth": 24, "heads": 16}),
+    "mixer_small": NamedNet(vision.mlp_mixer),
+    "mixer_base": NamedNet(vision.mlp_mixer, {"dim": 768, "depth": 12}),
+    "gat": NamedNet(graphs.gat),
+    "gin": NamedNet(graphs.gin),
+    "gps": NamedNet(graphs.gps),
+    "deep_sets": NamedNet(sets.deep_sets),
+    "question_net": NamedNet(pairs.question_net),
+    "clip": NamedNet(pairs.clip),
+    "detr": NamedNet(pairs.detr),
+}
+"""Nets by name: `NETS[name](**options)` makes one, the options as its architecture has them."""
+
+
+def create_net(name: str, **options: Any) -> Any:
+    """Make a net by name.
+
+    Args:
+        name: one of `list_nets()`.
+        options: arguments of the architecture in place of the sizes that go by the name, such
+            as `in_features`, `out_features`, `dim`, `depth`, `heads`.
+
+    Raises:
+        ValueError: there is no net of that name, or it has no such option.
+
+    >>> net = create_net("vit_tiny", in_features=48, out_features=10, num_tokens=64, depth=2)
+    >>> net(torch.zeros(2, 64, 48)).shape
+    torch.Size([2, 10])
+    """
+    check_name("name", name, NETS)
+    known = inspect.signature(NETS[name].build).parameters
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"options of {name} are {', '.join(known)}; got {', '.join(unknown)}")
+    return NETS[name](**options)
+
+
+def list_nets(pattern: str = "*") -> list[str]:
+    """Names of the nets that `create_net` makes, those that match a pattern.
+
+    >>> list_nets("vit_*")
+    ['vit_tiny', 'vit_small', 'vit_base', 'vit_large']
+    """
+    return [name for name in NETS if fnmatch.fnmatch(name, pattern)]

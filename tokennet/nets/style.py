@@ -1,0 +1,68 @@
+"""How the blocks of a net are dressed: norms, residuals, activations, dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tokennet.layer import TokenLayer
+from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
+
+
+class BatchNorm(nn.BatchNorm1d):
+    r"""Batch normalisation of each channel over all tokens of all sets.
+
+        out_id = g_d (z_id - mean_d) / sqrt(var_d + eps) + b_d
+
+    Ioffe, Szegedy, 2015 (arXiv 1502.03167). Mean and variance are those of every token there
+    is; a ragged batch holds no padding, so none is counted.
+
+    In training mode the statistics carry something from each token to all others, along no
+    edge of any graph: permutations still commute, but sets of a batch see each other and a
+    causal net sees the future. In eval mode it is a function of single tokens, and all laws
+    hold. z has shape (..., N, D); arguments are those of `nn.BatchNorm1d`.
+
+    >>> import torch
+    >>> BatchNorm(8)(torch.randn(2, 5, 8)).mean((0, 1)).abs().max() < 1e-6
+    tensor(True)
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z.flatten(0, -2)).view_as(z)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What stands around the mixers of a net.
+
+    >>> from tokennet import Attention
+    >>> [type(layer).__name__ for layer in Style(post_norm=True).block([Attention(8, 2)], 8)]
+    ['PostNorm', 'PostNorm']
+    """
+
+    post_norm: bool = False
+    """norm(z + layer(z)) as in 2017, instead of z + layer(norm(z))."""
+    norm: Callable[[int], nn.Module] = nn.LayerNorm
+    """From the channels to a normalisation, such as `BatchNorm`."""
+    activation: Callable[[], nn.Module] = nn.GELU
+    """Of the token-wise MLPs."""
+    dropout: float = 0.0
+    """On every residual branch and within the MLPs."""
+
+    def around(self, layer: TokenLayer, dim: int) -> Residual:
+        """The layer in its residual connection."""
+        kind = PostNorm if self.post_norm else Residual
+        return kind(layer, self.norm(dim), self.dropout)
+
+    def block(
+        self, mixers: Iterable[TokenLayer], dim: int, hidden: int | None = None
+    ) -> list[TokenLayer]:
+        """Mixers and then a token-wise MLP, each in its residual connection."""
+        function = TokenWise(mlp(dim, hidden, self.dropout, self.activation))
+        return [self.around(layer, dim) for layer in (*mixers, function)]
+
+    def final_norm(self, dim: int) -> list[TokenLayer]:
+        """The norm after the last block, which pre-norm nets need."""
+        return [] if self.post_norm else [TokenWise(self.norm(dim))]

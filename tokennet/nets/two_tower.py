@@ -1,0 +1,72 @@
+"""Two nets that agree on what belongs together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from tokennet.nets.net import TokenNet
+from tokennet.symmetry import Symmetry
+
+
+class TwoTower(nn.Module):
+    r"""Similarity of every image with every text, or of any two kinds of things.
+
+        s_ij = exp(t) a_i . b_j / (|a_i| |b_j|)
+
+    Radford et al., 2021 (arXiv 2103.00020); t is learned and starts at log(1 / 0.07).
+
+    Args:
+        image: gives a vector (..., D) for each image: it has a readout that pools.
+        text: gives one of as many channels for each text.
+
+    Raises:
+        ValueError: a tower has no readout, or one that does not pool.
+    """
+
+    def __init__(self, image: TokenNet, text: TokenNet) -> None:
+        super().__init__()
+        for name, net in (("image", image), ("text", text)):
+            if net.readout is None or not net.readout.is_invariant:
+                raise ValueError(f"{name} must have a readout that pools, got {net.readout}")
+        self.image, self.text = image, text
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """What both towers commute with, each permuting its own tokens."""
+        return self.image.symmetry & self.text.symmetry
+
+    def forward(self, images: Any, texts: Any) -> Tensor:
+        """(A, B) similarities of A images with B texts."""
+        scale = self.log_scale.exp()
+        return scale * self.embed_images(images) @ self.embed_texts(texts).T
+
+    def embed_images(self, images: Any) -> Tensor:
+        """(A, D) of length 1."""
+        return normalize(self.image(images), dim=-1)  # type: ignore[arg-type]
+
+    def embed_texts(self, texts: Any) -> Tensor:
+        """(B, D) of length 1."""
+        return normalize(self.text(texts), dim=-1)  # type: ignore[arg-type]
+
+
+def contrastive_loss(similarity: Tensor) -> Tensor:
+    """Each image is to find its text among all, and each text its image.
+
+    The mean of two cross entropies over (B, B) similarities whose diagonal belongs together.
+
+    Raises:
+        ValueError: the similarities are not square.
+
+    >>> contrastive_loss(torch.zeros(4, 4))  # log 4
+    tensor(1.3863)
+    """
+    if similarity.dim() != 2 or similarity.shape[0] != similarity.shape[1]:
+        raise ValueError(f"similarity must have shape (B, B), got {tuple(similarity.shape)}")
+    target = torch.arange(len(similarity), device=similarity.device)
+    return (cross_entropy(similarity, target) + cross_entropy(similarity.T, target)) / 2

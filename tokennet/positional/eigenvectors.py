@@ -1,0 +1,161 @@
+"""Eigenvectors of a graph's Laplacian, and which of them the graph determines."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+import torch
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+from torch import Tensor
+
+from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs.base import check_size
+
+DENSE_TOKENS = 600
+"""Components up to this size are decomposed as dense matrices."""
+_SAME_EIGENVALUE = 1e-9
+_SAME_ENTRY = 1e-6
+_Pairs = tuple[np.ndarray, np.ndarray]
+
+
+class LaplacianEigenvectors(NamedTuple):
+    """The first K eigenvectors beside the constant one, of each of C components."""
+
+    vectors: Tensor
+    """(N, K) float64, of length 1 on each component; 0 where it has too few tokens."""
+    values: Tensor
+    """(C, K) eigenvalues, ascending, in [0, 2]; 0 where there is no eigenvector."""
+    determined: Tensor
+    """(C, K) whether the graph alone determines the vector, its sign included."""
+    component: Tensor
+    """(N,) which component a token belongs to."""
+
+
+def laplacian_eigenvectors(
+    graph: TokenGraph, k: int, device: torch.device | str | None = None
+) -> LaplacianEigenvectors:
+    r"""Return the eigenvectors to the k smallest eigenvalues but the first.
+
+        L = I - D^{-1/2} A D^{-1/2},   L v = lambda v
+
+    Dwivedi et al., 2020 (arXiv 2003.00982). A is the graph made undirected and simple: tokens
+    are joined if either listens to the other, however often, and self-loops do not count.
+    Each connected component, and so each graph of a ragged batch, is decomposed alone; v has
+    length 1 there. With fewer than k + 1 tokens it has zeros for the missing vectors.
+
+    An eigenvector to a simple eigenvalue is determined but for its sign. The sign is the one
+    that puts the larger entries on the positive side, which the graph determines unless v and
+    -v have the same entries in another order; then the first token that is not 0 is positive.
+    Of a repeated eigenvalue, as symmetric graphs have, only the space of eigenvectors is
+    determined, and the solver's basis of it is taken. `determined` tells these apart.
+
+    Computed in float64 once for each graph: components of up to 600 tokens by a dense solver,
+    larger ones by Lanczos' method (ARPACK).
+
+    Raises:
+        ValueError: `k` is less than 1, or the graph has other sources than targets.
+
+    >>> from tokennet import Window
+    >>> path = laplacian_eigenvectors(Window(4, radius=1), 2)
+    >>> path.values[0].round(decimals=9).tolist(), path.determined[0].tolist()
+    ([0.5, 1.5], [False, True])
+    """
+    check_size("k", k, 1)
+    if not graph.is_square:
+        raise ValueError(f"graph must be of one set of tokens, got {graph!r}")
+    return graph.derive(f"{k} eigenvectors of the Laplacian", device, partial(_build, k))
+
+
+def _build(k: int, graph: TokenGraph) -> LaplacianEigenvectors:
+    if isinstance(graph, Disjoint):
+        return _side_by_side(k, [laplacian_eigenvectors(part, k) for part in graph.graphs])
+    n = graph.num_targets
+    laplacian = _laplacian(graph.edge_index().numpy(), n)
+    count, component = connected_components(laplacian, directed=False)
+    vectors, values = np.zeros((n, k)), np.zeros((count, k))
+    determined = np.ones((count, k), dtype=bool)
+    order = np.argsort(component, kind="stable")
+    for number, tokens in enumerate(np.split(order, np.bincount(component).cumsum())[:count]):
+        found = min(k, len(tokens) - 1)
+        if found:
+            part = laplacian if count == 1 else laplacian[tokens][:, tokens]
+            few, columns = _decompose(part, found)
+            values[number, :found] = few[1 : found + 1]
+            vectors[tokens, :found], known = _with_signs(columns[:, 1 : found + 1])
+            determined[number, :found] = known & _is_simple(few)[1 : found + 1]
+    tensors = (vectors, values, determined, component.astype(np.int64))
+    return LaplacianEigenvectors(*(torch.from_numpy(array) for array in tensors))
+
+
+def _side_by_side(k: int, parts: list[LaplacianEigenvectors]) -> LaplacianEigenvectors:
+    none = torch.zeros(0, k, dtype=torch.float64)
+    component, count = [torch.zeros(0, dtype=torch.long)], 0
+    for part in parts:
+        component.append(part.component + count)
+        count += len(part.values)
+    return LaplacianEigenvectors(
+        torch.cat([none, *(part.vectors for part in parts)]),
+        torch.cat([none, *(part.values for part in parts)]),
+        torch.cat([none.bool(), *(part.determined for part in parts)]),
+        torch.cat(component),
+    )
+
+
+def _laplacian(edge_index: np.ndarray, n: int) -> scipy.sparse.csr_array:
+    """I - D^{-1/2} A D^{-1/2} of the graph made undirected and simple."""
+    ends = edge_index[:, edge_index[0] != edge_index[1]]
+    both_ways = np.concatenate([ends[0] * n + ends[1], ends[1] * n + ends[0]])
+    i, j = np.divmod(np.unique(both_ways), max(n, 1))
+    scale = np.bincount(i, minlength=n).clip(min=1) ** -0.5
+    loops = np.arange(n)
+    entries = np.concatenate([-scale[i] * scale[j], np.ones(n)])
+    places = np.concatenate([i, loops]), np.concatenate([j, loops])
+    return scipy.sparse.csr_array((entries, places), shape=(n, n))
+
+
+def _decompose(laplacian: scipy.sparse.csr_array, k: int) -> _Pairs:
+    """The k + 1 smallest eigenvalues of a connected graph and one more if there is, ascending."""
+    n = laplacian.shape[0]
+    count = min(k + 2, n)
+    if n <= DENSE_TOKENS or count > n // 2:
+        values, vectors = np.linalg.eigh(laplacian.toarray())
+    else:
+        values, vectors = _lanczos(laplacian.tocsc(), count)
+    order = values.argsort()[:count]
+    return values[order], vectors[:, order]
+
+
+def _lanczos(laplacian: scipy.sparse.csc_array, count: int) -> _Pairs:
+    """As it is where eigenvalues lie apart; inverted where they crowd, as on long paths."""
+    start = np.random.default_rng(0).standard_normal(laplacian.shape[0])
+    try:
+        return eigsh(laplacian, count, which="SA", v0=start, maxiter=300)
+    except ArpackNoConvergence:
+        return eigsh(laplacian, count, sigma=-1e-3, v0=start)
+
+
+def _is_simple(values: np.ndarray) -> np.ndarray:
+    """Whether each of the ascending eigenvalues differs from its neighbours."""
+    apart = np.diff(values) > _SAME_EIGENVALUE
+    return np.append(apart, True) & np.insert(apart, 0, True)
+
+
+def _with_signs(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (n, K) with signs that do not depend on the solver, and whether on the tokens."""
+    above = np.sort(vectors, axis=0)[::-1]  # entries of v from the largest down, (n, K)
+    below = np.sort(-vectors, axis=0)[::-1]
+    small = _SAME_ENTRY * np.abs(vectors).max(axis=0)
+    known, sign = _first_sign(above - below, small)
+    _, by_token = _first_sign(vectors, small)
+    return vectors * np.where(known, sign, by_token), known
+
+
+def _first_sign(columns: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each column whether some entry is not small, and the sign of the first one."""
+    large = np.abs(columns) > small
+    first = np.take_along_axis(columns, large.argmax(axis=0)[None], axis=0)[0]
+    return large.any(axis=0), np.sign(first)

@@ -1,0 +1,95 @@
+"""Random-walk probabilities: how likely a walker is to be back after so many steps."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor, nn
+
+from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs.base import check_size
+from tokennet.positional.graph_encoding import GraphEncoding
+from tokennet.tokens import Tokens
+
+_BLOCK_ENTRIES = 2**22
+_DENSE_SHARE = 0.05
+"""Above this share of all pairs, products with a dense matrix are faster."""
+
+
+def return_probabilities(
+    graph: TokenGraph, steps: int, device: torch.device | str | None = None
+) -> Tensor:
+    r"""Probabilities (N, steps) of being back where the walk began after 1 .. `steps` steps.
+
+        code_i = (P_ii, (P^2)_ii, ..., (P^steps)_ii),   P = D^{-1} A
+
+    Dwivedi et al., 2021 (arXiv 2110.07875). A walker leaves a token along any edge that leads
+    out of it, from source to target, each as likely: edges listed twice count twice, and a
+    self-loop is a step that stays. Where no edge leads out the walk ends. Computed in float64
+    once for each graph, in time proportional to steps x edges x N; in a ragged batch each graph
+    is walked alone.
+
+    Raises:
+        ValueError: `steps` is less than 1, or the graph has other sources than targets.
+
+    >>> from tokennet import Cycle, Self
+    >>> return_probabilities(Cycle(4) & ~Self(4), 4)[0].tolist()
+    [0.0, 0.5, 0.0, 0.5]
+    """
+    check_size("steps", steps, 1)
+    if not graph.is_square:
+        raise ValueError(f"graph must be of one set of tokens, got {graph!r}")
+    return graph.derive(f"probabilities of return in {steps}", device, partial(_build, steps))
+
+
+def _build(steps: int, graph: TokenGraph) -> Tensor:
+    if isinstance(graph, Disjoint):
+        none = torch.zeros(0, steps, dtype=torch.float64)
+        return torch.cat([none, *(return_probabilities(part, steps) for part in graph.graphs)])
+    n = graph.num_targets
+    source, target = graph.edge_index().numpy()
+    counts = scipy.sparse.csr_array((np.ones(len(source)), (source, target)), shape=(n, n))
+    leaving = counts.sum(axis=1).clip(min=1)
+    walk = scipy.sparse.diags_array(1 / leaving).tocsr() @ counts
+    if walk.nnz > _DENSE_SHARE * n * n:
+        walk = walk.toarray()
+    returned = np.zeros((n, steps))
+    width = max(1, _BLOCK_ENTRIES // max(n, 1))
+    for start in range(0, n, width):  # a block of columns of P^t at a time
+        block = np.arange(start, min(start + width, n))
+        reached = np.zeros((n, len(block)))
+        reached[block, block - start] = 1
+        for step in range(steps):
+            reached = walk @ reached
+            returned[block, step] = reached[block, block - start]
+    return torch.from_numpy(returned)
+
+
+class RandomWalkEncoding(GraphEncoding):
+    r"""Adds a projection of the probabilities of return, see `return_probabilities`.
+
+        z_i + W (P_ii, ..., (P^steps)_ii) + b
+
+    Dwivedi et al., 2021 (arXiv 2110.07875); the input of GPS (Rampášek et al., 2022,
+    arXiv 2205.12454). The codes are determined by the graph alone: isomorphic graphs have the
+    same, and tokens that an automorphism exchanges have equal ones.
+
+    Args:
+        dim: channels D.
+        steps: the length of the longest walk.
+        project: see `GraphEncoding`.
+
+    >>> from tokennet import Grid, Tokens
+    >>> RandomWalkEncoding(8, steps=5)(Tokens(torch.zeros(2, 12, 8), Grid(3, 4))).z.shape
+    torch.Size([2, 12, 8])
+    """
+
+    def __init__(self, dim: int, steps: int, project: nn.Module | None = None) -> None:
+        super().__init__(dim, check_size("steps", steps, 1), project)
+        self.steps = steps
+
+    def code(self, tokens: Tokens) -> Tensor:
+        return return_probabilities(tokens.graph, self.steps, tokens.z.device)

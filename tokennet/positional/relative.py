@@ -1,0 +1,236 @@
+"""Positions that enter scores: what counts is where a source is, seen from the target.
+
+`Attention(position=...)` takes them. `by="index"` reads places in the array (within each set of
+a ragged batch), `by="pos"` reads `tokens.pos`, content that moves with its token.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.attend.check import Bias
+from tokennet.positional.absolute import By
+from tokennet.symmetry import Symmetry
+
+
+class RelativePosition(nn.Module):
+    """Changes queries and keys, or adds a bias to scores, by the places of both ends."""
+
+    rotates = False
+    """Whether queries and keys are changed, which needs scores that are dot products."""
+    heads: int | None = None
+    """The number of heads that it is for; None for any."""
+
+    def __init__(self, by: By) -> None:
+        super().__init__()
+        if by not in ("pos", "index"):
+            raise ValueError(f"by must be 'pos' or 'index', got {by!r}")
+        self.by = by
+
+    @property
+    def symmetry(self) -> Symmetry:
+        return Symmetry({self.by})
+
+    def places(self, pos: Tensor | None, index: Tensor) -> Tensor:
+        """(..., N, P): the tokens' own positions, or (N, 1) their places in the array.
+
+        Raises:
+            ValueError: there are no positions, or not as this needs them.
+        """
+        if self.by == "index":
+            return index[:, None]
+        if pos is None:
+            raise ValueError("tokens.pos must hold positions where by='pos', got None")
+        self.check(pos)
+        return pos
+
+    def check(self, pos: Tensor) -> None:
+        """Raise ValueError unless positions (..., N, P) are as this needs them."""
+
+    def check_channels(self, channels: int) -> None:
+        """Raise ValueError unless it is for heads of so many channels."""
+
+    def rotate(self, x: Tensor, places: Tensor) -> Tensor:
+        """Queries or keys (..., N, H, C) at places (..., N, P)."""
+        return x
+
+    def bias(self, targets: Tensor, sources: Tensor) -> Bias | None:
+        """What is added to the scores, for `attend`; places (..., N, P) and (..., M, P)."""
+        return None
+
+
+class OffsetBias(RelativePosition):
+    """A bias that depends on the offset of the source from the target; subclasses say how.
+
+    Backends of `attend` ask for it pair by pair or edge by edge, as they need it; only where
+    positions differ within a batch it is a matrix (..., H, N, M).
+    """
+
+    def __init__(self, heads: int, by: By) -> None:
+        super().__init__(by)
+        if heads < 1:
+            raise ValueError(f"heads must be at least 1, got {heads}")
+        self.heads: int = heads
+
+    @abstractmethod
+    def of_offset(self, h: Tensor, offset: Tensor) -> Tensor:
+        """Bias of head h (...) at source - target (..., P), elementwise."""
+
+    def bias(self, targets: Tensor, sources: Tensor) -> Bias:
+        if targets.dim() == 2 and sources.dim() == 2:
+
+            def of_pair(h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+                return self.of_offset(h, sources[j] - targets[i])
+
+            return of_pair
+        offset = sources[..., None, None, :, :] - targets[..., None, :, None, :]
+        h = torch.arange(self.heads, device=offset.device)[:, None, None]
+        return self.of_offset(h, offset)  # (..., H, N, M)
+
+
+def _look_up(table: Tensor, h: Tensor, column: Tensor) -> Tensor:
+    """table[h, column], by an operator whose derivative is quick."""
+    place = h * table.shape[1] + column
+    return table.flatten().index_select(0, place.flatten()).view(place.shape)
+
+
+class ALiBi(OffsetBias):
+    r"""Sources further away score less: -m_h |offset|.
+
+        m_h = 2^{-8 h / H},  h = 1 .. H
+
+    Attention with linear biases, Press, Smith, Lewis, 2021 (arXiv 2108.12409); where H is no
+    power of two, the slopes of the next smaller one and every other of the next larger one.
+    Nothing is learned, and sequences may be longer than in training. With several coordinates
+    the distance is Euclidean.
+
+    Args:
+        heads: H, as those of the attention.
+        by: "index" or "pos".
+
+    >>> ALiBi(2).slopes.tolist()
+    [0.0625, 0.00390625]
+    """
+
+    slopes: Tensor
+
+    def __init__(self, heads: int, by: By = "index") -> None:
+        super().__init__(heads, by)
+        power = 2 ** int(math.log2(heads))
+        slopes = [2.0 ** (-8 * h / power) for h in range(1, power + 1)]
+        finer = [2.0 ** (-4 * h / power) for h in range(1, 2 * power, 2)]
+        self.register_buffer("slopes", torch.tensor((slopes + finer)[:heads]), persistent=False)
+
+    def of_offset(self, h: Tensor, offset: Tensor) -> Tensor:
+        one = offset.shape[-1] == 1
+        distance = offset[..., 0].abs() if one else torch.linalg.vector_norm(offset, dim=-1)
+        return -self.slopes[h] * distance
+
+
+class T5Bias(OffsetBias):
+    r"""A learned number for each head and each bucket of offsets.
+
+    Raffel et al., 2020 (arXiv 1910.10683): half of the buckets hold one offset each, the
+    others grow in geometric progression up to `max_distance`; all beyond share the last one.
+    T5 uses it with `score="dot_product"`, and one instance for all layers.
+
+    Args:
+        heads: H, as those of the attention.
+        by: "index", or "pos" with whole numbers in one column.
+        num_buckets: their number, for both directions together.
+        max_distance: from which on there is one bucket.
+        bidirectional: whether sources may come after the target; if not, they count as at
+            its own place, and all buckets are for those before.
+
+    >>> T5Bias(4, bidirectional=False).bucket(torch.tensor([0, -1, -15, -40, -1000])).tolist()
+    [0, 1, 15, 23, 31]
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        by: By = "index",
+        *,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+        bidirectional: bool = True,
+    ) -> None:
+        super().__init__(heads, by)
+        smallest = 4 if bidirectional else 2
+        if num_buckets < smallest or num_buckets % smallest:
+            raise ValueError(f"num_buckets must be a multiple of {smallest}, got {num_buckets}")
+        if max_distance <= num_buckets // smallest:
+            raise ValueError(
+                f"max_distance must be more than {num_buckets // smallest} (the buckets of one "
+                f"offset), got {max_distance}"
+            )
+        self.num_buckets, self.max_distance = num_buckets, max_distance
+        self.bidirectional = bidirectional
+        self.table = nn.Parameter(torch.randn(num_buckets, heads) * 0.02)
+
+    def check(self, pos: Tensor) -> None:
+        _check_whole(pos, 1)
+
+    def of_offset(self, h: Tensor, offset: Tensor) -> Tensor:
+        return _look_up(self.table.t(), h, self.bucket(offset[..., 0]))
+
+    def bucket(self, offset: Tensor) -> Tensor:
+        """Number of the bucket of source - target."""
+        offset = offset.long()
+        count = self.num_buckets // 2 if self.bidirectional else self.num_buckets
+        first = (offset > 0) * count if self.bidirectional else torch.zeros_like(offset)
+        distance = offset.abs() if self.bidirectional else (-offset).clamp(min=0)
+        single = count // 2
+        # In float32, as the published weights were trained: a rounding moves a bucket's edge.
+        ratio = torch.log(distance.clamp(min=single).float() / single)
+        grown = single + (ratio / math.log(self.max_distance / single) * (count - single)).long()
+        return first + torch.where(distance < single, distance, grown.clamp(max=count - 1))
+
+
+class LearnedOffset(OffsetBias):
+    """A learned number for each head and each offset, up to a distance; beyond it, the last.
+
+    As in Swin (Liu et al., 2021, arXiv 2103.14030): with P coordinates, for each combination
+    of offsets, (2 R_1 + 1) x .. x (2 R_P + 1) of them.
+
+    Args:
+        heads: H, as those of the attention.
+        max_distance: R, or one number for each coordinate.
+        by: "index", or "pos" with whole numbers in as many columns.
+
+    >>> LearnedOffset(4, (2, 3), "pos").table.shape
+    torch.Size([35, 4])
+    """
+
+    def __init__(self, heads: int, max_distance: int | tuple[int, ...], by: By = "index") -> None:
+        super().__init__(heads, by)
+        given = (max_distance,) if isinstance(max_distance, int) else tuple(max_distance)
+        if not given or min(given) < 0 or (by == "index" and len(given) > 1):
+            raise ValueError(
+                "max_distance must be one number of at least 0 for each coordinate (an index has "
+                f"one), got {max_distance}"
+            )
+        self.max_distance = given
+        self.table = nn.Parameter(torch.randn(math.prod(2 * r + 1 for r in given), heads) * 0.02)
+
+    def check(self, pos: Tensor) -> None:
+        _check_whole(pos, len(self.max_distance))
+
+    def of_offset(self, h: Tensor, offset: Tensor) -> Tensor:
+        row = torch.zeros_like(offset[..., 0], dtype=torch.long)
+        for column, r in enumerate(self.max_distance):
+            row = row * (2 * r + 1) + offset[..., column].long().clamp(-r, r) + r
+        return _look_up(self.table.t(), h, row)
+
+
+def _check_whole(pos: Tensor, columns: int) -> None:
+    if pos.shape[-1] != columns:
+        raise ValueError(f"pos must have {columns} columns, got {pos.shape[-1]}")
+    if torch.compiler.is_compiling() or not pos.is_floating_point():
+        return
+    if (pos != pos.round()).any():
+        raise ValueError("pos must hold whole numbers where the bias is one of a table")

@@ -1,0 +1,90 @@
+"""Rotary positions: queries and keys turned by angles that grow with their places."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tokennet.positional.absolute import By
+from tokennet.positional.relative import RelativePosition
+
+
+class Rotary(RelativePosition):
+    r"""Each pair of channels is a point in the plane, turned by the position of its token.
+
+        (x_{2i}, x_{2i+1}) turned by the angle pos base^{-2i / d},   i = 0 .. d / 2 - 1
+
+    of queries and keys, so that q_i . k_j depends on pos_j - pos_i alone. RoPE, Su et al.,
+    2021 (arXiv 2104.09864). With P coordinates each gets d / P channels of its own, as in
+    Heo et al., 2024 (arXiv 2403.13298).
+
+    Args:
+        by: "index", or "pos" with any numbers.
+        num_coordinates: P, the number of columns of `tokens.pos`.
+        channels: d, the channels of each head that are turned, from the first; all by default.
+        base: the longest wavelength is 2 pi base.
+        interleaved: whether the pairs are neighbours, as in the paper and GPT-J; if not, of
+            the first and the second half, as in GPT-NeoX and Llama.
+
+    Raises:
+        ValueError: d is not an even number for each coordinate.
+
+    >>> turned = Rotary().rotate(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[math.pi / 2]]))
+    >>> turned.round().int().tolist()
+    [[[0, 1]]]
+    """
+
+    rotates = True
+
+    def __init__(
+        self,
+        by: By = "index",
+        *,
+        num_coordinates: int = 1,
+        channels: int | None = None,
+        base: float = 10_000.0,
+        interleaved: bool = True,
+    ) -> None:
+        super().__init__(by)
+        if num_coordinates < 1 or (by == "index" and num_coordinates > 1):
+            raise ValueError(
+                f"num_coordinates must be at least 1, and 1 where by='index', got {num_coordinates}"
+            )
+        self.num_coordinates, self.channels = num_coordinates, channels
+        self.base, self.interleaved = base, interleaved
+
+    def check(self, pos: Tensor) -> None:
+        if pos.shape[-1] != self.num_coordinates:
+            raise ValueError(
+                f"pos must have {self.num_coordinates} columns (num_coordinates), "
+                f"got {pos.shape[-1]}"
+            )
+
+    def check_channels(self, channels: int) -> None:
+        """Raise ValueError unless heads of so many channels can be turned."""
+        turned = channels if self.channels is None else self.channels
+        if turned > channels or turned % (2 * self.num_coordinates):
+            raise ValueError(
+                f"channels must be a multiple of 2 x num_coordinates = {2 * self.num_coordinates} "
+                f"and at most the {channels} of each head, got {turned}"
+            )
+
+    def rotate(self, x: Tensor, places: Tensor) -> Tensor:
+        size = x.shape[-1] if self.channels is None else self.channels
+        each = size // self.num_coordinates
+        step = torch.arange(0, each, 2, device=x.device, dtype=torch.float64)
+        angle = places[..., None].double() * torch.exp(step * (-math.log(self.base) / each))
+        angle = angle[..., None, :, :]  # (..., N, 1, P, d / 2P)
+        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        turned, rest = x[..., :size], x[..., size:]
+        pairs = turned.unflatten(-1, (self.num_coordinates, each))  # (..., N, H, P, d / P)
+        if self.interleaved:
+            a, b = pairs[..., 0::2], pairs[..., 1::2]
+        else:
+            a, b = pairs.chunk(2, dim=-1)
+        a, b = a * cos - b * sin, b * cos + a * sin  # (..., N, H, P, d / 2P)
+        pairs = torch.stack([a, b], dim=-1) if self.interleaved else torch.stack([a, b], dim=-2)
+        turned = pairs.flatten(-3)  # (..., N, H, d)
+        return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], dim=-1)

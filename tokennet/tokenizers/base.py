@@ -1,0 +1,115 @@
+"""`Tokenizer`: from raw data to `Tokens`, and back where there is a way back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.tokens import Tokens
+
+GraphFactory = Callable[[int], TokenGraph]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer(ABC):
+    """Cuts raw data into tokens, with who is next to whom as graph and places as positions.
+
+    Called with one raw datum it gives its `Tokens`. A list of them is a batch: a leading
+    dimension where all have one size and share a graph, else a ragged `Tokens.batch`.
+    `inverse` puts tokens together again. It goes by `tokens.pos`, so that tokens may have
+    been relabelled, and reads `tokens.z`, so that it shows what a net made of them.
+
+    A subclass defines `tokenize`, and `restore` where there is an inverse.
+
+    Args:
+        graph: makes the graph of N tokens, in place of the natural one: `graph=Full`.
+
+    Raises:
+        ValueError: the list of raw data is empty.
+    """
+
+    graph: GraphFactory | None = field(default=None, repr=False)
+
+    shares_graph: ClassVar[bool] = True
+    """Whether graph and positions depend on the size of the raw datum alone."""
+    num_coordinates: ClassVar[int | None] = 1
+    """Columns of `tokens.pos`; None where the raw datum decides."""
+
+    def __call__(self, raw: Any) -> Tokens:
+        items = self.split(raw)
+        if items is not None:
+            return self._batch([self(item) for item in items])
+        tokens = self.tokenize(raw)
+        if self.graph is None:
+            return tokens
+        return tokens.replace(graph=self.graph(tokens.num_tokens))
+
+    def inverse(self, tokens: Tokens) -> Any:
+        """Return the raw datum that gives these tokens; of a ragged batch, a list.
+
+        Raises:
+            TypeError: there is no way back.
+            ValueError: the tokens are not of the form that this tokenizer gives.
+        """
+        if not isinstance(tokens, Tokens):
+            raise TypeError(f"tokens must be Tokens, got {type(tokens).__name__}")
+        if isinstance(tokens.graph, Disjoint):
+            return [self.restore(part) for part in tokens.unbatch()]
+        return self.restore(tokens)
+
+    @abstractmethod
+    def tokenize(self, raw: Any) -> Tokens:
+        """The tokens of one raw datum, or of a tensor with leading dimensions, as it is cut."""
+
+    def restore(self, tokens: Tokens) -> Any:
+        """The raw datum of the tokens of one set."""
+        raise TypeError(
+            f"{type(self).__name__} has no inverse: its tokens do not hold all there is"
+        )
+
+    def split(self, raw: Any) -> list[Any] | None:
+        """Return the data of a batch, or None if this is a single one."""
+        return list(raw) if isinstance(raw, list | tuple) else None
+
+    def _batch(self, sets: list[Tokens]) -> Tokens:
+        if not sets:
+            raise ValueError("raw must hold at least one datum, got an empty list")
+        if self.shares_graph and len({tokens.z.shape for tokens in sets}) == 1:
+            return sets[0].replace(z=torch.stack([tokens.z for tokens in sets]))
+        return Tokens.batch(sets)
+
+
+def check_tensor(name: str, value: Any, shape: str) -> Tensor:
+    """Return `value` if it is a tensor with at least the dimensions of `shape`, or raise.
+
+    >>> check_tensor("sound", torch.zeros(3), "(..., T, C)")
+    Traceback (most recent call last):
+    ValueError: sound must have shape (..., T, C), got (3,)
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor {shape}, got {type(value).__name__}")
+    leading = "..." in shape
+    dims = shape.count(",") + (0 if leading else 1)
+    if value.dim() < dims or (value.dim() > dims and not leading):
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+    return value
+
+
+def places_of(tokens: Tokens, columns: int) -> Tensor:
+    """Return `tokens.pos` as (N, columns) whole numbers from 0 on, or raise."""
+    pos = tokens.pos
+    if pos is None or pos.shape != (tokens.num_tokens, columns):
+        got = None if pos is None else tuple(pos.shape)
+        raise ValueError(
+            f"tokens.pos must have shape (N, {columns}), the places of the tokens, got {got}"
+        )
+    places = pos.round().long() if pos.is_floating_point() else pos
+    if (places != pos).any() or (places < 0).any():
+        raise ValueError("tokens.pos must hold whole numbers from 0 on: the places of the tokens")
+    return places

@@ -1,0 +1,111 @@
+"""Superpixels: regions of like colour, and which of them touch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+from tokennet.graphs import Edges
+from tokennet.graphs.base import check_size
+from tokennet.tokenizers.base import Tokenizer, check_tensor
+from tokennet.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Superpixels(Tokenizer):
+    """Regions of like colour by SLIC (Achanta et al., 2012): (C, H, W) to z (N, C), mean colours.
+
+    Needs scikit-image. Graph: regions that share a border, as `Edges` in both directions,
+    without self-loops. pos (N, 2) is the centre of mass, (row, column) in pixels. Images have
+    different graphs, so that several of them are a ragged batch; a tensor (B, C, H, W) is a
+    batch too.
+
+    There is no inverse, for tokens do not say which pixels they are; with `segments(image)` at
+    hand, `paint` shows them.
+
+    Args:
+        num_segments: number of regions to aim at.
+        compactness: weight of nearness against likeness of colour; high makes squares.
+        sigma: width in pixels of the Gaussian blur before, 0 for none.
+
+    Raises:
+        ImportError: scikit-image is not installed.
+
+    >>> image = torch.zeros(3, 4, 8)
+    >>> image[0, :, 4:] = 1
+    >>> tokens = Superpixels(2)(image)
+    >>> tokens.z.tolist(), tokens.pos.tolist()
+    ([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [[1.5, 1.5], [1.5, 5.5]])
+    """
+
+    num_segments: int = 100
+    compactness: float = 10.0
+    sigma: float = 0.0
+
+    shares_graph: ClassVar[bool] = False
+    num_coordinates: ClassVar[int | None] = 2
+
+    def __post_init__(self) -> None:
+        check_size("num_segments", self.num_segments, 1)
+        if self.compactness <= 0:
+            raise ValueError(f"compactness must be positive, got {self.compactness}")
+        if self.sigma < 0:
+            raise ValueError(f"sigma must be at least 0, got {self.sigma}")
+
+    def split(self, raw: Any) -> list[Any] | None:
+        return list(raw) if isinstance(raw, Tensor) and raw.dim() == 4 else super().split(raw)
+
+    def segments(self, image: Tensor) -> Tensor:
+        """The number of the region of each pixel, (H, W) int64, numbered from 0 without gaps."""
+        try:
+            from skimage.segmentation import slic
+        except ImportError as error:
+            raise ImportError(
+                "superpixels are found by scikit-image, which is not installed: "
+                'pip install "tokennet[superpixels]"'
+            ) from error
+
+        check_tensor("image", image, "(C, H, W)")
+        if not image.is_floating_point():
+            raise TypeError(f"image must be of floating point, got {image.dtype}")
+        if not image.isfinite().all():
+            raise ValueError("image must be finite, got nan or infinity")
+        found = slic(
+            image.detach().movedim(0, -1).double().cpu().numpy(),
+            n_segments=self.num_segments,
+            compactness=self.compactness,
+            sigma=self.sigma,
+            start_label=0,
+            channel_axis=-1,
+        )
+        return torch.as_tensor(found).unique(return_inverse=True)[1].to(image.device)
+
+    def tokenize(self, image: Tensor) -> Tokens:
+        segments = self.segments(image)
+        owner, n = segments.flatten(), int(segments.max()) + 1
+        colours = image.flatten(1).T  # (H W, C)
+        z = scatter(colours.double(), owner, dim_size=n, reduce="mean").to(image.dtype)
+        places = torch.cartesian_prod(*(torch.arange(float(side)) for side in segments.shape))
+        pos = scatter(places.to(owner.device).view(-1, 2), owner, dim_size=n, reduce="mean")
+        return Tokens(z, Edges(touching(segments), n), pos)
+
+    def paint(self, tokens: Tokens, segments: Tensor) -> Tensor:
+        """The image (C, H, W) in which every region has the colour of its token."""
+        return tokens.z[segments].movedim(-1, 0)
+
+
+def touching(segments: Tensor) -> Tensor:
+    """Pairs of regions (2, E) that are neighbours across the side of a pixel, sorted by target.
+
+    >>> touching(torch.tensor([[0, 0, 1], [2, 2, 1]])).tolist()
+    [[1, 2, 0, 2, 0, 1], [0, 0, 1, 1, 2, 2]]
+    """
+    across = torch.stack([segments[:, :-1].flatten(), segments[:, 1:].flatten()])
+    down = torch.stack([segments[:-1].flatten(), segments[1:].flatten()])
+    pairs = torch.cat([across, down], dim=1)
+    pairs = torch.cat([pairs, pairs.flip(0)], dim=1)  # (target, source)
+    return pairs[:, pairs[0] != pairs[1]].unique(dim=1).flip(0)
