@@ -106,7 +106,7 @@ class Listener(nn.Module):
         )
 
     def forward(self, tokens, source):
-        return self.end(self.own(tokens.z) + self.other(source.z))
+        return self.end(self.own(tokens).z + self.other(source).z)
 
     def flops(self, tokens, source):
         return 2 * tokens.num_tokens * sum(p.numel() for p in self.end.parameters())

@@ -18,10 +18,11 @@ from tokennet.compare.data import text_file
 from tokennet.compare.listening import cross_attention
 from tokennet.compare.ngram import NGram
 from tokennet.compare.scenes import digit_images, patches
-from tokennet.compare.tasks.csl import skip_links, walk_probabilities
+from tokennet.compare.tasks.csl import skip_links
 from tokennet.compare.tasks.sets import log_likelihood
 from tokennet.compare.train import Job, train
 from tokennet.mixers import MIXERS
+from tokennet.positional import return_probabilities
 
 TEXT = "What is the city but the people? True, the people are the city.\n" * 60
 SMALL = {
@@ -92,8 +93,8 @@ def test_a_net_takes_a_step_on_it_and_shows_something(name, tmp_path):
 def test_nets_of_a_task_have_the_size_of_its_recipe(name):
     task = small(name)
     nets = [Net.parse(text, MIXERS, task.graphs, task.readouts) for text in task.nets]
-    for match in ("params", "flops"):
-        assert set(find_widths(task, nets[:1], task.recipe, match, None)) == set(nets[:1])
+    assert set(find_widths(task, nets, task.recipe, "params", None)) == set(nets)
+    assert set(find_widths(task, nets[:1], task.recipe, "flops", None)) == set(nets[:1])
 
 
 def test_copy_asks_for_the_symbols_after_the_silence():
@@ -192,7 +193,7 @@ def test_skip_links_are_alike_to_neighbours_and_not_to_walks():
         dense = graph.dense()
         assert (dense.sum(0) == 4).all()
         assert torch.equal(dense, dense.T)
-    codes = [walk_probabilities(graph, 6) for graph in graphs]
+    codes = [return_probabilities(graph, 6) for graph in graphs]
     for code in codes:
         torch.testing.assert_close(code, code[:1].expand_as(code))
     assert codes[0][0, :3].tolist() == pytest.approx([0, 0.25, 6 / 64])  # triangles i, i+1, i+2
@@ -202,7 +203,7 @@ def test_skip_links_are_alike_to_neighbours_and_not_to_walks():
 
 def test_message_passing_gives_every_skip_link_graph_the_same_answer():
     task = small("csl")
-    net = Net("sum", "skips")
+    net = Net("gin", "skips")
     built = task.build(net, task.recipe, Width(8, 8)).double()
     index = torch.arange(len(task.labels))
     batch = task.batch(index, "skips")
@@ -321,7 +322,7 @@ def test_words_weights_over_patches_sum_to_one():
     net = task.build(Net("mean", "grid"), task.recipe, Width(16, 8))
     batch = task.batch(torch.arange(3), "grid")
     weights = cross_attention(lambda: batch.run(net), net)
-    assert weights.shape == (3, 4, 36)
+    assert weights.shape == (3, 4, 9)
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4))
 
 

@@ -188,9 +188,10 @@ def build_net(
 
 def _embedding(interface: Interface, dim: int, dropout: float) -> list[TokenLayer]:
     if interface.ids:
-        return [Embedding(interface.in_features, dim), TokenWise(nn.Dropout(dropout))]
-    linear = nn.Linear(interface.in_features, dim)
-    return [TokenWise(nn.Sequential(nn.Dropout(dropout), linear))]
+        table = Embedding(interface.in_features, dim, scale=dim**0.5)
+        return [table, TokenWise(nn.Dropout(dropout))] if dropout else [table]
+    embed = nn.Linear(interface.in_features, dim)
+    return [TokenWise(nn.Sequential(nn.Dropout(dropout), embed))]
 
 
 def positions_of(positions: str, interface: Interface, dim: int) -> list[TokenLayer]:

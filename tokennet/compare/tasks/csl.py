@@ -13,6 +13,7 @@ from tokennet.compare.net import Net
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.nets import Interface
+from tokennet.positional import return_probabilities
 from tokennet.tokens import Tokens
 
 NODES, WALK = 41, 16
@@ -24,20 +25,6 @@ def skip_links(nodes: int, skip: int) -> TokenGraph:
     i = torch.arange(nodes)
     pairs = torch.cat([torch.stack([i, (i + step) % nodes]) for step in (1, skip)], dim=1)
     return Edges(torch.cat([pairs, pairs.flip(0)], dim=1), nodes)
-
-
-def walk_probabilities(graph: TokenGraph, steps: int) -> Tensor:
-    """(N, steps): how likely a random walk is back where it began after 1 .. `steps` steps.
-
-    Dwivedi et al., 2022 (arXiv 2110.07875).
-    """
-    adjacency = graph.dense().double()
-    step = adjacency / adjacency.sum(1, keepdim=True)
-    power, codes = torch.eye(len(step), dtype=torch.float64), []
-    for _ in range(steps):
-        power = power @ step
-        codes.append(power.diagonal())
-    return torch.stack(codes, dim=1).float()
 
 
 class CSL(Task):
@@ -52,7 +39,7 @@ class CSL(Task):
     name = "csl"
     summary = "graphs of 41 nodes alike to message passing (generated); with walks, not alike"
     graphs = ("skips", "skips+walks", "full")
-    nets = ("sum@skips", "attention@skips", "sum@skips+walks", "attention@skips+walks")
+    nets = ("gin@skips", "attention@skips", "gin@skips+walks", "attention@skips+walks")
     recipe = Recipe(epochs=60, batch_size=24, lr=5e-3, depth=2, size=15_000)
     interface = Interface(in_features=1 + WALK, out_features=len(SKIPS), num_tokens=NODES)
 
@@ -60,7 +47,7 @@ class CSL(Task):
         generator = torch.Generator().manual_seed(0)
         self.labels = torch.arange(len(SKIPS)).repeat_interleave(copies)
         self._sets: dict[str, list[Tokens]] = {name: [] for name in self.graphs}
-        codes = torch.cat([walk_probabilities(skip_links(NODES, skip), WALK) for skip in SKIPS])
+        codes = torch.cat([return_probabilities(skip_links(NODES, skip), WALK) for skip in SKIPS])
         mean, sd = codes.mean(0), codes.std(0).clamp(min=1e-6)
         for label in self.labels.tolist():
             perm = torch.randperm(NODES, generator=generator)
@@ -68,7 +55,7 @@ class CSL(Task):
             z = torch.zeros(NODES, 1 + WALK)
             z[:, 0] = 1.0
             walks = z.clone()
-            walks[:, 1:] = (walk_probabilities(graph, WALK) - mean) / sd
+            walks[:, 1:] = (return_probabilities(graph, WALK) - mean) / sd
             self._sets["skips"].append(Tokens(z, graph))
             self._sets["skips+walks"].append(Tokens(walks, graph))
             self._sets["full"].append(Tokens(walks, Full(NODES)))

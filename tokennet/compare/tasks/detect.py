@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from tokennet.compare.boxes import average_precision, match, overlap
+from tokennet.compare.boxes import average_precision, iou
 from tokennet.compare.listening import encoder, listening_blocks
 from tokennet.compare.metric import Metric
 from tokennet.compare.net import Net, Width
 from tokennet.compare.scenes import digit_images, patches, positions
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Grid, TokenGraph
-from tokennet.nets import Interface, TokenNet
+from tokennet.nets import Interface, Objects, Prediction, TokenNet, generalised_iou, match
 from tokennet.tokens import Tokens
 
 SIDE, PATCH, QUERIES, MOST, CLASSES = 28, 4, 6, 3, 10
@@ -65,13 +65,13 @@ def judged(answer: Tensor, target: Tensor) -> Tensor:
     scores, classes = answer[..., : NOTHING + 1].softmax(-1)[..., :NOTHING].max(-1)  # (n, Q)
     right = torch.zeros_like(scores)
     for image, objects in enumerate(target):
-        iou, _ = overlap(answer[image, :, None, NOTHING + 1 :], objects[:, 1:])  # (Q, K)
+        shared = iou(answer[image, :, None, NOTHING + 1 :], objects[:, 1:])  # (Q, K)
         free = objects[:, 0] >= 0
         for guess in scores[image].argsort(descending=True).tolist():
-            fitting = free & (objects[:, 0] == classes[image, guess]) & (iou[guess] >= 0.5)
+            fitting = free & (objects[:, 0] == classes[image, guess]) & (shared[guess] >= 0.5)
             if fitting.any():
                 right[image, guess] = 1
-                free[iou[guess].where(fitting, -1.0).argmax()] = False
+                free[shared[guess].where(fitting, -1.0).argmax()] = False
     rows = torch.stack([classes.to(scores), scores, right], dim=-1).flatten(1)
     return torch.cat([rows, target[..., 0]], dim=1)
 
@@ -204,14 +204,13 @@ def _loss(guesses: Tensor, objects: Tensor) -> Tensor:
     """Of one image: guesses (Q, 11 + 4), objects (K, 1 + 4)."""
     logits, boxes = guesses[:, : NOTHING + 1], guesses[:, NOTHING + 1 :]
     objects = objects[objects[:, 0] >= 0]
-    label, there = objects[:, 0].long(), objects[:, 1:]
-    distance = (boxes[:, None] - there).abs().sum(-1)  # (Q, K)
-    _, generalised = overlap(boxes[:, None], there)
-    costs = 5 * distance - 2 * generalised - logits.softmax(-1)[:, label]
-    guess, object_ = match(costs.detach())
+    there = Objects(objects[:, 0].long(), objects[:, 1:])
+    ((guess, found),) = match(Prediction(logits[None], boxes[None]), [there])
     wanted = torch.full((len(guesses),), NOTHING, device=guesses.device)
-    wanted[guess] = label[object_]
+    wanted[guess] = there.labels[found]
     weight = logits.new_ones(NOTHING + 1)
     weight[NOTHING] = 0.1
-    placed = 5 * distance[guess, object_] + 2 * (1 - generalised[guess, object_])
-    return cross_entropy(logits, wanted, weight) + placed.sum() / max(len(objects), 1)
+    guessed, right = boxes[guess], there.boxes[found]
+    distance = 5 * (guessed - right).abs().sum(-1)
+    apart = 2 * (1 - generalised_iou(guessed, right))
+    return cross_entropy(logits, wanted, weight) + (distance + apart).sum() / max(len(found), 1)

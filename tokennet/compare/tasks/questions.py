@@ -43,13 +43,14 @@ class Questions(Task):
     nets = ("attention@full", "attention@grid", "mean@grid")
     seeds = 1
     recipe = Recipe(
-        epochs=20, batch_size=64, lr=3e-3, depth=2, positions="pos", size=80_000, clip=1.0,
+        epochs=10, batch_size=64, lr=3e-3, weight_decay=1e-5, dropout=0.05, positions="pos",
+        size=80_000, clip=1.0,
         smooth=True,
     )  # fmt: skip
 
-    def __init__(self, examples: int = 8_000, patch: int = 4) -> None:
+    def __init__(self, examples: int = 16_000, patch: int = 8) -> None:
         self.patch, self.examples = patch, examples
-        total = examples + examples // 8
+        total = examples + examples // 16
         self.images = torch.zeros(total, 3, SIDE * CELL, SIDE * CELL)
         self.words = torch.zeros(total, 4, dtype=torch.long)
         self.answers = torch.zeros(total, dtype=torch.long)
@@ -100,8 +101,9 @@ class Questions(Task):
 
     def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
         before = (
-            Embedding(len(WORDS), width.dim), LearnedEncoding(width.dim, 4, "index"),
-        )  # fmt: skip
+            Embedding(len(WORDS), width.dim, scale=width.dim**0.5),
+            LearnedEncoding(width.dim, 4, "index"),
+        )
         return Listening(
             encoder(net, self.interface, recipe, width),
             decoder(self.interface, recipe, width, before),

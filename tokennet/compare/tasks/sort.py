@@ -65,7 +65,7 @@ class Sort(Task):
 
     def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
         before = (
-            Embedding(DIGITS + 1, width.dim),
+            Embedding(DIGITS + 1, width.dim, scale=width.dim**0.5),
             SinusoidalEncoding(width.dim, "pos", base=self.interface.position_base),
         )
         return Listening(

@@ -33,7 +33,7 @@ class Sunspots(Task):
     metrics = (error,)
     recipe = Recipe(
         epochs=60, batch_size=16, lr=2e-3, weight_decay=1e-3, dropout=0.1, positions="pos",
-        size=10_000,
+        size=40_000,
     )  # fmt: skip
     interface = Interface(
         in_features=1, out_features=AHEAD, readout="token", num_tokens=PAST, num_coordinates=1,
