@@ -14,6 +14,8 @@ from tokennet import (
     Full,
     Global,
     Grid,
+    Mixer,
+    Offsets,
     Self,
     TokenGraph,
     Window,
@@ -38,6 +40,8 @@ SQUARE: dict[str, Callable[[], TokenGraph]] = {
     "cycle": lambda: Cycle(6, 1),
     "grid": lambda: Grid(2, 3),
     "torus": lambda: Grid(2, 3, periodic=True),
+    "offsets": lambda: Offsets(6, (-4, -2, 0)),
+    "ring": lambda: Offsets(6, (-1, 2), periodic=True),
     "global": lambda: Global(6, 2),
     "self": lambda: Self(6),
     "and": lambda: Causal(6) & Window(6, 2),
@@ -62,6 +66,11 @@ SQUARE: dict[str, Callable[[], TokenGraph]] = {
     "ragged": lambda: Disjoint([Full(2), Causal(3), Edges(torch.tensor([[0], [1]]), 2)]),
 }
 
+RAGGED: dict[str, Callable[[], TokenGraph]] = {
+    "ragged_full": lambda: Disjoint([Full(3), Full(1), Full(0), Full(2)]),
+    "ragged_grids": lambda: Disjoint([Grid(2, 2), Grid(1, 3)]),
+}
+
 BIPARTITE: dict[str, Callable[[], TokenGraph]] = {
     "full": lambda: Full(3, 5),
     "mask": lambda: from_mask(torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1]]).bool()),
@@ -70,3 +79,12 @@ BIPARTITE: dict[str, Callable[[], TokenGraph]] = {
     "ragged": lambda: Disjoint([Full(1, 2), Full(2, 3)]),
     "no_sources": lambda: Full(3, 0),
 }
+
+
+def honours(mixer: Mixer, graph: TokenGraph) -> bool:
+    """Whether the mixer takes the graph."""
+    try:
+        mixer.check_graph(graph)
+    except ValueError:
+        return False
+    return True

@@ -80,6 +80,19 @@ def finite(mixer: Mixer, tokens: Tokens) -> None:
         assert gradient is None or gradient.isfinite().all()
 
 
+def hears_only_neighbours(mixer: Mixer, tokens: Tokens) -> None:
+    """A token depends on itself and on those that it listens to, on no other."""
+    z = tokens.z.clone().requires_grad_()
+    out = mixer(tokens.replace(z=z)).z
+    for target in range(tokens.num_tokens):
+        weight = torch.linspace(1, 2, tokens.dim, dtype=z.dtype)
+        asked = (out[..., target, :] * weight).sum()
+        (gradient,) = torch.autograd.grad(asked, z, retain_graph=True, allow_unused=True)
+        heard = (torch.zeros_like(z) if gradient is None else gradient).abs().amax(-1) > 0
+        allowed = tokens.graph.dense()[target] | (torch.arange(tokens.num_tokens) == target)
+        assert not (heard & ~allowed).any()
+
+
 def as_oracle(mixer: Mixer, tokens: Tokens, oracle: nn.Module) -> None:
     """Values and gradients of z and of every parameter are those of another way to compute."""
     results = []

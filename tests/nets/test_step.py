@@ -7,12 +7,15 @@ from torch import nn
 from tokennet import (
     Attention,
     Causal,
+    Convolution,
     CrossAttention,
     Full,
+    GridConvolution,
     LearnedEncoding,
     MeanReadout,
     MLPMixer,
     PerToken,
+    Recurrence,
     Residual,
     SinusoidalEncoding,
     TokenNet,
@@ -53,6 +56,51 @@ def test_steps_are_the_whole(cross, graph, sizes):
     torch.testing.assert_close(by_steps(net, z, GRAPHS[graph], sizes, source), whole)
 
 
+RECURRENT = {
+    "conv": lambda: Convolution(DIM, 3, causal=True),
+    "dilated conv": lambda: Convolution(DIM, 3, dilation=2, causal=True, groups=1),
+    "pointwise conv": lambda: Convolution(DIM, 1, causal=True),
+    **{
+        f"{cell} of {layers}": lambda cell=cell, layers=layers: Recurrence(
+            DIM, cell, num_layers=layers
+        )
+        for cell in ("gru", "lstm", "rnn")
+        for layers in (1, 2)
+    },
+}
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
+@pytest.mark.parametrize("sizes", [(9,), (1,) * 9, (4, 0, 1, 1, 3)], ids=str)
+@pytest.mark.parametrize("mixer", RECURRENT)
+def test_steps_of_convolution_and_recurrence_are_the_whole(mixer, sizes, batch):
+    layers = [Residual(RECURRENT[mixer](), nn.LayerNorm(DIM)), TokenWise(mlp(DIM))]
+    net = TokenNet([*layers, RECURRENT[mixer]()], PerToken(DIM, 5)).double()
+    z = torch.randn(*batch, N, DIM, dtype=torch.float64)
+    torch.testing.assert_close(by_steps(net, z, Causal, sizes), net(Tokens(z, Causal(N))))
+
+
+def test_steps_of_a_convolution_on_just_its_window():
+    layer, z = TokenNet([Convolution(DIM, 3, causal=True)]), torch.randn(N, DIM)
+    state, parts = None, []
+    for done in range(N):
+        graph = (Causal(done + 1) & Window(done + 1, 2)).last(1)
+        out, state = layer.step(Tokens(z[done : done + 1]), graph, state)
+        parts.append(out.z)
+    torch.testing.assert_close(torch.cat(parts), layer(Tokens(z, Causal(N))).z)
+
+
+@pytest.mark.parametrize(
+    "layer", [Convolution(DIM, 5, causal=True), Recurrence(DIM)], ids=["conv", "gru"]
+)
+def test_a_step_refuses_what_the_whole_refuses(layer):
+    graph = Causal(N) & Window(N, 3)
+    with pytest.raises(ValueError, match="graph must be"):
+        layer(torch.zeros(N, DIM), graph=graph)
+    with pytest.raises(ValueError, match="graph must be"):
+        layer.step(Tokens(torch.zeros(2, DIM)), graph.last(2))
+
+
 def test_a_source_is_given_where_one_is_needed_and_only_there():
     z = torch.randn(N, DIM, dtype=torch.float64)
     with pytest.raises(ValueError, match="source must be given"):
@@ -72,8 +120,14 @@ def test_flops_of_attention_to_a_source():
 
 @pytest.mark.parametrize(
     "layer",
-    [MLPMixer(DIM, N, 4), TokenNet([Attention(DIM, 2)], MeanReadout(DIM, 3))],
-    ids=["mlp", "mean readout"],
+    [
+        MLPMixer(DIM, N, 4),
+        Convolution(DIM),
+        GridConvolution(DIM, grid=(3, 3)),
+        Recurrence(DIM, bidirectional=True),
+        TokenNet([Attention(DIM, 2)], MeanReadout(DIM, 3)),
+    ],
+    ids=["mlp", "conv", "grid conv", "bidirectional", "mean readout"],
 )
 def test_what_sees_all_tokens_at_once_refuses(layer):
     with pytest.raises(TypeError, match="cannot be run step by step"):

@@ -13,6 +13,7 @@ from tokennet.graphs.convert import (
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges, repeat
 from tokennet.graphs.grid import Grid
+from tokennet.graphs.offsets import Offsets
 from tokennet.graphs.symbolic import Causal, Cycle, Full, Global, Self, Window
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Full",
     "Global",
     "Grid",
+    "Offsets",
     "Self",
     "TokenGraph",
     "Window",

@@ -9,13 +9,20 @@ from torch_geometric.nn import GCNConv
 from tokennet.mixers.aggregate import Aggregate
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
+from tokennet.mixers.convolution import Convolution
 from tokennet.mixers.cross_attention import CrossAttention
+from tokennet.mixers.gmlp import GatedMLP
 from tokennet.mixers.graph_attention import GraphAttention
 from tokennet.mixers.graph_isomorphism import GraphIsomorphism
+from tokennet.mixers.grid_convolution import GridConvolution
+from tokennet.mixers.hypermixer import HyperMixer
 from tokennet.mixers.learned import LearnedMixing
 from tokennet.mixers.memory import RecurrentAttention
 from tokennet.mixers.mlp import MLPMixer
+from tokennet.mixers.pooling import Pooling
 from tokennet.mixers.pyg import PyGMixer
+from tokennet.mixers.recurrence import Recurrence
+from tokennet.mixers.resmlp import CrossPatchLinear
 from tokennet.mixers.score import Score
 from tokennet.mixers.scores import (
     SCORES,
@@ -26,15 +33,29 @@ from tokennet.mixers.scores import (
     Location,
     ScaledDotProduct,
 )
+from tokennet.mixers.wired import WiredMixer
 
 MixerFactory = Callable[[int, int, int | None], Mixer]
 """(dim, heads, num_tokens) to a mixer; `num_tokens` is None where it varies."""
 
 
-def _mlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+def _fixed(num_tokens: int | None, name: str) -> int:
     if num_tokens is None:
-        raise ValueError("mixer 'mlp' needs a fixed number of tokens; here it varies")
+        raise ValueError(f"mixer {name!r} needs a fixed number of tokens; here it varies")
+    return num_tokens
+
+
+def _mlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+    num_tokens = _fixed(num_tokens, "mlp")
     return MLPMixer(dim, num_tokens, hidden=4 * num_tokens)
+
+
+def _gmlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+    return GatedMLP(dim, _fixed(num_tokens, "gmlp"), hidden=2 * dim)
+
+
+def _resmlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+    return CrossPatchLinear(dim, _fixed(num_tokens, "resmlp"))
 
 
 MIXERS: dict[str, MixerFactory] = {
@@ -46,6 +67,15 @@ MIXERS: dict[str, MixerFactory] = {
     "max": lambda dim, heads, num_tokens: Aggregate(dim, "max"),
     "gin": lambda dim, heads, num_tokens: GraphIsomorphism(dim),
     "gcn": lambda dim, heads, num_tokens: PyGMixer(GCNConv(dim, dim)),
+    "causal_conv": lambda dim, heads, num_tokens: Convolution(dim, causal=True),
+    "conv1d": lambda dim, heads, num_tokens: Convolution(dim),
+    "conv2d": lambda dim, heads, num_tokens: GridConvolution(dim),
+    "gmlp": _gmlp,
+    "gru": lambda dim, heads, num_tokens: Recurrence(dim, "gru"),
+    "hypermixer": lambda dim, heads, num_tokens: HyperMixer(dim),
+    "lstm": lambda dim, heads, num_tokens: Recurrence(dim, "lstm"),
+    "pool": lambda dim, heads, num_tokens: Pooling(dim),
+    "resmlp": _resmlp,
 }
 
 __all__ = [
@@ -54,18 +84,26 @@ __all__ = [
     "Aggregate",
     "Attention",
     "Bahdanau",
+    "Convolution",
     "Cosine",
     "CrossAttention",
+    "CrossPatchLinear",
     "DotProduct",
+    "GatedMLP",
     "General",
     "GraphAttention",
     "GraphIsomorphism",
+    "GridConvolution",
+    "HyperMixer",
     "LearnedMixing",
     "Location",
     "MLPMixer",
     "Mixer",
+    "Pooling",
     "PyGMixer",
+    "Recurrence",
     "RecurrentAttention",
     "ScaledDotProduct",
     "Score",
+    "WiredMixer",
 ]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tokennet.graphs import Full, TokenGraph
-from tokennet.mixers.base import Mixer
-from tokennet.symmetry import Symmetry
-from tokennet.tokens import Tokens
+from tokennet.graphs import TokenGraph
+from tokennet.mixers.wired import AllToAll
 
 
-class MLPMixer(Mixer):
+class MLPMixer(AllToAll):
     r"""An MLP over the tokens, the same for every channel: weights are parameters, not data.
 
         out_{., d} = W_2 gelu(W_1 z_{., d} + b_1) + b_2,   W_1 in R^{hidden x N}
@@ -32,24 +30,11 @@ class MLPMixer(Mixer):
     torch.Size([3, 5, 8])
     """
 
-    symmetry = Symmetry({"index"})
-
     def __init__(self, dim: int, num_tokens: int, hidden: int) -> None:
-        super().__init__(dim)
-        self.num_tokens = num_tokens
+        super().__init__(dim, num_tokens)
         self.net = nn.Sequential(
             nn.Linear(num_tokens, hidden), nn.GELU(), nn.Linear(hidden, num_tokens)
         )
 
-    def check_graph(self, graph: TokenGraph) -> None:
-        size = (self.num_tokens, self.num_tokens)
-        if not isinstance(graph, Full) or (graph.num_targets, graph.num_sources) != size:
-            raise ValueError(
-                f"graph must be Full({self.num_tokens}) for MLPMixer, whose weights connect "
-                f"exactly these tokens; got {graph!r}"
-            )
-
-    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        if source is not tokens:
-            raise ValueError("source must be left out: MLPMixer mixes the tokens of one set")
-        return self.net(tokens.z.transpose(-1, -2)).transpose(-1, -2)  # over N, each channel alone
+    def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
+        return self.net(z.transpose(-1, -2)).transpose(-1, -2)  # over N, each channel alone

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tokennet.graphs import Full
+from tokennet.graphs import Disjoint, Full, TokenGraph
 from tokennet.symmetry.actions import Action, Invariant, Permute
 from tokennet.symmetry.declare import Symmetry
 from tokennet.symmetry.graph_actions import Relabel, Shuffle
@@ -103,7 +103,14 @@ def _generators(declared: Symmetry, tokens: Tokens) -> list[Permutation]:
     """Generators of the group declared for shuffling."""
     if "index" in declared.reads:
         return []
-    graph = tokens.graph if "graph" in declared.reads else Full(tokens.num_tokens)
+    graph = tokens.graph if "graph" in declared.reads else _complete(tokens.graph)
     if "pos" not in declared.reads or tokens.pos is None:
         return automorphisms(graph)
     return automorphisms(graph, tokens.pos.movedim(-2, 0).flatten(1))
+
+
+def _complete(graph: TokenGraph) -> TokenGraph:
+    """The complete graph on as many tokens; in a ragged batch, on each set."""
+    if isinstance(graph, Disjoint):
+        return Disjoint(Full(size) for size in graph.sizes)
+    return Full(graph.num_targets)

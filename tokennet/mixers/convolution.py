@@ -1,0 +1,126 @@
+"""Convolution along a sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokennet.graphs import Disjoint, Offsets, TokenGraph
+from tokennet.mixers.wired import WiredMixer
+from tokennet.tokens import Tokens
+
+
+class Convolution(WiredMixer):
+    r"""A convolution along the tokens: weights are parameters, tied by offset.
+
+        out_i = \sum_k W_k z_{i + o_k} + b
+
+    The offsets o_k are -r s, ..., -s, 0, s, ..., r s for `dilation` s and kernel size 2r + 1,
+    or, where `causal`, 0 and those before it: the layer of a temporal convolutional network
+    (Bai, Kolter, Koltun, 2018, arXiv 1803.01271). By default W_k is diagonal, each channel by
+    itself (depthwise), because the token-wise functions of a net mix channels. Past the ends
+    tokens count as 0, or the sequence is a ring. Equal to `nn.Conv1d` with the same weights.
+
+    It needs a graph with the edges of `Offsets(n, offsets)`, such as `Window(n, r s)`, or
+    `Causal(n)` where it is causal. Then it can be run step by step as well.
+
+    Args:
+        dim: channels D.
+        kernel_size: number of offsets; odd unless `causal`.
+        dilation: distance s between them.
+        causal: whether a token hears only itself and those before it.
+        periodic: whether the sequence is a ring.
+        groups: as in `nn.Conv1d`; `dim` by default, 1 for full matrices W_k.
+        bias: whether there is a b.
+
+    Raises:
+        ValueError: an even kernel that is not causal, a causal ring, a graph that lacks some
+            of the edges, or a `source`.
+
+    >>> from tokennet import Causal
+    >>> layer = Convolution(8, kernel_size=3, dilation=4, causal=True)
+    >>> layer(torch.zeros(2, 30, 8), graph=Causal(30)).shape
+    torch.Size([2, 30, 8])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int = 3,
+        *,
+        dilation: int = 1,
+        causal: bool = False,
+        periodic: bool = False,
+        groups: int | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(dim)
+        if causal and periodic:
+            raise ValueError("causal and periodic exclude each other: a ring has no past")
+        if not causal:
+            check_odd(kernel_size)
+        self.causal, self.periodic = causal, periodic
+        reach = (kernel_size - 1) * dilation
+        self.before, self.after = (reach, 0) if causal else (reach // 2, reach // 2)
+        self.offsets = tuple(range(-self.before, self.after + 1, dilation))
+        self.wiring = f"convolution {self.offsets} {periodic}"
+        self.conv = nn.Conv1d(
+            dim, dim, kernel_size, dilation=dilation, groups=groups or dim, bias=bias
+        )
+
+    def connections(self, graph: TokenGraph) -> TokenGraph:
+        return Offsets(graph.num_sources, self.offsets, self.periodic)
+
+    def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
+        return self._convolve(with_border(z, -2, self.before, self.after, self.periodic))
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        """The tokens that later ones still hear are the state."""
+        if not self.causal:
+            return super().step(tokens, graph, state, source)
+        self.check_graph(graph)
+        if state is None:
+            state = tokens.z.new_zeros(*tokens.z.shape[:-2], self.before, self.dim)
+        heard = torch.cat([state, tokens.z], dim=-2)
+        later = heard[..., heard.shape[-2] - self.before :, :]
+        return tokens.replace(z=self._convolve(heard)), later
+
+    def _convolve(self, z: Tensor) -> Tensor:
+        if z.shape[-2] <= self.before + self.after or z.numel() == 0:
+            return z[..., :0, :] if z.numel() else z  # no tokens but the border
+        out = self.conv(z.flatten(0, -3).transpose(-1, -2) if z.dim() > 3 else z.mT)
+        return out.mT.reshape(*z.shape[:-2], out.shape[-1], self.dim)
+
+    def flops(self, tokens: Tokens) -> int:
+        """2 D^2 / groups for each of the connections."""
+        return convolution_flops(self, self.conv, tokens)
+
+
+def check_odd(kernel_size: int) -> None:
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(
+            f"kernel_size must be odd, so that a token is in the middle; got {kernel_size}"
+        )
+
+
+def with_border(z: Tensor, dim: int, before: int, after: int, periodic: bool) -> Tensor:
+    """Lengthen a dimension, counted from the end, by zeros or by what a ring has there."""
+    if z.numel() == 0:
+        return z
+    if not periodic:
+        return F.pad(z, [*(-2 * dim - 2) * [0], before, after])
+    size = z.shape[dim]
+    return z.index_select(dim, torch.arange(-before, size + after, device=z.device) % size)
+
+
+def convolution_flops(mixer: WiredMixer, conv: nn.Conv1d | nn.Conv2d, tokens: Tokens) -> int:
+    graph = tokens.graph
+    parts = graph.graphs if isinstance(graph, Disjoint) else (graph,)
+    edges = sum(mixer.connections(part).num_edges for part in parts)
+    per_edge = 2 * conv.in_channels * conv.out_channels // conv.groups
+    return tokens.z.shape[:-2].numel() * edges * per_edge

@@ -1,0 +1,91 @@
+"""Convolution on a grid."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tokennet.graphs import Grid, TokenGraph
+from tokennet.mixers.convolution import check_odd, convolution_flops, with_border
+from tokennet.mixers.wired import WiredMixer
+from tokennet.tokens import Tokens
+
+
+class GridConvolution(WiredMixer):
+    r"""A convolution of pixels or patches, row by row: weights tied by offset in the plane.
+
+        out_{x, y} = \sum_{a, b = -r}^{r} W_{a, b} z_{x + a, y + b} + bias
+
+    By default W_{a, b} is diagonal, each channel by itself (depthwise), as in ConvMixer
+    (Trockman and Kolter, 2022, arXiv 2201.09792). Past the border tokens count as 0, or the
+    grid is a torus. Equal to `nn.Conv2d` with the same weights.
+
+    Height and width are those of the graph where it is a `Grid`. On other graphs, such as
+    the complete one that patches of a ViT are on, they must be told. The graph must have the
+    edges of `Grid(height, width, radius=r, periodic=periodic)`.
+
+    Args:
+        dim: channels D.
+        kernel_size: side of the box, 2r + 1.
+        grid: (height, width); by default the graph's own.
+        periodic: whether the grid is a torus.
+        groups: as in `nn.Conv2d`; `dim` by default, 1 for full matrices.
+        bias: whether there is a bias.
+
+    Raises:
+        ValueError: an even kernel, a graph that lacks some of the edges, is a grid of other
+            sides than `grid`, or no grid where `grid` is not given, or a `source`.
+
+    >>> import torch
+    >>> from tokennet import Grid, Tokens
+    >>> GridConvolution(8)(Tokens(torch.zeros(2, 12, 8), Grid(3, 4))).z.shape
+    torch.Size([2, 12, 8])
+    >>> GridConvolution(8, kernel_size=5, grid=(14, 14))(torch.zeros(2, 196, 8)).shape
+    torch.Size([2, 196, 8])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int = 3,
+        *,
+        grid: tuple[int, int] | None = None,
+        periodic: bool = False,
+        groups: int | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(dim)
+        check_odd(kernel_size)
+        self.radius, self.periodic = kernel_size // 2, periodic
+        self.grid = None if grid is None else (grid[0], grid[1])
+        self.wiring = f"grid convolution {self.radius} {self.grid} {periodic}"
+        self.conv = nn.Conv2d(dim, dim, kernel_size, groups=groups or dim, bias=bias)
+
+    def connections(self, graph: TokenGraph) -> TokenGraph:
+        return Grid(*self._sides(graph), self.radius, self.periodic)
+
+    def _sides(self, graph: TokenGraph) -> tuple[int, int]:
+        own = (graph.height, graph.width) if isinstance(graph, Grid) else None
+        if self.grid is None and own is None:
+            raise ValueError(
+                f"graph must be a Grid for {type(self).__name__}, or its sides must be told: "
+                f"grid=(height, width); got {graph!r}"
+            )
+        if self.grid is not None and own not in (None, self.grid):
+            raise ValueError(
+                f"graph must be a Grid of {self.grid[0]} x {self.grid[1]}, as {type(self).__name__}"
+                f" was told by grid; got {graph!r}"
+            )
+        return self.grid or own  # type: ignore[return-value]
+
+    def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
+        if z.numel() == 0:
+            return z
+        image = z.unflatten(-2, self._sides(graph))  # (..., height, width, D)
+        for dim in (-2, -3):
+            image = with_border(image, dim, self.radius, self.radius, self.periodic)
+        out = self.conv(image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2))
+        return out.permute(0, 2, 3, 1).reshape(z.shape)
+
+    def flops(self, tokens: Tokens) -> int:
+        """2 D^2 / groups for each of the connections."""
+        return convolution_flops(self, self.conv, tokens)

@@ -1,0 +1,72 @@
+"""An MLP-mixer whose weights are made from the tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.mixers.base import Mixer
+from tokennet.mixers.sets import set_by_set
+from tokennet.tokens import Tokens
+
+
+class HyperMixer(Mixer):
+    r"""An MLP over the tokens, with a row of weights made from each token.
+
+        out = norm(W_2(z) gelu(W_1(s)^T s)),   W_1(s)_j = mlp_1(s_j),  W_2(z)_i = mlp_2(z_i)
+
+    Mai et al., 2022 (arXiv 2203.03691): s are the tokens z themselves, or those of another set.
+    The hidden layer gathers all of s, and each token reads from it, at a cost linear in their
+    number. So it takes any number of tokens, in ragged batches too, and commutes with every
+    permutation, where `MLPMixer` does neither. It needs the complete graph: what is gathered
+    is the same for all. Positions are those in z.
+
+    Args:
+        dim: channels D.
+        hidden: width of the hidden layer over the tokens; `dim` by default.
+        tied: whether W_1 and W_2 are made by the same MLP.
+
+    Raises:
+        ValueError: the graph of a set is not complete.
+
+    >>> import torch
+    >>> HyperMixer(8, hidden=16)(torch.zeros(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
+    """
+
+    def __init__(self, dim: int, hidden: int | None = None, *, tied: bool = False) -> None:
+        super().__init__(dim)
+        self.hidden = dim if hidden is None else hidden
+        self.weights_in = _hypernetwork(dim, self.hidden)
+        self.weights_out = self.weights_in if tied else _hypernetwork(dim, self.hidden)
+        self.activation = nn.GELU()
+        self.norm = nn.LayerNorm(dim)
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        for part in graph.graphs if isinstance(graph, Disjoint) else (graph,):
+            if not part.derive("is complete", None, _is_complete):
+                raise ValueError(
+                    f"graph must be complete for {type(self).__name__}, in which every token "
+                    f"hears all others; got {part!r}"
+                )
+
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        return set_by_set(self._mix_set, tokens.z, source.z, graph)
+
+    def _mix_set(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
+        gathered = self.weights_in(source).transpose(-1, -2) @ source  # (..., hidden, D)
+        return self.norm(self.weights_out(z) @ self.activation(gathered))  # (..., N, D)
+
+    def flops(self, tokens: Tokens) -> int:
+        """Two MLPs of D x D and D x hidden, and two products of N x hidden x D."""
+        rows = tokens.z.shape[:-1].numel()
+        made = 2 * 2 * rows * self.dim * (self.dim + self.hidden)
+        return made + 2 * 2 * rows * self.hidden * self.dim
+
+
+def _hypernetwork(dim: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, hidden))
+
+
+def _is_complete(graph: TokenGraph) -> bool:
+    return graph.contains(Full(graph.num_targets, graph.num_sources))

@@ -1,0 +1,64 @@
+"""The mean of the neighbours, without parameters."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from tokennet.attend import attend
+from tokennet.graphs import Full, Grid, TokenGraph
+from tokennet.mixers.base import Mixer
+from tokennet.tokens import Tokens
+
+
+class Pooling(Mixer):
+    r"""How the mean of the neighbours differs from a token.
+
+        out_i = mean_{j -> i} z_j - z_i
+
+    The token mixer of PoolFormer: Yu et al., 2022 (arXiv 2111.11418). On `Grid(h, w, radius=1)`
+    it equals timm's `Pooling(pool_size=3)`, on other graphs it is attention with equal weights.
+    The token is taken away because a residual connection brings it back. A token without
+    neighbours has a mean of 0, as everywhere in this library, so that it gets -z_i.
+
+    Args:
+        dim: channels D.
+
+    >>> import torch
+    >>> from tokennet import Grid, Tokens
+    >>> Pooling(8)(Tokens(torch.ones(2, 12, 8), Grid(3, 4))).z.abs().max().item()
+    0.0
+    """
+
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        if isinstance(graph, Full):
+            mean = source.z.sum(-2, keepdim=True) / max(graph.num_sources, 1)
+        elif isinstance(graph, Grid) and _is_a_box_everywhere(graph):
+            mean = _mean_of_boxes(source.z, graph)
+        else:
+            equal = source.z.new_zeros(1, 1, 1)  # scores of 0: each neighbour weighs the same
+            query = equal.expand(graph.num_targets, 1, 1)
+            key = equal.expand(graph.num_sources, 1, 1)
+            mean = attend(query, key, source.z.unsqueeze(-2), graph).squeeze(-2)
+        return mean - tokens.z
+
+    def flops(self, tokens: Tokens) -> int:
+        """D additions for each edge."""
+        return tokens.z.shape[:-2].numel() * tokens.graph.num_edges * self.dim
+
+
+def _is_a_box_everywhere(graph: Grid) -> bool:
+    """Not where a box that wraps round would hold a token twice, and not without tokens."""
+    side = 2 * graph.radius + 1
+    if graph.periodic:
+        return min(graph.height, graph.width) >= side
+    return graph.num_targets > 0
+
+
+def _mean_of_boxes(z: Tensor, graph: Grid) -> Tensor:
+    image = z.reshape(-1, graph.height, graph.width, z.shape[-1]).permute(0, 3, 1, 2)
+    side, border = 2 * graph.radius + 1, graph.radius  # image is (B, D, height, width)
+    if graph.periodic:
+        image, border = F.pad(image, 4 * (border,), mode="circular"), 0
+    mean = F.avg_pool2d(image, side, stride=1, padding=border, count_include_pad=False)
+    return mean.permute(0, 2, 3, 1).reshape(z.shape)

@@ -1,0 +1,156 @@
+"""Recurrence: what was heard so far is kept in a hidden state."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
+from tokennet.mixers.sets import sets_alike
+from tokennet.mixers.wired import WiredMixer
+from tokennet.tokens import Tokens
+
+Cell = Literal["gru", "lstm", "rnn"]
+GATES = {"gru": 3, "lstm": 4, "rnn": 1}
+
+
+class Packed(NamedTuple):
+    """A ragged batch by time: first tokens of all sets, longest set first, second tokens, ..."""
+
+    order: Tensor
+    """(N,) place of each token of that list."""
+    back: Tensor
+    """(N,) place in that list of each token."""
+
+
+class Recurrence(WiredMixer):
+    r"""A recurrent net along the tokens: the latent-state approach to sequences.
+
+        gru:   r, u = sigmoid(A z_i + B h_{i-1} + c),  n = tanh(A' z_i + a' + r (B' h_{i-1} + b'))
+               h_i = (1 - u) n + u h_{i-1}
+        lstm:  f, g, o = sigmoid(A z_i + B h_{i-1} + c),  n = tanh(A' z_i + B' h_{i-1} + c')
+               c_i = f c_{i-1} + g n,   h_i = o tanh(c_i)
+        rnn:   h_i = tanh(A z_i + B h_{i-1} + c)
+
+    out_i = h_i, with h_0 = 0. Cho et al., 2014 (arXiv 1406.1078); Hochreiter and Schmidhuber,
+    1997; Elman, 1990. Equal to `nn.GRU`, `nn.LSTM` and `nn.RNN`, whose weights
+    `recurrence.cells.load_state_dict` takes. A token hears itself and all before it, so that
+    the graph must have the edges of `Causal(n)`; of `Full(n)` where `bidirectional`. It can be
+    run step by step unless it is.
+
+    Args:
+        dim: channels D of tokens and output.
+        cell: "gru", "lstm" or "rnn".
+        num_layers: recurrent nets on top of each other.
+        bidirectional: half of the channels from a net that comes from the other end.
+
+    Raises:
+        ValueError: an unknown cell, an odd `dim` where bidirectional, a graph that lacks some
+            of the edges, or a `source`.
+
+    >>> Recurrence(8, "lstm")(torch.zeros(2, 5, 8), graph=Causal(5)).shape
+    torch.Size([2, 5, 8])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        cell: Cell = "gru",
+        *,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__(dim)
+        if cell not in GATES:
+            raise ValueError(f"cell must be one of {', '.join(GATES)}; got {cell!r}")
+        if bidirectional and dim % 2:
+            raise ValueError(f"dim must be even for two directions, got {dim}")
+        self.cell, self.bidirectional = cell, bidirectional
+        self.wiring = f"recurrence {bidirectional}"
+        # The common base of nn.GRU and its like: dynamo refuses these, but not what they call.
+        self.cells = nn.RNNBase(
+            "RNN_TANH" if cell == "rnn" else cell.upper(), dim, dim // (1 + bidirectional),
+            num_layers, batch_first=True, bidirectional=bidirectional,
+        )  # fmt: skip
+
+    def connections(self, graph: TokenGraph) -> TokenGraph:
+        return (Full if self.bidirectional else Causal)(graph.num_sources)
+
+    def _is_contained_in(self, graph: Any) -> bool:
+        if isinstance(graph, Causal) and not self.bidirectional:
+            return True  # by its formula: without listing all of the edges
+        return super()._is_contained_in(graph)
+
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        # Sizes of packed steps are data to a compiler, which cannot unroll them.
+        if isinstance(graph, Disjoint) and not torch.compiler.is_compiling():
+            return self._mix_packed(tokens.z, graph)
+        return super().mix(tokens, source, graph)
+
+    def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
+        return self._run(z, None)[0]
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        """The hidden state of each layer is the state."""
+        if self.bidirectional:
+            return super().step(tokens, graph, state, source)
+        self.check_graph(graph)
+        z, state = self._run(tokens.z, state)
+        return tokens.replace(z=z), state
+
+    def _run(self, z: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if z.numel() == 0:
+            return z, state
+        sequences = z.reshape(-1, *z.shape[-2:])  # (B, N, D)
+        state = self._start(z, len(sequences)) if state is None else state
+        out, state = self._call(sequences, state, batch_first=(True,))
+        return out.reshape(z.shape), state
+
+    def _mix_packed(self, z: Tensor, graph: Disjoint) -> Tensor:
+        if z.numel() == 0:
+            return z
+        sets_alike(graph, z.device)  # a compiled call asks for it, and cannot build it
+        packed: Packed = graph.derive("packed", z.device, _packed)
+        batch = z.shape[:-2].numel()
+        sizes = batch * graph.derive("packed sizes", None, _packed_sizes)  # stay on the CPU
+        flat = z.reshape(batch, *z.shape[-2:]).index_select(1, packed.order)
+        data = flat.transpose(0, 1).flatten(0, 1)  # (N batch, D), step by step
+        out, _ = self._call(data, self._start(z, int(sizes[0])), sizes)
+        out = out.unflatten(0, (-1, batch)).transpose(0, 1).index_select(1, packed.back)
+        return out.reshape(z.shape)
+
+    def _start(self, z: Tensor, batch: int) -> Any:
+        layers = self.cells.num_layers * (1 + self.bidirectional)
+        zeros = z.new_zeros(layers, batch, self.cells.hidden_size)
+        return (zeros, zeros) if self.cell == "lstm" else zeros
+
+    def _call(
+        self, z: Tensor, state: Any, *sizes: Tensor, batch_first: tuple[bool, ...] = ()
+    ) -> tuple[Tensor, Any]:
+        run: Any = {"gru": torch.gru, "lstm": torch.lstm, "rnn": torch.rnn_tanh}[self.cell]
+        weights = [weight for layer in self.cells.all_weights for weight in layer]
+        settings = True, self.cells.num_layers, 0.0, self.training, self.bidirectional
+        out, *state = run(z, *sizes, state, weights, *settings, *batch_first)
+        return out, tuple(state) if self.cell == "lstm" else state[0]
+
+    def flops(self, tokens: Tokens) -> int:
+        """2 gates H (inputs + H) for each token, layer and direction, of hidden size H."""
+        hidden, directions = self.cells.hidden_size, 1 + self.bidirectional
+        inputs = self.dim + (self.cells.num_layers - 1) * hidden * directions
+        per_token = 2 * GATES[self.cell] * hidden * (inputs + self.cells.num_layers * hidden)
+        return tokens.z.shape[:-1].numel() * directions * per_token
+
+
+def _packed(graph: Disjoint) -> Packed:
+    sizes = torch.tensor(graph.sizes)
+    rank = sizes.argsort(descending=True, stable=True).argsort()
+    order = (graph.local_index() * len(sizes) + rank[graph.batch()]).argsort()
+    return Packed(order, order.argsort())
+
+
+def _packed_sizes(graph: Disjoint) -> Tensor:
+    return torch.bincount(graph.local_index())
