@@ -46,6 +46,11 @@ def small(name, **changes):
     return TASKS[name](**{**SMALL[name], **changes})
 
 
+def nets_of(task):
+    known = {**MIXERS, **dict.fromkeys(task.forms)}
+    return [Net.parse(text, known, task.graphs, task.readouts) for text in task.nets]
+
+
 @pytest.fixture(autouse=True)
 def text(tmp_path, monkeypatch):
     monkeypatch.setenv("TOKENNET_DATA", str(write(tmp_path / "text.txt", TEXT)))
@@ -63,7 +68,7 @@ def test_all_of_them_are_tested_here():
 @pytest.mark.parametrize("name", SMALL)
 def test_a_task_fits_together_and_is_the_same_each_time(name):
     task = small(name)
-    nets = [Net.parse(text, MIXERS, task.graphs, task.readouts) for text in task.nets]
+    nets = nets_of(task)
     check_task(task, nets)
     for graph in task.graphs:
         one, two = (fingerprint(each, graph, 0) for each in (task, small(name)))
@@ -79,7 +84,7 @@ def test_a_task_fits_together_and_is_the_same_each_time(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_net_takes_a_step_on_it_and_shows_something(name, tmp_path):
     task = small(name)
-    net = Net.parse(task.nets[0], MIXERS, task.graphs, task.readouts)
+    net = nets_of(task)[0]
     recipe = replace(task.recipe, epochs=2, batch_size=16)
     run = train(fabric(), Job(task, net, recipe, Width(16, 16), 0), show_in=tmp_path / "shown")
     assert run.curves["loss"][1] < run.curves["loss"][0]
@@ -92,7 +97,7 @@ def test_a_net_takes_a_step_on_it_and_shows_something(name, tmp_path):
 @pytest.mark.parametrize("name", SMALL)
 def test_nets_of_a_task_have_the_size_of_its_recipe(name):
     task = small(name)
-    nets = [Net.parse(text, MIXERS, task.graphs, task.readouts) for text in task.nets]
+    nets = nets_of(task)
     assert set(find_widths(task, nets, task.recipe, "params", None)) == set(nets)
     assert set(find_widths(task, nets[:1], task.recipe, "flops", None)) == set(nets[:1])
 
@@ -116,6 +121,24 @@ def test_the_window_of_copy_does_not_reach_back():
     task = TASKS["copy"](examples=8)
     reach = task.batch(torch.tensor([0]), "window").tokens.graph.reach(task.recipe.depth)
     assert not reach.dense()[-10:, :10].any()
+
+
+@pytest.mark.parametrize("name", ["copy", "shakespeare"])
+def test_temporal_convolutions_hear_the_first_token_and_no_later_one(name):
+    task = small(name)
+    net = task.build(Net("tcn", "causal"), task.recipe, Width(8, 8)).double().eval()
+    tokens = task.batch(torch.tensor([0]), "causal").tokens.to(torch.float64)
+    embed, *others = net.layers
+    z = embed(tokens).z.detach().requires_grad_()
+    result = tokens.replace(z=z)
+    for layer in others:
+        result = layer(result)
+    (last,) = torch.autograd.grad(result.z[0, -1].sum(), z, retain_graph=True)
+    assert (last[0].abs().sum(-1) > 0).all()
+    (middle,) = torch.autograd.grad(result.z[0, 5].sum(), z)
+    assert middle[0, 6:].abs().max() == 0
+    with pytest.raises(ValueError, match="graph must"):
+        net(task.batch(torch.tensor([0]), "window").tokens.to(torch.float64))
 
 
 def test_adding_adds_the_marked_numbers():

@@ -89,7 +89,8 @@ def compare(
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    parsed = [Net.parse(text, MIXERS, task.graphs, task.readouts) for text in nets or task.nets]
+    known = {**MIXERS, **dict.fromkeys(task.forms)}
+    parsed = [Net.parse(text, known, task.graphs, task.readouts) for text in nets or task.nets]
     recipe = budget.recipe_of(task)
     check_task(task, parsed)
     widths = find_widths(task, parsed, recipe, budget.match, budget.size)

@@ -90,6 +90,8 @@ class Task(ABC):
     """One line for `tokennet tasks`."""
     graphs: ClassVar[tuple[str, ...]]
     """Names that may follow the @ in a net."""
+    forms: ClassVar[tuple[str, ...]] = ()
+    """Names besides those of mixers that may precede the @, whose nets `build` makes."""
     readouts: ClassVar[tuple[str, ...]] = ()
     """Names that may follow the / in a net, if any may."""
     nets: ClassVar[tuple[str, ...]]

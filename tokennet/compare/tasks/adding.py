@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from tokennet.compare.baseline import constant
 from tokennet.compare.metric import error, squares
 from tokennet.compare.net import Net
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.sequence import SequenceTask
+from tokennet.compare.task import Batch, Recipe
 from tokennet.graphs import Causal, TokenGraph, Window
 from tokennet.nets import Interface
 from tokennet.tokens import Tokens
 
 
-class Adding(Task):
+class Adding(SequenceTask):
     """200 numbers between 0 and 1; the sum of the two marked ones is asked of the last token.
 
     One mark is in the first half, one in the second. Hochreiter and Schmidhuber, 1997, in the
@@ -27,7 +28,7 @@ class Adding(Task):
     name = "adding"
     summary = "200 numbers (generated), the sum of the two that are marked; causal"
     graphs = ("causal", "window")
-    nets = ("attention@causal", "attention@window")
+    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
     seeds = 1
     metrics = (error,)
     recipe = Recipe(epochs=6, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tokennet.compare.metric import accuracy, classes, exact_match
 from tokennet.compare.net import Net
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.sequence import SequenceTask
+from tokennet.compare.task import Batch, Recipe
 from tokennet.graphs import Causal, TokenGraph, Window
 from tokennet.nets import Interface
 from tokennet.tokens import Tokens
@@ -19,7 +20,7 @@ SYMBOLS, LENGTH, STEPS = 8, 10, 200
 BLANK, GO = SYMBOLS, SYMBOLS + 1
 
 
-class Copy(Task):
+class Copy(SequenceTask):
     """Ten symbols out of eight, 200 steps of nothing, then the ten are to be repeated.
 
     The last of the 200 steps says that it is time. The copying problem of Hochreiter and
@@ -29,7 +30,7 @@ class Copy(Task):
     name = "copy"
     summary = "ten symbols (generated), to be repeated after 200 steps; causal"
     graphs = ("causal", "window")
-    nets = ("attention@causal", "attention@window")
+    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
     seeds = 1
     metrics = (accuracy, exact_match)
     recipe = Recipe(epochs=4, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)

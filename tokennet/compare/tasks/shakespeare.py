@@ -14,7 +14,8 @@ from tokennet.compare.data import text_file
 from tokennet.compare.metric import Metric
 from tokennet.compare.net import Net
 from tokennet.compare.ngram import NGram
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.sequence import SequenceTask
+from tokennet.compare.task import Batch, Recipe
 from tokennet.graphs import Causal, TokenGraph, Window
 from tokennet.nets import Interface
 from tokennet.tokens import Tokens
@@ -27,7 +28,7 @@ def _bits(answer: Tensor, target: Tensor) -> Tensor:
     return losses.view(target.shape) / math.log(2)
 
 
-class Shakespeare(Task):
+class Shakespeare(SequenceTask):
     """Characters of Shakespeare's plays, 128 at a time, each to be told from those before.
 
     The last tenth of the text is the test, in windows side by side; the first character of a
@@ -37,7 +38,7 @@ class Shakespeare(Task):
     name = "shakespeare"
     summary = "the next character of Shakespeare's plays, or of any text; causal"
     graphs = ("causal", "window")
-    nets = ("attention@causal", "attention@window")
+    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
     seeds = 1
     metrics = (Metric("bits per character", _bits, higher_is_better=False),)
     recipe = Recipe(
