@@ -82,7 +82,7 @@ def test_layers(name):
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_nets(mixer, readout):
-    graph = Full(N) if mixer == "mlp" else Cycle(N, 1)
+    graph = Cycle(N, 1) if honours(mixer, "cycle") else Full(N)
     interface = Interface(in_features=DIM, out_features=3, readout=readout, num_tokens=N)
     net = build_net(mixer, interface, dim=8, depth=2, heads=2)
     report = check_declared(net, tokens_on(graph), pooled=readout != "token")

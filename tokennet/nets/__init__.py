@@ -1,6 +1,7 @@
 """Layers put together."""
 
 from tokennet.nets.block import Residual, TokenWise, mlp
+from tokennet.nets.experts import MixtureOfExperts, collect_router_losses
 from tokennet.nets.net import Interface, TokenNet, build_net
 from tokennet.nets.readout import (
     READOUTS,
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionReadout",
     "Interface",
     "MeanReadout",
+    "MixtureOfExperts",
     "OneToken",
     "PerToken",
     "Readout",
@@ -25,6 +27,7 @@ __all__ = [
     "TokenNet",
     "TokenWise",
     "build_net",
+    "collect_router_losses",
     "count_parameters",
     "mlp",
 ]
