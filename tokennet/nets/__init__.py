@@ -25,6 +25,7 @@ from tokennet.nets.detection import (
 )
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder, shifted
+from tokennet.nets.experts import MixtureOfExperts, collect_router_losses
 from tokennet.nets.factory import NETS, NamedNet, create_net, list_nets
 from tokennet.nets.language import Decoder, MaskedLanguageModel, TextNet, hide
 from tokennet.nets.memory import MemoryTokens
@@ -59,6 +60,7 @@ __all__ = [
     "MaxReadout",
     "MeanReadout",
     "MemoryTokens",
+    "MixtureOfExperts",
     "NamedNet",
     "Objects",
     "OnGraph",
@@ -85,6 +87,7 @@ __all__ = [
     "bert",
     "build_net",
     "clip",
+    "collect_router_losses",
     "complete",
     "contrastive_loss",
     "count_parameters",
