@@ -1,16 +1,54 @@
 """Boxes: overlap, matching, average precision; and the task that is judged by them."""
 
+import itertools
+
 import pytest
 import torch
 
-from tokennet.compare.boxes import average_precision, iou
+from tokennet.compare.boxes import assign, average_precision, iou
 from tokennet.compare.tasks.detect import CLASSES, NOTHING, Detect, judged, mean_average_precision
+from tokennet.nets import Objects, Prediction, set_prediction_loss
 
 
 def test_overlap_by_hand():
     box = torch.tensor([1.0, 1.0, 2.0, 2.0])
     others = torch.tensor([[2.0, 1, 2, 2], [9.0, 1, 2, 2], [1.0, 1, 1, 1], [1.0, 1, 2, 2]])
     assert iou(box, others).tolist() == pytest.approx([1 / 3, 0, 1 / 4, 1])
+
+
+def test_the_pairs_are_the_cheapest_of_all():
+    costs = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
+    there = torch.tensor([[True] * 3, [True, False, True], [False] * 3, [False, True, False]])
+    image, guess, found = assign(costs, there)
+    assert torch.bincount(image, minlength=4).tolist() == [3, 2, 0, 1]
+    for number in range(4):
+        objects = there[number].nonzero().flatten().tolist()
+        cheapest = min(
+            sum(
+                float(costs[number, row, column]) for row, column in zip(rows, objects, strict=True)
+            )
+            for rows in itertools.permutations(range(5), len(objects))
+        )
+        mine = image == number
+        assert float(costs[number, guess[mine], found[mine]].sum()) == pytest.approx(cheapest)
+        assert sorted(found[mine].tolist()) == objects
+
+
+def test_the_loss_of_an_image_is_the_loss_of_the_library():
+    task = Detect(examples=12)
+    output = torch.randn(6, 6, CLASSES + 5, generator=torch.Generator().manual_seed(0)).double()
+    output[..., NOTHING + 1 :] = output[..., NOTHING + 1 :].sigmoid()
+    output.requires_grad_()
+    target = task.objects[:6].double()
+    (ours,) = torch.autograd.grad(task.loss(output, target).sum(), output)
+    losses = []
+    for answer, objects in zip(output, target, strict=True):
+        objects = objects[objects[:, 0] >= 0]
+        guess = Prediction(answer[None, :, : NOTHING + 1], answer[None, :, NOTHING + 1 :])
+        losses.append(set_prediction_loss(guess, [Objects(objects[:, 0].long(), objects[:, 1:])]))
+    torch.testing.assert_close(task.loss(output, target), torch.stack(losses))
+    (theirs,) = torch.autograd.grad(torch.stack(losses).sum(), output)
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_average_precision_by_hand():

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from tokennet.compare.boxes import average_precision, iou
+from tokennet.compare.boxes import assign, average_precision, iou
 from tokennet.compare.listening import encoder, listening_blocks
 from tokennet.compare.metric import Metric
 from tokennet.compare.net import Net, Width
 from tokennet.compare.scenes import digit_images, patches, positions
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Grid, TokenGraph
-from tokennet.nets import Interface, Objects, Prediction, TokenNet, generalised_iou, match
+from tokennet.nets import Interface, TokenNet, generalised_iou
 from tokennet.tokens import Tokens
 
 SIDE, PATCH, QUERIES, MOST, CLASSES = 28, 4, 6, 3, 10
@@ -63,17 +63,18 @@ def judged(answer: Tensor, target: Tensor) -> Tensor:
     of their class, not found before, by half or more (IoU).
     """
     scores, classes = answer[..., : NOTHING + 1].softmax(-1)[..., :NOTHING].max(-1)  # (n, Q)
-    right = torch.zeros_like(scores)
-    for image, objects in enumerate(target):
-        shared = iou(answer[image, :, None, NOTHING + 1 :], objects[:, 1:])  # (Q, K)
-        free = objects[:, 0] >= 0
-        for guess in scores[image].argsort(descending=True).tolist():
-            fitting = free & (objects[:, 0] == classes[image, guess]) & (shared[guess] >= 0.5)
-            if fitting.any():
-                right[image, guess] = 1
-                free[shared[guess].where(fitting, -1.0).argmax()] = False
+    labels, image = target[..., 0], torch.arange(len(target), device=target.device)
+    shared = iou(answer[:, :, None, NOTHING + 1 :], target[:, None, :, 1:])  # (n, Q, K)
+    fitting = (labels[:, None] == classes[..., None]) & (shared >= 0.5)
+    free, right = labels >= 0, torch.zeros_like(scores)
+    for guess in scores.argsort(-1, descending=True).T:  # (n,) the surest of each image first
+        candidates = fitting[image, guess] & free  # (n, K)
+        found = candidates.any(-1)
+        right[image, guess] = found.to(scores)
+        taken = shared[image, guess].where(candidates, -1.0).argmax(-1)
+        free[image[found], taken[found]] = False
     rows = torch.stack([classes.to(scores), scores, right], dim=-1).flatten(1)
-    return torch.cat([rows, target[..., 0]], dim=1)
+    return torch.cat([rows, labels], dim=1)
 
 
 def mean_average_precision(rows: Tensor) -> float:
@@ -162,7 +163,22 @@ class Detect(Task):
 
         Guesses without an object are to say "nothing", which counts a tenth.
         """
-        return torch.stack([_loss(*pair) for pair in zip(output, target, strict=True)])
+        logits, boxes = output[..., : NOTHING + 1], output[..., NOTHING + 1 :]
+        labels, there = target[..., 0].long(), target[..., 1:]
+        distance = (boxes[:, :, None] - there[:, None]).abs().sum(-1)  # (n, Q, K)
+        placed = 5 * distance + 2 * (1 - generalised_iou(boxes[:, :, None], there[:, None]))
+        chance = logits.softmax(-1).gather(
+            -1, labels.clamp(min=0)[:, None].expand(-1, QUERIES, -1)
+        )  # (n, Q, K) of the class of each object
+        image, guess, found = assign(placed - chance, labels >= 0)
+        wanted = torch.full_like(logits[..., 0], NOTHING, dtype=torch.long)
+        wanted[image, guess] = labels[image, found]
+        weight = logits.new_ones(NOTHING + 1)
+        weight[NOTHING] = 0.1
+        label = cross_entropy(logits.transpose(1, 2), wanted, weight, reduction="none").sum(1)
+        label = label / weight[wanted].sum(1)
+        total = torch.zeros_like(label).index_add(0, image, placed[image, guess, found])
+        return label + total / (labels >= 0).sum(1).clamp(min=1)
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """Six boxes where objects of the training images are, with the classes they have."""
@@ -198,19 +214,3 @@ class Detect(Task):
                 panel.text(*corner, f"{int(digit)} {score:.0%}", color="C1", va="bottom")
         figure.suptitle(f"seen by {net}")
         figure.savefig(folder / "boxes.png", dpi=120)
-
-
-def _loss(guesses: Tensor, objects: Tensor) -> Tensor:
-    """Of one image: guesses (Q, 11 + 4), objects (K, 1 + 4)."""
-    logits, boxes = guesses[:, : NOTHING + 1], guesses[:, NOTHING + 1 :]
-    objects = objects[objects[:, 0] >= 0]
-    there = Objects(objects[:, 0].long(), objects[:, 1:])
-    ((guess, found),) = match(Prediction(logits[None], boxes[None]), [there])
-    wanted = torch.full((len(guesses),), NOTHING, device=guesses.device)
-    wanted[guess] = there.labels[found]
-    weight = logits.new_ones(NOTHING + 1)
-    weight[NOTHING] = 0.1
-    guessed, right = boxes[guess], there.boxes[found]
-    distance = 5 * (guessed - right).abs().sum(-1)
-    apart = 2 * (1 - generalised_iou(guessed, right))
-    return cross_entropy(logits, wanted, weight) + (distance + apart).sum() / max(len(found), 1)
