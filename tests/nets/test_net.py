@@ -166,6 +166,13 @@ def hand_counted(mixer, graph, tokens):
     sets = 2
     ends = 2 * rows * 3 * 16 + 2 * sets * 16 * 5
     mlps = 2 * (2 * rows * 16 * 64 + 2 * rows * 64 * 16)
+    # Attention of latents to themselves, and two MLPs of width 16 for 32 of them.
+    perceiver_latents = 4 * 2 * 32 * 16 * 16 + 4 * 32 * 32 * 16 + 2 * 2 * 2 * 32 * 16 * 16
+
+    def through_points(points):
+        """Attention from tokens to points, and from points to tokens."""
+        return 2 * (2 * 2 * (rows + copies * points) * 16 * 16 + 4 * rows * points * 16)
+
     mixing = {
         "attention": 4 * 2 * rows * 16 * 16 + 4 * edges * 16,
         "gat": 2 * 2 * rows * 16 * 16 + 5 * edges * 16,
@@ -184,6 +191,11 @@ def hand_counted(mixer, graph, tokens):
         "causal_conv": 2 * copies * sum(3 * n - 3 for n in sizes) * 16,
         "conv1d": 2 * copies * sum(3 * n - 2 for n in sizes) * 16,
         "conv2d": 2 * copies * (3 * 3 - 2) * (3 * 4 - 2) * 16,
+        "isab": through_points(16) + 2 * (rows + 16 * copies) * 16 * 16,
+        "linear": 4 * 2 * rows * 16 * 16 + 4 * 8 * (16 + 2) * rows,
+        "perceiver": through_points(32) + copies * perceiver_latents,
+        "performer": 4 * 2 * rows * 16 * 16 + (4 * (16 + 2) + 2 * 2 * 8) * 16 * rows,
+        "sab": 5 * 2 * rows * 16 * 16 + 4 * edges * 16,
     }[mixer]
     return ends + mlps + 2 * mixing
 

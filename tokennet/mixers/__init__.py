@@ -11,12 +11,15 @@ from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.convolution import Convolution
 from tokennet.mixers.cross_attention import CrossAttention
+from tokennet.mixers.feature_maps import EluFeatures, FeatureMap, ReLUFeatures, SoftmaxFeatures
 from tokennet.mixers.gmlp import GatedMLP
 from tokennet.mixers.graph_attention import GraphAttention
 from tokennet.mixers.graph_isomorphism import GraphIsomorphism
 from tokennet.mixers.grid_convolution import GridConvolution
 from tokennet.mixers.hypermixer import HyperMixer
+from tokennet.mixers.latents import Latents, Perceiver
 from tokennet.mixers.learned import LearnedMixing
+from tokennet.mixers.linear_attention import LinearAttention, redraw_features
 from tokennet.mixers.memory import RecurrentAttention
 from tokennet.mixers.mlp import MLPMixer
 from tokennet.mixers.pooling import Pooling
@@ -32,6 +35,11 @@ from tokennet.mixers.scores import (
     General,
     Location,
     ScaledDotProduct,
+)
+from tokennet.mixers.set_blocks import (
+    InducedSetAttentionBlock,
+    PoolingByAttention,
+    SetAttentionBlock,
 )
 from tokennet.mixers.wired import WiredMixer
 
@@ -76,6 +84,11 @@ MIXERS: dict[str, MixerFactory] = {
     "lstm": lambda dim, heads, num_tokens: Recurrence(dim, "lstm"),
     "pool": lambda dim, heads, num_tokens: Pooling(dim),
     "resmlp": _resmlp,
+    "isab": lambda dim, heads, num_tokens: InducedSetAttentionBlock(dim, heads),
+    "linear": lambda dim, heads, num_tokens: LinearAttention(dim, heads),
+    "perceiver": lambda dim, heads, num_tokens: Perceiver(dim, heads),
+    "performer": lambda dim, heads, num_tokens: LinearAttention(dim, heads, "softmax"),
+    "sab": lambda dim, heads, num_tokens: SetAttentionBlock(dim, heads),
 }
 
 __all__ = [
@@ -89,21 +102,32 @@ __all__ = [
     "CrossAttention",
     "CrossPatchLinear",
     "DotProduct",
+    "EluFeatures",
+    "FeatureMap",
     "GatedMLP",
     "General",
     "GraphAttention",
     "GraphIsomorphism",
     "GridConvolution",
     "HyperMixer",
+    "InducedSetAttentionBlock",
+    "Latents",
     "LearnedMixing",
+    "LinearAttention",
     "Location",
     "MLPMixer",
     "Mixer",
+    "Perceiver",
     "Pooling",
+    "PoolingByAttention",
     "PyGMixer",
+    "ReLUFeatures",
     "Recurrence",
     "RecurrentAttention",
     "ScaledDotProduct",
     "Score",
+    "SetAttentionBlock",
+    "SoftmaxFeatures",
     "WiredMixer",
+    "redraw_features",
 ]

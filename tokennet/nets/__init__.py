@@ -3,12 +3,13 @@
 from tokennet.nets.architectures.graphs import gat, gin, gps
 from tokennet.nets.architectures.pairs import clip, detr, question_net
 from tokennet.nets.architectures.sequences import rnn, tcn
-from tokennet.nets.architectures.sets import deep_sets
+from tokennet.nets.architectures.sets import deep_sets, perceiver, set_transformer
 from tokennet.nets.architectures.text import bert, gpt
 from tokennet.nets.architectures.transformer import (
     decoder_stack,
     encoder,
     encoder_stack,
+    performer,
     transformer,
 )
 from tokennet.nets.architectures.vision import mlp_mixer, poolformer, resmlp, vit
@@ -25,6 +26,7 @@ from tokennet.nets.detection import (
 )
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder, shifted
+from tokennet.nets.experts import MixtureOfExperts, collect_router_losses
 from tokennet.nets.factory import NETS, NamedNet, create_net, list_nets
 from tokennet.nets.language import Decoder, MaskedLanguageModel, TextNet, hide
 from tokennet.nets.memory import MemoryTokens
@@ -59,6 +61,7 @@ __all__ = [
     "MaxReadout",
     "MeanReadout",
     "MemoryTokens",
+    "MixtureOfExperts",
     "NamedNet",
     "Objects",
     "OnGraph",
@@ -85,6 +88,7 @@ __all__ = [
     "bert",
     "build_net",
     "clip",
+    "collect_router_losses",
     "complete",
     "contrastive_loss",
     "count_parameters",
@@ -105,11 +109,14 @@ __all__ = [
     "match",
     "mlp",
     "mlp_mixer",
+    "perceiver",
+    "performer",
     "poolformer",
     "question_net",
     "resmlp",
     "rnn",
     "set_prediction_loss",
+    "set_transformer",
     "shifted",
     "tcn",
     "transformer",

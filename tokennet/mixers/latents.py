@@ -1,0 +1,198 @@
+"""A few learned tokens that listen to all the others, and may be listened to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.graphs import TokenGraph
+from tokennet.layer import TokenLayer
+from tokennet.mixers.attention import Attention
+from tokennet.mixers.base import Mixer
+from tokennet.mixers.latent_graphs import (
+    LatentGraphs,
+    attention_flops,
+    check_count,
+    for_each_set,
+    latent_graphs,
+)
+from tokennet.mixers.set_shapes import check_complete, parts_of
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+
+class LatentBlock(nn.Module):
+    """Pre-norm attention to a source, or of the latents to each other, and an MLP.
+
+    Args:
+        dim: channels of the latents.
+        heads: number of heads.
+        source_dim: channels of what they listen to; None where that is themselves.
+        widening: width of the MLP over `dim`.
+    """
+
+    def __init__(self, dim: int, heads: int, source_dim: int | None, widening: int) -> None:
+        super().__init__()
+        self.hidden = widening * dim
+        self.norm = nn.LayerNorm(dim)
+        self.source_norm = None if source_dim is None else nn.LayerNorm(source_dim)
+        self.attention = Attention(dim, heads, source_dim=source_dim)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, self.hidden), nn.GELU(), nn.Linear(self.hidden, dim)
+        )
+
+    def forward(self, latents: Tensor, source: Tensor | None, graph: TokenGraph) -> Tensor:
+        z = self.norm(latents)
+        heard = z if source is None or self.source_norm is None else self.source_norm(source)
+        latents = latents + self.attention(z, heard, graph)
+        return latents + self.mlp(self.mlp_norm(latents))
+
+    def flops(self, latents: int, sources: int, edges: int) -> int:
+        mlp = 4 * latents * self.attention.dim * self.hidden
+        return attention_flops(self.attention, latents, sources, edges) + mlp
+
+
+class Latents(TokenLayer):
+    r"""K learned tokens listen to all tokens of a set, then to each other; they are the output.
+
+        y = y_0 + Attention(norm(y_0), norm(z)),  y_1 = y + MLP(norm(y)),  y_0 learned
+        y_{l+1} likewise, with attention among the latents
+
+    The encoder of Perceiver, Jaegle et al., 2021 (arXiv 2103.03206). It turns a set of any
+    size into one of K tokens at a cost of N K, K of them for each set of a ragged batch. Like
+    a readout it asks all tokens of a set, whatever graph they have among themselves, and
+    what comes out does not depend on their order; the new tokens are on the complete graph.
+
+    Args:
+        dim: channels D of the tokens.
+        num_latents: K.
+        heads: number of heads; divides `latent_dim`.
+        depth: number of blocks of attention among the latents.
+        latent_dim: channels of the latents, `dim` by default.
+        widening: width of the MLPs over `latent_dim`.
+
+    Raises:
+        ValueError: `heads` does not divide `latent_dim`, or `num_latents` is not positive.
+
+    >>> Latents(8, num_latents=3, heads=2)(torch.zeros(2, 50, 8)).shape
+    torch.Size([2, 3, 8])
+    """
+
+    symmetry = Symmetry()
+
+    def __init__(
+        self,
+        dim: int,
+        num_latents: int = 32,
+        heads: int = 8,
+        *,
+        depth: int = 1,
+        latent_dim: int | None = None,
+        widening: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dim, self.latent_dim = dim, dim if latent_dim is None else latent_dim
+        check_count("num_latents", num_latents)
+        self.latents = nn.Parameter(torch.empty(num_latents, self.latent_dim))
+        self.cross = LatentBlock(self.latent_dim, heads, dim, widening)
+        self.blocks = nn.ModuleList(
+            LatentBlock(self.latent_dim, heads, None, widening) for _ in range(depth)
+        )
+        nn.init.trunc_normal_(self.latents, std=0.02)
+
+    def transform(self, tokens: Tokens) -> Tokens:
+        graphs = latent_graphs(tokens.graph, len(self.latents))
+        return Tokens(self.encode(tokens.z, graphs), graphs.within)
+
+    def encode(self, source: Tensor, graphs: LatentGraphs) -> Tensor:
+        """(..., M, D) sources to (..., S K, latent_dim)."""
+        latents = for_each_set(self.latents, graphs.within, source)
+        latents = self.cross(latents, source, graphs.gather)
+        for block in self.blocks:
+            latents = block(latents, None, graphs.within)
+        return latents
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        raise TypeError("Latents cannot be run step by step: they listen to all tokens")
+
+    def flops(self, tokens: Tokens) -> int:
+        """Attention of latents to tokens, and of latents to each other, with their MLPs."""
+        sizes = [part.num_sources for part in parts_of(tokens.graph)]
+        return tokens.z.shape[:-2].numel() * self.flops_of_sets(sizes)
+
+    def flops_of_sets(self, sizes: list[int]) -> int:
+        """For sets of these sizes."""
+        k, total = len(self.latents), sum(sizes)
+        flops = self.cross.flops(k * len(sizes), total, k * total)
+        blocks = (block.flops(k, k, k * k) for block in self.blocks)  # type: ignore[operator]
+        return flops + len(sizes) * sum(blocks)
+
+
+class Perceiver(Mixer):
+    r"""Tokens hear of each other through K learned latents, at a cost of N K instead of N^2.
+
+        out = W_o Attention(z, norm(y)),   y = Latents(source)
+
+    Latents listen to all tokens and to each other (Perceiver, Jaegle et al., 2021,
+    arXiv 2103.03206); then the tokens ask the latents (Perceiver IO, 2021, arXiv 2107.14795).
+    For the latents alone take `Latents`. As every token hears of all others it honours
+    complete graphs only; in a ragged batch each set has latents of its own.
+
+    Args:
+        dim: channels D of tokens and output.
+        heads: number of heads; divides `dim` and `latent_dim`.
+        num_latents: K.
+        depth: number of blocks of attention among the latents.
+        latent_dim: channels of the latents, `dim` by default.
+        widening: width of the MLPs of the latents over `latent_dim`.
+        source_dim: channels of the other set, `dim` by default.
+
+    Raises:
+        ValueError: `heads` does not divide the channels, or the graph is not complete.
+
+    >>> Perceiver(8, heads=2, num_latents=3)(torch.zeros(2, 50, 8)).shape
+    torch.Size([2, 50, 8])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 8,
+        num_latents: int = 32,
+        *,
+        depth: int = 1,
+        latent_dim: int | None = None,
+        widening: int = 1,
+        source_dim: int | None = None,
+    ) -> None:
+        super().__init__(dim, source_dim)
+        self.latents = Latents(
+            self.source_dim,
+            num_latents,
+            heads,
+            depth=depth,
+            latent_dim=dim if latent_dim is None else latent_dim,
+            widening=widening,
+        )
+        self.norm = nn.LayerNorm(self.latents.latent_dim)
+        self.read = Attention(dim, heads, source_dim=self.latents.latent_dim)
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        check_complete(graph, "Perceiver")
+
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        graphs = latent_graphs(graph, len(self.latents.latents))
+        latents = self.norm(self.latents.encode(source.z, graphs))
+        return self.read(tokens.z, latents, graphs.spread)
+
+    def flops(self, tokens: Tokens) -> int:
+        """That of `Latents`, and of attention from tokens to latents."""
+        k, n = len(self.latents.latents), tokens.num_tokens
+        sizes = [part.num_sources for part in parts_of(tokens.graph)]
+        read = attention_flops(self.read, n, k * len(sizes), k * n)
+        return tokens.z.shape[:-2].numel() * (self.latents.flops_of_sets(sizes) + read)

@@ -1,0 +1,177 @@
+"""Attention in time linear in the number of tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import softmax
+
+from tokennet.graphs import TokenGraph
+from tokennet.layer import linear_flops
+from tokennet.mixers.base import Mixer, check_heads
+from tokennet.mixers.feature_maps import FEATURE_MAPS, FeatureMap
+from tokennet.mixers.linear_sums import attend_causal, features, linear_attend
+from tokennet.mixers.set_shapes import is_complete, set_shapes
+from tokennet.tokens import Tokens
+
+
+class LinearAttention(Mixer):
+    r"""Multi-head attention whose scores are dot products of positive features.
+
+        out_i = W_o concat_h \sum_{j -> i} w_ij v_j / \sum_{j -> i} w_ij
+        w_ij = phi(q_i^h) . phi(k_j^h),   q = W_q z,  k = W_k source,  v = W_v source
+
+    Katharopoulos et al., 2020 (arXiv 2006.16236), with phi = elu + 1; as a Performer
+    (Choromanski et al., 2020, arXiv 2009.14794) with `features="softmax"`, random features
+    for which this is softmax attention on average. The sums over j are taken once for all
+    targets, or run along a causal set: O(N) time and memory, never N x N.
+
+    It honours graphs that are complete or causal, set by set, in any order of the tokens; one
+    that merely lists such edges is recognised. There is no padding to leak: in a ragged
+    batch each set has sums of its own.
+
+    Args:
+        dim: channels D of tokens and output.
+        heads: number of heads; divides `dim`.
+        features: "elu", "softmax" (FAVOR+), "relu", or a `FeatureMap` of D / heads channels.
+        bias: whether the four linear maps have a bias.
+        source_dim: channels of the other set in cross-attention, `dim` by default.
+        chunk: tokens of a causal set whose scores are computed pair by pair; a matter of
+            speed and memory alone.
+
+    Raises:
+        ValueError: `heads` does not divide `dim`, `features` is not known, or a set of the
+            graph is neither complete nor causal.
+
+    >>> from tokennet import Causal
+    >>> layer = LinearAttention(32, heads=4, features="softmax")
+    >>> layer(Tokens(torch.zeros(2, 1000, 32), Causal(1000))).z.shape
+    torch.Size([2, 1000, 32])
+    >>> layer(torch.zeros(2, 10, 32), source=torch.zeros(2, 700, 32)).shape
+    torch.Size([2, 10, 32])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 8,
+        features: str | FeatureMap = "elu",
+        *,
+        bias: bool = True,
+        source_dim: int | None = None,
+        chunk: int = 64,
+    ) -> None:
+        super().__init__(dim, source_dim)
+        self.heads, self.channels = heads, check_heads(dim, heads)
+        if isinstance(features, str):
+            if features not in FEATURE_MAPS:
+                raise ValueError(
+                    f"features must be one of {', '.join(FEATURE_MAPS)}, or a FeatureMap; "
+                    f"got {features!r}"
+                )
+            features = FEATURE_MAPS[features](self.channels)
+        if chunk < 1:
+            raise ValueError(f"chunk must be positive, got {chunk}")
+        self.features, self.chunk = features, chunk
+        self.query = nn.Linear(dim, dim, bias)
+        self.key = nn.Linear(self.source_dim, dim, bias)
+        self.value = nn.Linear(self.source_dim, dim, bias)
+        self.out = nn.Linear(dim, dim, bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for linear in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(linear.weight)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+    def redraw(self, generator: torch.Generator | None = None) -> None:
+        """Draw random features anew, as Performers do now and then in training."""
+        self.features.redraw(generator)
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        set_shapes(graph)
+
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        q, k, v = self.query(tokens.z), self.key(source.z), self.value(source.z)
+        sets = set_shapes(graph, tokens.z.device)
+        with torch.autocast(q.device.type, enabled=False):
+            out = linear_attend(
+                self._log_features(q), self._log_features(k), self._heads(v), sets, self.chunk
+            )
+        return self.out(out.flatten(-2).to(v.dtype))
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        """The running sums are the state, of the same size for any number of tokens."""
+        _check_step(graph)
+        q, k, v = (linear(tokens.z) for linear in (self.query, self.key, self.value))
+        with torch.autocast(q.device.type, enabled=False):
+            out, state = attend_causal(
+                self._log_features(q), self._log_features(k), self._heads(v), self.chunk, state
+            )
+        return tokens.replace(z=self.out(out.flatten(-2).to(v.dtype))), state
+
+    def weights(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> Tensor:
+        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`.
+
+        They take memory for E F H numbers; the call itself never forms them.
+        """
+        tokens, source, graph = self.inputs(tokens, source, graph)
+        q, _ = features(self._log_features(self.query(tokens.z)))
+        k, size = features(self._log_features(self.key(source.z)))
+        j, i = graph.edge_index(q.device)
+        scores = (q[..., i, :, :] * k[..., j, :, :]).sum(-1).log() + size[..., j, :]
+        return softmax(scores, i, num_nodes=tokens.num_tokens, dim=scores.dim() - 2)
+
+    def flops(self, tokens: Tokens) -> int:
+        """Four projections, 8 N D^2; features; 4 F (D + H) a token for the sums and their use."""
+        linears = (self.query, self.key, self.value, self.out)
+        rows = tokens.z.shape[:-1].numel()
+        log_features = self._log_features(tokens.z.new_zeros(1, self.dim))
+        sums = 4 * log_features.shape[-1] * (self.dim + self.heads)
+        mapped = 2 * self.heads * self.features.flops(self.channels)
+        return sum(linear_flops(linear, tokens.z) for linear in linears) + rows * (sums + mapped)
+
+    def _log_features(self, z: Tensor) -> Tensor:
+        return self.features(self._heads(z))  # (..., N, H, F)
+
+    def _heads(self, z: Tensor) -> Tensor:
+        """(..., N, H, C), in float32 at least: sums over many tokens need it."""
+        precise = torch.promote_types(z.dtype, torch.float32)
+        return z.to(precise).unflatten(-1, (self.heads, self.channels))
+
+
+def redraw_features(net: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw the random features of all linear attention in a net anew."""
+    for module in net.modules():
+        if isinstance(module, FeatureMap):
+            module.redraw(generator)
+
+
+def _check_step(graph: TokenGraph) -> None:
+    if not graph.derive("is a causal step", None, _is_causal_step):
+        raise ValueError(
+            "graph must let each new token hear all tokens so far and no later one, "
+            f"as Causal(n).last(m) does; got {graph!r}"
+        )
+
+
+def _is_causal_step(graph: TokenGraph) -> bool:
+    new, total = graph.num_targets, graph.num_sources
+    old = total - new
+    if new <= 1:
+        return is_complete(graph)
+    if graph.has_multi_edges:
+        return False
+    source, target = graph.edge_index()
+    expected = new * old + new * (new + 1) // 2
+    return source.shape[0] == expected and bool((source <= target + old).all())

@@ -1,0 +1,187 @@
+"""The blocks of the Set Transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.graphs import TokenGraph
+from tokennet.layer import TokenLayer
+from tokennet.mixers.attention import Attention
+from tokennet.mixers.base import Mixer
+from tokennet.mixers.latent_graphs import (
+    attention_flops,
+    check_count,
+    for_each_set,
+    latent_graphs,
+)
+from tokennet.mixers.set_shapes import check_complete, parts_of
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+
+class SetAttentionBlock(Mixer):
+    r"""Attention with its residuals and norms: `block(x, y)` is MAB, `block(x)` is SAB.
+
+        MAB(X, Y) = norm(H + relu(W H)),   H = norm(X + Attention(X, Y))
+        SAB(X) = MAB(X, X)
+
+    Lee et al., 2019 (arXiv 1810.00825), who draw it on complete sets; it honours any graph.
+    With the same weights it equals PyG's `MultiheadAttentionBlock`. The residual is inside:
+    no `Residual` is needed around it.
+
+    Args:
+        dim: channels D.
+        heads: number of heads; divides `dim`.
+        norm: whether there is a LayerNorm after each of the two sums.
+        source_dim: channels of Y, `dim` by default.
+
+    Raises:
+        ValueError: `heads` does not divide `dim`.
+
+    >>> SetAttentionBlock(8, heads=2)(torch.zeros(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
+    """
+
+    def __init__(
+        self, dim: int, heads: int = 4, *, norm: bool = True, source_dim: int | None = None
+    ) -> None:
+        super().__init__(dim, source_dim)
+        self.attention = Attention(dim, heads, source_dim=source_dim)
+        self.linear = nn.Linear(dim, dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) if norm else nn.Identity() for _ in range(2))
+
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        return self._close(tokens.z, self.attention.mix(tokens, source, graph))
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        heard, state = self.attention.step(tokens, graph, state, source)
+        return tokens.replace(z=self._close(tokens.z, heard.z)), state
+
+    def _close(self, z: Tensor, heard: Tensor) -> Tensor:
+        h = self.norms[0](z + heard)
+        return self.norms[1](h + self.linear(h).relu())
+
+    def flops(self, tokens: Tokens) -> int:
+        """Attention, and 2 N D^2."""
+        n = tokens.num_tokens
+        return tokens.z.shape[:-2].numel() * self.flops_of(n, n, tokens.graph.num_edges)
+
+    def flops_of(self, targets: int, sources: int, edges: int) -> int:
+        linear = 2 * targets * self.dim * self.dim
+        return attention_flops(self.attention, targets, sources, edges) + linear
+
+
+class InducedSetAttentionBlock(Mixer):
+    r"""Attention through K learned points, at a cost of N K: ISAB.
+
+        ISAB(X) = MAB(X, MAB(I, X)),   I in R^{K x D} learned
+
+    Lee et al., 2019 (arXiv 1810.00825). With the same weights it equals PyG's
+    `InducedSetAttentionBlock`. As every token hears of all others it honours complete
+    graphs only; in a ragged batch each set has induced points of its own. The residual is
+    inside: no `Residual` is needed around it.
+
+    Args:
+        dim: channels D.
+        heads: number of heads; divides `dim`.
+        num_points: K.
+        norm: whether the blocks have LayerNorms.
+        source_dim: channels of the other set, `dim` by default.
+
+    Raises:
+        ValueError: `heads` does not divide `dim`, or the graph is not complete.
+
+    >>> InducedSetAttentionBlock(8, heads=2, num_points=3)(torch.zeros(2, 50, 8)).shape
+    torch.Size([2, 50, 8])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int = 4,
+        num_points: int = 16,
+        *,
+        norm: bool = True,
+        source_dim: int | None = None,
+    ) -> None:
+        super().__init__(dim, source_dim)
+        check_count("num_points", num_points)
+        self.points = nn.Parameter(torch.empty(num_points, dim))
+        self.gather = SetAttentionBlock(dim, heads, norm=norm, source_dim=source_dim)
+        self.spread = SetAttentionBlock(dim, heads, norm=norm)
+        nn.init.xavier_uniform_(self.points)
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        check_complete(graph, "InducedSetAttentionBlock")
+
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        graphs = latent_graphs(graph, len(self.points))
+        points = for_each_set(self.points, graphs.within, source.z)
+        points = self.gather(points, source.z, graphs.gather)
+        return self.spread(tokens.z, points, graphs.spread)
+
+    def flops(self, tokens: Tokens) -> int:
+        """That of two blocks, from tokens to points and back."""
+        points, n = len(self.points), tokens.num_tokens
+        total, edges = points * len(parts_of(tokens.graph)), points * n
+        blocks = self.gather.flops_of(total, n, edges) + self.spread.flops_of(n, total, edges)
+        return tokens.z.shape[:-2].numel() * blocks
+
+
+class PoolingByAttention(TokenLayer):
+    r"""K learned seeds ask the tokens of a set, and are what is left of it: PMA.
+
+        PMA_K(Z) = MAB(S, relu(W Z)),   S in R^{K x D} learned
+
+    Lee et al., 2019 (arXiv 1810.00825). With the same weights it equals PyG's
+    `PoolingByMultiheadAttention`. Each set becomes K tokens on the complete graph, so that
+    blocks and a readout can follow; for one seed and nothing after it, take
+    `AttentionReadout`. Like a readout it asks all tokens of a set, whatever graph they have
+    among themselves, and what comes out does not depend on their order.
+
+    Args:
+        dim: channels D.
+        heads: number of heads; divides `dim`.
+        num_seeds: K.
+        norm: whether the block has LayerNorms.
+
+    Raises:
+        ValueError: `heads` does not divide `dim`.
+
+    >>> sets = Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (7, 2)])
+    >>> PoolingByAttention(8, heads=2, num_seeds=3)(sets)
+    Tokens(z=(6, 8), graph=Disjoint([Full(3), Full(3)]): 6 tokens, 18 edges, density 0.5)
+    """
+
+    symmetry = Symmetry()
+
+    def __init__(self, dim: int, heads: int = 4, num_seeds: int = 1, *, norm: bool = True) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+        check_count("num_seeds", num_seeds)
+        self.seeds = nn.Parameter(torch.empty(num_seeds, dim))
+        self.block = SetAttentionBlock(dim, heads, norm=norm)
+        nn.init.xavier_uniform_(self.seeds)
+
+    def transform(self, tokens: Tokens) -> Tokens:
+        graphs = latent_graphs(tokens.graph, len(self.seeds))
+        seeds = for_each_set(self.seeds, graphs.within, tokens.z)
+        asked = self.linear(tokens.z).relu()
+        return Tokens(self.block(seeds, asked, graphs.gather), graphs.within)
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        raise TypeError("PoolingByAttention cannot be run step by step: it asks all tokens")
+
+    def flops(self, tokens: Tokens) -> int:
+        """One projection of the tokens, and a block from the tokens to the seeds."""
+        k, n, dim = len(self.seeds), tokens.num_tokens, self.linear.in_features
+        seeds = k * len(parts_of(tokens.graph))
+        flops = 2 * n * dim * dim + self.block.flops_of(seeds, n, k * n)
+        return tokens.z.shape[:-2].numel() * flops

@@ -1,0 +1,225 @@
+"""A token-wise function of which each token uses a part: a sparse mixture of experts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
+from tokennet.layer import TokenLayer
+from tokennet.nets.block import mlp
+from tokennet.symmetry import Symmetry
+from tokennet.tokens import Tokens
+
+
+class Routing(NamedTuple):
+    """Which experts the tokens of a call go to."""
+
+    logits: Tensor
+    """(R, E) of the router, a row for each token of all sets."""
+    experts: Tensor
+    """(R, K) the best first."""
+    gates: Tensor
+    """(R, K) weight of each of them in the token's output."""
+
+
+class RouterLosses(NamedTuple):
+    """What is added to the loss of a net, with small factors, so that all experts are used."""
+
+    balance: Tensor
+    r"""E \sum_e f_e P_e, with f_e the share of the choices that fell on expert e and P_e its
+    mean probability: 1 where all are used alike, E where one is used alone. Fedus et al., 2021
+    (arXiv 2101.03961), eq. 4."""
+    z: Tensor
+    """Mean of logsumexp(logits)^2; keeps logits small. Zoph et al., 2022 (arXiv 2202.08906)."""
+
+
+class MixtureOfExperts(TokenLayer):
+    r"""Each token is a function of the few experts that a router picks for it.
+
+        out_i = \sum_{e in top_K(p_i)} g_ie Expert_e(z_i),   p_i = softmax(W z_i)
+        g_ie = p_ie / \sum_{e' in top_K} p_ie' for K > 1, and p_ie for K = 1
+
+    Shazeer et al., 2017 (arXiv 1701.06538), without noise; with K = 1 the layer of Switch
+    Transformers (Fedus et al., 2021, arXiv 2101.03961), with K = 2 that of Mixtral (2024,
+    arXiv 2401.04088). `collect_router_losses` gives what training needs beside the loss.
+
+    Without a capacity each token is a function of itself alone, and the layer commutes with
+    every permutation. With one, each set's experts take at most
+
+        ceil(capacity_factor K N / E)
+
+    of its N tokens, served in the order of the array; who comes too late gets 0 from that
+    expert, and `Residual` passes it on unchanged. So a token depends on those before it:
+    the layer reads the index, commutes with no permutation, and the graph must let tokens
+    hear all that come before. Sets of a batch, ragged or not, are served apart.
+
+    Args:
+        dim: channels D.
+        num_experts: E.
+        top_k: K.
+        expert: makes one expert, a module on the last dimension; `mlp(dim)` by default.
+        capacity_factor: None for no limit.
+        renormalize: whether gates add up to 1; by default where K > 1.
+        jitter: in training the router sees z times random numbers in [1 - jitter, 1 + jitter].
+
+    Raises:
+        ValueError: K is not in 1 .. E, or, with a capacity, a graph in which a token does
+            not hear all before it.
+
+    >>> layer = MixtureOfExperts(8, num_experts=4, top_k=2)
+    >>> with collect_router_losses(layer) as losses:
+    ...     layer(torch.zeros(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
+    >>> losses[0].balance.item()
+    1.0
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_experts: int = 8,
+        top_k: int = 2,
+        *,
+        expert: Callable[[], nn.Module] | None = None,
+        capacity_factor: float | None = None,
+        renormalize: bool | None = None,
+        jitter: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 1 <= top_k <= num_experts:
+            raise ValueError(f"top_k must be in 1 .. num_experts = {num_experts}, got {top_k}")
+        if capacity_factor is not None and capacity_factor <= 0:
+            raise ValueError(f"capacity_factor must be positive, got {capacity_factor}")
+        self.top_k, self.capacity_factor, self.jitter = top_k, capacity_factor, jitter
+        self.renormalize = top_k > 1 if renormalize is None else renormalize
+        self.router = nn.Linear(dim, num_experts, bias=False)
+        make = expert or (lambda: mlp(dim))
+        self.experts = nn.ModuleList(make() for _ in range(num_experts))
+        self.collected: list[RouterLosses] | None = None
+
+    @property
+    def symmetry(self) -> Symmetry:  # type: ignore[override]
+        return Symmetry() if self.capacity_factor is None else Symmetry({"index"})
+
+    def transform(self, tokens: Tokens) -> Tokens:
+        rows = tokens.z.flatten(0, -2)  # (R, D), all sets of the batch
+        routing = self.route(rows)
+        if self.collected is not None:
+            self.collected.append(router_losses(routing))
+        served = None
+        if self.capacity_factor is not None:
+            check_past_is_heard(tokens.graph)
+            served = self._served(routing.experts, tokens)
+        z = self._combine(rows, routing, served)
+        return tokens.replace(z=z.unflatten(0, tokens.z.shape[:-1]))
+
+    def route(self, rows: Tensor) -> Routing:
+        """Choose experts for rows (R, D), in float32 at least."""
+        if self.training and self.jitter:
+            rows = rows * torch.empty_like(rows).uniform_(1 - self.jitter, 1 + self.jitter)
+        precise = torch.promote_types(rows.dtype, torch.float32)
+        with torch.autocast(rows.device.type, enabled=False):
+            logits = rows.to(precise) @ self.router.weight.to(precise).T  # (R, E)
+        gates, experts = logits.softmax(-1).topk(self.top_k)
+        if self.renormalize:
+            gates = gates / gates.sum(-1, keepdim=True)
+        return Routing(logits, experts, gates)
+
+    def _combine(self, rows: Tensor, routing: Routing, served: Tensor | None) -> Tensor:
+        """Each expert sees its rows together; what it gives goes back to their places."""
+        chosen = routing.experts.flatten()  # (R K,)
+        order = chosen.argsort(stable=True)
+        if served is not None:
+            order = order[served.flatten()[order]]
+        counts = _lengths(chosen[order], len(self.experts)).tolist()
+        parts = rows[order // self.top_k].split(counts)
+        outs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
+        placed = outs.new_zeros(len(chosen), outs.shape[-1]).index_copy(0, order, outs)
+        placed = placed.unflatten(0, (-1, self.top_k))  # (R, K, D)
+        return (placed * routing.gates[..., None].to(outs.dtype)).sum(1)
+
+    def _served(self, experts: Tensor, tokens: Tokens) -> Tensor:
+        """(R, K): whether the choice is among those that the expert has room for."""
+        graph, batch = tokens.graph, tokens.z.shape[:-2].numel()
+        sizes = graph.sizes if isinstance(graph, Disjoint) else [tokens.num_tokens]
+        share = self.capacity_factor * self.top_k / len(self.experts)  # type: ignore[operator]
+        capacity = torch.tensor([math.ceil(share * n) for n in sizes], device=experts.device)
+        own = torch.arange(len(sizes), device=experts.device).repeat_interleave(
+            torch.tensor(sizes, device=experts.device)
+        )
+        first = torch.arange(batch, device=experts.device)[:, None] * len(sizes)
+        queue = (first + own).flatten()[:, None] * len(self.experts) + experts  # (R, K)
+        places = place_in_queue(queue.flatten(), batch * len(sizes) * len(self.experts))
+        return places.view_as(experts) < capacity[own].repeat(batch)[:, None]
+
+
+def place_in_queue(queue: Tensor, count: int) -> Tensor:
+    """(R,) how many entries before each one stand in the same of `count` queues.
+
+    >>> place_in_queue(torch.tensor([1, 0, 1, 1]), 2).tolist()
+    [0, 0, 1, 2]
+    """
+    order = queue.argsort(stable=True)
+    length = _lengths(queue, count)
+    start = length.cumsum(0) - length
+    place = torch.arange(len(queue), device=queue.device) - start[queue[order]]
+    return torch.empty_like(place).index_copy(0, order, place)
+
+
+def _lengths(queue: Tensor, count: int) -> Tensor:
+    """`bincount`, of a size that compilers and `torch.export` know beforehand."""
+    return queue.new_zeros(count).scatter_add(0, queue, torch.ones_like(queue))
+
+
+def router_losses(routing: Routing) -> RouterLosses:
+    """Losses of one call; 0 if it had no tokens."""
+    rows, num_experts = routing.logits.shape
+    counts = _lengths(routing.experts.flatten(), num_experts)
+    share = counts / max(routing.experts.numel(), 1)
+    probability = routing.logits.softmax(-1).sum(0) / max(rows, 1)
+    balance = num_experts * (share.to(probability.dtype) * probability).sum()
+    return RouterLosses(balance, routing.logits.logsumexp(-1).square().sum() / max(rows, 1))
+
+
+@contextmanager
+def collect_router_losses(net: nn.Module) -> Iterator[list[RouterLosses]]:
+    """Within it, each call of a mixture of experts in `net` adds its losses to the list.
+
+    >>> from tokennet import Residual, TokenNet
+    >>> net = TokenNet([Residual(MixtureOfExperts(8, num_experts=4))])
+    >>> with collect_router_losses(net) as losses:
+    ...     out = net(torch.randn(2, 5, 8))
+    >>> total = out.square().mean() + 0.01 * sum(each.balance for each in losses)
+    """
+    layers = [module for module in net.modules() if isinstance(module, MixtureOfExperts)]
+    before = [layer.collected for layer in layers]
+    losses: list[RouterLosses] = []
+    for layer in layers:
+        layer.collected = losses
+    try:
+        yield losses
+    finally:
+        for layer, collected in zip(layers, before, strict=True):
+            layer.collected = collected
+
+
+def check_past_is_heard(graph: TokenGraph) -> None:
+    """Raise ValueError unless each token listens to itself and all those before it in its set."""
+    if not graph.derive("past is heard", None, _past_is_heard):
+        raise ValueError(
+            "graph must let each token hear all before it where experts have a capacity, which "
+            f"fills in their order; got {graph!r}. capacity_factor=None honours any graph"
+        )
+
+
+def _past_is_heard(graph: TokenGraph) -> bool:
+    parts = graph.graphs if isinstance(graph, Disjoint) else (graph,)
+    return all(
+        isinstance(part, Full | Causal) or part.contains(Causal(part.num_targets)) for part in parts
+    )
