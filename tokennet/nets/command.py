@@ -24,16 +24,15 @@ def nets() -> None:
 
 
 def _named() -> Table:
-    table = Table("net", "architecture", "lines", "parameters", "relabelling", "shuffling")
+    table = Table("net", "lines", "parameters", "relabelling", "shuffling")
     for column in table.columns:
         column.no_wrap = True
-    for column in table.columns[2:4]:
+    for column in table.columns[1:3]:
         column.justify = "right"
     for name, net in NETS.items():
         made: Any = net.on_meta()
         size, symmetry = f"{count_parameters(made):,}", made.symmetry
-        row = (name, net.build.__name__, str(net.lines), size)
-        table.add_row(*row, symmetry.relabelling, symmetry.shuffling)
+        table.add_row(name, str(net.lines), size, symmetry.relabelling, symmetry.shuffling)
     return table
 
 
