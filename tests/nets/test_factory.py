@@ -120,6 +120,7 @@ def test_names_and_options():
 
 TOKEN_NETS = ["encoder", "gat", "gin", "gps", "deep_sets", "vit_tiny", "mixer_small", "detr"]
 TOKEN_NETS += ["resmlp_12", "poolformer_12", "tcn", "gru"]
+TOKEN_NETS += ["performer", "set_transformer", "perceiver"]
 NEEDS_ALL_BEFORE = ("tcn", "gru")
 
 
@@ -130,7 +131,7 @@ def test_declared_symmetry_is_measured(name, graph):
     tokens = patches().replace(graph=graph)
     readout = getattr(net, "readout", None)
     pooled = readout is None or readout.is_invariant
-    if name in NEEDS_ALL_BEFORE and not isinstance(graph, Full):
+    if name in (*NEEDS_ALL_BEFORE, "performer") and not isinstance(graph, Full):
         with pytest.raises(ValueError, match="graph must"):
             net(tokens)
         return
@@ -157,7 +158,7 @@ def test_a_lie_about_symmetry_is_seen():
 
 @pytest.mark.parametrize("name", TOKEN_NETS)
 def test_sets_of_a_ragged_batch_do_not_see_each_other(name):
-    graph = Causal(N) if name in NEEDS_ALL_BEFORE else Cycle(N)
+    graph = Causal(N) if name in (*NEEDS_ALL_BEFORE, "performer") else Cycle(N)
     net, sets = small(name), [patches(), patches().replace(graph=graph), patches()]
     together, alone = net(Tokens.batch(sets)), [net(part) for part in sets]
     if name == "detr":

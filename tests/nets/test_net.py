@@ -184,6 +184,11 @@ def hand_counted(mixer, graph, tokens):
         "causal_conv": 2 * copies * sum(3 * n - 3 for n in sizes) * 16,
         "conv1d": 2 * copies * sum(3 * n - 2 for n in sizes) * 16,
         "conv2d": 2 * copies * (3 * 3 - 2) * (3 * 4 - 2) * 16,
+        "isab": through_points(16) + 2 * (rows + 16 * copies) * 16 * 16,
+        "linear": 4 * 2 * rows * 16 * 16 + 4 * 8 * (16 + 2) * rows,
+        "perceiver": through_points(32) + copies * perceiver_latents,
+        "performer": 4 * 2 * rows * 16 * 16 + (4 * (16 + 2) + 2 * 2 * 8) * 16 * rows,
+        "sab": 5 * 2 * rows * 16 * 16 + 4 * edges * 16,
     }[mixer]
     return ends + mlps + 2 * mixing
 

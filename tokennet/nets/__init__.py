@@ -3,12 +3,13 @@
 from tokennet.nets.architectures.graphs import gat, gin, gps
 from tokennet.nets.architectures.pairs import clip, detr, question_net
 from tokennet.nets.architectures.sequences import rnn, tcn
-from tokennet.nets.architectures.sets import deep_sets
+from tokennet.nets.architectures.sets import deep_sets, perceiver, set_transformer
 from tokennet.nets.architectures.text import bert, gpt
 from tokennet.nets.architectures.transformer import (
     decoder_stack,
     encoder,
     encoder_stack,
+    performer,
     transformer,
 )
 from tokennet.nets.architectures.vision import mlp_mixer, poolformer, resmlp, vit
@@ -108,11 +109,14 @@ __all__ = [
     "match",
     "mlp",
     "mlp_mixer",
+    "perceiver",
+    "performer",
     "poolformer",
     "question_net",
     "resmlp",
     "rnn",
     "set_prediction_loss",
+    "set_transformer",
     "shifted",
     "tcn",
     "transformer",

@@ -50,6 +50,7 @@ class NamedNet:
 
 NETS: dict[str, NamedNet] = {
     "encoder": NamedNet(transformer.encoder),
+    "performer": NamedNet(transformer.performer),
     "transformer_base": NamedNet(transformer.transformer),
     "transformer_big": NamedNet(
         transformer.transformer, {"dim": 1024, "heads": 16, "hidden": 4096}
@@ -78,6 +79,8 @@ NETS: dict[str, NamedNet] = {
     "gin": NamedNet(graphs.gin),
     "gps": NamedNet(graphs.gps),
     "deep_sets": NamedNet(sets.deep_sets),
+    "set_transformer": NamedNet(sets.set_transformer),
+    "perceiver": NamedNet(sets.perceiver),
     "question_net": NamedNet(pairs.question_net),
     "clip": NamedNet(pairs.clip),
     "detr": NamedNet(pairs.detr),

@@ -6,9 +6,17 @@ from itertools import pairwise
 
 from torch import nn
 
+from tokennet.layer import TokenLayer
+from tokennet.mixers import (
+    InducedSetAttentionBlock,
+    Latents,
+    PoolingByAttention,
+    SetAttentionBlock,
+)
 from tokennet.nets.block import TokenWise
-from tokennet.nets.net import TokenNet
-from tokennet.nets.readout import READOUTS
+from tokennet.nets.compose import WithGraph, complete
+from tokennet.nets.net import Interface, TokenNet, positions_of
+from tokennet.nets.readout import READOUTS, MeanReadout
 
 
 def deep_sets(
@@ -29,3 +37,52 @@ def deep_sets(
     pool.norm = nn.Identity()
     pool.head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out_features))
     return TokenNet([TokenWise(part) for part in phi], pool)
+
+
+def set_transformer(
+    in_features: int = 3,
+    out_features: int = 10,
+    dim: int = 128,
+    depth: int = 2,
+    heads: int = 4,
+    *,
+    num_points: int = 16,
+    num_seeds: int = 4,
+) -> TokenNet:
+    """The Set Transformer (Lee et al., 2019, arXiv 1810.00825): ISAB, then PMA, then SAB.
+
+    Tokens hear of each other through `num_points` learned points; `num_seeds` learned seeds
+    ask them, hear each other, and are averaged.
+    """
+    layers: list[TokenLayer] = [
+        WithGraph(complete),
+        TokenWise(nn.Linear(in_features, dim)),
+        *[InducedSetAttentionBlock(dim, heads, num_points) for _ in range(depth)],
+        PoolingByAttention(dim, heads, num_seeds),
+        SetAttentionBlock(dim, heads),
+    ]
+    return TokenNet(layers, MeanReadout(dim, out_features))
+
+
+def perceiver(
+    in_features: int = 3,
+    out_features: int = 10,
+    dim: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    *,
+    num_latents: int = 32,
+    num_coordinates: int = 0,
+) -> TokenNet:
+    """A Perceiver (Jaegle et al., 2021, arXiv 2103.03206): any number of tokens, few latents.
+
+    Args:
+        num_coordinates: columns of `tokens.pos`, given as sinusoidal codes; 0 for sets.
+    """
+    interface = Interface(in_features, out_features, num_coordinates=num_coordinates)
+    layers: list[TokenLayer] = [
+        TokenWise(nn.Linear(in_features, dim)),
+        *positions_of("pos" if num_coordinates else "none", interface, dim),
+        Latents(dim, num_latents, heads, depth=depth),
+    ]
+    return TokenNet(layers, MeanReadout(dim, out_features))

@@ -8,7 +8,7 @@ from torch import nn
 
 from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import TokenLayer
-from tokennet.mixers import Attention, CrossAttention
+from tokennet.mixers import Attention, CrossAttention, LinearAttention
 from tokennet.nets.block import TokenWise
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
@@ -65,6 +65,27 @@ def encoder(
         ],
         READOUTS[readout](dim, out_features),
     )
+
+
+def performer(
+    in_features: int = 32,
+    out_features: int = 10,
+    dim: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    *,
+    readout: str = "mean",
+    style: Style | None = None,
+) -> TokenNet:
+    """A Performer (Choromanski et al., 2020, arXiv 2009.14794): time linear in the tokens.
+
+    On complete graphs, and on causal ones with `readout="token"`.
+    """
+    style = style or Style()
+    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
+    for _ in range(depth):
+        layers += style.block([LinearAttention(dim, heads, "softmax")], dim)
+    return TokenNet(layers, READOUTS[readout](dim, out_features))
 
 
 def transformer(
