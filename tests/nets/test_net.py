@@ -166,10 +166,18 @@ def hand_counted(mixer, graph, tokens):
     sets = 2
     ends = 2 * rows * 3 * 16 + 2 * sets * 16 * 5
     mlps = 2 * (2 * rows * 16 * 64 + 2 * rows * 64 * 16)
+    # Attention of latents to themselves, and two MLPs of width 16 for 32 of them.
+    perceiver_latents = 4 * 2 * 32 * 16 * 16 + 4 * 32 * 32 * 16 + 2 * 2 * 2 * 32 * 16 * 16
+
+    def through_points(points):
+        """Attention from tokens to points, and from points to tokens."""
+        return 2 * (2 * 2 * (rows + copies * points) * 16 * 16 + 4 * rows * points * 16)
+
     mixing = {
         "attention": 4 * 2 * rows * 16 * 16 + 4 * edges * 16,
         "gat": 2 * 2 * rows * 16 * 16 + 5 * edges * 16,
         "mlp": 2 * (2 * 12 * 48) * 16 * copies,
+        "learned": 2 * 2 * rows * 16 * 16 + 2 * edges * 16,
         "mean": 2 * rows * 16 * 16 + edges * 16,
         "sum": 2 * rows * 16 * 16 + edges * 16,
         "max": 2 * rows * 16 * 16 + edges * 16,
