@@ -7,6 +7,8 @@ import torch
 
 from tests.attend.kinds import FAMILIES, assert_all_close, call, derivatives, make_inputs
 from tokennet import Edges, Window, attend
+from tokennet.attend import fused
+from tokennet.attend.call import make_call
 from tokennet.attend.edge_attention import Terms
 from tokennet.attend.fused_op import fused_attention
 from tokennet.attend.kernels.edges import Problem
@@ -256,3 +258,19 @@ def test_a_graph_first_met_in_inference_can_train():
     out = call("additive_edges", inputs, graph, backend="fused")
     assert torch.equal(out, first)
     assert all(g.isfinite().all() for g in derivatives(out, inputs))
+
+
+def test_what_the_kernels_for_cuda_need(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(fused, "find_spec", lambda name: None)
+    assert fused._triton_problem(0) == "its kernels for CUDA are in Triton, which is not installed"
+    monkeypatch.setattr(fused, "find_spec", lambda name: name)
+    assert fused._triton_problem(0) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (6, 1))
+    assert fused._triton_problem(0) == "Triton needs a GPU of compute capability 7.0"
+
+
+def test_other_devices_are_refused_by_name():
+    q = torch.randn(3, 1, 2, device="meta")
+    reason = fused.unsupported(make_call(q, q, q, Window(3, 1)))
+    assert reason == "its kernels are for a CPU and for CUDA, not for meta"
