@@ -135,18 +135,18 @@ def estimating(exact, num_features):
 
 @pytest.mark.parametrize("graph", [Full, Causal])
 def test_random_features_approach_softmax_attention(graph):
-    """The error falls as 1 / sqrt(F): by 4 from 64 features to 1024, within a factor of 1.6."""
-    z = 0.5 * torch.randn(12, DIM, dtype=torch.float64)
+    """The error falls as 1 / sqrt(F): by 4 from 256 features to 4096, within a factor of 1.6."""
+    z = 0.4 * torch.randn(12, DIM, dtype=torch.float64)
     exact, errors = Attention(DIM, HEADS).double(), {}
     want = exact(Tokens(z, graph(12))).z
-    for count in (64, 1024):
+    for count in (256, 4096):
         estimate, trials = estimating(exact, count), []
-        for _ in range(20):
+        for _ in range(8):
             estimate.redraw()
             trials.append((estimate(Tokens(z, graph(12))).z - want).detach().square().mean())
         errors[count] = torch.stack(trials).mean().sqrt() / want.detach().square().mean().sqrt()
-    assert errors[1024] < 0.1
-    assert 4 / 1.6 < errors[64] / errors[1024] < 4 * 1.6
+    assert errors[4096] < 0.05
+    assert 4 / 1.6 < errors[256] / errors[4096] < 4 * 1.6
 
 
 def test_the_estimate_has_no_bias():
@@ -168,22 +168,6 @@ def test_directions_are_orthogonal_and_gaussian():
     torch.testing.assert_close(many.T.cov(), torch.eye(4).double(), rtol=0, atol=0.05)
     # The fourth moment tells Gaussian rows (3) from rows of one length (2 for four channels).
     assert 2.8 < float(many.pow(4).mean()) < 3.2
-
-
-def test_orthogonal_directions_err_less_than_independent_ones():
-    q, k = 0.5 * torch.randn(2, 16, 8, dtype=torch.float64)
-    exact = (q * k / 8**0.5).sum(-1).exp()
-
-    def error(draw):
-        features, total = SoftmaxFeatures(8, 8).double(), 0.0
-        for _ in range(300):
-            features.projection.copy_(draw())
-            got = (features(q) + features(k)).exp().mean(-1)
-            total += float((got / exact - 1).square().mean())
-        return total
-
-    independent = error(lambda: torch.randn(8, 8, dtype=torch.float64))
-    assert error(lambda: orthogonal_gaussian(8, 8)) < 0.9 * independent
 
 
 def test_redrawing_changes_random_features_and_no_parameter():

@@ -204,7 +204,7 @@ def hand_counted(mixer, graph, tokens):
         "isab": through_points(16) + 2 * (rows + 16 * copies) * 16 * 16,
         "linear": 4 * 2 * rows * 16 * 16 + 4 * 8 * (16 + 2) * rows,
         "perceiver": through_points(32) + copies * perceiver_latents,
-        "performer": 4 * 2 * rows * 16 * 16 + (4 * (16 + 2) + 2 * 2 * 8) * 16 * rows,
+        "performer": 4 * 2 * rows * 16 * 16 + (4 * (16 + 2) + 2 * 2 * 2 * 8) * 16 * rows,
         "sab": 5 * 2 * rows * 16 * 16 + 4 * edges * 16,
     }[mixer]
     return ends + mlps + 2 * mixing

@@ -87,12 +87,12 @@ def _attend_chunk(
     q: Tensor, k: Tensor, v: Tensor, size: Tensor, before: Sums
 ) -> tuple[Tensor, Sums]:
     largest = torch.maximum(size.cummax(-2).values, before.scale[..., None, :])  # (..., L, H)
-    gap = size[..., None, :, :] - largest[..., :, None, :]  # (..., L, L, H)
-    past = torch.ones(gap.shape[-3:-1], dtype=torch.bool, device=gap.device).tril()
-    weight = gap.masked_fill(~past[..., None], -torch.inf).exp()
-    scores = torch.einsum("...ihf,...jhf->...ijh", q, k) * weight
+    gap = size.mT[..., None, :] - largest.mT[..., None]  # (..., H, L, L)
+    past = torch.ones(gap.shape[-2:], dtype=torch.bool, device=gap.device).tril()
+    weight = gap.masked_fill(~past, -torch.inf).exp()
+    scores = torch.einsum("...ihf,...jhf->...hij", q, k) * weight
     old = (before.scale[..., None, :] - largest).exp()  # (..., L, H)
-    out = torch.einsum("...ijh,...jhc->...ihc", scores, v)
+    out = torch.einsum("...hij,...jhc->...ihc", scores, v)
     out = out + torch.einsum("...ihf,...hfc->...ihc", q, before.sums) * old[..., None]
     scale = largest[..., -1, :]
     weight = (size - scale[..., None, :]).exp()  # (..., L, H)
