@@ -32,7 +32,7 @@ class Sunspots(Task):
     nets = ("attention@full", "mlp@full", "attention@causal", "mean@full")
     metrics = (error,)
     recipe = Recipe(
-        epochs=80, batch_size=16, lr=5e-3, weight_decay=1e-3, dropout=0.1, positions="pos",
+        epochs=30, batch_size=16, lr=2e-3, weight_decay=1e-3, dropout=0.1, positions="pos",
         size=40_000,
     )  # fmt: skip
     interface = Interface(
