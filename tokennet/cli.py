@@ -63,7 +63,9 @@ def compare(
     task: Annotated[str, typer.Argument(help="A task (see `tokennet tasks`) or module:Class.")],
     nets: Annotated[
         str | None,
-        typer.Option(help="Nets as mixer@graph[/readout], comma-separated. (default: the task's)"),
+        typer.Option(
+            help="Nets as mixer@graph or mixer@graph/readout, by commas. (default: the task's)"
+        ),
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Number of seeds. (default: the task's)")

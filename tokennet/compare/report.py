@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from tokennet.compare.metric import Metric
 from tokennet.compare.task import Task
@@ -192,10 +192,11 @@ def _symmetries(lines: Sequence[Line]) -> Table:
 
 def task_table(registry: Mapping[str, type[Task]]) -> Table:
     """The tasks that there are."""
-    table = Table("task", "data", "metric", "graphs", "nets by default")
+    nets = Column("nets by default", no_wrap=True)
+    table = Table("task", "data", "metric", "graphs", nets)
     for task in registry.values():
-        metric, graphs, nets = task.metrics[0].heading, " ".join(task.graphs), " ".join(task.nets)
-        table.add_row(task.name, task.summary, metric, graphs, nets)
+        row = task.name, task.summary, task.metrics[0].heading, " ".join(task.graphs)
+        table.add_row(*row, "\n".join(task.nets))
     return table
 
 
