@@ -62,7 +62,7 @@ def tied(pairs):
     return pairs
 
 
-@pytest.mark.parametrize("top_k", [1, 2, 4])
+@pytest.mark.parametrize("top_k", [2, 4])
 def test_it_is_the_sparse_block_of_mixtral(top_k):
     config = MixtralConfig(
         hidden_size=DIM,
@@ -73,29 +73,23 @@ def test_it_is_the_sparse_block_of_mixtral(top_k):
     theirs = MixtralSparseMoeBlock(config)
     for parameter in theirs.parameters():
         nn.init.normal_(parameter)
-    ours = MixtureOfExperts(DIM, EXPERTS, top_k, expert=Gated, renormalize=True)
+    ours = MixtureOfExperts(DIM, EXPERTS, top_k, expert=Gated)
     ours, theirs = ours.double(), theirs.double()
-    pairs = tied([(ours.router.weight, theirs.gate.weight)])
+    gate, gate_up, down = theirs.gate.weight, theirs.experts.gate_up_proj, theirs.experts.down_proj
+    pairs = [(ours.router.weight, gate)]
     for number, expert in enumerate(ours.experts):
-        tied([(expert.gate_up.weight, theirs.experts.gate_up_proj[number])])
-        tied([(expert.down.weight, theirs.experts.down_proj[number])])
+        pairs += [(expert.gate_up.weight, gate_up[number]), (expert.down.weight, down[number])]
+    tied(pairs)
     z = torch.randn(2, 9, DIM).double().requires_grad_()
-    # Mixtral's router computes its softmax in float32, whatever the type of the model.
-    compare(ours(z), theirs(z), z, [], tolerance=1e-5)
-    ours.float(), theirs.float()
-    z = z.detach().float().requires_grad_()
-    found = torch.autograd.grad(ours(z).square().sum(), list(ours.parameters()))
-    out = theirs(z).square().sum()
-    gate, gate_up, down = torch.autograd.grad(
-        out, [theirs.gate.weight, theirs.experts.gate_up_proj, theirs.experts.down_proj]
-    )
-    wanted = [gate]
-    for number in range(EXPERTS):
-        wanted += [gate_up[number], down[number]]
-    for got, want in zip(found, wanted, strict=True):
-        scale = want.abs().max().clamp(min=1e-2)
-        torch.testing.assert_close(got / scale, want / scale, rtol=1e-4, atol=1e-5)
-    assert len(pairs) == 1
+    outs = ours(z), theirs(z)
+    weight = torch.randn(2, 9, DIM).double()
+    found = torch.autograd.grad((outs[0] * weight).sum(), [z, *ours.parameters()])
+    whole = torch.autograd.grad((outs[1] * weight).sum(), [z, gate, gate_up, down])
+    of_experts = [whole[part][number] for number in range(EXPERTS) for part in (2, 3)]
+    # Its router takes the softmax in float32, whatever the type of the model.
+    wanted = [outs[1], whole[0], whole[1], *of_experts]
+    for got, want in zip([outs[0], *found], wanted, strict=True):
+        assert (got - want).abs().max() < 1e-6 * want.abs().max().clamp(min=1.0)
 
 
 def switch_pair(capacity):
@@ -177,7 +171,7 @@ def test_training_on_the_balance_evens_out_the_use():
     for _ in range(60):
         with collect_router_losses(layer) as losses:
             layer(z)
-        history.append(float(losses[0].balance))
+        history.append(losses[0].balance.item())
         optimizer.zero_grad()
         losses[0].balance.backward()
         optimizer.step()
