@@ -88,7 +88,7 @@ def test_a_patch_guesses_a_box_about_itself():
     x, y = still[0, 9, NOTHING + 1 : NOTHING + 3].tolist()  # row 1, column 2
     assert (28 * x, 28 * y) == pytest.approx((10, 6))
     far = task.guesses(torch.full((1, 49, CLASSES + 5), 99.0))
-    assert float(28 * (far - still)[0, 9, NOTHING + 1]) == pytest.approx(12)
+    assert float(28 * (far - still)[0, 9, NOTHING + 1]) == pytest.approx(4)
 
 
 def test_the_loss_is_least_where_the_answer_is_right():
@@ -102,7 +102,7 @@ def test_the_loss_is_least_where_the_answer_is_right():
         still = task.guesses(torch.zeros_like(output))[0, :, NOTHING + 1 : NOTHING + 3]
         patch = int((still - middle).norm(dim=-1).argmin())
         output[0, patch, NOTHING], output[0, patch, int(digit)] = 0.0, 99.0
-        moved = ((middle - still[patch]) * 28 / 12).atanh()
+        moved = ((middle - still[patch]) * 28 / 4).atanh()
         output[0, patch, NOTHING + 1 :] = torch.cat([moved, torch.tensor(box[2:]).logit()])
     assert float(task.loss(output, target)) == pytest.approx(0, abs=1e-5)
     assert mean_average_precision(judged(task.guesses(output), target)) == 1

@@ -73,7 +73,7 @@ class Detect(Task):
     seeds = 1
     metrics = (Metric("mAP", judged, unit="%", reduce=mean_average_precision),)
     recipe = Recipe(
-        epochs=20, batch_size=64, lr=2e-3, depth=2, positions="pos", size=100_000, clip=1.0,
+        epochs=15, batch_size=32, lr=4e-3, depth=2, positions="pos", size=100_000, clip=1.0,
         smooth=True,
     )  # fmt: skip
 
@@ -135,11 +135,12 @@ class Detect(Task):
     def guesses(self, output: Tensor) -> Tensor:
         """(n, N, 11 + 4) output to logits and boxes, in parts of the image's side.
 
-        The middle of a box is at most three patches from that of its patch.
+        The middle of a box is at most 4 pixels, in x and in y, from that of its patch, so
+        that few patches can have the same object.
         """
         logits, moved, size = output.split([NOTHING + 1, 2, 2], dim=-1)
         centre = (self.pos.flip(-1).to(output) + 0.5) * (PATCH / SIDE)  # (N, 2) x, y
-        middle = centre + 3 * PATCH / SIDE * moved.tanh()
+        middle = centre + PATCH / SIDE * moved.tanh()
         return torch.cat([logits, middle, size.sigmoid()], dim=-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
