@@ -36,13 +36,12 @@ def test_the_pairs_are_the_cheapest_of_all():
 
 def test_the_loss_of_an_image_is_the_loss_of_the_library():
     task = Detect(examples=12)
-    output = torch.randn(6, 6, CLASSES + 5, generator=torch.Generator().manual_seed(0)).double()
-    output[..., NOTHING + 1 :] = output[..., NOTHING + 1 :].sigmoid()
+    output = torch.randn(6, 49, CLASSES + 5, generator=torch.Generator().manual_seed(0)).double()
     output.requires_grad_()
     target = task.objects[:6].double()
     (ours,) = torch.autograd.grad(task.loss(output, target).sum(), output)
     losses = []
-    for answer, objects in zip(output, target, strict=True):
+    for answer, objects in zip(task.guesses(output), target, strict=True):
         objects = objects[objects[:, 0] >= 0]
         guess = Prediction(answer[None, :, : NOTHING + 1], answer[None, :, NOTHING + 1 :])
         losses.append(set_prediction_loss(guess, [Objects(objects[:, 0].long(), objects[:, 1:])]))
@@ -83,16 +82,31 @@ def test_every_object_is_found_once():
     assert mean_average_precision(swapped) == 0
 
 
-def test_the_loss_does_not_depend_on_the_order_and_is_least_where_it_is_right():
+def test_a_patch_guesses_a_box_about_itself():
     task = Detect(examples=12)
-    right, perm = answer_of((3, 50.0, HERE), (4, 50.0, THERE)), torch.tensor([5, 1, 4, 0, 3, 2])
-    target = TARGET.double()
-    loss = task.loss(right.double(), target)
-    assert loss.shape == (1,)
-    assert float(loss) == pytest.approx(0, abs=1e-6)
-    torch.testing.assert_close(task.loss(right[:, perm].double(), target), loss)
-    assert float(task.loss(answer_of((3, 50.0, HERE), (4, 50.0, HERE)).double(), target)) > 1
-    assert float(task.loss(answer_of((3, 50.0, HERE)).double(), target)) > 1
+    still = task.guesses(torch.zeros(1, 49, CLASSES + 5))
+    x, y = still[0, 9, NOTHING + 1 : NOTHING + 3].tolist()  # row 1, column 2
+    assert (28 * x, 28 * y) == pytest.approx((10, 6))
+    far = task.guesses(torch.full((1, 49, CLASSES + 5), 99.0))
+    assert float(28 * (far - still)[0, 9, NOTHING + 1]) == pytest.approx(4)
+
+
+def test_the_loss_is_least_where_the_answer_is_right():
+    task = Detect(examples=12)
+    target = task.objects[:1].double()
+    known = target[0, target[0, :, 0] >= 0]
+    output = torch.zeros(1, 49, CLASSES + 5).double()
+    output[0, :, NOTHING] = 99.0
+    for digit, *box in known.tolist():
+        middle = torch.tensor(box[:2]).double()
+        still = task.guesses(torch.zeros_like(output))[0, :, NOTHING + 1 : NOTHING + 3]
+        patch = int((still - middle).norm(dim=-1).argmin())
+        output[0, patch, NOTHING], output[0, patch, int(digit)] = 0.0, 99.0
+        moved = ((middle - still[patch]) * 28 / 4).atanh()
+        output[0, patch, NOTHING + 1 :] = torch.cat([moved, torch.tensor(box[2:]).logit()])
+    assert float(task.loss(output, target)) == pytest.approx(0, abs=1e-5)
+    assert mean_average_precision(judged(task.guesses(output), target)) == 1
+    assert float(task.loss(output.roll(1, dims=1), target)) > 0.5
 
 
 def test_objects_are_where_the_canvas_is_bright():

@@ -392,7 +392,7 @@ def test_results_of_the_tasks_can_be_written(tmp_path):
     result = compare(task, nets=["mean@grid"], budget=Budget(epochs=1), out=tmp_path)
     written = json.loads((tmp_path / "results.json").read_text())
     assert list(written["baselines"][0]) == ["name", "mAP"]
-    assert written["nets"][0]["declared_relabelling"] is None
+    assert written["nets"][0]["declared_relabelling"] == "S_n"
     assert tmp_path / "boxes.png" in result.files
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,50 +10,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 from tokennet.compare.boxes import assign, average_precision, iou
-from tokennet.compare.listening import encoder, listening_blocks
 from tokennet.compare.metric import Metric
-from tokennet.compare.net import Net, Width
-from tokennet.compare.scenes import digit_images, patches, positions
+from tokennet.compare.net import Net
+from tokennet.compare.scenes import digit_images, overlapping_patches, positions
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Grid, TokenGraph
-from tokennet.nets import Interface, TokenNet, generalised_iou
+from tokennet.nets import Interface, generalised_iou
 from tokennet.tokens import Tokens
 
-SIDE, PATCH, QUERIES, MOST, CLASSES = 28, 4, 6, 3, 10
+SIDE, PATCH, SEEN, MOST, CLASSES = 28, 4, 12, 3, 10
 NOTHING = CLASSES
-
-
-class Asking(nn.Module):
-    """Learned questions that listen to the patches; each answers with a class and a box.
-
-    Carion et al., 2020 (arXiv 2005.12872), with any mixer among the patches. Gives
-    (..., Q, 11 + 4): logits of the digits and of "nothing", and a box in 0 .. 1.
-    """
-
-    def __init__(self, encoder: TokenNet, decoder: TokenNet, dim: int) -> None:
-        super().__init__()
-        self.encoder, self.decoder = encoder, decoder
-        self.questions = nn.Parameter(torch.randn(QUERIES, dim))
-        self.norm = nn.LayerNorm(dim)
-        self.label = nn.Linear(dim, CLASSES + 1)
-        self.box = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4))
-
-    def forward(self, tokens: Tokens) -> Tensor:
-        z = self.norm(self.decoder(self._asked(tokens), self.encoder(tokens)).z)  # type: ignore[union-attr]
-        return torch.cat([self.label(z), self.box(z).sigmoid()], dim=-1)
-
-    def _asked(self, tokens: Tokens) -> Tokens:
-        return Tokens(self.questions.expand(*tokens.z.shape[:-2], -1, -1))
-
-    def flops(self, tokens: Tokens) -> int:
-        heads = [part for part in self.modules() if isinstance(part, nn.Linear)]
-        ends = [part for part in heads if part is self.label or part in self.box.modules()]
-        rows = tokens.z.shape[:-2].numel() * QUERIES
-        return (
-            self.encoder.flops(tokens)
-            + self.decoder.flops(self._asked(tokens), self.encoder(tokens))  # type: ignore[arg-type]
-            + rows * sum(2 * end.in_features * end.out_features for end in ends)
-        )
 
 
 def judged(answer: Tensor, target: Tensor) -> Tensor:
@@ -79,7 +45,7 @@ def judged(answer: Tensor, target: Tensor) -> Tensor:
 
 def mean_average_precision(rows: Tensor) -> float:
     """The mean over classes of their average precision, from the rows of `judged`."""
-    guesses, objects = rows[:, : 3 * QUERIES].reshape(-1, 3), rows[:, 3 * QUERIES :]
+    guesses, objects = rows[:, :-MOST].reshape(-1, 3), rows[:, -MOST:]
     figures = []
     for digit in range(CLASSES):
         of_digit = guesses[guesses[:, 0] == digit]
@@ -92,8 +58,10 @@ def mean_average_precision(rows: Tensor) -> float:
 class Detect(Task):
     """One to three handwritten digits of several sizes on a canvas; each is asked with its box.
 
-    The answer is a set of six guesses, matched to the digits that are there at the least cost
-    (Carion et al., 2020, arXiv 2005.12872). Judged by the mean over the ten digits of the
+    Patches of 12 x 12 pixels overlap, 4 apart. The answer is a set: each patch guesses a digit, or
+    nothing, and a box about itself, and the guesses are matched to the digits that are there at
+    the least cost (the loss of Carion et al., 2020, arXiv 2005.12872, with patches in the place of
+    its queries). Judged by the mean over the ten digits of the
     average precision, where boxes overlap by half (mAP at 0.5), on handwritten digits that
     were not seen in training.
     """
@@ -105,7 +73,7 @@ class Detect(Task):
     seeds = 1
     metrics = (Metric("mAP", judged, unit="%", reduce=mean_average_precision),)
     recipe = Recipe(
-        epochs=20, batch_size=64, lr=2e-3, depth=2, positions="pos", size=100_000, clip=1.0,
+        epochs=15, batch_size=32, lr=4e-3, depth=2, positions="pos", size=100_000, clip=1.0,
         smooth=True,
     )  # fmt: skip
 
@@ -124,7 +92,12 @@ class Detect(Task):
         }  # fmt: skip
         self.pos = positions(count)
         self.interface = Interface(
-            PATCH**2, CLASSES + 5, num_tokens=count**2, num_coordinates=2, position_base=30.0
+            SEEN**2,
+            CLASSES + 5,
+            "token",
+            num_tokens=count**2,
+            num_coordinates=2,
+            position_base=30.0,
         )
 
     def _make(self, number: int, pool: list[Tensor], generator: torch.Generator) -> None:
@@ -151,24 +124,36 @@ class Detect(Task):
         return {"train": numbers[: self.examples], "test": numbers[self.examples :]}
 
     def batch(self, index: Tensor, graph: str) -> Batch:
-        tokens = Tokens(patches(self.images[index], PATCH), self._graphs[graph], self.pos)
+        tokens = Tokens(
+            overlapping_patches(self.images[index], SEEN, PATCH), self._graphs[graph], self.pos
+        )
         return Batch(tokens, self.objects[index])
 
-    def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
-        listening = TokenNet(listening_blocks(recipe, width))
-        return Asking(encoder(net, self.interface, recipe, width), listening, width.dim)
+    def predict(self, model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+        return self.guesses(model(batch))
+
+    def guesses(self, output: Tensor) -> Tensor:
+        """(n, N, 11 + 4) output to logits and boxes, in parts of the image's side.
+
+        The middle of a box is at most 4 pixels, in x and in y, from that of its patch, so
+        that few patches can have the same object.
+        """
+        logits, moved, size = output.split([NOTHING + 1, 2, 2], dim=-1)
+        centre = (self.pos.flip(-1).to(output) + 0.5) * (PATCH / SIDE)  # (N, 2) x, y
+        middle = centre + PATCH / SIDE * moved.tanh()
+        return torch.cat([logits, middle, size.sigmoid()], dim=-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of the classes, and of matched boxes distance and overlap.
 
         Guesses without an object are to say "nothing", which counts a tenth.
         """
-        logits, boxes = output[..., : NOTHING + 1], output[..., NOTHING + 1 :]
+        logits, boxes = self.guesses(output).split([NOTHING + 1, 4], dim=-1)
         labels, there = target[..., 0].long(), target[..., 1:]
         distance = (boxes[:, :, None] - there[:, None]).abs().sum(-1)  # (n, Q, K)
         placed = 5 * distance + 2 * (1 - generalised_iou(boxes[:, :, None], there[:, None]))
         chance = logits.softmax(-1).gather(
-            -1, labels.clamp(min=0)[:, None].expand(-1, QUERIES, -1)
+            -1, labels.clamp(min=0)[:, None].expand(-1, logits.shape[1], -1)
         )  # (n, Q, K) of the class of each object
         image, guess, found = assign(placed - chance, labels >= 0)
         wanted = torch.full_like(logits[..., 0], NOTHING, dtype=torch.long)
@@ -181,12 +166,12 @@ class Detect(Task):
         return label + total / (labels >= 0).sum(1).clamp(min=1)
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        """Six boxes where objects of the training images are, with the classes they have."""
+        """Fifty boxes with their digits, taken from training images."""
         splits = self.splits(seed)
         known = self.objects[splits["train"]].flatten(0, 1)
-        known = known[known[:, 0] >= 0][:QUERIES]
-        guess = torch.zeros(QUERIES, CLASSES + 5)
-        guess[torch.arange(QUERIES), known[:, 0].long()] = 5.0
+        known = known[known[:, 0] >= 0][:50]
+        guess = torch.zeros(len(known), CLASSES + 5)
+        guess[torch.arange(len(known)), known[:, 0].long()] = 5.0
         guess[:, CLASSES + 1 :] = known[:, 1:]
         target = self.objects[splits["test"]]
         rows = judged(guess.expand(len(target), -1, -1), target)
@@ -199,7 +184,7 @@ class Detect(Task):
 
         index = self.splits(0)["test"][:8]
         batch = self.batch(index, net.graph).to(next(model.parameters()).device)
-        answers = batch.run(model).cpu()
+        answers = self.guesses(batch.run(model)).cpu()
         figure = Figure(figsize=(12, 6.4), layout="constrained")
         for panel, number, answer in zip(
             figure.subplots(2, 4).flat, index.tolist(), answers, strict=False

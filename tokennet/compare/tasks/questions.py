@@ -43,12 +43,12 @@ class Questions(Task):
     nets = ("attention@full", "attention@grid", "mean@grid")
     seeds = 1
     recipe = Recipe(
-        epochs=10, batch_size=64, lr=3e-3, weight_decay=1e-5, dropout=0.05, positions="pos",
+        epochs=9, batch_size=64, lr=3e-3, weight_decay=1e-5, dropout=0.1, positions="pos",
         size=80_000, clip=1.0,
         smooth=True,
     )  # fmt: skip
 
-    def __init__(self, examples: int = 16_000, patch: int = 8) -> None:
+    def __init__(self, examples: int = 20_000, patch: int = 8) -> None:
         self.patch, self.examples = patch, examples
         total = examples + examples // 16
         self.images = torch.zeros(total, 3, SIDE * CELL, SIDE * CELL)
