@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokennet.graphs import TokenGraph
+from tokennet.graphs import Disjoint, TokenGraph
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -30,6 +30,9 @@ class TokenLayer(nn.Module, ABC):
     """Whether the layer can listen to another set."""
     needs_source = False
     """Whether it listens to another set only: in a net, to the net's `source`."""
+    goes_by_token = False
+    """Whether it is a function of single tokens, whatever their place and graph, so that
+    they can be given in steps."""
 
     def forward(
         self,
@@ -61,20 +64,23 @@ class TokenLayer(nn.Module, ABC):
         """The next tokens of a sequence, given what earlier steps have left behind.
 
         Steps in a row give what one call on the whole sequence gives, each token computed
-        once. A function of single tokens needs no state; layers that look at other tokens
-        or at the index override this.
+        once. Layers that say `goes_by_token` need no state; others override this, or refuse.
 
         Args:
-            tokens: the m new tokens; their graph plays no part.
+            tokens: the m new tokens of one set, or of several of one length as a batch;
+                their graph plays no part.
             graph: the m new tokens as targets, all tokens so far and they as sources.
-            state: what the step before returned; None at the start.
+            state: what the step before returned; None at the start. The leading dimensions
+                of its tensors are those of the tokens, so that rows can be picked.
             source: the other set, for layers that need one.
 
         Raises:
             TypeError: the layer cannot be run step by step.
+            ValueError: `graph` is a ragged batch, or not one of these tokens.
         """
-        if self.symmetry.reads & {"graph", "index"}:
+        if not self.goes_by_token:
             raise TypeError(f"{type(self).__name__} cannot be run step by step")
+        check_step(tokens, graph)
         return cast(Tokens, self(tokens)), None
 
     def flops(self, tokens: Tokens) -> int:
@@ -90,6 +96,21 @@ class TokenLayer(nn.Module, ABC):
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             self(tokens)
         return counter.get_total_flops()
+
+
+def check_step(tokens: Tokens, graph: TokenGraph, dim: int | None = None) -> None:
+    """Raise ValueError unless `graph` is one of a step with these tokens, of `dim` channels."""
+    if isinstance(graph, Disjoint):
+        raise ValueError(
+            f"graph must be that of one set: a ragged batch cannot go step by step; got {graph!r}"
+        )
+    if graph.num_targets != tokens.num_tokens or graph.num_sources < graph.num_targets:
+        raise ValueError(
+            f"graph must have the {tokens.num_tokens} new tokens as targets, and all so far and "
+            f"they as sources; got {graph!r}"
+        )
+    if dim is not None and tokens.dim != dim:
+        raise ValueError(f"tokens must have {dim} channels, got shape {tuple(tokens.z.shape)}")
 
 
 def linear_flops(linear: nn.Linear, tokens: Tensor) -> int:

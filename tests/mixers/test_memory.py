@@ -9,6 +9,8 @@ from tokennet import (
     Bahdanau,
     Causal,
     Cosine,
+    Edges,
+    Full,
     Location,
     RecurrentAttention,
     Residual,
@@ -38,7 +40,10 @@ def by_segments(net, z, pos, sizes):
     for size in sizes:
         new, done = slice(done, done + size), done + size
         segment = Tokens(z[..., new, :], pos=pos[new])
-        out, state = net.step(segment, Causal(done).last(size), state)
+        graph = Causal(done).last(size)
+        if isinstance(net, RecurrentAttention):
+            graph = net.remembering(graph)
+        out, state = net.step(segment, graph, state)
         outputs.append(out.z)
     return torch.cat(outputs, dim=-2)
 
@@ -108,6 +113,22 @@ def test_other_graphs_in_segments():
         out, state = layer.step(Tokens(z[:, end - 2 : end]), near, state)
         outputs.append(out.z)
     torch.testing.assert_close(torch.cat(outputs, 1), layer(Tokens(z, graph)).z, **EXACT)
+
+
+def test_a_step_refuses_edges_to_forgotten_tokens():
+    layer, (z, _) = RecurrentAttention(DIM, HEADS, memory=2).double(), example()
+    _, state = layer.step(Tokens(z[:, :4]), Causal(4))
+    new, graph = Tokens(z[:, 4:6]), Causal(6).last(2)
+    for forgetting in (graph, graph & Full(2, 6), Edges(graph.edge_index(), 2, 6)):
+        with pytest.raises(ValueError, match="graph must have no edge to tokens that are forgot"):
+            layer.step(new, forgetting, state)
+    near = layer.remembering(graph)
+    assert torch.equal(near.dense(), graph.dense() & (torch.arange(6) >= 2))
+    whole = torch.cat([Causal(4).dense(), torch.zeros(4, 2, dtype=bool)], 1)
+    source = torch.cat([whole, near.dense()]).nonzero().T.flip(0)
+    want = layer(Tokens(z[:, :6], Edges(source, 6))).z[:, 4:]
+    for listed in (near, layer.remembering(Edges(graph.edge_index(), 2, 6))):
+        torch.testing.assert_close(layer.step(new, listed, state)[0].z, want, **EXACT)
 
 
 def test_memory_must_be_a_number_of_tokens():

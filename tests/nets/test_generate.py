@@ -6,11 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from tokennet import Causal, Tokens, Window
+from tokennet import (
+    Attention,
+    Causal,
+    Convolution,
+    Embedding,
+    LinearAttention,
+    PerToken,
+    Recurrence,
+    Residual,
+    Tokens,
+    TokenWise,
+    Window,
+    mlp,
+)
 from tokennet.nets import (
     BatchNorm,
+    Decoder,
     EncoderDecoder,
     Style,
+    WithGraph,
     bert,
     create_net,
     gpt,
@@ -18,6 +33,7 @@ from tokennet.nets import (
     shifted,
     transformer,
 )
+from tokennet.nets.compose import complete
 from tokennet.nets.sampling import Sampling
 from tokennet.symmetry import assert_causal
 
@@ -51,6 +67,50 @@ def test_with_the_cache_as_without(graph, how):
     assert torch.equal(completed(True), completed(False))
     assert torch.equal(completed(True)[:, :4], prompt)
     assert completed(True).shape == (3, 13)
+
+
+MIXERS = {
+    "attention": lambda: Attention(8, 2),
+    "causal convolution": lambda: Convolution(8, 3, causal=True),
+    "gru of 2": lambda: Recurrence(8, "gru", num_layers=2),
+    "lstm": lambda: Recurrence(8, "lstm", num_layers=3),
+    "linear": lambda: LinearAttention(8, 2),
+    "performer": lambda: LinearAttention(8, 2, features="softmax"),
+}
+
+
+@pytest.mark.parametrize("beams", [2, 4])
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_beams_with_the_cache_are_those_without(mixer, beams):
+    torch.manual_seed(2)
+    layers = [Residual(MIXERS[mixer]()), Residual(TokenWise(mlp(8)))]
+    net = Decoder([Embedding(VOCAB, 8), *layers], PerToken(8, VOCAB)).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    prompt = torch.randint(0, VOCAB, (2, 3))
+    cached, whole = (net.generate(prompt, 8, beams=beams, cache=cache) for cache in (True, False))
+    assert torch.equal(cached, whole)
+
+
+def test_a_net_that_cannot_step_says_what_to_do():
+    layers = [Embedding(VOCAB, 8), WithGraph(complete), Residual(Attention(8, 2))]
+    net = Decoder(layers, PerToken(8, VOCAB))
+    with pytest.raises(TypeError, match="WithGraph cannot be run step by step; cache=False"):
+        net.generate([1, 2], 3)
+    assert net.generate([1, 2], 3, cache=False).shape == (5,)
+
+
+def test_a_negative_length_is_refused():
+    with pytest.raises(ValueError, match="length must be at least 0, got -1"):
+        language_model().generate([1, 2], -1)
+    assert language_model().generate([1, 2], 0).tolist() == [1, 2]
+
+
+def test_of_equal_scores_no_more_than_k_are_drawn_from():
+    probabilities = Sampling(1.0, top_k=2).probabilities(torch.tensor([[1.0, 3.0, 3.0, 3.0]]))
+    assert (probabilities > 0).sum() == 2
+    assert probabilities.sum() == 1
 
 
 def test_the_cache_runs_each_token_once(monkeypatch):

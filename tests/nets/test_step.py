@@ -3,15 +3,21 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from tokennet import (
     Attention,
     Causal,
     Convolution,
     CrossAttention,
+    Disjoint,
+    Edges,
+    Embedding,
     Full,
     GridConvolution,
     LearnedEncoding,
+    LearnedMixing,
+    LinearAttention,
     MeanReadout,
     MLPMixer,
     PerToken,
@@ -24,6 +30,9 @@ from tokennet import (
     Window,
     mlp,
 )
+from tokennet.layer import TokenLayer
+from tokennet.nets import MemoryTokens, OnGraph, Parallel, PostNorm, PutBefore, TakeOff, WithGraph
+from tokennet.nets.compose import complete
 
 N, DIM = 9, 8
 GRAPHS = {"causal": Causal, "window": lambda n: Causal(n) & Window(n, 3)}
@@ -132,6 +141,120 @@ def test_flops_of_attention_to_a_source():
 def test_what_sees_all_tokens_at_once_refuses(layer):
     with pytest.raises(TypeError, match="cannot be run step by step"):
         layer.step(Tokens(torch.zeros(N, DIM)), Full(N))
+
+
+class Smoothed(TokenLayer):
+    """Mixes tokens and declares nothing."""
+
+    def transform(self, tokens):
+        return tokens.replace(z=tokens.z.cumsum(-2))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Smoothed(),
+        WithGraph(complete),
+        OnGraph(complete, Attention(DIM, 2)),
+        PutBefore(DIM),
+        TakeOff(),
+        Residual(PutBefore(DIM)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_goes_by_steps_only_if_it_says_so(layer):
+    with pytest.raises(TypeError, match="cannot be run step by step"):
+        layer.step(Tokens(torch.zeros(2, DIM)), Causal(2))
+
+
+def test_layers_of_token_wise_layers_are_token_wise():
+    wise, z = TokenWise(mlp(DIM)), torch.randn(N, DIM)
+    for layer in (OnGraph(complete, Residual(wise)), Parallel([wise, PostNorm(wise)])):
+        assert layer.goes_by_token
+        out, _ = layer.step(Tokens(z[4:]), Causal(N).last(N - 4))
+        torch.testing.assert_close(out.z, layer(z)[4:])
+    assert not Parallel([wise, Attention(DIM, 2)]).goes_by_token
+
+
+STEPPING = {
+    "attention": lambda: Attention(DIM, 2),
+    "cross": lambda: CrossAttention(DIM, 2),
+    "linear": lambda: LinearAttention(DIM, 2),
+    "conv": lambda: Convolution(DIM, 3, causal=True),
+    "gru": lambda: Recurrence(DIM),
+    "learned": lambda: LearnedMixing(DIM, Causal(N), 2),
+    "encoding": lambda: LearnedEncoding(DIM, N),
+    "sines": lambda: SinusoidalEncoding(DIM, "index"),
+    "memory": lambda: MemoryTokens(Attention(DIM, 2), DIM, 2, listening=False),
+    "token-wise": lambda: TokenWise(nn.Identity()),
+}
+
+
+@pytest.mark.parametrize("name", STEPPING)
+def test_a_step_refuses_graphs_that_are_not_of_its_tokens(name):
+    layer, new = STEPPING[name](), Tokens(torch.zeros(3, DIM))
+    source = torch.zeros(2, DIM) if name == "cross" else None
+    layer.step(new, Causal(3), None, source)
+    with pytest.raises(ValueError, match="graph must be that of one set"):
+        layer.step(new, Disjoint([Causal(1), Causal(2)]), None, source)
+    for graph in (Causal(5).last(2), Full(3, 2)):
+        with pytest.raises(ValueError, match="graph must have the 3 new tokens as targets"):
+            layer.step(new, graph, None, source)
+    if name != "token-wise":
+        with pytest.raises(ValueError, match=f"tokens must have {DIM} channels"):
+            layer.step(Tokens(torch.zeros(3, 1)), Causal(3), None, source)
+
+
+def test_ids_are_embedded_step_by_step():
+    layer, ids = Embedding(5, DIM), torch.arange(5)[:, None]
+    out, _ = layer.step(Tokens(ids[3:]), Causal(5).last(2))
+    torch.testing.assert_close(out.z, layer(ids)[3:])
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_states_have_the_batch_of_the_tokens(cell):
+    layer, z = Recurrence(DIM, cell, num_layers=2).double(), torch.randn(3, 2, 4, DIM).double()
+    _, state = layer.step(Tokens(z), Causal(4))
+    for part in state if cell == "lstm" else [state]:
+        assert part.shape == (3, 2, 2, DIM)
+    row, new = tree_map(lambda part: part[1], state), z[1, :, :1]
+    graph = Causal(5).last(1)
+    torch.testing.assert_close(
+        layer.step(Tokens(new), graph, row)[0].z,
+        layer.step(Tokens(z[:, :, :1]), graph, state)[0].z[1],
+    )
+
+
+def listed(num_edges=30):
+    torch.manual_seed(0)
+    edges = torch.randint(N, (2, num_edges)).sort(dim=0).values  # sources before targets
+    return Edges(edges, N, edge_attr=torch.randn(num_edges, 2, dtype=torch.float64))
+
+
+def test_the_last_targets_of_a_list_keep_repeats_and_features():
+    graph = listed()
+    assert graph.has_multi_edges
+    source, target = graph.edge_index()
+    last, mine = graph.last(4), target >= N - 4
+    assert torch.equal(last.edge_index(), torch.stack([source[mine], target[mine] - (N - 4)]))
+    assert torch.equal(last.edge_attr, graph.edge_attr[mine])
+    with pytest.raises(ValueError, match="last takes a graph of one set"):
+        Disjoint([Full(2), Full(3)]).last(2)
+
+
+@pytest.mark.parametrize("options", [{}, {"edge_dim": 2}], ids=str)
+def test_steps_of_attention_along_listed_edges(options):
+    layer, graph, z = Attention(DIM, 2, **options).double(), listed(), torch.randn(N, DIM).double()
+    state, outputs = None, []
+    for done in range(1, N + 1):
+        early = graph.edge_index()[1] < done
+        sofar = Edges(graph.edge_index()[:, early], done, edge_attr=graph.edge_attr[early])
+        out, state = layer.step(Tokens(z[done - 1 : done]), sofar.last(1), state)
+        outputs.append(out.z)
+    torch.testing.assert_close(torch.cat(outputs), layer(Tokens(z, graph)).z)
+    if options:
+        with pytest.raises(ValueError, match="graph.edge_attr must have shape"):
+            layer.step(Tokens(z), Causal(N))
 
 
 def test_last_targets_of_a_graph():

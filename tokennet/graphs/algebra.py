@@ -75,6 +75,9 @@ class TokenGraph(EdgePredicate):
     def last(self, count: int) -> TokenGraph:
         """Return the bipartite graph of the last `count` targets, with all the sources.
 
+        Raises:
+            ValueError: there are not so many, or the graph is a ragged batch.
+
         >>> from tokennet import Causal
         >>> Causal(4).last(2).dense().int().tolist()
         [[1, 1, 1, 0], [1, 1, 1, 1]]

@@ -124,6 +124,9 @@ class Disjoint(Edges):
             for graph, p, s in zip(self.graphs, perms, source_perms, strict=True)
         )
 
+    def _last(self, count: int) -> TokenGraph:
+        raise ValueError(f"last takes a graph of one set, got {self!r}")
+
     def _reach(self, k: int) -> TokenGraph:
         return Disjoint(graph.reach(k) for graph in self.graphs)
 

@@ -107,6 +107,15 @@ class Edges(TokenGraph):
             edges, self.num_sources, self.num_targets, edge_attr=self.edge_attr, names=names
         )
 
+    def _last(self, count: int) -> TokenGraph:
+        source, target = self.edge_index()
+        first = self.num_targets - count
+        keep = target >= first
+        attr = None if self.edge_attr is None else self.edge_attr[keep]
+        names = None if self.names is None else self.names[first:]
+        edges = torch.stack([source[keep], target[keep] - first])
+        return Edges(edges, count, self.num_sources, edge_attr=attr, names=names)
+
     def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
         source, target = self.edge_index()
         edges = torch.stack([torch.argsort(source_perm)[source], torch.argsort(perm)[target]])

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokennet.attend import EdgeFeatures, attend, attention_weights
 from tokennet.attend.check import Bias
 from tokennet.graphs import TokenGraph
-from tokennet.layer import linear_flops
+from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
 from tokennet.mixers.place import Place, source_index
 from tokennet.mixers.score import Score
@@ -175,6 +175,8 @@ class Attention(Mixer):
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
         """The keys and values of all tokens so far are the state, and their `pos` if it is read."""
+        check_step(tokens, graph, self.dim)
+        self.check_graph(graph)
         targets = self._last_places(tokens, graph)
         new = [self._keys(tokens.z, targets), self._heads(self.value(tokens.z))]
         if self.position is not None and self.position.by == "pos":

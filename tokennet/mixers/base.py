@@ -57,11 +57,6 @@ class Mixer(TokenLayer):
         source, graph = self.resolve(tokens, source, graph)
         return tokens.replace(z=self.mix(tokens, source, graph))
 
-    def step(
-        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
-    ) -> tuple[Tokens, Any]:
-        raise TypeError(f"{type(self).__name__} cannot be run step by step")
-
     def inputs(
         self,
         tokens: Tokens | Tensor,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokennet.graphs import Disjoint, Offsets, TokenGraph
+from tokennet.layer import check_step
 from tokennet.mixers.wired import WiredMixer
 from tokennet.tokens import Tokens
 
@@ -83,6 +84,7 @@ class Convolution(WiredMixer):
         """The tokens that later ones still hear are the state."""
         if not self.causal:
             return super().step(tokens, graph, state, source)
+        check_step(tokens, graph, self.dim)
         self.check_graph(graph)
         if state is None:
             state = tokens.z.new_zeros(*tokens.z.shape[:-2], self.before, self.dim)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tokennet.graphs import TokenGraph
+from tokennet.layer import check_step
 from tokennet.mixers.attention import Attention, map_flops
 from tokennet.tokens import Tokens
 
@@ -37,6 +38,7 @@ class CrossAttention(Attention):
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
         """The keys and values of the source, computed once, are the state."""
+        check_step(tokens, graph, self.dim)
         source, between = self.resolve(tokens, source, None)
         _, sources = self._places(tokens, source, between)
         if state is None:

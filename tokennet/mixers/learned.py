@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tokennet.attend import combine, normalize
 from tokennet.attend.normalize import check_normalizer
 from tokennet.graphs import Edges, Full, TokenGraph
-from tokennet.layer import linear_flops
+from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -105,6 +105,7 @@ class LearnedMixing(Mixer):
             TypeError: a token has weights for later ones.
             ValueError: `graph` lacks an edge that has a weight.
         """
+        check_step(tokens, graph, self.dim)
         v = self.value(tokens.z).unflatten(-1, (self.heads, -1))
         v = v if state is None else torch.cat([state, v], dim=-3)
         known, first = graph.num_sources, graph.num_sources - graph.num_targets

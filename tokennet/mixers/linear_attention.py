@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import softmax
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import linear_flops
+from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
 from tokennet.mixers.feature_maps import FEATURE_MAPS, FeatureMap
 from tokennet.mixers.linear_sums import attend_causal, features, linear_attend
@@ -107,7 +107,8 @@ class LinearAttention(Mixer):
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
         """The running sums are the state, of the same size for any number of tokens."""
-        _check_step(graph)
+        check_step(tokens, graph, self.dim)
+        _check_causal_step(graph)
         q, k, v = (linear(tokens.z) for linear in (self.query, self.key, self.value))
         with torch.autocast(q.device.type, enabled=False):
             out, state = attend_causal(
@@ -157,7 +158,7 @@ def redraw_features(net: nn.Module, generator: torch.Generator | None = None) ->
             module.redraw(generator)
 
 
-def _check_step(graph: TokenGraph) -> None:
+def _check_causal_step(graph: TokenGraph) -> None:
     if not graph.derive("is a causal step", None, _is_causal_step):
         raise ValueError(
             "graph must let each new token hear all tokens so far and no later one, "

@@ -19,9 +19,10 @@ class RecurrentAttention(Attention):
     Segment-level recurrence of Transformer-XL (Dai et al., 2019, arXiv 1901.02860): a long
     sequence is gone through by `step`, a segment at a time; keys and values of the last
     `memory` tokens are carried on, and no derivative goes back through them. A call without
-    `step` is one segment. With `memory` for all that came before, and `detach=False`, steps in
-    a row equal one call on the whole; token by token, they equal the graph
-    `Causal(n) & Window(n, memory)`.
+    `step` is one segment. A step refuses a graph with edges to tokens that are forgotten;
+    `remembering` leaves them out. So values of steps in a row are those of one call on the
+    same edges: all of `Causal(n)` with `memory` for all that came before, or, token by token,
+    `Causal(n) & Window(n, memory)`. Derivatives are the same too with `detach=False`.
 
     Args:
         dim: channels D of tokens and output.
@@ -35,7 +36,8 @@ class RecurrentAttention(Attention):
     >>> layer, state = RecurrentAttention(8, 2, memory=4), None
     >>> for start in (0, 6, 12):
     ...     segment = Tokens(torch.randn(6, 8))
-    ...     out, state = layer.step(segment, Causal(start + 6).last(6), state)
+    ...     graph = layer.remembering(Causal(start + 6).last(6))
+    ...     out, state = layer.step(segment, graph, state)
     >>> [tuple(tensor.shape) for tensor in state]
     [(4, 2, 4), (4, 2, 4)]
     """
@@ -49,15 +51,54 @@ class RecurrentAttention(Attention):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        """Keys and values of the last `memory` tokens are the state."""
+        """Keys and values of the last `memory` tokens are the state.
+
+        Raises:
+            ValueError: `graph` has an edge to a token that is forgotten.
+        """
         out, state = super().step(tokens, graph, state, source)
         size = min(self.memory, state[0].shape[-3])
         kept = tuple(one.narrow(-3, one.shape[-3] - size, size) for one in state)
         return out, tuple(one.detach() for one in kept) if self.detach else kept
+
+    def remembering(self, graph: TokenGraph) -> TokenGraph:
+        """The graph of a step without edges to the tokens that are forgotten by then.
+
+        >>> from tokennet import Causal
+        >>> layer = RecurrentAttention(8, 2, memory=1)
+        >>> layer.remembering(Causal(5).last(2)).dense().int().tolist()
+        [[0, 0, 1, 1, 0], [0, 0, 1, 1, 1]]
+        """
+        known = graph.num_targets + self.memory
+        if known >= graph.num_sources:
+            return graph
+        return graph & _LastSources(graph.num_targets, graph.num_sources, known)
 
     def _remembered(
         self, state: list[Tensor], graph: TokenGraph
     ) -> tuple[Place | None, TokenGraph]:
         sources, graph = super()._remembered(state, graph)
         known = state[0].shape[-3]
-        return sources, graph if known == graph.num_sources else graph.T.last(known).T
+        if known == graph.num_sources:
+            return sources, graph
+        near = graph.T.last(known).T
+        if near.num_edges != graph.num_edges:
+            raise ValueError(
+                f"graph must have no edge to tokens that are forgotten, all but the last {known}; "
+                f"give remembering(graph), got {graph!r}"
+            )
+        return sources, near
+
+
+class _LastSources(TokenGraph):
+    """All targets listen to the last `count` sources."""
+
+    def __init__(self, num_targets: int, num_sources: int, count: int) -> None:
+        super().__init__(num_targets, num_sources)
+        self.count = count
+
+    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+        return (j >= self.num_sources - self.count) & (i >= 0)
+
+    def _name(self) -> str:
+        return f"last {self.count} sources"

@@ -6,8 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
+from tokennet.layer import check_step
 from tokennet.mixers.sets import sets_alike
 from tokennet.mixers.wired import WiredMixer
 from tokennet.tokens import Tokens
@@ -95,9 +97,10 @@ class Recurrence(WiredMixer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        """The hidden state of each layer is the state."""
+        """The hidden states of all layers (..., layers, H) are the state."""
         if self.bidirectional:
             return super().step(tokens, graph, state, source)
+        check_step(tokens, graph, self.dim)
         self.check_graph(graph)
         z, state = self._run(tokens.z, state)
         return tokens.replace(z=z), state
@@ -106,8 +109,11 @@ class Recurrence(WiredMixer):
         if z.numel() == 0:
             return z, state
         sequences = z.reshape(-1, *z.shape[-2:])  # (B, N, D)
-        state = self._start(z, len(sequences)) if state is None else state
+        state = self._start(z, len(sequences)) if state is None else tree_map(_layers_first, state)
         out, state = self._call(sequences, state, batch_first=(True,))
+        state = tree_map(
+            lambda one: one.transpose(0, 1).reshape(*z.shape[:-2], *one.shape[::2]), state
+        )
         return out.reshape(z.shape), state
 
     def _mix_packed(self, z: Tensor, graph: Disjoint) -> Tensor:
@@ -143,6 +149,11 @@ class Recurrence(WiredMixer):
         inputs = self.dim + (self.cells.num_layers - 1) * hidden * directions
         per_token = 2 * GATES[self.cell] * hidden * (inputs + self.cells.num_layers * hidden)
         return tokens.z.shape[:-1].numel() * directions * per_token
+
+
+def _layers_first(state: Tensor) -> Tensor:
+    """(..., layers, H) to (layers, B, H)."""
+    return state.reshape(-1, *state.shape[-2:]).transpose(0, 1).contiguous()
 
 
 def _packed(graph: Disjoint) -> Packed:

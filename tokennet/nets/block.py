@@ -25,6 +25,7 @@ class TokenWise(TokenLayer):
     """
 
     symmetry = Symmetry()
+    goes_by_token = True
 
     def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -88,6 +89,10 @@ class Residual(TokenLayer):
     @property
     def needs_source(self) -> bool:  # type: ignore[override]
         return self.layer.needs_source
+
+    @property
+    def goes_by_token(self) -> bool:  # type: ignore[override]
+        return self.layer.goes_by_token
 
     def transform(self, tokens: Tokens, **context: Any) -> Tokens:
         change = self.layer(tokens.replace(z=self.norm(tokens.z)), **context)

@@ -81,6 +81,10 @@ class OnGraph(TokenLayer):
     def symmetry(self) -> Symmetry:  # type: ignore[override]
         return self.layer.symmetry
 
+    @property
+    def goes_by_token(self) -> bool:  # type: ignore[override]
+        return self.layer.goes_by_token
+
     def transform(self, tokens: Tokens) -> Tokens:
         graph = tokens.graph.derive(self._key, None, self.graph_of)
         return self.layer(tokens.replace(graph=graph)).replace(graph=tokens.graph)
@@ -111,6 +115,10 @@ class Parallel(TokenLayer):
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
         return intersection(layer.symmetry for layer in self.layers)  # type: ignore[misc]
+
+    @property
+    def goes_by_token(self) -> bool:  # type: ignore[override]
+        return all(layer.goes_by_token for layer in self.layers)  # type: ignore[misc]
 
     def transform(self, tokens: Tokens) -> Tokens:
         return tokens.replace(z=sum(layer(tokens).z for layer in self.layers))

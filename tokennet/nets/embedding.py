@@ -32,6 +32,7 @@ class Embedding(TokenLayer):
     """
 
     symmetry = Symmetry()
+    goes_by_token = True
 
     def __init__(self, size: int | tuple[int, ...], dim: int, scale: float = 1.0) -> None:
         super().__init__()

@@ -107,6 +107,10 @@ class MixtureOfExperts(TokenLayer):
     def symmetry(self) -> Symmetry:  # type: ignore[override]
         return Symmetry() if self.capacity_factor is None else Symmetry({"index"})
 
+    @property
+    def goes_by_token(self) -> bool:  # type: ignore[override]
+        return self.capacity_factor is None
+
     def transform(self, tokens: Tokens) -> Tokens:
         rows = tokens.z.flatten(0, -2)  # (R, D), all sets of the batch
         routing = self.route(rows)

@@ -37,7 +37,13 @@ class Scores:
             return self.net(Tokens(ids[..., None], self.net.graph_on(total)), self.source)[:, -1]  # type: ignore[index]
         new, self.seen = ids[:, self.seen :], total
         graph = self.net.graph_on(total).last(new.shape[1])
-        scores, self.state = self.net.step(Tokens(new[..., None]), graph, self.state, self.source)
+        tokens = Tokens(new[..., None])
+        try:
+            scores, self.state = self.net.step(tokens, graph, self.state, self.source)
+        except TypeError as error:
+            if "step by step" not in str(error):
+                raise
+            raise TypeError(f"{error}; cache=False runs the whole each time instead") from error
         return scores[:, -1]
 
     def reorder(self, rows: Tensor) -> None:

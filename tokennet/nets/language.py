@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import Causal, Full, TokenGraph
+from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.nets.embedding import one_column
 from tokennet.nets.generate import Scores, beam_search, evaluating, per_length, sample
@@ -137,9 +138,11 @@ class Decoder(TextNet):
             early repeats its stop; for a list, a list of tensors, cut after the stop.
 
         Raises:
-            ValueError: an empty prompt, beams with a temperature, or more ids than
-                `max_length`.
+            ValueError: an empty prompt, a negative length, beams with a temperature, or more
+                ids than `max_length`.
+            TypeError: a layer cannot be run step by step; `cache=False` does without.
         """
+        check_size("length", length)
         rows = _rows(prompt, self._device)
         for row in [rows] if isinstance(rows, Tensor) else rows:
             self._check_prompt(row, length)

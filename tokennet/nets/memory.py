@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokennet.graphs import Disjoint, TokenGraph
 from tokennet.graphs.base import check_size
 from tokennet.graphs.prefix import prefixed
-from tokennet.layer import TokenLayer
+from tokennet.layer import TokenLayer, check_step
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -77,6 +77,7 @@ class MemoryTokens(TokenLayer):
         """
         if self.listening:
             raise TypeError("MemoryTokens cannot be run step by step: the memory listens to all")
+        check_step(tokens, graph, self.memory.shape[-1])
         count, first = len(self.memory), state is None
         longer = prefixed(graph, count, False, among_targets=first)
         given = self._before(tokens) if first else tokens

@@ -47,8 +47,9 @@ class Sampling:
         """(B, V) scores to the probabilities that are drawn from, (B, V)."""
         scores = scores / self.temperature
         if self.top_k is not None and self.top_k < scores.shape[-1]:
-            least = scores.topk(self.top_k, dim=-1).values[..., -1:]
-            scores = scores.masked_fill(scores < least, -torch.inf)
+            best = scores.topk(self.top_k, dim=-1).indices  # k of them, ties or not
+            unlikely = torch.ones_like(scores, dtype=torch.bool).scatter_(-1, best, False)
+            scores = scores.masked_fill(unlikely, -torch.inf)
         if self.top_p is not None:
             ordered, order = scores.softmax(-1).sort(dim=-1, descending=True)
             before = ordered.cumsum(-1) - ordered  # probability of all that are likelier

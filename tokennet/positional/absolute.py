@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import TokenLayer
+from tokennet.layer import TokenLayer, check_step
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -67,6 +67,7 @@ class PositionalEncoding(TokenLayer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
+        check_step(tokens, graph, self.dim)
         index = graph.num_sources - graph.num_targets + torch.arange(graph.num_targets)
         return self._add(tokens, index.to(tokens.z.device)), None
 
