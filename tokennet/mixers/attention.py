@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokennet.attend import EdgeFeatures, attend, attention_weights
 from tokennet.attend.check import Bias
-from tokennet.graphs import TokenGraph
+from tokennet.graphs import Disjoint, TokenGraph
 from tokennet.layer import linear_flops
 from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
 from tokennet.mixers.place import Place, source_index
@@ -169,6 +169,7 @@ class Attention(Mixer):
         edges = self._edges(graph, q)
         if self.score is None:
             return attention_weights(q, k, graph, edges=edges)
+        k = k.to(q.dtype)  # autocast may have made one of them only shorter
         return self.score.weights(q, k, graph, self._bias(targets, sources), edges)
 
     def step(
@@ -231,6 +232,8 @@ class Attention(Mixer):
         targets: Place | None,
         sources: Place | None,
     ) -> Tensor:
+        if self.score is not None:  # autocast may have made some of them only shorter
+            q, k = q.to(v.dtype), k.to(v.dtype)
         edges = self._edges(graph, q)
         if self.score is None:
             out = attend(q, k, v, graph, edges=edges, backend=self.backend)
@@ -253,13 +256,21 @@ class Attention(Mixer):
     def _places(
         self, tokens: Tokens, source: Tokens, graph: TokenGraph
     ) -> tuple[Place | None, Place | None]:
-        """Of targets and sources; None for the plain layer, which does not ask."""
+        """Of targets and sources; None for the plain layer, which does not ask.
+
+        Places are counted within the sets of a ragged batch, whatever form `graph` has.
+        """
         if self.score is None:
             return None, None
-        targets = Place.of(self.position, tokens, graph.local_index(tokens.z.device))
+        device, ragged = tokens.z.device, isinstance(tokens.graph, Disjoint)
+        counted = tokens.graph if ragged else graph
+        targets = Place.of(self.position, tokens, counted.local_index(device))
         if source is tokens:
             return targets, targets
-        index = graph.derive("local_index of sources", tokens.z.device, source_index)
+        if isinstance(source.graph, Disjoint):
+            index = source.graph.local_index(device)
+        else:
+            index = graph.derive("local_index of sources", device, source_index)
         return targets, Place.of(self.position, source, index)
 
     def _last_places(self, tokens: Tokens, graph: TokenGraph) -> Place | None:
