@@ -10,10 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tokennet.attend import EdgeFeatures, attend, attention_weights
 from tokennet.attend.check import Bias
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
 from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
-from tokennet.mixers.place import Place, source_index
+from tokennet.mixers.place import Place, source_index, target_index
 from tokennet.mixers.score import Score
 from tokennet.mixers.scores import make_score
 from tokennet.positional import RelativePosition
@@ -256,22 +256,13 @@ class Attention(Mixer):
     def _places(
         self, tokens: Tokens, source: Tokens, graph: TokenGraph
     ) -> tuple[Place | None, Place | None]:
-        """Of targets and sources; None for the plain layer, which does not ask.
-
-        Places are counted within the sets of a ragged batch, whatever form `graph` has.
-        """
+        """Of targets and sources; None for the plain layer, which does not ask."""
         if self.score is None:
             return None, None
-        device, ragged = tokens.z.device, isinstance(tokens.graph, Disjoint)
-        counted = tokens.graph if ragged else graph
-        targets = Place.of(self.position, tokens, counted.local_index(device))
+        targets = Place.of(self.position, tokens, target_index(tokens, graph))
         if source is tokens:
             return targets, targets
-        if isinstance(source.graph, Disjoint):
-            index = source.graph.local_index(device)
-        else:
-            index = graph.derive("local_index of sources", device, source_index)
-        return targets, Place.of(self.position, source, index)
+        return targets, Place.of(self.position, source, source_index(source, graph))
 
     def _last_places(self, tokens: Tokens, graph: TokenGraph) -> Place | None:
         if self.score is None:
