@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -11,11 +12,12 @@ from lightning_fabric import Fabric
 
 from tests.compare.tasks_for_tests import Majority, Nodes
 from tests.families import honours
-from tokennet import Cycle, Edges, Tokens
-from tokennet.compare import TASKS, Budget, Net, Recipe, compare, load_task
+from tokennet import Cycle, Edges, Tokens, Window
+from tokennet.compare import TASKS, Budget, Metric, Net, Recipe, compare, load_task
 from tokennet.compare.budget import find_widths
 from tokennet.compare.check import code_of, fingerprint
 from tokennet.compare.data import data_root, load
+from tokennet.compare.metric import squares
 from tokennet.compare.net import Width
 from tokennet.compare.report import summarise
 from tokennet.compare.store import RunStore, run_key
@@ -240,6 +242,49 @@ def test_another_loss_is_another_run_and_a_comment_is_not():
     codes = [code_of(task()) for task in (Majority, OtherLoss, OtherConstant)]
     assert len(set(codes)) == 3
     assert code_of(Documented()) == code_of(OtherLoss()) == codes[1]
+
+
+def test_a_task_with_another_metric_is_another_run():
+    def with_metrics(*metrics):
+        task = Majority()
+        task.metrics = metrics
+        return code_of(task)
+
+    one = Metric("accuracy", lambda answer, target: answer.argmax(-1) == target)
+    other = Metric("accuracy", lambda answer, target: answer.argmin(-1) == target)
+    codes = {
+        with_metrics(one),
+        with_metrics(other),
+        with_metrics(one, other),
+        with_metrics(replace(one, reduce=lambda rows: float(rows.sum()))),
+        with_metrics(replace(one, values=partial(squares, 2))),
+        with_metrics(replace(one, values=partial(squares, 3))),
+    }
+    assert len(codes) == 6
+
+
+def test_a_function_that_a_task_names_is_part_of_it(monkeypatch):
+    task = TASKS["sets-clusters"](examples=8)
+    before = code_of(task)
+    assert code_of(TASKS["sets-clusters"](examples=8)) == before
+
+    def log_likelihood(answer, target):
+        return target.sum() - answer.sum()
+
+    module = sys.modules[type(task).__module__]
+    log_likelihood.__module__ = module.__name__
+    monkeypatch.setattr(module, "log_likelihood", log_likelihood)
+    assert code_of(task) != before
+
+
+def test_graphs_that_read_alike_have_their_edges_looked_at():
+    def of(perm):
+        task = Majority()
+        task.on = {"ring": Window(5, 1).relabel(torch.tensor(perm))}
+        return fingerprint(task, "ring", 0)
+
+    assert of([1, 0, 2, 3, 4]) != of([0, 2, 1, 3, 4])
+    assert of([1, 0, 2, 3, 4]) == of([1, 0, 2, 3, 4])
 
 
 def test_a_task_typed_in_at_a_prompt_has_no_file(tmp_path):

@@ -172,6 +172,18 @@ def test_sets_ask_for_the_largest_and_for_how_many_are_different():
     assert largest.loss(batch.target[:, None] / 100, batch.target).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("name", ["sets", "sets-unique"])
+def test_no_set_of_the_test_was_seen_in_training(name):
+    task = TASKS[name](examples=2_000)
+    splits = task.splits(0)
+    train, test = (
+        {tuple(sorted(task.sets[number].flatten().tolist())) for number in splits[split].tolist()}
+        for split in ("train", "test")
+    )
+    assert len(splits["test"]) == 500
+    assert not train & test
+
+
 def test_trivial_models_by_hand():
     assert constant(torch.tensor([0.0, 4.0, 5.0]), torch.tensor([4.0, 7.0])) == {
         "median": {"mean absolute error": 1.5}
@@ -272,10 +284,12 @@ def test_the_next_character_is_asked_for():
 
 def test_the_trigram_is_asked_for_the_characters_the_nets_are_asked_for():
     task = small("shakespeare")
-    cut, ids = task.begin_of_test, task.ids.numpy()
-    bits = NGram(ids[:cut], len(task.characters), 3).bits(ids[cut:])
-    places = [(int(first) + 1 + i) - cut for first in task.splits(0)["test"] for i in range(16)]
-    assert task.baselines(0)["trigram"]["bits per character"] == pytest.approx(bits[places].mean())
+    cut, ids, test = task.begin_of_test, task.ids.numpy(), task.splits(0)["test"].tolist()
+    model, own = NGram(ids[:cut], len(task.characters), 3), []
+    for first in test:
+        for last in range(first + 1, first + 17):  # from two characters, from one at the start
+            own.append(model.bits(ids[max(first, last - 2) : last + 1])[-1])
+    assert task.baselines(0)["trigram"]["bits per character"] == pytest.approx(np.mean(own))
 
 
 def test_any_text_will_do_and_a_short_one_is_refused(monkeypatch, tmp_path):

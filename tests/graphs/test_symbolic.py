@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.families import BIPARTITE, SQUARE
-from tokennet import Causal, Cycle, Full, Global, Grid, Self, Window
+from tokennet import Causal, Cycle, Full, Global, Grid, Offsets, Self, Window
 from tokennet.graphs.base import EdgePredicate
 from tokennet.testing.strategies import symbolic_graphs
 
@@ -118,6 +118,7 @@ def test_repr_names_graph_size_edges_and_density(graph, text):
         (lambda: Window(4, -1), "radius must be at least 0, got -1"),
         (lambda: Grid(2, "3"), "width must be an int, got '3'"),
         (lambda: Global(3, 4), "k must be at most n = 3 hubs, got 4"),
+        (lambda: Offsets(4, (1, "a")), "offsets must be integers, got 'a'"),
         (lambda: Full(3).reach(-1), "k must be at least 0, got -1"),
         (lambda: Full(3, 4).reach(1), "reach needs as many sources as targets"),
     ],

@@ -121,6 +121,9 @@ def test_a_graph_may_have_more_edges_or_just_these():
     [
         (lambda: Convolution(DIM, 4), "kernel_size must be odd"),
         (lambda: GridConvolution(DIM, 2), "kernel_size must be odd"),
+        (lambda: Convolution(DIM, 0, causal=True), "kernel_size must be at least 1, got 0"),
+        (lambda: Convolution(DIM, dilation=0), "dilation must be at least 1, got 0"),
+        (lambda: GridConvolution(DIM, grid=3), r"grid must be \(height, width\) or None, got 3"),
         (lambda: Convolution(DIM, causal=True, periodic=True), "a ring has no past"),
         (lambda: Convolution(DIM)(torch.zeros(3, DIM), torch.zeros(3, DIM)), "source must be left"),
     ],

@@ -78,3 +78,8 @@ def test_pooling_of_a_window_is_a_box_of_its_own():
     z = torch.randn(9, DIM)
     by_edges = Pooling(DIM)(z, graph=Cycle(9, 1))
     torch.testing.assert_close(by_edges, (z.roll(1, 0) + z + z.roll(-1, 0)) / 3 - z)
+
+
+def test_a_hidden_layer_of_no_width_is_refused():
+    with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
+        HyperMixer(DIM, hidden=0)

@@ -7,11 +7,13 @@ from torch import nn
 from tests import laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
+    ALiBi,
     Attention,
     Bahdanau,
     Causal,
     Cosine,
     CrossAttention,
+    Disjoint,
     DotProduct,
     Edges,
     Full,
@@ -270,6 +272,32 @@ def test_compiled_in_half_precision():
     layer(Tokens(z, graph))
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(Tokens(z, graph)).z, expected)
+
+
+def test_places_are_those_within_the_sets_however_the_graph_is_written():
+    tokens = Tokens.batch([Tokens(torch.randn(n, DIM).double()) for n in (3, 4)])
+    source = Tokens.batch([Tokens(torch.randn(n, DIM).double()) for n in (2, 5)])
+    apart = Disjoint([Full(3, 2), Full(4, 5)])
+    listed = Edges(apart.edge_index(), 7, 7)
+    for how in ({"position": ALiBi(HEADS)}, {"score": Location(5)}):
+        layer = Attention(DIM, HEADS, **how).double()
+        expected = layer(tokens, source, apart).z
+        torch.testing.assert_close(layer(tokens, source, listed).z, expected, **EXACT)
+        bare = layer(tokens.z, source=source.z, graph=apart)
+        torch.testing.assert_close(bare, expected, **EXACT)
+
+
+@pytest.mark.parametrize("name", sorted(SCORES))
+@pytest.mark.parametrize("graph", [Full(5), Causal(5), Edges(torch.arange(5).repeat(2, 1), 5)])
+def test_every_score_runs_under_autocast(name, graph):
+    layer = Attention(DIM, HEADS, score=Location(5) if name == "location" else name)
+    tokens = Tokens(torch.randn(2, 5, DIM), graph)
+    exact, weights = layer(tokens).z, layer.weights(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, got_weights = layer(tokens).z, layer.weights(tokens)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), exact, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(got_weights.float(), weights, rtol=0.1, atol=0.1)
 
 
 SHARED = Cosine()

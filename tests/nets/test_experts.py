@@ -221,6 +221,12 @@ def test_a_capacity_breaks_all_permutations_and_is_declared_to():
         layer.step(Tokens(z), Full(8))
 
 
+def unlimited(layer):
+    free = copy.deepcopy(layer)
+    free.capacity = free.capacity_factor = None
+    return free
+
+
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_sets_are_served_apart_and_the_past_never_depends_on_the_future(top_k):
     layer = MixtureOfExperts(DIM, EXPERTS, top_k, capacity_factor=0.6).double()
@@ -228,14 +234,17 @@ def test_sets_are_served_apart_and_the_past_never_depends_on_the_future(top_k):
     for part, alone in zip(layer(Tokens.batch(sets)).unbatch(), sets, strict=True):
         torch.testing.assert_close(part.z, layer(alone).z)
         torch.testing.assert_close(part.z[1], layer(alone.z[1]))
-    z = sets[3].z[0]
+    layer, z = MixtureOfExperts(DIM, EXPERTS, top_k, capacity=2).double(), sets[3].z[0]
     out = layer(Tokens(z, Causal(12))).z
     other = torch.cat([z[:7], torch.randn(5, DIM).double()])
     torch.testing.assert_close(layer(Tokens(other, Causal(12))).z[:7], out[:7])
+    torch.testing.assert_close(layer(Tokens(z[:7], Causal(7))).z, out[:7])
+    assert not torch.allclose(out, unlimited(layer)(z))
 
 
-def test_no_expert_takes_more_than_its_capacity():
-    layer = MixtureOfExperts(DIM, EXPERTS, 2, capacity_factor=0.5)
+@pytest.mark.parametrize("capacity", [{"capacity_factor": 0.5}, {"capacity": 4}])
+def test_no_expert_takes_more_than_its_capacity(capacity):
+    layer = MixtureOfExperts(DIM, EXPERTS, 2, **capacity)
     sizes = []
     for expert in layer.experts:
         expert.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
@@ -244,11 +253,21 @@ def test_no_expert_takes_more_than_its_capacity():
 
 
 def test_a_capacity_needs_a_graph_on_which_the_past_is_heard():
-    layer, z = MixtureOfExperts(DIM, EXPERTS, capacity_factor=1.0), torch.zeros(6, DIM)
+    layer, z = MixtureOfExperts(DIM, EXPERTS, capacity=1), torch.zeros(6, DIM)
+    assert layer.symmetry == Symmetry({"index"})
     layer(Tokens(z, Causal(6)))
     layer(Tokens(z, Causal(6) | Window(6, 1)))
     with pytest.raises(ValueError, match="graph must let each token hear all before it"):
         layer(Tokens(z, Window(6, 2)))
+
+
+def test_a_capacity_that_is_a_share_needs_all_to_be_heard():
+    layer, z = MixtureOfExperts(DIM, EXPERTS, capacity_factor=1.0), torch.zeros(6, DIM)
+    layer(Tokens(z, Causal(6) | Causal(6).T))
+    layer(Tokens.batch([Tokens(z), Tokens(z)]))
+    for graph in (Causal(6), Causal(6) | Window(6, 1)):
+        with pytest.raises(ValueError, match="graph must let each token hear all others"):
+            layer(Tokens(z, graph))
 
 
 def test_experts_without_tokens_get_zero_gradients():
@@ -294,6 +313,10 @@ def test_flops_are_those_of_the_chosen_experts():
         ({"top_k": 5}, r"top_k must be in 1 .. num_experts = 4, got 5"),
         ({"top_k": 0}, r"top_k must be in 1 .. num_experts = 4, got 0"),
         ({"capacity_factor": 0.0}, "capacity_factor must be positive, got 0.0"),
+        ({"capacity": 0}, "capacity must be at least 1, got 0"),
+        ({"capacity": 1, "capacity_factor": 1.0}, "capacity must be None beside a capacity_f"),
+        ({"jitter": 2.0}, r"jitter must be in 0 .. 1, got 2.0"),
+        ({"jitter": -0.1}, r"jitter must be in 0 .. 1, got -0.1"),
     ],
 )
 def test_bad_input_is_named(options, message):

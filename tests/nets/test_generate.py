@@ -34,6 +34,7 @@ from tokennet.nets import (
     transformer,
 )
 from tokennet.nets.compose import complete
+from tokennet.nets.language import _repeated
 from tokennet.nets.sampling import Sampling
 from tokennet.symmetry import assert_causal
 
@@ -252,6 +253,25 @@ def test_translations_of_any_length_are_those_alone():
     sources = [[1, 2, 3], [4, 5], [6, 7, 8]]
     for source, ids in zip(sources, net.generate(sources, 1, 4), strict=True):
         assert torch.equal(ids, net.generate(source, 1, 4))
+
+
+@pytest.mark.gpu
+def test_translations_on_a_device_start_from_lists_and_tokens_of_the_cpu():
+    net, sources = translator().to("cuda"), [[1, 2, 3], [4, 5]]
+    for source, ids in zip(sources, net.generate(sources, 1, 4, stop=2), strict=True):
+        assert ids.device.type == "cuda"
+        alone = net.generate(Tokens(torch.tensor(source)[:, None]), 1, 4, stop=2)
+        assert torch.equal(alone[: len(ids)], ids)
+
+
+def test_a_source_that_is_repeated_keeps_its_positions():
+    z, pos = torch.randn(2, 3, 4), torch.randn(2, 3, 1)
+    of_each = _repeated(Tokens(z, pos=pos), 2, 2).pos
+    assert torch.equal(of_each, pos[[0, 0, 1, 1]])
+    shared = _repeated(Tokens(z, pos=pos[0]), 2, 2).pos
+    single = _repeated(Tokens(z[0], pos=pos[0]), 2, 2).pos
+    assert torch.equal(shared, pos[[0, 0, 0, 0]])
+    assert torch.equal(single, shared)
 
 
 def test_a_translator_is_causal_and_listens():

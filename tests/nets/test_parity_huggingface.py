@@ -191,6 +191,14 @@ def test_matching_and_loss_are_those_of_detr():
         torch.testing.assert_close(mine, other)
 
 
+@pytest.mark.parametrize("label", [4, 5, -1])
+def test_a_label_beyond_the_classes_is_named(label):
+    guess = Prediction(torch.zeros(1, 3, 5), torch.rand(1, 3, 4))
+    there = Objects(torch.tensor([0, label]), torch.rand(2, 4))
+    with pytest.raises(ValueError, match=f"labels must be 0 .. 3 for 4 classes, got {label}"):
+        set_prediction_loss(guess, [there])
+
+
 def test_boxes_that_do_not_meet_are_worse_the_farther_they_are():
     box = torch.tensor([0.2, 0.2, 0.1, 0.1])
     near, far = torch.tensor([0.4, 0.2, 0.1, 0.1]), torch.tensor([0.9, 0.2, 0.1, 0.1])

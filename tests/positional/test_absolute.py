@@ -74,6 +74,7 @@ def test_what_is_returned_has_the_type_of_z():
         (lambda: SinusoidalEncoding(8, "place"), "by must be 'pos' or 'index', got 'place'"),
         (lambda: SinusoidalEncoding(8)(torch.zeros(3, 8)), r"tokens\.pos must hold positions"),
         (lambda: SinusoidalEncoding(8)(example()), "pos must have 1 columns .* got 2"),
+        (lambda: LearnedEncoding(8, -1), "size must be at least 0, got -1"),
         (lambda: LearnedEncoding(8, 5, "pos")(example()), "pos must have 1 columns .* got 2"),
         (lambda: SinusoidalEncoding(4, "index")(example()), "tokens must have 4 channels, got 8"),
         (

@@ -305,6 +305,8 @@ def test_the_type_is_kept():
         (lambda: T5Bias(2, num_buckets=6), "num_buckets must be a multiple of 4, got 6"),
         (lambda: T5Bias(2, max_distance=8), "max_distance must be more than 8"),
         (lambda: LearnedOffset(2, (1, 1)), "max_distance must be one number"),
+        (lambda: Rotary(channels=0), "channels must be at least 1, got 0"),
+        (lambda: Rotary(channels=-2), "channels must be at least 1, got -2"),
         (lambda: Rotary(num_coordinates=2), "num_coordinates must be .* 1 where by='index', got 2"),
         (
             lambda: attention(Rotary("pos"))(torch.zeros(3, DIM).double()),

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from types import CodeType, FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokennet.compare.net import Net
 from tokennet.compare.task import Batch, Task
+from tokennet.graphs import Causal, Cycle, Full, Global, Grid, Offsets, Self, Window
 from tokennet.tokens import Tokens
+
+_FORMULAS = (Full, Causal, Window, Cycle, Grid, Offsets, Global, Self)
+"""Graphs whose `repr` says all there is to know of them."""
 
 
 def fingerprint(task: Task, graph: str, seed: int) -> str:
@@ -33,7 +39,7 @@ def _add_tokens(digest: hashlib._Hash, tokens: Tokens | None) -> None:
         return
     on = tokens.graph
     digest.update(repr(on).encode())
-    edges = on.edge_index() if on.is_explicit else None
+    edges = None if type(on) in _FORMULAS else on.edge_index()
     _add(digest, tokens.z, tokens.pos, edges, getattr(on, "edge_attr", None))
 
 
@@ -44,17 +50,69 @@ def _add(digest: hashlib._Hash, *tensors: Tensor | None) -> None:
 
 
 def code_of(task: Task) -> str:
-    """A hash of the methods of a task, so that another loss is another run.
+    """A hash of the methods and metrics of a task, so that another loss is another run.
 
+    With them go the functions, classes, numbers and strings of the same module that they name.
     Comments, blank lines and docstrings count for nothing.
     """
-    digest = hashlib.sha256()
+    digest, seen = hashlib.sha256(), set[object]()
     for kind in type(task).__mro__[: type(task).__mro__.index(Task)]:
-        for name, member in sorted(vars(kind).items()):
-            if isinstance(member, FunctionType):
-                digest.update(name.encode())
-                _add_code(digest, member.__code__, member.__doc__)
+        _add_class(digest, kind, seen)
+    for metric in task.metrics:
+        digest.update(metric.name.encode())
+        _add_callable(digest, metric.values, seen)
+        _add_callable(digest, metric.reduce, seen)
     return digest.hexdigest()[:16]
+
+
+def _add_class(digest: hashlib._Hash, kind: type, seen: set[object]) -> None:
+    for name, member in sorted(vars(kind).items()):
+        # Static and class methods have their function in __func__, properties in fget.
+        function = getattr(member, "__func__", getattr(member, "fget", member))
+        if isinstance(function, FunctionType):
+            digest.update(name.encode())
+            _add_function(digest, function, seen)
+
+
+def _add_callable(digest: hashlib._Hash, given: Any, seen: set[object]) -> None:
+    while isinstance(given, partial):
+        digest.update(repr((given.args, given.keywords)).encode())
+        given = given.func
+    function = getattr(given, "__func__", given)
+    if isinstance(function, FunctionType):
+        _add_function(digest, function, seen)
+    else:
+        digest.update(type(given).__qualname__.encode())
+        _add_class(digest, type(given), seen)
+
+
+def _add_function(digest: hashlib._Hash, function: FunctionType, seen: set[object]) -> None:
+    """The code of a function, and whatever of its module it names."""
+    if function in seen:
+        return
+    seen.add(function)
+    _add_code(digest, function.__code__, function.__doc__)
+    digest.update(repr([each for each in function.__defaults__ or () if _is_plain(each)]).encode())
+    for name in sorted(_names(function.__code__)):
+        value = function.__globals__.get(name)
+        if _is_plain(value):
+            digest.update(f"{name} {value!r}".encode())
+        elif getattr(value, "__module__", None) != function.__module__ or value in seen:
+            continue
+        elif isinstance(value, FunctionType):
+            _add_function(digest, value, seen)
+        elif isinstance(value, type):
+            seen.add(value)
+            _add_class(digest, value, seen)
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, int | float | str)
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def _add_code(digest: hashlib._Hash, code: CodeType, docstring: str | None = None) -> None:

@@ -26,10 +26,11 @@ class Offsets(TokenGraph):
 
     def __init__(self, n: int, offsets: Iterable[int], periodic: bool = False) -> None:
         super().__init__(check_size("n", n))
-        self.offsets, self.periodic = tuple(sorted(set(offsets))), bool(periodic)
-        for offset in self.offsets:
+        given = tuple(offsets)
+        for offset in given:
             if isinstance(offset, bool) or not isinstance(offset, int):
                 raise TypeError(f"offsets must be integers, got {offset!r}")
+        self.offsets, self.periodic = tuple(sorted(set(given))), bool(periodic)
 
     def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
         ahead, found = j - i, torch.zeros_like(i + j, dtype=torch.bool)

@@ -13,7 +13,7 @@ from tokennet.attend.check import Bias
 from tokennet.graphs import TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
-from tokennet.mixers.place import Place, source_index
+from tokennet.mixers.place import Place, source_index, target_index
 from tokennet.mixers.score import Score
 from tokennet.mixers.scores import make_score
 from tokennet.positional import RelativePosition
@@ -169,6 +169,7 @@ class Attention(Mixer):
         edges = self._edges(graph, q)
         if self.score is None:
             return attention_weights(q, k, graph, edges=edges)
+        k = k.to(q.dtype)  # autocast may have made one of them only shorter
         return self.score.weights(q, k, graph, self._bias(targets, sources), edges)
 
     def step(
@@ -233,6 +234,8 @@ class Attention(Mixer):
         targets: Place | None,
         sources: Place | None,
     ) -> Tensor:
+        if self.score is not None:  # autocast may have made some of them only shorter
+            q, k = q.to(v.dtype), k.to(v.dtype)
         edges = self._edges(graph, q)
         if self.score is None:
             out = attend(q, k, v, graph, edges=edges, backend=self.backend)
@@ -258,11 +261,10 @@ class Attention(Mixer):
         """Of targets and sources; None for the plain layer, which does not ask."""
         if self.score is None:
             return None, None
-        targets = Place.of(self.position, tokens, graph.local_index(tokens.z.device))
+        targets = Place.of(self.position, tokens, target_index(tokens, graph))
         if source is tokens:
             return targets, targets
-        index = graph.derive("local_index of sources", tokens.z.device, source_index)
-        return targets, Place.of(self.position, source, index)
+        return targets, Place.of(self.position, source, source_index(source, graph))
 
     def _last_places(self, tokens: Tokens, graph: TokenGraph) -> Place | None:
         if self.score is None:

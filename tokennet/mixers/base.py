@@ -20,7 +20,7 @@ class Mixer(TokenLayer):
 
     With `source` the graph has N targets and M sources. It is complete unless given, and
     for two ragged batches of as many sets, complete within each pair of sets; the graphs
-    within tokens and source play no part.
+    within tokens and source play no part but to say which sets these are.
 
     A subclass defines `mix`, and `check_graph` if there are graphs it cannot honour.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokennet.graphs import Disjoint, Offsets, TokenGraph
+from tokennet.graphs.base import check_size
 from tokennet.layer import check_step
 from tokennet.mixers.wired import WiredMixer
 from tokennet.tokens import Tokens
@@ -38,8 +39,8 @@ class Convolution(WiredMixer):
         bias: whether there is a b.
 
     Raises:
-        ValueError: an even kernel that is not causal, a causal ring, a graph that lacks some
-            of the edges, or a `source`.
+        ValueError: a kernel or dilation below 1, an even kernel that is not causal, a causal
+            ring, a graph that lacks some of the edges, or a `source`.
 
     >>> from tokennet import Causal
     >>> layer = Convolution(8, kernel_size=3, dilation=4, causal=True)
@@ -59,6 +60,8 @@ class Convolution(WiredMixer):
         bias: bool = True,
     ) -> None:
         super().__init__(dim)
+        check_size("kernel_size", kernel_size, 1)
+        check_size("dilation", dilation, 1)
         if causal and periodic:
             raise ValueError("causal and periodic exclude each other: a ring has no past")
         if not causal:

@@ -55,6 +55,8 @@ class GridConvolution(WiredMixer):
     ) -> None:
         super().__init__(dim)
         check_odd(kernel_size)
+        if grid is not None and not (isinstance(grid, tuple | list) and len(grid) == 2):
+            raise ValueError(f"grid must be (height, width) or None, got {grid!r}")
         self.radius, self.periodic = kernel_size // 2, periodic
         self.grid = None if grid is None else (grid[0], grid[1])
         self.wiring = f"grid convolution {self.radius} {self.grid} {periodic}"

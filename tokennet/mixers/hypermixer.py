@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.graphs.base import check_size
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.sets import set_by_set
 from tokennet.tokens import Tokens
@@ -27,7 +28,7 @@ class HyperMixer(Mixer):
         tied: whether W_1 and W_2 are made by the same MLP.
 
     Raises:
-        ValueError: the graph of a set is not complete.
+        ValueError: `hidden` is below 1, or the graph of a set is not complete.
 
     >>> import torch
     >>> HyperMixer(8, hidden=16)(torch.zeros(3, 5, 8)).shape
@@ -36,7 +37,7 @@ class HyperMixer(Mixer):
 
     def __init__(self, dim: int, hidden: int | None = None, *, tied: bool = False) -> None:
         super().__init__(dim)
-        self.hidden = dim if hidden is None else hidden
+        self.hidden = dim if hidden is None else check_size("hidden", hidden, 1)
         self.weights_in = _hypernetwork(dim, self.hidden)
         self.weights_out = self.weights_in if tied else _hypernetwork(dim, self.hidden)
         self.activation = nn.GELU()

@@ -65,13 +65,13 @@ class LinearAttention(Mixer):
     ) -> None:
         super().__init__(dim, source_dim)
         self.heads, self.channels = heads, check_heads(dim, heads)
-        if isinstance(features, str):
-            if features not in FEATURE_MAPS:
-                raise ValueError(
-                    f"features must be one of {', '.join(FEATURE_MAPS)}, or a FeatureMap; "
-                    f"got {features!r}"
-                )
+        if isinstance(features, str) and features in FEATURE_MAPS:
             features = FEATURE_MAPS[features](self.channels)
+        if not isinstance(features, FeatureMap):
+            raise ValueError(
+                f"features must be one of {', '.join(FEATURE_MAPS)}, or a FeatureMap; "
+                f"got {features!r}"
+            )
         if chunk < 1:
             raise ValueError(f"chunk must be positive, got {chunk}")
         self.features, self.chunk = features, chunk

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tokennet.graphs import TokenGraph
+from tokennet.graphs import Disjoint, TokenGraph
 from tokennet.positional import RelativePosition
 from tokennet.tokens import Tokens
 
@@ -26,6 +26,21 @@ class Place(NamedTuple):
         return cls(indices, position.places(tokens.pos, indices))
 
 
-def source_index(graph: TokenGraph) -> Tensor:
-    """(num_sources,) place of each source within its own set."""
+def target_index(tokens: Tokens, graph: TokenGraph) -> Tensor:
+    """(N,) place of each token within its own set.
+
+    The sets are those of a ragged batch, in whatever form `graph` lists the edges between them.
+    """
+    counted = tokens.graph if isinstance(tokens.graph, Disjoint) else graph
+    return counted.local_index(tokens.z.device)
+
+
+def source_index(source: Tokens, graph: TokenGraph) -> Tensor:
+    """(M,) place of each source within its own set, likewise."""
+    if isinstance(source.graph, Disjoint):
+        return source.graph.local_index(source.z.device)
+    return graph.derive("local_index of sources", source.z.device, _index_of_sources)
+
+
+def _index_of_sources(graph: TokenGraph) -> Tensor:
     return graph.T.local_index()

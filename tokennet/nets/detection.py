@@ -129,7 +129,7 @@ def match(
         For each image the numbers of the guesses, ascending, and of their objects.
 
     Raises:
-        ValueError: there are not as many images in both.
+        ValueError: there are not as many images in both, or a label is not one of the classes.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -140,6 +140,7 @@ def match(
         )
     pairs = []
     for logits, boxes, there in zip(*prediction, objects, strict=True):
+        _check_labels(there.labels, logits.shape[-1] - 1)
         label = -logits.softmax(-1)[:, there.labels]  # (Q, K)
         box = torch.cdist(boxes, there.boxes, p=1)
         overlap = -generalised_iou(boxes[:, None], there.boxes)
@@ -153,6 +154,17 @@ def match(
     return pairs
 
 
+def _check_labels(labels: Tensor, classes: int) -> None:
+    if not len(labels):
+        return
+    low, high = (int(end) for end in labels.aminmax())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"labels must be 0 .. {classes - 1} for {classes} classes, "
+            f"got {low if low < 0 else high}"
+        )
+
+
 def set_prediction_loss(
     prediction: Prediction, objects: Sequence[Objects], weights: Weights = DEFAULT
 ) -> Tensor:
@@ -161,7 +173,7 @@ def set_prediction_loss(
     Guesses without an object are to say "nothing". Boxes count per object of the batch.
 
     Raises:
-        ValueError: there are not as many images in both.
+        ValueError: there are not as many images in both, or a label is not one of the classes.
     """
     pairs = match(prediction, objects, weights)
     nothing = prediction.logits.shape[-1] - 1

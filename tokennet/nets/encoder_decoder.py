@@ -65,7 +65,8 @@ class EncoderDecoder(nn.Module):
         if isinstance(source, Tensor | Tokens) or (len(source) and isinstance(source[0], int)):
             return self._translate(source, start, length, how)
         stop = how.get("stop", ())
-        stops = torch.tensor([stop] if isinstance(stop, int) else list(stop))
+        device = next(self.parameters()).device
+        stops = torch.tensor([stop] if isinstance(stop, int) else list(stop), device=device)
 
         def translated(ids: Tensor, numbers: list[int]) -> Tensor:
             begin = start[numbers] if isinstance(start, Tensor) else start
@@ -77,7 +78,9 @@ class EncoderDecoder(nn.Module):
     def _translate(self, source: Any, start: int | Tensor, length: int, how: Any) -> Any:
         device = next(self.parameters()).device
         with evaluating(self.encoder):
-            memory = self.encoder(source.to(device) if isinstance(source, Tensor) else source)
+            memory = self.encoder(
+                source.to(device) if isinstance(source, Tensor | Tokens) else source
+            )
         z = memory.z if isinstance(memory, Tokens) else memory
         if not isinstance(start, Tensor):
             start = torch.full((*z.shape[:-2], 1), start, device=device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
+from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.nets.block import mlp
 from tokennet.symmetry import Symmetry
@@ -52,25 +53,28 @@ class MixtureOfExperts(TokenLayer):
     Without a capacity each token is a function of itself alone, and the layer commutes with
     every permutation. With one, each set's experts take at most
 
-        ceil(capacity_factor K N / E)
+        capacity   or   ceil(capacity_factor K N / E)
 
     of its N tokens, served in the order of the array; who comes too late gets 0 from that
     expert, and `Residual` passes it on unchanged. So a token depends on those before it:
     the layer reads the index, commutes with no permutation, and the graph must let tokens
-    hear all that come before. Sets of a batch, ragged or not, are served apart.
+    hear all that come before. A share of N depends on how many come later too, so that it
+    needs the complete graph. Sets of a batch, ragged or not, are served apart.
 
     Args:
         dim: channels D.
         num_experts: E.
         top_k: K.
         expert: makes one expert, a module on the last dimension; `mlp(dim)` by default.
-        capacity_factor: None for no limit.
+        capacity_factor: what an expert takes at most, as a share of N; None for no limit.
         renormalize: whether gates add up to 1; by default where K > 1.
         jitter: in training the router sees z times random numbers in [1 - jitter, 1 + jitter].
+        capacity: what an expert takes at most, as a number of tokens; None for no limit.
 
     Raises:
-        ValueError: K is not in 1 .. E, or, with a capacity, a graph in which a token does
-            not hear all before it.
+        ValueError: K is not in 1 .. E, jitter not in 0 .. 1, or two capacities are given; with
+            a capacity, a graph in which a token does not hear all before it, and with a
+            `capacity_factor`, all others.
 
     >>> layer = MixtureOfExperts(8, num_experts=4, top_k=2)
     >>> with collect_router_losses(layer) as losses:
@@ -90,12 +94,18 @@ class MixtureOfExperts(TokenLayer):
         capacity_factor: float | None = None,
         renormalize: bool | None = None,
         jitter: float = 0.0,
+        capacity: int | None = None,
     ) -> None:
         super().__init__()
         if not 1 <= top_k <= num_experts:
             raise ValueError(f"top_k must be in 1 .. num_experts = {num_experts}, got {top_k}")
         if capacity_factor is not None and capacity_factor <= 0:
             raise ValueError(f"capacity_factor must be positive, got {capacity_factor}")
+        if capacity is not None and capacity_factor is not None:
+            raise ValueError(f"capacity must be None beside a capacity_factor, got {capacity}")
+        if not 0 <= jitter <= 1:
+            raise ValueError(f"jitter must be in 0 .. 1, got {jitter}")
+        self.capacity = None if capacity is None else check_size("capacity", capacity, 1)
         self.top_k, self.capacity_factor, self.jitter = top_k, capacity_factor, jitter
         self.renormalize = top_k > 1 if renormalize is None else renormalize
         self.router = nn.Linear(dim, num_experts, bias=False)
@@ -105,7 +115,11 @@ class MixtureOfExperts(TokenLayer):
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
-        return Symmetry() if self.capacity_factor is None else Symmetry({"index"})
+        return Symmetry({"index"}) if self._is_limited else Symmetry()
+
+    @property
+    def _is_limited(self) -> bool:
+        return self.capacity is not None or self.capacity_factor is not None
 
     @property
     def goes_by_token(self) -> bool:  # type: ignore[override]
@@ -117,8 +131,8 @@ class MixtureOfExperts(TokenLayer):
         if self.collected is not None:
             self.collected.append(router_losses(routing))
         served = None
-        if self.capacity_factor is not None:
-            check_past_is_heard(tokens.graph)
+        if self._is_limited:
+            check_is_heard(tokens.graph, future=self.capacity is None)
             served = self._served(routing.experts, tokens)
         z = self._combine(rows, routing, served)
         return tokens.replace(z=z.unflatten(0, tokens.z.shape[:-1]))
@@ -152,8 +166,7 @@ class MixtureOfExperts(TokenLayer):
         """(R, K): whether the choice is among those that the expert has room for."""
         graph, batch = tokens.graph, tokens.z.shape[:-2].numel()
         sizes = graph.sizes if isinstance(graph, Disjoint) else [tokens.num_tokens]
-        share = self.capacity_factor * self.top_k / len(self.experts)  # type: ignore[operator]
-        capacity = torch.tensor([math.ceil(share * n) for n in sizes], device=experts.device)
+        capacity = torch.tensor([self._room(n) for n in sizes], device=experts.device)
         own = torch.arange(len(sizes), device=experts.device).repeat_interleave(
             torch.tensor(sizes, device=experts.device)
         )
@@ -161,6 +174,12 @@ class MixtureOfExperts(TokenLayer):
         queue = (first + own).flatten()[:, None] * len(self.experts) + experts  # (R, K)
         places = place_in_queue(queue.flatten(), batch * len(sizes) * len(self.experts))
         return places.view_as(experts) < capacity[own].repeat(batch)[:, None]
+
+    def _room(self, n: int) -> int:
+        """How many of a set of n tokens an expert takes."""
+        if self.capacity is not None:
+            return self.capacity
+        return math.ceil(self.capacity_factor * self.top_k / len(self.experts) * n)  # type: ignore[operator]
 
 
 def place_in_queue(queue: Tensor, count: int) -> Tensor:
@@ -213,17 +232,37 @@ def collect_router_losses(net: nn.Module) -> Iterator[list[RouterLosses]]:
             layer.collected = collected
 
 
-def check_past_is_heard(graph: TokenGraph) -> None:
-    """Raise ValueError unless each token listens to itself and all those before it in its set."""
-    if not graph.derive("past is heard", None, _past_is_heard):
+def check_is_heard(graph: TokenGraph, future: bool) -> None:
+    """Raise ValueError unless each token listens to itself and all those before it in its set.
+
+    Args:
+        graph: of the tokens.
+        future: whether those after it must be heard too.
+    """
+    if future and not graph.derive("all is heard", None, _all_is_heard):
+        raise ValueError(
+            "graph must let each token hear all others where experts have a capacity that is a "
+            f"share of them; got {graph!r}. Give capacity=, a number of tokens, for a causal graph"
+        )
+    if not future and not graph.derive("past is heard", None, _past_is_heard):
         raise ValueError(
             "graph must let each token hear all before it where experts have a capacity, which "
-            f"fills in their order; got {graph!r}. capacity_factor=None honours any graph"
+            f"fills in their order; got {graph!r}. capacity=None honours any graph"
         )
 
 
 def _past_is_heard(graph: TokenGraph) -> bool:
-    parts = graph.graphs if isinstance(graph, Disjoint) else (graph,)
     return all(
-        isinstance(part, Full | Causal) or part.contains(Causal(part.num_targets)) for part in parts
+        isinstance(part, Full | Causal) or part.contains(Causal(part.num_targets))
+        for part in _parts(graph)
     )
+
+
+def _all_is_heard(graph: TokenGraph) -> bool:
+    return all(
+        isinstance(part, Full) or part.contains(Full(part.num_targets)) for part in _parts(graph)
+    )
+
+
+def _parts(graph: TokenGraph) -> tuple[TokenGraph, ...]:
+    return graph.graphs if isinstance(graph, Disjoint) else (graph,)

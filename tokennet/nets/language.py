@@ -196,7 +196,12 @@ def _repeated(source: Tokens | Tensor | None, rows: int, times: int) -> Tokens |
     z = z.reshape(-1, *z.shape[-2:])
     if len(z) != rows:
         raise ValueError(f"source must have a row for each of {rows} prompts, got {len(z)}")
-    return Tokens(z.repeat_interleave(times, 0), given.graph)
+    pos = given.pos
+    if pos is not None:
+        pos = pos.expand(*given.z.shape[:-1], -1)  # (..., N, P)
+        pos = pos.expand(rows, -1, -1) if pos.dim() == 2 else pos.flatten(0, -3)
+        pos = pos.repeat_interleave(times, 0)
+    return Tokens(z.repeat_interleave(times, 0), given.graph, pos)
 
 
 class MaskedLanguageModel(TextNet):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
+from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer, check_step
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -125,7 +126,7 @@ class LearnedEncoding(PositionalEncoding):
         by: "index" (as in BERT and ViT) or "pos".
 
     Raises:
-        ValueError: a position outside the table, or not an integer.
+        ValueError: a negative size, or a position outside the table or not an integer.
 
     >>> LearnedEncoding(8, 16)(torch.zeros(2, 10, 8)).shape
     torch.Size([2, 10, 8])
@@ -133,7 +134,8 @@ class LearnedEncoding(PositionalEncoding):
 
     def __init__(self, dim: int, size: int | tuple[int, ...], by: By = "index") -> None:
         super().__init__(dim, by)
-        self.sizes = (size,) if isinstance(size, int) else tuple(size)
+        sizes = (size,) if isinstance(size, int) else size
+        self.sizes = tuple(check_size("size", each) for each in sizes)
         self.tables = nn.ModuleList(nn.Embedding(entries, dim) for entries in self.sizes)
         for table in self.tables:
             nn.init.normal_(table.weight, std=0.02)  # type: ignore[arg-type]

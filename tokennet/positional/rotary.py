@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from tokennet.graphs.base import check_size
 from tokennet.positional.absolute import By
 from tokennet.positional.relative import RelativePosition
 
@@ -52,7 +53,8 @@ class Rotary(RelativePosition):
             raise ValueError(
                 f"num_coordinates must be at least 1, and 1 where by='index', got {num_coordinates}"
             )
-        self.num_coordinates, self.channels = num_coordinates, channels
+        self.num_coordinates = num_coordinates
+        self.channels = None if channels is None else check_size("channels", channels, 1)
         self.base, self.interleaved = base, interleaved
 
     def check(self, pos: Tensor) -> None:

@@ -60,6 +60,25 @@ class _SetTask(Task):
         (folder / "sample.txt").write_text("\n".join(rows) + "\n")
 
 
+def _draw_sets(
+    seed: int, train: int, sizes: tuple[int, int], values: tuple[int, int]
+) -> list[Tensor]:
+    """Sets of integers (size, 1) to train on, then a quarter as many that are not among them."""
+    generator = torch.Generator().manual_seed(seed)
+    sets: list[Tensor] = []
+    seen: set[tuple[int, ...]] = set()
+    while len(sets) < train + train // 4:
+        size = int(torch.randint(*sizes, (), generator=generator))
+        drawn = torch.randint(*values, (size, 1), generator=generator)
+        multiset = tuple(sorted(drawn.flatten().tolist()))
+        if len(sets) < train:
+            seen.add(multiset)
+        elif multiset in seen:
+            continue
+        sets.append(drawn)
+    return sets
+
+
 class Sets(_SetTask):
     """The largest of one to ten integers between 1 and 100.
 
@@ -71,12 +90,8 @@ class Sets(_SetTask):
     interface = Interface(in_features=1, out_features=1)
 
     def __init__(self, examples: int = 4_000) -> None:
-        generator = torch.Generator().manual_seed(0)
-        total = examples + examples // 4
-        sizes = torch.randint(1, 11, (total,), generator=generator).tolist()
-        self.sets = [
-            torch.randint(1, 101, (size, 1), generator=generator).float() for size in sizes
-        ]
+        drawn = _draw_sets(0, examples, sizes=(1, 11), values=(1, 101))
+        self.sets = [numbers.float() for numbers in drawn]
         self.target = torch.stack([numbers.max() for numbers in self.sets])
         self.train_size = examples
 
@@ -104,10 +119,7 @@ class SetsUnique(_SetTask):
     interface = Interface(in_features=10, out_features=1, ids=True)
 
     def __init__(self, examples: int = 4_000) -> None:
-        generator = torch.Generator().manual_seed(1)
-        total = examples + examples // 4
-        sizes = torch.randint(2, 11, (total,), generator=generator).tolist()
-        self.sets = [torch.randint(10, (size, 1), generator=generator) for size in sizes]
+        self.sets = _draw_sets(1, examples, sizes=(2, 11), values=(0, 10))
         self.target = torch.tensor([float(len(digits.unique())) for digits in self.sets])
         self.train_size = examples
 
