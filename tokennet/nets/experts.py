@@ -219,7 +219,7 @@ def check_past_is_heard(graph: TokenGraph) -> None:
 
 
 def _past_is_heard(graph: TokenGraph) -> bool:
-    parts = graph.graphs if isinstance(graph, Disjoint) else (graph,)
     return all(
-        isinstance(part, Full | Causal) or part.contains(Causal(part.num_targets)) for part in parts
+        isinstance(part, Full | Causal) or part.contains(Causal(part.num_targets))
+        for part in graph.parts
     )
