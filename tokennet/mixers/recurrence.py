@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
-from tokennet.mixers.sets import sets_alike
+from tokennet.mixers.ragged import sets_alike
 from tokennet.mixers.wired import WiredMixer
 from tokennet.tokens import Tokens
 
