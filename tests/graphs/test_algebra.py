@@ -266,3 +266,24 @@ def test_features_can_be_given_and_taken_away():
     apart = Disjoint([bare, bare]).with_edge_attr(torch.arange(8.0))
     assert isinstance(apart, Disjoint)
     assert apart.graphs[1].edge_attr.flatten().tolist() == [4.0, 5.0, 6.0, 7.0]
+
+
+def test_a_graph_is_complete_where_all_listen_to_all_exactly_once():
+    listed = Full(2, 3).edge_index()
+    assert Full(2, 3).is_complete
+    assert Edges(listed.flip(1), 2, 3).is_complete
+    assert (Causal(3) | Causal(3).T).is_complete
+    assert Full(0, 4).is_complete
+    assert not Causal(3).is_complete
+    assert not Disjoint([Full(1), Full(1)]).is_complete
+    twice = torch.cat([listed, listed[:, :1]], dim=1)
+    assert not Edges(twice, 2, 3).is_complete
+    assert not Edges(twice[:, 1:-1], 2, 3).is_complete
+    assert not Edges(twice[:, [0, 0, 1, 2, 3, 4]], 2, 3).is_complete
+
+
+def test_parts_are_the_sets():
+    sets = Full(2), Causal(3)
+    assert Disjoint(sets).parts == sets
+    assert sets[0].parts == sets[:1]
+    assert Disjoint([]).parts == ()

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.families import SQUARE
-from tokennet import Causal, Cycle, Edges, Full, Grid, HyperMixer, Pooling, Tokens
+from tokennet import Causal, Cycle, Edges, Full, Grid, HyperMixer, Perceiver, Pooling, Tokens
 
 DIM = 6
 
@@ -39,11 +39,21 @@ def test_hypermixer_takes_sets_of_any_size_and_another_set():
 
 
 def test_hypermixer_refuses_what_is_not_complete():
-    with pytest.raises(ValueError, match="graph must be complete for HyperMixer.*Causal"):
+    with pytest.raises(
+        ValueError, match="graph must be complete, set by set, for HyperMixer.*Causal"
+    ):
         HyperMixer(DIM)(torch.zeros(3, DIM), graph=Causal(3))
     listed = Edges(Full(3).edge_index(), 3)
     layer, z = HyperMixer(DIM), torch.randn(3, DIM)
     torch.testing.assert_close(layer(z, graph=listed), layer(z))
+
+
+def test_whether_a_graph_is_complete_does_not_depend_on_who_asks_first():
+    edges = Full(3).edge_index()
+    twice = Edges(torch.cat([edges, edges[:, :1]], dim=1), 3)
+    for layer in (HyperMixer(DIM), Perceiver(DIM, 2, 2), HyperMixer(DIM)):
+        with pytest.raises(ValueError, match="graph must be complete, set by set"):
+            layer(torch.zeros(3, DIM), graph=twice)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_what_needs_all_tokens_says_so():
     for layer in layers().values():
         with pytest.raises(TypeError, match="cannot be run step by step"):
             layer.step(Tokens(torch.zeros(1, DIM)), Full(1, 4))
-    with pytest.raises(ValueError, match="num_latents must be positive, got 0"):
+    with pytest.raises(ValueError, match="num_latents must be at least 1, got 0"):
         Latents(DIM, 0)
 
 

@@ -22,7 +22,7 @@ from tokennet import (
     redraw_features,
 )
 from tokennet.mixers.feature_maps import FEATURE_MAPS, orthogonal_gaussian
-from tokennet.mixers.set_shapes import causal_order
+from tokennet.mixers.ragged import causal_order
 
 DIM, HEADS = 16, 2
 GRAPHS = {

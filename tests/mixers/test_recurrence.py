@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.mixers.test_parity_timm import compare
 from tokennet import Causal, Full, Recurrence, Tokens, Window
-from tokennet.mixers.sets import set_by_set
+from tokennet.mixers.ragged import set_by_set
 
 DIM = 6
 PEERS = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}

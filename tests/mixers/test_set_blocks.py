@@ -166,9 +166,9 @@ def test_what_needs_all_tokens_says_so():
     for layer in (InducedSetAttentionBlock(DIM, HEADS), PoolingByAttention(DIM, HEADS)):
         with pytest.raises(TypeError, match="cannot be run step by step"):
             layer.step(Tokens(torch.zeros(1, DIM)), Full(1, 4))
-    with pytest.raises(ValueError, match="num_points must be positive, got 0"):
+    with pytest.raises(ValueError, match="num_points must be at least 1, got 0"):
         InducedSetAttentionBlock(DIM, HEADS, 0)
-    with pytest.raises(ValueError, match="num_seeds must be positive, got 0"):
+    with pytest.raises(ValueError, match="num_seeds must be at least 1, got 0"):
         PoolingByAttention(DIM, HEADS, 0)
 
 

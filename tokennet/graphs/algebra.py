@@ -41,6 +41,11 @@ class TokenGraph(EdgePredicate):
         return Not(self)
 
     @property
+    def parts(self) -> tuple[TokenGraph, ...]:
+        """The graphs of a `Disjoint`, one for each set of tokens; else the graph itself."""
+        return (self,)
+
+    @property
     def T(self) -> TokenGraph:
         """The graph with every edge turned round."""
         return Transposed(self)
@@ -95,10 +100,7 @@ class TokenGraph(EdgePredicate):
         (True, False)
         """
         check_combinable(self, other)
-        is_complete = self.num_edges == self.num_targets * self.num_sources
-        if is_complete and not self.has_multi_edges:
-            return True
-        return missing_edges(other, self).shape[1] == 0
+        return self.is_complete or missing_edges(other, self).shape[1] == 0
 
     def _last(self, count: int) -> TokenGraph:
         return Last(self, count)

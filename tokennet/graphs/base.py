@@ -103,6 +103,11 @@ class EdgePredicate(ABC):
         return False
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every target listens to every source, exactly once."""
+        return self.num_edges == self.num_targets * self.num_sources and not self.has_multi_edges
+
+    @property
     def has_empty_targets(self) -> bool:
         """Whether some target listens to nobody."""
         return self.derive("has_empty_targets", None, type(self)._find_empty_targets)

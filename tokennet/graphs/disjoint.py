@@ -36,7 +36,7 @@ class Disjoint(Edges):
         for position, graph in enumerate(graphs):
             if not isinstance(graph, TokenGraph):
                 raise TypeError(f"graphs[{position}] must be a TokenGraph, got {graph!r}")
-            parts += graph.graphs if isinstance(graph, Disjoint) else [graph]
+            parts += graph.parts
         self.graphs: tuple[TokenGraph, ...] = tuple(parts)
         self.sizes = [graph.num_targets for graph in self.graphs]
         self.source_sizes = [graph.num_sources for graph in self.graphs]
@@ -44,6 +44,10 @@ class Disjoint(Edges):
         EdgePredicate.__init__(self, sum(self.sizes), sum(self.source_sizes))
         self.edge_attr = _joined_attr(self.graphs)
         self.names = None
+
+    @property
+    def parts(self) -> tuple[TokenGraph, ...]:
+        return self.graphs
 
     @property
     def num_graphs(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokennet.graphs import Disjoint, Offsets, TokenGraph
+from tokennet.graphs import Offsets, TokenGraph
 from tokennet.graphs.base import check_size
 from tokennet.layer import check_step
 from tokennet.mixers.wired import WiredMixer
@@ -124,8 +124,6 @@ def with_border(z: Tensor, dim: int, before: int, after: int, periodic: bool) ->
 
 
 def convolution_flops(mixer: WiredMixer, conv: nn.Conv1d | nn.Conv2d, tokens: Tokens) -> int:
-    graph = tokens.graph
-    parts = graph.graphs if isinstance(graph, Disjoint) else (graph,)
-    edges = sum(mixer.connections(part).num_edges for part in parts)
+    edges = sum(mixer.connections(part).num_edges for part in tokens.graph.parts)
     per_edge = 2 * conv.in_channels * conv.out_channels // conv.groups
     return tokens.z.shape[:-2].numel() * edges * per_edge

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.graphs.base import check_size
 from tokennet.mixers.base import Mixer
-from tokennet.mixers.sets import set_by_set
+from tokennet.mixers.ragged import check_complete, set_by_set
 from tokennet.tokens import Tokens
 
 
@@ -44,12 +44,7 @@ class HyperMixer(Mixer):
         self.norm = nn.LayerNorm(dim)
 
     def check_graph(self, graph: TokenGraph) -> None:
-        for part in graph.graphs if isinstance(graph, Disjoint) else (graph,):
-            if not part.derive("is complete", None, _is_complete):
-                raise ValueError(
-                    f"graph must be complete for {type(self).__name__}, in which every token "
-                    f"hears all others; got {part!r}"
-                )
+        check_complete(graph, type(self).__name__)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         return set_by_set(self._mix_set, tokens.z, source.z, graph)
@@ -67,7 +62,3 @@ class HyperMixer(Mixer):
 
 def _hypernetwork(dim: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, hidden))
-
-
-def _is_complete(graph: TokenGraph) -> bool:
-    return graph.contains(Full(graph.num_targets, graph.num_sources))

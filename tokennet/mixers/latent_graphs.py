@@ -8,7 +8,6 @@ from torch import Tensor
 
 from tokennet.graphs import Disjoint, Full, TokenGraph
 from tokennet.mixers.attention import Attention
-from tokennet.mixers.set_shapes import parts_of
 
 
 class LatentGraphs(NamedTuple):
@@ -28,10 +27,9 @@ def latent_graphs(graph: TokenGraph, count: int) -> LatentGraphs:
 
 
 def _build(graph: TokenGraph, count: int) -> LatentGraphs:
-    parts = parts_of(graph)
-    gather = [Full(count, part.num_sources) for part in parts]
-    within = [Full(count) for _ in parts]
-    spread = [Full(part.num_targets, count) for part in parts]
+    gather = [Full(count, part.num_sources) for part in graph.parts]
+    within = [Full(count) for _ in graph.parts]
+    spread = [Full(part.num_targets, count) for part in graph.parts]
     if isinstance(graph, Disjoint):
         return LatentGraphs(Disjoint(gather), Disjoint(within), Disjoint(spread))
     return LatentGraphs(gather[0], within[0], spread[0])
@@ -47,9 +45,3 @@ def attention_flops(attention: Attention, targets: int, sources: int, edges: int
     """Four projections, and 4 D per edge."""
     dim, source_dim = attention.dim, attention.source_dim
     return 4 * dim * (targets * dim + sources * source_dim + edges)
-
-
-def check_count(name: str, count: int) -> None:
-    """Raise ValueError unless there is at least one."""
-    if count < 1:
-        raise ValueError(f"{name} must be positive, got {count}")

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
+from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.latent_graphs import (
     LatentGraphs,
     attention_flops,
-    check_count,
     for_each_set,
     latent_graphs,
 )
-from tokennet.mixers.set_shapes import check_complete, parts_of
+from tokennet.mixers.ragged import check_complete
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -95,7 +95,7 @@ class Latents(TokenLayer):
     ) -> None:
         super().__init__()
         self.dim, self.latent_dim = dim, dim if latent_dim is None else latent_dim
-        check_count("num_latents", num_latents)
+        check_size("num_latents", num_latents, 1)
         self.latents = nn.Parameter(torch.empty(num_latents, self.latent_dim))
         self.cross = LatentBlock(self.latent_dim, heads, dim, widening)
         self.blocks = nn.ModuleList(
@@ -122,7 +122,7 @@ class Latents(TokenLayer):
 
     def flops(self, tokens: Tokens) -> int:
         """Attention of latents to tokens, and of latents to each other, with their MLPs."""
-        sizes = [part.num_sources for part in parts_of(tokens.graph)]
+        sizes = [part.num_sources for part in tokens.graph.parts]
         return tokens.z.shape[:-2].numel() * self.flops_of_sets(sizes)
 
     def flops_of_sets(self, sizes: list[int]) -> int:
@@ -193,6 +193,6 @@ class Perceiver(Mixer):
     def flops(self, tokens: Tokens) -> int:
         """That of `Latents`, and of attention from tokens to latents."""
         k, n = len(self.latents.latents), tokens.num_tokens
-        sizes = [part.num_sources for part in parts_of(tokens.graph)]
+        sizes = [part.num_sources for part in tokens.graph.parts]
         read = attention_flops(self.read, n, k * len(sizes), k * n)
         return tokens.z.shape[:-2].numel() * (self.latents.flops_of_sets(sizes) + read)

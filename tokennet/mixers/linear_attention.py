@@ -13,7 +13,7 @@ from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
 from tokennet.mixers.feature_maps import FEATURE_MAPS, FeatureMap
 from tokennet.mixers.linear_sums import attend_causal, features, linear_attend
-from tokennet.mixers.set_shapes import is_complete, set_shapes
+from tokennet.mixers.ragged import complete_or_causal
 from tokennet.tokens import Tokens
 
 
@@ -92,11 +92,11 @@ class LinearAttention(Mixer):
         self.features.redraw(generator)
 
     def check_graph(self, graph: TokenGraph) -> None:
-        set_shapes(graph)
+        complete_or_causal(graph)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         q, k, v = self.query(tokens.z), self.key(source.z), self.value(source.z)
-        sets = set_shapes(graph, tokens.z.device)
+        sets = complete_or_causal(graph, tokens.z.device)
         with torch.autocast(q.device.type, enabled=False):
             out = linear_attend(
                 self._log_features(q), self._log_features(k), self._heads(v), sets, self.chunk
@@ -170,7 +170,7 @@ def _is_causal_step(graph: TokenGraph) -> bool:
     new, total = graph.num_targets, graph.num_sources
     old = total - new
     if new <= 1:
-        return is_complete(graph)
+        return graph.is_complete
     if graph.has_multi_edges:
         return False
     source, target = graph.edge_index()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tokennet.mixers.set_shapes import SetShapes
+from tokennet.mixers.ragged import SortedSets, stacked_sources, stacked_targets, unstacked
 
 
 class Sums(NamedTuple):
@@ -27,7 +27,7 @@ class Sums(NamedTuple):
     """(..., H): the largest log phi(k); -inf before the first source."""
 
 
-def linear_attend(log_q: Tensor, log_k: Tensor, v: Tensor, sets: SetShapes, chunk: int) -> Tensor:
+def linear_attend(log_q: Tensor, log_k: Tensor, v: Tensor, sets: SortedSets, chunk: int) -> Tensor:
     """Attend within each set, (..., N, H, C).
 
     Args:
@@ -37,19 +37,16 @@ def linear_attend(log_q: Tensor, log_k: Tensor, v: Tensor, sets: SetShapes, chun
         sets: which sets the tokens form.
         chunk: see `attend_causal`.
     """
-    q = _in_order(log_q, sets.targets)
-    k, v = _in_order(log_k, sets.sources), _in_order(v, sets.sources)
-    targets = [count * n for count, n, _, _ in sets.shapes]
-    sources = [count * m for count, _, m, _ in sets.shapes]
-    parts = zip(q.split(targets, -3), k.split(sources, -3), v.split(sources, -3), strict=True)
-    outs = [v[..., :0, :, :]]
-    for (q, k, v), (count, n, m, causal) in zip(parts, sets.shapes, strict=True):
-        q, k, v = (  # (..., S, n, H, F)
-            tensor.unflatten(-3, (count, size)) for tensor, size in ((q, n), (k, m), (v, m))
-        )
-        out = attend_causal(q, k, v, chunk)[0] if causal else attend_complete(q, k, v)
-        outs.append(out.flatten(-4, -3))
-    return _in_order(torch.cat(outs, -3), sets.back)
+    stacks = (  # (..., S, n, H, F) each
+        stacked_targets(log_q, sets, -3),
+        stacked_sources(log_k, sets, -3),
+        stacked_sources(v, sets, -3),
+    )
+    outs = [
+        attend_causal(q, k, v, chunk)[0] if alike.is_causal else attend_complete(q, k, v)
+        for alike, q, k, v in zip(sets.shapes, *stacks, strict=True)
+    ]
+    return unstacked(outs, v[..., :0, :, :], sets, -3)
 
 
 def attend_complete(log_q: Tensor, log_k: Tensor, v: Tensor) -> Tensor:
@@ -126,7 +123,3 @@ def _nothing(k: Tensor, v: Tensor) -> Sums:
     shape = (*batch, k.shape[-2])
     sums = v.new_zeros(*shape, k.shape[-1], v.shape[-1])
     return Sums(sums, v.new_full(shape, -torch.inf))
-
-
-def _in_order(tensor: Tensor, order: Tensor) -> Tensor:
-    return tensor if order.shape[0] == 0 else tensor.index_select(-3, order)

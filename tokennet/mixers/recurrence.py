@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
 from tokennet.layer import check_step
-from tokennet.mixers.sets import sets_alike
+from tokennet.mixers.ragged import sets_alike
 from tokennet.mixers.wired import WiredMixer
 from tokennet.tokens import Tokens
 

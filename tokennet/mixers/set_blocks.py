@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
+from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.latent_graphs import (
     attention_flops,
-    check_count,
     for_each_set,
     latent_graphs,
 )
-from tokennet.mixers.set_shapes import check_complete, parts_of
+from tokennet.mixers.ragged import check_complete
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -110,7 +110,7 @@ class InducedSetAttentionBlock(Mixer):
         source_dim: int | None = None,
     ) -> None:
         super().__init__(dim, source_dim)
-        check_count("num_points", num_points)
+        check_size("num_points", num_points, 1)
         self.points = nn.Parameter(torch.empty(num_points, dim))
         self.gather = SetAttentionBlock(dim, heads, norm=norm, source_dim=source_dim)
         self.spread = SetAttentionBlock(dim, heads, norm=norm)
@@ -128,7 +128,7 @@ class InducedSetAttentionBlock(Mixer):
     def flops(self, tokens: Tokens) -> int:
         """That of two blocks, from tokens to points and back."""
         points, n = len(self.points), tokens.num_tokens
-        total, edges = points * len(parts_of(tokens.graph)), points * n
+        total, edges = points * len(tokens.graph.parts), points * n
         blocks = self.gather.flops_of(total, n, edges) + self.spread.flops_of(n, total, edges)
         return tokens.z.shape[:-2].numel() * blocks
 
@@ -163,7 +163,7 @@ class PoolingByAttention(TokenLayer):
     def __init__(self, dim: int, heads: int = 4, num_seeds: int = 1, *, norm: bool = True) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, dim)
-        check_count("num_seeds", num_seeds)
+        check_size("num_seeds", num_seeds, 1)
         self.seeds = nn.Parameter(torch.empty(num_seeds, dim))
         self.block = SetAttentionBlock(dim, heads, norm=norm)
         nn.init.xavier_uniform_(self.seeds)
@@ -182,6 +182,6 @@ class PoolingByAttention(TokenLayer):
     def flops(self, tokens: Tokens) -> int:
         """One projection of the tokens, and a block from the tokens to the seeds."""
         k, n, dim = len(self.seeds), tokens.num_tokens, self.linear.in_features
-        seeds = k * len(parts_of(tokens.graph))
+        seeds = k * len(tokens.graph.parts)
         flops = 2 * n * dim * dim + self.block.flops_of(seeds, n, k * n)
         return tokens.z.shape[:-2].numel() * flops

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.graphs import Full, TokenGraph
 from tokennet.mixers.base import Mixer
-from tokennet.mixers.sets import set_by_set
+from tokennet.mixers.ragged import set_by_set
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -67,7 +67,7 @@ class WiredMixer(Mixer):
 
         In a step the graph has the new tokens as targets and all so far as sources.
         """
-        for part in graph.graphs if isinstance(graph, Disjoint) else (graph,):
+        for part in graph.parts:
             if not self._is_allowed_by(part):
                 needed = self.connections(part)
                 raise ValueError(

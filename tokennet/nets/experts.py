@@ -254,15 +254,11 @@ def check_is_heard(graph: TokenGraph, future: bool) -> None:
 def _past_is_heard(graph: TokenGraph) -> bool:
     return all(
         isinstance(part, Full | Causal) or part.contains(Causal(part.num_targets))
-        for part in _parts(graph)
+        for part in graph.parts
     )
 
 
 def _all_is_heard(graph: TokenGraph) -> bool:
     return all(
-        isinstance(part, Full) or part.contains(Full(part.num_targets)) for part in _parts(graph)
+        isinstance(part, Full) or part.contains(Full(part.num_targets)) for part in graph.parts
     )
-
-
-def _parts(graph: TokenGraph) -> tuple[TokenGraph, ...]:
-    return graph.graphs if isinstance(graph, Disjoint) else (graph,)

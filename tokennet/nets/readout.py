@@ -57,8 +57,7 @@ class Readout(nn.Module):
         )
 
     def _rows(self, tokens: Tokens) -> int:
-        sets = tokens.graph.num_graphs if isinstance(tokens.graph, Disjoint) else 1
-        return tokens.z.shape[:-2].numel() * sets
+        return tokens.z.shape[:-2].numel() * len(tokens.graph.parts)
 
 
 class PerToken(Readout):

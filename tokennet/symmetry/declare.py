@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokennet.graphs import Disjoint, Full
+from tokennet.graphs import Full
 from tokennet.tokens import Tokens
 
 READABLE = ("graph", "pos", "index")
@@ -65,9 +65,7 @@ class Symmetry:
         In a ragged batch, permutations are those within each set.
         """
         invisible = set()
-        graph = tokens.graph
-        parts = graph.graphs if isinstance(graph, Disjoint) else (graph,)
-        if all(isinstance(part, Full) for part in parts):
+        if all(isinstance(part, Full) for part in tokens.graph.parts):
             invisible.add("graph")
         if tokens.pos is None:
             invisible.add("pos")
