@@ -187,7 +187,10 @@ def test_without_scikit_image_the_extra_is_named(monkeypatch):
 
 
 def test_images_of_other_shapes_keep_their_own_places():
-    for tokenizer, shapes in ((Patches(4), [(1, 4, 8), (1, 8, 4)]), (Pixels(), [(2, 8), (4, 4)])):
+    for tokenizer, shapes in (
+        (Patches(4), [(1, 4, 8), (1, 8, 4)]),
+        (Pixels(), [(1, 2, 8), (1, 4, 4)]),
+    ):
         images = [torch.rand(*shape) for shape in shapes]
         together = tokenizer(images)
         for part, image in zip(together.unbatch(), images, strict=True):
