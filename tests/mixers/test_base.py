@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from tokennet import Aggregate, Attention, Causal, Disjoint, Full, GraphAttention, Tokens
+from tokennet import (
+    Aggregate,
+    Attention,
+    Causal,
+    Cycle,
+    Disjoint,
+    Full,
+    GraphAttention,
+    GraphIsomorphism,
+    Tokens,
+)
 
 KINDS = {
     "attention": lambda: Attention(8, 2, source_dim=6),
@@ -36,3 +46,7 @@ def test_what_a_ragged_batch_listens_to_must_be_said():
     for source in (Tokens(torch.randn(5, 6)), Tokens.batch([Tokens(torch.randn(5, 6))])):
         with pytest.raises(ValueError, match="graph must be given where tokens and source are not"):
             KINDS["attention"]()(ragged, source)
+
+
+def test_an_empty_batch_of_sums():
+    assert GraphIsomorphism(8)(Tokens(torch.zeros(0, 3, 8), Cycle(3))).z.shape == (0, 3, 8)

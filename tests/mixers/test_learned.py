@@ -1,5 +1,8 @@
 """Weights that are parameters, in the place of weights that are data; token-wise functions."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +12,7 @@ from tests.families import BIPARTITE, SQUARE
 from tokennet import (
     Attention,
     Causal,
+    Cycle,
     Edges,
     Full,
     LearnedMixing,
@@ -162,3 +166,12 @@ def test_token_wise_functions_are_convolutions_of_kernel_1():
     theirs = torch.autograd.grad((expected * weight).sum(), [inputs[1], *net.parameters()])
     for got, want in zip(mine, theirs, strict=True):
         torch.testing.assert_close(got, want.view_as(got), **EXACT)
+
+
+def test_layers_from_elsewhere_are_not_confused():
+    graph = Full(3)
+    layer = pickle.loads(pickle.dumps(LearnedMixing(4, Cycle(3), 2)))
+    other = LearnedMixing(4, Causal(3), 2)
+    names = {layer._kept_as, other._kept_as, copy.deepcopy(layer)._kept_as}
+    assert len(names) == 3
+    layer(torch.zeros(3, 4), graph=graph)

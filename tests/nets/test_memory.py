@@ -121,7 +121,8 @@ def test_memory_takes_anything_anywhere_in_two_layers():
 
 def test_causal_graphs_stay_causal_or_are_refused():
     z = torch.randn(6, DIM, dtype=torch.float64, requires_grad=True)
-    for graph in (Causal(6), Causal(6) & Window(6, 2), Disjoint([Full(2), Causal(4)])):
+    listed = Edges((Causal(6) & Window(6, 2)).edge_index(), 6)
+    for graph in (Causal(6), Causal(6) & Window(6, 2), listed, Disjoint([Full(2), Causal(4)])):
         with pytest.raises(ValueError, match="graph must not be causal where the memory listens"):
             MemoryTokens(net(), DIM, COUNT).double()(Tokens(z, graph))
     silent = MemoryTokens(net(), DIM, COUNT, listening=False).double()

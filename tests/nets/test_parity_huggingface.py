@@ -41,7 +41,7 @@ def gpt2(**options):
     return randomised(GPT2LMHeadModel(config))
 
 
-def bert():
+def bert(**options):
     return randomised(
         BertForMaskedLM(
             BertConfig(
@@ -51,6 +51,7 @@ def bert():
                 num_attention_heads=2,
                 intermediate_size=24,
                 max_position_embeddings=12,
+                **options,
             )
         )
     )
@@ -125,6 +126,10 @@ def test_what_is_not_known_is_refused():
         from_huggingface(gpt2(activation_function="relu"))
     with pytest.raises(ValueError, match="n_inner must be 64"):
         from_huggingface(gpt2(n_inner=20))
+    with pytest.raises(ValueError, match=r"no parameter besides .*, got lm_head\.weight"):
+        from_huggingface(gpt2(tie_word_embeddings=False))
+    with pytest.raises(ValueError, match=r"got cls\.predictions\.decoder\.weight"):
+        from_huggingface(bert(tie_word_embeddings=False))
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -120,6 +120,14 @@ def test_attention_and_what_is_refused():
     for bad in ({"kdim": 3, "vdim": 3}, {"add_bias_kv": True}, {"add_zero_attn": True}):
         with pytest.raises(ValueError, match="keys and values of embed_dim"):
             from_torch(nn.MultiheadAttention(DIM, HEADS, **bad))
+    layer = nn.TransformerEncoderLayer(DIM, HEADS, 16, activation=nn.PReLU(), batch_first=True)
+    with pytest.raises(ValueError, match="norm of the model must be LayerNorm, got RMSNorm"):
+        from_torch(nn.TransformerEncoder(layer, 1, nn.RMSNorm(DIM), enable_nested_tensor=False))
+    encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    from_torch(encoder)
+    encoder.layers[0].gate = nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match=r"no parameter besides .*, got layers\.0\.gate"):
+        from_torch(encoder)
 
 
 def test_it_is_a_copy_in_the_same_mode():

@@ -23,6 +23,7 @@ from tokennet import (
     TokenWise,
     mlp,
 )
+from tokennet.graphs.prefix import is_one_sided
 from tokennet.nets import (
     BatchNorm,
     Embedding,
@@ -34,8 +35,12 @@ from tokennet.nets import (
     TakeOff,
     Unembedding,
     WithGraph,
+    clip,
     complete,
+    encoder_stack,
+    generalised_iou,
     looped,
+    vit,
 )
 from tokennet.symmetry import check_declared
 
@@ -109,6 +114,10 @@ def test_unembedding_shares_the_table_also_in_a_copy():
 def test_tokens_put_before_and_taken_off(family, heard):
     graph, layer = SQUARE[family](), PutBefore(DIM, 2, heard=heard).double()
     tokens = tokens_on(graph)
+    if heard and is_one_sided(graph):
+        with pytest.raises(ValueError, match="must not be causal where the class token listens"):
+            layer(tokens)
+        return
     more = layer(tokens)
     parts = graph.graphs if isinstance(graph, Disjoint) else [graph]
     for part, old, within in zip(more.unbatch(), tokens.unbatch(), parts, strict=True):
@@ -175,6 +184,65 @@ def test_nameless_functions_of_graphs_are_not_confused():
     far.load_state_dict(near.state_dict())
     tokens = tokens_on(Cycle(N))
     assert not torch.allclose(near(tokens).z, far(tokens).z)
+
+
+class Reach:
+    def __init__(self, radius):
+        self.radius = radius
+
+    def of(self, graph):
+        return graph.reach(self.radius)
+
+
+def test_methods_of_different_objects_are_not_confused():
+    tokens = tokens_on(Cycle(N))
+    near, far = (WithGraph(Reach(radius).of)(tokens).graph for radius in (1, 2))
+    assert near.num_edges < far.num_edges
+
+
+def test_functions_of_graphs_may_read_the_index():
+    attention = Attention(DIM, 2)
+    for make in (lambda *a, **k: OnGraph(*a, attention, **k), WithGraph):
+        assert make(complete).symmetry.relabelling == "S_n"
+        assert make(looped).symmetry.relabelling == "S_n"
+        assert make(lambda graph: Causal(graph.num_targets)).symmetry.relabelling == "trivial"
+        assert make(lambda graph: graph.reach(2), reads={"graph"}).symmetry.relabelling == "S_n"
+
+
+def test_class_tokens_do_not_carry_the_future():
+    z = torch.randn(N, DIM)
+    listed = Edges(Causal(N).edge_index(), N)
+    for graph in (Causal(N), listed, Disjoint([Full(2), Causal(N - 2)])):
+        with pytest.raises(ValueError, match="give heard=False"):
+            PutBefore(DIM)(Tokens(z, graph))
+        PutBefore(DIM, heard=False)(Tokens(z, graph))
+    PutBefore(DIM)(Tokens(z[:1], Causal(1)))
+
+
+@pytest.mark.parametrize("final_norm", [True, False])
+@pytest.mark.parametrize("post_norm", [True, False])
+def test_stacks_keep_all_their_blocks(post_norm, final_norm):
+    stack = encoder_stack(DIM, 2, 2, style=Style(post_norm=post_norm), final_norm=final_norm)
+    assert len(stack.layers) == 4 + (final_norm and not post_norm)
+    net = vit(3, 2, N, DIM, 2, 2, style=Style(post_norm=post_norm))
+    assert len(net.layers) == 4 + 4
+    assert len(clip(3, 5, N, DIM, 2, 2, image_dim=DIM, image_heads=2).text.layers) == 2 + 4
+
+
+def test_ids_outside_the_table_are_refused():
+    embedding = Embedding((5, 2), DIM)
+    for bad, reason in (([[5, 0]], "column 0 must be 0 .. 4, got 5"), ([[0, -1]], "column 1")):
+        with pytest.raises(ValueError, match=reason):
+            embedding(torch.tensor(bad))
+    assert embedding(torch.zeros(0, 2, dtype=torch.long)).shape == (0, DIM)
+
+
+def test_boxes_without_area():
+    point = torch.tensor([0.5, 0.5, 0.0, 0.0], requires_grad=True)
+    overlap = generalised_iou(point, point.detach())
+    overlap.backward()
+    assert overlap == 0
+    assert point.grad.isfinite().all()
 
 
 def test_parallel_adds_up_and_goes_step_by_step():

@@ -184,3 +184,18 @@ def test_without_scikit_image_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "skimage.segmentation", None)
     with pytest.raises(ImportError, match=r"tokennet\[superpixels\]"):
         Superpixels()(torch.zeros(3, 4, 4))
+
+
+def test_images_of_other_shapes_keep_their_own_places():
+    for tokenizer, shapes in (
+        (Patches(4), [(1, 4, 8), (1, 8, 4)]),
+        (Pixels(), [(1, 2, 8), (1, 4, 4)]),
+    ):
+        images = [torch.rand(*shape) for shape in shapes]
+        together = tokenizer(images)
+        for part, image in zip(together.unbatch(), images, strict=True):
+            alone = tokenizer(image)
+            assert torch.equal(part.pos, alone.pos)
+            assert torch.equal(part.graph.edge_index(), alone.graph.edge_index())
+            assert repr(part.graph) == repr(alone.graph)
+        assert tokenizer([images[0]] * 2).z.shape == (2, *tokenizer(images[0]).z.shape)

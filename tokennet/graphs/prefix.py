@@ -67,6 +67,36 @@ def prefixed(
     return Prefix(graph, count, listening, among_targets)
 
 
+def is_one_sided(graph: TokenGraph) -> bool:
+    """Whether tokens listen to earlier ones only, or to later ones only, in some set.
+
+    The order of a list of edges need not mean anything, so that such a graph counts only if
+    its tokens are a sequence: each listens to the one before it, and none to a later one.
+
+    >>> is_one_sided(Causal(3)), is_one_sided(Causal(1)), is_one_sided(Full(3))
+    (True, False, False)
+    """
+    return graph.derive("is_one_sided", None, _find_one_sided)
+
+
+def _find_one_sided(graph: TokenGraph) -> bool:
+    if isinstance(graph, Disjoint):
+        return any(is_one_sided(part) for part in graph.graphs)
+    if graph.band is not None:
+        return (graph.band[0] > 0) != (graph.band[1] > 0)
+    if graph.is_explicit:
+        j, i = graph.edge_index()
+        follows = j[i == j + 1].unique().numel() == graph.num_targets - 1
+        return graph.num_targets > 1 and follows and not bool((j > i).any())
+    sources, earlier, later = torch.arange(graph.num_sources), False, False
+    for rows, mask in graph._row_blocks():
+        earlier = earlier or bool((mask & (sources < rows[:, None])).any())
+        later = later or bool((mask & (sources > rows[:, None])).any())
+        if earlier and later:
+            break
+    return earlier != later
+
+
 def _edges(graph: TokenGraph, count: int, listening: bool, among_targets: bool) -> Tensor:
     """(2, E): those of the first tokens, those to them, and the graph's own in their order."""
     first = count if among_targets else 0

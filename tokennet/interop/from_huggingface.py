@@ -11,14 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from tokennet.interop.copy import (
-    copy_attention,
-    copy_mlp,
-    copy_norm,
-    copy_parameter,
-    copy_weight,
-    like,
-)
+from tokennet.interop.copy import Copier, converted, expect_kind
 from tokennet.nets import bert, gpt, vit
 
 
@@ -39,7 +32,7 @@ def from_huggingface(model: Any) -> Any:
     kind = type(model).__name__
     if kind not in CONVERTERS:
         raise TypeError(f"model must be one of {', '.join(CONVERTERS)}; got {kind}")
-    return like(CONVERTERS[kind](model), model)
+    return converted(CONVERTERS[kind], model)
 
 
 def _expect(config: Any, **values: Any) -> None:
@@ -49,7 +42,7 @@ def _expect(config: Any, **values: Any) -> None:
             raise ValueError(f"model.config.{name} must be {value!r}, got {found!r}")
 
 
-def _gpt2(model: Any) -> nn.Module:
+def _gpt2(model: Any, copy: Copier) -> nn.Module:
     config, theirs = model.config, model.transformer
     width = 4 * config.n_embd
     _expect(config, activation_function="gelu_new", scale_attn_weights=True)
@@ -65,23 +58,23 @@ def _gpt2(model: Any) -> nn.Module:
         dropout=config.resid_pdrop,
     )
     layers: Any = net.layers
-    copy_weight(layers[0].tables[0], theirs.wte.weight)
-    copy_weight(layers[1].tables[0], theirs.wpe.weight)
+    copy.weight(layers[0].tables[0], theirs.wte.weight)
+    copy.weight(layers[1].tables[0], theirs.wpe.weight)
     for number, block in enumerate(theirs.h):
         mixing, function = layers[3 + 2 * number : 5 + 2 * number]
-        copy_norm(mixing.norm, block.ln_1)
+        copy.norm(mixing.norm, block.ln_1)
         # Their linear maps keep (in, out).
         weights = [*block.attn.c_attn.weight.T.chunk(3), block.attn.c_proj.weight.T]
         biases = [*block.attn.c_attn.bias.chunk(3), block.attn.c_proj.bias]
-        copy_attention(mixing.layer, weights, biases)
-        copy_norm(function.norm, block.ln_2)
-        copy_weight(function.layer.fn[0], block.mlp.c_fc.weight.T, block.mlp.c_fc.bias)
-        copy_weight(function.layer.fn[-1], block.mlp.c_proj.weight.T, block.mlp.c_proj.bias)
-    copy_norm(net.readout.norm, theirs.ln_f)  # type: ignore[union-attr]
+        copy.attention(mixing.layer, weights, biases)
+        copy.norm(function.norm, block.ln_2)
+        copy.weight(function.layer.fn[0], block.mlp.c_fc.weight.T, block.mlp.c_fc.bias)
+        copy.weight(function.layer.fn[-1], block.mlp.c_proj.weight.T, block.mlp.c_proj.bias)
+    copy.norm(net.readout.norm, theirs.ln_f)  # type: ignore[union-attr]
     return net
 
 
-def _bert(model: Any) -> nn.Module:
+def _bert(model: Any, copy: Copier) -> nn.Module:
     config, theirs = model.config, model.bert
     _expect(config, hidden_act="gelu", is_decoder=False, add_cross_attention=False)
     net = bert(
@@ -95,29 +88,30 @@ def _bert(model: Any) -> nn.Module:
         dropout=config.hidden_dropout_prob,
     )
     layers: Any = net.layers
-    copy_weight(layers[0].tables[0], theirs.embeddings.word_embeddings.weight)
-    copy_weight(layers[0].tables[1], theirs.embeddings.token_type_embeddings.weight)
-    copy_weight(layers[1].tables[0], theirs.embeddings.position_embeddings.weight)
-    copy_norm(layers[2].fn[0], theirs.embeddings.LayerNorm)
+    copy.weight(layers[0].tables[0], theirs.embeddings.word_embeddings.weight)
+    copy.weight(layers[0].tables[1], theirs.embeddings.token_type_embeddings.weight)
+    copy.weight(layers[1].tables[0], theirs.embeddings.position_embeddings.weight)
+    copy.norm(layers[2].fn[0], theirs.embeddings.LayerNorm)
     for number, block in enumerate(theirs.encoder.layer):
         mixing, function = layers[3 + 2 * number : 5 + 2 * number]
         parts = block.attention.self
         linears = [parts.query, parts.key, parts.value, block.attention.output.dense]
-        copy_attention(mixing.layer, *_of(linears))
-        copy_norm(mixing.norm, block.attention.output.LayerNorm)
-        copy_mlp(function.layer.fn, block.intermediate.dense, block.output.dense)
-        copy_norm(function.norm, block.output.LayerNorm)
+        copy.attention(mixing.layer, *_of(linears))
+        copy.norm(mixing.norm, block.attention.output.LayerNorm)
+        copy.mlp(function.layer.fn, block.intermediate.dense, block.output.dense)
+        copy.norm(function.norm, block.output.LayerNorm)
     transform = model.cls.predictions.transform
-    copy_weight(layers[-1].fn[0], transform.dense.weight, transform.dense.bias)
+    copy.linear(layers[-1].fn[0], transform.dense)
     readout: Any = net.readout
-    copy_norm(readout.norm, transform.LayerNorm)
-    copy_parameter(readout.head.bias, model.cls.predictions.bias)
+    copy.norm(readout.norm, transform.LayerNorm)
+    copy.parameter(readout.head.bias, model.cls.predictions.bias)
     return net
 
 
-def _vit(model: Any) -> nn.Module:
+def _vit(model: Any, copy: Copier) -> nn.Module:
     config, theirs = model.config, model.vit
     _expect(config, hidden_act="gelu")
+    expect_kind("classifier", model.classifier, nn.Linear)
     place = theirs.embeddings.position_embeddings[0]  # (1 + N, D)
     patch = theirs.embeddings.patch_embeddings.projection
     net = vit(
@@ -130,18 +124,19 @@ def _vit(model: Any) -> nn.Module:
         hidden=config.intermediate_size,
     )
     layers: Any = net.layers
-    copy_weight(layers[1].fn, patch.weight.flatten(1), patch.bias)
-    copy_parameter(layers[2].vectors, theirs.embeddings.cls_token[0])
-    copy_parameter(layers[3].tables[0].weight, place)
+    copy.linear(layers[1].fn, patch)
+    copy.parameter(layers[2].vectors, theirs.embeddings.cls_token[0])
+    copy.parameter(layers[3].tables[0].weight, place)
     for number, block in enumerate(theirs.layers):
         mixing, function = layers[4 + 2 * number : 6 + 2 * number]
         parts = block.attention
-        copy_norm(mixing.norm, block.layernorm_before)
-        copy_attention(mixing.layer, *_of([parts.q_proj, parts.k_proj, parts.v_proj, parts.o_proj]))
-        copy_norm(function.norm, block.layernorm_after)
-        copy_mlp(function.layer.fn, block.mlp.fc1, block.mlp.fc2)
-    copy_norm(net.readout.norm, theirs.layernorm)  # type: ignore[union-attr]
-    copy_weight(net.readout.head, model.classifier.weight, model.classifier.bias)  # type: ignore[union-attr]
+        copy.norm(mixing.norm, block.layernorm_before)
+        copy.attention(mixing.layer, *_of([parts.q_proj, parts.k_proj, parts.v_proj, parts.o_proj]))
+        copy.norm(function.norm, block.layernorm_after)
+        copy.mlp(function.layer.fn, block.mlp.fc1, block.mlp.fc2)
+    readout: Any = net.readout
+    copy.norm(readout.norm, theirs.layernorm)
+    copy.linear(readout.head, model.classifier)
     return net
 
 
@@ -149,7 +144,7 @@ def _of(linears: list[Any]) -> tuple[list[Any], list[Any]]:
     return [linear.weight for linear in linears], [linear.bias for linear in linears]
 
 
-CONVERTERS: dict[str, Callable[[Any], nn.Module]] = {
+CONVERTERS: dict[str, Callable[[Any, Copier], nn.Module]] = {
     "GPT2LMHeadModel": _gpt2,
     "BertForMaskedLM": _bert,
     "ViTForImageClassification": _vit,

@@ -7,14 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from tokennet.interop.copy import (
-    copy_attention,
-    copy_mlp,
-    copy_norm,
-    copy_parameter,
-    copy_weight,
-    like,
-)
+from tokennet.interop.copy import Copier, converted, expect_kind
 from tokennet.nets import mlp_mixer, resmlp, vit
 
 
@@ -31,10 +24,10 @@ def from_timm(model: Any) -> Any:
     kind = type(model).__name__
     if kind not in CONVERTERS:
         raise TypeError(f"model must be one of {', '.join(CONVERTERS)}; got {kind}")
-    return like(CONVERTERS[kind](model), model)
+    return converted(CONVERTERS[kind], model)
 
 
-def _vit(model: Any) -> nn.Module:
+def _vit(model: Any, copy: Copier) -> nn.Module:
     extra = [name for name in ("reg_token",) if getattr(model, name, None) is not None]
     extra += [name for name in ("norm_pre", "fc_norm") if list(getattr(model, name).children())]
     if model.cls_token is None or model.global_pool != "token" or extra or model.no_embed_class:
@@ -43,6 +36,10 @@ def _vit(model: Any) -> nn.Module:
             f"got global_pool={model.global_pool!r} and {extra}"
         )
     patch, first = model.patch_embed.proj, model.blocks[0]
+    if type(first).__name__ != "Block":
+        raise ValueError(f"blocks of the model must be Block, got {type(first).__name__}")
+    expect_kind("pos_embed", model.pos_embed, nn.Parameter)
+    expect_kind("head", model.head, nn.Linear)
     net = vit(
         patch.weight[0].numel(),
         model.head.out_features,
@@ -53,25 +50,28 @@ def _vit(model: Any) -> nn.Module:
         hidden=first.mlp.fc1.out_features,
     )
     layers: Any = net.layers
-    copy_weight(layers[1].fn, patch.weight.flatten(1), patch.bias)
-    copy_parameter(layers[2].vectors, model.cls_token[0])
-    copy_parameter(layers[3].tables[0].weight, model.pos_embed[0])
+    copy.linear(layers[1].fn, patch)
+    copy.parameter(layers[2].vectors, model.cls_token[0])
+    copy.parameter(layers[3].tables[0].weight, model.pos_embed[0])
     for number, block in enumerate(model.blocks):
         mixing, function = layers[4 + 2 * number : 6 + 2 * number]
         qkv, out = block.attn.qkv, block.attn.proj
         biases = [None] * 3 if qkv.bias is None else qkv.bias.chunk(3)
-        copy_norm(mixing.norm, block.norm1)
-        copy_attention(mixing.layer, [*qkv.weight.chunk(3), out.weight], [*biases, out.bias])
-        copy_norm(function.norm, block.norm2)
-        copy_mlp(function.layer.fn, block.mlp.fc1, block.mlp.fc2)
-    _copy_end(net, model)
+        copy.norm(mixing.norm, block.norm1)
+        copy.attention(mixing.layer, [*qkv.weight.chunk(3), out.weight], [*biases, out.bias])
+        copy.norm(function.norm, block.norm2)
+        _copy_mlp(copy, function.layer.fn, block.mlp)
+    _copy_end(copy, net, model)
     return net
 
 
-def _mixer(model: Any) -> nn.Module:
+def _mixer(model: Any, copy: Copier) -> nn.Module:
     patch, first = model.stem.proj, model.blocks[0]
+    expect_kind("head", model.head, nn.Linear)
+    if model.global_pool != "avg":
+        raise ValueError(f"model.global_pool must be 'avg', got {model.global_pool!r}")
     if hasattr(first, "linear_tokens"):
-        return _resmlp(model)
+        return _resmlp(model, copy)
     if not hasattr(first, "mlp_tokens"):
         raise ValueError(f"model must have blocks of MLP-Mixer or ResMLP, got {type(first)}")
     net = mlp_mixer(
@@ -84,18 +84,18 @@ def _mixer(model: Any) -> nn.Module:
         hidden=first.mlp_channels.fc1.out_features,
     )
     layers: Any = net.layers
-    copy_weight(layers[1].fn, patch.weight.flatten(1), patch.bias)
+    copy.linear(layers[1].fn, patch)
     for number, block in enumerate(model.blocks):
         mixing, function = layers[2 + 2 * number : 4 + 2 * number]
-        copy_norm(mixing.norm, block.norm1)
-        copy_mlp(mixing.layer.net, block.mlp_tokens.fc1, block.mlp_tokens.fc2)
-        copy_norm(function.norm, block.norm2)
-        copy_mlp(function.layer.fn, block.mlp_channels.fc1, block.mlp_channels.fc2)
-    _copy_end(net, model)
+        copy.norm(mixing.norm, block.norm1)
+        _copy_mlp(copy, mixing.layer.net, block.mlp_tokens)
+        copy.norm(function.norm, block.norm2)
+        _copy_mlp(copy, function.layer.fn, block.mlp_channels)
+    _copy_end(copy, net, model)
     return net
 
 
-def _resmlp(model: Any) -> nn.Module:
+def _resmlp(model: Any, copy: Copier) -> nn.Module:
     patch, first = model.stem.proj, model.blocks[0]
     net = resmlp(
         patch.weight[0].numel(),
@@ -106,31 +106,39 @@ def _resmlp(model: Any) -> nn.Module:
         hidden=first.mlp_channels.fc1.out_features,
     )
     layers: Any = net.layers
-    copy_weight(layers[1].fn, patch.weight.flatten(1), patch.bias)
+    copy.linear(layers[1].fn, patch)
     for number, block in enumerate(model.blocks):
         mixing, function = layers[2 + 2 * number : 4 + 2 * number]
-        linear, mlp = block.linear_tokens, block.mlp_channels
-        copy_weight(mixing.layer.linear, linear.weight, linear.bias)
-        copy_mlp(function.layer.fn, mlp.fc1, mlp.fc2)
-        _copy_affine(mixing, block.norm1, block.ls1)
-        _copy_affine(function, block.norm2, block.ls2)
+        copy.linear(mixing.layer.linear, block.linear_tokens)
+        _copy_mlp(copy, function.layer.fn, block.mlp_channels)
+        _copy_affine(copy, mixing.norm, block.norm1)
+        copy.parameter(mixing.scale.weight, block.ls1)
+        _copy_affine(copy, function.norm, block.norm2)
+        copy.parameter(function.scale.weight, block.ls2)
     readout: Any = net.readout
-    copy_weight(readout.norm, model.norm.alpha.flatten(), model.norm.beta.flatten())
-    copy_weight(readout.head, model.head.weight, model.head.bias)
+    _copy_affine(copy, readout.norm, model.norm)
+    copy.linear(readout.head, model.head)
     return net
 
 
-def _copy_affine(residual: Any, norm: Any, scale: Any) -> None:
-    copy_weight(residual.norm, norm.alpha.flatten(), norm.beta.flatten())
-    copy_parameter(residual.scale.weight, scale)
+def _copy_affine(copy: Copier, to: Any, norm: Any) -> None:
+    if type(norm).__name__ != "Affine":
+        raise ValueError(f"norm of the model must be Affine, got {norm!r}")
+    copy.weight(to, norm.alpha.flatten(), norm.beta.flatten())
 
 
-def _copy_end(net: Any, model: Any) -> None:
-    copy_norm(net.readout.norm, model.norm)
-    copy_weight(net.readout.head, model.head.weight, model.head.bias)
+def _copy_mlp(copy: Copier, to: Any, mlp: Any) -> None:
+    if type(mlp.act) is not nn.GELU or mlp.act.approximate != "none":
+        raise ValueError(f"activation of the model must be GELU(), got {mlp.act!r}")
+    copy.mlp(to, mlp.fc1, mlp.fc2)
 
 
-CONVERTERS: dict[str, Callable[[Any], nn.Module]] = {
+def _copy_end(copy: Copier, net: Any, model: Any) -> None:
+    copy.norm(net.readout.norm, model.norm)
+    copy.linear(net.readout.head, model.head)
+
+
+CONVERTERS: dict[str, Callable[[Any, Copier], nn.Module]] = {
     "VisionTransformer": _vit,
     "MlpMixer": _mixer,
 }

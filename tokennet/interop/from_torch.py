@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Any
 
 from torch import nn
 from torch.nn import functional
 
-from tokennet.interop.copy import copy_attention, copy_mlp, copy_norm, like
+from tokennet.interop.copy import Copier, converted, expect_kind
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention
 from tokennet.nets import EncoderDecoder, Style, TokenNet, TokenWise
@@ -25,7 +25,8 @@ def from_torch(module: nn.Module) -> Any:
 
     Raises:
         TypeError: no such module.
-        ValueError: keys or values of other channels, or learned extra keys.
+        ValueError: keys or values of other channels, learned extra keys, other norms, or a
+            parameter that the layers do not have.
 
     >>> import torch
     >>> layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
@@ -35,12 +36,12 @@ def from_torch(module: nn.Module) -> Any:
     """
     for kind, convert in CONVERTERS.items():
         if isinstance(module, kind):
-            return like(convert(module), module)
+            return converted(convert, module)
     names = ", ".join(kind.__name__ for kind in CONVERTERS)
     raise TypeError(f"module must be one of {names}; got {type(module).__name__}")
 
 
-def _attention(module: Any, kind: type[Attention] = Attention) -> Attention:
+def _attention(module: Any, copy: Copier, kind: type[Attention] = Attention) -> Attention:
     if module.in_proj_weight is None or module.bias_k is not None or module.add_zero_attn:
         raise ValueError(
             "module must have keys and values of embed_dim channels, without bias_k or "
@@ -49,53 +50,58 @@ def _attention(module: Any, kind: type[Attention] = Attention) -> Attention:
     ours = kind(module.embed_dim, module.num_heads, bias=module.in_proj_bias is not None)
     biases = [None] * 3 if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
     weights = [*module.in_proj_weight.chunk(3), module.out_proj.weight]
-    copy_attention(ours, weights, [*biases, module.out_proj.bias])
+    copy.attention(ours, weights, [*biases, module.out_proj.bias])
     return ours
 
 
-def _stack(module: Any) -> TokenNet:
+def _stack(module: Any, copy: Copier) -> TokenNet:
     layers: list[TokenLayer] = []
     for layer in module.layers:
-        mixers = [_attention(layer.self_attn)]
+        mixers = [_attention(layer.self_attn, copy)]
         norms = [layer.norm1, layer.norm2]
         if hasattr(layer, "multihead_attn"):
-            mixers.append(_attention(layer.multihead_attn, CrossAttention))
+            mixers.append(_attention(layer.multihead_attn, copy, CrossAttention))
             norms.append(layer.norm3)
-        layers += _block(layer, mixers, norms)
+        layers += _block(layer, copy, mixers, norms)
     if module.norm is not None:
+        expect_kind("norm", module.norm, nn.LayerNorm)
         norm = nn.LayerNorm(module.norm.normalized_shape)
-        copy_norm(norm, module.norm)
+        copy.norm(norm, module.norm)
         layers.append(TokenWise(norm))
     return TokenNet(layers)
 
 
-def _block(layer: Any, mixers: Sequence[Attention], norms: list[Any]) -> list[TokenLayer]:
+def _block(
+    layer: Any, copy: Copier, mixers: Sequence[Attention], norms: list[Any]
+) -> list[TokenLayer]:
     style = Style(
         post_norm=not layer.norm_first,
-        activation=_activation(layer.activation),
+        activation=_activation(layer.activation, copy),
         dropout=layer.dropout1.p,
     )
     block: list[Any] = style.block(mixers, mixers[0].dim, layer.linear1.out_features)
     for ours, norm in zip(block, norms, strict=True):
-        copy_norm(ours.norm, norm)
-    copy_mlp(block[-1].layer.fn, layer.linear1, layer.linear2)
+        copy.norm(ours.norm, norm)
+    copy.mlp(block[-1].layer.fn, layer.linear1, layer.linear2)
     return block
 
 
-def _activation(activation: Any) -> Callable[[], nn.Module]:
+def _activation(activation: Any, copy: Copier) -> Callable[[], nn.Module]:
     if isinstance(activation, nn.Module):
-        return lambda: copy.deepcopy(activation)
+        for parameter in activation.parameters():
+            copy.mark(parameter)
+        return lambda: deepcopy(activation)
     known = {functional.relu: nn.ReLU, functional.gelu: nn.GELU}
     if activation not in known:
         raise ValueError(f"activation must be relu, gelu or a module, got {activation!r}")
     return known[activation]
 
 
-def _transformer(module: Any) -> EncoderDecoder:
-    return EncoderDecoder(_stack(module.encoder), _stack(module.decoder))
+def _transformer(module: Any, copy: Copier) -> EncoderDecoder:
+    return EncoderDecoder(_stack(module.encoder, copy), _stack(module.decoder, copy))
 
 
-CONVERTERS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+CONVERTERS: dict[type[nn.Module], Callable[[Any, Copier], nn.Module]] = {
     nn.MultiheadAttention: _attention,
     nn.TransformerEncoder: _stack,
     nn.TransformerDecoder: _stack,

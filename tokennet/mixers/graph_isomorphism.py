@@ -59,7 +59,7 @@ class GraphIsomorphism(Mixer):
             features = self.edge(attr.to(z)).repeat(batch.numel(), 1)  # type: ignore[union-attr]
             messages = (messages + features).relu()
         total = torch.zeros_like(z).index_add(0, i, messages)
-        return self.fn(((1 + self.eps) * z + total).reshape(*batch, -1, self.dim))
+        return self.fn(((1 + self.eps) * z + total).reshape(*batch, tokens.num_tokens, self.dim))
 
     def flops(self, tokens: Tokens) -> int:
         """Matrix products as run, and D additions per edge."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
 from functools import partial
-from itertools import count
 from typing import Any
 
 import torch
@@ -16,8 +16,6 @@ from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
-
-_NUMBERS = count()
 
 
 class LearnedMixing(Mixer):
@@ -66,8 +64,12 @@ class LearnedMixing(Mixer):
         self.weight = nn.Parameter(torch.empty(self.graph.num_edges, heads))
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
-        self._kept_as = f"has the edges of learned mixing {next(_NUMBERS)}"
+        self._kept_as = _new_name()
         self.reset_parameters()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._kept_as = _new_name()
 
     def reset_parameters(self) -> None:
         """Weights of a combination start with a sum of squares of 1, logits of a softmax at 1."""
@@ -125,6 +127,11 @@ class LearnedMixing(Mixer):
         """Two projections, 4 N D^2, and 2 D per edge that has a weight."""
         projections = linear_flops(self.value, tokens.z) + linear_flops(self.out, tokens.z)
         return projections + tokens.z.shape[:-2].numel() * self.graph.num_edges * 2 * self.dim
+
+
+def _new_name() -> str:
+    """Under which a graph keeps whether it has the edges, of no other layer of any process."""
+    return f"has the edges of learned mixing {uuid.uuid4().hex}"
 
 
 def _contains(own: TokenGraph, graph: TokenGraph) -> bool:

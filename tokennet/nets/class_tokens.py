@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Disjoint, Edges, Full, TokenGraph
+from tokennet.graphs.prefix import is_one_sided
 from tokennet.layer import TokenLayer
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -29,6 +30,9 @@ class PutBefore(TokenLayer):
         count: how many.
         heard: whether the other tokens listen to them. If not, they only collect.
 
+    Raises:
+        ValueError: they would be heard on a causal graph, whose future they have heard.
+
     >>> out = PutBefore(8)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 3)]))
     >>> out.graph
     Disjoint([Full(3), Full(4)]): 7 tokens, 25 edges, density 0.51
@@ -42,7 +46,7 @@ class PutBefore(TokenLayer):
         self.vectors = nn.Parameter(torch.randn(count, dim) * 0.02)
 
     def transform(self, tokens: Tokens) -> Tokens:
-        extend = partial(extended, count=self.count, heard=self.heard)
+        extend = partial(_checked, count=self.count, heard=self.heard)
         graph = tokens.graph.derive(f"{self.count} before, heard {self.heard}", None, extend)
         batch = tokens.z.shape[:-2]
         zs, positions = [], []
@@ -93,6 +97,26 @@ class TakeOff(TokenLayer):
 
     def flops(self, tokens: Tokens) -> int:
         return 0
+
+
+def check_no_leak(graph: TokenGraph, hub: str, way_out: str) -> None:
+    """Raise ValueError on a causal graph, where the hub would carry later tokens to earlier ones.
+
+    Args:
+        hub: what listens to all tokens and is heard by all.
+        way_out: the argument that makes it one or the other.
+    """
+    if is_one_sided(graph):
+        raise ValueError(
+            f"graph must not be causal where the {hub} listens: later tokens would reach earlier "
+            f"ones through it; give {way_out}. Got {graph!r}"
+        )
+
+
+def _checked(graph: TokenGraph, count: int, heard: bool) -> TokenGraph:
+    if heard and count:
+        check_no_leak(graph, "class token", "heard=False")
+    return extended(graph, count, heard)
 
 
 def extended(graph: TokenGraph, count: int, heard: bool = True) -> TokenGraph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -38,6 +38,7 @@ class WithGraph(TokenLayer):
 
     Args:
         graph_of: from the graph of the tokens to the new one, as for `OnGraph`.
+        reads: what `graph_of` reads, as for `OnGraph`.
 
     >>> import torch
     >>> from tokennet import Grid
@@ -45,11 +46,14 @@ class WithGraph(TokenLayer):
     Full(6): 6 tokens, 36 edges, density 1
     """
 
-    symmetry = Symmetry()
-
-    def __init__(self, graph_of: GraphOf) -> None:
+    def __init__(self, graph_of: GraphOf, *, reads: Iterable[str] | None = None) -> None:
         super().__init__()
         self.graph_of, self._key = graph_of, _key(graph_of)
+        self._reads = _reads(graph_of, reads)
+
+    @property
+    def symmetry(self) -> Symmetry:  # type: ignore[override]
+        return self._reads
 
     def transform(self, tokens: Tokens) -> Tokens:
         return tokens.replace(graph=tokens.graph.derive(self._key, None, self.graph_of))
@@ -65,6 +69,10 @@ class OnGraph(TokenLayer):
         graph_of: from the graph of the tokens to the one to be used, such as `complete`,
             `looped`, or `lambda graph: graph.reach(2)`. Made once for each graph.
         layer: what runs on it.
+        reads: what `graph_of` reads. `{"graph"}` promises that the graph of relabelled
+            tokens is the new graph relabelled, as with `reach`. By default that is known of
+            `complete` and `looped` only; others may read the index, as
+            `lambda graph: Causal(graph.num_targets)` does, and take the symmetry away.
 
     >>> import torch
     >>> from tokennet import Attention, Cycle
@@ -73,13 +81,16 @@ class OnGraph(TokenLayer):
     Cycle(5, radius=1): 5 tokens, 15 edges, density 0.6
     """
 
-    def __init__(self, graph_of: GraphOf, layer: TokenLayer) -> None:
+    def __init__(
+        self, graph_of: GraphOf, layer: TokenLayer, *, reads: Iterable[str] | None = None
+    ) -> None:
         super().__init__()
         self.graph_of, self.layer, self._key = graph_of, layer, _key(graph_of)
+        self._reads = _reads(graph_of, reads)
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
-        return self.layer.symmetry
+        return self._reads & self.layer.symmetry  # type: ignore[operator]
 
     @property
     def goes_by_token(self) -> bool:  # type: ignore[override]
@@ -141,6 +152,16 @@ class Parallel(TokenLayer):
 
 def _key(graph_of: GraphOf) -> str:
     """Under which the new graph is kept with the old one."""
-    name = f"{graph_of.__module__}.{getattr(graph_of, '__qualname__', '<')}"
-    # Two functions without a name of their own must not pass for one another.
-    return uuid.uuid4().hex if "<" in name else name
+    # A name can come to mean another function, or that of another object.
+    return graph_of.__name__ if _is_known(graph_of) else uuid.uuid4().hex  # type: ignore[attr-defined]
+
+
+def _reads(graph_of: GraphOf, reads: Iterable[str] | None) -> Symmetry:
+    """Symmetry of making the new graph."""
+    if reads is None:
+        return Symmetry() if _is_known(graph_of) else Symmetry({"index"})
+    return Symmetry(reads)
+
+
+def _is_known(graph_of: GraphOf) -> bool:
+    return graph_of is complete or graph_of is looped

@@ -86,7 +86,7 @@ def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
 
         |A n B| / |A u B| - (|C| - |A u B|) / |C|,   C the smallest box around both
 
-    Rezatofighi et al., 2019 (arXiv 1902.09630).
+    Rezatofighi et al., 2019 (arXiv 1902.09630). A quotient of areas of 0 counts as 0.
 
     >>> box = torch.tensor([0.5, 0.5, 1.0, 1.0])
     >>> generalised_iou(box, box)
@@ -100,7 +100,8 @@ def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
     both = area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
     union = area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - both
     around = area(torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:]))
-    return both / union - (around - union) / around
+    hull = around.where(around > 0, 1.0)
+    return both / union.where(union > 0, 1.0) - (around - union) / hull
 
 
 class Weights(NamedTuple):

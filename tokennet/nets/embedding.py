@@ -25,7 +25,7 @@ class Embedding(TokenLayer):
         scale: factor on the vectors; sqrt(dim) in Vaswani et al., 2017 (arXiv 1706.03762).
 
     Raises:
-        ValueError: more columns than tables, or ids that are not integers.
+        ValueError: more columns than tables, ids that are not integers, or outside the table.
 
     >>> Embedding(100, 16)(torch.tensor([[3], [14], [15]])).shape
     torch.Size([3, 16])
@@ -49,10 +49,20 @@ class Embedding(TokenLayer):
                 f"z must hold integers (..., N, P) with P at most {len(self.sizes)}, "
                 f"got {ids.dtype} of shape {tuple(ids.shape)}"
             )
+        if not torch.compiler.is_compiling() and ids.numel():
+            self._check_range(ids)
         absent = ids.new_zeros(*ids.shape[:-1], len(self.sizes) - ids.shape[-1])
         columns = torch.cat([ids, absent], dim=-1).long().unbind(-1)
         vectors = [table(column) for table, column in zip(self.tables, columns, strict=True)]
         return tokens.replace(z=self.scale * torch.stack(vectors).sum(0))
+
+    def _check_range(self, ids: Tensor) -> None:
+        for column, size in enumerate(self.sizes[: ids.shape[-1]]):
+            low, high = ids[..., column].min().item(), ids[..., column].max().item()
+            if low < 0 or high >= size:
+                raise ValueError(
+                    f"ids in column {column} must be 0 .. {size - 1}, got {low} to {high}"
+                )
 
 
 class Unembedding(PerToken):

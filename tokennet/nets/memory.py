@@ -12,6 +12,7 @@ from tokennet.graphs import Disjoint, TokenGraph
 from tokennet.graphs.base import check_size
 from tokennet.graphs.prefix import prefixed
 from tokennet.layer import TokenLayer, check_step
+from tokennet.nets.class_tokens import check_no_leak
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -33,8 +34,8 @@ class MemoryTokens(TokenLayer):
         listening: whether the memory listens to the tokens.
 
     Raises:
-        ValueError: the memory would listen on a graph that is causal by its formula, or that
-            has features of edges, which the edges of the memory lack.
+        ValueError: the memory would listen on a causal graph, or on one that has features of
+            edges, which the edges of the memory lack.
 
     >>> from tokennet import Attention, Window
     >>> net = TokenNet([Attention(8, 2), Attention(8, 2)])
@@ -121,14 +122,6 @@ class MemoryTokens(TokenLayer):
 def _checked_prefix(count: int, listening: bool, graph: TokenGraph) -> TokenGraph:
     if getattr(graph, "edge_attr", None) is not None:
         raise ValueError(f"graph must have no edge_attr, which edges to memory lack; got {graph!r}")
-    if listening and count and any(_is_causal(part) for part in getattr(graph, "graphs", [graph])):
-        raise ValueError(
-            f"graph must not be causal where the memory listens: later tokens would reach earlier "
-            f"ones through it; give listening=False. Got {graph!r}"
-        )
+    if listening and count:
+        check_no_leak(graph, "memory", "listening=False")
     return prefixed(graph, count, listening)
-
-
-def _is_causal(graph: TokenGraph) -> bool:
-    """Whether, by its formula, tokens listen to one side only."""
-    return graph.band is not None and (graph.band[0] > 0) != (graph.band[1] > 0)

@@ -80,9 +80,20 @@ class Tokenizer(ABC):
     def _batch(self, sets: list[Tokens]) -> Tokens:
         if not sets:
             raise ValueError("raw must hold at least one datum, got an empty list")
-        if self.shares_graph and len({tokens.z.shape for tokens in sets}) == 1:
+        if self.shares_graph and all(_alike(tokens, sets[0]) for tokens in sets[1:]):
             return sets[0].replace(z=torch.stack([tokens.z for tokens in sets]))
         return Tokens.batch(sets)
+
+
+def _alike(a: Tokens, b: Tokens) -> bool:
+    """Whether they are of one shape, at the same places on the same graph."""
+    if a.z.shape != b.z.shape or (a.pos is None) != (b.pos is None):
+        return False
+    if a.pos is not None and not torch.equal(a.pos, b.pos):  # type: ignore[arg-type]
+        return False
+    if type(a.graph) is not type(b.graph) or repr(a.graph) != repr(b.graph):
+        return False
+    return not a.graph.is_explicit or torch.equal(a.graph.edge_index(), b.graph.edge_index())
 
 
 def check_tensor(name: str, value: Any, shape: str) -> Tensor:

@@ -69,7 +69,7 @@ def clip(
     token; both end in `dim` channels.
     """
     text: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
-    text += list(encoder_stack(dim, depth, heads).layers)[:-1]  # type: ignore[arg-type]
+    text += list(encoder_stack(dim, depth, heads, final_norm=False).layers)  # type: ignore[arg-type]
     return TwoTower(
         vit(in_features, dim, num_tokens, image_dim, depth, image_heads),
         TextNet(text, OneToken(dim, dim, index=-1), graph=Causal, max_length=max_length),

@@ -20,14 +20,25 @@ from tokennet.positional import SinusoidalEncoding
 
 
 def encoder_stack(
-    dim: int, depth: int, heads: int, hidden: int | None = None, style: Style | None = None
+    dim: int,
+    depth: int,
+    heads: int,
+    hidden: int | None = None,
+    style: Style | None = None,
+    *,
+    final_norm: bool = True,
 ) -> TokenNet:
-    """Blocks of self-attention and MLP, tokens in, tokens out: `nn.TransformerEncoder`."""
+    """Blocks of self-attention and MLP, tokens in, tokens out: `nn.TransformerEncoder`.
+
+    Args:
+        final_norm: whether pre-norm blocks are followed by a norm, as they need to be unless
+            a readout has one.
+    """
     style = style or Style()
     layers: list[TokenLayer] = []
     for _ in range(depth):
         layers += style.block([Attention(dim, heads)], dim, hidden)
-    return TokenNet(layers + style.final_norm(dim))
+    return TokenNet(layers + style.final_norm(dim) if final_norm else layers)
 
 
 def decoder_stack(
@@ -61,7 +72,7 @@ def encoder(
         [
             embed,
             *positions_of(positions, interface, dim),
-            *encoder_stack(dim, depth, heads, style=style).layers,
+            *encoder_stack(dim, depth, heads, style=style, final_norm=False).layers,
         ],
         READOUTS[readout](dim, out_features),
     )

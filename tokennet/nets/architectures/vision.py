@@ -42,8 +42,9 @@ def vit(
         layers += [SinusoidalEncoding(dim, "pos", num_coordinates=2), PutBefore(dim)]
     else:
         layers += [PutBefore(dim), LearnedEncoding(dim, num_tokens + 1)]
-    layers += list(encoder_stack(dim, depth, heads, hidden, style).layers)[:-1]  # type: ignore[arg-type]
-    return TokenNet(layers, OneToken(dim, out_features))  # the readout has the last norm
+    blocks = encoder_stack(dim, depth, heads, hidden, style, final_norm=False)
+    layers += list(blocks.layers)  # type: ignore[arg-type]
+    return TokenNet(layers, OneToken(dim, out_features))
 
 
 def mlp_mixer(
