@@ -17,7 +17,7 @@ from torch_geometric.nn import (
 
 from tests.peers import parity, randomised
 from tokennet import Edges, Tokens
-from tokennet.interop.copy import copy_norm, copy_weight
+from tokennet.interop.copy import Copier
 from tokennet.nets import create_net
 
 DIM, HEADS, IN, OUT, DEPTH, F = 16, 4, 5, 3, 2, 3
@@ -60,15 +60,18 @@ class Peer(nn.Module):
         return self.head(self.pool(self.norm(x), batch))
 
 
+copy_weight = Copier().weight
+
+
 def copy_ends(ours, theirs):
     copy_weight(ours.layers[0].fn, theirs.embed.weight, theirs.embed.bias)
-    copy_norm(ours.readout.norm, theirs.norm)
+    copy_weight(ours.readout.norm, theirs.norm.weight, theirs.norm.bias)
     copy_weight(ours.readout.head, theirs.head.weight, theirs.head.bias)
     return ours.train(theirs.training)
 
 
 def copy_batch_norm(to, norm):
-    copy_norm(to, norm)
+    copy_weight(to, norm.weight, norm.bias)
     to.running_mean, to.running_var = norm.running_mean.clone(), norm.running_var.clone()
 
 
