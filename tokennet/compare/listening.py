@@ -7,25 +7,16 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from tokennet.compare.net import Net, Width
-from tokennet.compare.task import Recipe
+from tokennet.compare.task import Recipe, net_of_blocks
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention
-from tokennet.nets import READOUTS, Interface, Residual, TokenNet, TokenWise, build_net, mlp
+from tokennet.nets import READOUTS, Interface, Residual, TokenNet, TokenWise, mlp
 from tokennet.tokens import Tokens
 
 
 def encoder(net: Net, interface: Interface, recipe: Recipe, width: Width) -> TokenNet:
     """The net of `build_net` without its readout: embedding, positions, blocks of the mixer."""
-    whole = build_net(
-        net.mixer,
-        interface,
-        width.dim,
-        recipe.depth,
-        hidden=width.hidden,
-        heads=recipe.heads,
-        positions=recipe.positions,  # type: ignore[arg-type]
-        dropout=recipe.dropout,
-    )
+    whole = net_of_blocks(net, interface, recipe, width)
     return TokenNet(list(whole.layers))  # type: ignore[arg-type]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokennet.compare.metric import Metric, accuracy, classes
 from tokennet.compare.net import Net, Width
-from tokennet.nets import Interface, build_net
+from tokennet.nets import Interface, TokenNet, build_net
 from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
@@ -69,6 +69,20 @@ class Recipe:
     smooth: bool = False
     """Whether the cosine of the learning rate falls with each step, for runs of few epochs,
     or with each epoch."""
+
+
+def net_of_blocks(net: Net, interface: Interface, recipe: Recipe, width: Width) -> TokenNet:
+    """What `build_net` makes of the net's mixer by this recipe."""
+    return build_net(
+        net.mixer,
+        interface,
+        width.dim,
+        recipe.depth,
+        hidden=width.hidden,
+        heads=recipe.heads,
+        positions=recipe.positions,  # type: ignore[arg-type]
+        dropout=recipe.dropout,
+    )
 
 
 class Task(ABC):
@@ -138,16 +152,7 @@ class Task(ABC):
         interface = self.interface
         if net.readout is not None:
             interface = replace(interface, readout=net.readout)
-        return build_net(
-            net.mixer,
-            interface,
-            width.dim,
-            recipe.depth,
-            hidden=width.hidden,
-            heads=recipe.heads,
-            positions=recipe.positions,  # type: ignore[arg-type]
-            dropout=recipe.dropout,
-        )
+        return net_of_blocks(net, interface, recipe, width)
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """What trivial models get on the test split: name of model to name of metric to figure."""
