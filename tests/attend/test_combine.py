@@ -204,3 +204,9 @@ def test_half_precision_and_ragged_batches():
 def test_what_does_not_fit_is_named(do, message):
     with pytest.raises(ValueError, match=message):
         do()
+
+
+def test_features_of_another_kind_are_named():
+    q = k = torch.ones(2, 1, 4)
+    with pytest.raises(TypeError, match="edges must be EdgeFeatures or None, got Tensor"):
+        edge_scores(q, k, Full(2), edges=torch.ones(4, 3))

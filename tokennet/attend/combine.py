@@ -7,6 +7,7 @@ graphs, whose edges are the entries of a matrix, products of matrices are quicke
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -45,10 +46,8 @@ def edge_scores(
     >>> edge_scores(q, k, Full(2, 3)).flatten().tolist()
     [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    if edges is not None and edges.key is None:
-        edges = None
-    elif edges is not None:
-        edges = EdgeFeatures(edges.attr, key=edges.key)
+    if isinstance(edges, EdgeFeatures):
+        edges = replace(edges, value=None)
     call = make_call(q, k, k, graph, bias, scale, score, edges)
     if score is None and _by_pairs(graph, call):
         found = _scores_of_pairs(call)
