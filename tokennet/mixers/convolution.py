@@ -98,8 +98,18 @@ class Convolution(WiredMixer):
     def _convolve(self, z: Tensor) -> Tensor:
         if z.shape[-2] <= self.before + self.after or z.numel() == 0:
             return z[..., :0, :] if z.numel() else z  # no tokens but the border
-        out = self.conv(z.flatten(0, -3).transpose(-1, -2) if z.dim() > 3 else z.mT)
-        return out.mT.reshape(*z.shape[:-2], out.shape[-1], self.dim)
+        # Tokens that hear each other lie `dilation` apart: as columns of a grid they are
+        # neighbours, and channels stay last. Several times faster than `self.conv(z.mT)`.
+        size, (dilation,) = z.shape[-2], self.conv.dilation
+        columns = F.pad(z.reshape(-1, size, self.dim), (0, 0, 0, -size % dilation))
+        out = F.conv2d(
+            columns.unflatten(1, (-1, dilation)).permute(0, 3, 1, 2),  # (B, D, N / s, s)
+            self.conv.weight[..., None],
+            self.conv.bias,
+            groups=self.conv.groups,
+        )
+        out = out.permute(0, 2, 3, 1).flatten(1, 2)[:, : size - self.before - self.after]
+        return out.reshape(*z.shape[:-2], *out.shape[1:])
 
     def flops(self, tokens: Tokens) -> int:
         """2 D^2 / groups for each of the connections."""
