@@ -242,6 +242,23 @@ def test_sets_are_served_apart_and_the_past_never_depends_on_the_future(top_k):
     assert not torch.allclose(out, unlimited(layer)(z))
 
 
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_in_steps_the_queues_go_on(top_k):
+    layer = MixtureOfExperts(DIM, EXPERTS, top_k, capacity=2).double()
+    z, state, outs, done = torch.randn(3, 12, DIM).double(), None, [], 0
+    for size in (5, 1, 1, 5):
+        new, done = z[:, done : done + size], done + size
+        graph = (Causal(done) if done < 12 else Window(done, done)).last(size)
+        out, state = layer.step(Tokens(new), graph, state)
+        outs.append(out.z)
+    torch.testing.assert_close(torch.cat(outs, dim=1), layer(Tokens(z, Causal(12))).z)
+    _, again = layer.step(Tokens(z[1:2, :5]), Causal(5))
+    _, several = layer.step(Tokens(z[:, :5]), Causal(5))
+    torch.testing.assert_close(several[1:2], again)  # rows of the state are those of the tokens
+    with pytest.raises(ValueError, match="graph must let each token hear all before it"):
+        layer.step(Tokens(z[:, :2]), Window(6, 1).last(2))
+
+
 @pytest.mark.parametrize("capacity", [{"capacity_factor": 0.5}, {"capacity": 4}])
 def test_no_expert_takes_more_than_its_capacity(capacity):
     layer = MixtureOfExperts(DIM, EXPERTS, 2, **capacity)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
 from tokennet.graphs.base import check_size
-from tokennet.layer import TokenLayer
+from tokennet.layer import TokenLayer, check_step
 from tokennet.nets.block import mlp
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -123,19 +123,36 @@ class MixtureOfExperts(TokenLayer):
 
     @property
     def goes_by_token(self) -> bool:  # type: ignore[override]
-        return self.capacity_factor is None
+        return not self._is_limited
 
     def transform(self, tokens: Tokens) -> Tokens:
+        if self._is_limited:
+            check_is_heard(tokens.graph, future=self.capacity is None)
+        return self._serve(tokens)[0]
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        """With a capacity, how often each expert was chosen (..., 1, E) is the state."""
+        if self.capacity is None:
+            return super().step(tokens, graph, state, source)
+        check_step(tokens, graph)
+        check_is_heard(graph, future=False)
+        return self._serve(tokens, state)
+
+    def _serve(
+        self, tokens: Tokens, chosen: Tensor | None = None
+    ) -> tuple[Tokens, Tensor | None]:
+        """What the experts make of the tokens, and with a capacity how many chose each so far."""
         rows = tokens.z.flatten(0, -2)  # (R, D), all sets of the batch
         routing = self.route(rows)
         if self.collected is not None:
             self.collected.append(router_losses(routing))
         served = None
         if self._is_limited:
-            check_is_heard(tokens.graph, future=self.capacity is None)
-            served = self._served(routing.experts, tokens)
+            served, chosen = self._served(routing.experts, tokens, chosen)
         z = self._combine(rows, routing, served)
-        return tokens.replace(z=z.unflatten(0, tokens.z.shape[:-1]))
+        return tokens.replace(z=z.unflatten(0, tokens.z.shape[:-1])), chosen
 
     def route(self, rows: Tensor) -> Routing:
         """Choose experts for rows (R, D), in float32 at least."""
@@ -162,8 +179,13 @@ class MixtureOfExperts(TokenLayer):
         placed = placed.unflatten(0, (-1, self.top_k))  # (R, K, D)
         return (placed * routing.gates[..., None].to(outs.dtype)).sum(1)
 
-    def _served(self, experts: Tensor, tokens: Tokens) -> Tensor:
-        """(R, K): whether the choice is among those that the expert has room for."""
+    def _served(
+        self, experts: Tensor, tokens: Tokens, chosen: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(R, K) whether the choice is among those that the expert has room for.
+
+        And how often each expert was chosen, (..., sets, E), `chosen` before included.
+        """
         graph, batch = tokens.graph, tokens.z.shape[:-2].numel()
         sizes = graph.sizes if isinstance(graph, Disjoint) else [tokens.num_tokens]
         capacity = torch.tensor([self._room(n) for n in sizes], device=experts.device)
@@ -172,8 +194,12 @@ class MixtureOfExperts(TokenLayer):
         )
         first = torch.arange(batch, device=experts.device)[:, None] * len(sizes)
         queue = (first + own).flatten()[:, None] * len(self.experts) + experts  # (R, K)
-        places = place_in_queue(queue.flatten(), batch * len(sizes) * len(self.experts))
-        return places.view_as(experts) < capacity[own].repeat(batch)[:, None]
+        count = batch * len(sizes) * len(self.experts)
+        before = queue.new_zeros(count) if chosen is None else chosen.flatten()
+        places = before[queue] + place_in_queue(queue.flatten(), count).view_as(queue)
+        after = before + _lengths(queue.flatten(), count)
+        shape = *tokens.z.shape[:-2], len(sizes), len(self.experts)
+        return places < capacity[own].repeat(batch)[:, None], after.view(shape)
 
     def _room(self, n: int) -> int:
         """How many of a set of n tokens an expert takes."""
@@ -253,7 +279,8 @@ def check_is_heard(graph: TokenGraph, future: bool) -> None:
 
 def _past_is_heard(graph: TokenGraph) -> bool:
     return all(
-        isinstance(part, Full | Causal) or part.contains(Causal(part.num_targets))
+        isinstance(part, Full | Causal)
+        or part.contains(Causal(part.num_sources).last(part.num_targets))
         for part in graph.parts
     )
 
