@@ -324,10 +324,16 @@ def test_sunspots_are_forecast_from_their_past():
     batch = task.batch(splits["test"][:1], "causal")
     start = int(splits["test"][0])
     assert task.years[start + 44] == 1950
-    assert batch.target[0].tolist() == task.numbers[start + 44 : start + 55].tolist()
+    ahead, past = task.numbers[start + 44 : start + 55], task.numbers[start : start + 44]
+    mean, deviation = past.mean(), past.std()
+    assert batch.target[0, :11].tolist() == ahead.tolist()
     assert batch.tokens.z[0, :, 0].tolist() == pytest.approx(
-        (task.numbers[start : start + 44] / 100).tolist()
+        ((past - mean) / deviation).tolist(), abs=1e-5
     )
+    perfect = ((ahead - mean) / deviation).expand(1, 44, 11)
+    assert task.loss(perfect, batch.target).item() == pytest.approx(0, abs=1e-6)
+    answer = task.predict(lambda _: perfect, batch)
+    assert task.metrics[0].values(answer, batch.target).max().item() == pytest.approx(0, abs=1e-4)
     assert task.years[splits["train"][-1] + 54] == 1899
     assert task.years[splits["val"][-1] + 54] == 1949
     last = np.mean([

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tokennet.compare.metric import error
+from tokennet.compare.metric import Metric, error
 from tokennet.compare.net import Net
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Causal, Full, TokenGraph
@@ -18,19 +18,28 @@ from tokennet.tokens import Tokens
 PAST, AHEAD = 44, 11
 
 
+def _errors(answer: Tensor, target: Tensor) -> Tensor:
+    return error.values(answer, target[:, :AHEAD])
+
+
 class Sunspots(Task):
     """Sunspots in each year from 1700 to 2008: from 44 years, the 11 that follow.
 
     The series of statsmodels (`pip install "tokennet[tasks]"`). Windows are cut by time: none
     of the years asked for in the test (from 1950) or in validation (from 1900) is asked for
     before.
+
+    A net sees each window less its mean, over its standard deviation, and forecasts in these
+    units: cycles after 1950 are higher than all those before (reversible instance
+    normalisation; Kim et al., ICLR 2022). Targets are the 11 numbers, the mean and the
+    deviation.
     """
 
     name = "sunspots"
     summary = "sunspots by year, 1700 to 2008 (statsmodels): from 44 years, the next 11"
     graphs = ("causal", "full")
     nets = ("attention@full", "mlp@full", "attention@causal", "mean@full")
-    metrics = (error,)
+    metrics = (Metric(error.name, _errors, higher_is_better=False),)
     recipe = Recipe(
         epochs=30, batch_size=16, lr=2e-3, weight_decay=1e-3, dropout=0.1, positions="pos",
         size=40_000,
@@ -39,7 +48,6 @@ class Sunspots(Task):
         in_features=1, out_features=AHEAD, readout="token", num_tokens=PAST, num_coordinates=1,
         position_base=100.0,
     )  # fmt: skip
-    scale = 100.0
 
     def __init__(self) -> None:
         self.years, self.numbers = _series()
@@ -58,24 +66,30 @@ class Sunspots(Task):
         }
 
     def batch(self, index: Tensor, graph: str) -> Batch:
-        past = self.numbers[index[:, None] + torch.arange(PAST)]
-        tokens = Tokens(past[..., None] / self.scale, self._graphs[graph], self.pos)
-        return Batch(tokens, self._ahead(index))
+        past = self._past(index)
+        mean, deviation = past.mean(1, keepdim=True), past.std(1, keepdim=True)
+        tokens = Tokens(((past - mean) / deviation)[..., None], self._graphs[graph], self.pos)
+        return Batch(tokens, torch.cat([self._ahead(index), mean, deviation], dim=1))
+
+    def _past(self, index: Tensor) -> Tensor:
+        return self.numbers[index[:, None] + torch.arange(PAST)]
 
     def _ahead(self, index: Tensor) -> Tensor:
         return self.numbers[index[:, None] + PAST + torch.arange(AHEAD)]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Absolute error, of what the last year says."""
-        return (output[:, -1] - target / self.scale).abs().mean(1)
+        """Absolute error, of what the last year says, in standard deviations of the past."""
+        ahead, mean, deviation = target.split([AHEAD, 1, 1], dim=1)
+        return (output[:, -1] - (ahead - mean) / deviation).abs().mean(1)
 
     def predict(self, model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-        return self.scale * model(batch)[:, -1]
+        _, mean, deviation = batch.target.split([AHEAD, 1, 1], dim=1)
+        return mean + deviation * model(batch)[:, -1]
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """The mean of the past, its last year again, and the last cycle of 11 years again."""
         test = self.splits(seed)["test"]
-        past = self.numbers[test[:, None] + torch.arange(PAST)]
+        past = self._past(test)
         guesses = {
             "mean": past.mean(1, keepdim=True), "persistence": past[:, -1:],
             "last cycle": past[:, -AHEAD:],
@@ -91,8 +105,8 @@ class Sunspots(Task):
 
         device = next(model.parameters()).device
         index = self.splits(0)["test"][:: len(self.splits(0)["test"]) // 3][:4]
-        batch = self.batch(index, net.graph)
-        said = self.predict(lambda given: given.to(device).run(model), batch).cpu()
+        batch = self.batch(index, net.graph).to(device)
+        said = self.predict(lambda given: given.run(model), batch).cpu()
         figure = Figure(figsize=(10, 4), layout="constrained")
         panel = figure.subplots()
         shown = slice(int(index[0]), None)
