@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,13 @@ def as_mask(mask: Any, i: Tensor, j: Tensor) -> Tensor:
     return mask.expand(torch.broadcast_shapes(i.shape, j.shape))
 
 
+def _on_cpu() -> AbstractContextManager:
+    """Make tensors on the CPU: a context that every operation pays for, so only where needed."""
+    if torch.get_default_device().type == "cpu":
+        return nullcontext()
+    return torch.device("cpu")  # type: ignore[return-value]
+
+
 @torch.compiler.disable(
     reason="what this token graph needs is not built yet; run the model once before compiling it"
 )
@@ -65,7 +73,7 @@ def _build_constant(build: Callable[[Any], Any], graph: Any, device: Any) -> Any
         _disable_current_modes(),
         torch.inference_mode(False),
         torch.no_grad(),
-        torch.device("cpu"),
+        _on_cpu(),
     ):
         return _move(build(graph), device)
 

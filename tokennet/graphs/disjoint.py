@@ -69,11 +69,12 @@ class Disjoint(Edges):
         return torch.cat([torch.arange(0), *(torch.arange(size) for size in self.sizes)])
 
     def _build_edge_index(self) -> Tensor:
-        edges, offset = [torch.zeros(2, 0, dtype=torch.long)], torch.zeros(2, 1, dtype=torch.long)
-        for graph in self.graphs:
-            edges.append(graph.edge_index() + offset)
-            offset = offset + torch.tensor([[graph.num_sources], [graph.num_targets]])
-        return torch.cat(edges, dim=1)
+        # Their lists are not kept with the parts: there may be many, and they are used here only.
+        edges = [graph._build_edge_index() for graph in self.graphs]
+        sizes = torch.tensor([self.source_sizes, self.sizes], dtype=torch.long)
+        counts = torch.tensor([part.shape[1] for part in edges], dtype=torch.long)
+        first = (sizes.cumsum(1) - sizes).repeat_interleave(counts, dim=1)  # (2, E)
+        return torch.cat([torch.zeros(2, 0, dtype=torch.long), *edges], dim=1) + first
 
     @property
     def T(self) -> Disjoint:

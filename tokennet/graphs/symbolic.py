@@ -40,6 +40,12 @@ class Full(TokenGraph):
     def T(self) -> TokenGraph:
         return Full(self.num_sources, self.num_targets)
 
+    def _build_edge_index(self) -> Tensor:
+        source, target = torch.arange(self.num_sources), torch.arange(self.num_targets)
+        return torch.stack([
+            source.repeat(self.num_targets), target.repeat_interleave(self.num_sources)
+        ])  # fmt: skip
+
     def _last(self, count: int) -> TokenGraph:
         return Full(count, self.num_sources)
 
