@@ -178,17 +178,23 @@ def _check_pos(pos: Any, z: Tensor) -> None:
         raise ValueError(
             f"pos must have shape (..., N, P) with N = {z.shape[-2]}, got {tuple(pos.shape)}"
         )
-    try:
-        fits = torch.broadcast_shapes(pos.shape[:-2], z.shape[:-2]) == z.shape[:-2]
-    except RuntimeError:
-        fits = False
-    if not fits:
+    if not _fits(pos.shape[:-2], z.shape[:-2]):
         raise ValueError(
             f"pos must have the leading dimensions {tuple(z.shape[:-2])} of z or none, "
             f"got shape {tuple(pos.shape)}"
         )
     if pos.device != z.device:
         raise ValueError(f"pos must be on the device of z, {z.device}, got {pos.device}")
+
+
+def _fits(leading: torch.Size, batch: torch.Size) -> bool:
+    """Whether `leading` broadcasts to `batch`."""
+    if not leading or leading == batch:
+        return True  # asking `broadcast_shapes` takes longer than a small layer
+    try:
+        return torch.broadcast_shapes(leading, batch) == batch
+    except RuntimeError:
+        return False
 
 
 def _shape_but_tokens(tensor: Tensor | None) -> tuple[int, ...] | None:
