@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
+from tokennet.attend.reorder import reorder
 from tokennet.attend.varlen import attend_sequences
 from tokennet.attend.varlen import unsupported as not_by_flash
 from tokennet.graphs import Causal, Disjoint, Full
@@ -20,10 +21,11 @@ class _Sizes(NamedTuple):
 
     targets: Tensor
     """(N,) token of each place; (0,) where the sets are in order already."""
-    back: Tensor
-    """(N,) place of each token."""
+    targets_back: Tensor
+    """(N,) place of each token; (0,) where they are in order."""
     sources: Tensor
     """(M,)"""
+    sources_back: Tensor
     shapes: list[tuple[int, int, int, bool]]
     """Number of sets, targets, sources of each, causal or not."""
 
@@ -72,8 +74,8 @@ def run(call: Call) -> Tensor:
         longest, window = (made.most_targets, made.most_sources), (-1, made.ahead)
         return attend_sequences(call, made[:2], longest, window)  # type: ignore[arg-type]
     sizes = _sizes(call)
-    q = _ordered(call.q, sizes.targets)
-    k, v = _ordered(call.k, sizes.sources), _ordered(call.v, sizes.sources)
+    q = reorder(call.q, sizes.targets, sizes.targets_back)
+    k, v = (reorder(tensor, sizes.sources, sizes.sources_back) for tensor in (call.k, call.v))
     targets = [count * n for count, n, _, _ in sizes.shapes]
     sources = [count * m for count, _, m, _ in sizes.shapes]
     parts = zip(q.split(targets, 1), k.split(sources, 1), v.split(sources, 1), strict=True)
@@ -81,7 +83,7 @@ def run(call: Call) -> Tensor:
         _attend_sets(*part, shape, call.scale)
         for part, shape in zip(parts, sizes.shapes, strict=True)
     ]
-    return _ordered(torch.cat(out, 1), sizes.back)
+    return reorder(torch.cat(out, 1), sizes.targets_back, sizes.targets)
 
 
 def _attend_sets(
@@ -100,10 +102,6 @@ def _attend_sets(
     return out.transpose(1, 2).reshape(batch, count * n, *v.shape[1:2], v.shape[3])
 
 
-def _ordered(tensor: Tensor, order: Tensor) -> Tensor:
-    return tensor if order.shape[0] == 0 else tensor.index_select(1, order)
-
-
 def _sizes(call: Call) -> _Sizes:
     return call.graph.derive("sets by size", call.q.device, _sort_sizes)
 
@@ -116,15 +114,16 @@ def _sort_sizes(graph: Disjoint) -> _Sizes:
     order = [number for kind in kinds for number in kinds[kind]]
     shapes = [(len(numbers), *kind) for kind, numbers in kinds.items()]
     targets, sources = _tokens(graph.sizes, order), _tokens(graph.source_sizes, order)
-    return _Sizes(targets, targets.argsort(), sources, shapes)
+    return _Sizes(*targets, *sources, shapes)
 
 
-def _tokens(sizes: list[int], order: list[int]) -> Tensor:
-    """The tokens of the sets in this order; none where that is their own order."""
+def _tokens(sizes: list[int], order: list[int]) -> tuple[Tensor, Tensor]:
+    """The tokens of the sets in this order, and back; none where that is their own order."""
     if order == sorted(order):
-        return torch.zeros(0, dtype=torch.long)
+        return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
     tokens = torch.arange(sum(sizes)).split(sizes)
-    return torch.cat([tokens[number] for number in order])
+    there = torch.cat([tokens[number] for number in order])
+    return there, there.argsort()
 
 
 def _by_flash(call: Call) -> bool:
