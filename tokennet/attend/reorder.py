@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
@@ -17,35 +18,41 @@ class _Reorder(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(tensor: Tensor, order: Tensor, back: Tensor) -> Tensor:  # type: ignore[override]
-        return tensor.index_select(-3, order)
+    def forward(  # type: ignore[override]
+        tensor: Tensor, order: Tensor, back: Tensor, dim: int
+    ) -> Tensor:
+        return tensor.index_select(dim, order)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[1:])
-        ctx.save_for_forward(*inputs[1:])
+        ctx.save_for_backward(*inputs[1:3])
+        ctx.save_for_forward(*inputs[1:3])
+        ctx.dim = inputs[3]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         order, back = ctx.saved_tensors
-        return _Reorder.apply(grad, back, order), None, None
+        return _Reorder.apply(grad, back, order, ctx.dim), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
         order, back = ctx.saved_tensors
-        return _Reorder.apply(tangent, order, back)
+        return _Reorder.apply(tangent, order, back, ctx.dim)
 
 
-def reorder(tensor: Tensor, order: Tensor, back: Tensor) -> Tensor:
-    """Tokens (..., N, H, C) in another order: that at `order[i]` comes to i.
+def reorder(tensor: Tensor, order: Tensor, back: Tensor, dim: int) -> Tensor:
+    """Tokens in another order along a dimension counted from the end: `order[i]` comes to i.
 
     Args:
         order: (N,) a permutation; (0,) for the order as it is.
         back: (N,) its inverse, `order.argsort()`.
 
-    >>> import torch
     >>> order = torch.tensor([2, 0, 1])
-    >>> reorder(torch.arange(3.0).view(3, 1, 1), order, order.argsort()).flatten().tolist()
-    [2.0, 0.0, 1.0]
+    >>> reorder(torch.tensor([5, 6, 7]), order, order.argsort(), -1).tolist()
+    [7, 5, 6]
     """
-    return tensor if order.shape[0] == 0 else _Reorder.apply(tensor, order, back)
+    if order.shape[0] == 0:
+        return tensor
+    if torch.compiler.is_compiling():
+        return tensor.index_select(dim, order)  # dynamo takes no function with a `jvp`
+    return _Reorder.apply(tensor, order, back, dim)

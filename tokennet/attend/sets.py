@@ -10,24 +10,16 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
-from tokennet.attend.reorder import reorder
+from tokennet.attend.ragged import (
+    SortedSets,
+    sets_of_a_size,
+    stacked_sources,
+    stacked_targets,
+    unstacked,
+)
 from tokennet.attend.varlen import attend_sequences
 from tokennet.attend.varlen import unsupported as not_by_flash
 from tokennet.graphs import Causal, Disjoint, Full
-
-
-class _Sizes(NamedTuple):
-    """Sets in order of their sizes, and the way back."""
-
-    targets: Tensor
-    """(N,) token of each place; (0,) where the sets are in order already."""
-    targets_back: Tensor
-    """(N,) place of each token; (0,) where they are in order."""
-    sources: Tensor
-    """(M,)"""
-    sources_back: Tensor
-    shapes: list[tuple[int, int, int, bool]]
-    """Number of sets, targets, sources of each, causal or not."""
 
 
 class _Sequences(NamedTuple):
@@ -63,8 +55,11 @@ def unsupported(call: Call) -> str | None:
 def work(call: Call) -> Work:
     shapes = _sizes(call).shapes
     calls = 1 if _by_flash(call) else len(shapes)
-    scores = sum(count * n * m * (0.5 if causal else 1) for count, n, m, causal in shapes)
-    pieces = call.groups * sum(count for count, *_ in shapes)
+    scores = sum(
+        alike.num_sets * alike.num_targets * alike.num_sources * (0.5 if alike.is_causal else 1)
+        for alike in shapes
+    )
+    pieces = call.groups * sum(alike.num_sets for alike in shapes)
     return Work.of(call, calls=calls, pieces=pieces, scores=scores)
 
 
@@ -74,56 +69,29 @@ def run(call: Call) -> Tensor:
         longest, window = (made.most_targets, made.most_sources), (-1, made.ahead)
         return attend_sequences(call, made[:2], longest, window)  # type: ignore[arg-type]
     sizes = _sizes(call)
-    q = reorder(call.q, sizes.targets, sizes.targets_back)
-    k, v = (reorder(tensor, sizes.sources, sizes.sources_back) for tensor in (call.k, call.v))
-    targets = [count * n for count, n, _, _ in sizes.shapes]
-    sources = [count * m for count, _, m, _ in sizes.shapes]
-    parts = zip(q.split(targets, 1), k.split(sources, 1), v.split(sources, 1), strict=True)
-    out = [
-        _attend_sets(*part, shape, call.scale)
-        for part, shape in zip(parts, sizes.shapes, strict=True)
-    ]
-    return reorder(torch.cat(out, 1), sizes.targets_back, sizes.targets)
-
-
-def _attend_sets(
-    q: Tensor, k: Tensor, v: Tensor, shape: tuple[int, int, int, bool], scale: float
-) -> Tensor:
-    """Sets of one size in a row: (B, S n, H, C), (B, S m, H, C) to (B, S n, H, Cv)."""
-    batch = len(q)
-    count, n, m, causal = shape
-    if n == 0 or m == 0:
-        return q.new_zeros(*q.shape[:3], v.shape[3])
-    q, k, v = (  # (B S, H, n, C)
-        tensor.reshape(len(tensor) * count, size, *tensor.shape[2:]).transpose(1, 2)
-        for tensor, size in ((q, n), (k, m), (v, m))
+    stacks = zip(
+        stacked_targets(call.q, sizes, -3),  # (B, S, n, H, C) each
+        stacked_sources(call.k, sizes, -3),
+        stacked_sources(call.v, sizes, -3),
+        sizes.shapes,
+        strict=True,
     )
+    out = [_attend_sets(q, k, v, alike.is_causal, call.scale) for q, k, v, alike in stacks]
+    return unstacked(out, call.v[:, :0], sizes, -3)
+
+
+def _attend_sets(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+    """Sets of one size: (B, S, n, H, C), (B, S, m, H, C) to (B, S, n, H, Cv)."""
+    batch, count, n, heads, _ = q.shape
+    if n == 0 or k.shape[2] == 0:
+        return q.new_zeros(batch, count, n, heads, v.shape[-1])
+    q, k, v = (tensor.flatten(0, 1).transpose(1, 2) for tensor in (q, k, v))  # (B S, H, n, C)
     out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
-    return out.transpose(1, 2).reshape(batch, count * n, *v.shape[1:2], v.shape[3])
+    return out.transpose(1, 2).unflatten(0, (batch, count))
 
 
-def _sizes(call: Call) -> _Sizes:
-    return call.graph.derive("sets by size", call.q.device, _sort_sizes)
-
-
-def _sort_sizes(graph: Disjoint) -> _Sizes:
-    kinds: dict[tuple[int, int, bool], list[int]] = {}
-    for number, part in enumerate(graph.graphs):
-        kind = part.num_targets, part.num_sources, isinstance(part, Causal)
-        kinds.setdefault(kind, []).append(number)
-    order = [number for kind in kinds for number in kinds[kind]]
-    shapes = [(len(numbers), *kind) for kind, numbers in kinds.items()]
-    targets, sources = _tokens(graph.sizes, order), _tokens(graph.source_sizes, order)
-    return _Sizes(*targets, *sources, shapes)
-
-
-def _tokens(sizes: list[int], order: list[int]) -> tuple[Tensor, Tensor]:
-    """The tokens of the sets in this order, and back; none where that is their own order."""
-    if order == sorted(order):
-        return torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    tokens = torch.arange(sum(sizes)).split(sizes)
-    there = torch.cat([tokens[number] for number in order])
-    return there, there.argsort()
+def _sizes(call: Call) -> SortedSets:
+    return sets_of_a_size(call.graph, call.q.device)
 
 
 def _by_flash(call: Call) -> bool:

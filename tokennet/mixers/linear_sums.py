@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tokennet.mixers.ragged import SortedSets, stacked_sources, stacked_targets, unstacked
+from tokennet.attend.ragged import SortedSets, stacked_sources, stacked_targets, unstacked
 
 
 class Sums(NamedTuple):

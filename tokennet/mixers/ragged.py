@@ -1,49 +1,16 @@
-"""The sets of a ragged batch, sorted so that those of one shape are mixed together."""
+"""Ragged batches, for mixers that mix each set alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from tokennet.graphs import Causal, Disjoint, Grid, TokenGraph
+from tokennet.attend.ragged import sets_alike, stacked_sources, stacked_targets, unstacked
+from tokennet.graphs import Disjoint, TokenGraph
 
 Mix = Callable[[Tensor, Tensor, TokenGraph], Tensor]
 """(..., n, D), (..., m, Ds) and the graph between them to (..., n, D)."""
-
-_Kind = tuple[Any, ...]
-"""Targets, sources, causal or not, and all else that sets have in common which go together."""
-_Sort = Callable[[TokenGraph], tuple[_Kind, Tensor | None]]
-"""The kind of a set, and the order of its tokens if not their own."""
-
-
-class Alike(NamedTuple):
-    """Sets of one shape."""
-
-    num_sets: int
-    num_targets: int
-    """n, of each."""
-    num_sources: int
-    """m, of each."""
-    is_causal: bool
-    """Whether each token listens to itself and those before, rather than to all; told by
-    `complete_or_causal` alone."""
-    first: int
-    """Number of the first of them."""
-
-
-class SortedSets(NamedTuple):
-    """The sets of a graph, those of one shape in a row; and the way back."""
-
-    targets: Tensor
-    """(N,) token of each place; (0,) where the tokens are in order already."""
-    sources: Tensor
-    """(M,) likewise."""
-    back: Tensor
-    """(N,) place of each token; (0,) where it is its own."""
-    shapes: list[Alike]
 
 
 def set_by_set(mix: Mix, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
@@ -61,38 +28,6 @@ def set_by_set(mix: Mix, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor
     return unstacked([*map(mix, targets, sources, firsts)], z[..., :0, :], sets, -2)
 
 
-def sets_alike(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
-    """The sets of a graph by their shapes; built once and kept with the graph."""
-    return graph.derive("sets alike", device, lambda graph: _sorted_sets(graph, _by_shape))
-
-
-def complete_or_causal(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
-    """The sets of a graph that are complete or causal, the tokens of causal ones in their order.
-
-    Raises:
-        ValueError: some set is neither.
-    """
-    return graph.derive("complete or causal", device, lambda graph: _sorted_sets(graph, _by_past))
-
-
-def stacked_targets(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
-    """Targets, dimension `dim` counted from the end, to S sets of n for each shape."""
-    sizes = [(alike.num_sets, alike.num_targets) for alike in sets.shapes]
-    return _stacked(z, sets.targets, sizes, dim)
-
-
-def stacked_sources(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
-    """Sources, dimension `dim` counted from the end, to S sets of m for each shape."""
-    sizes = [(alike.num_sets, alike.num_sources) for alike in sets.shapes]
-    return _stacked(z, sets.sources, sizes, dim)
-
-
-def unstacked(stacks: list[Tensor], none: Tensor, sets: SortedSets, dim: int) -> Tensor:
-    """Undo `stacked_targets`; `none` is what a batch without sets gives, no tokens."""
-    parts = [none, *(stack.flatten(dim - 1, dim) for stack in stacks)]
-    return _in_order(torch.cat(parts, dim), sets.back, dim)
-
-
 def check_complete(graph: TokenGraph, what: str) -> None:
     """Raise ValueError unless the graph is complete, set by set."""
     if not graph.derive("complete set by set", None, _all_complete):
@@ -103,76 +38,5 @@ def check_complete(graph: TokenGraph, what: str) -> None:
         )
 
 
-def causal_order(graph: TokenGraph) -> Tensor | None:
-    """The tokens in the order in which each listens to itself and those before, or None.
-
-    >>> causal_order(Causal(3).relabel([2, 0, 1]))
-    tensor([1, 2, 0])
-    """
-    n = graph.num_targets
-    if isinstance(graph, Causal):
-        return torch.arange(n)
-    if not graph.is_square or graph.has_multi_edges or graph.num_edges != n * (n + 1) // 2:
-        return None
-    source, target = graph.edge_index()
-    rank = torch.bincount(target, minlength=n)  # the first hears 1, the last n
-    order = rank.argsort()
-    is_order = torch.equal(rank[order], torch.arange(1, n + 1))
-    return order if is_order and bool((rank[source] <= rank[target]).all()) else None
-
-
 def _all_complete(graph: TokenGraph) -> bool:
     return all(part.is_complete for part in graph.parts)
-
-
-def _by_shape(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
-    grid = (part.height, part.width) if isinstance(part, Grid) else ()
-    return (part.num_targets, part.num_sources, False, *grid), None
-
-
-def _by_past(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
-    n, m = part.num_targets, part.num_sources
-    if part.is_complete:
-        return (n, m, False), None
-    order = causal_order(part)
-    if order is None:
-        raise ValueError(
-            f"graph must be complete or causal, set by set, to be summed up without its edges; "
-            f"got {part!r}"
-        )
-    return (n, m, True), order
-
-
-def _sorted_sets(graph: TokenGraph, sort: _Sort) -> SortedSets:
-    groups: dict[_Kind, list[tuple[int, Tensor, Tensor]]] = {}
-    first_target = first_source = 0
-    for number, part in enumerate(graph.parts):
-        n, m = part.num_targets, part.num_sources
-        kind, order = sort(part)
-        targets = (torch.arange(n) if order is None else order) + first_target
-        sources = (torch.arange(m) if order is None else order) + first_source
-        groups.setdefault(kind, []).append((number, targets, sources))
-        first_target, first_source = first_target + n, first_source + m
-    none = torch.zeros(0, dtype=torch.long)
-    sets = [one for group in groups.values() for one in group]
-    targets = torch.cat([none, *(targets for _, targets, _ in sets)])
-    sources = torch.cat([none, *(sources for _, _, sources in sets)])
-    shapes = [
-        Alike(len(group), n, m, is_causal, first=group[0][0])
-        for (n, m, is_causal, *_), group in groups.items()
-    ]
-    return SortedSets(_short(targets), _short(sources), _short(targets.argsort()), shapes)
-
-
-def _short(order: Tensor) -> Tensor:
-    """No order at all where it is that of the tokens."""
-    return order[:0] if torch.equal(order, torch.arange(len(order))) else order
-
-
-def _stacked(z: Tensor, order: Tensor, sizes: list[tuple[int, int]], dim: int) -> list[Tensor]:
-    parts = _in_order(z, order, dim).split([count * size for count, size in sizes], dim)
-    return [part.unflatten(dim, size) for part, size in zip(parts, sizes, strict=True)]
-
-
-def _in_order(z: Tensor, order: Tensor, dim: int) -> Tensor:
-    return z if order.shape[0] == 0 else z.index_select(dim, order)

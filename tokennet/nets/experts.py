@@ -140,9 +140,7 @@ class MixtureOfExperts(TokenLayer):
         check_is_heard(graph, future=False)
         return self._serve(tokens, state)
 
-    def _serve(
-        self, tokens: Tokens, chosen: Tensor | None = None
-    ) -> tuple[Tokens, Tensor | None]:
+    def _serve(self, tokens: Tokens, chosen: Tensor | None = None) -> tuple[Tokens, Tensor | None]:
         """What the experts make of the tokens, and with a capacity how many chose each so far."""
         rows = tokens.z.flatten(0, -2)  # (R, D), all sets of the batch
         routing = self.route(rows)
