@@ -85,11 +85,12 @@ def hears_only_neighbours(mixer: Mixer, tokens: Tokens) -> None:
     z = tokens.z.clone().requires_grad_()
     out = mixer(tokens.replace(z=z)).z
     for target in range(tokens.num_tokens):
-        weight = torch.linspace(1, 2, tokens.dim, dtype=z.dtype)
+        weight = torch.linspace(1, 2, tokens.dim, dtype=z.dtype, device=z.device)
         asked = (out[..., target, :] * weight).sum()
         (gradient,) = torch.autograd.grad(asked, z, retain_graph=True, allow_unused=True)
         heard = (torch.zeros_like(z) if gradient is None else gradient).abs().amax(-1) > 0
-        allowed = tokens.graph.dense()[target] | (torch.arange(tokens.num_tokens) == target)
+        allowed = tokens.graph.dense(z.device)[target].clone()
+        allowed[target] = True
         assert not (heard & ~allowed).any()
 
 

@@ -222,7 +222,7 @@ def bench(
     from tokennet.bench import command
 
     if calibrate:
-        return command.calibrate(json)
+        return command.calibrate(suite, json)
     return command.bench(suite, cases, rounds, quick, json, plot)
 
 

@@ -1,14 +1,16 @@
-"""Block masks from edges and bands; what FlexAttention, compiled, declines."""
+"""Block masks from edges and bands; tokens in another order; what FlexAttention declines."""
 
 import pytest
 import torch
-from torch.nn.attention.flex_attention import flex_attention
 
+from tests.attend.test_attend import gradients
 from tests.oracle import attend_oracle
-from tokennet import Causal, Disjoint, Edges, Full, Global, Grid, Window, attend
-from tokennet.attend import blocks, flex
+from tokennet import Causal, Disjoint, Edges, Full, Global, Grid, Window, attend, explain
+from tokennet.attend import blocks, flex, reference, reorder
 from tokennet.attend.blocks import SIZE, block_mask, num_blocks, too_full
 from tokennet.attend.call import make_call
+from tokennet.attend.cuthill_mckee import reordering
+from tokennet.bench.graphs import power_law
 
 
 def clusters(*sizes, degree=5):
@@ -19,6 +21,12 @@ def clusters(*sizes, degree=5):
         first += size
     edges = torch.cat(parts, 1).unique(dim=1)
     return Edges(edges[:, torch.randperm(edges.shape[1])], first)
+
+
+def shuffled(graph):
+    """The same graph with its tokens, and the list of its edges, in no order."""
+    edges = torch.randperm(graph.num_targets)[graph.edge_index()]
+    return Edges(edges[:, torch.randperm(edges.shape[1])], graph.num_targets)
 
 
 def bipartite():
@@ -78,12 +86,7 @@ def test_memory_follows_the_blocks():
 def compiled(monkeypatch):
     """As on a device, but with nothing compiled."""
     monkeypatch.setattr(flex, "_compiled", lambda call: True)
-    real = torch.compile
-
-    def compile(function, **options):
-        return function if function is flex_attention else real(function, **options)
-
-    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(flex, "_compile", lambda graph: flex._attend)
 
 
 @pytest.mark.parametrize("name", ["clusters", "bipartite", "causal window"])
@@ -120,7 +123,7 @@ def test_what_is_declined(compiled, monkeypatch):
     assert reason(graph, bias.detach()) is None
     scattered = Edges(torch.randint(0, 600, (2, 600)).unique(dim=1), 600)
     assert reason(scattered) == "its edges lie in 25 of 25 blocks: little is left out"
-    monkeypatch.setattr(blocks, "_MOST_PLACES", 10)
+    monkeypatch.setattr(blocks, "MOST_BLOCKS", 10)
     assert too_full(graph) == "a table of its 25 blocks would be too large"
     monkeypatch.setattr(flex, "DENSE_LIMIT", 1000)
     assert reason(Window(600, 70)) is None
@@ -138,3 +141,168 @@ def test_work_counts_blocks(compiled):
     assert scores(Window(6 * SIZE, 1)) == 2 * 18 * SIZE**2
     assert scores(Grid(10, 10)) == 2 * 100**2
     assert scores(Disjoint([apart] * 2)) == 2 * 12 * SIZE**2
+    assert scores(shuffled(Grid(40, 20, 2))) < 2 * 25 * SIZE**2
+
+
+def test_a_graph_by_formula_is_compiled_for_good_and_a_list_perhaps_for_this_call(compiled):
+    def calls(graph):
+        q = torch.randn(graph.num_targets, 2, 16)
+        return flex.work(make_call(q, q, q, graph)).calls
+
+    assert calls(Grid(30, 30)) < 10 < calls(clusters(*[128] * 6))
+
+
+def test_each_graph_is_compiled_once_and_by_itself(monkeypatch):
+    """Of one function dynamo keeps a few versions, here one, and then refuses."""
+    made, real = [], torch.compile
+
+    def compile(function, **options):
+        made.append(function.__name__)
+        return real(function, **options, backend="eager")
+
+    monkeypatch.setattr(flex, "_compiled", lambda call: True)
+    monkeypatch.setattr(torch, "compile", compile)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for graph in (Window(20, 2), Window(30, 2), Grid(5, 5)):
+            q = torch.randn(graph.num_targets, 1, 16)
+            for _ in range(2):
+                out = attend(q, q, q, graph, backend="flex")
+            torch.testing.assert_close(out, attend_oracle(q, q, q, graph), atol=1e-5, rtol=1e-5)
+    assert made.count("_attend") == 3
+
+
+def test_a_predicate_is_asked_once_for_its_tables(monkeypatch):
+    graph, asked = Edges(torch.tensor([[0, 1], [1, 2]]), 3), []
+    real = graph.has_edge
+    monkeypatch.setattr(
+        graph, "has_edge", lambda i, j: (i.dim() and asked.append(i), real(i, j))[1], raising=False
+    )
+    q = torch.randn(3, 1, 4)
+    for _ in range(3):
+        attend(q, q, q, graph, backend="flex")
+    assert len(asked) == 1
+
+
+def nearest(count=900, degree=8):
+    """Each of some points in the plane, in no order, hears those nearest to it."""
+    points = torch.rand(count, 2)
+    distance = torch.cdist(points, points).fill_diagonal_(float("inf"))
+    heard = distance.topk(degree, largest=False).indices
+    pairs = torch.stack([heard.flatten(), torch.arange(count).repeat_interleave(degree)])
+    return Edges(pairs[:, torch.randperm(pairs.shape[1])], count)
+
+
+SCATTERED = {
+    "grid": lambda: shuffled(Grid(40, 20, 2)),
+    "nearest": nearest,
+    "clusters": lambda: shuffled(clusters(*[128] * 6, degree=20)),
+}
+
+
+@pytest.mark.parametrize("name", SCATTERED)
+def test_half_of_the_blocks_or_less_and_the_same_edges(name):
+    graph = SCATTERED[name]()
+    found = reordering(graph)
+    assert 2 * num_blocks(found.graph) <= num_blocks(graph)
+    assert torch.equal(found.order[found.graph.edge_index()], graph.edge_index())
+    assert torch.equal(found.order[found.place], torch.arange(graph.num_targets))
+
+
+@pytest.mark.parametrize("kind", ["none", "edges", "function"])
+@pytest.mark.parametrize("name", SCATTERED)
+def test_results_are_those_of_the_oracle_in_the_order_of_the_caller(name, kind, compiled):
+    graph = SCATTERED[name]()
+    q, k, v = (torch.randn(2, graph.num_targets, 2, 16) for _ in range(3))
+    bias = {
+        "none": None,
+        "edges": torch.randn(graph.num_edges, 2),
+        "function": lambda h, i, j: torch.cos(i + (h + 1.0) * j),
+    }[kind]
+    assert reordering(graph) is not None
+    out = attend(q, k, v, graph, bias, backend="flex")
+    torch.testing.assert_close(out, attend_oracle(q, k, v, graph, bias), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_come_back_in_the_order_of_the_caller(compiled, monkeypatch):
+    graph = nearest()
+    given = [torch.randn(900, 2, 16, requires_grad=True) for _ in range(3)]
+    bias = torch.randn(graph.num_edges, 2, requires_grad=True)
+    monkeypatch.setattr(flex, "_run", reference.run)  # on a CPU FlexAttention has no backward
+    everything, moved = [*given, bias], []
+    monkeypatch.setattr(flex, "reordered", lambda *x: moved.append(1) or reorder.reordered(*x))
+    out = flex.run(make_call(*given, graph, bias)).squeeze(0)
+    expected = attend(*given, graph, bias, backend="reference")
+    assert moved
+    torch.testing.assert_close(out, expected)
+    for got, want in zip(gradients(out, everything), gradients(expected, everything), strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_it_is_sought_once_for_a_graph(compiled, monkeypatch):
+    real, sought = reorder._cuthill_mckee, []
+    monkeypatch.setattr(reorder, "_cuthill_mckee", lambda graph: sought.append(1) or real(graph))
+    for graph in (nearest(), power_law(900, 9000)):
+        q = torch.randn(900, 1, 16)
+        for _ in range(2):
+            explain(q, q, q, graph)
+            reordering(graph, torch.device("cpu"))
+    assert len(sought) == 2
+
+
+def declined(graph, bias=None):
+    q = torch.randn(graph.num_targets, 2, 16)
+    with torch.no_grad():
+        call = make_call(
+            q,
+            torch.randn(graph.num_sources, 2, 16),
+            torch.randn(graph.num_sources, 2, 16),
+            graph,
+            bias,
+        )
+        return flex._reordering(call) is None
+
+
+def test_what_is_left_in_its_order(compiled, monkeypatch):
+    graph = SCATTERED["grid"]()
+    index, n = graph.edge_index(), graph.num_targets
+    assert not declined(graph)
+    assert not declined(graph, torch.zeros(graph.num_edges, 2))
+    assert declined(graph, torch.zeros(2, n, n))
+    assert declined(Grid(40, 20, 2))
+    assert declined(Edges(Grid(40, 20, 2).edge_index(), n))  # blocks are few already
+    assert declined(Edges(torch.cat([index, index[:, :1]], 1), n))
+    assert declined(Edges(index, n, n + 1))
+    assert declined(Edges(index[:, :4000], n))  # 5 edges a token
+    assert declined(Edges(torch.zeros(2, 0, dtype=torch.long), 0))
+    again = SCATTERED["grid"]()
+    monkeypatch.setattr(reorder, "_MOST", again.num_edges - 1)
+    assert declined(again)
+
+
+def test_degrees_by_a_power_law_are_declined(compiled):
+    graph = power_law(1280, 20_000)
+    assert reordering(graph) is None
+    q = torch.randn(1280, 2, 16)
+    with torch.no_grad():
+        reason = flex.unsupported(make_call(q, q, q, graph))
+    assert reason == too_full(graph) == "its edges lie in 100 of 100 blocks: little is left out"
+
+
+def test_it_is_told_and_counted(compiled):
+    graph = SCATTERED["grid"]()
+    q = torch.randn(800, 2, 16)
+    with torch.no_grad():
+        told = explain(q, q, q, graph)
+        work = flex.work(make_call(q, q, q, graph))
+    after = num_blocks(reordering(graph).graph)
+    note = f"tokens in another order (reverse Cuthill-McKee): {after} blocks, not 49"
+    assert note in str(told)
+    (prospect,) = (one for one in told.prospects if one.backend == "flex")
+    assert (prospect.note, prospect.work) == (note, work)
+    assert work.scores == 2 * after * 128**2
+    moved = 4 * 2 * 800 * 2 * (16 + 16)  # q and k, v and the output, once
+    assert work.bytes == 3 * moved
+    with torch.no_grad():
+        by_formula = explain(q, q, q, Window(800, 2))
+    assert "Cuthill" not in str(by_formula)

@@ -11,6 +11,7 @@ from tokennet.attend import fused
 from tokennet.attend.call import make_call
 from tokennet.attend.edge_attention import Terms
 from tokennet.attend.fused_op import fused_attention
+from tokennet.attend.kernels import edges
 from tokennet.attend.kernels.edges import Problem
 from tokennet.attend.plan import edge_plan
 
@@ -258,6 +259,53 @@ def test_a_graph_first_met_in_inference_can_train():
     out = call("additive_edges", inputs, graph, backend="fused")
     assert torch.equal(out, first)
     assert all(g.isfinite().all() for g in derivatives(out, inputs))
+
+
+@pytest.mark.parametrize("kind", ["edge_both", "additive_edges"])
+def test_gradients_of_edges_are_written_only_where_they_are_asked_for(kind, monkeypatch):
+    graph = FAMILIES["multi_edges"]()
+    inputs = make_inputs(kind, graph, (2,))
+    out = call(kind, inputs, graph, backend="fused")
+    expected = dict(zip(inputs, derivatives(out, inputs, order=2), strict=False))
+    found, real = [], edges.backward
+    monkeypatch.setattr(edges, "backward", lambda *x: found.append(real(*x)) or found[-1])
+    for fixed in (("bias",), ("attr",), ("bias", "attr")):
+        given = {name: x.detach() for name, x in inputs.items()}
+        asked = {name: x.requires_grad_() for name, x in given.items() if name not in fixed}
+        out = call(kind, given, graph, backend="fused")
+        for name, gradient in zip(asked, derivatives(out, asked), strict=True):
+            torch.testing.assert_close(gradient, expected[name], **EXACT)
+        assert (found[-1].bias.numel() == 0) == ("bias" in fixed)
+        assert (found[-1].edge_attr.numel() == 0) == ("attr" in fixed)
+        reference = call(kind, given, graph, backend="reference")
+        got, want = (derivatives(x, asked, order=2) for x in (
+            call(kind, given, graph, backend="fused"), reference
+        ))  # fmt: skip
+        assert_all_close(got, want, **EXACT)
+
+
+@pytest.mark.parametrize("backend", ["fused", "sparse", "reference"])
+def test_a_bias_in_float32_is_not_rounded_to_the_type_of_the_queries(backend):
+    graph = Edges(torch.randint(0, 8, (2, 60)), 8)
+    q = k = torch.zeros(8, 2, 4, dtype=torch.bfloat16)
+    v = torch.randn(8, 2, 4).bfloat16()
+    bias = 50 + torch.rand(graph.num_edges, 2)  # where bfloat16 knows quarters
+    bias.requires_grad_()
+    out = attend(q, k, v, graph, bias, backend=backend)
+    assert out.dtype == torch.bfloat16
+    expected = attend(q.double(), k.double(), v.double(), graph, bias.double())
+    torch.testing.assert_close(out.double(), expected, rtol=2**-7, atol=2**-7)
+    (gradient,) = torch.autograd.grad(out.float().sum(), bias)
+    assert gradient.dtype == torch.float32
+
+
+def test_those_who_copy_inputs_into_cuda_graphs_are_warned():
+    """The tables of a plan are found by its identity, which a copy has not."""
+    for operator in (
+        torch.ops.tokennet.edge_attention.default,
+        torch.ops.tokennet.edge_attention_backward.default,
+    ):
+        assert torch.Tag.cudagraph_unsafe in operator.tags
 
 
 def test_what_the_kernels_for_cuda_need(monkeypatch):

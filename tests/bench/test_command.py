@@ -13,8 +13,12 @@ from tests.bench.test_measure import Clock
 from tokennet.bench import PEERS, Plan, run_suite
 from tokennet.bench.command import QUICK
 from tokennet.bench.floor import Ceilings
+from tokennet.bench.graphs import hubs
+from tokennet.bench.peers import COMPILED, build_peers
 from tokennet.bench.report import NAMES, legend, plot, table
-from tokennet.bench.suite import _drop_unable
+from tokennet.bench.setting import Setting, prepare
+from tokennet.bench.suite import CASE, _drop_unable
+from tokennet.bench.workloads import WORKLOADS
 from tokennet.cli import main
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -106,9 +110,10 @@ def test_json_holds_what_was_measured_and_no_date(measured):
 
 def test_the_suite_for_a_gpu_says_that_there_is_none(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert bench(monkeypatch, "--suite", "gpu") == 2
-    told = capsys.readouterr().err
-    assert told == "tokennet: suite gpu needs a CUDA device, and there is none here\n"
+    for options in ((), ("--calibrate",)):
+        assert bench(monkeypatch, "--suite", "gpu", *options) == 2
+        told = capsys.readouterr().err
+        assert told == "tokennet: suite gpu needs a CUDA device, and there is none here\n"
 
 
 def test_on_a_gpu_there_is_the_gather_and_what_was_off_or_could_not_run(measured, monkeypatch):
@@ -133,10 +138,93 @@ def test_a_peer_that_a_device_cannot_run_is_left_out():
     def fail(*given):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried")
 
+    def forward_only(x):
+        if torch.is_grad_enabled():
+            raise NotImplementedError
+        return x
+
     peers = {"tokennet": clock.peer("tokennet", 2), "pyg": clock.peer("pyg", 6)}
     peers["flex"] = replace(clock.peer("flex", 1), run=fail)
-    assert _drop_unable(peers) == {"flex": "CUDA out of memory."}
-    assert list(peers) == ["tokennet", "pyg"]
+    peers["nested"] = replace(clock.peer("nested", 1), run=forward_only)
+    assert _drop_unable(peers) == {
+        "flex": "CUDA out of memory.",
+        "backward of nested": "NotImplementedError",
+    }
+    assert {name: peer.directions for name, peer in peers.items()} == {
+        "tokennet": ("forward", "both"), "pyg": ("forward", "both"), "nested": ("forward",)
+    }  # fmt: skip
+
+
+@pytest.fixture
+def on_device(monkeypatch):
+    """The suite for a GPU, as far as it goes without one: with settings on a CPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("tokennet.bench.suite.available_memory", lambda device: 1e9)
+    monkeypatch.setattr(
+        "tokennet.bench.suite.prepare", lambda workload, level, graph, device, memory: prepare(
+            workload, level, graph, "cpu", memory
+        )
+    )  # fmt: skip
+    monkeypatch.setattr(Setting, "device", torch.device("cuda"))
+    for ask in ("growth_on_device", "host_milliseconds"):
+        monkeypatch.setattr(f"tokennet.bench.suite.{ask}", lambda peer, direction: 7.0)
+    clock = Clock()
+    made = {name: clock.peer(name, ms) for name, ms in (("tokennet", 2), ("pyg", 6))}
+    monkeypatch.setattr("tokennet.bench.suite.build_peers", lambda *given: (dict(made), {}))
+
+    def run(*cases, **changed):
+        made.update(changed)
+        plan = Plan(rounds=2, scale=0.01)
+        return run_suite("gpu", cases, plan=plan, timer=clock.timer).cases
+
+    run.clock = clock
+    return run
+
+
+def test_on_a_device_a_peer_that_is_off_is_left_out_and_the_others_are_timed(on_device):
+    (case,) = on_device("zipf-fp32", flex=on_device.clock.peer("flex", 3, factor=3.0))
+    assert case.left_out["flex"].startswith("its output is off by 1, its largest entry")
+    assert {figure.peer for figure in case.figures} == {"tokennet", "pyg"}
+    assert {figure.host_ms for figure in case.figures} == {7.0}
+    (case,) = on_device("zipf-bf16")
+    assert list(case.remarks) == ["flex"]
+
+
+def test_on_a_device_a_case_that_fails_does_not_end_the_run(on_device, monkeypatch):
+    def fail(*given):
+        raise RuntimeError("CUDA error: an illegal memory access\nSee")
+
+    broken = on_device("zipf-*", tokennet=replace(on_device.clock.peer("", 1), run=fail))
+    told = {CASE: "CUDA error: an illegal memory access"}
+    assert [(case.workload.name, case.left_out) for case in broken] == [
+        ("zipf-bf16", told), ("zipf-fp32", told)
+    ]  # fmt: skip
+
+
+def test_a_graph_is_made_once_for_both_types(on_device, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "tokennet.bench.workloads.hubs", lambda *given: made.append(given) or hubs(*given)
+    )
+    assert len(on_device("zipf-*")) == 2
+    assert len(made) == 1
+
+
+def test_a_peer_that_cannot_be_made_is_left_out_on_a_device_alone(monkeypatch):
+    workload = WORKLOADS["tiny"]
+    setting = prepare(workload, "attend", workload.make(1.0))
+
+    def fail(setting):
+        raise RuntimeError("no such kernel\nat")
+
+    monkeypatch.setitem(PEERS, "sdpa", fail)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        build_peers(setting, without=COMPILED)
+    monkeypatch.setattr(Setting, "device", torch.device("meta"))
+    monkeypatch.setitem(PEERS, "pyg", lambda setting: None)
+    peers, left_out = build_peers(setting, without=COMPILED)
+    assert list(peers) == ["tokennet"]
+    assert left_out == {"sdpa": "no such kernel"}
 
 
 def test_a_wrong_peer_stops_the_suite_before_it_is_timed(measured, monkeypatch):
@@ -222,8 +310,6 @@ def test_what_is_done_is_written_when_the_rest_is_interrupted(tmp_path, monkeypa
         if setting.workload.name != "tiny":
             raise KeyboardInterrupt
         return build_peers(setting, without)
-
-    from tokennet.bench.peers import build_peers
 
     monkeypatch.setattr("tokennet.bench.suite.build_peers", interrupt)
     options = ("--cases", "tiny,complete-64", "--quick", "--json", str(stored))

@@ -14,6 +14,7 @@ from tokennet.bench.measure import (
     Figure,
     Plan,
     _wall_clock,
+    host_milliseconds,
     measure_peaks,
     take_turns,
     timer_for,
@@ -201,12 +202,22 @@ def test_the_floor_is_the_longer_of_computing_and_moving():
 
 
 def test_ceilings_take_the_best_of_five(monkeypatch):
-    monkeypatch.setattr(torch, "ones", lambda *size, device: torch.zeros(2))
+    monkeypatch.setattr(torch, "randn", lambda *size, device: torch.zeros(2))
     monkeypatch.setattr(torch, "mm", lambda *args, out: None)
     times = iter([4, 2, 8, 8, 8, 10, 10, 5, 10, 10])
     found = ceilings(lambda step: next(times))
     assert found.gbytes == pytest.approx(8 * 2**26 / 2e-3 / 1e9)
     assert found.gflops == pytest.approx(2 * 2048**3 / 5e-3 / 1e9)
+
+
+def test_the_host_is_timed_apart_on_a_device(monkeypatch, clock):
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(len(clock.steps)))
+    assert host_milliseconds(clock.peer("ours", 2), "both") >= 0
+    assert waits == [0, 1, 2, 3, 4]
+    figure = Figure("layer", "both", "pyg", {0: 4.0}, {0: 2.0}, host_ms=0.3)
+    assert figure.to_dict()["host_ms"] == 0.3
+    assert "host_ms" not in Figure("layer", "both", "pyg", {0: 4.0}, {0: 2.0}).to_dict()
 
 
 def test_the_environment_stands_beside_the_figures():

@@ -7,10 +7,10 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from tokennet import Causal, Disjoint, Full, Window
-from tokennet.bench.by_hand import flex
+from tokennet.bench.by_hand import flex, varlen
 from tokennet.bench.graphs import molecules
-from tokennet.bench.peers import COMPILED, PEERS, build_peers, tokennet
-from tokennet.bench.setting import check_agreement, prepare
+from tokennet.bench.peers import COMPILED, PEERS, build_peers, pyg, tokennet
+from tokennet.bench.setting import Setting, check_agreement, prepare
 from tokennet.bench.workloads import LEVELS, SUITES, WORKLOADS, Workload
 
 SMALL = 0.003
@@ -136,6 +136,25 @@ def test_what_takes_too_much_memory_is_left_out_with_the_reason():
     assert "padded" in left_out
     setting = prepare(WORKLOADS["window-8192"], "attend", Window(90, 3), memory=1e4)
     assert flex(setting).startswith("making its block mask needs about")
+
+
+def test_messages_of_half_the_size_need_half_the_memory():
+    def needed(dtype):
+        workload = dataclasses.replace(WORKLOADS["window-8192"], dtype=dtype)
+        return pyg(prepare(workload, "attend", Window(9000, 64), memory=0))
+
+    assert needed(torch.float32) == "its messages need about 4 GB"
+    assert needed(torch.bfloat16) == "its messages need about 2 GB"
+
+
+def test_sequences_need_windows_of_the_kernel(monkeypatch):
+    workload = dataclasses.replace(WORKLOADS["window-8192"], dtype=torch.bfloat16)
+    setting = prepare(workload, "attend", Window(90, 3))
+    setting = setting._replace(grad=setting.grad.to("meta"))
+    assert varlen(setting) is None
+    monkeypatch.setattr(Setting, "device", torch.device("cuda"))
+    monkeypatch.setattr("tokennet.bench.by_hand.HAS_WINDOWS", False)
+    assert varlen(setting) == "this torch has no windows in variable-length attention"
 
 
 def test_a_mask_of_too_many_entries_or_parallel_edges_is_not_made():

@@ -128,6 +128,32 @@ def test_a_wider_type_costs_more_and_a_gradient_too():
         assert seconds(torch.float32, True) == seconds(torch.float32, False)
 
 
+def test_on_a_gpu_half_precision_alone_goes_to_tensor_cores():
+    def seconds(backend, dtype):
+        q = torch.empty(4096, 8, 64, dtype=dtype, device="meta")
+        call = make_call(q, q, q, Full(4096))
+        return cost.seconds(backend, call, BACKENDS[backend].work(call))
+
+    assert seconds("dense", torch.float32) > 5 * seconds("dense", torch.bfloat16)
+    assert seconds("fused", torch.float32) < 3 * seconds("fused", torch.bfloat16)
+
+
+def test_on_a_gpu_calls_are_measured_in_half_precision(monkeypatch):
+    case = GridCase("window", 1, Window(150, 2), 2, 4)
+    call = planner._call(case, True, "meta")
+    assert (call.q.dtype, call.q.device.type, call.q.requires_grad) == (
+        torch.bfloat16,
+        "meta",
+        True,
+    )
+    asked = []
+    monkeypatch.setattr(planner, "grid", lambda: iter([case]))
+    monkeypatch.setattr(planner, "_call", lambda *given: asked.append(given) or call)
+    monkeypatch.setattr(planner, "_times", lambda call: {"fused": 1e-3})
+    assert len(planner.measure(device="cuda")) == 2
+    assert [given[1:] for given in asked] == [(False, "cuda"), (True, "cuda")]
+
+
 def test_rows_gathered_from_afar_are_counted_where_sources_are_scattered():
     n = 20_000
     q = torch.empty(n, 8, 64)

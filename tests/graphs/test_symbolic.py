@@ -41,6 +41,30 @@ def test_grids_of_every_size(height, width, radius, periodic):
     assert grid.num_edges == grid.edge_index().shape[1]
 
 
+def assert_within_the_band(graph):
+    if graph.band is not None:
+        source, target = by_predicate(graph)
+        below, above = graph.band
+        assert ((target - source <= below) & (source - target <= above)).all()
+
+
+@given(data=st.data(), n=st.integers(0, 7))
+@settings(max_examples=150, deadline=None)
+def test_edges_lie_within_the_band(data, n):
+    assert_within_the_band(data.draw(symbolic_graphs(n)))
+
+
+@given(st.integers(0, 6), st.integers(0, 6), st.integers(0, 4))
+@settings(max_examples=100, deadline=None)
+def test_the_band_of_a_grid_is_as_narrow_as_can_be(height, width, radius):
+    grid = Grid(height, width, radius)
+    assert_within_the_band(grid)
+    source, target = by_predicate(grid)
+    furthest = int((source - target).max()) if grid.num_targets else 0
+    assert grid.band == (furthest, furthest)
+    assert Grid(height, width, radius, periodic=True).band is None
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_dense_csr_and_counts_agree_with_the_edge_list(name):
     graph = ALL[name]()

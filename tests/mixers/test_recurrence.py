@@ -27,6 +27,18 @@ def test_values_and_gradients_are_those_of_torch(cell, layers, bidirectional):
     compare(ours(z, graph=graph), theirs(z)[0], z, pairs)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_cudnn_keeps_what_a_backward_pass_needs_also_in_evaluation(training, grad, monkeypatch):
+    """It refuses to go back through a call that was not said to be training."""
+    told, real = [], torch.gru
+    monkeypatch.setattr(torch, "gru", lambda *args: told.append(args[-3]) or real(*args))
+    layer = Recurrence(DIM).train(training)
+    with torch.set_grad_enabled(grad):
+        layer(torch.randn(3, DIM), graph=Causal(3))
+    assert told == [training or grad]
+
+
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
 @pytest.mark.parametrize("cell", PEERS)

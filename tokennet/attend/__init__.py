@@ -157,7 +157,8 @@ def _prospects(call: Call) -> list[Prospect]:
         reason = module.unsupported(call)
         work = None if reason else module.work(call)
         seconds = None if work is None else predicted_seconds(name, call, work)
-        prospects.append(Prospect(name, reason, work, seconds))
+        note = module.note(call) if reason is None and hasattr(module, "note") else None
+        prospects.append(Prospect(name, reason, work, seconds, note))
     return prospects
 
 

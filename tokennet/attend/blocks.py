@@ -17,13 +17,14 @@ from tokennet.graphs import TokenGraph, to_mask_mod
 
 SIZE = 128
 _WORD = 32
-_MOST_PLACES = 2**26
+MOST_BLOCKS = 2**26
+"""Places in a table of all blocks, filled or not."""
 
 
 def too_full(graph: TokenGraph) -> str | None:
     """Why blocks are of no use for a list of edges, or None."""
-    rows, columns = _shape(graph)
-    if rows * columns > _MOST_PLACES:
+    rows, columns = shape(graph)
+    if rows * columns > MOST_BLOCKS:
         return f"a table of its {rows * columns:,} blocks would be too large"
     count = graph.derive("number of blocks", None, _count)
     if 2 * count > rows * columns:
@@ -35,7 +36,7 @@ def num_blocks(graph: TokenGraph) -> int:
     """Blocks with an edge of an explicit graph, or those that a band touches, about."""
     if graph.is_explicit:
         return graph.derive("number of blocks", None, _count)
-    rows, columns = _shape(graph)
+    rows, columns = shape(graph)
     beside = sum(-(-reach // SIZE) for reach in graph.band)  # type: ignore[misc, union-attr]
     return rows * min(columns, 1 + beside)
 
@@ -43,7 +44,7 @@ def num_blocks(graph: TokenGraph) -> int:
 def block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
     """The block mask of an explicit graph without parallel edges, or of a band."""
     keys = _keys(graph).unique() if graph.is_explicit else _keys_of_band(graph)
-    rows, columns = _shape(graph)
+    rows, columns = shape(graph)
     row, column = keys // columns, keys % columns
     order = column.argsort(stable=True)
     lists = (*_listed(row, column, rows), *_listed(column[order], row[order], columns))
@@ -56,7 +57,7 @@ def block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
     )  # fmt: skip
 
 
-def _shape(graph: TokenGraph) -> tuple[int, int]:
+def shape(graph: TokenGraph) -> tuple[int, int]:
     """Rows and columns of blocks."""
     return -(-graph.num_targets // SIZE), -(-graph.num_sources // SIZE)
 
@@ -73,7 +74,7 @@ def _listed(row: Tensor, column: Tensor, rows: int) -> tuple[Tensor, Tensor]:
 def _keys(graph: TokenGraph) -> Tensor:
     """(E,) number of the block of each edge, counted along the rows."""
     source, target = graph.edge_index()
-    return target // SIZE * _shape(graph)[1] + source // SIZE
+    return target // SIZE * shape(graph)[1] + source // SIZE
 
 
 def _count(graph: TokenGraph) -> int:
@@ -81,7 +82,7 @@ def _count(graph: TokenGraph) -> int:
 
 
 def _keys_of_band(graph: TokenGraph) -> Tensor:
-    rows, columns = _shape(graph)
+    rows, columns = shape(graph)
     below, above = graph.band  # type: ignore[misc]
     row = torch.arange(rows)
     first = (row * SIZE - below).clamp(min=0) // SIZE
@@ -95,7 +96,7 @@ def _look_up(
     graph: TokenGraph, keys: Tensor, device: torch.device
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """A mask that asks for the number of a block, and for a bit of that block."""
-    rows, columns = _shape(graph)
+    rows, columns = shape(graph)
     number = torch.full((rows * columns,), len(keys), dtype=torch.int32)  # one that is empty
     number[keys] = torch.arange(len(keys), dtype=torch.int32)
     source, target = graph.edge_index()

@@ -93,7 +93,10 @@ class Call:
         return self.groups * (n + m) * (c + cv) * self.q.element_size()
 
     def edge_bias(self) -> Tensor | None:
-        """Bias of each edge, (B or 1, E, H) in the order of `edge_index`, or None."""
+        """Bias of each edge, (B or 1, E, H) in the order of `edge_index`, or None.
+
+        In float32 at least, as scores are: one that is given so is not rounded to the type of q.
+        """
         if self.bias is None:
             return None
         source, target = self.graph.edge_index(self.q.device)
@@ -105,7 +108,7 @@ class Call:
             bias = self.bias[None]
         else:
             bias = self.bias[..., target, source].transpose(1, 2)
-        return bias.to(self.q.dtype)  # (B or 1, E, H)
+        return bias.to(torch.promote_types(self.q.dtype, torch.float32))  # (B or 1, E, H)
 
     def terms(self) -> Terms:
         """What enters the scores of edges: `bias` with, and `edge_query` by, the batch."""

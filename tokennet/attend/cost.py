@@ -98,7 +98,10 @@ def seconds(backend: str, call: Call, work: Work) -> float:
     mode = "training" if call.needs_grad else "forward"
     constants = _constants(device if device in CONSTANTS else "cuda", backend, mode)
     wide = max(call.q.element_size(), 4) / 4  # float64: half as many numbers at a time
-    work = work._replace(scores=wide * work.scores, flops=wide * work.flops)
+    flops = wide
+    if device != "cpu":  # where tensor cores take half precision; they take nothing else exactly
+        flops = 1.0 if call.q.element_size() < 4 else 16 * wide
+    work = work._replace(scores=wide * work.scores, flops=flops * work.flops)
     return sum(constant * amount for constant, amount in zip(constants, work, strict=True))
 
 

@@ -18,14 +18,17 @@ class Prospect:
     """What a forward pass would do; None where the backend cannot run the call."""
     seconds: float | None
     """Predicted time, with the backward pass where a gradient will be asked for."""
+    note: str | None = None
+    """What else the backend does to the call."""
 
     def __str__(self) -> str:
         if self.work is None or self.seconds is None:
             return f"{self.backend:<10} {self.reason}"
-        return (
+        told = (
             f"{self.backend:<10} {1e3 * self.seconds:10,.3f} ms "
             f"{self.work.flops / 1e6:12,.2f} MFLOP {self.work.bytes / 1e6:12,.2f} MB"
         )
+        return told if self.note is None else f"{told}, {self.note}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from tokennet.attend.blocks import SIZE, block_mask, num_blocks, too_full
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
+from tokennet.attend.cuthill_mckee import Reordering, reordered, reordering
+from tokennet.attend.reorder import reorder
 from tokennet.graphs import Full, TokenGraph, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 
@@ -38,6 +42,15 @@ def unsupported(call: Call) -> str | None:
     return _unsupported_compiled(call) if _compiled(call) else None
 
 
+def note(call: Call) -> str | None:
+    """What is done to a call besides, for those who ask."""
+    found = _reordering(call)
+    if found is None:
+        return None
+    before, after = num_blocks(call.graph), num_blocks(found.graph)
+    return f"tokens in another order (reverse Cuthill-McKee): {after:,} blocks, not {before:,}"
+
+
 def _unsupported_compiled(call: Call) -> str | None:
     if call.q.dtype == torch.float64:
         return "FlexAttention, compiled, knows no float64"
@@ -46,7 +59,19 @@ def _unsupported_compiled(call: Call) -> str | None:
     bias = call.bias
     if isinstance(bias, Tensor) and bias.requires_grad and torch.is_grad_enabled():
         return "gradients of its bias are added by atomics, in another order on every run"
-    return too_full(call.graph) if call.graph.is_explicit else None
+    return too_full(_graph(call)) if call.graph.is_explicit else None
+
+
+def _reordering(call: Call) -> Reordering | None:
+    """The order in which its tokens are taken, if not their own."""
+    dense = isinstance(call.bias, Tensor) and call.bias.dim() > 2
+    return reordering(call.graph, call.q.device) if _compiled(call) and not dense else None
+
+
+def _graph(call: Call) -> TokenGraph:
+    """The graph that the kernel is given."""
+    found = _reordering(call)
+    return call.graph if found is None else found.graph
 
 
 def _too_large(graph: TokenGraph) -> bool:
@@ -61,29 +86,67 @@ def _by_blocks(graph: TokenGraph) -> bool:
 def work(call: Call) -> Work:
     """As dense attention, on blocks of 128 x 128; uncompiled, with all scores in memory.
 
-    Compiling takes some ten seconds for each graph and shape. Spread over a thousand calls it
-    counts as so many operators.
+    Compiling takes some ten seconds for each graph and shape. A graph by a formula is taken to
+    stay with its model. Of lists there may be another at every step: spread over a thousand
+    calls, compiling counts as so many operators. To bring q, k, v and the output into another
+    order, each is read and written once more.
     """
-    n, m = call.graph.num_targets, call.graph.num_sources
+    graph, n, m = _graph(call), call.graph.num_targets, call.graph.num_sources
     if not _compiled(call):
         return Work.of(call, calls=20, pieces=call.groups, scores=n * m, mask=4 * n * m)
-    in_blocks = num_blocks(call.graph) * SIZE**2 if _by_blocks(call.graph) else n * m
-    return Work.of(call, calls=500, pieces=call.groups, scores=min(in_blocks, n * m))
+    in_blocks = num_blocks(graph) * SIZE**2 if _by_blocks(graph) else n * m
+    calls = 500 if graph.is_explicit else 5
+    work = Work.of(call, calls=calls, pieces=call.groups, scores=min(in_blocks, n * m))
+    if graph is call.graph:
+        return work
+    return work._replace(calls=work.calls + 4, bytes=work.bytes + 2 * call.io_bytes)
 
 
 def run(call: Call) -> Tensor:
+    found = _reordering(call)
+    if found is None:
+        return _run(call)
+    return reorder(_run(reordered(call, found)), found.place, found.order, -3)
+
+
+def _run(call: Call) -> Tensor:
     q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
     if not torch.is_grad_enabled():
         # On a CPU the flag alone is refused, even where no gradient can be asked for.
         q, k, v = q.detach(), k.detach(), v.detach()
-    # Asked once out here, so that a table behind the predicate is built before it is traced.
-    call.graph.has_edge(*torch.zeros(2, 1, dtype=torch.long, device=q.device))
-    kernel = torch.compile(flex_attention, fullgraph=True) if _compiled(call) else flex_attention
-    mask = None
+    if not (_compiled(call) and call.graph.is_explicit):  # the mask of a list has its own table
+        call.graph.derive(f"asked on {q.device}", None, partial(_ask, q.device))
+    kernel, mask = _kernel(call), None
     if _compiled(call) and not isinstance(call.graph, Full):
         mask = _block_mask(call.graph, call.q.device)
-    out = kernel(q, k, v, score_mod=_score_mod(call, mask), block_mask=mask, scale=call.scale)
+    out = kernel(q, k, v, _score_mod(call, mask), mask, call.scale)
     return out.transpose(1, 2)  # (B, N, H, Cv)
+
+
+def _ask(device: torch.device, graph: TokenGraph) -> bool:
+    """Once, so that a table behind the predicate is built before it is traced."""
+    graph.has_edge(*torch.zeros(2, 1, dtype=torch.long, device=device))
+    return True
+
+
+def _kernel(call: Call) -> Callable[..., Tensor]:
+    if not _compiled(call) or torch.compiler.is_compiling():
+        return flex_attention
+    return call.graph.derive("flex_attention", None, _compile)
+
+
+def _compile(graph: TokenGraph) -> Callable[..., Tensor]:
+    """Compiled for this graph, and freed with it.
+
+    Dynamo keeps what it has compiled with the code of a function, and gives up after eight
+    versions. So each graph has code of its own.
+    """
+    own = FunctionType(_attend.__code__.replace(), globals())
+    return torch.compile(own, fullgraph=True)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, score_mod: Any, mask: Any, scale: float) -> Tensor:
+    return flex_attention(q, k, v, score_mod, mask, scale)  # type: ignore[return-value]
 
 
 def _compiled(call: Call) -> bool:

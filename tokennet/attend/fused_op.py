@@ -26,10 +26,13 @@ from torch.nn.functional import leaky_relu
 
 from tokennet.attend.edge_attention import Terms, edge_attention
 from tokennet.attend.kernels import edges
-from tokennet.attend.kernels.edges import Problem
+from tokennet.attend.kernels.edges import Problem, Wanted
 from tokennet.attend.plan import EdgePlan
 
 _TERMS, _PLAN = len(Terms._fields), len(EdgePlan._fields)
+_TAGS = (torch.Tag.cudagraph_unsafe,)
+"""Tables for CUDA are found by the identity of a plan, and those who compile with CUDA graphs
+(`mode="reduce-overhead"`) copy it. Captured by hand, with `torch.cuda.graph`, it is the same."""
 
 
 def fused_attention(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +68,7 @@ def _contiguous(problem: Problem) -> Problem:
     )
 
 
-@torch.library.custom_op("tokennet::edge_attention", mutates_args=())
+@torch.library.custom_op("tokennet::edge_attention", mutates_args=(), tags=_TAGS)
 def _forward(
     q: Tensor, k: Tensor, v: Tensor,
     bias: Tensor | None, weight: Tensor | None,
@@ -81,7 +84,7 @@ def _forward(
     return _kernels(q.device).forward(problem)
 
 
-@torch.library.custom_op("tokennet::edge_attention_backward", mutates_args=())
+@torch.library.custom_op("tokennet::edge_attention_backward", mutates_args=(), tags=_TAGS)
 def _backward(
     grad: Tensor, grad_edge_out: Tensor, out: Tensor, edge_out: Tensor, lse: Tensor,
     q: Tensor, k: Tensor, v: Tensor,
@@ -90,20 +93,32 @@ def _backward(
     scale: float, slope: float,
     indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+    bias_wanted: bool = True, edge_attr_wanted: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     problem = _contiguous(_problem(
         q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
         indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
     ))  # fmt: skip
     given = grad.contiguous(), grad_edge_out.contiguous(), (out, edge_out, lse)
-    found = _kernels(q.device).backward(problem, *given)
-    terms = [
-        q.new_empty(0) if term is None else gradient.to(term.dtype)
-        for gradient, term in zip(
-            found[3:], (bias, weight, edge_attr, edge_query, edge_key), strict=True
-        )
-    ]
-    return tuple(found[:3]) + tuple(terms)  # type: ignore[return-value]
+    wanted = Wanted(bias_wanted, edge_attr_wanted)
+    found = _kernels(q.device).backward(problem, *given, wanted)
+    terms = _asked((bias, weight, edge_attr, edge_query, edge_key), wanted)
+    return (
+        *found[:3],
+        *(  # type: ignore[return-value]
+            q.new_empty(0) if term is None else gradient.to(term.dtype)
+            for gradient, term in zip(found[3:], terms, strict=True)
+        ),
+    )
+
+
+def _asked(terms: tuple[Tensor | None, ...], wanted: Wanted) -> Terms:
+    """The terms, without those whose gradients nobody asks for."""
+    asked = Terms(*terms)
+    return asked._replace(
+        bias=asked.bias if wanted.bias else None,
+        edge_attr=asked.edge_attr if wanted.edge_attr else None,
+    )
 
 
 @_forward.register_fake
@@ -118,9 +133,8 @@ def _(q, k, v, bias, weight, edge_attr, *rest):  # type: ignore[no-untyped-def]
 @_backward.register_fake
 def _(grad, grad_edge_out, out, edge_out, lse, q, k, v, *rest):  # type: ignore[no-untyped-def]
     """Contiguous, whatever the inputs are."""
-    terms = [
-        q.new_empty(0) if term is None else term.new_empty(term.shape) for term in rest[:_TERMS]
-    ]
+    asked = _asked(rest[:_TERMS], Wanted(*rest[_TERMS + 2 + _PLAN :]))
+    terms = [q.new_empty(0) if term is None else term.new_empty(term.shape) for term in asked]
     return (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), *terms)
 
 
@@ -133,7 +147,8 @@ def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
 def _first_derivative(ctx, grad, grad_edge_out, grad_lse):  # type: ignore[no-untyped-def]
     *inputs, out, edge_out, lse = ctx.saved_tensors
     given, plan = inputs[: 3 + _TERMS], inputs[3 + _TERMS :]
-    found = _backward(grad, grad_edge_out, out, edge_out, lse, *given, *ctx.factors, *plan)
+    wanted = ctx.needs_input_grad[3], ctx.needs_input_grad[5]  # of bias, of edge_attr
+    found = _backward(grad, grad_edge_out, out, edge_out, lse, *given, *ctx.factors, *plan, *wanted)
     gradients = [
         gradient if needed else None
         for gradient, needed in zip(found, ctx.needs_input_grad, strict=False)
@@ -143,7 +158,7 @@ def _first_derivative(ctx, grad, grad_edge_out, grad_lse):  # type: ignore[no-un
 
 def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
     ctx.factors = inputs[8 + _TERMS : 10 + _TERMS]
-    ctx.save_for_backward(*inputs[:2], *inputs[5 : 8 + _TERMS], *inputs[10 + _TERMS :])
+    ctx.save_for_backward(*inputs[:2], *inputs[5 : 8 + _TERMS], *inputs[10 + _TERMS : -2])
 
 
 def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
@@ -155,7 +170,7 @@ def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
     if len(ctx.saved_tensors[2]) == 0:  # a batch of nothing
         inputs = ctx.saved_tensors[: 5 + _TERMS]
         zeros = [None if x is None else torch.zeros_like(x) for x in inputs]
-        return *zeros[:2], None, None, None, *zeros[2:], None, None, *(None,) * _PLAN
+        return *zeros[:2], None, None, None, *zeros[2:], *(None,) * (4 + _PLAN)
     with torch.enable_grad():
         # Views, because the same tensor may have been given for q and k.
         saved = [x if x is None or not x.requires_grad else x.view_as(x) for x in ctx.saved_tensors]
@@ -180,7 +195,7 @@ def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
             create_graph=create_graph, materialize_grads=True,
         ) if pairs else [torch.zeros_like(x) for x in inputs])  # fmt: skip
     found = [next(second) if x is not None and x.requires_grad else None for x in (*grads, *given)]
-    return *found[:2], None, None, None, *found[2:], None, None, *(None,) * _PLAN
+    return *found[:2], None, None, None, *found[2:], *(None,) * (4 + _PLAN)
 
 
 def _composite(problem: Problem) -> tuple[Tensor, Tensor]:

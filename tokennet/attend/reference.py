@@ -61,7 +61,7 @@ class AttentionMessagePassing(MessagePassing):
             call.graph.edge_index(call.q.device),
             size=(m, n), q=(None, q), k=(k, None), v=(v, None), bias=bias, call=call,
         )  # fmt: skip
-        return out.movedim(0, 1)  # (B, N, H, Cv)
+        return out.movedim(0, 1).to(call.v.dtype)  # (B, N, H, Cv)
 
     def message(
         self, q_i: Tensor, k_j: Tensor, v_j: Tensor, bias: Tensor | None, call: Call

@@ -16,7 +16,8 @@ from torch.nn.attention.varlen import varlen_attn
 from tokennet.attend.call import Call
 
 _WIDEST = 256
-_HAS_WINDOWS = {"scale", "window_size"} <= signature(varlen_attn).parameters.keys()
+HAS_WINDOWS = {"scale", "window_size"} <= signature(varlen_attn).parameters.keys()
+"""The first versions of `varlen_attn` had neither."""
 
 
 def unsupported(call: Call) -> str | None:
@@ -39,7 +40,7 @@ def _problem(index: int | None) -> str | None:
         return "flash attention needs an NVIDIA GPU of compute capability 8.0"
     if not torch.backends.cuda.flash_sdp_enabled():
         return "flash attention is switched off"
-    if not _HAS_WINDOWS:
+    if not HAS_WINDOWS:
         return "this torch has no windows in variable-length attention"
     return None
 

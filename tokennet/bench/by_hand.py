@@ -12,6 +12,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
+from tokennet.attend.varlen import HAS_WINDOWS
 from tokennet.bench.setting import Peer, Setting
 from tokennet.graphs import Causal, Disjoint, Full, Window, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
@@ -187,13 +188,15 @@ def nested(setting: Setting) -> Peer | None:
     return _peer(setting, _sdpa(), Form(pack, lambda tensor: torch.cat(tensor.unbind()), True))
 
 
-def varlen(setting: Setting) -> Peer | None:
+def varlen(setting: Setting) -> Peer | str | None:
     """Variable-length flash attention on sets as they come, or on a window: half precision."""
     graph, half = setting.graph, setting.workload.dtype != torch.float32
     if not (half and setting.device.type == "cuda" and setting.workload.is_plain):
         return None
     if not (_are_sets(setting) or isinstance(graph, Window)):
         return None
+    if not HAS_WINDOWS:
+        return "this torch has no windows in variable-length attention"
     reach = (graph.radius, graph.radius) if isinstance(graph, Window) else (-1, -1)
     sizes = graph.sizes if isinstance(graph, Disjoint) else [graph.num_targets]
     ends = torch.tensor([0, *sizes]).cumsum(0).int().to(setting.device)

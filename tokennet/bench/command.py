@@ -15,7 +15,7 @@ from tokennet.bench.measure import Plan
 from tokennet.bench.peers import COMPILED
 from tokennet.bench.planner import WITHIN, fit, judge, measure, save, share_within
 from tokennet.bench.report import legend, plot, table
-from tokennet.bench.suite import Results, run_suite
+from tokennet.bench.suite import Results, device_of, run_suite
 
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -57,17 +57,22 @@ def bench(
         console.print("Wrote " + ", ".join(written), soft_wrap=True)
 
 
-def calibrate(json_file: Path | None) -> None:
-    """Measure the grid of the planner, say how often it chooses well, and keep new constants."""
+def calibrate(suite: str, json_file: Path | None) -> None:
+    """Measure the grid of the planner, say how often it chooses well, and keep new constants.
+
+    Raises:
+        ValueError: a file cannot be written, or there is no such suite, or no device for it.
+    """
     _check_file("--json", json_file)
+    device = device_of(suite)
     console = Console()
     with console.status("") as status:
-        measurements = measure(tell=status.update)
+        measurements = measure(status.update, device)
     fitted = fit(measurements)
     held_out = [m for m in measurements if m.half == 1]
     shown = Table("constants", "calls", f"within {WITHIN} of the best", "fitted to")
     rows = {
-        "in use": judge(measurements, load("cpu")),
+        "in use": judge(measurements, load(device)),
         "new": judge(held_out, fit([m for m in measurements if m.half == 0])),
     }
     told = {"in use": "before", "new": "the other half of the grid"}
@@ -78,9 +83,9 @@ def calibrate(json_file: Path | None) -> None:
         if row["ratio"] > WITHIN:
             slow = f"{row['chosen']} taken, {row['ratio']:.2f} times as long as {row['best']}"
             console.print(f"{row['case']}, {row['mode']}: {slow}", soft_wrap=True)
-    path = save(fitted, "cpu")
+    path = save(fitted, device)
     if json_file is not None:
-        written = {**environment(), "constants": fitted, "judged": rows}
+        written = {**environment(device), "constants": fitted, "judged": rows}
         json_file.write_text(json.dumps(written, indent=1) + "\n")
     console.print(f"Constants fitted to the whole grid are kept in {path}", soft_wrap=True)
 

@@ -81,21 +81,24 @@ def count_work(workload: Workload, graph: TokenGraph, level: str, direction: str
 
 
 def ceilings(timer: Timer, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Ceilings:
-    """Measure a copy of 256 MB and a product of large square matrices, the best of five.
+    """Measure a large copy and a product of large square matrices, the best of five.
 
-    Of 2048 x 2048 on a CPU, of 8192 x 8192 on a GPU, which is idle for much of a smaller one.
+    Of 256 MB and 2048 x 2048 on a CPU. Of 4 GB and 8192 x 8192 on a GPU, whose cache holds much
+    of a smaller copy, and which is idle for much of a smaller product. Of numbers at random:
+    a device has less to do, and takes less power, where all are the same.
     """
-    n = 2048 if device == "cpu" else 8192
-    source, square = torch.ones(2**26, device=device), torch.ones(n, n, device=device).to(dtype)
+    count, n = (2**26, 2048) if device == "cpu" else (2**30, 8192)
+    source, square = torch.randn(count, device=device), torch.randn(n, n, device=device).to(dtype)
     target, product = torch.empty_like(source), torch.empty_like(square)
     copy = min(timer(lambda: target.copy_(source)) for _ in range(5))
     multiply = min(timer(lambda: torch.mm(square, square, out=product)) for _ in range(5))
-    return Ceilings(2 * n**3 / 1e6 / multiply, 2 * 4 * 2**26 / 1e6 / copy)
+    return Ceilings(2 * n**3 / 1e6 / multiply, 2 * 4 * count / 1e6 / copy)
 
 
 def available_memory(device: str = "cpu") -> float:
     """Bytes that are free for use; without bound where the system does not say."""
     if device == "cuda":
+        torch.cuda.empty_cache()  # what PyTorch holds in reserve is free too
         return float(torch.cuda.mem_get_info()[0])
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -9,17 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tokennet.bench.setting import Peer
 
-DIRECTIONS = ("forward", "both")
-"""Without a tape; and with one, forward and backward."""
-
 FEWEST_ROUNDS = 5
 """Rounds that even a slow peer takes part in."""
+
+_CYCLES = 2_000_000
+"""About a millisecond of a device, in which the host sends a step."""
 
 _LONG = 500.0
 """Milliseconds of a first step beyond which no other is taken to tell the pace."""
@@ -56,6 +58,8 @@ class Figure:
     ours: Mapping[int, float] = field(repr=False)
     """Milliseconds of tokennet in each round."""
     peak_mb: float | None = None
+    host_ms: float | None = None
+    """Milliseconds in which the host sends a step to a device."""
 
     @property
     def median(self) -> float:
@@ -90,6 +94,7 @@ class Figure:
             "ratio_quartiles": self.ratio_quartiles,
             "ratio_of_medians": self.median / statistics.median(self.ours.values()),
             "peak_mb": self.peak_mb,
+            **({} if self.host_ms is None else {"host_ms": self.host_ms}),
         }
 
 
@@ -111,12 +116,35 @@ def _wall_clock(step: Callable[[], object]) -> float:
 
 
 def _cuda_events(step: Callable[[], object]) -> float:
+    """Of the device alone, with nothing of the step in its cache.
+
+    The device is kept busy while the host sends the step, or its waiting for the host would be
+    measured: launches take longer to send than small kernels take to run.
+    """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
+    _beyond_the_cache().zero_()
     start.record()
     step()
     end.record()
     end.synchronize()
     return start.elapsed_time(end)
+
+
+@cache
+def _beyond_the_cache() -> Tensor:
+    return torch.empty(2**28, dtype=torch.uint8, device="cuda")
+
+
+def host_milliseconds(peer: Peer, direction: str) -> float:
+    """How long the host takes to send a step to a device: where the device takes less, it waits."""
+    taken = []
+    for _ in range(5):
+        peer.forget()
+        torch.cuda.synchronize()
+        taken.append(_wall_clock(lambda: peer.step(direction)))
+    peer.forget()
+    return statistics.median(taken)
 
 
 def take_turns(
@@ -130,11 +158,7 @@ def take_turns(
     than `FEWEST_ROUNDS` of them. The order changes from round to round. A step of less than
     two milliseconds is taken a few times in its turn, for the median.
     """
-    able = {
-        name: peer
-        for name, peer in peers.items()
-        if direction == "forward" or peer.grad is not None
-    }
+    able = {name: peer for name, peer in peers.items() if direction in peer.directions}
 
     def timed(name: str, times: int = 1) -> float:
         taken = []

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from tokennet.bench.measure import DIRECTIONS
 from tokennet.bench.peers import PEERS
 from tokennet.bench.setting import Peer, prepare
 from tokennet.bench.workloads import WORKLOADS
@@ -27,8 +26,7 @@ def peaks(case: str, level: str, peer: str, scale: float) -> dict[str, float | N
     made = PEERS[peer](prepare(workload, level, workload.make(scale)))
     if not isinstance(made, Peer):
         raise ValueError(f"{peer} does not run {case} at the level {level}: {made}")
-    able = [name for name in DIRECTIONS if name == "forward" or made.grad is not None]
-    return {direction: growth(made, direction) for direction in able}
+    return {direction: growth(made, direction) for direction in made.directions}
 
 
 def growth(peer: Peer, direction: str) -> float | None:

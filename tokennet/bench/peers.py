@@ -33,7 +33,8 @@ def pyg(setting: Setting) -> Peer | str:
     """PyG's `TransformerConv(root_weight=False)` or `GATv2Conv(add_self_loops=False)`."""
     graph, batch = setting.graph, setting.workload.batch
     # Ends, products and messages, with what backward keeps of them: about seven per edge.
-    needed = 7 * 4 * batch * graph.num_edges * setting.workload.dim
+    size = setting.workload.dtype.itemsize
+    needed = 7 * size * batch * graph.num_edges * setting.workload.dim
     if needed > setting.memory:
         return f"its messages need about {needed / 1e9:.0f} GB"
     edge_index = (graph if batch == 1 else repeat(graph, batch)).edge_index(setting.device)
@@ -88,10 +89,27 @@ COMPILED = {"flex"}
 """Peers that compile for seconds before they run."""
 
 
+def told(error: Exception) -> str:
+    """The first line of what went wrong."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _made(make: Callable[[Setting], Peer | str | None], setting: Setting) -> Peer | str | None:
+    try:
+        return make(setting)
+    except Exception as error:
+        if setting.device.type == "cpu" or make is tokennet:
+            raise
+        return told(error)
+
+
 def build_peers(
     setting: Setting, without: Collection[str] = ()
 ) -> tuple[dict[str, Peer], dict[str, str]]:
-    """The peers for a setting, this library first, and the reasons of those left out."""
-    found = {name: make(setting) for name, make in PEERS.items() if name not in without}
+    """The peers for a setting, this library first, and the reasons of those left out.
+
+    On a device a peer that cannot be made is left out too: what others can is measured still.
+    """
+    found = {name: _made(make, setting) for name, make in PEERS.items() if name not in without}
     peers = {name: peer for name, peer in found.items() if isinstance(peer, Peer)}
     return peers, {name: peer for name, peer in found.items() if isinstance(peer, str)}

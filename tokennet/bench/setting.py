@@ -13,6 +13,9 @@ from tokennet.bench.workloads import Workload
 from tokennet.graphs import TokenGraph
 from tokennet.mixers import Attention, GraphAttention
 
+DIRECTIONS = ("forward", "both")
+"""Without a tape; and with one, forward and backward."""
+
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Largest difference between peers, relative to the largest entry."""
 
@@ -48,6 +51,11 @@ class Peer:
     weights: tuple[nn.Parameter, ...] = ()
     unpack: Callable[[Tensor], Tensor] = lambda out: out
     """From the form of its tensors to that of the setting's."""
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """Those it can go."""
+        return DIRECTIONS[:1] if self.grad is None else DIRECTIONS
 
     def step(self, direction: str) -> Tensor:
         """One step "forward", without a tape, or "both", forward and backward."""
@@ -113,22 +121,26 @@ def check_agreement(peers: dict[str, Peer], setting: Setting) -> dict[str, str]:
     Raises:
         RuntimeError: a peer computes something else in float32, by name.
     """
-    remarks, dtype = {}, setting.workload.dtype
-    first = next(iter(peers))
-    expected = _results(peers[first])
+    off = differences(peers, setting)
+    if setting.workload.dtype == torch.float32:
+        where = f"on {setting.workload.name} at the level {setting.level}"
+        for name, reason in off.items():
+            raise RuntimeError(f"{name} disagrees with {next(iter(peers))} {where}: {reason}")
+    return off
+
+
+def differences(peers: dict[str, Peer], setting: Setting) -> dict[str, str]:
+    """How far peers are from the first, by name, where that is more than the tolerance."""
+    found: dict[str, str] = {}
+    tolerance, expected = TOLERANCE[setting.workload.dtype], _results(next(iter(peers.values())))
     for name, peer in peers.items():
         for part, result in _results(peer).items():
             error = float((result - expected[part]).abs().max())
             largest = float(expected[part].abs().max())
-            if not error <= TOLERANCE[dtype] * largest:  # nor is it with NaN
+            if not error <= tolerance * largest:  # nor is it with NaN
                 off = f"its {part} is off by {error:.2g}, its largest entry should be {largest:.2g}"
-                if dtype == torch.float32:
-                    raise RuntimeError(
-                        f"{name} disagrees with {first} on {setting.workload.name} at the level "
-                        f"{setting.level}: {off}"
-                    )
-                remarks[name] = off
-    return remarks
+                found.setdefault(name, off)
+    return found
 
 
 def _results(peer: Peer) -> dict[str, Tensor]:

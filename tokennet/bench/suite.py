@@ -12,20 +12,28 @@ import torch
 from tokennet.attend import explain
 from tokennet.bench.floor import Ceilings, Work, available_memory, ceilings, count_work, environment
 from tokennet.bench.measure import (
-    DIRECTIONS,
     Figure,
     Plan,
     Timer,
+    host_milliseconds,
     measure_peaks,
     take_turns,
     timer_for,
 )
 from tokennet.bench.peak import growth_on_device
-from tokennet.bench.peers import build_peers
-from tokennet.bench.setting import Peer, Setting, check_agreement, prepare
+from tokennet.bench.peers import build_peers, told
+from tokennet.bench.setting import (
+    DIRECTIONS,
+    Peer,
+    Setting,
+    check_agreement,
+    differences,
+    prepare,
+)
 from tokennet.bench.workloads import SUITES, Workload, choose
 from tokennet.graphs import TokenGraph
 
+CASE = "the case"
 MEMORY_SHARE = 0.7
 """Share of the free memory that a peer may take."""
 
@@ -42,7 +50,7 @@ class Case:
     """By level and direction."""
     figures: list[Figure] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    """Peers that could not run, and why."""
+    """Peers that could not run, and why; what ended the case on a device, as `CASE`."""
     remarks: dict[str, str] = field(default_factory=dict)
     """Peers that are off in bfloat16, and how much."""
     backends: dict[str, str] = field(default_factory=dict)
@@ -116,6 +124,15 @@ class Results:
         }
 
 
+def device_of(suite: str) -> str:
+    """Of a suite, where it is there; else ValueError."""
+    choose(suite)
+    device = SUITES[suite].device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"suite {suite} needs a CUDA device, and there is none here")
+    return device
+
+
 def run_suite(
     suite: str = "cpu",
     cases: Sequence[str] | None = None,
@@ -137,23 +154,27 @@ def run_suite(
 
     Raises:
         ValueError: there is no such suite or case, or no device for it.
-        RuntimeError: a peer computes something else than this library, by name.
+        RuntimeError: a peer computes something else than this library, by name; on a device,
+            where time is dear, it is left out instead, and a case that fails does not end the run.
     """
-    chosen, plan = choose(suite, cases), plan or Plan()
-    device = SUITES[suite].device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"suite {suite} needs a CUDA device, and there is none here")
+    chosen, plan, device = choose(suite, cases), plan or Plan(), device_of(suite)
     timer = timer or timer_for(device)
     results = Results(suite, plan, ceilings(timer, device))
     if any(workload.dtype == torch.bfloat16 for workload in chosen):
         results.half = ceilings(timer, device, torch.bfloat16)
-    memory = MEMORY_SHARE * available_memory(device)
+    memory, graph, makes = MEMORY_SHARE * available_memory(device), None, None
     for workload in chosen:
-        graph = workload.make(plan.scale)
+        if graph is None or workload.make is not makes:  # one graph for both types
+            graph, makes = workload.make(plan.scale), workload.make
         case = _case(workload, graph)
-        for level in workload.levels:
-            on_progress(f"{workload.name}, {level}")
-            _measure(case, prepare(workload, level, graph, device, memory), plan, timer)
+        try:
+            for level in workload.levels:
+                on_progress(f"{workload.name}, {level}")
+                _measure(case, prepare(workload, level, graph, device, memory), plan, timer)
+        except Exception as error:
+            if device == "cpu":
+                raise
+            case.left_out[CASE] = told(error)
         results.cases.append(case)
         on_case(results)
     return results
@@ -175,40 +196,60 @@ def _measure(case: Case, setting: Setting, plan: Plan, timer: Timer) -> None:
     on_device = setting.device.type == "cuda"
     if on_device:
         case.left_out |= _drop_unable(peers)
-    case.remarks |= check_agreement(peers, setting)
+    if on_device and setting.workload.dtype == torch.float32:
+        off = differences(peers, setting)
+        case.left_out |= off
+        peers = {name: peer for name, peer in peers.items() if name not in off}
+    else:
+        case.remarks |= check_agreement(peers, setting)
     if setting.level == "attend":
         case.backends = {name: _backend(setting, name) for name in DIRECTIONS}
     timed = {direction: take_turns(peers, direction, plan, timer) for direction in DIRECTIONS}
     name, level = case.workload.name, setting.level
     asked = peers if plan.memory else {}
+    hosts: dict[str, dict[str, float | None]] = {}
     if on_device:
-        peaks = {peer: _peaks_on_device(peers[peer]) for peer in asked}
+        peaks = {name: _by_direction(peer, growth_on_device) for name, peer in asked.items()}
+        hosts = {name: _by_direction(peer, host_milliseconds) for name, peer in peers.items()}
     else:
         peaks = {peer: measure_peaks(name, level, peer, plan.scale) for peer in asked}
     for direction, taken in timed.items():
         ours = next(iter(taken.values()))
         for peer, times in taken.items():
             peak = peaks.get(peer, {}).get(direction)
-            case.figures.append(Figure(level, direction, peer, times, ours, peak))
+            host = hosts.get(peer, {}).get(direction)
+            case.figures.append(Figure(level, direction, peer, times, ours, peak, host))
 
 
 def _drop_unable(peers: dict[str, Peer]) -> dict[str, str]:
-    """Take away other hands' peers that a device cannot run, and say why."""
+    """Take away what other hands' peers cannot do on a device, and say why."""
     reasons = {}
     for name in list(peers)[1:]:
-        try:
-            peers[name].step("forward" if peers[name].grad is None else "both")
-        except RuntimeError as error:  # out of memory, or no kernel for this
-            reasons[name] = str(error).splitlines()[0]
+        found = {
+            direction: _failure(peers[name], direction) for direction in peers[name].directions
+        }
+        if found["forward"] is not None:
+            reasons[name] = found["forward"]
             del peers[name]
-        else:
-            peers[name].forget()
+        elif found.get("both") is not None:
+            reasons[f"backward of {name}"] = str(found["both"])
+            peers[name] = dataclasses.replace(peers[name], grad=None)
     return reasons
 
 
-def _peaks_on_device(peer: Peer) -> dict[str, float | None]:
-    able = [name for name in DIRECTIONS if name == "forward" or peer.grad is not None]
-    return {direction: growth_on_device(peer, direction) for direction in able}
+def _failure(peer: Peer, direction: str) -> str | None:
+    """Such as want of memory, or of a kernel."""
+    try:
+        peer.step(direction)
+    except Exception as error:
+        return told(error)
+    finally:
+        peer.forget()
+    return None
+
+
+def _by_direction(peer: Peer, ask: Callable[[Peer, str], float]) -> dict[str, float | None]:
+    return {direction: ask(peer, direction) for direction in peer.directions}
 
 
 def _backend(setting: Setting, direction: str) -> str:

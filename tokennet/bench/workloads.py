@@ -176,6 +176,7 @@ def _on_device() -> list[Workload]:
         Workload("voc", "1,024 cycles of 479 points, each with its 4 nearest too",
                  lambda scale: superpixels(_scaled(1024, scale), 479), 8, 16),
         _network("products-quarter", 612_000, 30_000_000, 1, 128, 0.0),
+        _network("products", 2_449_029, 123_718_280, 1, 128, 0.0),
         Workload("zipf", "50,000 tokens, degrees by Zipf's law, a few of 10,000",
                  lambda scale: hubs(_scaled(50_000, scale), _scaled(10_000, scale)), 8, 16),
     ]  # fmt: skip

@@ -36,6 +36,14 @@ class Grid(TokenGraph):
         return distance <= self.radius
 
     @property
+    def band(self) -> tuple[int, int] | None:
+        if self.periodic:
+            return None
+        rows, columns = (min(self.radius, size - 1) for size in (self.height, self.width))
+        reach = max(rows * self.width + columns, 0)
+        return reach, reach
+
+    @property
     def num_edges(self) -> int:
         rows, columns = self._line(self.height), self._line(self.width)
         return rows.num_edges * columns.num_edges

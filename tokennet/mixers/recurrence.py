@@ -139,7 +139,9 @@ class Recurrence(WiredMixer):
     ) -> tuple[Tensor, Any]:
         run: Any = {"gru": torch.gru, "lstm": torch.lstm, "rnn": torch.rnn_tanh}[self.cell]
         weights = [weight for layer in self.cells.all_weights for weight in layer]
-        settings = True, self.cells.num_layers, 0.0, self.training, self.bidirectional
+        # Without dropout this only says whether cuDNN keeps what its backward pass needs.
+        train = self.training or torch.is_grad_enabled()
+        settings = True, self.cells.num_layers, 0.0, train, self.bidirectional
         out, *state = run(z, *sizes, state, weights, *settings, *batch_first)
         return out, tuple(state) if self.cell == "lstm" else state[0]
 

@@ -44,4 +44,5 @@ def test_compiled_without_a_device():
 
 @pytest.mark.gpu
 def test_on_a_device():
-    run("kernel_cases.py", TRITON_INTERPRET="0", DEVICE="cuda")
+    # In several processes: each of many kinds of kernel is compiled.
+    run("kernel_cases.py", "-n8", TRITON_INTERPRET="0", DEVICE="cuda")

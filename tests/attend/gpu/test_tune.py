@@ -82,6 +82,12 @@ def test_nothing_is_tried_for_small_calls_or_in_a_capture(tried, monkeypatch):
     assert choose() == 2048  # what was chosen before
 
 
+def test_a_small_call_gives_the_same_bits_before_and_after_a_large_one(tried, monkeypatch):
+    choose()
+    monkeypatch.setattr(tune, "_WORTH", 10**9)
+    assert choose() == 1024
+
+
 def test_deterministic_algorithms_take_the_first_on_every_machine(tried):
     choose()
     torch.use_deterministic_algorithms(True)

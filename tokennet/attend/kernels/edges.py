@@ -84,8 +84,18 @@ def forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     return out, edge_out, lse
 
 
+class Wanted(NamedTuple):
+    """Which gradients of edges are asked for: they take memory, and time to be written."""
+
+    bias: bool = True
+    edge_attr: bool = True
+
+
+WANTED = Wanted()
+
+
 class Gradients(NamedTuple):
-    """Of everything differentiable in a problem; empty where there was nothing."""
+    """Of everything differentiable in a problem; empty where there was nothing, or no wish."""
 
     q: Tensor
     k: Tensor
@@ -98,7 +108,11 @@ class Gradients(NamedTuple):
 
 
 def backward(
-    problem: Problem, grad: Tensor, grad_edge_out: Tensor, saved: tuple[Tensor, Tensor, Tensor]
+    problem: Problem,
+    grad: Tensor,
+    grad_edge_out: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor],
+    wanted: Wanted = WANTED,
 ) -> Gradients:
     """Gradients of all inputs, from those of the outputs and the outputs of `forward`."""
     q, terms, plan = problem.q, problem.terms, problem.plan
@@ -113,9 +127,9 @@ def backward(
         q.new_empty(q.shape),
         q.new_empty(problem.k.shape),
         q.new_empty(problem.v.shape),
-        bias=empty(batch, edges if terms.bias is not None else 0, heads),
+        bias=empty(batch, edges * (terms.bias is not None and wanted.bias), heads),
         weight=empty(parts if additive else 0, heads, channels),
-        edge_attr=empty(batch, edges, d),
+        edge_attr=empty(batch, edges * wanted.edge_attr, d),
         edge_query=empty(batch, n, heads, 0 if additive else d),
         edge_key=empty(parts, d if additive else 0, heads, channels),
     )

@@ -186,12 +186,13 @@ class Worker {
     }
   }
 
-  // Dot product: what an edge gives to its features, and they to the query.
+  // Dot product: what an edge gives to its features, if that is asked for, and they to the query.
   void features_backward(int64_t i, int64_t e, const A* p, const A* ds) {
+    for (int64_t h = 0; h < H; ++h) add(ds[h], edge_attr + id(e) * D, edge_sum + h * D, D);
+    if (!dedge_attr) return;
     A* df = dedge_attr + id(e) * D;
     std::fill_n(df, D, A(0));
     for (int64_t h = 0; h < H; ++h) {
-      add(ds[h], edge_attr + id(e) * D, edge_sum + h * D, D);
       add(scale * ds[h], edge_query + (i * H + h) * D, df, D);
       add(p[h], grad_edge_out + (i * H + h) * D, df, D);
     }
@@ -208,7 +209,7 @@ class Worker {
       }
     if (featured)
       for (int64_t d = 0; d < D; ++d) {
-        dedge_attr[id(e) * D + d] = scale * dot(edge_key + d * width, inner, width);
+        if (dedge_attr) dedge_attr[id(e) * D + d] = scale * dot(edge_key + d * width, inner, width);
         add(scale * edge_attr[id(e) * D + d], inner, dkey + d * width, width);
       }
   }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from tokennet.attend.kernels.cuda.sources import backward_sources
 from tokennet.attend.kernels.cuda.sums import add_parts
 from tokennet.attend.kernels.cuda.targets import backward_targets
 from tokennet.attend.kernels.cuda.tune import run_fastest
-from tokennet.attend.kernels.edges import Gradients, Problem
+from tokennet.attend.kernels.edges import WANTED, Gradients, Problem, Wanted
 from tokennet.attend.kernels.segments import Segments, Tables, tables
 
 _EDGES = 32
@@ -58,7 +58,11 @@ def _forward(problem: Problem, segments: Segments, entries: int) -> tuple[Tensor
 
 
 def backward(
-    problem: Problem, grad: Tensor, grad_edge_out: Tensor, saved: tuple[Tensor, Tensor, Tensor]
+    problem: Problem,
+    grad: Tensor,
+    grad_edge_out: Tensor,
+    saved: tuple[Tensor, Tensor, Tensor],
+    wanted: Wanted = WANTED,
 ) -> Gradients:
     """Gradients of all inputs, from those of the outputs and the outputs of `forward`."""
     q, (out, edge_out, lse), terms = problem.q, saved, problem.terms
@@ -69,7 +73,7 @@ def backward(
         given["grad_edge_out"] = grad_edge_out
         kept = {"pairs": _empty(problem, batch, problem.plan.num_edges, 2, heads)}
     made = tables(problem.plan)
-    by_target = partial(_by_target, problem, made.by_target, {**given, **kept})
+    by_target = partial(_by_target, problem, made.by_target, {**given, **kept}, wanted)
     found = run_fastest("by target", problem, made.by_target, by_target)
     by_source = partial(_by_source, problem, made, {"lse": lse, "grad": grad, **kept})
     dk, dv = run_fastest("by source", problem, made.by_source, by_source)
@@ -85,7 +89,7 @@ def backward(
 
 
 def _by_target(
-    problem: Problem, segments: Segments, given: dict[str, Tensor], entries: int
+    problem: Problem, segments: Segments, given: dict[str, Tensor], wanted: Wanted, entries: int
 ) -> Gradients:
     """All gradients but those of k and v, some in parts that are still to be added up."""
     q, terms, edges = problem.q, problem.terms, problem.plan.num_edges
@@ -98,9 +102,9 @@ def _by_target(
         torch.empty_like(q),
         q[:0],
         q[:0],
-        bias=_empty(problem, batch, 0 if terms.bias is None else edges, heads),
+        bias=_empty(problem, batch, edges * (terms.bias is not None and wanted.bias), heads),
         weight=_empty(problem, parts, several, channels),
-        edge_attr=_empty(problem, batch * go.tile.groups, edges, d),
+        edge_attr=_empty(problem, batch * go.tile.groups, edges * wanted.edge_attr, d),
         edge_query=_empty(problem, batch, targets, heads, 0 if additive else d),
         edge_key=_empty(problem, parts if d else 1, d, several, channels),
     )
@@ -201,16 +205,25 @@ def _tile(problem: Problem, segments: Segments, entries: int, key_sums: bool = F
 
     4 bytes an entry at most: a tile of float64 has half as many.
     """
-    heads, channels = problem.q.shape[2:]
-    values, d = problem.v.shape[3], problem.num_features
+    return _shape_of_tile(
+        *problem.q.shape[2:], problem.v.shape[3], problem.num_features, segments.at_once,
+        min(entries, 4 * entries // problem.q.element_size()),
+        problem.terms.weight is not None, key_sums,
+    )  # fmt: skip
+
+
+@cache
+def _shape_of_tile(
+    heads: int, channels: int, values: int, d: int, at_once: int, entries: int,
+    additive: bool, key_sums: bool,
+) -> Tile:  # fmt: skip
     bc, bv, bd = map(_power_of_two, (channels, values, d))
-    widest = max(bc, bv) if problem.terms.weight is not None else max(bc, bv, bd)
+    widest = max(bc, bv) if additive else max(bc, bv, bd)
     together = min(_power_of_two(heads), max(1, _CHANNELS // widest))
     if key_sums:
         together = min(together, max(1, _KEY_SUMS // (bc * bd)))
-    entries = min(entries, 4 * entries // problem.q.element_size())
     edges = min(max(entries // (together * widest), 1), _EDGES)
-    at_once = min(segments.at_once, edges)
+    at_once = min(at_once, edges)
     rows = edges // at_once
     keys = max(bd // rows, 1) if key_sums else 1
     warps = min(max(keys * rows * together * bc // _KEY_SUMS, 1), 8)
@@ -231,6 +244,7 @@ def _total(parts: Tensor, keepdim: bool = False) -> Tensor:
     return parts.sum(0, keepdim=keepdim)
 
 
+@lru_cache
 def _float32(number: float) -> float:
     return struct.unpack("f", struct.pack("f", number))[0]
 

@@ -102,6 +102,7 @@ def _block(x, n, d: tl.constexpr, block, head, b, dweight, dkey):
             dq += tl.sum(ds[:, :, :, None] * key, 0)
         if x.asked is not None:
             dasked += tl.sum(ds[:, :, :, None] * features[:, :, None], 0)
+        if x.asked is not None and x.dattr is not None:
             _write_features(x, d, at, valid, ds, asked, p, wanted)
     leave(x.dq, x.part, n, b, target, slot, there, dq, head, d, d.C, d.BC)
     if x.asked is not None:
@@ -161,8 +162,9 @@ def _additive(x, n, d: tl.constexpr, inner, ds, weight, at, e, valid, head, dq, 
         number = 0
         while number < d.D:
             feature, column = feature_and_key(x, d, number, e, valid, head)
-            df = tl.sum(tl.sum(inner * column, 3), 2)
-            tl.store(x.dattr + at * d.D + number, df, mask=valid)
+            if x.dattr is not None:
+                df = tl.sum(tl.sum(inner * column, 3), 2)
+                tl.store(x.dattr + at * d.D + number, df, mask=valid)
             more = tl.sum(tl.sum(inner * spread(feature), 0), 0)
             dkey += tl.where(spread(key_numbers(d) == number), more, 0.0)
             number += 1

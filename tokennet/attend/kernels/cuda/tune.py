@@ -1,10 +1,11 @@
 """How large a tile is best: a few sizes are tried when a kind of call first comes along.
 
 Another tile adds in another order. So a choice is kept, in the process and in the user's cache
-for the processes to come: on one machine a call gives the same bits on every run. Nothing is
-tried where it would cost more than it can give (small calls), where it cannot be (while a CUDA
-graph is captured), or where a choice by time is not wanted: under
-`torch.use_deterministic_algorithms(True)` the first size is taken on every machine.
+for the processes to come: on one machine a call gives the same bits on every run. The first size
+is taken, whatever was chosen, where a choice would cost more than it can give (small calls), and
+under `torch.use_deterministic_algorithms(True)`, which wants the same on every machine. Nothing can
+be tried while a CUDA graph is captured: run a large call once before, or it is captured with the
+first size, and gives other bits than later calls.
 """
 
 from __future__ import annotations
@@ -32,29 +33,26 @@ def run_fastest(
     name: str, problem: Problem, segments: Segments, run: Callable[[int], Result]
 ) -> Result:
     """Run one pass with the number of entries that is best for calls of this kind."""
-    if not problem.q.is_cuda or torch.are_deterministic_algorithms_enabled():
+    q, terms = problem.q, problem.terms
+    gathered = len(q) * problem.plan.num_edges * q.shape[2:].numel()
+    if not q.is_cuda or gathered < _WORTH or torch.are_deterministic_algorithms_enabled():
         return run(ENTRIES[0])
-    key = _key(name, problem, segments)
+    sizes = (*q.shape[2:], problem.v.shape[3], problem.num_features, segments.at_once)
+    kinds = (terms.weight is not None, terms.bias is not None)
+    key = _key(q.get_device(), name, q.dtype, *sizes, *kinds)
     if key not in _kept():
-        if not _may_try(problem):
+        if torch.cuda.is_current_stream_capturing():
             return run(ENTRIES[0])
-        times = {entries: _milliseconds(run, entries) for entries in ENTRIES}
+        with torch.cuda.device_of(q):
+            times = {entries: _milliseconds(run, entries) for entries in ENTRIES}
         _keep(key, min(times, key=times.__getitem__))
     return run(_kept()[key])
 
 
-def _key(name: str, problem: Problem, segments: Segments) -> str:
+@cache
+def _key(device: int, *kind: object) -> str:
     """All that the tiles and the work on them depend on, but the size of the graph."""
-    q, terms = problem.q, problem.terms
-    sizes = (*q.shape[2:], problem.v.shape[3], problem.num_features, segments.at_once)
-    kinds = (terms.weight is not None, terms.bias is not None)
-    device = torch.cuda.get_device_name(q.device)
-    return " ".join(map(str, (device, name, q.dtype, *sizes, *kinds)))
-
-
-def _may_try(problem: Problem) -> bool:
-    gathered = len(problem.q) * problem.plan.num_edges * problem.q.shape[2:].numel()
-    return gathered >= _WORTH and not torch.cuda.is_current_stream_capturing()
+    return " ".join(map(str, (torch.cuda.get_device_name(device), *kind)))
 
 
 def _milliseconds(run: Callable[[int], object], entries: int) -> float:
