@@ -6,7 +6,7 @@ import torch
 from tests.attend.test_attend import gradients
 from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Edges, Full, Global, Grid, Window, attend, explain
-from tokennet.attend import blocks, flex, reference, reorder
+from tokennet.attend import blocks, cuthill_mckee, flex, reference
 from tokennet.attend.blocks import SIZE, block_mask, num_blocks, too_full
 from tokennet.attend.call import make_call
 from tokennet.attend.cuthill_mckee import reordering
@@ -87,6 +87,7 @@ def compiled(monkeypatch):
     """As on a device, but with nothing compiled."""
     monkeypatch.setattr(flex, "_compiled", lambda call: True)
     monkeypatch.setattr(flex, "_compile", lambda graph: flex._attend)
+    monkeypatch.setattr(flex, "_WORTH", 0)
 
 
 @pytest.mark.parametrize("name", ["clusters", "bipartite", "causal window"])
@@ -154,11 +155,15 @@ def test_a_graph_by_formula_is_compiled_for_good_and_a_list_perhaps_for_this_cal
 
 def test_each_graph_is_compiled_once_and_by_itself(monkeypatch):
     """Of one function dynamo keeps a few versions, here one, and then refuses."""
-    made, real = [], torch.compile
+    made, shapes, real = [], [], torch.compile
+
+    def keep(module, inputs):
+        shapes.extend(x.shape for x in inputs)
+        return module
 
     def compile(function, **options):
         made.append(function.__name__)
-        return real(function, **options, backend="eager")
+        return real(function, **options, backend=keep)
 
     monkeypatch.setattr(flex, "_compiled", lambda call: True)
     monkeypatch.setattr(torch, "compile", compile)
@@ -169,7 +174,8 @@ def test_each_graph_is_compiled_once_and_by_itself(monkeypatch):
             for _ in range(2):
                 out = attend(q, q, q, graph, backend="flex")
             torch.testing.assert_close(out, attend_oracle(q, q, q, graph), atol=1e-5, rtol=1e-5)
-    assert made.count("_attend") == 3
+    assert sum(name.startswith("attend_") for name in made) == 3
+    assert all(isinstance(size, int) for shape in shapes for size in shape)
 
 
 def test_a_predicate_is_asked_once_for_its_tables(monkeypatch):
@@ -230,7 +236,9 @@ def test_gradients_come_back_in_the_order_of_the_caller(compiled, monkeypatch):
     bias = torch.randn(graph.num_edges, 2, requires_grad=True)
     monkeypatch.setattr(flex, "_run", reference.run)  # on a CPU FlexAttention has no backward
     everything, moved = [*given, bias], []
-    monkeypatch.setattr(flex, "reordered", lambda *x: moved.append(1) or reorder.reordered(*x))
+    monkeypatch.setattr(
+        flex, "reordered", lambda *x: moved.append(1) or cuthill_mckee.reordered(*x)
+    )
     out = flex.run(make_call(*given, graph, bias)).squeeze(0)
     expected = attend(*given, graph, bias, backend="reference")
     assert moved
@@ -240,8 +248,10 @@ def test_gradients_come_back_in_the_order_of_the_caller(compiled, monkeypatch):
 
 
 def test_it_is_sought_once_for_a_graph(compiled, monkeypatch):
-    real, sought = reorder._cuthill_mckee, []
-    monkeypatch.setattr(reorder, "_cuthill_mckee", lambda graph: sought.append(1) or real(graph))
+    real, sought = cuthill_mckee._cuthill_mckee, []
+    monkeypatch.setattr(
+        cuthill_mckee, "_cuthill_mckee", lambda graph: sought.append(1) or real(graph)
+    )
     for graph in (nearest(), power_law(900, 9000)):
         q = torch.randn(900, 1, 16)
         for _ in range(2):
@@ -275,9 +285,15 @@ def test_what_is_left_in_its_order(compiled, monkeypatch):
     assert declined(Edges(index, n, n + 1))
     assert declined(Edges(index[:, :4000], n))  # 5 edges a token
     assert declined(Edges(torch.zeros(2, 0, dtype=torch.long), 0))
+    assert declined(Disjoint([graph, graph]))
     again = SCATTERED["grid"]()
-    monkeypatch.setattr(reorder, "_MOST", again.num_edges - 1)
-    assert declined(again)
+    with monkeypatch.context() as patch:
+        patch.setattr(flex, "_WORTH", 2 * again.num_edges * 32 * 4 + 1)
+        assert declined(again)
+        patch.setattr(flex, "_WORTH", 2 * again.num_edges * 32 * 4)
+        assert not declined(again)
+        patch.setattr(cuthill_mckee, "_MOST", again.num_edges - 1)
+        assert declined(SCATTERED["grid"]())
 
 
 def test_degrees_by_a_power_law_are_declined(compiled):

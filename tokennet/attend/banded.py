@@ -17,7 +17,7 @@ from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
 from tokennet.attend.varlen import attend_sequences
 from tokennet.attend.varlen import unsupported as not_by_flash
-from tokennet.graphs import Causal, Self, TokenGraph, Window
+from tokennet.graphs import Causal, Grid, Self, TokenGraph, Window
 from tokennet.graphs.algebra import And, Transposed
 from tokennet.graphs.base import DENSE_LIMIT
 
@@ -29,7 +29,7 @@ def unsupported(call: Call) -> str | None:
         return call.more_than_dot_products
     if call.bias is not None:
         return "there is a bias, which would have to be cut into blocks"
-    if call.graph.band is None or isinstance(call.graph, Causal):
+    if call.graph.band is None or isinstance(call.graph, Causal | Grid):
         return "the graph is not a window, by its formula"
     if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
         return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"

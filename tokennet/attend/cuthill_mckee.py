@@ -19,7 +19,7 @@ from torch import Tensor
 from tokennet.attend.blocks import MOST_BLOCKS, num_blocks, shape
 from tokennet.attend.call import Call
 from tokennet.attend.reorder import reorder
-from tokennet.graphs import Edges, TokenGraph
+from tokennet.graphs import Disjoint, Edges, TokenGraph
 
 Function = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A bias of (h, i, j)."""
@@ -44,7 +44,7 @@ class Reordering(NamedTuple):
 def reordering(graph: TokenGraph, device: torch.device | None = None) -> Reordering | None:
     """Return an order of the tokens that at least halves the blocks with an edge, or None.
 
-    Sought once for a graph: square, of a list of edges, without parallel ones.
+    Sought once for a graph: a list of edges of one set, without parallel ones.
     """
     if not graph.is_explicit:
         return None
@@ -64,8 +64,11 @@ def _find(graph: TokenGraph) -> Reordering | tuple[()]:
 
 
 def _is_worth_a_search(graph: TokenGraph) -> bool:
-    """By what is counted quickly: a search takes as long as some sorts of the edges."""
-    if not graph.is_square or graph.has_multi_edges:
+    """By what is counted quickly: a search takes as long as some sorts of the edges.
+
+    In a ragged batch near tokens stand near each other already.
+    """
+    if isinstance(graph, Disjoint) or not graph.is_square or graph.has_multi_edges:
         return False
     rows, _ = shape(graph)
     if not (_FEWEST * graph.num_targets <= graph.num_edges <= _MOST and rows**2 <= MOST_BLOCKS):

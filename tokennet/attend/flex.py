@@ -21,6 +21,9 @@ from tokennet.graphs import Full, TokenGraph, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 
 _FEWEST_CHANNELS = 16
+_WORTH = 2**30
+"""Bytes that another kernel would gather edge by edge, some tenths of a millisecond, from which
+on another order of the tokens is sought, which takes a second for each graph."""
 
 
 def unsupported(call: Call) -> str | None:
@@ -64,8 +67,13 @@ def _unsupported_compiled(call: Call) -> str | None:
 
 def _reordering(call: Call) -> Reordering | None:
     """The order in which its tokens are taken, if not their own."""
+    if not (_compiled(call) and call.graph.is_explicit):
+        return None
+    row = (call.q.shape[-1] + call.v.shape[-1]) * call.q.element_size()
+    if call.groups * call.graph.num_edges * row < _WORTH:
+        return None
     dense = isinstance(call.bias, Tensor) and call.bias.dim() > 2
-    return reordering(call.graph, call.q.device) if _compiled(call) and not dense else None
+    return None if dense else reordering(call.graph, call.q.device)
 
 
 def _graph(call: Call) -> TokenGraph:
@@ -87,7 +95,7 @@ def work(call: Call) -> Work:
     """As dense attention, on blocks of 128 x 128; uncompiled, with all scores in memory.
 
     Compiling takes some ten seconds for each graph and shape. A graph by a formula is taken to
-    stay with its model. Of lists there may be another at every step: spread over a thousand
+    stay with its model. Of lists there may be another at every epoch: spread over some thousand
     calls, compiling counts as so many operators. To bring q, k, v and the output into another
     order, each is read and written once more.
     """
@@ -95,7 +103,7 @@ def work(call: Call) -> Work:
     if not _compiled(call):
         return Work.of(call, calls=20, pieces=call.groups, scores=n * m, mask=4 * n * m)
     in_blocks = num_blocks(graph) * SIZE**2 if _by_blocks(graph) else n * m
-    calls = 500 if graph.is_explicit else 5
+    calls = 100 if graph.is_explicit else 5
     work = Work.of(call, calls=calls, pieces=call.groups, scores=min(in_blocks, n * m))
     if graph is call.graph:
         return work
@@ -139,10 +147,11 @@ def _compile(graph: TokenGraph) -> Callable[..., Tensor]:
     """Compiled for this graph, and freed with it.
 
     Dynamo keeps what it has compiled with the code of a function, and gives up after eight
-    versions. So each graph has code of its own.
+    versions; and shapes that differ under the same name it makes variable, which is slower. So
+    each graph has code and a name of its own.
     """
-    own = FunctionType(_attend.__code__.replace(), globals())
-    return torch.compile(own, fullgraph=True)
+    code = _attend.__code__.replace(co_name=f"attend_{id(graph)}")
+    return torch.compile(FunctionType(code, globals()), fullgraph=True)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, score_mod: Any, mask: Any, scale: float) -> Tensor:

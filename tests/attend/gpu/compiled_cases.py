@@ -23,6 +23,7 @@ from triton.runtime.jit import JITFunction
 from tests.attend.gpu.problems import as_problem, hubs, run, tensors
 from tokennet.attend.kernels import segments
 from tokennet.attend.kernels.cuda import launch
+from tokennet.attend.kernels.edges import Wanted
 
 WIDE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 KINDS = ["dot", "dot_bias", "dot_features", "additive", "additive_features_bias"]
@@ -33,6 +34,8 @@ CASES |= {
     "wide bf16": ("dot", (4, 64, 64), torch.bfloat16),
     "odd fp16": ("additive_bias", (5, 20, 36), torch.float16),
     "dot fp64": ("dot_features", (2, 8, 8), torch.float64),
+    "dot of fixed edges": ("dot_features_bias", (8, 16, 16), torch.bfloat16),
+    "additive of fixed edges": ("additive_features_bias", (8, 16, 16), torch.float32),
 }
 ALIGNED = [name for name, (_, shape, _) in CASES.items() if shape[1] % 8 == 0]
 KERNELS = {
@@ -75,7 +78,8 @@ def compiled(case: str) -> dict[str, Any]:
         given = {name: x.detach() for name, x in tensors(graph, kind, shape, dtype=dtype).items()}
         problem = run(as_problem, graph, given)
         out = launch.forward(problem)
-        launch.backward(problem, torch.empty_like(out[0]), torch.empty_like(out[1]), out)
+        wanted = Wanted(*2 * ["fixed" not in case])
+        launch.backward(problem, torch.empty_like(out[0]), torch.empty_like(out[1]), out, wanted)
     return found
 
 
