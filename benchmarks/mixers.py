@@ -82,7 +82,7 @@ def summary(layer: Any) -> str:
 
 def formula(layer: Any) -> str:
     """The formula of the docstring, or its first line where there is none."""
-    text = type(layer).__doc__.partition("Args:")[0]
+    text = re.split("Args:|Raises:|>>>", type(layer).__doc__)[0]
     block = re.search(r"(?:^ {8,}\S.*\n)+", text, flags=re.MULTILINE)
     if block is None:
         return summary(layer)

@@ -3,7 +3,7 @@
 import pytest
 
 import tokennet
-from benchmarks.mixers import LINES, OTHERS, PAGE, honoured, make, steps, tables
+from benchmarks.mixers import LINES, OTHERS, PAGE, formula, honoured, make, steps, tables
 from tokennet import Mixer, TokenLayer
 from tokennet.mixers import MIXERS, SCORES, WiredMixer
 
@@ -33,6 +33,14 @@ def test_other_layers_are_no_mixers():
         layer = make(line)
         assert isinstance(layer, TokenLayer)
         assert not isinstance(layer, Mixer)
+
+
+def test_a_formula_is_that_of_the_docstring_or_its_first_line():
+    by_name = {type(make(line)).__name__: formula(make(line)) for line in [*LINES, *OTHERS]}
+    assert by_name["Pooling"] == "`out_i = mean_{j -> i} z_j - z_i`"
+    assert by_name["CrossAttention"].startswith("Attention to another set only")
+    assert by_name["Recurrence"].count("<br>") >= 3
+    assert not any("Error" in found or ">>>" in found for found in by_name.values())
 
 
 def test_what_is_asked_of_a_layer_can_be_denied():
