@@ -7,7 +7,6 @@ difference from a peer (values / gradients, float64, relative) between the marks
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,13 +14,15 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+from benchmarks.pages import DOCS, head, row, write
 from tokennet.nets import NETS, count_parameters
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "nets.md"
-MARKS = "<!-- table of nets -->\n", "<!-- end of table -->\n"
-HEADER = "| net | architecture | lines | parameters | relabelling | shuffling |"
-PEERS = "| architecture | peer with the same weights | values | gradients |"
+PAGE = DOCS / "nets.md"
+HEADER = ("net", "architecture", "lines", "parameters", "relabelling", "shuffling")
+PEERS = ("architecture", "peer with the same weights", "compared", "values", "gradients")
+COMPARED = {"net": "their net", "layers": "a net of their layers", "loss": "net and loss"}
+"""What is measured of a peer, as the parity tests name it."""
 
 
 def rows() -> list[str]:
@@ -31,48 +32,35 @@ def rows() -> list[str]:
         made: Any = net.on_meta()
         size, symmetry = f"{count_parameters(made):,}", made.symmetry
         cells = (f"`{name}`", f"`{net.build.__name__}`", str(net.lines), size)
-        result.append(_row(*cells, symmetry.relabelling, symmetry.shuffling))
+        result.append(row(*cells, symmetry.relabelling, symmetry.shuffling))
     return result
 
 
-def parity() -> dict[tuple[str, str], tuple[float, float]]:
-    """Largest differences of values and gradients, by architecture and peer."""
+def parity() -> dict[tuple[str, str, str], tuple[float, float]]:
+    """Largest differences of values and gradients, by architecture, peer and what is compared."""
     tests = sorted(str(path) for path in (ROOT / "tests" / "nets").glob("test_parity_*.py"))
     with tempfile.NamedTemporaryFile(suffix=".xml") as file:
         command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-o", "junit_family=xunit1"]
         subprocess.run([*command, f"--junitxml={file.name}", *tests], cwd=ROOT, check=True)
-        found: dict[tuple[str, str], tuple[float, float]] = {}
+        found: dict[tuple[str, str, str], tuple[float, float]] = {}
         for entry in ElementTree.parse(file.name).iter("property"):
             record = json.loads(entry.attrib["value"])
-            key = record["net"], record["peer"]
+            key = record["net"], record["peer"], record["of"]
             value, gradient = found.get(key, (0.0, 0.0))
             found[key] = max(value, record["value"]), max(gradient, record["gradient"])
     return found
 
 
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _rule(header: str) -> str:
-    return "|---" * (header.count("|") - 1) + "|"
-
-
-def tables() -> str:
+def tables() -> list[str]:
     peers = [
-        _row(f"`{net}`", f"`{peer}`", f"{value:.0e}", f"{gradient:.0e}")
-        for (net, peer), (value, gradient) in sorted(parity().items())
+        row(f"`{net}`", f"`{peer}`", COMPARED[of], f"{value:.0e}", f"{gradient:.0e}")
+        for (net, peer, of), (value, gradient) in sorted(parity().items())
     ]
-    lines = [HEADER, _rule(HEADER), *rows(), "", PEERS, _rule(PEERS), *peers]
-    return "\n".join(lines) + "\n"
+    return [*head(*HEADER), *rows(), "", *head(*PEERS), *peers]
 
 
 def main() -> None:
-    start, end = map(re.escape, MARKS)
-    text = re.sub(
-        f"{start}.*{end}", lambda _: MARKS[0] + tables() + MARKS[1], PAGE.read_text(), flags=re.S
-    )
-    PAGE.write_text(text)
+    write(PAGE, "table of nets", tables())
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from tokennet import (
     Mixer,
     PyGMixer,
     Recurrence,
+    SetNorm,
     Symmetry,
     Tokens,
 )
@@ -49,6 +50,7 @@ TESTED = {
     "bidirectional": lambda dim, heads, num_tokens: Recurrence(
         dim, "lstm", num_layers=2, bidirectional=True
     ),
+    "set_norm": lambda dim, heads, num_tokens: SetNorm(dim),
     "tied_hypermixer": lambda dim, heads, num_tokens: HyperMixer(dim, 5, tied=True),
 }
 FAMILIES = {**SQUARE, **RAGGED}

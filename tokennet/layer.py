@@ -23,6 +23,14 @@ class TokenLayer(nn.Module, ABC):
     given, and gives a tensor back, so that it drops into any PyTorch model.
 
     A subclass defines `transform` and says in `symmetry` what it reads besides z.
+
+    >>> class Double(TokenLayer):
+    ...     goes_by_token = True
+    ...
+    ...     def transform(self, tokens):
+    ...         return tokens.replace(z=2 * tokens.z)
+    >>> Double()(torch.ones(2, 1)).flatten()
+    tensor([2., 2.])
     """
 
     symmetry = Symmetry()

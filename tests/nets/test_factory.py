@@ -37,6 +37,8 @@ SMALL = {
     "image_dim": 16,
     "image_heads": 2,
     "token_hidden": 8,
+    "dims": (8, 16),
+    "depths": (1, 1),
 }
 BY_ARCHITECTURE = {NETS[name].build: name for name in reversed(NETS)}
 ARCHITECTURES = list(BY_ARCHITECTURE.values())
@@ -71,6 +73,8 @@ def example(name):
     if name in ("gat", "gin", "gps"):
         z = torch.randn(N, FEATURES, dtype=torch.float64)
         return (Tokens(z, Cycle(N)),)
+    if name == "poolformer_12":
+        return (patches((2,)).replace(graph=Grid(2, 3)),)
     if name.startswith(("gpt", "bert")):
         return (ids((2,)),)
     return {
@@ -131,7 +135,8 @@ def test_declared_symmetry_is_measured(name, graph):
     tokens = patches().replace(graph=graph)
     readout = getattr(net, "readout", None)
     pooled = readout is None or readout.is_invariant
-    if name in (*NEEDS_ALL_BEFORE, "performer") and not isinstance(graph, Full):
+    refused = name in (*NEEDS_ALL_BEFORE, "performer") and not isinstance(graph, Full)
+    if refused or (name == "poolformer_12" and not isinstance(graph, Grid)):
         with pytest.raises(ValueError, match="graph must"):
             net(tokens)
         return
@@ -156,10 +161,15 @@ def test_a_lie_about_symmetry_is_seen():
     assert not check_declared(lying, patches(), pooled=True, discover=False).holds
 
 
+SIDES = [(2, 3), (3, 2), (1, 6)]
+
+
 @pytest.mark.parametrize("name", TOKEN_NETS)
 def test_sets_of_a_ragged_batch_do_not_see_each_other(name):
     graph = Causal(N) if name in (*NEEDS_ALL_BEFORE, "performer") else Cycle(N)
     net, sets = small(name), [patches(), patches().replace(graph=graph), patches()]
+    if name == "poolformer_12":
+        sets = [part.replace(graph=Grid(*sides)) for part, sides in zip(sets, SIDES, strict=True)]
     together, alone = net(Tokens.batch(sets)), [net(part) for part in sets]
     if name == "detr":
         for number, want in enumerate(alone):

@@ -79,7 +79,7 @@ def compare(hold, net, convert, theirs, tokens, **given):
     graph = tokens.graph
     arguments = (tokens.z, graph.edge_index(), graph.batch(), graph.edge_attr)
     found = parity(convert, theirs, lambda net: net(tokens), lambda net: net(*arguments, **given))
-    hold(net, f"PyG {type(theirs.convs[0]).__name__}", found, TIGHT)
+    hold(net, f"PyG {type(theirs.convs[0]).__name__}", found, TIGHT, of="layers")
 
 
 def test_gat(hold):

@@ -8,7 +8,11 @@ from torch import nn
 
 from tests.peers import parity, randomised
 from tests.peers_timm import timm
+from tokennet import Tokens
 from tokennet.interop import from_timm
+from tokennet.nets import NETS as NAMED
+from tokennet.nets import count_parameters
+from tokennet.tokenizers import Patches
 
 TIGHT = 1e-11
 SIZES = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "num_classes": 5}
@@ -34,6 +38,53 @@ def resmlp(**changes):
     affine = timm.models.mlp_mixer.Affine
     kind, options = timm.models.mlp_mixer.MlpMixer, {"block_layer": block, "norm_layer": affine}
     return randomised(kind(**{**SIZES, **options, **changes}, num_blocks=2, mlp_ratio=4))
+
+
+def poolformer(**changes):
+    kind = timm.models.metaformer.MetaFormer
+    return randomised(kind(**{**POOLFORMER, **changes}))
+
+
+POOLFORMER = {
+    "depths": (2, 1, 1),
+    "dims": (8, 12, 16),
+    "num_classes": 5,
+    "downsample_norm": None,
+    "mlp_act": nn.GELU,
+    "mlp_bias": True,
+    "norm_layers": timm.layers.GroupNorm1,
+    "layer_scale_init_values": 0.5,
+    "res_scale_init_values": None,
+    "use_mlp_head": False,
+}
+"""Options of `poolformer_s12`, small."""
+
+
+def overlapping(images):
+    """Patches of 7 x 7 every 4 pixels, on their grid."""
+    return Patches(7, stride=4)(nn.functional.pad(images, (2, 1, 2, 1)))
+
+
+@pytest.mark.parametrize("sides", [(20, 28), (36, 32)], ids=str)
+def test_poolformer(sides, hold):
+    """Stages of odd heights and even ones."""
+    images, theirs = torch.randn(2, 3, *sides, dtype=torch.float64), poolformer()
+    found = parity(from_timm, theirs, lambda net: net(overlapping(images)), lambda net: net(images))
+    hold("poolformer", "timm MetaFormer", found, TIGHT)
+
+
+def test_poolformer_reads_images_of_several_sizes_at_once():
+    images = [torch.randn(3, *sides, dtype=torch.float64) for sides in ((20, 28), (36, 32))]
+    theirs = poolformer()
+    got = from_timm(theirs)(Tokens.batch([overlapping(image) for image in images]))
+    want = torch.cat([theirs(image[None]) for image in images])
+    torch.testing.assert_close(got, want, rtol=TIGHT, atol=TIGHT)
+
+
+def test_sizes_are_those_of_poolformer():
+    with torch.device("meta"):
+        theirs = timm.create_model("poolformer_s12")
+    assert count_parameters(NAMED["poolformer_12"].on_meta()) == count_parameters(theirs)
 
 
 NETS = [("vit", vit), ("mlp_mixer", mixer), ("resmlp", resmlp)]
@@ -73,6 +124,14 @@ VARIANTS = [
     (mixer, {"global_pool": ""}, "global_pool must be 'avg'"),
     (resmlp, {"act_layer": nn.ReLU}, r"must be GELU\(\), got ReLU"),
     (resmlp, {"norm_layer": nn.LayerNorm}, "norm of the model must be Affine"),
+    (poolformer, {"token_mixers": timm.models.metaformer.SepConv}, "must pool and scale"),
+    (poolformer, {"layer_scale_init_values": None}, "must pool and scale"),
+    (poolformer, {"norm_layers": timm.layers.LayerNorm2d}, "norm of the model must be GroupNorm"),
+    (poolformer, {"downsample_norm": timm.layers.LayerNorm2d}, "downsample_norm of the model"),
+    (poolformer, {"mlp_act": nn.ReLU}, r"must be GELU\(\), got ReLU"),
+    (poolformer, {"use_mlp_head": True}, "head of the model must be Linear"),
+    (poolformer, {"res_scale_init_values": 1.0}, r"got stages\.0\.blocks\.0\.res_scale1\.scale"),
+    (poolformer, {"dims": (8, 8, 16)}, r"dims of the model must differ .*, got \[8, 8, 16\]"),
 ]
 
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from tests.peers import parity, randomised
-from tokennet import Attention, Causal, Full, Tokens
+from tokennet import Attention, Causal, Convolution, Full, Tokens
 from tokennet.interop import from_torch
+from tokennet.interop.copy import Copier
 from tokennet.nets import create_net
 
 DIM, HEADS, HIDDEN, DEPTH = 16, 4, 24, 2
@@ -106,7 +107,65 @@ def test_recurrent_net(cell, hold):
 
     z = torch.randn(B, N, 3, dtype=torch.float64)
     found = parity(convert, randomised(Peer()), lambda net: net(z), lambda net: net(z))
-    hold("rnn", f"torch.nn.{kind.__name__}", found, TIGHT)
+    hold("rnn", f"torch.nn.{kind.__name__}", found, TIGHT, of="layers")
+
+
+class TemporalBlock(nn.Module):
+    """As in the paper: padded on both sides, what follows the end is cut off."""
+
+    def __init__(self, dilation):
+        super().__init__()
+        self.padding = 2 * dilation  # (kernel_size - 1) dilation
+        self.convs = nn.ModuleList(
+            nn.Conv1d(DIM, DIM, 3, padding=self.padding, dilation=dilation) for _ in range(2)
+        )
+
+    def forward(self, x):  # (B, D, N)
+        out = x
+        for conv in self.convs:
+            out = conv(out)[..., : -self.padding].relu()
+        return (x + out).relu()
+
+
+class TemporalNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv1d(3, DIM, 1)
+        self.blocks = nn.ModuleList(TemporalBlock(2**number) for number in range(DEPTH))
+        self.norm, self.head = nn.LayerNorm(DIM), nn.Linear(DIM, 2)
+
+    def forward(self, z):
+        x = self.embed(z.mT)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x.mT))
+
+
+def temporal(theirs):
+    ours = create_net("tcn", in_features=3, out_features=2, dim=DIM, depth=DEPTH).double()
+    copy = Copier()
+    copy.weight(ours.layers[0].fn, theirs.embed.weight.squeeze(-1), theirs.embed.bias)
+    for layer, block in zip(ours.layers[1:], theirs.blocks, strict=True):
+        for mine, conv in zip(layer.layer.layers[::2], block.convs, strict=True):
+            copy.weight(mine.conv, conv.weight, conv.bias)
+    copy.norm(ours.readout.norm, theirs.norm)
+    copy.linear(ours.readout.head, theirs.head)
+    return ours
+
+
+def test_temporal_convolutional_net(hold):
+    z = torch.randn(B, 12, 3, dtype=torch.float64)
+    theirs = randomised(TemporalNet())
+    found = parity(temporal, theirs, lambda net: net(z), lambda net: net(z))
+    hold("tcn", "torch.nn.Conv1d, as Bai et al. have it", found, TIGHT, of="layers")
+
+
+def test_a_temporal_convolutional_net_takes_normalised_filters():
+    theirs = randomised(TemporalNet())
+    ours, z = temporal(theirs), torch.randn(B, 12, 3, dtype=torch.float64)
+    for conv in [mixer.conv for mixer in ours.modules() if isinstance(mixer, Convolution)]:
+        nn.utils.parametrizations.weight_norm(conv)
+    torch.testing.assert_close(ours(z), theirs(z), rtol=TIGHT, atol=TIGHT)
 
 
 def test_attention_and_what_is_refused():

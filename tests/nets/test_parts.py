@@ -265,3 +265,22 @@ def test_a_net_within_a_net_is_asked_only_if_it_listens():
     whole = net(Tokens(z, Causal(N)), source).z
     out, _ = net.step(Tokens(z), Causal(N), None, source)
     torch.testing.assert_close(out.z, whole)
+
+
+def test_a_net_in_a_residual_connection():
+    inner = TokenNet([Attention(DIM, 2), CrossAttention(DIM, 2), TokenWise(nn.GELU())])
+    layer = Residual(inner, nn.LayerNorm(DIM)).double()
+    z, source = torch.randn(N, DIM).double(), torch.randn(3, DIM).double()
+    whole = layer(Tokens(z, Causal(N)), source).z
+    torch.testing.assert_close(whole, z + inner(Tokens(layer.norm(z), Causal(N)), source).z)
+    start, state = layer.step(Tokens(z[:2]), Causal(2), None, source)
+    end, _ = layer.step(Tokens(z[2:]), Causal(N).last(N - 2), state, source)
+    torch.testing.assert_close(torch.cat([start.z, end.z]), whole)
+    assert layer.needs_source
+    assert layer.takes_source
+    assert not layer.goes_by_token
+    alone = Residual(TokenNet([TokenWise(nn.GELU())]))
+    assert alone.goes_by_token
+    with pytest.raises(TypeError, match="Residual takes no source"):
+        alone(z, source)
+    assert layer.flops(Tokens(z), source) == inner.flops(Tokens(z), source)

@@ -9,7 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Width:
-    """Channels of the tokens, and of the hidden layer of the token-wise MLPs."""
+    """Channels of the tokens, and of the hidden layer of the token-wise MLPs.
+
+    >>> Width(dim=32, hidden=64).hidden
+    64
+    """
 
     dim: int
     hidden: int
@@ -17,7 +21,12 @@ class Width:
 
 @dataclass(frozen=True)
 class Net:
-    """A mixer on a graph, as in "attention@grid", or with a readout, "mean@full/max"."""
+    """A mixer on a graph, as in "attention@grid", or with a readout, "mean@full/max".
+
+    >>> net = Net.parse("mean@grid/max", {"mean": None}, ("grid",), ("max",))
+    >>> net.mixer, net.graph, net.readout
+    ('mean', 'grid', 'max')
+    """
 
     mixer: str
     graph: str

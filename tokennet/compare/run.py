@@ -30,7 +30,12 @@ from tokennet.version import __version__
 
 @dataclass(frozen=True)
 class Budget:
-    """What the nets are to have in common; None leaves it to the task's recipe."""
+    """What the nets are to have in common; None leaves it to the task's recipe.
+
+    >>> from tokennet.compare import TASKS
+    >>> Budget(match="flops", size=100_000, epochs=2).recipe_of(TASKS["digits"]()).epochs
+    2
+    """
 
     match: Match = "params"
     size: int | None = None
@@ -83,6 +88,16 @@ def compare(
 
     Raises:
         ValueError: a net, graph or size that does not exist.
+
+    >>> import tempfile
+    >>> from tokennet.compare import TASKS
+    >>> quick = Budget(size=4_000, epochs=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     result = compare(
+    ...         TASKS["digits"](), nets=["mean@grid"], seeds=1, budget=quick, out=folder
+    ...     )
+    >>> [line.net for line in result.lines], [line.name for line in result.baselines]
+    (['mean@grid'], ['majority'])
     """
     budget, out = budget or Budget(), Path(out)
     seeds = task.seeds if seeds is None else seeds

@@ -21,7 +21,12 @@ from tokennet.tokens import Tokens
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples as tokens, with their targets."""
+    """Some examples as tokens, with their targets.
+
+    >>> batch = Batch(Tokens(torch.zeros(2, 5, 3)), torch.tensor([0, 1]))
+    >>> batch.run(lambda tokens: tokens.z.sum((-2, -1))).shape
+    torch.Size([2])
+    """
 
     tokens: Tokens
     target: Tensor
@@ -48,7 +53,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the nets of a task are built and trained: the same for each of them."""
+    """How the nets of a task are built and trained: the same for each of them.
+
+    >>> replace(Recipe(), depth=4).depth
+    4
+    """
 
     epochs: int = 30
     batch_size: int | None = None
@@ -97,6 +106,21 @@ class Task(ABC):
     - many sets of equal size that share a graph: `Tokens` with a leading dimension,
     - one graph whose tokens are the examples: always the same `Tokens`, and `rows`,
     - graphs of any size: a ragged `Tokens.batch`.
+
+    >>> from tokennet import Full
+    >>> class Sign(Task):
+    ...     name, graphs, nets = "sign", ("full",), ("mean@full",)
+    ...     interface = Interface(in_features=1, out_features=2)
+    ...     z = torch.randn(100, 5, 1)
+    ...
+    ...     def splits(self, seed):
+    ...         return {"train": torch.arange(80), "test": torch.arange(80, 100)}
+    ...
+    ...     def batch(self, index, graph):
+    ...         z = self.z[index]
+    ...         return Batch(Tokens(z, Full(5)), (z.sum((1, 2)) > 0).long())
+    >>> Sign().batch(torch.arange(3), "full").tokens.z.shape
+    torch.Size([3, 5, 1])
     """
 
     name: ClassVar[str]
@@ -176,6 +200,10 @@ def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
 
     Raises:
         ValueError: there is no such task, module or class, or it is not a `Task`.
+
+    >>> from tokennet.compare import TASKS
+    >>> load_task("sort", TASKS).name
+    'sort'
     """
     if ":" not in name:
         if name not in registry:

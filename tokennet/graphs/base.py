@@ -18,7 +18,13 @@ _BLOCK_ENTRIES = 2**22
 
 
 class CSR(NamedTuple):
-    """Edges grouped by target: those of target i are `indptr[i]:indptr[i + 1]`."""
+    """Edges grouped by target: those of target i are `indptr[i]:indptr[i + 1]`.
+
+    >>> from tokennet import Causal
+    >>> csr = Causal(3).csr()
+    >>> csr.indptr.tolist(), csr.indices.tolist()
+    ([0, 1, 3, 6], [0, 0, 1, 0, 1, 2])
+    """
 
     indptr: Tensor
     """(num_targets + 1,) int32 where it fits, else int64."""

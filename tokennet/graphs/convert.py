@@ -70,6 +70,10 @@ def to_networkx(
     Raises:
         ValueError: `undirected` and some edge has no reverse, or the number of
             `edge_attrs` is not that of the columns.
+
+    >>> from tokennet import Causal
+    >>> sorted(to_networkx(Causal(3)).edges)
+    [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
     """
     rows = _edge_columns(graph, edge_attrs)
     targets, sources = _node_names(graph)
@@ -91,6 +95,9 @@ def from_pyg(data: Data) -> Edges:
     Raises:
         TypeError: `data` is not a `Data`.
         ValueError: it has no `edge_index`, or its number of nodes is not known.
+
+    >>> from_pyg(Data(edge_index=torch.tensor([[0, 1], [1, 2]]), num_nodes=3))
+    Edges(3): 3 tokens, 2 edges, density 0.222
     """
     if not isinstance(data, Data):
         raise TypeError(f"data must be a PyG Data or Batch, got {type(data).__name__}")
@@ -162,7 +169,13 @@ class _AtBatchZero:
 
 
 def to_mask_mod(graph: TokenGraph) -> MaskMod:
-    """Return the FlexAttention `mask_mod` of a graph."""
+    """Return the FlexAttention `mask_mod` of a graph.
+
+    >>> from tokennet import Causal
+    >>> query, key = torch.tensor([0, 1]), torch.tensor([1, 0])
+    >>> to_mask_mod(Causal(2))(torch.tensor(0), torch.tensor(0), query, key)
+    tensor([False,  True])
+    """
 
     def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return graph.has_edge(query, key)

@@ -148,6 +148,10 @@ def repeat(graph: TokenGraph, count: int) -> Edges:
 
     The last few are kept with the graph: a batch that shares a graph is folded with it
     into one set, at every call. Edge features are not repeated.
+
+    >>> from tokennet import Causal
+    >>> repeat(Causal(2), 2).edge_index().tolist()
+    [[0, 0, 1, 2, 2, 3], [0, 1, 1, 2, 3, 3]]
     """
     return graph.derive(f"repeated {count} times", None, partial(_repeat, count))
 

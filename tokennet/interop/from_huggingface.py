@@ -28,6 +28,14 @@ def from_huggingface(model: Any) -> Any:
     Raises:
         TypeError: no such model.
         ValueError: a configuration that the net cannot follow.
+
+    >>> import torch
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> sizes = {"vocab_size": 9, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    >>> model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=None)).eval()
+    >>> ids = torch.tensor([[1, 2, 3]])
+    >>> bool((from_huggingface(model)(ids) - model(ids).logits).abs().max() < 1e-5)
+    True
     """
     kind = type(model).__name__
     if kind not in CONVERTERS:

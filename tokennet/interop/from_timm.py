@@ -8,18 +8,23 @@ from typing import Any
 from torch import nn
 
 from tokennet.interop.copy import Copier, converted, expect_kind
-from tokennet.nets import mlp_mixer, resmlp, vit
+from tokennet.nets import mlp_mixer, poolformer, resmlp, vit
 
 
 def from_timm(model: Any) -> Any:
     """A model of timm as a net over patches (..., N, C x P x P), with a copy of its weights.
 
-    `VisionTransformer` with a class token (`vit_*`) and `MlpMixer` (`mixer_*`,
-    `resmlp_*`).
+    `VisionTransformer` with a class token (`vit_*`), `MlpMixer` (`mixer_*`, `resmlp_*`) and
+    the `MetaFormer` that pools (`poolformer_*`). The patches of the last overlap, and are on a
+    `Grid`: `Patches(7, stride=4)` of images with a border of zeros, see `poolformer`.
 
     Raises:
         TypeError: no such model.
         ValueError: a variant that the net cannot follow.
+
+    >>> from_timm(nn.Linear(2, 2))
+    Traceback (most recent call last):
+    TypeError: model must be one of VisionTransformer, MlpMixer, MetaFormer; got Linear
     """
     kind = type(model).__name__
     if kind not in CONVERTERS:
@@ -121,6 +126,44 @@ def _resmlp(model: Any, copy: Copier) -> nn.Module:
     return net
 
 
+def _poolformer(model: Any, copy: Copier) -> nn.Module:
+    blocks = [list(stage.blocks) for stage in model.stages]
+    first = blocks[0][0]
+    expect_kind("norm", first.norm1, nn.GroupNorm)
+    expect_kind("downsample_norm", model.stem.norm, nn.Identity)
+    expect_kind("head", model.head.fc, nn.Linear)
+    if not hasattr(first.token_mixer, "pool") or not hasattr(first.layer_scale1, "scale"):
+        raise ValueError(f"model must pool and scale its branches, got blocks {first!r}")
+    dims = [stage[0].norm1.num_channels for stage in blocks]
+    if any(isinstance(stage.downsample, nn.Identity) for stage in model.stages[1:]):
+        raise ValueError(f"dims of the model must differ from stage to stage, got {dims}")
+    depths = [len(stage) for stage in blocks]
+    stem = model.stem.conv
+    net = poolformer(stem.weight[0].numel(), model.head.fc.out_features, dims, depths)
+    layers: Any = iter(net.layers)
+    copy.linear(next(layers).fn, stem)
+    for number, (stage, inside) in enumerate(zip(model.stages, blocks, strict=True)):
+        if number:
+            down = stage.downsample.conv
+            copy.weight(next(layers).conv, down.weight, down.bias)
+        for block in inside:
+            pooling, function = next(layers), next(layers)
+            _copy_set_norm(copy, pooling, block.norm1, block.layer_scale1)
+            _copy_set_norm(copy, function, block.norm2, block.layer_scale2)
+            _copy_mlp(copy, function.layer.layers[1].fn, block.mlp)
+    head: Any = net.readout.head  # type: ignore[union-attr]
+    copy.norm(head[0], model.head.norm)
+    copy.linear(head[1], model.head.fc)
+    return net
+
+
+def _copy_set_norm(copy: Copier, branch: Any, norm: Any, scale: Any) -> None:
+    to = branch.layer.layers[0].layer
+    copy.weight(to, norm.weight, norm.bias)
+    to.eps = norm.eps
+    copy.parameter(branch.scale.weight, scale.scale)
+
+
 def _copy_affine(copy: Copier, to: Any, norm: Any) -> None:
     if type(norm).__name__ != "Affine":
         raise ValueError(f"norm of the model must be Affine, got {norm!r}")
@@ -141,4 +184,5 @@ def _copy_end(copy: Copier, net: Any, model: Any) -> None:
 CONVERTERS: dict[str, Callable[[Any, Copier], nn.Module]] = {
     "VisionTransformer": _vit,
     "MlpMixer": _mixer,
+    "MetaFormer": _poolformer,
 }

@@ -41,6 +41,8 @@ from tokennet.mixers.set_blocks import (
     PoolingByAttention,
     SetAttentionBlock,
 )
+from tokennet.mixers.set_norm import SetNorm
+from tokennet.mixers.strided_convolution import StridedConvolution
 from tokennet.mixers.wired import WiredMixer
 
 MixerFactory = Callable[[int, int, int | None], Mixer]
@@ -132,7 +134,9 @@ __all__ = [
     "ScaledDotProduct",
     "Score",
     "SetAttentionBlock",
+    "SetNorm",
     "SoftmaxFeatures",
+    "StridedConvolution",
     "WiredMixer",
     "redraw_features",
 ]

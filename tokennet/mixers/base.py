@@ -27,6 +27,12 @@ class Mixer(TokenLayer):
     Args:
         dim: number of channels D of the tokens.
         source_dim: channels of the other set, where they differ.
+
+    >>> class Sum(Mixer):
+    ...     def mix(self, tokens, source, graph):
+    ...         return graph.dense().to(source.z) @ source.z
+    >>> Sum(1)(torch.ones(3, 1)).flatten()
+    tensor([3., 3., 3.])
     """
 
     symmetry = Symmetry({"graph"})

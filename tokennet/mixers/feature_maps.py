@@ -15,6 +15,13 @@ class FeatureMap(nn.Module):
 
     Logarithms, because sums of features can then be stabilised as a softmax is: nothing
     overflows, and the largest features of a set never vanish.
+
+    >>> from tokennet import LinearAttention
+    >>> class Squares(FeatureMap):
+    ...     def forward(self, x):
+    ...         return (x.square() + 1e-6).log()
+    >>> LinearAttention(8, 2, Squares())(torch.zeros(5, 8)).shape
+    torch.Size([5, 8])
     """
 
     @abstractmethod
@@ -98,6 +105,9 @@ class ReLUFeatures(_RandomFeatures):
 
     Choromanski et al., 2020 (arXiv 2009.14794); with the same directions that of PyG's
     `PerformerAttention`.
+
+    >>> ReLUFeatures(4)(torch.zeros(3, 4)).exp()[0]
+    tensor([0.0010, 0.0010, 0.0010, 0.0010, 0.0010])
     """
 
     epsilon = 1e-3

@@ -152,7 +152,14 @@ class LinearAttention(Mixer):
 
 
 def redraw_features(net: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw the random features of all linear attention in a net anew."""
+    """Draw the random features of all linear attention in a net anew.
+
+    >>> layer = LinearAttention(8, heads=2, features="softmax")
+    >>> before = layer.features.projection.clone()
+    >>> redraw_features(layer)
+    >>> torch.equal(layer.features.projection, before)
+    False
+    """
     for module in net.modules():
         if isinstance(module, FeatureMap):
             module.redraw(generator)

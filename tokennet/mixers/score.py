@@ -37,6 +37,14 @@ class Score(nn.Module):
 
     Raises:
         ValueError: an unknown normalizer.
+
+    >>> import torch
+    >>> from tokennet import Attention
+    >>> class Distance(Score):
+    ...     def of_key(self, k):
+    ...         return k - k.mean(-3, keepdim=True)
+    >>> Attention(8, 2, score=Distance("sigmoid")).weights(torch.zeros(3, 8)).shape
+    torch.Size([9, 2])
     """
 
     is_product = True

@@ -14,13 +14,27 @@ from tokennet.mixers.score import Score
 
 
 class ScaledDotProduct(Score):
-    r"""s_ij = q_i . k_j / sqrt(C), of Vaswani et al., 2017 (arXiv 1706.03762)."""
+    r"""s_ij = q_i . k_j / sqrt(C), of Vaswani et al., 2017 (arXiv 1706.03762).
+
+    >>> from tokennet import Attention
+    >>> layer = Attention(8, 2, score=ScaledDotProduct("hard"))
+    >>> layer.weights(torch.randn(3, 8)).unflatten(0, (3, 3)).sum(1)  # one source each
+    tensor([[1., 1.],
+            [1., 1.],
+            [1., 1.]], grad_fn=<SumBackward1>)
+    """
 
     scale = None
 
 
 class DotProduct(Score):
-    r"""s_ij = q_i . k_j, "dot" in Luong, Pham, Manning, 2015 (arXiv 1508.04025)."""
+    r"""s_ij = q_i . k_j, "dot" in Luong, Pham, Manning, 2015 (arXiv 1508.04025).
+
+    >>> from tokennet import Attention
+    >>> gram = DotProduct("none", query=nn.Identity(), key=nn.Identity())
+    >>> Attention(2, 1, score=gram).weights(torch.eye(2)).flatten()
+    tensor([1., 0., 0., 1.])
+    """
 
 
 class General(Score):
@@ -28,6 +42,11 @@ class General(Score):
 
     "general" in Luong, Pham, Manning, 2015 (arXiv 1508.04025). Queries and keys are the tokens
     themselves unless maps are given; with one head that is the score of the paper.
+
+    >>> from tokennet import Attention
+    >>> layer = Attention(8, 2, score=General())
+    >>> layer.score.weight.shape, layer(torch.zeros(5, 8)).shape
+    (torch.Size([2, 4, 4]), torch.Size([5, 8]))
     """
 
     identity_maps = True
@@ -50,6 +69,11 @@ class Bahdanau(Score):
 
     Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473). With `activation="leaky_relu"`, that of
     GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491), the fused kernel runs it too.
+
+    >>> from tokennet import Attention
+    >>> layer = Attention(8, 2, score=Bahdanau(activation="leaky_relu"))
+    >>> layer.score.weight.shape, layer(torch.zeros(5, 8)).shape
+    (torch.Size([2, 4]), torch.Size([5, 8]))
     """
 
     is_product = False
@@ -88,6 +112,12 @@ class Cosine(Score):
     Args:
         temperature: t, at the start where it is learned.
         learned: whether each head learns its t.
+
+    >>> from tokennet import Attention
+    >>> angle = Cosine("none", temperature=1.0, query=nn.Identity(), key=nn.Identity())
+    >>> z = torch.tensor([[3.0, 0.0], [0.0, 5.0]])
+    >>> Attention(2, 1, score=angle).weights(z).flatten().tolist()
+    [1.0, 0.0, 0.0, 1.0]
     """
 
     adds_features = False
@@ -136,6 +166,11 @@ class Location(Score):
 
     Raises:
         ValueError: called with more sources.
+
+    >>> from tokennet import Attention
+    >>> layer = Attention(8, 2, score=Location(size=10))
+    >>> layer(torch.zeros(5, 8)).shape, layer.symmetry.relabelling
+    (torch.Size([5, 8]), 'trivial')
     """
 
     is_product = False

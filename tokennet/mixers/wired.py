@@ -25,6 +25,17 @@ class WiredMixer(Mixer):
 
     Args:
         dim: number of channels D of the tokens.
+
+    >>> import torch
+    >>> from tokennet import Causal, Offsets
+    >>> class Before(WiredMixer):
+    ...     def connections(self, graph):
+    ...         return Offsets(graph.num_sources, (-1,))
+    ...
+    ...     def mix_set(self, z, graph):
+    ...         return torch.cat([torch.zeros_like(z[..., :1, :]), z[..., :-1, :]], dim=-2)
+    >>> Before(1)(torch.tensor([[1.0], [2.0], [3.0]]), graph=Causal(3)).flatten()
+    tensor([0., 1., 2.])
     """
 
     symmetry = Symmetry({"index"})

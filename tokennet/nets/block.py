@@ -41,7 +41,11 @@ def mlp(
     dropout: float = 0.0,
     activation: Callable[[], nn.Module] = nn.GELU,
 ) -> nn.Sequential:
-    """The usual token-wise function: Linear, GELU, Linear, with `hidden = 4 dim`."""
+    """The usual token-wise function: Linear, GELU, Linear, with `hidden = 4 dim`.
+
+    >>> [type(part).__name__ for part in mlp(8, activation=nn.ReLU)]
+    ['Linear', 'ReLU', 'Dropout', 'Linear']
+    """
     hidden = 4 * dim if hidden is None else hidden
     return nn.Sequential(
         nn.Linear(dim, hidden), activation(), nn.Dropout(dropout), nn.Linear(hidden, dim)
@@ -54,7 +58,8 @@ class Residual(TokenLayer):
     The form of Xiong et al., 2020 (arXiv 2002.04745).
 
     Args:
-        layer: a mixer or token-wise layer; `source` and `graph` are passed on to it.
+        layer: a mixer or token-wise layer, or a net of several without a readout; `source` and
+            `graph` are passed on to it.
         norm: a token-wise normalisation such as `nn.LayerNorm(dim)`, or None.
         dropout: probability of dropping a channel of the layer's output in training.
         scale: a function of the layer's output, such as `LayerScale(dim)`, or None.
@@ -67,7 +72,7 @@ class Residual(TokenLayer):
 
     def __init__(
         self,
-        layer: TokenLayer,
+        layer: Any,
         norm: nn.Module | None = None,
         dropout: float = 0.0,
         scale: nn.Module | None = None,

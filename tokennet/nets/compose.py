@@ -29,7 +29,13 @@ def complete(graph: TokenGraph) -> TokenGraph:
 
 
 def looped(graph: TokenGraph) -> TokenGraph:
-    """The graph in which each token listens to itself too, as graph attention nets want it."""
+    """The graph in which each token listens to itself too, as graph attention nets want it.
+
+    >>> import torch
+    >>> from tokennet import Edges
+    >>> looped(Edges(torch.tensor([[0], [1]]), 2)).edge_index().tolist()
+    [[0, 0, 1], [1, 0, 1]]
+    """
     return graph | Self(graph.num_targets)
 
 

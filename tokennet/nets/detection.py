@@ -15,7 +15,11 @@ from tokennet.tokens import Tokens
 
 
 class Objects(NamedTuple):
-    """What is in one image."""
+    """What is in one image.
+
+    >>> Objects(torch.tensor([3]), torch.tensor([[0.5, 0.5, 0.2, 0.1]])).boxes.shape
+    torch.Size([1, 4])
+    """
 
     labels: Tensor
     """(K,) int64."""
@@ -24,7 +28,11 @@ class Objects(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """A fixed number Q of guesses for each image."""
+    """A fixed number Q of guesses for each image.
+
+    >>> Prediction(torch.zeros(2, 5, 4), torch.rand(2, 5, 4)).logits.softmax(-1)[0, 0]
+    tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
 
     logits: Tensor
     """(..., Q, classes + 1); the last class is "nothing"."""
@@ -43,6 +51,12 @@ class SetPrediction(nn.Module):
         dim: channels.
         queries: number Q of questions; at least as many as there are objects in an image.
         classes: number of kinds of objects.
+
+    >>> from tokennet.nets import detr
+    >>> net = detr(in_features=6, classes=3, queries=5, dim=8, depth=1, heads=2)
+    >>> places = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
+    >>> net(Tokens(torch.zeros(4, 6), pos=places)).logits.shape
+    torch.Size([5, 4])
     """
 
     def __init__(
@@ -131,6 +145,11 @@ def match(
 
     Raises:
         ValueError: there are not as many images in both, or a label is not one of the classes.
+
+    >>> boxes = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.1, 0.1]])
+    >>> guesses = Prediction(torch.zeros(1, 2, 3), boxes[None])
+    >>> match(guesses, [Objects(torch.tensor([0, 1]), boxes.flip(0))])
+    [(tensor([0, 1]), tensor([1, 0]))]
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -175,6 +194,12 @@ def set_prediction_loss(
 
     Raises:
         ValueError: there are not as many images in both, or a label is not one of the classes.
+
+    >>> boxes = torch.tensor([[[0.2, 0.2, 0.1, 0.1], [0.7, 0.7, 0.1, 0.1]]])
+    >>> sure = torch.tensor([[[9.0, 0.0, 0.0], [0.0, 9.0, 0.0]]])
+    >>> there = [Objects(torch.tensor([1, 0]), boxes[0].flip(0))]
+    >>> round(float(set_prediction_loss(Prediction(sure, boxes), there)), 3)
+    0.0
     """
     pairs = match(prediction, objects, weights)
     nothing = prediction.logits.shape[-1] - 1

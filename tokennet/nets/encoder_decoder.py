@@ -27,6 +27,11 @@ class EncoderDecoder(nn.Module):
 
     Raises:
         ValueError: the encoder has a readout, or the decoder listens to no source.
+
+    >>> from tokennet.nets import transformer
+    >>> net, source = transformer(10, dim=8, depth=1, heads=2), torch.tensor([[1, 2, 3]])
+    >>> net(source, torch.tensor([[0, 4]])).shape, net.generate(source, 0, length=4).shape
+    (torch.Size([1, 2, 10]), torch.Size([1, 5]))
     """
 
     def __init__(self, encoder: TokenNet, decoder: TokenNet) -> None:

@@ -19,7 +19,11 @@ from tokennet.nets.net import check_name
 
 @dataclass(frozen=True)
 class NamedNet:
-    """An architecture and the sizes that go by a name."""
+    """An architecture and the sizes that go by a name.
+
+    >>> NETS["gpt2"].on_meta().layers[0].dim, NETS["gpt2"].lines < 30
+    (768, True)
+    """
 
     build: Callable[..., nn.Module]
     sizes: dict[str, Any] = field(default_factory=dict)

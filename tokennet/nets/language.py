@@ -208,6 +208,12 @@ class MaskedLanguageModel(TextNet):
     """A net that scores the ids at hidden places, from both sides (BERT).
 
     Devlin et al., 2018 (arXiv 1810.04805). Arguments as for `TextNet`.
+
+    >>> from tokennet.nets import bert
+    >>> net = bert(vocab=10, dim=8, depth=1, heads=2, max_length=12)
+    >>> filled = net.fill(torch.tensor([1, 9, 3]), mask=9)
+    >>> filled[[0, 2]].tolist()
+    [1, 3]
     """
 
     @torch.no_grad()

@@ -58,6 +58,16 @@ class TokenNet(nn.Module):
         """Whether a layer listens to another set."""
         return any(layer.needs_source for layer in self.layers)  # type: ignore[union-attr]
 
+    @property
+    def takes_source(self) -> bool:
+        """As for a layer, so that a net may stand in a residual connection."""
+        return self.needs_source
+
+    @property
+    def goes_by_token(self) -> bool:
+        """Whether all layers are functions of single tokens."""
+        return all(layer.goes_by_token for layer in self.layers)  # type: ignore[union-attr]
+
     def forward(
         self, tokens: Tokens | Tensor, source: Tokens | Tensor | None = None
     ) -> Tokens | Tensor:
@@ -123,7 +133,12 @@ class TokenNet(nn.Module):
 
 @dataclass(frozen=True)
 class Interface:
-    """What a task fixes of a net: what goes in, and what is to come out."""
+    """What a task fixes of a net: what goes in, and what is to come out.
+
+    >>> per_token = Interface(in_features=3, out_features=10, readout="token")
+    >>> build_net("mean", per_token, dim=16)(torch.zeros(2, 7, 3)).shape
+    torch.Size([2, 7, 10])
+    """
 
     in_features: int
     out_features: int

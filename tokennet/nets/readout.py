@@ -22,6 +22,12 @@ class Readout(nn.Module):
     Args:
         dim: channels D of the tokens.
         out_features: size of the output.
+
+    >>> class First(Readout):
+    ...     def pool(self, tokens):
+    ...         return tokens.z[..., 0, :]
+    >>> First(8, 3)(Tokens(torch.zeros(2, 5, 8))).shape
+    torch.Size([2, 3])
     """
 
     symmetry = Symmetry()

@@ -38,6 +38,9 @@ class Affine(nn.Module):
     """A factor and a shift for each channel: ResMLP's place of a norm, which needs no statistics.
 
     Touvron et al., 2021 (arXiv 2105.03404). z has shape (..., D).
+
+    >>> Affine(3)(torch.ones(2, 3)).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
 
     def __init__(self, dim: int) -> None:
@@ -53,6 +56,9 @@ class LayerScale(nn.Module):
     """A factor for each channel of a residual branch, small at the start.
 
     Touvron et al., 2021 (arXiv 2103.17239). z has shape (..., D).
+
+    >>> LayerScale(3, start=0.5)(torch.ones(3)).tolist()
+    [0.5, 0.5, 0.5]
     """
 
     def __init__(self, dim: int, start: float = 1e-4) -> None:

@@ -31,7 +31,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `TokenNet.summary` gives; print it for the table."""
+    """What `TokenNet.summary` gives; print it for the table.
+
+    >>> import torch
+    >>> from tokennet.nets import TokenNet, TokenWise
+    >>> summary = TokenNet([TokenWise(nn.Linear(3, 4))]).summary(torch.zeros(5, 3))
+    >>> summary.parameters, summary.flops
+    (16, 120)
+    """
 
     rows: list[Row]
     parameters: int
@@ -71,5 +78,9 @@ def _cells(
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of trainable scalars."""
+    """Number of trainable scalars.
+
+    >>> count_parameters(nn.Linear(3, 4))
+    16
+    """
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -26,6 +26,11 @@ class TwoTower(nn.Module):
 
     Raises:
         ValueError: a tower has no readout, or one that does not pool.
+
+    >>> from tokennet.nets import encoder
+    >>> net = TwoTower(encoder(6, 8, dim=8, heads=2), encoder(5, 8, dim=8, heads=2))
+    >>> net(torch.randn(3, 4, 6), torch.randn(2, 7, 5)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, image: TokenNet, text: TokenNet) -> None:

@@ -38,7 +38,14 @@ def check_columns(positions: Tensor, num_coordinates: int, argument: str) -> Non
 
 
 class PositionalEncoding(TokenLayer):
-    """Adds `encode(positions)` to z; a subclass defines `encode`."""
+    """Adds `encode(positions)` to z; a subclass defines `encode`.
+
+    >>> class Parity(PositionalEncoding):
+    ...     def encode(self, positions):
+    ...         return (positions % 2).expand(-1, self.dim)
+    >>> Parity(2, "index")(torch.zeros(3, 2)).tolist()
+    [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    """
 
     def __init__(self, dim: int, by: By) -> None:
         super().__init__()

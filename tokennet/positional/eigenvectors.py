@@ -23,7 +23,13 @@ _Pairs = tuple[np.ndarray, np.ndarray]
 
 
 class LaplacianEigenvectors(NamedTuple):
-    """The first K eigenvectors beside the constant one, of each of C components."""
+    """The first K eigenvectors beside the constant one, of each of C components.
+
+    >>> from tokennet import Window
+    >>> path = laplacian_eigenvectors(Window(3, radius=1), 2)
+    >>> [round(value, 6) for value in path.values[0].tolist()], path.component.tolist()
+    ([1.0, 2.0], [0, 0, 0])
+    """
 
     vectors: Tensor
     """(N, K) float64, of length 1 on each component; 0 where it has too few tokens."""

@@ -25,6 +25,14 @@ class GraphEncoding(TokenLayer):
         columns: numbers K that a code has.
         project: a token-wise module from K to D in place of the linear map, for instance
             `nn.Sequential(nn.BatchNorm1d(K), nn.Linear(K, dim))`.
+
+    >>> import torch
+    >>> from tokennet import Causal
+    >>> class Degree(GraphEncoding):
+    ...     def code(self, tokens):
+    ...         return tokens.graph.csr().indptr.diff()[:, None]
+    >>> Degree(8, columns=1)(Tokens(torch.zeros(3, 8), Causal(3))).z.shape
+    torch.Size([3, 8])
     """
 
     symmetry = Symmetry({"graph"})

@@ -18,7 +18,15 @@ from tokennet.symmetry import Symmetry
 
 
 class RelativePosition(nn.Module):
-    """Changes queries and keys, or adds a bias to scores, by the places of both ends."""
+    """Changes queries and keys, or adds a bias to scores, by the places of both ends.
+
+    >>> from tokennet import Attention
+    >>> class Near(RelativePosition):
+    ...     def bias(self, targets, sources):
+    ...         return lambda h, i, j: -(sources[j] - targets[i]).abs().squeeze(-1).float()
+    >>> Attention(8, 2, position=Near("index"))(torch.zeros(5, 8)).shape
+    torch.Size([5, 8])
+    """
 
     rotates = False
     """Whether queries and keys are changed, which needs scores that are dot products."""

@@ -13,7 +13,17 @@ from tokennet.symmetry.values import describe
 
 
 class Action(ABC):
-    """An action of permutations P on values: (P x)_i = x[perm[i]]."""
+    """An action of permutations P on values: (P x)_i = x[perm[i]].
+
+    >>> class Reverse(Action):
+    ...     def degree(self, value):
+    ...         return len(value)
+    ...
+    ...     def apply(self, value, perm):
+    ...         return [value[place] for place in perm.tolist()]
+    >>> Reverse().apply(["a", "b", "c"], torch.tensor([2, 1, 0]))
+    ['c', 'b', 'a']
+    """
 
     @abstractmethod
     def degree(self, value: Any) -> int | None:
@@ -67,6 +77,9 @@ class PermutePart(Action):
 
     As in the output of an encoder with class tokens, or of one that lays the vectors of
     all tokens one after the other (`width` numbers each).
+
+    >>> PermutePart(dim=0, count=2, start=1).apply(torch.arange(4), torch.tensor([1, 0])).tolist()
+    [0, 2, 1, 3]
     """
 
     dim: int
@@ -87,7 +100,13 @@ class PermutePart(Action):
 
 @dataclass(frozen=True)
 class PermuteWithin(Permute):
-    """Moves entries within their set of a ragged batch: `membership` (N,) is its number."""
+    """Moves entries within their set of a ragged batch: `membership` (N,) is its number.
+
+    >>> within_sets = PermuteWithin(membership=torch.tensor([0, 0, 1, 1, 1]))
+    >>> perm = within_sets.random(torch.zeros(5), torch.Generator().manual_seed(0))
+    >>> sorted(perm[:2].tolist()), sorted(perm[2:].tolist())
+    ([0, 1], [2, 3, 4])
+    """
 
     dim: int = 0
     membership: Tensor | None = field(default=None, repr=False)
@@ -103,7 +122,12 @@ class PermuteWithin(Permute):
 
 @dataclass(frozen=True)
 class Conjugate(Action):
-    """A -> P A P^T: rows and columns of an N x N tensor, as a dense adjacency or a mask."""
+    """A -> P A P^T: rows and columns of an N x N tensor, as a dense adjacency or a mask.
+
+    >>> adjacency = torch.tensor([[0, 1], [0, 0]])
+    >>> Conjugate().apply(adjacency, torch.tensor([1, 0])).tolist()
+    [[0, 0], [1, 0]]
+    """
 
     dims: tuple[int, int] = (-2, -1)
 
@@ -126,7 +150,11 @@ class Conjugate(Action):
 
 @dataclass(frozen=True)
 class Invariant(Action):
-    """Leaves values as they are."""
+    """Leaves values as they are.
+
+    >>> Invariant().apply(torch.tensor([1, 2]), torch.tensor([1, 0])).tolist()
+    [1, 2]
+    """
 
     def degree(self, value: Any) -> None:
         return None
@@ -144,6 +172,9 @@ class RelabelEdges(Action):
 
     Args:
         num_nodes: if not given, any; nodes are then counted by the other inputs.
+
+    >>> RelabelEdges().apply(torch.tensor([[0, 1], [1, 2]]), torch.tensor([2, 1, 0])).tolist()
+    [[2, 1], [1, 0]]
     """
 
     num_nodes: int | None = None

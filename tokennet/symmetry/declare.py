@@ -76,7 +76,11 @@ class Symmetry:
 
 
 def intersection(symmetries: Iterable[Symmetry]) -> Symmetry:
-    """Symmetry of layers in sequence: what all of them share."""
+    """Symmetry of layers in sequence: what all of them share.
+
+    >>> str(intersection([Symmetry({"graph"}), Symmetry({"pos"})]))
+    'relabelling S_n, shuffling Aut(graph, pos)'
+    """
     result = Symmetry()
     for symmetry in symmetries:
         result = result & symmetry

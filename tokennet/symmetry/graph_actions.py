@@ -61,7 +61,13 @@ class Relabel(Action):
 
 @dataclass(frozen=True)
 class Shuffle(Action):
-    """Moves the vectors alone, z of `Tokens` or x of `Data`, with graph and pos held."""
+    """Moves the vectors alone, z of `Tokens` or x of `Data`, with graph and pos held.
+
+    >>> from tokennet import Causal
+    >>> moved = Shuffle().apply(Tokens(torch.eye(2), Causal(2)), torch.tensor([1, 0]))
+    >>> moved.z.tolist(), moved.graph
+    ([[0.0, 1.0], [1.0, 0.0]], Causal(2): 2 tokens, 3 edges, density 0.75)
+    """
 
     def degree(self, value: Any) -> int:
         return _num_tokens(self, value)
@@ -77,7 +83,11 @@ class Shuffle(Action):
 
 @dataclass(frozen=True)
 class ReorderEdges(Action):
-    """Lists edges in another order: `Tokens` on `Edges`, `Data` (its edge_index), or (2, E)."""
+    """Lists edges in another order: `Tokens` on `Edges`, `Data` (its edge_index), or (2, E).
+
+    >>> ReorderEdges().apply(torch.tensor([[0, 1], [1, 2]]), torch.tensor([1, 0])).tolist()
+    [[1, 0], [2, 1]]
+    """
 
     def degree(self, value: Any) -> int:
         if isinstance(value, Tokens):
@@ -103,7 +113,13 @@ class ReorderEdges(Action):
 
 
 def random_permutation(graph: TokenGraph, generator: torch.Generator) -> Tensor:
-    """A uniform permutation of the tokens that keeps each graph of a `Disjoint` together."""
+    """A uniform permutation of the tokens that keeps each graph of a `Disjoint` together.
+
+    >>> from tokennet import Disjoint, Full
+    >>> perm = random_permutation(Disjoint([Full(2), Full(3)]), torch.Generator().manual_seed(0))
+    >>> sorted(perm[:2].tolist()), sorted(perm[2:].tolist())
+    ([0, 1], [2, 3, 4])
+    """
     if isinstance(graph, Disjoint):
         return within(graph.batch(), generator)
     return torch.randperm(graph.num_targets, generator=generator)

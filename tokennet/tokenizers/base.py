@@ -32,6 +32,13 @@ class Tokenizer(ABC):
 
     Raises:
         ValueError: the list of raw data is empty.
+
+    >>> from tokennet import Cycle
+    >>> class Beads(Tokenizer):
+    ...     def tokenize(self, raw):
+    ...         return Tokens(torch.tensor([[float(bead)] for bead in raw]), Cycle(len(raw)))
+    >>> Beads()("1021").graph
+    Cycle(4, radius=1): 4 tokens, 12 edges, density 0.75
     """
 
     graph: GraphFactory | None = field(default=None, repr=False)

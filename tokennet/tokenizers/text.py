@@ -28,6 +28,10 @@ class TextTokenizer(Tokenizer):
     are put in by their ids and come out as their names.
 
     The inverse takes tokens in the order of `tokens.pos`, or as they stand if that is None.
+
+    >>> from tokennet.tokenizers import Bytes
+    >>> isinstance(Bytes(), TextTokenizer), Bytes().vocab_size
+    (True, 256)
     """
 
     @property

@@ -22,7 +22,13 @@ def gat(
     *,
     readout: str = "token",
 ) -> TokenNet:
-    """A graph attention net (Brody et al., 2021, arXiv 2105.14491): GATv2, ELU, self-loops."""
+    """A graph attention net (Brody et al., 2021, arXiv 2105.14491): GATv2, ELU, self-loops.
+
+    >>> import torch
+    >>> from tokennet import Cycle, Tokens
+    >>> gat(in_features=3, out_features=2, dim=8)(Tokens(torch.zeros(6, 3), Cycle(6))).shape
+    torch.Size([6, 2])
+    """
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
         layers += [OnGraph(looped, GraphAttention(dim, heads)), TokenWise(nn.ELU())]
@@ -41,6 +47,12 @@ def gin(
     """A graph isomorphism net (Xu et al., 2018, arXiv 1810.00826), as strong as colour refinement.
 
     Each block is an MLP of (1 + eps) z_i plus the sum of the neighbours, with BatchNorm.
+
+    >>> import torch
+    >>> from tokennet import Cycle, Tokens
+    >>> graphs = Tokens.batch([Tokens(torch.zeros(n, 3), Cycle(n)) for n in (4, 6)])
+    >>> gin(in_features=3, out_features=2, dim=8)(graphs).shape
+    torch.Size([2, 2])
     """
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
@@ -65,6 +77,12 @@ def gps(
     """A general, powerful, scalable graph transformer (Rampasek et al., 2022, arXiv 2205.12454).
 
     In each block two mixers side by side: messages along the graph, attention among all.
+
+    >>> import torch
+    >>> from tokennet import Cycle, Tokens
+    >>> graphs = Tokens.batch([Tokens(torch.zeros(n, 3), Cycle(n)) for n in (4, 6)])
+    >>> gps(in_features=3, out_features=2, dim=8)(graphs).shape
+    torch.Size([2, 2])
     """
     style = Style(post_norm=True, norm=BatchNorm, activation=nn.ReLU, dropout=dropout)
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]

@@ -36,6 +36,13 @@ def question_net(
     """A question attends to the patches of an image: `net(patches, question)` to an answer.
 
     Patches have positions (row and column); the question is ids.
+
+    >>> import torch
+    >>> from tokennet import Tokens
+    >>> places = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
+    >>> net = question_net(in_features=6, vocab=10, out_features=3, dim=8)
+    >>> net(Tokens(torch.zeros(2, 4, 6), pos=places), torch.tensor([[1, 2, 3], [4, 5, 6]])).shape
+    torch.Size([2, 3])
     """
     style = Style()
     looking: list[TokenLayer | TokenNet] = [
@@ -65,13 +72,21 @@ def clip(
 ) -> TwoTower:
     """Text-image matching (Radford et al., 2021, arXiv 2103.00020): a tower for each.
 
-    The image tower is a vision transformer, the text tower a causal one, read at its last
-    token; both end in `dim` channels.
+    The image tower is a vision transformer with a norm before its blocks, the text tower a
+    causal one, read at its last token; both end in `dim` channels. GELU stands for the paper's
+    sigmoid of 1.702 z, times z.
+
+    >>> import torch
+    >>> net = clip(6, vocab=10, num_tokens=4, dim=8, depth=1, heads=2, image_dim=12, image_heads=2)
+    >>> net(torch.zeros(2, 4, 6), [[1, 2, 3], [4, 5], [6]]).shape
+    torch.Size([2, 3])
     """
     text: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
     text += list(encoder_stack(dim, depth, heads, final_norm=False).layers)  # type: ignore[arg-type]
+    image = vit(in_features, dim, num_tokens, image_dim, depth, image_heads)
+    image.layers.insert(4, TokenWise(nn.LayerNorm(image_dim)))  # of patches that have a place
     return TwoTower(
-        vit(in_features, dim, num_tokens, image_dim, depth, image_heads),
+        image,
         TextNet(text, OneToken(dim, dim, index=-1), graph=Causal, max_length=max_length),
     )
 
@@ -91,6 +106,14 @@ def detr(
 
     Patches with positions (row and column) stand where the paper has a convolutional net,
     and learned queries start as the tokens themselves, not as codes added in each layer.
+
+    >>> import torch
+    >>> from tokennet import Tokens
+    >>> places = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
+    >>> net = detr(in_features=6, classes=3, queries=5, dim=8, depth=1, heads=2, hidden=16)
+    >>> answer = net(Tokens(torch.zeros(2, 4, 6), pos=places))
+    >>> answer.logits.shape, answer.boxes.shape
+    (torch.Size([2, 5, 4]), torch.Size([2, 5, 4]))
     """
     style = style or Style(post_norm=True, activation=nn.ReLU)
     looking = TokenNet(

@@ -30,6 +30,12 @@ def deep_sets(
     r"""Deep Sets (Zaheer et al., 2017, arXiv 1703.06114): rho(\sum_i phi(z_i)).
 
     Tokens never meet but in the pooling: "sum", "mean" or "max".
+
+    >>> import torch
+    >>> from tokennet import Tokens
+    >>> net = deep_sets(in_features=3, out_features=2, dim=8)
+    >>> net(Tokens.batch([Tokens(torch.zeros(n, 3)) for n in (4, 7)])).shape
+    torch.Size([2, 2])
     """
     widths = [in_features, *[dim] * depth]
     phi = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
@@ -53,6 +59,11 @@ def set_transformer(
 
     Tokens hear of each other through `num_points` learned points; `num_seeds` learned seeds
     ask them, hear each other, and are averaged.
+
+    >>> import torch
+    >>> net = set_transformer(in_features=3, out_features=2, dim=8, num_points=4)
+    >>> net(torch.zeros(5, 30, 3)).shape
+    torch.Size([5, 2])
     """
     layers: list[TokenLayer] = [
         WithGraph(complete),
@@ -78,6 +89,11 @@ def perceiver(
 
     Args:
         num_coordinates: columns of `tokens.pos`, given as sinusoidal codes; 0 for sets.
+
+    >>> import torch
+    >>> net = perceiver(in_features=3, out_features=2, dim=8, depth=1, num_latents=4)
+    >>> net(torch.zeros(5, 30, 3)).shape
+    torch.Size([5, 2])
     """
     interface = Interface(in_features, out_features, num_coordinates=num_coordinates)
     layers: list[TokenLayer] = [

@@ -33,6 +33,11 @@ def gpt(
     Args:
         mixer: from channels and heads to any mixer that goes step by step.
         graph: any causal family, such as `lambda n: Causal(n) & Window(n, 64)`.
+
+    >>> import torch
+    >>> net = gpt(vocab=10, dim=8, depth=1, heads=2, max_length=12)
+    >>> net(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 10])
     """
     style = Style(activation=partial(nn.GELU, approximate="tanh"), dropout=dropout)
     embedding = Embedding(vocab, dim)
@@ -57,6 +62,11 @@ def bert(
     """BERT (Devlin et al., 2018, arXiv 1810.04805): hidden ids guessed from both sides.
 
     Ids may come with types as a second column, tokens of z (..., N, 2).
+
+    >>> import torch
+    >>> net = bert(vocab=10, dim=8, depth=1, heads=2, max_length=12)
+    >>> net([[1, 2, 3], [4, 5]]).shape
+    torch.Size([5, 10])
     """
     style = Style(post_norm=True, dropout=dropout)
     embedding = Embedding((vocab, types), dim)

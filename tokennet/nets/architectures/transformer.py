@@ -33,6 +33,10 @@ def encoder_stack(
     Args:
         final_norm: whether pre-norm blocks are followed by a norm, as they need to be unless
             a readout has one.
+
+    >>> import torch
+    >>> encoder_stack(dim=8, depth=2, heads=2)(torch.zeros(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
     """
     style = style or Style()
     layers: list[TokenLayer] = []
@@ -44,7 +48,13 @@ def encoder_stack(
 def decoder_stack(
     dim: int, depth: int, heads: int, hidden: int | None = None, style: Style | None = None
 ) -> TokenNet:
-    """Blocks of self-attention, attention to the source, and MLP: `nn.TransformerDecoder`."""
+    """Blocks of self-attention, attention to the source, and MLP: `nn.TransformerDecoder`.
+
+    >>> import torch
+    >>> stack = decoder_stack(dim=8, depth=2, heads=2)
+    >>> stack(torch.zeros(3, 5, 8), torch.zeros(3, 7, 8)).shape
+    torch.Size([3, 5, 8])
+    """
     style = style or Style()
     layers: list[TokenLayer] = []
     for _ in range(depth):
@@ -65,7 +75,13 @@ def encoder(
     num_coordinates: int = 0,
     style: Style | None = None,
 ) -> TokenNet:
-    """A transformer over tokens of any kind, on any graph; without positions, a set function."""
+    """A transformer over tokens of any kind, on any graph; without positions, a set function.
+
+    >>> import torch
+    >>> net = encoder(in_features=6, out_features=3, dim=8, depth=1)
+    >>> net(torch.zeros(2, 5, 6)).shape, net.symmetry.relabelling
+    (torch.Size([2, 3]), 'S_n')
+    """
     interface = Interface(in_features, out_features, readout, num_tokens, num_coordinates)
     embed = TokenWise(nn.Linear(in_features, dim))
     return TokenNet(
@@ -91,6 +107,11 @@ def performer(
     """A Performer (Choromanski et al., 2020, arXiv 2009.14794): time linear in the tokens.
 
     On complete graphs, and on causal ones with `readout="token"`.
+
+    >>> import torch
+    >>> net = performer(in_features=6, out_features=3, dim=8, depth=1)
+    >>> net(torch.zeros(2, 1000, 6)).shape
+    torch.Size([2, 3])
     """
     style = style or Style()
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
@@ -117,6 +138,11 @@ def transformer(
     Args:
         style: `Style(post_norm=True, activation=nn.ReLU, dropout=0.1)` by default, as in the
             paper; pre-norm or `norm=BatchNorm` on request.
+
+    >>> import torch
+    >>> net = transformer(source_vocab=10, target_vocab=12, dim=8, depth=1, heads=2)
+    >>> net(torch.tensor([[1, 2, 3]]), torch.tensor([[0, 4]])).shape
+    torch.Size([1, 2, 12])
     """
     style = style or Style(post_norm=True, activation=nn.ReLU, dropout=0.1)
     source = Embedding(source_vocab, dim, scale=dim**0.5)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from tokennet.layer import TokenLayer
-from tokennet.mixers import CrossPatchLinear, MLPMixer, Pooling
+from tokennet.mixers import CrossPatchLinear, MLPMixer, Pooling, SetNorm, StridedConvolution
 from tokennet.nets.architectures.transformer import encoder_stack
-from tokennet.nets.block import TokenWise
+from tokennet.nets.block import Residual, TokenWise, mlp
 from tokennet.nets.class_tokens import PutBefore
-from tokennet.nets.compose import GraphOf, WithGraph, complete
+from tokennet.nets.compose import GraphOf, OnGraph, WithGraph, complete
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import MeanReadout, OneToken
-from tokennet.nets.style import Affine, Style
+from tokennet.nets.style import Affine, LayerScale, Style
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
 
@@ -36,6 +38,11 @@ def vit(
             size, with sinusoidal codes of `tokens.pos` (row and column).
         graph: from the graph of the patches to the one of attention; all listen to all, or
             `lambda grid: grid.reach(3)` for neighbourhoods and the class token.
+
+    >>> import torch
+    >>> net = vit(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1, heads=2)
+    >>> net(torch.zeros(2, 4, 48)).shape
+    torch.Size([2, 10])
     """
     layers: list[TokenLayer] = [WithGraph(graph), TokenWise(nn.Linear(in_features, dim))]
     if num_tokens is None:
@@ -58,7 +65,13 @@ def mlp_mixer(
     hidden: int | None = None,
     style: Style | None = None,
 ) -> TokenNet:
-    """MLP-Mixer (Tolstikhin et al., 2021, arXiv 2105.01601): tokens, but no attention."""
+    """MLP-Mixer (Tolstikhin et al., 2021, arXiv 2105.01601): tokens, but no attention.
+
+    >>> import torch
+    >>> net = mlp_mixer(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1)
+    >>> net(torch.zeros(2, 4, 48)).shape
+    torch.Size([2, 10])
+    """
     style = style or Style()
     token_hidden = dim // 2 if token_hidden is None else token_hidden
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
@@ -76,7 +89,13 @@ def resmlp(
     *,
     hidden: int | None = None,
 ) -> TokenNet:
-    """ResMLP (Touvron et al., 2021, arXiv 2105.03404): one linear map of the tokens, no norms."""
+    """ResMLP (Touvron et al., 2021, arXiv 2105.03404): one linear map of the tokens, no norms.
+
+    >>> import torch
+    >>> net = resmlp(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1)
+    >>> net(torch.zeros(2, 4, 48)).shape
+    torch.Size([2, 10])
+    """
     style = Style(norm=Affine, layer_scale=1e-4)
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
@@ -87,20 +106,34 @@ def resmlp(
 
 
 def poolformer(
-    in_features: int = 3 * 16 * 16,
+    in_features: int = 3 * 7 * 7,
     out_features: int = 1000,
-    dim: int = 384,
-    depth: int = 12,
+    dims: Sequence[int] = (64, 128, 320, 512),
+    depths: Sequence[int] = (2, 2, 6, 2),
     *,
-    hidden: int | None = None,
+    layer_scale: float = 1e-5,
 ) -> TokenNet:
-    """PoolFormer's blocks (Yu et al., 2022, arXiv 2111.11418) at one scale: means of neighbours.
+    """PoolFormer (Yu et al., 2022, arXiv 2111.11418): means of neighbours, in stages.
 
-    The graph of the patches says who they are, as `Grid(14, 14)`. The net of the paper
-    shrinks the grid four times; here it keeps its size.
+    A convolution makes the grid of patches half as fine from stage to stage. The norms are
+    those of all patches of an image; the graph of the patches says whom pooling is over. With
+    the patches of the paper, 7 x 7 pixels every 4, of images with a border of zeros:
+
+    >>> import torch
+    >>> from tokennet.tokenizers import Patches
+    >>> image = nn.functional.pad(torch.zeros(1, 3, 32, 32), (2, 1, 2, 1))
+    >>> net = poolformer(out_features=10, dims=(8, 16), depths=(1, 1))
+    >>> net(Patches(7, stride=4)(image)).shape
+    torch.Size([1, 10])
     """
-    style = Style(layer_scale=1e-5)
-    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
-    for _ in range(depth):
-        layers += style.block([Pooling(dim)], dim, hidden)
-    return TokenNet(layers, MeanReadout(dim, out_features))
+    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dims[0]))]
+    for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+        if stage:
+            layers.append(StridedConvolution(dims[stage - 1], dim))
+        for layer in [part for _ in range(depth) for part in (Pooling(dim), TokenWise(mlp(dim)))]:
+            branch = TokenNet([OnGraph(complete, SetNorm(dim)), layer])
+            layers.append(Residual(branch, scale=LayerScale(dim, layer_scale)))
+    readout = MeanReadout(dims[-1], out_features)
+    readout.norm = nn.Identity()
+    readout.head = nn.Sequential(nn.LayerNorm(dims[-1]), nn.Linear(dims[-1], out_features))
+    return TokenNet(layers, readout)

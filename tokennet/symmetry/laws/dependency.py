@@ -49,6 +49,9 @@ def check_dependency(
 
     Raises:
         ValueError: `allowed` has another shape than (outputs, tokens).
+
+    >>> check_dependency(lambda x: x.flip(-2), torch.randn(6, 2), Causal(6)).verdict.name
+    'BROKEN'
     """
     inputs, n = as_inputs(x), features(as_inputs(x)[0]).shape[dim]
     options: dict[str, Any] = {"jitter": jitter, "seed": seed, "dtype": dtype}

@@ -94,6 +94,9 @@ def assert_equivariant(f: Callable[..., Any], inputs: Any, **options: Any) -> Sy
 
     Raises:
         AssertionError: with the printed report.
+
+    >>> assert_equivariant(torch.relu, torch.randn(5, 3)).trials
+    5
     """
     return check_equivariance(f, inputs, **options).assert_pass()
 
@@ -112,6 +115,9 @@ def assert_set_to_set(f: Callable[..., Any], inputs: Any, **options: Any) -> Sym
 
     For `Tokens` and `Data` the graph and positions are held, so that a model that reads
     them fails unless they are symmetric themselves.
+
+    >>> assert_set_to_set(lambda x: x - x.mean(-2, keepdim=True), torch.randn(5, 3)).trials
+    5
     """
     action = Shuffle() if isinstance(as_inputs(inputs)[0], Tokens | Data) else Permute(-2)
     return assert_equivariant(f, inputs, in_action=action, **options)
@@ -120,7 +126,13 @@ def assert_set_to_set(f: Callable[..., Any], inputs: Any, **options: Any) -> Sym
 def assert_relabelling_equivariant(
     f: Callable[..., Any], inputs: Any, **options: Any
 ) -> SymmetryReport:
-    """Assert that names of tokens do not matter: z, graph and pos move together."""
+    """Assert that names of tokens do not matter: z, graph and pos move together.
+
+    >>> from tokennet import Attention, Causal
+    >>> tokens = Tokens(torch.randn(5, 8), Causal(5))
+    >>> assert_relabelling_equivariant(Attention(8, heads=2), tokens).trials
+    5
+    """
     return assert_equivariant(f, inputs, in_action=Relabel(), **options)
 
 
@@ -138,6 +150,11 @@ def assert_automorphism_equivariant(
     Raises:
         ValueError: there is no graph, or it has no automorphism but the identity, so that
             nothing would be tested.
+
+    >>> from tokennet import Attention, Cycle
+    >>> ring = Tokens(torch.randn(5, 8), Cycle(5))
+    >>> assert_automorphism_equivariant(Attention(8, heads=2), ring).trials
+    5
     """
     inputs = as_inputs(inputs)
     if graph is None:

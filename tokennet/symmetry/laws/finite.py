@@ -36,6 +36,10 @@ def check_finite(
 
     -inf within the model, as a mask before a softmax, is no fault; a NaN or an infinity
     that reaches the output or a gradient is.
+
+    >>> import torch
+    >>> check_finite(torch.sqrt, (-torch.ones(3, 2),)).verdict.name
+    'BROKEN'
     """
     started = time.perf_counter()
     experiment = Experiment(f, inputs, (), jitter=seed if jitter else None)

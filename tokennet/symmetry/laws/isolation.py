@@ -43,6 +43,11 @@ def check_padding(
 
     Raises:
         ValueError: `real` does not fit the tokens, or there is no padding to vary.
+
+    >>> real = torch.tensor([[True, True, True], [True, False, False]])
+    >>> masked = lambda x, real: (x * real[..., None]).sum(1)
+    >>> check_padding(masked, (torch.randn(2, 3, 4), real), real).verdict.name
+    'PASS'
     """
     inputs = as_inputs(inputs)
     z = features(inputs[0])
@@ -67,7 +72,13 @@ def check_padding(
 def assert_padding_ignored(
     f: Callable[..., Any], inputs: Any, real: Tensor, **options: Any
 ) -> SymmetryReport:
-    """Assert that `check_padding` gives PASS; its options."""
+    """Assert that `check_padding` gives PASS; its options.
+
+    >>> real = torch.tensor([[True, True, True], [True, False, False]])
+    >>> masked = lambda x, real: (x * real[..., None]).sum(1)
+    >>> assert_padding_ignored(masked, (torch.randn(2, 3, 4), real), real).law
+    'padding'
+    """
     return check_padding(f, inputs, real, **options).assert_pass()
 
 
@@ -88,6 +99,9 @@ def check_batch(
 
     Raises:
         ValueError: there are not at least 2 sets.
+
+    >>> check_batch(lambda x: x - x.mean(0), torch.randn(3, 4, 2)).verdict.name
+    'BROKEN'
     """
     inputs = as_inputs(inputs)
     z = features(inputs[0])

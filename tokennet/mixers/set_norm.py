@@ -1,0 +1,56 @@
+"""A norm over all tokens of a set: it mixes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tokennet.graphs import TokenGraph
+from tokennet.mixers.base import Mixer
+from tokennet.mixers.ragged import check_complete, set_by_set
+from tokennet.tokens import Tokens
+
+
+class SetNorm(Mixer):
+    r"""Tokens less the mean of their set, over its standard deviation.
+
+        out_id = g_d (z_id - mean) / sqrt(var + eps) + b_d
+
+    mean and var are those of all channels of all tokens of the set: the layer normalisation
+    that Ba, Kiros, Hinton, 2016 (arXiv 1607.06450) give a whole image, `nn.GroupNorm(1, dim)`
+    in PoolFormer. Other than a `LayerNorm` of each token it lets every token hear of all
+    others, so that it needs the complete graph; each set of a ragged batch has statistics of
+    its own. With another set they are those of that set.
+
+    Args:
+        dim: channels D.
+        eps: added to the variance.
+
+    Raises:
+        ValueError: the graph of a set is not complete.
+
+    >>> out = SetNorm(8)(torch.randn(3, 5, 8))
+    >>> out.shape, bool((out.mean((1, 2)).abs() < 1e-5).all())
+    (torch.Size([3, 5, 8]), True)
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        super().__init__(dim)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        check_complete(graph, type(self).__name__)
+
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        return set_by_set(self._mix_set, tokens.z, source.z, graph)
+
+    def _mix_set(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
+        # Many numbers are summed up: not in half precision.
+        heard = source.to(torch.promote_types(source.dtype, torch.float32))
+        count = max(heard.shape[-2:].numel(), 1)
+        mean = heard.sum((-2, -1), keepdim=True) / count  # (..., 1, 1)
+        variance = (heard - mean).square().sum((-2, -1), keepdim=True) / count
+        normal = ((z - mean) * (variance + self.eps).rsqrt()).to(z.dtype)
+        return self.weight * normal + self.bias
