@@ -48,11 +48,15 @@ pytestmark = pytest.mark.gpu
 @pytest.fixture(params=[*map(str, DTYPES), "TF32"])
 def dtype(request, monkeypatch):
     """A type; float32 with products as they are, and with products of numbers cut to TF32."""
-    for switches in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(switches, "allow_tf32", request.param == "TF32")
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = request.param == "TF32"
     if request.param == "TF32":
         monkeypatch.setitem(laws.TOLERANCE, torch.float32, 1e-2)
-    return torch.float32 if request.param == "TF32" else getattr(torch, request.param[6:])
+    yield torch.float32 if request.param == "TF32" else getattr(torch, request.param[6:])
+    for switch, allowed in zip(switches, before, strict=True):
+        switch.allow_tf32 = allowed
 
 
 @pytest.fixture
