@@ -27,19 +27,16 @@ from tokennet.mixers.pyg import PyGMixer
 from tokennet.mixers.recurrence import Recurrence
 from tokennet.mixers.resmlp import CrossPatchLinear
 from tokennet.mixers.score import Score
-from tokennet.mixers.scores import (
-    SCORES,
-    Bahdanau,
-    Cosine,
-    DotProduct,
-    General,
-    Location,
-    ScaledDotProduct,
-)
+from tokennet.mixers.scores import SCORES
 from tokennet.mixers.set_blocks import (
     InducedSetAttentionBlock,
     PoolingByAttention,
     SetAttentionBlock,
+)
+from tokennet.mixers.weights import (
+    EdgeWeights,
+    attention_weights_of,
+    collect_attention_weights,
 )
 from tokennet.mixers.wired import WiredMixer
 
@@ -101,16 +98,13 @@ __all__ = [
     "SCORES",
     "Aggregate",
     "Attention",
-    "Bahdanau",
     "Convolution",
-    "Cosine",
     "CrossAttention",
     "CrossPatchLinear",
-    "DotProduct",
+    "EdgeWeights",
     "EluFeatures",
     "FeatureMap",
     "GatedMLP",
-    "General",
     "GraphAttention",
     "GraphIsomorphism",
     "GridConvolution",
@@ -119,7 +113,6 @@ __all__ = [
     "Latents",
     "LearnedMixing",
     "LinearAttention",
-    "Location",
     "MLPMixer",
     "Mixer",
     "Perceiver",
@@ -129,10 +122,11 @@ __all__ = [
     "ReLUFeatures",
     "Recurrence",
     "RecurrentAttention",
-    "ScaledDotProduct",
     "Score",
     "SetAttentionBlock",
     "SoftmaxFeatures",
     "WiredMixer",
+    "attention_weights_of",
+    "collect_attention_weights",
     "redraw_features",
 ]

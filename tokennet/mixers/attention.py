@@ -35,8 +35,8 @@ class Attention(Mixer):
         dim: channels D of tokens and output.
         heads: number of heads; divides `dim`.
         bias: whether the four linear maps have a bias.
-        score: another score, normalizer, or other maps to queries and keys: a `Score` or the
-            name of one in `SCORES`.
+        score: another score, normalizer, or other maps to queries and keys: one of
+            `tokennet.scores`, a `Score` of your own, or the name of one in `SCORES`.
         position: positions that enter the scores: `Rotary`, `ALiBi`, `T5Bias`, `LearnedOffset`.
         edge_dim: number of features F of each edge; they are read from `graph.edge_attr`, and
             W_e f is added to keys and values, as in `TransformerConv(edge_dim=...)`.
@@ -55,8 +55,9 @@ class Attention(Mixer):
     torch.Size([2, 10, 32])
     >>> layer(torch.zeros(2, 10, 32), source=torch.zeros(2, 7, 32)).shape
     torch.Size([2, 10, 32])
-    >>> from tokennet import Cosine
-    >>> clustering = Attention(32, score=Cosine(query=nn.Identity(), key=nn.Identity()))
+    >>> from tokennet import scores
+    >>> gram = scores.Cosine(query=nn.Identity(), key=nn.Identity())
+    >>> clustering = Attention(32, score=gram)
     >>> clustering(torch.zeros(10, 32)).shape
     torch.Size([10, 32])
     """

@@ -1,4 +1,4 @@
-"""The scores of attention, a class each; `SCORES` has their names."""
+"""The scores of attention, a class each; `SCORES` has the names of those without a size."""
 
 from __future__ import annotations
 
@@ -14,13 +14,24 @@ from tokennet.mixers.score import Score
 
 
 class ScaledDotProduct(Score):
-    r"""s_ij = q_i . k_j / sqrt(C), of Vaswani et al., 2017 (arXiv 1706.03762)."""
+    r"""s_ij = q_i . k_j / sqrt(C), of Vaswani et al., 2017 (arXiv 1706.03762).
+
+    >>> from tokennet import Attention
+    >>> best = Attention(8, heads=1, score=ScaledDotProduct("hard"))
+    >>> best.weights(torch.eye(3, 8)).shape
+    torch.Size([9, 1])
+    """
 
     scale = None
 
 
 class DotProduct(Score):
-    r"""s_ij = q_i . k_j, "dot" in Luong, Pham, Manning, 2015 (arXiv 1508.04025)."""
+    r"""s_ij = q_i . k_j, "dot" in Luong, Pham, Manning, 2015 (arXiv 1508.04025).
+
+    >>> from tokennet import Attention
+    >>> Attention(8, heads=2, score=DotProduct("sigmoid"))(torch.zeros(3, 8)).shape
+    torch.Size([3, 8])
+    """
 
 
 class General(Score):
@@ -28,6 +39,10 @@ class General(Score):
 
     "general" in Luong, Pham, Manning, 2015 (arXiv 1508.04025). Queries and keys are the tokens
     themselves unless maps are given; with one head that is the score of the paper.
+
+    >>> from tokennet import Attention
+    >>> Attention(8, heads=1, score=General()).score.weight.shape
+    torch.Size([1, 8, 8])
     """
 
     identity_maps = True
@@ -49,7 +64,12 @@ class Bahdanau(Score):
     r"""An additive score: s_ij = a_h . tanh(q_i + k_j).
 
     Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473). With `activation="leaky_relu"`, that of
-    GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491), the fused kernel runs it too.
+    GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491), the fused kernel runs it too. It is to
+    a layer what `tokennet.attend.Additive` is to one call of `attend`, which it makes.
+
+    >>> from tokennet import Attention
+    >>> Attention(8, heads=2, score=Bahdanau()).score.additive.activation
+    'tanh'
     """
 
     is_product = False
@@ -88,6 +108,11 @@ class Cosine(Score):
     Args:
         temperature: t, at the start where it is learned.
         learned: whether each head learns its t.
+
+    >>> from tokennet import Attention
+    >>> gram = Cosine("none", temperature=1, learned=False, query=nn.Identity(), key=nn.Identity())
+    >>> Attention(2, 1, score=gram).weights(torch.tensor([[2.0, 0.0], [0.0, 3.0]])).flatten()
+    tensor([1., 0., 0., 1.])
     """
 
     adds_features = False
@@ -136,6 +161,11 @@ class Location(Score):
 
     Raises:
         ValueError: called with more sources.
+
+    >>> from tokennet import Attention
+    >>> layer = Attention(8, heads=2, score=Location(5))
+    >>> layer(torch.zeros(5, 8)).shape, layer.key
+    (torch.Size([5, 8]), None)
     """
 
     is_product = False
