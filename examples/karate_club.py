@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import networkx as nx
 import torch
 
-from tokennet import Interface, Self, Tokens, build_net, from_networkx
+from tokennet import Interface, Self, Tokens, attention_weights_of, build_net, from_networkx
 
 torch.manual_seed(0)
 club = nx.karate_club_graph()
@@ -37,8 +37,8 @@ for _ in range(200):
 net.eval()
 with torch.no_grad():
     guess = net(tokens).argmax(1)
-    layer = net.layers[1].layer
-    weights = layer.weights(net.layers[0](tokens)).mean(-1)  # (E,), heads averaged
+    weights = attention_weights_of(net, tokens)["layers.1.layer"].weights
+    weights = weights.mean(-1)  # (E,), heads averaged
 
 edges = graph.edge_index().t().tolist()
 shown = nx.DiGraph()

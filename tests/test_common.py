@@ -4,8 +4,6 @@ A new mixer is tested here by being in `MIXERS`. It is held to the laws on the f
 honours, one at least; others it must refuse with a ValueError that names the graph.
 """
 
-import inspect
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +16,9 @@ from tests.families import RAGGED, SQUARE, honours
 from tokennet import (
     Aggregate,
     Attention,
+    AttentionReadout,
     Convolution,
+    CrossAttention,
     Cycle,
     Disjoint,
     Edges,
@@ -27,9 +27,13 @@ from tokennet import (
     Grid,
     GridConvolution,
     HyperMixer,
+    Latents,
+    MemoryTokens,
     Mixer,
+    PoolingByAttention,
     PyGMixer,
     Recurrence,
+    RecurrentAttention,
     SetNorm,
     Symmetry,
     Tokens,
@@ -52,7 +56,19 @@ TESTED = {
     ),
     "set_norm": lambda dim, heads, num_tokens: SetNorm(dim),
     "tied_hypermixer": lambda dim, heads, num_tokens: HyperMixer(dim, 5, tied=True),
+    "memory_tokens": lambda dim, heads, num_tokens: MemoryTokens(
+        Attention(dim, heads), dim, 2, listening=False
+    ),
 }
+OTHERS = {
+    "attention_readout": lambda: AttentionReadout(DIM, DIM, HEADS),
+    "cross_attention": lambda: CrossAttention(DIM, HEADS),
+    "latents": lambda: Latents(DIM, 3, HEADS),
+    "pooling_by_attention": lambda: PoolingByAttention(DIM, HEADS, 3),
+    "recurrent_attention": lambda: RecurrentAttention(DIM, HEADS, memory=3),
+}
+"""Layers that give other tokens than they are given, or listen to others, of which the laws of a
+mixer do not speak; and one that is `Attention` but for its steps."""
 FAMILIES = {**SQUARE, **RAGGED}
 EXACT = {"hears_only_neighbours", "symmetry_is_declared_truly"}
 """Laws that are judged in float64 alone."""
@@ -168,7 +184,8 @@ class ByOracle(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         with self.monkeypatch.context() as patch:
-            patch.setattr(inspect.getmodule(type(self.mixer)), "attend", oracle.attend_oracle)
+            for module in ("score", "graph_attention"):
+                patch.setattr(f"tokennet.mixers.{module}.attend", oracle.attend_oracle)
             return self.mixer(tokens)
 
 
@@ -271,25 +288,49 @@ TRACED = [(name, ("grid", "full", "torus")) for name in TESTED] + [
     for name in TESTED
     if name not in EVERYWHERE and {(name, "ragged_full"), (name, "ragged_grids")} & set(HONOURED)
 ]
+TRACED += [(name, (family,)) for name in OTHERS for family in ("full", "ragged_full")]
 """Mixers and the families of which the first that is honoured will do: a set, and for mixers
 that go set by set, several."""
 
 
 class OnGraph(nn.Module):
-    """A mixer on a fixed graph: a tensor in, a tensor out."""
+    """A layer on a fixed graph: a tensor in, a tensor out."""
 
-    def __init__(self, mixer: Mixer, graph) -> None:
+    def __init__(self, layer: nn.Module, graph) -> None:
         super().__init__()
-        self.mixer, self.graph = mixer, graph
+        self.layer, self.graph = layer, graph
 
     def forward(self, z):
-        return self.mixer(Tokens(z, self.graph)).z
+        tokens = Tokens(z, self.graph)
+        if isinstance(self.layer, CrossAttention):
+            return self.layer(tokens, tokens.replace(z=z.flip(-1))).z
+        out = self.layer(tokens)
+        return out.z if isinstance(out, Tokens) else out
 
 
 def _on_graph(name: str, *families: str) -> tuple[nn.Module, torch.Tensor]:
-    graph = FAMILIES[one_family(name, *families)]()
-    module = OnGraph(make(name, graph.num_targets, torch.float32), graph)
-    return module, torch.randn(2, graph.num_targets, DIM)
+    if name in OTHERS:
+        graph = FAMILIES[families[0]]()
+        layer = OTHERS[name]()
+    else:
+        graph = FAMILIES[one_family(name, *families)]()
+        layer = make(name, graph.num_targets, torch.float32)
+    return OnGraph(layer, graph), torch.randn(2, graph.num_targets, DIM)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("family", ["full", "no_tokens", "ragged_full"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers_give_finite_numbers_of_their_type(name, family, dtype):
+    module, z = _on_graph(name, family)
+    module, z = module.to(dtype), z.to(dtype).requires_grad_()
+    out = module(z)
+    assert out.dtype == dtype
+    assert out.isfinite().all()
+    for gradient in torch.autograd.grad(out.square().sum(), [z, *module.parameters()]):
+        assert gradient.isfinite().all()
+    for alone, together in zip(z, out, strict=True):
+        laws.assert_near(module(alone), together)
 
 
 @pytest.mark.parametrize(("name", "families"), TRACED)
@@ -300,7 +341,7 @@ def test_compiles_without_a_break(name, families):
     expected = module(z)
     out = torch.compile(module, fullgraph=True, backend="eager")(z)
     laws.assert_near(out, expected)
-    weight = torch.randn_like(z)
+    weight = torch.randn_like(expected)
     inputs = [z, *module.parameters()]
     found, wanted = (torch.autograd.grad((y * weight).sum(), inputs) for y in (out, expected))
     for got, want in zip(found, wanted, strict=True):
@@ -314,7 +355,7 @@ def test_exports(name, families):
     laws.assert_near(program.module()(z), module(z))
 
 
-@pytest.mark.parametrize("name", TESTED)
+@pytest.mark.parametrize("name", [*TESTED, *OTHERS])
 def test_bfloat16_autocast(name):
     module, z = _on_graph(name, "grid", "full", "torus")
     z.requires_grad_()

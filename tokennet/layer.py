@@ -48,8 +48,9 @@ class TokenLayer(nn.Module, ABC):
         source: Tokens | Tensor | None = None,
         graph: Any = None,
     ) -> Tokens | Tensor:
-        given = {"source": source, "graph": graph}
-        context = {name: value for name, value in given.items() if value is not None}
+        context: dict[str, Any] = {} if source is None else {"source": source}
+        if graph is not None:
+            context["graph"] = graph
         if context and not self.takes_source:
             raise TypeError(
                 f"{type(self).__name__} takes no {' or '.join(context)}: it does not mix"

@@ -1,6 +1,7 @@
 """Scores, weights and combinations edge by edge: against loops over edges, and each other."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -137,6 +138,28 @@ def test_derivatives_of_derivatives(graph):
 
     assert gradcheck(function, (weights, v), fast_mode=True)
     assert gradgradcheck(function, (weights, v), fast_mode=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("limit", [0, 2**28])
+@pytest.mark.parametrize("family", ["causal", "multi_edges"])
+def test_weights_in_forward_mode(family, limit, kind, monkeypatch):
+    """By all pairs, or by gathered queries and keys where these are too many."""
+    monkeypatch.setattr(sys.modules[combine.__module__], "DENSE_LIMIT", limit)
+    graph = FAMILIES[family]()
+    inputs = make_inputs(kind, graph, (2,))
+
+    def weights_of(q, k, v, *rest, **options):
+        return attention_weights(q, k, *rest, **options)
+
+    def weights(q):
+        return call(kind, {**inputs, "q": q}, graph, weights_of)
+
+    q, t = inputs["q"].detach(), torch.randn_like(inputs["q"])
+    found, tangent = torch.func.jvp(weights, (q,), (t,))
+    expected, wanted = torch.autograd.functional.jvp(weights, q, t)
+    torch.testing.assert_close(found, expected, **EXACT)
+    torch.testing.assert_close(tangent, wanted, **EXACT)
 
 
 def test_forward_mode_and_func_grad_go_by_matrices():

@@ -13,7 +13,10 @@ from tokennet import (
     Attention,
     Causal,
     Cycle,
+    Decoder,
+    Disjoint,
     Edges,
+    Embedding,
     Full,
     LearnedMixing,
     PerToken,
@@ -24,7 +27,7 @@ from tokennet import (
     Window,
     mlp,
 )
-from tokennet.attend import NORMALIZERS
+from tokennet.attend import NORMALIZERS, combine, normalize
 
 DIM, HEADS = 8, 2
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -54,7 +57,7 @@ def by_loops(layer, z):
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
-@pytest.mark.parametrize("family", ["full", "causal", "edges", "multi_edges", "no_edges", "ragged"])
+@pytest.mark.parametrize("family", ["full", "causal", "edges", "multi_edges", "no_edges"])
 def test_values_and_gradients_are_those_of_loops(family, normalizer):
     graph = SQUARE[family]()
     layer = LearnedMixing(DIM, graph, HEADS, normalizer=normalizer).double()
@@ -110,17 +113,83 @@ def test_graphs_that_have_the_edges_are_honoured_and_others_refused():
     out = layer(tokens).z
     for graph in (Full(6), Window(6, 2), Edges(Window(6, 1).edge_index().flip(1), 6)):
         torch.testing.assert_close(layer(tokens.replace(graph=graph)).z, out)
-    for graph in (Causal(6), Window(5, 1), Edges(torch.zeros(2, 0, dtype=torch.long), 6)):
-        with pytest.raises(ValueError, match="graph must be one with the edges that have weights"):
+    refused = Causal(6), Window(5, 1), Full(7), Edges(torch.zeros(2, 0, dtype=torch.long), 6)
+    for graph in (*refused, Disjoint([Full(6), Full(5)])):
+        with pytest.raises(ValueError, match=r"graph must be Window\(6, radius=1\) or contain it"):
             layer(laws.tokens_on(graph, DIM, torch.float64))
+    with pytest.raises(ValueError, match=r"graph must be Window\(6, radius=1\) or contain it"):
+        layer(tokens.z[:4], tokens.z)
+    with pytest.raises(ValueError, match="graph must be that of one set"):
+        LearnedMixing(DIM, Disjoint([Full(2), Full(2)]))
+
+
+def test_sets_of_a_ragged_batch_share_the_weights():
+    sets = [Tokens(torch.randn(2, n, DIM).double(), Causal(n)) for n in (5, 3, 5, 0, 1)]
+    layer = LearnedMixing(DIM, Causal(5), HEADS).double()
+    for alone, part in zip(sets, layer(Tokens.batch(sets)).unbatch(), strict=True):
+        torch.testing.assert_close(part.z, layer(alone).z, **EXACT)
+    whole = LearnedMixing(DIM, 3, HEADS).double()
+    z = torch.randn(6, DIM).double()
+    ragged = whole(Tokens(z, Disjoint([Full(3), Full(3)]))).z
+    torch.testing.assert_close(ragged, torch.cat([whole(z[:3]), whole(z[3:])]), **EXACT)
+    with pytest.raises(ValueError, match=r"graph must be Full\(3\) or contain it"):
+        whole(Tokens(z, Disjoint([Full(4), Full(2)])))
+    between = LearnedMixing(DIM, Full(1, 3), HEADS).double()
+    seeds = Tokens(z[:2], Disjoint([Full(1), Full(1)]))
+    heard = between(seeds, Tokens(z, Disjoint([Full(3), Full(3)]))).z
+    torch.testing.assert_close(heard[1:], between(z[:1], z[3:]), **EXACT)
+
+
+def test_the_first_tokens_where_none_has_weights_for_later_ones():
+    graph = Causal(7) & Window(7, 2)
+    layer, z = LearnedMixing(DIM, graph, HEADS).double(), torch.randn(7, DIM).double()
+    for n in range(7):
+        first = layer(Tokens(z[:n], Causal(n))).z
+        torch.testing.assert_close(first, layer(Tokens(z, Causal(7))).z[:n], **EXACT)
+    blocks = Edges(torch.tensor([[1, 0, 2], [0, 1, 2]]), 3)
+    layer = LearnedMixing(DIM, blocks, HEADS).double()
+    torch.testing.assert_close(layer(z[:2]), layer(z[:3])[:2], **EXACT)
+    with pytest.raises(ValueError, match="or contain it"):
+        layer(z[:1])
+
+
+@pytest.mark.parametrize(
+    "graph", [Full(5), Causal(5), Edges(Window(5, 2).edge_index().flip(1), 5)], ids=repr
+)
+def test_weights_are_in_the_order_of_the_graph_that_is_given(graph):
+    own = Edges(torch.tensor([[0, 0, 1, 1, 0, 2, 4], [0, 1, 1, 1, 2, 2, 4]]), 5)
+    layer = LearnedMixing(DIM, own, HEADS).double()
+    z = torch.randn(2, 5, DIM).double()
+    weights = layer.weights(z, graph=graph)
+    assert weights.shape == (2, graph.num_edges, HEADS)
+    v = layer.value(z).unflatten(-1, (HEADS, -1))
+    expected = layer(z, graph=graph)
+    torch.testing.assert_close(layer.out(combine(weights, v, graph).flatten(-2)), expected, **EXACT)
+    assert torch.equal(layer.weights(z, graph=own)[0], normalize(layer.weight, own))
+    ragged = Tokens(z.flatten(0, 1), Disjoint([graph, graph]))
+    torch.testing.assert_close(layer.weights(ragged), torch.cat([*weights]), **EXACT)
+    assert torch.autograd.grad(weights.square().sum(), layer.weight)[0].abs().max() > 0
 
 
 @pytest.mark.parametrize("law", ["batch_is_one_by_one", "finite", "symmetry_is_declared_truly"])
-@pytest.mark.parametrize("family", ["full", "multi_edges", "ragged"])
+@pytest.mark.parametrize("family", ["full", "multi_edges"])
 def test_laws(law, family):
     graph = SQUARE[family]()
     layer = LearnedMixing(DIM, graph, HEADS).double()
     getattr(laws, law)(layer, laws.tokens_on(graph, DIM, torch.float64))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_decoder_goes_on_step_by_step_or_from_the_start(cache):
+    mixing = Residual(LearnedMixing(DIM, Causal(16), HEADS))
+    net = Decoder([Embedding(11, DIM), mixing, mixing], PerToken(DIM, 11)).double()
+    prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    ids = net.generate(prompt, 13, cache=cache)
+    assert ids.shape == (2, 16)
+    scores = net(ids)  # all at once
+    assert torch.equal(ids[:, 3:], scores[:, 2:-1].argmax(-1))
+    with pytest.raises(ValueError, match=r"graph must (be|have the edges of) Causal\(16\)"):
+        net.generate(prompt, 15, cache=cache)
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
@@ -133,8 +202,11 @@ def test_steps_are_the_whole(normalizer):
         out, state = layer.step(new, Causal(end).last(end - start), state)
         outputs.append(out.z)
     torch.testing.assert_close(torch.cat(outputs, 1), layer(Tokens(z, graph)).z, **EXACT)
-    with pytest.raises(ValueError, match="graph must be one with the edges that have weights"):
+    with pytest.raises(ValueError, match="graph must have the edges of Causal"):
         layer.step(Tokens(z[:, :1]), Causal(8).last(1), state)
+    _, state = layer.step(Tokens(z[:, :2]), Causal(2))
+    with pytest.raises(ValueError, match="graph must have the edges of Causal"):
+        layer.step(Tokens(z[:, :1]), Window(3, 0).last(1), state)
     with pytest.raises(TypeError, match="listens to later tokens"):
         LearnedMixing(DIM, 7, HEADS).double().step(Tokens(z[:, :2]), Causal(2))
 
@@ -143,9 +215,12 @@ def test_flops_and_weights():
     layer = LearnedMixing(DIM, Causal(5), HEADS)
     tokens = Tokens(torch.zeros(3, 5, DIM), Causal(5))
     assert layer.flops(tokens) == 3 * (2 * 2 * 5 * DIM * DIM + 15 * 2 * DIM)
-    weights = layer.weights()
-    assert weights.shape == (15, HEADS)
-    torch.testing.assert_close(weights[0], torch.ones(HEADS))
+    assert layer.flops(Tokens.batch([Tokens(torch.zeros(n, DIM), Causal(n)) for n in (5, 2)])) == (
+        2 * 2 * 7 * DIM * DIM + (15 + 3) * 2 * DIM
+    )
+    weights = layer.weights(tokens)
+    assert weights.shape == (3, 15, HEADS)
+    torch.testing.assert_close(weights[0, 0], torch.ones(HEADS))
     with pytest.raises(ValueError, match="normalizer must be one of softmax"):
         LearnedMixing(DIM, 5, HEADS, normalizer="best")
 
@@ -168,10 +243,12 @@ def test_token_wise_functions_are_convolutions_of_kernel_1():
         torch.testing.assert_close(got, want.view_as(got), **EXACT)
 
 
-def test_layers_from_elsewhere_are_not_confused():
-    graph = Full(3)
-    layer = pickle.loads(pickle.dumps(LearnedMixing(4, Cycle(3), 2)))
-    other = LearnedMixing(4, Causal(3), 2)
-    names = {layer._kept_as, other._kept_as, copy.deepcopy(layer)._kept_as}
-    assert len(names) == 3
-    layer(torch.zeros(3, 4), graph=graph)
+def test_layers_are_told_apart_by_their_edges():
+    graph, asked = Full(3), []
+    layer = LearnedMixing(4, Cycle(3), 2)
+    others = pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), LearnedMixing(4, Full(3), 2)
+    for one in (layer, *others, LearnedMixing(4, Causal(3), 2)):
+        connections = one.connections
+        one.connections = lambda part, ask=connections: (asked.append(part), ask(part))[1]
+        one(torch.zeros(3, 4), graph=graph)
+    assert len(asked) == 2  # a cycle of 3 is complete

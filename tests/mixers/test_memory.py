@@ -6,12 +6,9 @@ import torch
 from tokennet import (
     ALiBi,
     Attention,
-    Bahdanau,
     Causal,
-    Cosine,
     Edges,
     Full,
-    Location,
     RecurrentAttention,
     Residual,
     Rotary,
@@ -20,6 +17,7 @@ from tokennet import (
     Tokens,
     Window,
 )
+from tokennet.mixers.scores import Bahdanau, Cosine, Location
 
 DIM, HEADS, N = 8, 2, 12
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

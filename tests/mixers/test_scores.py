@@ -1,35 +1,38 @@
 """Every score x normalizer x graph against loops over edges, values and gradients."""
 
-from itertools import product
+from itertools import cycle
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests import laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
     ALiBi,
     Attention,
-    Bahdanau,
     Causal,
-    Cosine,
     CrossAttention,
     Disjoint,
-    DotProduct,
     Edges,
     Full,
-    General,
     LearnedOffset,
-    Location,
     Residual,
     Rotary,
-    ScaledDotProduct,
     TokenNet,
     Tokens,
 )
 from tokennet.attend import NORMALIZERS
 from tokennet.mixers import SCORES
+from tokennet.mixers.scores import (
+    Bahdanau,
+    Cosine,
+    DotProduct,
+    General,
+    Location,
+    ScaledDotProduct,
+)
 from tokennet.symmetry import relabelling_error
 
 DIM, HEADS = 8, 2
@@ -150,26 +153,36 @@ def test_between_two_sets(name, normalizer, family):
     compare(layer, name, normalizer, z, graph, source)
 
 
-OTHER_PLACES = ("location", "edge_order", "ragged")
-"""As one list of edges the sets are one, in which tokens have other places."""
-
-
-@pytest.mark.parametrize(
-    ("name", "law", "family"),
-    [
-        case
-        for case in product(
-            ("general", "additive", "cosine", "location"), LAWS, ("multi_edges", "ragged")
-        )
-        if case != OTHER_PLACES
-    ],
-)
-def test_laws(name, law, family):
-    layer = Attention(DIM, HEADS, score=MAKE[name]("hard")).double()
+def obeys(name, normalizer, law, family, dtype=torch.float64):
+    layer = Attention(DIM, HEADS, score=MAKE[name](normalizer)).to(dtype)
     if law == "relabelling" and name == "location":
         assert layer.symmetry.relabelling == "trivial"
         return
-    getattr(laws, law)(layer, laws.tokens_on(SQUARE[family](), DIM, torch.float64))
+    tokens = laws.tokens_on(SQUARE[family](), DIM, dtype)
+    assert layer(tokens).z.dtype == dtype
+    getattr(laws, law)(layer, tokens)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("name", MAKE)
+def test_laws(name, normalizer, law):
+    obeys(name, normalizer, law, "multi_edges")
+
+
+@pytest.mark.parametrize("law", [law for law in LAWS if law != "edge_order"])
+@pytest.mark.parametrize("name", MAKE)
+def test_laws_on_ragged_batches(name, law):
+    """But for the order of edges: in one list they are one set, where tokens have other places."""
+    obeys(name, "hard", law, "ragged")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("name", MAKE)
+def test_laws_in_less_precision(name, normalizer, dtype):
+    for law in ("batch_is_one_by_one", "finite"):
+        obeys(name, normalizer, law, "multi_edges", dtype)
 
 
 def test_location_reads_the_index_and_the_target_alone():
@@ -271,6 +284,58 @@ def test_scores_by_name(name):
     layer = Attention(DIM, HEADS, score=name)
     assert type(layer.score) is SCORES[name]
     assert layer(torch.randn(2, 5, DIM)).shape == (2, 5, DIM)
+
+
+class Weighing(nn.Module):
+    """Tokens in, output and weights out."""
+
+    def __init__(self, layer, graph):
+        super().__init__()
+        self.layer, self.graph = layer, graph
+
+    def forward(self, z):
+        tokens = Tokens(z, self.graph)
+        return self.layer(tokens).z, self.layer.weights(tokens)
+
+
+TRACED = [*zip(SCORES, cycle(NORMALIZERS), cycle(["causal", "multi_edges", "full"]), strict=False)]
+"""Each score with one normalizer on one graph; together, all of them."""
+
+
+@pytest.mark.parametrize(("name", "normalizer", "family"), TRACED)
+def test_layer_and_weights_compile_and_export(name, normalizer, family):
+    torch.compiler.reset()
+    module = Weighing(Attention(DIM, HEADS, score=MAKE[name](normalizer)), SQUARE[family]())
+    z = torch.randn(2, 6, DIM, requires_grad=True)
+    expected = module(z)
+    compiled = torch.compile(module, backend="eager", fullgraph=True)(z)
+    exported = torch.export.export(module, (z,)).module()(z)
+    inputs = [z, *module.parameters()]
+    for found in (compiled, exported):
+        for got, want in zip(found, expected, strict=True):
+            torch.testing.assert_close(got, want)
+    for number in range(2):
+        for got, want in zip(
+            gradients(compiled[number], inputs), gradients(expected[number], inputs), strict=True
+        ):
+            torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("family", ["full", "causal", "multi_edges"])
+@pytest.mark.parametrize("name", MAKE)
+def test_forward_mode_of_layer_and_weights(name, family):
+    normalizer = {"full": "softmax", "causal": "sigmoid", "multi_edges": "softmax"}[family]
+    layer = Attention(DIM, HEADS, score=MAKE[name](normalizer)).double()
+    module, (z, t) = Weighing(layer, SQUARE[family]()), torch.randn(2, 6, DIM).double()
+    values, tangents = torch.func.jvp(module, (z,), (t,))
+    with sdpa_kernel(SDPBackend.MATH):  # which has derivatives of derivatives
+        _, wanted = torch.autograd.functional.jvp(module, z, t)
+    for got, want in zip((*values, *tangents), (*module(z), *wanted), strict=True):
+        torch.testing.assert_close(got, want, **EXACT)
+    loss = torch.func.grad(lambda z: layer.weights(Tokens(z, module.graph)).square().sum())(z)
+    z.requires_grad_()
+    want = torch.autograd.grad(module(z)[1].square().sum(), z)[0]
+    torch.testing.assert_close(loss, want, **EXACT)
 
 
 def test_compiled_in_half_precision():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests import laws
 from tests.families import BIPARTITE, SQUARE
@@ -11,7 +12,6 @@ from tokennet import (
     ALiBi,
     Attention,
     Causal,
-    Cosine,
     CrossAttention,
     Full,
     LearnedOffset,
@@ -22,6 +22,7 @@ from tokennet import (
     Window,
     attend,
 )
+from tokennet.mixers.scores import Cosine
 from tokennet.symmetry import relabelling_error
 
 DIM, HEADS = 12, 3
@@ -217,7 +218,7 @@ def test_flex_attention_takes_the_bias(name):
 @pytest.mark.parametrize("law", ["batch_is_one_by_one", "ragged_is_one_by_one", "finite",
                                  "symmetry_is_declared_truly"])  # fmt: skip
 @pytest.mark.parametrize("by", ["index", "pos"])
-@pytest.mark.parametrize("name", ["alibi", "t5", "rotary"])
+@pytest.mark.parametrize("name", POSITIONS)
 def test_laws(name, by, law):
     layer = attention(POSITIONS[name](by))
     tokens = laws.tokens_on(Causal(6), DIM, torch.float64)
@@ -225,6 +226,51 @@ def test_laws(name, by, law):
     assert layer.symmetry.reads == {"graph", by}
     assert (relabelling_error(layer, tokens) < 1e-12) == (by == "pos")
     getattr(laws, law)(layer, tokens)
+
+
+class Placed(torch.nn.Module):
+    """A layer on a fixed graph: tensors in, output and weights out."""
+
+    def __init__(self, layer, graph):
+        super().__init__()
+        self.layer, self.graph = layer, graph
+
+    def forward(self, z, pos):
+        tokens = Tokens(z, self.graph, pos)
+        return self.layer(tokens).z, self.layer.weights(tokens)
+
+
+@pytest.mark.parametrize(
+    ("name", "by"), [("alibi", "index"), ("t5", "pos"), ("learned", "index"), ("rotary", "pos")]
+)
+def test_layer_and_weights_compile_and_export(name, by):
+    torch.compiler.reset()
+    module = Placed(attention(POSITIONS[name](by)), Causal(6) & Window(6, 2))
+    z, pos = torch.randn(2, 6, DIM).double(), torch.randint(-9, 9, (6, 1)).double()
+    expected, parameters = module(z, pos), list(module.parameters())
+    compiled = torch.compile(module, backend="eager", fullgraph=True)(z, pos)
+    exported = torch.export.export(module, (z, pos)).module()(z, pos)
+    for got, want in zip((*compiled, *exported), (*expected, *expected), strict=True):
+        torch.testing.assert_close(got, want)
+    weight = torch.randn_like(expected[0])
+    mine, theirs = (
+        torch.autograd.grad((out * weight).sum(), parameters) for out in (compiled[0], expected[0])
+    )
+    for got, want in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("by", ["index", "pos"])
+@pytest.mark.parametrize("name", POSITIONS)
+def test_forward_mode_of_layer_and_weights(name, by):
+    module = Placed(attention(POSITIONS[name](by)), Causal(6))
+    z, t = torch.randn(2, 6, DIM).double()
+    pos = torch.randint(-9, 9, (6, 1)).double()
+    _, tangents = torch.func.jvp(lambda z: module(z, pos), (z,), (t,))
+    with sdpa_kernel(SDPBackend.MATH):  # which has derivatives of derivatives
+        _, wanted = torch.autograd.functional.jvp(lambda z: module(z, pos), z, t)
+    for got, want in zip(tangents, wanted, strict=True):
+        torch.testing.assert_close(got, want, **EXACT)
 
 
 def steps(net, z, pos, sizes, source=None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import ModuleType
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from tokennet.attend import banded, dense, flex, fused, reference, sets, sparse
 from tokennet.attend.call import Call, leading_shape, make_call
 from tokennet.attend.check import Bias
-from tokennet.attend.combine import combine, edge_scores
+from tokennet.attend.combine import attention_weights, combine, edge_scores
 from tokennet.attend.cost import seconds as predicted_seconds
 from tokennet.attend.explain import Explanation, Prospect
 from tokennet.attend.normalize import NORMALIZERS, normalize
@@ -81,39 +80,6 @@ def attend(
     if len(batch) == 1:
         return out
     return out.reshape(*batch, *out.shape[1:]) if batch else out.squeeze(0)
-
-
-def attention_weights(
-    q: Tensor,
-    k: Tensor,
-    graph: TokenGraph,
-    bias: Bias | None = None,
-    *,
-    scale: float | None = None,
-    score: Additive | None = None,
-    edges: EdgeFeatures | None = None,
-) -> Tensor:
-    r"""The weights that `attend` gives to each edge, differentiable, never N x M.
-
-    Returns:
-        (..., E, H), in the order of `graph.edge_index()`; over the edges of each
-        target they sum to 1.
-
-    >>> import torch
-    >>> from tokennet import Causal
-    >>> q = k = torch.zeros(3, 1, 4)
-    >>> attention_weights(q, k, Causal(3)).flatten().tolist()[:3]
-    [1.0, 0.5, 0.5]
-    """
-    if isinstance(edges, EdgeFeatures):
-        edges = replace(edges, value=None)
-    call = make_call(q, k, k, graph, bias, scale, score, edges)
-    reason = sparse.unsupported(call)
-    if reason:
-        raise RuntimeError(f"attention weights need the sparse backend: {reason}")
-    weights = sparse.weights(call)  # (B, E, H)
-    batch = leading_shape(q, k, k)
-    return weights.reshape(*batch, *weights.shape[1:])
 
 
 def explain(

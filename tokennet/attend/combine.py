@@ -12,11 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tokennet.attend import sparse
+from tokennet.attend import reference, sparse
 from tokennet.attend.call import Call, leading_shape, make_call
 from tokennet.attend.check import Bias
 from tokennet.attend.edge_ops import edge_combine
-from tokennet.attend.normalize import check_edge_values
+from tokennet.attend.normalize import check_edge_values, normalize
 from tokennet.attend.plan import edge_plan
 from tokennet.attend.score import Additive, EdgeFeatures
 from tokennet.graphs import Full, TokenGraph, repeat
@@ -46,14 +46,66 @@ def edge_scores(
     >>> edge_scores(q, k, Full(2, 3)).flatten().tolist()
     [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
+    found = _scores(_call_of_scores(q, k, graph, bias, scale, score, edges))  # (B, E, H)
+    return found.reshape(*leading_shape(q, k, k), *found.shape[1:])
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None = None,
+    *,
+    scale: float | None = None,
+    score: Additive | None = None,
+    edges: EdgeFeatures | None = None,
+    normalizer: str = "softmax",
+) -> Tensor:
+    r"""The weights that `attend` gives to each edge, in every mode of differentiation.
+
+        w_ij = normalizer_j(s_ij),   s_ij as of `edge_scores`
+
+    Arguments as for `attend`; computed in at least float32.
+
+    Args:
+        normalizer: "softmax", or another name in `NORMALIZERS`.
+
+    Returns:
+        (..., E, H), in the order of `graph.edge_index()`; those of a softmax sum to 1 over
+        the edges of each target.
+
+    >>> from tokennet import Causal
+    >>> q = k = torch.zeros(3, 1, 4)
+    >>> attention_weights(q, k, Causal(3)).flatten().tolist()[:3]
+    [1.0, 0.5, 0.5]
+    """
+    call = _call_of_scores(q, k, graph, bias, scale, score, edges)
+    precise = torch.promote_types(q.dtype, torch.float32)
+    call = replace(call, q=call.q.to(precise), k=call.k.to(precise))
+    found = normalize(_scores(call), graph, normalizer).to(q.dtype)
+    return found.reshape(*leading_shape(q, k, k), *found.shape[1:])
+
+
+def _call_of_scores(
+    q: Tensor,
+    k: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None,
+    scale: float | None,
+    score: Additive | None,
+    edges: EdgeFeatures | None,
+) -> Call:
     if isinstance(edges, EdgeFeatures):
         edges = replace(edges, value=None)
-    call = make_call(q, k, k, graph, bias, scale, score, edges)
-    if score is None and _by_pairs(graph, call):
-        found = _scores_of_pairs(call)
-    else:
-        found = sparse.scores(call)  # (B, E, H)
-    return found.reshape(*leading_shape(q, k, k), *found.shape[1:])
+    return make_call(q, k, k, graph, bias, scale, score, edges)
+
+
+def _scores(call: Call) -> Tensor:
+    """(B, E, H)"""
+    if call.score is None and _by_pairs(call.graph, call):
+        return _scores_of_pairs(call)
+    able = sparse if sparse.unsupported(call) is None else reference
+    return able.scores(call)
 
 
 def combine(

@@ -107,3 +107,14 @@ def work(call: Call) -> Work:
 def run(call: Call) -> Tensor:
     with torch.autocast(call.q.device.type, enabled=False):
         return _message_passing()(call)
+
+
+def scores(call: Call) -> Tensor:
+    """Scores (B, E, H) in the order of `edge_index`, of a call without features in values."""
+    source, target = call.graph.edge_index(call.q.device)
+    q_i, k_j = call.q.movedim(1, 0)[target], call.k.movedim(1, 0)[source]  # (E, B, H, C)
+    bias = call.edge_bias()
+    bias = None if bias is None else bias.transpose(0, 1)  # (E, B or 1, H)
+    with torch.autocast(call.q.device.type, enabled=False):
+        _, found = _message_passing().message(q_i, k_j, k_j, bias, call)
+    return found.transpose(0, 1)

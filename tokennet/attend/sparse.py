@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
 from tokennet.attend.edge_attention import Activate, Terms, edge_attention, edge_scores
-from tokennet.attend.edge_ops import edge_softmax
 from tokennet.attend.plan import EdgePlan, edge_plan
 from tokennet.graphs import repeat
 
@@ -46,22 +43,11 @@ def _run(call: Call) -> Tensor:
     return call.add_edge_values(out.unflatten(0, size), summed).to(call.v.dtype)
 
 
-def weights(call: Call) -> Tensor:
-    """Attention weights (B, E, H) in the order of `edge_index`."""
-    return _by_edge(call, edge_softmax)
-
-
 def scores(call: Call) -> Tensor:
     """Scores (B, E, H) in the order of `edge_index`, before they are normalised."""
-    return _by_edge(call, None)
-
-
-def _by_edge(call: Call, normalize: Callable[[Tensor, EdgePlan], Tensor] | None) -> Tensor:
     with torch.autocast(call.q.device.type, enabled=False):
         terms, activate, plan = _folded(call)
         found = edge_scores(_fold(call.q), _fold(call.k), terms, call.scale, activate, plan)
-        if normalize is not None:
-            found = normalize(found, plan)
     found = plan.as_listed(found, 1).unflatten(1, (call.batch, call.graph.num_edges))
     return found.permute(1, 2, 0).to(call.q.dtype)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tokennet.compare.net import Net, Width
 from tokennet.compare.task import Recipe, net_of_blocks
 from tokennet.layer import TokenLayer
-from tokennet.mixers import Attention, CrossAttention
+from tokennet.mixers import Attention, CrossAttention, collect_attention_weights
 from tokennet.nets import READOUTS, Interface, Residual, TokenNet, TokenWise, mlp
 from tokennet.tokens import Tokens
 
@@ -63,17 +63,8 @@ def cross_attention(run: Callable[[], object], net: nn.Module) -> Tensor:
 
     (..., N, M), the mean over heads: how much each of N tokens listens to each of M sources.
     """
-    layer = [part for part in net.modules() if isinstance(part, CrossAttention)][-1]
-    seen: list[tuple[Tokens, Tokens]] = []
-
-    def keep(module: nn.Module, args: tuple, given: dict, output: object) -> None:
-        seen.append((args[0], args[1] if len(args) > 1 else given["source"]))
-
-    handle = layer.register_forward_hook(keep, with_kwargs=True)
-    try:
+    layers = {name for name, part in net.named_modules() if isinstance(part, CrossAttention)}
+    with collect_attention_weights(net) as found:
         run()
-    finally:
-        handle.remove()
-    tokens, source = seen[-1]
-    weights = layer.weights(tokens, source).mean(-1)  # (..., N x M)
-    return weights.unflatten(-1, (tokens.num_tokens, source.num_tokens))
+    graph, weights = [each for name, each in found.items() if name in layers][-1]
+    return weights.mean(-1).unflatten(-1, (graph.num_targets, graph.num_sources))

@@ -27,15 +27,7 @@ from tokennet.mixers.pyg import PyGMixer
 from tokennet.mixers.recurrence import Recurrence
 from tokennet.mixers.resmlp import CrossPatchLinear
 from tokennet.mixers.score import Score
-from tokennet.mixers.scores import (
-    SCORES,
-    Bahdanau,
-    Cosine,
-    DotProduct,
-    General,
-    Location,
-    ScaledDotProduct,
-)
+from tokennet.mixers.scores import SCORES
 from tokennet.mixers.set_blocks import (
     InducedSetAttentionBlock,
     PoolingByAttention,
@@ -43,6 +35,11 @@ from tokennet.mixers.set_blocks import (
 )
 from tokennet.mixers.set_norm import SetNorm
 from tokennet.mixers.strided_convolution import StridedConvolution
+from tokennet.mixers.weights import (
+    EdgeWeights,
+    attention_weights_of,
+    collect_attention_weights,
+)
 from tokennet.mixers.wired import WiredMixer
 
 MixerFactory = Callable[[int, int, int | None], Mixer]
@@ -103,16 +100,13 @@ __all__ = [
     "SCORES",
     "Aggregate",
     "Attention",
-    "Bahdanau",
     "Convolution",
-    "Cosine",
     "CrossAttention",
     "CrossPatchLinear",
-    "DotProduct",
+    "EdgeWeights",
     "EluFeatures",
     "FeatureMap",
     "GatedMLP",
-    "General",
     "GraphAttention",
     "GraphIsomorphism",
     "GridConvolution",
@@ -121,7 +115,6 @@ __all__ = [
     "Latents",
     "LearnedMixing",
     "LinearAttention",
-    "Location",
     "MLPMixer",
     "Mixer",
     "Perceiver",
@@ -131,12 +124,13 @@ __all__ = [
     "ReLUFeatures",
     "Recurrence",
     "RecurrentAttention",
-    "ScaledDotProduct",
     "Score",
     "SetAttentionBlock",
     "SetNorm",
     "SoftmaxFeatures",
     "StridedConvolution",
     "WiredMixer",
+    "attention_weights_of",
+    "collect_attention_weights",
     "redraw_features",
 ]

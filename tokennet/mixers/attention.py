@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokennet.attend import EdgeFeatures, attend, attention_weights
+from tokennet.attend import EdgeFeatures
 from tokennet.attend.check import Bias
 from tokennet.graphs import TokenGraph
 from tokennet.layer import check_step, linear_flops
@@ -35,8 +35,8 @@ class Attention(Mixer):
         dim: channels D of tokens and output.
         heads: number of heads; divides `dim`.
         bias: whether the four linear maps have a bias.
-        score: another score, normalizer, or other maps to queries and keys: a `Score` or the
-            name of one in `SCORES`.
+        score: another score, normalizer, or other maps to queries and keys: one of
+            `tokennet.scores`, a `Score` of your own, or the name of one in `SCORES`.
         position: positions that enter the scores: `Rotary`, `ALiBi`, `T5Bias`, `LearnedOffset`.
         edge_dim: number of features F of each edge; they are read from `graph.edge_attr`, and
             W_e f is added to keys and values, as in `TransformerConv(edge_dim=...)`.
@@ -55,8 +55,9 @@ class Attention(Mixer):
     torch.Size([2, 10, 32])
     >>> layer(torch.zeros(2, 10, 32), source=torch.zeros(2, 7, 32)).shape
     torch.Size([2, 10, 32])
-    >>> from tokennet import Cosine
-    >>> clustering = Attention(32, score=Cosine(query=nn.Identity(), key=nn.Identity()))
+    >>> from tokennet import scores
+    >>> gram = scores.Cosine(query=nn.Identity(), key=nn.Identity())
+    >>> clustering = Attention(32, score=gram)
     >>> clustering(torch.zeros(10, 32)).shape
     torch.Size([10, 32])
     """
@@ -77,23 +78,21 @@ class Attention(Mixer):
         self.heads, self.channels = heads, check_heads(dim, heads)
         self.backend = backend
         self.position = position
-        # None where neither is given: the plain layer has nothing more to ask.
-        self.score = None if score is None and position is None else make_score(score)
+        self.score = make_score(score)
+        self._reads_places = position is not None or self.score.reads_index
         self.query = self._map(0, dim, bias)
         self.key = self._map(1, self.source_dim, bias)
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)
-        if self.score is not None:
-            self._build(self.score)
+        self._build(self.score)
         self.reset_parameters()
 
     def _map(self, end: int, in_features: int, bias: bool) -> Any:
-        if self.score is not None and self.score.maps[end] is not None:
-            return self.score.maps[end]
-        if self.score is not None and self.score.identity_maps:
-            return nn.Identity()
-        return nn.Linear(in_features, self.dim, bias)
+        given = self.score.maps[end]
+        if given is not None:
+            return given
+        return nn.Identity() if self.score.identity_maps else nn.Linear(in_features, self.dim, bias)
 
     def _build(self, score: Score) -> None:
         """Sizes for the score, and whether all that was given goes together."""
@@ -128,21 +127,19 @@ class Attention(Mixer):
         position.check_channels(channels)
 
     def reset_parameters(self) -> None:
-        given = () if self.score is None else self.score.maps
         for linear in (self.query, self.key, self.value, self.out, self.edge):
-            if isinstance(linear, nn.Linear) and not any(linear is one for one in given):
+            if isinstance(linear, nn.Linear) and not any(linear is one for one in self.score.maps):
                 nn.init.xavier_uniform_(linear.weight)
                 if linear.bias is not None:
                     nn.init.zeros_(linear.bias)
-        if self.score is not None:
-            self.score.reset_parameters()
+        self.score.reset_parameters()
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
         reads = {"graph"}
         if self.position is not None:
             reads |= self.position.symmetry.reads
-        if self.score is not None and self.score.reads_index:
+        if self.score.reads_index:
             reads |= {"index"}
         return Symmetry(reads)
 
@@ -151,10 +148,12 @@ class Attention(Mixer):
             check_edge_attr(graph, self.edge.in_features)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        # `self.score` is found after a search that takes longer than all the plain score does.
+        score: Any = self._modules["score"]
         targets, sources = self._places(tokens, source, graph)
-        q, k = self._queries(tokens.z, targets), self._keys(source.z, sources)
+        q, k = self._queries(score, tokens.z, targets), self._keys(score, source.z, sources)
         v = self._heads(self.value(source.z))  # (..., M, H, C)
-        return self._attend(q, k, v, graph, targets, sources)
+        return self._attend(score, q, k, v, graph, targets, sources)
 
     def weights(
         self,
@@ -165,12 +164,10 @@ class Attention(Mixer):
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
         tokens, source, graph = self.inputs(tokens, source, graph)
         targets, sources = self._places(tokens, source, graph)
-        q, k = self._queries(tokens.z, targets), self._keys(source.z, sources)
-        edges = self._edges(graph, q)
-        if self.score is None:
-            return attention_weights(q, k, graph, edges=edges)
+        score = self.score
+        q, k = self._queries(score, tokens.z, targets), self._keys(score, source.z, sources)
         k = k.to(q.dtype)  # autocast may have made one of them only shorter
-        return self.score.weights(q, k, graph, self._bias(targets, sources), edges)
+        return score.weights(q, k, graph, self._bias(targets, sources), self._edges(graph, q))
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
@@ -178,16 +175,16 @@ class Attention(Mixer):
         """The keys and values of all tokens so far are the state, and their `pos` if it is read."""
         check_step(tokens, graph, self.dim)
         self.check_graph(graph)
-        targets = self._last_places(tokens, graph)
-        new = [self._keys(tokens.z, targets), self._heads(self.value(tokens.z))]
+        score, targets = self.score, self._last_places(tokens, graph)
+        new = [self._keys(score, tokens.z, targets), self._heads(self.value(tokens.z))]
         if self.position is not None and self.position.by == "pos":
             places = targets.positions[..., None, :]  # type: ignore[index, union-attr]  # (..., m, 1, P)
             new.append(places.expand(*tokens.z.shape[:-1], 1, places.shape[-1]))
         if state is not None:
             new = [torch.cat([old, one], dim=-3) for old, one in zip(state, new, strict=True)]
         sources, graph = self._remembered(new, graph)
-        q, k, v = self._queries(tokens.z, targets), new[0], new[1]
-        return tokens.replace(z=self._attend(q, k, v, graph, targets, sources)), tuple(new)
+        q, k, v = self._queries(score, tokens.z, targets), new[0], new[1]
+        return tokens.replace(z=self._attend(score, q, k, v, graph, targets, sources)), tuple(new)
 
     def flops(self, tokens: Tokens) -> int:
         """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum.
@@ -198,8 +195,7 @@ class Attention(Mixer):
         batch, num_edges = tokens.z.shape[:-2].numel(), tokens.graph.num_edges
         maps = (self.query, self.key, self.value, self.out)
         each = sum(map_flops(module, tokens.z) for module in maps)
-        if self.score is not None:
-            each += batch * self.score.flops(tokens.num_tokens, num_edges, self.dim)
+        each += batch * self.score.flops(tokens.num_tokens, num_edges, self.dim)
         edges = 4 * num_edges * self.dim
         if self.edge is not None:
             features = self.edge.in_features
@@ -209,24 +205,24 @@ class Attention(Mixer):
     def _heads(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.heads, -1))  # (..., N, H, C)
 
-    def _queries(self, z: Tensor, place: Place | None) -> Tensor:
-        q = self._heads(self.query(z))
-        if self.score is None or place is None:
-            return q
-        q = self.score.of_query(q)
-        return q if place.positions is None else self.position.rotate(q, place.positions)  # type: ignore[union-attr]
+    def _queries(self, score: Score, z: Tensor, place: Place | None) -> Tensor:
+        return self._turned(score.of_query(self._heads(self.query(z))), place)
 
-    def _keys(self, z: Tensor, place: Place | None) -> Tensor:
-        if self.score is None or place is None:
-            return self._heads(self.key(z))
-        if self.key is None:
-            k = self.score.of_index(place.indices)
+    def _keys(self, score: Score, z: Tensor, place: Place | None) -> Tensor:
+        key = self.key
+        if key is None:
+            k = score.of_index(place.indices)  # type: ignore[union-attr]
             return k.expand(*z.shape[:-2], *k.shape)  # type: ignore[union-attr]
-        k = self.score.of_key(self._heads(self.key(z)))
-        return k if place.positions is None else self.position.rotate(k, place.positions)  # type: ignore[union-attr]
+        return self._turned(score.of_key(self._heads(key(z))), place)
+
+    def _turned(self, x: Tensor, place: Place | None) -> Tensor:
+        if place is None or place.positions is None:
+            return x
+        return self.position.rotate(x, place.positions)  # type: ignore[union-attr]
 
     def _attend(
         self,
+        score: Score,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -234,14 +230,10 @@ class Attention(Mixer):
         targets: Place | None,
         sources: Place | None,
     ) -> Tensor:
-        if self.score is not None:  # autocast may have made some of them only shorter
+        if not q.dtype == k.dtype == v.dtype:  # autocast may have made some of them only shorter
             q, k = q.to(v.dtype), k.to(v.dtype)
-        edges = self._edges(graph, q)
-        if self.score is None:
-            out = attend(q, k, v, graph, edges=edges, backend=self.backend)
-        else:
-            bias = self._bias(targets, sources)
-            out = self.score.attend(q, k, v, graph, bias, edges, self.backend)
+        bias, edges = self._bias(targets, sources), self._edges(graph, q)
+        out = score.attend(q, k, v, graph, bias, edges, self.backend)
         return self.out(out.flatten(-2))
 
     def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
@@ -251,15 +243,15 @@ class Attention(Mixer):
         return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[attr-defined]
 
     def _bias(self, targets: Place | None, sources: Place | None) -> Bias | None:
-        if self.position is None or targets is None or sources is None:
+        if self.position is None:
             return None
-        return self.position.bias(targets.positions, sources.positions)  # type: ignore[arg-type]
+        return self.position.bias(targets.positions, sources.positions)  # type: ignore[arg-type, union-attr]
 
     def _places(
         self, tokens: Tokens, source: Tokens, graph: TokenGraph
     ) -> tuple[Place | None, Place | None]:
-        """Of targets and sources; None for the plain layer, which does not ask."""
-        if self.score is None:
+        """Of targets and sources; None where nothing reads them."""
+        if not self._reads_places:
             return None, None
         targets = Place.of(self.position, tokens, target_index(tokens, graph))
         if source is tokens:
@@ -267,7 +259,7 @@ class Attention(Mixer):
         return targets, Place.of(self.position, source, source_index(source, graph))
 
     def _last_places(self, tokens: Tokens, graph: TokenGraph) -> Place | None:
-        if self.score is None:
+        if not self._reads_places:
             return None
         count, total = graph.num_targets, graph.num_sources
         indices = torch.arange(total - count, total, device=tokens.z.device)

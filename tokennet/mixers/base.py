@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,8 +126,12 @@ def cross_graph(targets: TokenGraph, sources: TokenGraph) -> TokenGraph:
             "graph must be given where tokens and source are not ragged batches of equally "
             f"many sets; tokens are on {targets!r}, source on {sources!r}"
         )
-    pairs = zip(targets.sizes, sources.sizes, strict=True)  # type: ignore[attr-defined]
-    return Disjoint(Full(n, m) for n, m in pairs)
+    sizes = sources.sizes  # type: ignore[attr-defined]
+    return targets.derive(f"all to all of {sizes}", None, partial(_all_to_all, sizes))
+
+
+def _all_to_all(source_sizes: list[int], targets: Disjoint) -> TokenGraph:
+    return Disjoint(Full(n, m) for n, m in zip(targets.sizes, source_sizes, strict=True))
 
 
 def fold_batch(

@@ -41,22 +41,20 @@ class CrossAttention(Attention):
         check_step(tokens, graph, self.dim)
         source, between = self.resolve(tokens, source, None)
         _, sources = self._places(tokens, source, between)
+        score = self.score
         if state is None:
-            state = self._keys(source.z, sources), self._heads(self.value(source.z))
+            state = self._keys(score, source.z, sources), self._heads(self.value(source.z))
         targets = self._last_places(tokens, graph)
-        q, (k, v) = self._queries(tokens.z, targets), state
-        return tokens.replace(z=self._attend(q, k, v, between, targets, sources)), state
+        q, (k, v) = self._queries(score, tokens.z, targets), state
+        return tokens.replace(z=self._attend(score, q, k, v, between, targets, sources)), state
 
     def flops(self, tokens: Tokens, source: Tokens | Tensor | None = None) -> int:
         """As for `Attention`, on the complete graph from tokens to source."""
         asked, graph = self.resolve(tokens, source, None)
         batch, edges = tokens.z.shape[:-2].numel(), graph.num_edges
-        of_score = 0
-        if self.score is not None:
-            of_score = batch * self.score.flops(tokens.num_tokens, edges, self.dim)
         return (
             sum(map_flops(module, tokens.z) for module in (self.query, self.out))
             + sum(map_flops(module, asked.z) for module in (self.key, self.value))
             + batch * edges * 4 * self.dim
-            + of_score
+            + batch * self.score.flops(tokens.num_tokens, edges, self.dim)
         )

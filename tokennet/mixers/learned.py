@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -11,14 +10,14 @@ from torch import Tensor, nn
 
 from tokennet.attend import combine, normalize
 from tokennet.attend.normalize import check_normalizer
-from tokennet.graphs import Edges, Full, TokenGraph
+from tokennet.graphs import Disjoint, Edges, Full, TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
-from tokennet.symmetry import Symmetry
+from tokennet.mixers.wired import WiredMixer
 from tokennet.tokens import Tokens
 
 
-class LearnedMixing(Mixer):
+class LearnedMixing(WiredMixer):
     r"""Attention whose weights do not depend on the tokens: one parameter for each edge and head.
 
         out_i = W_o concat_h \sum_{j -> i} w_ij^h v_j^h,   v = W_v source
@@ -28,23 +27,28 @@ class LearnedMixing(Mixer):
     "none", any linear map of the tokens along the graph. `value` and `out` are those of an
     `Attention` of the same sizes, which it can take the place of in a net.
 
+    Where no token has weights for later ones, as on `Causal`, shorter sets will do too: they
+    are mixed as the first tokens are.
+
     Args:
         dim: channels D of tokens and output.
-        graph: the edges that have weights, or the number of tokens of a complete graph.
+        graph: the edges that have weights, or the number of tokens of a complete graph; of one
+            set, whose weights all sets of a ragged batch share.
         heads: number of heads; divides `dim`.
         bias: whether the two linear maps have a bias.
         normalizer: "softmax", "hard", "sigmoid" or "none"; see `tokennet.attend.normalize`.
         source_dim: channels of the other set, `dim` by default; `graph` is then bipartite.
 
     Raises:
-        ValueError: called on a graph that does not have all these edges.
+        ValueError: `graph` is a ragged batch; called on a graph that lacks one of these edges.
 
     >>> from tokennet import Causal
-    >>> LearnedMixing(8, Causal(5), heads=2)(torch.zeros(3, 5, 8), graph=Causal(5)).shape
+    >>> layer = LearnedMixing(8, Causal(5), heads=2)
+    >>> layer(torch.zeros(3, 5, 8), graph=Causal(5)).shape
     torch.Size([3, 5, 8])
+    >>> layer(torch.zeros(3, 4, 8), graph=Causal(4)).shape
+    torch.Size([3, 4, 8])
     """
-
-    symmetry = Symmetry({"index"})
 
     def __init__(
         self,
@@ -59,17 +63,15 @@ class LearnedMixing(Mixer):
         super().__init__(dim, source_dim)
         check_normalizer(normalizer)
         check_heads(dim, heads)
+        if isinstance(graph, Disjoint):
+            raise ValueError(f"graph must be that of one set, got {graph!r}")
         self.heads, self.normalizer = heads, normalizer
         self.graph = Full(graph) if isinstance(graph, int) else graph
+        self.wiring = _fingerprint(self.graph)
         self.weight = nn.Parameter(torch.empty(self.graph.num_edges, heads))
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
-        self._kept_as = _new_name()
         self.reset_parameters()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._kept_as = _new_name()
 
     def reset_parameters(self) -> None:
         """Weights of a combination start with a sum of squares of 1, logits of a softmax at 1."""
@@ -80,23 +82,36 @@ class LearnedMixing(Mixer):
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
 
-    def check_graph(self, graph: TokenGraph) -> None:
-        own = self.graph
-        if (graph.num_targets, graph.num_sources) == (own.num_targets, own.num_sources) and (
-            graph is own or graph.derive(self._kept_as, None, partial(_contains, own))
-        ):
-            return
-        raise ValueError(
-            f"graph must be one with the edges that have weights, {own!r}; got {graph!r}"
-        )
+    def connections(self, graph: TokenGraph) -> TokenGraph:
+        """All that have weights, or those among the first tokens."""
+        rows = self._rows(0, graph.num_sources)
+        return self.graph if rows is None else rows[1]
 
-    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        v = self.value(source.z).unflatten(-1, (self.heads, -1))  # (..., M, H, C)
-        return self.out(combine(self.weights(), v, self.graph).flatten(-2))
+    def resolve(
+        self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
+    ) -> tuple[Tokens, TokenGraph]:
+        return Mixer.resolve(self, tokens, source, graph)  # unlike others, from another set too
 
-    def weights(self) -> Tensor:
-        """(E, H), in the order of `self.graph.edge_index()`."""
-        return normalize(self.weight, self.graph, self.normalizer)
+    def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
+        """Sources (..., m, D) to targets (..., n, D)."""
+        return self._combined(self._values(z), *self._rows(0, graph.num_sources))  # type: ignore[misc]
+
+    def weights(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> Tensor:
+        """Weights (..., E, H) of a call, in the order of the graph's `edge_index()`.
+
+        0 for edges that have none. As those of attention, but the same for the whole batch.
+        """
+        tokens, source, graph = self.inputs(tokens, source, graph)
+        number, edge = (index.to(self.weight.device) for index in self._edges_of(graph))
+        found = self.weight.new_zeros(graph.num_edges, self.heads)
+        found = found.index_add(0, edge, self._normalized().index_select(0, number))
+        batch = torch.broadcast_shapes(tokens.z.shape[:-2], source.z.shape[:-2])
+        return found.expand(*batch, -1, -1)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
@@ -108,31 +123,76 @@ class LearnedMixing(Mixer):
             ValueError: `graph` lacks an edge that has a weight.
         """
         check_step(tokens, graph, self.dim)
-        v = self.value(tokens.z).unflatten(-1, (self.heads, -1))
+        v = self._values(tokens.z)
         v = v if state is None else torch.cat([state, v], dim=-3)
-        known, first = graph.num_sources, graph.num_sources - graph.num_targets
-        j, i = self.graph.edge_index()
-        mine = (i >= first) & (i < known)
-        if (j[mine] >= known).any():
+        known = graph.num_sources
+        rows = self._rows(known - graph.num_targets, known)
+        if rows is None and known <= self.graph.num_targets:
             raise TypeError("LearnedMixing cannot be run step by step: it listens to later tokens")
-        rows = Edges(torch.stack([j[mine], i[mine] - first]), graph.num_targets, known)
-        if known > self.graph.num_targets or not graph.contains(rows):
+        if rows is None or not graph.contains(rows[1]):
             raise ValueError(
-                f"graph must be one with the edges that have weights, {self.graph!r}; got {graph!r}"
+                f"graph must have the edges of {self.graph!r} to these tokens; got {graph!r}"
             )
-        weights = self.weights()[mine.to(v.device)]
-        return tokens.replace(z=self.out(combine(weights, v, rows).flatten(-2))), v
+        return tokens.replace(z=self._combined(v, *rows)), v
 
     def flops(self, tokens: Tokens) -> int:
         """Two projections, 4 N D^2, and 2 D per edge that has a weight."""
         projections = linear_flops(self.value, tokens.z) + linear_flops(self.out, tokens.z)
-        return projections + tokens.z.shape[:-2].numel() * self.graph.num_edges * 2 * self.dim
+        edges = sum(self.connections(part).num_edges for part in tokens.graph.parts)
+        return projections + tokens.z.shape[:-2].numel() * edges * 2 * self.dim
+
+    def _is_contained_in(self, graph: Any) -> bool:
+        needed = self.connections(graph)
+        if (needed.num_targets, needed.num_sources) != (graph.num_targets, graph.num_sources):
+            return False
+        return graph.contains(needed)
+
+    def _values(self, z: Tensor) -> Tensor:
+        return self.value(z).unflatten(-1, (self.heads, -1))  # (..., M, H, C)
+
+    def _normalized(self) -> Tensor:
+        return normalize(self.weight, self.graph, self.normalizer)  # (E, H)
+
+    def _combined(self, v: Tensor, number: Tensor | None, graph: TokenGraph) -> Tensor:
+        weights = self._normalized()
+        if number is not None:
+            weights = weights.index_select(0, number.to(weights.device))
+        return self.out(combine(weights, v, graph).flatten(-2))
+
+    def _rows(self, first: int, known: int) -> tuple[Tensor | None, TokenGraph] | None:
+        """Edges to the targets `first` .. `known` - 1: their numbers, None for all, and graph.
+
+        None where these targets are not there, or listen to others than the first `known`.
+        """
+        own = self.graph
+        if first == 0 and known == own.num_sources:
+            return None, own
+        if known > own.num_targets or not own.is_square:
+            return None
+        j, i = own.edge_index()
+        number = ((i >= first) & (i < known)).nonzero().squeeze(1)
+        j, i = j[number], i[number] - first
+        if (j >= known).any():
+            return None
+        return number, Edges(torch.stack([j, i]), known - first, known)
+
+    def _edges_of(self, graph: TokenGraph) -> tuple[Tensor, Tensor]:
+        """Numbers of the weights that play a part on a graph, and of the edges that have them."""
+        if graph is self.graph:
+            return (torch.arange(graph.num_edges),) * 2
+        numbers, keys, offset = [torch.arange(0)], [torch.arange(0)], [0, 0]
+        for part in graph.parts:
+            number, rows = self._rows(0, part.num_sources)  # type: ignore[misc]
+            j, i = rows.edge_index()
+            numbers.append(torch.arange(len(j)) if number is None else number)
+            keys.append((i + offset[0]) * graph.num_sources + j + offset[1])
+            offset = [offset[0] + part.num_targets, offset[1] + part.num_sources]
+        j, i = graph.edge_index()
+        listed, order = (i * graph.num_sources + j).sort(stable=True)
+        return torch.cat(numbers), order[torch.searchsorted(listed, torch.cat(keys))]
 
 
-def _new_name() -> str:
-    """Under which a graph keeps whether it has the edges, of no other layer of any process."""
-    return f"has the edges of learned mixing {uuid.uuid4().hex}"
-
-
-def _contains(own: TokenGraph, graph: TokenGraph) -> bool:
-    return graph.contains(own)
+def _fingerprint(graph: TokenGraph) -> str:
+    """The same for graphs that list the same edges, whatever their kind."""
+    edges = sha256(graph.edge_index().numpy().tobytes()).hexdigest()
+    return f"{graph.num_targets} {graph.num_sources} {edges}"

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from tokennet.attend import (
-    Additive,
-    EdgeFeatures,
-    attend,
-    combine,
-    edge_scores,
-    normalize,
-)
+from tokennet.attend import Additive, EdgeFeatures, attend, attention_weights, combine
 from tokennet.attend.check import Bias
 from tokennet.attend.normalize import check_normalizer
 from tokennet.graphs import TokenGraph
@@ -120,8 +111,10 @@ class Score(nn.Module):
         edges: EdgeFeatures | None = None,
     ) -> Tensor:
         """Weights (..., E, H) in the order of the graph's `edge_index()`."""
-        terms: Any = {"scale": self.scale, "score": self.additive, "edges": edges}
-        return normalize(edge_scores(q, k, graph, bias, **terms), graph, self.normalizer)
+        scale, score, normalizer = self.scale, self.additive, self.normalizer
+        return attention_weights(
+            q, k, graph, bias, scale=scale, score=score, edges=edges, normalizer=normalizer
+        )
 
     def attend(
         self,
@@ -136,13 +129,12 @@ class Score(nn.Module):
         """Values weighted and summed, (..., N, H, Cv)."""
         if self.goes_by_edges(edges is not None):
             return combine(self.weights(q, k, graph, bias, edges), v, graph, edges)
-        terms: Any = {"scale": self.scale, "score": self.additive, "edges": edges}
-        return attend(q, k, v, graph, bias, **terms, backend=backend)
+        scale, score = self.scale, self.additive
+        return attend(q, k, v, graph, bias, scale=scale, score=score, edges=edges, backend=backend)
 
     def goes_by_edges(self, with_features: bool) -> bool:
         """Whether the weights are made edge by edge, because `attend` does not know them."""
-        additive_with_values = self.additive is not None and with_features
-        return self.normalizer != "softmax" or additive_with_values
+        return self.normalizer != "softmax" or (with_features and self.additive is not None)
 
     def extra_repr(self) -> str:
         return self.normalizer

@@ -1,4 +1,4 @@
-"""The scores of attention, a class each; `SCORES` has their names."""
+"""The scores of attention, a class each; `SCORES` has the names of those without a size."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ class Bahdanau(Score):
     r"""An additive score: s_ij = a_h . tanh(q_i + k_j).
 
     Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473). With `activation="leaky_relu"`, that of
-    GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491), the fused kernel runs it too.
+    GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491), the fused kernel runs it too. It is to
+    a layer what `tokennet.attend.Additive` is to one call of `attend`, which it makes.
 
     >>> from tokennet import Attention
     >>> layer = Attention(8, 2, score=Bahdanau(activation="leaky_relu"))

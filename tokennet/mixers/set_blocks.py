@@ -54,7 +54,16 @@ class SetAttentionBlock(Mixer):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) if norm else nn.Identity() for _ in range(2))
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        return self._close(tokens.z, self.attention.mix(tokens, source, graph))
+        return self._close(tokens.z, self.attention(tokens, source, graph).z)
+
+    def weights(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> Tensor:
+        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
+        return self.attention.weights(tokens, source, graph)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None

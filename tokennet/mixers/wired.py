@@ -40,8 +40,8 @@ class WiredMixer(Mixer):
 
     symmetry = Symmetry({"index"})
 
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
+    def __init__(self, dim: int, source_dim: int | None = None) -> None:
+        super().__init__(dim, source_dim)
         self.wiring: str | None = None
         """Says which connections, so that a graph is looked at once for all mixers of a class
         that have the same; None to look at it in every call."""
@@ -62,7 +62,7 @@ class WiredMixer(Mixer):
         """
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        return set_by_set(lambda z, _, part: self.mix_set(z, part), tokens.z, tokens.z, graph)
+        return set_by_set(lambda _, z, part: self.mix_set(z, part), tokens.z, source.z, graph)
 
     def resolve(
         self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None

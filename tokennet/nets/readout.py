@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.graphs import Disjoint
 from tokennet.mixers import Attention
+from tokennet.mixers.latent_graphs import attention_flops, for_each_set, latent_graphs
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -180,23 +181,15 @@ class AttentionReadout(Readout):
         self.attention = Attention(dim, heads)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        ragged = isinstance(tokens.graph, Disjoint)
-        graph = tokens.graph.derive("one_query_each", None, _one_query_each)
-        question = self.question.expand(graph.num_targets, -1)
-        asked = Tokens(question.to(tokens.z.dtype))
-        answer = self.attention(asked, source=tokens, graph=graph).z
-        return answer if ragged else answer.squeeze(-2)
+        graphs = latent_graphs(tokens.graph, 1)
+        question = for_each_set(self.question, graphs.within, tokens.z)
+        answer = self.attention(question, tokens.z, graphs.gather)  # (..., number of sets, D)
+        return answer if isinstance(tokens.graph, Disjoint) else answer.squeeze(-2)
 
     def flops(self, tokens: Tokens) -> int:
-        dim, queries = self.attention.dim, self._rows(tokens)
-        projections = 4 * dim * dim * (queries + tokens.z.shape[:-1].numel())
-        return super().flops(tokens) + projections + 4 * dim * tokens.z.shape[:-1].numel()
-
-
-def _one_query_each(graph: TokenGraph) -> TokenGraph:
-    if isinstance(graph, Disjoint):
-        return Disjoint(Full(1, size) for size in graph.sizes)
-    return Full(1, graph.num_targets)
+        sets, n = len(tokens.graph.parts), tokens.num_tokens
+        asked = tokens.z.shape[:-2].numel() * attention_flops(self.attention, sets, n, n)
+        return super().flops(tokens) + asked
 
 
 READOUTS: dict[str, type[Readout]] = {
