@@ -29,8 +29,8 @@ from tokennet.nets import (
     bert,
     create_net,
     gpt,
-    hide,
-    shifted,
+    mask_tokens,
+    shift_right,
     transformer,
 )
 from tokennet.nets.compose import complete
@@ -277,11 +277,11 @@ def test_a_source_that_is_repeated_keeps_its_positions():
 def test_a_translator_is_causal_and_listens():
     net = translator().eval()
     source, target = torch.randint(0, VOCAB, (5,)), torch.randint(0, VOCAB, (6,))
-    scores = net(source, shifted(target, start=0))
+    scores = net(source, shift_right(target, start=0))
     other = torch.cat([target[:3], (target[3:] + 1) % VOCAB])
-    torch.testing.assert_close(net(source, shifted(other, start=0))[:4], scores[:4])
-    assert not torch.allclose(net(source, shifted(other, start=0))[4:], scores[4:])
-    assert not torch.allclose(net(source.flip(0), shifted(target, start=0)), scores)
+    torch.testing.assert_close(net(source, shift_right(other, start=0))[:4], scores[:4])
+    assert not torch.allclose(net(source, shift_right(other, start=0))[4:], scores[4:])
+    assert not torch.allclose(net(source.flip(0), shift_right(target, start=0)), scores)
 
 
 def test_ragged_pairs_are_one_by_one():
@@ -333,7 +333,7 @@ def test_learning_to_repeat():
 def test_hidden_ids():
     ids = torch.randint(0, 50, (4, 5_000))
     generator = torch.Generator().manual_seed(0)
-    inputs, targets = hide(ids, mask=50, vocab=50, generator=generator)
+    inputs, targets = mask_tokens(ids, mask=50, vocab=50, generator=generator)
     chosen = targets != -100
     assert torch.equal(targets[chosen], ids[chosen])
     assert torch.equal(inputs[~chosen], ids[~chosen])

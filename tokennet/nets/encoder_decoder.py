@@ -87,10 +87,10 @@ class EncoderDecoder(nn.Module):
         return self.decoder.generate(start, length, source=memory, **how)  # type: ignore[operator]
 
 
-def shifted(ids: Sequence[int] | Tensor, start: int) -> Tensor:
+def shift_right(ids: Sequence[int] | Tensor, start: int) -> Tensor:
     """Targets (..., N) as the decoder's input: `start` first, the last id left out.
 
-    >>> shifted(torch.tensor([5, 6, 7]), start=1).tolist()
+    >>> shift_right(torch.tensor([5, 6, 7]), start=1).tolist()
     [1, 5, 6]
     """
     ids = torch.as_tensor(ids)

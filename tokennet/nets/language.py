@@ -217,7 +217,7 @@ class MaskedLanguageModel(TextNet):
             return torch.where(ids == mask, self(ids).argmax(-1), ids)
 
 
-def hide(
+def mask_tokens(
     ids: Tensor,
     mask: int,
     vocab: int,
@@ -236,7 +236,7 @@ def hide(
         vocab: ids are 0 .. vocab - 1.
         probability: of a place being chosen.
 
-    >>> inputs, targets = hide(torch.arange(100), mask=100, vocab=100, probability=0.5)
+    >>> inputs, targets = mask_tokens(torch.arange(100), mask=100, vocab=100, probability=0.5)
     >>> bool(((targets == -100) | (targets == torch.arange(100))).all())
     True
     """

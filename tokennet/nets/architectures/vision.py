@@ -8,9 +8,9 @@ from tokennet.layer import TokenLayer
 from tokennet.mixers import CrossPatchLinear, MLPMixer, Pooling
 from tokennet.nets.architectures.transformer import encoder_stack
 from tokennet.nets.block import TokenWise
-from tokennet.nets.class_tokens import PutBefore
 from tokennet.nets.compose import GraphOf, WithGraph, complete
 from tokennet.nets.net import TokenNet
+from tokennet.nets.prepend import PrependTokens
 from tokennet.nets.readout import MeanReadout, OneToken
 from tokennet.nets.style import Affine, Style
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
@@ -39,9 +39,9 @@ def vit(
     """
     layers: list[TokenLayer] = [WithGraph(graph), TokenWise(nn.Linear(in_features, dim))]
     if num_tokens is None:
-        layers += [SinusoidalEncoding(dim, "pos", num_coordinates=2), PutBefore(dim)]
+        layers += [SinusoidalEncoding(dim, "pos", num_coordinates=2), PrependTokens(dim)]
     else:
-        layers += [PutBefore(dim), LearnedEncoding(dim, num_tokens + 1)]
+        layers += [PrependTokens(dim), LearnedEncoding(dim, num_tokens + 1)]
     blocks = encoder_stack(dim, depth, heads, hidden, style, final_norm=False)
     layers += list(blocks.layers)  # type: ignore[arg-type]
     return TokenNet(layers, OneToken(dim, out_features))
