@@ -18,6 +18,8 @@ from tokennet import (
     Full,
     LearnedEncoding,
     Residual,
+    Rotary,
+    SinusoidalEncoding,
     TokenNet,
     Tokens,
     TokenWise,
@@ -28,6 +30,8 @@ from tokennet.nets import (
     BatchNorm,
     DropTokens,
     Embedding,
+    EncoderDecoder,
+    OneToken,
     OnGraph,
     Parallel,
     PostNorm,
@@ -217,6 +221,42 @@ def test_class_tokens_do_not_carry_the_future():
             PrependTokens(DIM)(Tokens(z, graph))
         PrependTokens(DIM, heard=False)(Tokens(z, graph))
     PrependTokens(DIM)(Tokens(z[:1], Causal(1)))
+
+
+def test_what_layers_do_not_see_any_more_is_not_declared():
+    near, first = Attention(DIM, 2), OneToken(DIM, 3)
+    within = TokenNet([WithGraph(complete), near])
+    for layers, readout, reads in (
+        ([WithGraph(complete), near], None, set()),
+        ([near, WithGraph(complete)], None, {"graph"}),
+        ([within, near], None, set()),
+        ([TokenNet([near]), within], None, {"graph"}),
+        ([OnGraph(complete, near)], None, set()),
+        ([OnGraph(add_self_loops, near)], None, {"graph"}),
+        ([WithGraph(complete), LearnedEncoding(DIM, N)], None, {"index"}),
+        ([WithGraph(lambda g: Causal(N)), near], None, {"index", "graph"}),
+        ([near], first, {"graph", "index"}),
+        ([PrependTokens(DIM), near], first, {"graph"}),
+        ([TokenNet([PrependTokens(DIM)]), near], first, {"graph"}),
+        ([PrependTokens(DIM)], OneToken(DIM, 3, index=1), {"index"}),
+        ([PrependTokens(DIM)], OneToken(DIM, 3, index=-1), {"index"}),
+        ([PrependTokens(DIM, 2), DropTokens(2)], None, set()),
+        ([PrependTokens(DIM, 2), DropTokens(2)], first, {"index"}),
+        ([PrependTokens(DIM, 2), DropTokens(1)], first, set()),
+        ([PrependTokens(DIM), DropTokens(2)], None, {"index"}),
+    ):
+        assert TokenNet(layers, readout).symmetry.reads == reads, layers
+
+
+def test_what_a_net_reads_of_its_source():
+    tall = TokenNet([CrossAttention(DIM, 2)])
+    assert tall.source_symmetry.reads == set()
+    assert TokenNet([LearnedEncoding(DIM, N), tall]).source_symmetry.reads == set()
+    turned = Residual(CrossAttention(DIM, 2, position=Rotary()))
+    assert TokenNet([tall, turned]).source_symmetry.reads == {"index"}
+    net = EncoderDecoder(TokenNet([SinusoidalEncoding(DIM), Attention(DIM, 2)]), tall)
+    assert net.source_symmetry.reads == {"pos", "graph"}
+    assert net.symmetry.reads == {"graph"}
 
 
 @pytest.mark.parametrize("final_norm", [True, False])

@@ -90,7 +90,8 @@ class OnGraph(TokenLayer):
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
-        return self._reads & self.layer.symmetry  # type: ignore[operator]
+        unseen = {"graph"} if self.graph_of is complete else set()
+        return self._reads & Symmetry(self.layer.symmetry.reads - unseen)
 
     @property
     def goes_by_token(self) -> bool:  # type: ignore[override]

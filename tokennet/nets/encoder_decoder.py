@@ -27,6 +27,13 @@ class EncoderDecoder(nn.Module):
 
     Raises:
         ValueError: the encoder has a readout, or the decoder listens to no source.
+
+    >>> from tokennet.nets import transformer
+    >>> net = transformer(source_vocab=10, dim=8, depth=1, heads=2)
+    >>> net(torch.tensor([1, 2, 3]), torch.tensor([0, 4])).shape  # a score for each next id
+    torch.Size([2, 10])
+    >>> net.generate(torch.tensor([1, 2, 3]), start=0, length=4).shape
+    torch.Size([5])
     """
 
     def __init__(self, encoder: TokenNet, decoder: TokenNet) -> None:
@@ -42,8 +49,19 @@ class EncoderDecoder(nn.Module):
         """As a function of the target, for a given source."""
         return self.decoder.symmetry
 
+    @property
+    def source_symmetry(self) -> Symmetry:
+        """As a function of the source, for a given target: what permutations change nothing."""
+        return self.encoder.symmetry & self.decoder.source_symmetry
+
     def forward(self, source: Any, target: Any) -> Any:
         return self.decoder(target, self.encoder(source))
+
+    def flops(self, source: Any, target: Any) -> int:
+        """Floating-point operations of one forward pass, of both nets."""
+        with evaluating(self):
+            memory = self.encoder(source)
+        return self.encoder.flops(source) + self.decoder.flops(target, memory)
 
     def generate(self, source: Ids | Tokens, start: int | Tensor, length: int, **how: Any) -> Any:
         """Translate: continue `start` by at most `length` ids, listening to the source.

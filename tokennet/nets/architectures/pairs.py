@@ -6,7 +6,6 @@ from torch import nn
 
 from tokennet.graphs import Causal
 from tokennet.layer import TokenLayer
-from tokennet.mixers import Attention, CrossAttention
 from tokennet.nets.architectures.transformer import decoder_stack, encoder_stack
 from tokennet.nets.architectures.vision import vit
 from tokennet.nets.block import TokenWise
@@ -37,16 +36,17 @@ def question_net(
 
     Patches have positions (row and column); the question is ids.
     """
-    style = Style()
     looking: list[TokenLayer | TokenNet] = [
         WithGraph(complete),
         TokenWise(nn.Linear(in_features, dim)),
         SinusoidalEncoding(dim, "pos", num_coordinates=2),
-        encoder_stack(dim, depth, heads, style=style),
+        encoder_stack(dim, depth, heads),
     ]
-    asking: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
-    for _ in range(depth):
-        asking += style.block([Attention(dim, heads), CrossAttention(dim, heads)], dim)
+    asking: list[TokenLayer | TokenNet] = [
+        Embedding(vocab, dim),
+        LearnedEncoding(dim, max_length),
+        decoder_stack(dim, depth, heads, final_norm=False),
+    ]
     answer = READOUTS[readout](dim, out_features)
     return EncoderDecoder(TokenNet(looking), TextNet(asking, answer, max_length=max_length))
 

@@ -42,14 +42,24 @@ def encoder_stack(
 
 
 def decoder_stack(
-    dim: int, depth: int, heads: int, hidden: int | None = None, style: Style | None = None
+    dim: int,
+    depth: int,
+    heads: int,
+    hidden: int | None = None,
+    style: Style | None = None,
+    *,
+    final_norm: bool = True,
 ) -> TokenNet:
-    """Blocks of self-attention, attention to the source, and MLP: `nn.TransformerDecoder`."""
+    """Blocks of self-attention, attention to the source, and MLP: `nn.TransformerDecoder`.
+
+    Args:
+        final_norm: as for `encoder_stack`.
+    """
     style = style or Style()
     layers: list[TokenLayer] = []
     for _ in range(depth):
         layers += style.block([Attention(dim, heads), CrossAttention(dim, heads)], dim, hidden)
-    return TokenNet(layers + style.final_norm(dim))
+    return TokenNet(layers + style.final_norm(dim) if final_norm else layers)
 
 
 def encoder(
