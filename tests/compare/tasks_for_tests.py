@@ -105,8 +105,8 @@ class Listener(nn.Module):
             nn.Linear(width.dim, width.hidden), nn.ReLU(), nn.Linear(width.hidden, 1)
         )
 
-    def forward(self, tokens, source):
+    def forward(self, source, tokens):
         return self.end(self.own(tokens).z + self.other(source).z)
 
-    def flops(self, tokens, source):
+    def flops(self, source, tokens):
         return 2 * tokens.num_tokens * sum(p.numel() for p in self.end.parameters())

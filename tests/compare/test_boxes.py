@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
-from tokennet.compare.boxes import assign, average_precision, iou
+from tokennet.compare.boxes import average_precision, iou
 from tokennet.compare.tasks.detect import CLASSES, NOTHING, Detect, judged, mean_average_precision
 from tokennet.nets import Objects, Prediction, set_prediction_loss
+from tokennet.nets.detection import assign
 
 
 def test_overlap_by_hand():

@@ -10,12 +10,12 @@ import torch
 
 from tests.compare.test_compare import fabric
 from tokennet import Tokens
-from tokennet.compare import TASKS, Net, Width, load_task
+from tokennet.compare import TASKS, Model, Net, Width, load_task
 from tokennet.compare.baseline import constant, majority
 from tokennet.compare.budget import find_widths
 from tokennet.compare.check import check_task, fingerprint
 from tokennet.compare.data import text_file
-from tokennet.compare.listening import cross_attention
+from tokennet.compare.encoder_decoder import cross_attention
 from tokennet.compare.ngram import NGram
 from tokennet.compare.scenes import digit_images, patches
 from tokennet.compare.tasks.csl import skip_links
@@ -92,6 +92,20 @@ def test_a_net_takes_a_step_on_it_and_shows_something(name, tmp_path):
     assert run.flops > 0
     (file,) = (tmp_path / "shown").iterdir()
     assert file.stat().st_size > 50
+
+
+def test_the_sample_of_a_text_is_drawn_a_character_at_a_time_from_the_last_window(tmp_path):
+    task, generator = small("shakespeare"), torch.Generator().manual_seed(0)
+    model = task.build(Net("attention", "window"), task.recipe, Width(16, 16)).eval()
+    with torch.no_grad():
+        task.show(model, Net("attention", "window"), tmp_path)
+    start = task.begin_of_test
+    ids, on = task.ids[start : start + 16].tolist(), task.batch(torch.tensor([0]), "window").tokens
+    for _ in range(200):
+        scores = model(Tokens(torch.tensor(ids[-16:])[:, None], on.graph, on.pos))[-1]
+        ids.append(int(torch.multinomial((scores / 0.8).softmax(-1), 1, generator=generator)))
+    said = "".join(task.characters[number] for number in ids[16:])
+    assert (tmp_path / "sample.txt").read_text().endswith(f"goes on:]{said}\n")
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -349,12 +363,20 @@ def test_sorting_is_asked_step_by_step():
     assert torch.equal(batch.target, task.digits[:2].sort(1).values)
     assert batch.tokens.z[0, :, 0].tolist() == [10, *batch.target[0, :-1].tolist()]
     assert torch.equal(batch.source.z[..., 0], task.digits[:2])
-
-    def one_more(given):  # says the digit it was given last, plus one; 0 at the start
-        said = (given.tokens.z[..., 0] + 1) % 11
-        return torch.nn.functional.one_hot(said % 10, 10).float()
-
-    assert task.predict(one_more, batch).argmax(-1).tolist() == [[0, 1, 2, 3]] * 2
+    net = task.build(Net("attention", "full"), task.recipe, Width(16, 16)).double().eval()
+    for parameter in net.parameters():  # far from even, so that digits are told apart
+        torch.nn.init.normal_(parameter, std=0.5)
+    batch = task.batch(torch.arange(20), "full")
+    batch = replace(batch, tokens=batch.tokens.to(torch.float64))
+    answer, encoded = torch.full((20, 0), 0), []
+    for place in range(4):
+        said = torch.nn.functional.pad(answer, (1, 3 - place), value=10)[..., None]
+        scores = net(batch.source, batch.tokens.replace(z=said))[:, place]
+        answer = torch.cat([answer, scores.argmax(-1)[:, None]], 1)
+    net.encoder.register_forward_hook(lambda *given: encoded.append(1))
+    assert torch.equal(task.predict(Model(net), batch).argmax(-1), answer)
+    assert len(answer.unique()) > 3
+    assert encoded == [1]
     digits, right = task.digits[task.splits(0)["test"]], task.sorted[task.splits(0)["test"]]
     same = (digits == right).float().mean()
     assert task.baselines(0)["as given"]["accuracy"] == pytest.approx(float(same))

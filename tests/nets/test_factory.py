@@ -11,7 +11,9 @@ from tokennet import Causal, Cycle, Disjoint, Full, Grid, Tokens
 from tokennet.nets import (
     NETS,
     Decoder,
+    EncoderDecoder,
     Objects,
+    TokenNet,
     contrastive_loss,
     count_parameters,
     create_net,
@@ -110,7 +112,7 @@ def test_sizes_are_those_published(name):
 def test_every_architecture_is_a_few_lines():
     for name in NETS:
         assert 1 <= NETS[name].lines <= 30
-        assert NETS[name].summary
+        assert NETS[name].build.__doc__
 
 
 def test_names_and_options():
@@ -146,9 +148,68 @@ def test_declared_symmetry_is_measured(name, graph):
         return torch.cat([out.logits, out.boxes], -1) if name == "detr" else out
 
     whole.symmetry = net.symmetry
-    report = check_declared(whole, tokens, pooled=pooled, discover=False)
+    report = check_declared(whole, tokens, pooled=pooled)
     assert report.holds, report
+    assert not report.larger, report
     assert report.laws or net.symmetry.relabelling == "trivial"
+
+
+def of_vectors(net):
+    """A net of ids without its table."""
+    return TokenNet(list(net.layers)[1:], net.readout)
+
+
+def of_source(net, target):
+    """A net of two sets as a function of its source."""
+
+    def answer(source):
+        return net(source, target)
+
+    answer.symmetry = net.source_symmetry
+    return answer
+
+
+def of_target(net, source):
+    def answer(target):
+        return net(source, target)
+
+    answer.symmetry = net.symmetry
+    return answer
+
+
+def parts_of_two():
+    """Functions of one set of vectors or patches, and what they declare to shuffle."""
+    match, anywhere = small("clip"), small("clip", num_tokens=None)
+    asking, translator = small("question_net"), small("transformer_base")
+    by_source = EncoderDecoder(of_vectors(translator.encoder), translator.decoder)
+    by_target = EncoderDecoder(translator.encoder, of_vectors(translator.decoder))
+    by_words = EncoderDecoder(asking.encoder, of_vectors(asking.decoder))
+    return {
+        "gpt": (of_vectors(small("gpt_nano")), "trivial"),
+        "bert": (of_vectors(small("bert_tiny")), "trivial"),
+        "image of clip": (match.image, "trivial"),
+        "image of clip by places": (anywhere.image, "Aut(pos)"),
+        "text of clip": (of_vectors(match.text), "trivial"),
+        "patches of question_net": (of_source(asking, ids()), "Aut(pos)"),
+        "words of question_net": (of_target(by_words, patches()), "trivial"),
+        "source of transformer": (of_source(by_source, ids()), "trivial"),
+        "target of transformer": (of_target(by_target, ids()), "trivial"),
+    }
+
+
+@pytest.mark.parametrize("name", parts_of_two())
+def test_declared_symmetry_of_nets_of_ids_and_of_two_sets_is_measured(name):
+    net, shuffling = parts_of_two()[name]
+    assert net.symmetry.shuffling == shuffling
+    of_patches = "image" in name or "patches" in name
+    tokens = patches().replace(pos=torch.tensor([[0.0, 1, 2, 2, 1, 0]] * 2).double().T)
+    if not of_patches:
+        tokens = Tokens(torch.randn(N, 16).double(), Causal(N))
+    pooled = name not in ("gpt", "bert", "target of transformer")
+    report = check_declared(net, tokens, pooled=pooled)
+    assert report.holds, report
+    assert not report.larger, report
+    assert report.declared_order == (8 if shuffling == "Aut(pos)" else 1)
 
 
 def test_a_lie_about_symmetry_is_seen():

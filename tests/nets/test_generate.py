@@ -15,6 +15,7 @@ from tokennet import (
     PerToken,
     Recurrence,
     Residual,
+    SinusoidalEncoding,
     Tokens,
     TokenWise,
     Window,
@@ -27,10 +28,12 @@ from tokennet.nets import (
     Style,
     WithGraph,
     bert,
+    clip,
     create_net,
+    detr,
     gpt,
-    hide,
-    shifted,
+    mask_tokens,
+    shift_right,
     transformer,
 )
 from tokennet.nets.compose import complete
@@ -274,14 +277,71 @@ def test_a_source_that_is_repeated_keeps_its_positions():
     assert torch.equal(single, shared)
 
 
+def test_only_the_last_ids_are_read_where_the_context_says_so():
+    net, prompt = language_model(), torch.randint(0, VOCAB, (2, 3))
+    ids, choose = prompt, Sampling(1.0, generator=torch.Generator().manual_seed(1))
+    for _ in range(30):  # more than the net has positions for
+        ids = torch.cat([ids, choose(net(ids[:, -6:])[:, -1])[:, None]], 1)
+    for cache in (True, False):
+        draws = {"temperature": 1.0, "generator": torch.Generator().manual_seed(1)}
+        assert torch.equal(net.generate(prompt, 30, context=6, cache=cache, **draws), ids)
+    assert net.generate(prompt, 30, context=6, beams=3).shape == (2, 33)
+    with pytest.raises(ValueError, match="context must be at least 1, got 0"):
+        net.generate(prompt, 1, context=0)
+    with pytest.raises(ValueError, match="must together be at most 25 ids"):
+        net.generate(prompt, 30, context=25)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_ids_have_the_positions_that_the_net_gives_them(cache):
+    layers = [Embedding(VOCAB, 8), SinusoidalEncoding(8), Residual(Attention(8, 2))]
+    net = Decoder(layers, PerToken(8, VOCAB), pos=lambda n: 3 * torch.arange(float(n))[:, None])
+    ids = torch.randint(0, VOCAB, (2, 5))
+    with torch.no_grad():
+        for parameter in net.double().parameters():
+            parameter.add_(torch.randn_like(parameter))
+    want = ids
+    for count in range(5, 9):
+        pos = 3 * torch.arange(float(count))[:, None]
+        scores = net(Tokens(want[..., None], Causal(count), pos))
+        torch.testing.assert_close(net(want), scores)
+        want = torch.cat([want, scores[:, -1].argmax(-1)[:, None]], 1)
+    assert torch.equal(net.generate(ids, 4, cache=cache), want)
+
+
+def test_flops_of_nets_of_two_sets_are_those_of_their_parts():
+    net = translator()
+    source, target = torch.randint(0, VOCAB, (2, 5)), torch.randint(0, VOCAB, (2, 3))
+    encoder, decoder = net.encoder.tokens(source), net.decoder.tokens(target)
+    own = net.encoder.flops(encoder) + net.decoder.flops(decoder, net.encoder(encoder))
+    assert net.flops(source, target) == net.flops(encoder, decoder) == own
+    assert net.training
+    per_token = 4 * 16 * 16 * 4 + 2 * 16 * 16 * 4  # in a block, but for edges: MLP, attention
+    blocks = 2 * (per_token * (10 + 6) + 4 * 16 * (2 * 25 + 2 * 6))
+    across = 2 * (4 * 16 * 16 * (10 + 6) + 4 * 16 * 2 * 15)
+    assert own == blocks + across + 2 * 16 * VOCAB * 6
+    sizes = {"dim": 8, "heads": 2, "depth": 1}
+    match = clip(4, VOCAB, 6, image_dim=12, image_heads=2, **sizes)
+    images, texts = torch.randn(3, 6, 4), torch.randint(0, VOCAB, (2, 5))
+    towers = match.image.flops(images) + match.text.flops(texts)
+    assert match.flops(images, texts) == towers + 2 * 3 * 2 * 8
+    found = detr(4, 5, 7, hidden=16, **sizes)
+    patches = Tokens(torch.randn(3, 6, 4), pos=torch.rand(6, 2))
+    asked = Tokens(found.queries.expand(3, -1, -1))
+    both = found.encoder.flops(patches) + found.decoder.flops(asked, found.encoder(patches))
+    assert found.flops(patches) == both + 2 * 3 * 7 * (8 * 6 + 8 * 8 + 8 * 8 + 8 * 4)
+    ragged = Tokens.batch([Tokens(z, pos=torch.rand(6, 2)) for z in patches.z])
+    assert found.flops(ragged) == found.flops(patches)
+
+
 def test_a_translator_is_causal_and_listens():
     net = translator().eval()
     source, target = torch.randint(0, VOCAB, (5,)), torch.randint(0, VOCAB, (6,))
-    scores = net(source, shifted(target, start=0))
+    scores = net(source, shift_right(target, start=0))
     other = torch.cat([target[:3], (target[3:] + 1) % VOCAB])
-    torch.testing.assert_close(net(source, shifted(other, start=0))[:4], scores[:4])
-    assert not torch.allclose(net(source, shifted(other, start=0))[4:], scores[4:])
-    assert not torch.allclose(net(source.flip(0), shifted(target, start=0)), scores)
+    torch.testing.assert_close(net(source, shift_right(other, start=0))[:4], scores[:4])
+    assert not torch.allclose(net(source, shift_right(other, start=0))[4:], scores[4:])
+    assert not torch.allclose(net(source.flip(0), shift_right(target, start=0)), scores)
 
 
 def test_ragged_pairs_are_one_by_one():
@@ -333,7 +393,7 @@ def test_learning_to_repeat():
 def test_hidden_ids():
     ids = torch.randint(0, 50, (4, 5_000))
     generator = torch.Generator().manual_seed(0)
-    inputs, targets = hide(ids, mask=50, vocab=50, generator=generator)
+    inputs, targets = mask_tokens(ids, mask=50, vocab=50, generator=generator)
     chosen = targets != -100
     assert torch.equal(targets[chosen], ids[chosen])
     assert torch.equal(inputs[~chosen], ids[~chosen])

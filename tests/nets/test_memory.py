@@ -10,9 +10,12 @@ from tokennet import (
     Attention,
     Causal,
     CrossAttention,
+    Cycle,
     Disjoint,
     Edges,
     Full,
+    GraphAttention,
+    Grid,
     MeanReadout,
     MemoryTokens,
     Residual,
@@ -24,7 +27,7 @@ from tokennet import (
     Window,
     mlp,
 )
-from tokennet.graphs.prefix import prefixed
+from tokennet.graphs.prefix import prefixed, without_prefix
 
 DIM, HEADS, COUNT = 8, 2, 3
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -39,12 +42,12 @@ LAWS = (
 FAMILIES = {**SQUARE, **{f"bipartite_{name}": make for name, make in BIPARTITE.items()}}
 
 
-def by_hand(graph, count, listening, among_targets):
+def by_hand(graph, count, listening, heard, among_targets):
     """Number of edges between each pair."""
     n, m = graph.num_targets, graph.num_sources
     first = count if among_targets else 0
     wanted = torch.zeros(n + first, m + count, dtype=torch.long)
-    wanted[first:, :count] = 1
+    wanted[first:, :count] = heard
     if among_targets:
         wanted[:count] = 1 if listening else torch.ones(count, m + count).tril()
     for j, i in graph.edge_index().t().tolist():
@@ -54,11 +57,12 @@ def by_hand(graph, count, listening, among_targets):
 
 @pytest.mark.parametrize("among_targets", [True, False])
 @pytest.mark.parametrize("listening", [True, False])
+@pytest.mark.parametrize("heard", [True, False])
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "ragged" not in name])
-def test_graphs_with_tokens_before_them(family, listening, among_targets):
+def test_graphs_with_tokens_before_them(family, heard, listening, among_targets):
     graph = FAMILIES[family]()
-    longer = prefixed(graph, 2, listening, among_targets)
-    wanted = by_hand(graph, 2, listening, among_targets)
+    flags = {"listening": listening, "heard": heard, "among_targets": among_targets}
+    longer, wanted = prefixed(graph, 2, **flags), by_hand(graph, 2, **flags)
     j, i = longer.edge_index()
     counts = torch.zeros_like(wanted).index_put((i, j), torch.ones_like(i), accumulate=True)
     assert torch.equal(counts, wanted)
@@ -93,13 +97,13 @@ def test_it_is_the_net_on_more_tokens(family):
     tokens = laws.tokens_on(graph, DIM, torch.float64, (2,))
     outputs = []
     for part in tokens.unbatch():
-        memory = layer.memory.expand(2, -1, -1)
+        memory = layer.memory.vectors.expand(2, -1, -1)
         longer = Tokens(torch.cat([memory, part.z], 1), prefixed(part.graph, COUNT))
         outputs.append(layer.layers(longer).z[:, COUNT:])
     out = layer(tokens)
     torch.testing.assert_close(out.z, torch.cat(outputs, 1), **EXACT)
     assert out.graph is graph
-    (gradient,) = torch.autograd.grad(out.z.sum(), layer.memory)
+    (gradient,) = torch.autograd.grad(out.z.sum(), layer.memory.vectors)
     assert gradient.abs().max() > 1e-3
 
 
@@ -123,7 +127,7 @@ def test_causal_graphs_stay_causal_or_are_refused():
     z = torch.randn(6, DIM, dtype=torch.float64, requires_grad=True)
     listed = Edges((Causal(6) & Window(6, 2)).edge_index(), 6)
     for graph in (Causal(6), Causal(6) & Window(6, 2), listed, Disjoint([Full(2), Causal(4)])):
-        with pytest.raises(ValueError, match="graph must not be causal where the memory listens"):
+        with pytest.raises(ValueError, match="graph must not be causal where tokens put"):
             MemoryTokens(net(), DIM, COUNT).double()(Tokens(z, graph))
     silent = MemoryTokens(net(), DIM, COUNT, listening=False).double()
     out = silent(Tokens(z, Causal(6))).z
@@ -161,6 +165,8 @@ def test_positions_are_those_of_the_tokens_and_their_centre():
     layer(Tokens.batch(tokens))
     assert seen[0][[0, 3]].tolist() == [[1.0, 2.0], [2.0, 3.0]]
     assert torch.equal(seen[0][4:], tokens[1].pos)
+    layer(Tokens(torch.zeros(4, DIM), pos=torch.tensor([[0], [1], [2], [4]])))
+    assert seen[1].tolist() == [[2], [0], [1], [2], [4]]  # 7 / 4, rounded
 
 
 def test_layers_that_listen_to_a_source():
@@ -181,6 +187,41 @@ def test_no_sets_and_no_tokens():
 def test_what_does_not_go_together_is_named():
     with pytest.raises(ValueError, match="layers must give tokens: the net has a readout"):
         MemoryTokens(TokenNet([Attention(DIM, HEADS)], MeanReadout(DIM, 2)), DIM, COUNT)
-    graph = Edges(torch.tensor([[0], [1]]), 3, edge_attr=torch.ones(1, 2))
-    with pytest.raises(ValueError, match="graph must have no edge_attr"):
-        MemoryTokens(net(1), DIM, COUNT)(Tokens(torch.zeros(3, DIM), graph))
+    with pytest.raises(ValueError, match="count must be at least 0, got -1"):
+        MemoryTokens(net(1), DIM, -1)
+
+
+@pytest.mark.parametrize("family", ["window", "multi_edges", "ragged"])
+def test_it_is_tokens_put_before_layers_and_taken_off(family):
+    layer = MemoryTokens(net(), DIM, COUNT).double()
+    graph = SQUARE[family]()
+    graph = Disjoint([Full(2), Window(3, 1)]) if family == "ragged" else graph
+    tokens = laws.tokens_on(graph, DIM, torch.float64, (2,))
+    one_by_one = TokenNet([layer.memory, layer.layers, layer.drop])
+    torch.testing.assert_close(one_by_one(tokens).z, layer(tokens).z, rtol=0, atol=0)
+
+
+def test_edges_of_the_memory_have_features_of_0():
+    attr = torch.randn(3, 2).double()
+    graph = Edges(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3, edge_attr=attr)
+    layer = MemoryTokens(GraphAttention(DIM, HEADS, edge_dim=2), DIM, COUNT).double()
+    z = torch.randn(3, DIM).double()
+    by_hand = prefixed(graph.with_edge_attr(None), COUNT)
+    assert torch.equal(by_hand.edge_index()[:, :3], graph.edge_index() + COUNT)
+    features = torch.cat([attr, torch.zeros(by_hand.num_edges - 3, 2).double()])
+    longer = Tokens(torch.cat([layer.memory.vectors, z]), by_hand.with_edge_attr(features))
+    torch.testing.assert_close(layer(Tokens(z, graph)).z, layer.layers(longer).z[COUNT:])
+
+
+@pytest.mark.parametrize("make", [Window, Cycle, lambda n, r: Grid(r, n // r)])
+def test_formulas_stay_formulas_with_tokens_before_them(make):
+    graph = make(6, 2)
+    longer = prefixed(graph, 2, heard=False)
+    assert not longer.is_explicit
+    assert without_prefix(longer, 2) is graph
+    for count in (1, 4):
+        less, left = without_prefix(longer, count), 8 - count
+        assert torch.equal(less.dense(), longer.dense()[-left:, -left:])
+        assert less.is_explicit == (count == 4 and not isinstance(graph, Window))
+    twice = prefixed(longer, 1)
+    assert torch.equal(without_prefix(twice, 2).dense(), longer.dense()[1:, 1:])

@@ -18,6 +18,8 @@ from tokennet import (
     Full,
     LearnedEncoding,
     Residual,
+    Rotary,
+    SinusoidalEncoding,
     TokenNet,
     Tokens,
     TokenWise,
@@ -26,20 +28,22 @@ from tokennet import (
 from tokennet.graphs.prefix import is_one_sided
 from tokennet.nets import (
     BatchNorm,
+    DropTokens,
     Embedding,
+    EncoderDecoder,
+    OneToken,
     OnGraph,
     Parallel,
     PostNorm,
-    PutBefore,
+    PrependTokens,
     Style,
-    TakeOff,
     Unembedding,
     WithGraph,
+    add_self_loops,
     clip,
     complete,
     encoder_stack,
     generalised_iou,
-    looped,
     vit,
 )
 from tokennet.symmetry import check_declared
@@ -112,10 +116,10 @@ def test_unembedding_shares_the_table_also_in_a_copy():
 @pytest.mark.parametrize("heard", [True, False])
 @pytest.mark.parametrize("family", SQUARE)
 def test_tokens_put_before_and_taken_off(family, heard):
-    graph, layer = SQUARE[family](), PutBefore(DIM, 2, heard=heard).double()
+    graph, layer = SQUARE[family](), PrependTokens(DIM, 2, heard=heard).double()
     tokens = tokens_on(graph)
     if heard and is_one_sided(graph):
-        with pytest.raises(ValueError, match="must not be causal where the class token listens"):
+        with pytest.raises(ValueError, match="must not be causal where tokens put before"):
             layer(tokens)
         return
     more = layer(tokens)
@@ -129,7 +133,7 @@ def test_tokens_put_before_and_taken_off(family, heard):
         assert torch.equal(part.z[2:], old.z)
         if old.num_tokens:
             torch.testing.assert_close(part.pos[0], old.pos.mean(0))
-    less = TakeOff(2)(more)
+    less = DropTokens(2)(more)
     assert torch.equal(less.z, tokens.z)
     assert torch.equal(less.pos, tokens.pos)
     assert torch.equal(less.graph.dense(), graph.dense())
@@ -139,28 +143,28 @@ def test_tokens_put_before_and_taken_off(family, heard):
 def test_edge_features_stay_with_their_edges():
     attr = torch.randn(3, 2)
     graph = Edges(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3, edge_attr=attr)
-    more = PutBefore(DIM)(Tokens(torch.randn(3, DIM), graph))
+    more = PrependTokens(DIM)(Tokens(torch.randn(3, DIM), graph))
     assert torch.equal(more.graph.edge_attr[:3], attr)
     assert (more.graph.edge_attr[3:] == 0).all()
-    assert torch.equal(TakeOff()(more).graph.edge_attr, attr)
+    assert torch.equal(DropTokens()(more).graph.edge_attr, attr)
 
 
 def test_put_before_is_one_by_one_and_checks():
     net = TokenNet(
-        [PutBefore(DIM), Residual(Attention(DIM, 2)), TakeOff(), TokenWise(mlp(DIM))]
+        [PrependTokens(DIM), Residual(Attention(DIM, 2)), DropTokens(), TokenWise(mlp(DIM))]
     ).double()
     for graph in (Full(N), Cycle(N)):
         laws.ragged_is_one_by_one(net, tokens_on(graph))
         laws.batch_is_one_by_one(net, tokens_on(graph))
-    assert isinstance(PutBefore(DIM)(torch.zeros(3, 5, DIM)), torch.Tensor)
+    assert isinstance(PrependTokens(DIM)(torch.zeros(3, 5, DIM)), torch.Tensor)
     with pytest.raises(ValueError, match="must hold 9 to take off, got a set of 6"):
-        TakeOff(9)(torch.zeros(6, DIM))
+        DropTokens(9)(torch.zeros(6, DIM))
 
 
 def test_on_another_graph():
     attention = Attention(DIM, 2).double()
     tokens = tokens_on(Cycle(N))
-    for graph_of in (complete, looped, lambda graph: graph.reach(2)):
+    for graph_of in (complete, add_self_loops, lambda graph: graph.reach(2)):
         out = OnGraph(graph_of, attention)(tokens)
         assert out.graph is tokens.graph
         want = attention(tokens.replace(graph=graph_of(tokens.graph)))
@@ -204,7 +208,7 @@ def test_functions_of_graphs_may_read_the_index():
     attention = Attention(DIM, 2)
     for make in (lambda *a, **k: OnGraph(*a, attention, **k), WithGraph):
         assert make(complete).symmetry.relabelling == "S_n"
-        assert make(looped).symmetry.relabelling == "S_n"
+        assert make(add_self_loops).symmetry.relabelling == "S_n"
         assert make(lambda graph: Causal(graph.num_targets)).symmetry.relabelling == "trivial"
         assert make(lambda graph: graph.reach(2), reads={"graph"}).symmetry.relabelling == "S_n"
 
@@ -213,10 +217,46 @@ def test_class_tokens_do_not_carry_the_future():
     z = torch.randn(N, DIM)
     listed = Edges(Causal(N).edge_index(), N)
     for graph in (Causal(N), listed, Disjoint([Full(2), Causal(N - 2)])):
-        with pytest.raises(ValueError, match="give heard=False"):
-            PutBefore(DIM)(Tokens(z, graph))
-        PutBefore(DIM, heard=False)(Tokens(z, graph))
-    PutBefore(DIM)(Tokens(z[:1], Causal(1)))
+        with pytest.raises(ValueError, match="give listening=False or heard=False"):
+            PrependTokens(DIM)(Tokens(z, graph))
+        PrependTokens(DIM, heard=False)(Tokens(z, graph))
+    PrependTokens(DIM)(Tokens(z[:1], Causal(1)))
+
+
+def test_what_layers_do_not_see_any_more_is_not_declared():
+    near, first = Attention(DIM, 2), OneToken(DIM, 3)
+    within = TokenNet([WithGraph(complete), near])
+    for layers, readout, reads in (
+        ([WithGraph(complete), near], None, set()),
+        ([near, WithGraph(complete)], None, {"graph"}),
+        ([within, near], None, set()),
+        ([TokenNet([near]), within], None, {"graph"}),
+        ([OnGraph(complete, near)], None, set()),
+        ([OnGraph(add_self_loops, near)], None, {"graph"}),
+        ([WithGraph(complete), LearnedEncoding(DIM, N)], None, {"index"}),
+        ([WithGraph(lambda g: Causal(N)), near], None, {"index", "graph"}),
+        ([near], first, {"graph", "index"}),
+        ([PrependTokens(DIM), near], first, {"graph"}),
+        ([TokenNet([PrependTokens(DIM)]), near], first, {"graph"}),
+        ([PrependTokens(DIM)], OneToken(DIM, 3, index=1), {"index"}),
+        ([PrependTokens(DIM)], OneToken(DIM, 3, index=-1), {"index"}),
+        ([PrependTokens(DIM, 2), DropTokens(2)], None, set()),
+        ([PrependTokens(DIM, 2), DropTokens(2)], first, {"index"}),
+        ([PrependTokens(DIM, 2), DropTokens(1)], first, set()),
+        ([PrependTokens(DIM), DropTokens(2)], None, {"index"}),
+    ):
+        assert TokenNet(layers, readout).symmetry.reads == reads, layers
+
+
+def test_what_a_net_reads_of_its_source():
+    tall = TokenNet([CrossAttention(DIM, 2)])
+    assert tall.source_symmetry.reads == set()
+    assert TokenNet([LearnedEncoding(DIM, N), tall]).source_symmetry.reads == set()
+    turned = Residual(CrossAttention(DIM, 2, position=Rotary()))
+    assert TokenNet([tall, turned]).source_symmetry.reads == {"index"}
+    net = EncoderDecoder(TokenNet([SinusoidalEncoding(DIM), Attention(DIM, 2)]), tall)
+    assert net.source_symmetry.reads == {"pos", "graph"}
+    assert net.symmetry.reads == {"graph"}
 
 
 @pytest.mark.parametrize("final_norm", [True, False])

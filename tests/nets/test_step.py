@@ -31,7 +31,15 @@ from tokennet import (
     mlp,
 )
 from tokennet.layer import TokenLayer
-from tokennet.nets import MemoryTokens, OnGraph, Parallel, PostNorm, PutBefore, TakeOff, WithGraph
+from tokennet.nets import (
+    DropTokens,
+    MemoryTokens,
+    OnGraph,
+    Parallel,
+    PostNorm,
+    PrependTokens,
+    WithGraph,
+)
 from tokennet.nets.compose import complete
 
 N, DIM = 9, 8
@@ -156,9 +164,9 @@ class Smoothed(TokenLayer):
         Smoothed(),
         WithGraph(complete),
         OnGraph(complete, Attention(DIM, 2)),
-        PutBefore(DIM),
-        TakeOff(),
-        Residual(PutBefore(DIM)),
+        PrependTokens(DIM),
+        DropTokens(),
+        Residual(PrependTokens(DIM)),
     ],
     ids=lambda layer: type(layer).__name__,
 )

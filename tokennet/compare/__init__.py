@@ -4,7 +4,7 @@ from tokennet.compare.metric import Metric
 from tokennet.compare.net import Net, Width
 from tokennet.compare.report import Baseline, Line
 from tokennet.compare.run import Budget, Comparison, compare
-from tokennet.compare.task import Batch, Recipe, Task, load_task
+from tokennet.compare.task import Batch, Model, Recipe, Task, load_task
 from tokennet.compare.tasks import TASKS
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Comparison",
     "Line",
     "Metric",
+    "Model",
     "Net",
     "Recipe",
     "Task",

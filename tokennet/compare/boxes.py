@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from tokennet.nets.detection import corners
@@ -23,31 +21,6 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     both = sides.clamp(min=0).prod(-1)
     union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - both
     return both / union.clamp(min=1e-9)
-
-
-@torch.no_grad()
-def assign(costs: Tensor, there: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The cheapest pairs of guesses and objects in each image, each object in one pair.
-
-    Args:
-        costs: (n, Q, K) of each pair.
-        there: (n, K) which objects there are.
-
-    Returns:
-        Image, guess and object of each pair, (P,) each.
-
-    >>> costs = torch.tensor([[[1.0, 0.0], [5.0, 3.0], [2.0, 9.0]]])
-    >>> [part.tolist() for part in assign(costs, torch.tensor([[True, True]]))]
-    [[0, 0], [0, 2], [1, 0]]
-    """
-    pairs = []
-    for image, (cost, real) in enumerate(
-        zip(costs.cpu().nan_to_num(1e6).numpy(), there.cpu().numpy(), strict=True)
-    ):
-        rows, columns = linear_sum_assignment(cost[:, real])
-        pairs.append(np.stack([np.full_like(rows, image), rows, np.flatnonzero(real)[columns]]))
-    image, guess, found = torch.from_numpy(np.concatenate(pairs, axis=1)).to(costs.device)
-    return image, guess, found
 
 
 def average_precision(scores: Tensor, right: Tensor, objects: int) -> float:

@@ -96,11 +96,10 @@ def _on_meta(task: Task, net: Net, recipe: Recipe, width: Width) -> nn.Module:
 
 
 def flops_of(net: nn.Module, batch: Batch) -> int:
-    """Forward, on the tokens and the source of a batch."""
-    given = (batch.tokens,) if batch.source is None else (batch.tokens, batch.source)
+    """Forward, on the source and the tokens of a batch."""
     training = net.training
     try:
-        return net.eval().flops(*given)  # type: ignore[operator]
+        return net.eval().flops(*batch.given)  # type: ignore[operator]
     finally:
         net.train(training)
 

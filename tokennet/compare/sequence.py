@@ -11,7 +11,7 @@ from tokennet.compare.net import Net, Width
 from tokennet.compare.task import Recipe, Task
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Convolution
-from tokennet.nets import Interface, Residual, TokenNet, TokenWise, build_net, mlp
+from tokennet.nets import Interface, Style, TokenNet, build_net
 
 KERNEL = 5
 
@@ -45,10 +45,8 @@ def temporal_convolutions(interface: Interface, recipe: Recipe, width: Width) ->
     )
     layers: list[TokenLayer] = list(ends.layers)  # type: ignore[arg-type]
     depth = math.ceil(math.log2((interface.num_tokens - 1) / (KERNEL - 1) + 1))
+    style = Style(dropout=recipe.dropout)
     for power in range(max(depth, 1)):
-        for layer in (
-            Convolution(width.dim, KERNEL, dilation=2**power, causal=True),
-            TokenWise(mlp(width.dim, width.hidden, recipe.dropout)),
-        ):
-            layers.append(Residual(layer, nn.LayerNorm(width.dim), recipe.dropout))
+        back = Convolution(width.dim, KERNEL, dilation=2**power, causal=True)
+        layers += style.block([back], width.dim, width.hidden)
     return TokenNet(layers, ends.readout)

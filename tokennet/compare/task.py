@@ -44,11 +44,29 @@ class Batch:
             None if self.source is None else self.source.to(device),
         )
 
+    @property
+    def given(self) -> tuple[Tokens, ...]:
+        """What the net is called with: the tokens, or first the source, as `EncoderDecoder` is."""
+        return (self.tokens,) if self.source is None else (self.source, self.tokens)
+
     def run(self, net: Callable[..., Tensor]) -> Tensor:
         """The net's output for these examples, (n, ...)."""
-        given = (self.tokens,) if self.source is None else (self.tokens, self.source)
-        output = net(*given)
+        output = net(*self.given)
         return output if self.rows is None else output[self.rows]
+
+
+class Model:
+    """A net that is asked for its answers: called with a batch, it gives its output.
+
+    Attributes:
+        net: the net itself, for tasks that ask in another way.
+    """
+
+    def __init__(self, net: nn.Module, run: Callable[[Batch], Tensor] | None = None) -> None:
+        self.net, self._run = net, run
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return batch.run(self.net) if self._run is None else self._run(batch)
 
 
 @dataclass(frozen=True)
@@ -158,10 +176,11 @@ class Task(ABC):
         """What is minimised, (n,): for each example; by default the cross entropy."""
         return classes(output, target)
 
-    def predict(self, model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-        """The answers that the metrics judge; by default the output of the net.
+    def predict(self, model: Model, batch: Batch) -> Tensor:
+        """The answers that the metrics judge; by default the output of the net, `model(batch)`.
 
-        A net that is trained on the target of the step before must be asked step by step here.
+        A net that is trained on the target of the step before must be asked step by step here,
+        as by `model.net.generate`.
         """
         return model(batch)
 
@@ -169,9 +188,9 @@ class Task(ABC):
         """The net to train: by default blocks of mixer and token-wise MLP (`build_net`).
 
         A task whose nets have another form (encoder and decoder, a set of queries) puts it
-        around the mixer here. The module is called with the batch's tokens, and its source
-        where there is one. Its number of parameters must grow linearly in `width.hidden`; to
-        match FLOPs it must have `flops(...)` of the same arguments.
+        around the mixer here. The module is called with the batch's tokens, or with its source
+        and its tokens, as an `EncoderDecoder` is. Its number of parameters must grow linearly
+        in `width.hidden`; to match FLOPs it must have `flops(...)` of the same arguments.
         """
         interface = self.interface
         if net.readout is not None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokennet.compare.budget import example, flops_of
 from tokennet.compare.net import Net, Width
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Model, Recipe, Task
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
 from tokennet.symmetry import relabelling_error, shuffling_error
@@ -107,7 +107,7 @@ def train(
         optimizer, recipe.epochs * (steps if recipe.smooth else 1)
     )
     model, tuned = fabric.setup(_Trainable(net), optimizer)
-    loop = _Loop(fabric, job, model, tuned, schedule)
+    loop = _Loop(fabric, job, net, model, tuned, schedule)
     tokens_seen = 0
     for epoch in range(recipe.epochs):
         started = time.perf_counter()
@@ -136,6 +136,7 @@ class _Loop:
 
     fabric: Fabric
     job: Job
+    net: nn.Module
     model: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
@@ -179,7 +180,7 @@ class _Loop:
         rows: dict[str, list[Tensor]] = {metric.name: [] for metric in task.metrics}
         for index in examples.split(8 * size if size else len(examples)):
             batch, weight = self._share(index)
-            answer = task.predict(self._forward, batch)
+            answer = task.predict(Model(self.net, self._forward), batch)
             for metric in task.metrics:
                 values = metric.values(answer, batch.target).double()
                 rows[metric.name].append(values if weight else values[:0])

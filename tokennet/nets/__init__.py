@@ -14,8 +14,7 @@ from tokennet.nets.architectures.transformer import (
 )
 from tokennet.nets.architectures.vision import mlp_mixer, poolformer, resmlp, vit
 from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
-from tokennet.nets.class_tokens import PutBefore, TakeOff
-from tokennet.nets.compose import OnGraph, Parallel, WithGraph, complete, looped
+from tokennet.nets.compose import OnGraph, Parallel, WithGraph, add_self_loops, complete
 from tokennet.nets.detection import (
     Objects,
     Prediction,
@@ -25,12 +24,13 @@ from tokennet.nets.detection import (
     set_prediction_loss,
 )
 from tokennet.nets.embedding import Embedding, Unembedding
-from tokennet.nets.encoder_decoder import EncoderDecoder, shifted
+from tokennet.nets.encoder_decoder import EncoderDecoder, shift_right
 from tokennet.nets.experts import MixtureOfExperts, collect_router_losses
 from tokennet.nets.factory import NETS, NamedNet, create_net, list_nets
-from tokennet.nets.language import Decoder, MaskedLanguageModel, TextNet, hide
+from tokennet.nets.language import Decoder, MaskedLanguageModel, TextNet, mask_tokens
 from tokennet.nets.memory import MemoryTokens
 from tokennet.nets.net import Interface, TokenNet, build_net
+from tokennet.nets.prepend import DropTokens, PrependTokens
 from tokennet.nets.readout import (
     READOUTS,
     AttentionReadout,
@@ -53,6 +53,7 @@ __all__ = [
     "AttentionReadout",
     "BatchNorm",
     "Decoder",
+    "DropTokens",
     "Embedding",
     "EncoderDecoder",
     "Interface",
@@ -70,7 +71,7 @@ __all__ = [
     "PerToken",
     "PostNorm",
     "Prediction",
-    "PutBefore",
+    "PrependTokens",
     "Readout",
     "Residual",
     "Sampling",
@@ -78,13 +79,13 @@ __all__ = [
     "Style",
     "SumReadout",
     "Summary",
-    "TakeOff",
     "TextNet",
     "TokenNet",
     "TokenWise",
     "TwoTower",
     "Unembedding",
     "WithGraph",
+    "add_self_loops",
     "bert",
     "build_net",
     "clip",
@@ -103,9 +104,8 @@ __all__ = [
     "gin",
     "gps",
     "gpt",
-    "hide",
     "list_nets",
-    "looped",
+    "mask_tokens",
     "match",
     "mlp",
     "mlp_mixer",
@@ -117,7 +117,7 @@ __all__ = [
     "rnn",
     "set_prediction_loss",
     "set_transformer",
-    "shifted",
+    "shift_right",
     "tcn",
     "transformer",
     "vit",

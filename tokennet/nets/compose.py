@@ -28,12 +28,12 @@ def complete(graph: TokenGraph) -> TokenGraph:
     return Full(graph.num_targets)
 
 
-def looped(graph: TokenGraph) -> TokenGraph:
+def add_self_loops(graph: TokenGraph) -> TokenGraph:
     """The graph in which each token listens to itself too, as graph attention nets want it.
 
     >>> import torch
     >>> from tokennet import Edges
-    >>> looped(Edges(torch.tensor([[0], [1]]), 2)).edge_index().tolist()
+    >>> add_self_loops(Edges(torch.tensor([[0], [1]]), 2)).edge_index().tolist()
     [[0, 0, 1], [1, 0, 1]]
     """
     return graph | Self(graph.num_targets)
@@ -73,11 +73,11 @@ class OnGraph(TokenLayer):
 
     Args:
         graph_of: from the graph of the tokens to the one to be used, such as `complete`,
-            `looped`, or `lambda graph: graph.reach(2)`. Made once for each graph.
+            `add_self_loops`, or `lambda graph: graph.reach(2)`. Made once for each graph.
         layer: what runs on it.
         reads: what `graph_of` reads. `{"graph"}` promises that the graph of relabelled
             tokens is the new graph relabelled, as with `reach`. By default that is known of
-            `complete` and `looped` only; others may read the index, as
+            `complete` and `add_self_loops` only; others may read the index, as
             `lambda graph: Causal(graph.num_targets)` does, and take the symmetry away.
 
     >>> import torch
@@ -96,7 +96,8 @@ class OnGraph(TokenLayer):
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
-        return self._reads & self.layer.symmetry  # type: ignore[operator]
+        unseen = {"graph"} if self.graph_of is complete else set()
+        return self._reads & Symmetry(self.layer.symmetry.reads - unseen)
 
     @property
     def goes_by_token(self) -> bool:  # type: ignore[override]
@@ -170,4 +171,4 @@ def _reads(graph_of: GraphOf, reads: Iterable[str] | None) -> Symmetry:
 
 
 def _is_known(graph_of: GraphOf) -> bool:
-    return graph_of is complete or graph_of is looped
+    return graph_of is complete or graph_of is add_self_loops

@@ -29,9 +29,11 @@ class EncoderDecoder(nn.Module):
         ValueError: the encoder has a readout, or the decoder listens to no source.
 
     >>> from tokennet.nets import transformer
-    >>> net, source = transformer(10, dim=8, depth=1, heads=2), torch.tensor([[1, 2, 3]])
-    >>> net(source, torch.tensor([[0, 4]])).shape, net.generate(source, 0, length=4).shape
-    (torch.Size([1, 2, 10]), torch.Size([1, 5]))
+    >>> net = transformer(source_vocab=10, dim=8, depth=1, heads=2)
+    >>> net(torch.tensor([1, 2, 3]), torch.tensor([0, 4])).shape  # a score for each next id
+    torch.Size([2, 10])
+    >>> net.generate(torch.tensor([1, 2, 3]), start=0, length=4).shape
+    torch.Size([5])
     """
 
     def __init__(self, encoder: TokenNet, decoder: TokenNet) -> None:
@@ -47,8 +49,19 @@ class EncoderDecoder(nn.Module):
         """As a function of the target, for a given source."""
         return self.decoder.symmetry
 
+    @property
+    def source_symmetry(self) -> Symmetry:
+        """As a function of the source, for a given target: what permutations change nothing."""
+        return self.encoder.symmetry & self.decoder.source_symmetry
+
     def forward(self, source: Any, target: Any) -> Any:
         return self.decoder(target, self.encoder(source))
+
+    def flops(self, source: Any, target: Any) -> int:
+        """Floating-point operations of one forward pass, of both nets."""
+        with evaluating(self):
+            memory = self.encoder(source)
+        return self.encoder.flops(source) + self.decoder.flops(target, memory)
 
     def generate(self, source: Ids | Tokens, start: int | Tensor, length: int, **how: Any) -> Any:
         """Translate: continue `start` by at most `length` ids, listening to the source.
@@ -92,10 +105,10 @@ class EncoderDecoder(nn.Module):
         return self.decoder.generate(start, length, source=memory, **how)  # type: ignore[operator]
 
 
-def shifted(ids: Sequence[int] | Tensor, start: int) -> Tensor:
+def shift_right(ids: Sequence[int] | Tensor, start: int) -> Tensor:
     """Targets (..., N) as the decoder's input: `start` first, the last id left out.
 
-    >>> shifted(torch.tensor([5, 6, 7]), start=1).tolist()
+    >>> shift_right(torch.tensor([5, 6, 7]), start=1).tolist()
     [1, 5, 6]
     """
     ids = torch.as_tensor(ids)

@@ -37,11 +37,6 @@ class NamedNet:
             return self()
 
     @property
-    def summary(self) -> str:
-        """First line of the architecture's docstring."""
-        return (self.build.__doc__ or "").strip().splitlines()[0]
-
-    @property
     def lines(self) -> int:
         """Lines of code of the architecture's body, docstring, comments and blanks left out."""
         source = textwrap.dedent(inspect.getsource(self.build))

@@ -23,23 +23,28 @@ class Scores:
         net: a decoder.
         source: what its cross-attention listens to, a row for each sequence; or None.
         cache: keep keys, values and other states; if not, the whole is run at each step.
+        context: only the last so many ids are read, without the cache once there are more.
     """
 
-    def __init__(self, net: Decoder, source: Tokens | None, cache: bool) -> None:
-        self.net, self.source, self.cache = net, source, cache
+    def __init__(
+        self, net: Decoder, source: Tokens | None, cache: bool, context: int | None = None
+    ) -> None:
+        self.net, self.source, self.cache, self.context = net, source, cache, context
         self.state: Any = None
         self.seen = 0
 
     def next(self, ids: Tensor) -> Tensor:
         """(B, N) ids so far to (B, V) scores of the next."""
         total = ids.shape[1]
-        if not self.cache:
-            return self.net(Tokens(ids[..., None], self.net.graph_on(total)), self.source)[:, -1]  # type: ignore[index]
-        new, self.seen = ids[:, self.seen :], total
-        graph = self.net.graph_on(total).last(new.shape[1])
-        tokens = Tokens(new[..., None])
+        cut = self.context is not None and total > self.context
+        whole = self.net.tokens(ids[:, -self.context :] if cut else ids)  # type: ignore[operator]
+        if cut or not self.cache:
+            return self.net(whole, self.source)[:, -1]
+        seen, self.seen = self.seen, total
+        new = Tokens(whole.z[:, seen:], pos=None if whole.pos is None else whole.pos[seen:])
+        graph = whole.graph.last(total - seen)
         try:
-            scores, self.state = self.net.step(tokens, graph, self.state, self.source)
+            scores, self.state = self.net.step(new, graph, self.state, self.source)
         except TypeError as error:
             if "step by step" not in str(error):
                 raise

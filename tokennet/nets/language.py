@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ class TextNet(TokenNet):
         readout: as for `TokenNet`.
         graph: from the number of tokens to their graph, for ids that come without one.
         max_length: the most tokens that the layers know positions of; None for any.
+        pos: from the number of tokens to their positions (N, P), for ids that come without.
 
     >>> from tokennet.nets import Embedding, PerToken
     >>> net = TextNet([Embedding(10, 8)], PerToken(8, 3))
@@ -46,9 +48,10 @@ class TextNet(TokenNet):
         readout: Readout | None = None,
         graph: Callable[[int], TokenGraph] = Full,
         max_length: int | None = None,
+        pos: Callable[[int], Tensor] | None = None,
     ) -> None:
         super().__init__(layers, readout)
-        self.graph, self.max_length = graph, max_length
+        self.graph, self.max_length, self.pos = graph, max_length, pos
         self._graphs: dict[int, TokenGraph] = {}
 
     def graph_on(self, count: int) -> TokenGraph:
@@ -60,20 +63,18 @@ class TextNet(TokenNet):
             kept[count] = self.graph(count)
         return kept[count]
 
-    def tokens(self, ids: Ids) -> Tokens:
+    def tokens(self, given: Ids | Tokens) -> Tokens:
         """Ids as tokens on the net's graph; sequences in a list as a ragged batch."""
-        if isinstance(ids, Tensor):
-            return Tokens(one_column(ids), self.graph_on(ids.shape[-1]))
-        if ids and isinstance(ids[0], int):
-            return self.tokens(torch.tensor(ids, device=self._device))
-        rows = [torch.as_tensor(row, device=self._device) for row in ids]
+        if isinstance(given, Tokens):
+            return given
+        if isinstance(given, Tensor):
+            count = given.shape[-1]
+            pos = None if self.pos is None else self.pos(count).to(given.device)
+            return Tokens(one_column(given), self.graph_on(count), pos)
+        if given and isinstance(given[0], int):
+            return self.tokens(torch.tensor(given, device=self._device))
+        rows = [torch.as_tensor(row, device=self._device) for row in given]
         return Tokens.batch([self.tokens(row) for row in rows])
-
-    def forward(self, tokens: Any, source: Any = None) -> Any:
-        given = tokens if isinstance(tokens, Tokens) else self.tokens(tokens)
-        result = super().forward(given, source)
-        bare = isinstance(tokens, Tensor) and isinstance(result, Tokens)
-        return result.z if bare else result  # type: ignore[union-attr]
 
     @property
     def _device(self) -> torch.device:
@@ -98,8 +99,9 @@ class Decoder(TextNet):
         readout: Readout | None = None,
         graph: Callable[[int], TokenGraph] = Causal,
         max_length: int | None = None,
+        pos: Callable[[int], Tensor] | None = None,
     ) -> None:
-        super().__init__(layers, readout, graph, max_length)
+        super().__init__(layers, readout, graph, max_length, pos)
 
     def generate(
         self,
@@ -113,6 +115,7 @@ class Decoder(TextNet):
         length_penalty: float = 1.0,
         stop: int | Sequence[int] = (),
         cache: bool = True,
+        context: int | None = None,
         generator: torch.Generator | None = None,
         source: Tokens | Tensor | None = None,
     ) -> Any:
@@ -130,6 +133,8 @@ class Decoder(TextNet):
             length_penalty: beams are compared by \sum log p / (new ids)^length_penalty.
             stop: ids after which a sequence ends.
             cache: keep what earlier steps computed; the result is the same without.
+            context: of longer sequences only the last so many ids are read, as if they were
+                all; None reads all.
             generator: of the draws.
             source: what cross-attention listens to, a row for each prompt.
 
@@ -143,9 +148,11 @@ class Decoder(TextNet):
             TypeError: a layer cannot be run step by step; `cache=False` does without.
         """
         check_size("length", length)
+        if context is not None:
+            check_size("context", context, 1)
         rows = _rows(prompt, self._device)
         for row in [rows] if isinstance(rows, Tensor) else rows:
-            self._check_prompt(row, length)
+            self._check_prompt(row, length, context)
         if beams < 1 or (beams > 1 and temperature > 0):
             raise ValueError(
                 f"beams must be 1, or more with temperature 0; got {beams} with {temperature}"
@@ -154,7 +161,7 @@ class Decoder(TextNet):
         stops = torch.tensor([stop] if isinstance(stop, int) else list(stop), device=self._device)
 
         def continued(ids: Tensor, source: Any) -> Tensor:
-            scores = Scores(self, _repeated(source, len(ids), beams), cache)
+            scores = Scores(self, _repeated(source, len(ids), beams), cache, context)
             if beams == 1:
                 return sample(scores, ids, length, choose, stops)
             return beam_search(scores, ids, length, beams, stops, length_penalty)
@@ -167,11 +174,12 @@ class Decoder(TextNet):
                 raise ValueError("prompt must be a tensor where there is a source, got a list")
             return per_length(rows, lambda ids, numbers: continued(ids, None), stops)
 
-    def _check_prompt(self, ids: Tensor, length: int) -> None:
+    def _check_prompt(self, ids: Tensor, length: int, context: int | None) -> None:
         if not ids.shape[-1]:
             raise ValueError("prompt must hold at least one id, got none")
         # The last id is not run through the net any more.
-        if self.max_length is not None and ids.shape[-1] + length - 1 > self.max_length:
+        read = min(ids.shape[-1] + length - 1, context or sys.maxsize)
+        if self.max_length is not None and read > self.max_length:
             raise ValueError(
                 f"prompt and length must together be at most {self.max_length + 1} ids, "
                 f"got {ids.shape[-1]} and {length}"
@@ -223,7 +231,7 @@ class MaskedLanguageModel(TextNet):
             return torch.where(ids == mask, self(ids).argmax(-1), ids)
 
 
-def hide(
+def mask_tokens(
     ids: Tensor,
     mask: int,
     vocab: int,
@@ -242,7 +250,7 @@ def hide(
         vocab: ids are 0 .. vocab - 1.
         probability: of a place being chosen.
 
-    >>> inputs, targets = hide(torch.arange(100), mask=100, vocab=100, probability=0.5)
+    >>> inputs, targets = mask_tokens(torch.arange(100), mask=100, vocab=100, probability=0.5)
     >>> bool(((targets == -100) | (targets == torch.arange(100))).all())
     True
     """

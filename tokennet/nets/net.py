@@ -13,8 +13,10 @@ from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import MIXERS
 from tokennet.nets.block import Residual, TokenWise, mlp
+from tokennet.nets.compose import WithGraph, complete
 from tokennet.nets.embedding import Embedding
-from tokennet.nets.readout import READOUTS, Readout
+from tokennet.nets.prepend import DropTokens, PrependTokens
+from tokennet.nets.readout import READOUTS, OneToken, Readout
 from tokennet.nets.summary import Row, Summary, count_parameters
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 from tokennet.symmetry import Symmetry, intersection
@@ -49,9 +51,23 @@ class TokenNet(nn.Module):
 
     @property
     def symmetry(self) -> Symmetry:
-        """The intersection over the layers and the readout."""
-        parts = [*self.layers, *([] if self.readout is None else [self.readout])]
-        return intersection(part.symmetry for part in parts)
+        """The intersection over the layers and the readout, for what they see of the tokens.
+
+        After `WithGraph(complete)` the graph of the tokens is seen no more; to pick or drop
+        tokens that the net has put before them is not to read their index.
+        """
+        return Symmetry(_reads(self, frozenset(), 0)[0])
+
+    @property
+    def source_symmetry(self) -> Symmetry:
+        """As a function of the source, all of which is heard, whatever graph it has."""
+        listening: list[Any] = [layer for layer in self.layers if layer.needs_source]
+        return intersection(
+            layer.source_symmetry
+            if isinstance(layer, TokenNet)
+            else Symmetry(layer.symmetry.reads - {"graph"})
+            for layer in listening
+        )
 
     @property
     def needs_source(self) -> bool:
@@ -68,11 +84,13 @@ class TokenNet(nn.Module):
         """Whether all layers are functions of single tokens."""
         return all(layer.goes_by_token for layer in self.layers)  # type: ignore[union-attr]
 
-    def forward(
-        self, tokens: Tokens | Tensor, source: Tokens | Tensor | None = None
-    ) -> Tokens | Tensor:
+    def tokens(self, given: Any) -> Tokens:
+        """What the net is given, as tokens."""
+        return Tokens(given) if isinstance(given, Tensor) else given
+
+    def forward(self, tokens: Any, source: Any = None) -> Any:
         self._check_source(source)
-        result = Tokens(tokens) if isinstance(tokens, Tensor) else tokens
+        result = self.tokens(tokens)
         for layer in self.layers:
             result = layer(result, source) if layer.needs_source else layer(result)  # type: ignore[operator]
         if self.readout is not None:
@@ -100,14 +118,14 @@ class TokenNet(nn.Module):
                 else "source must be left out: no layer listens to another set"
             )
 
-    def flops(self, tokens: Tokens, source: Tokens | Tensor | None = None) -> int:
+    def flops(self, tokens: Any, source: Any = None) -> int:
         return self.summary(tokens, source).flops
 
     @torch.no_grad()
-    def summary(self, example: Tokens | Tensor, source: Tokens | Tensor | None = None) -> Summary:
+    def summary(self, example: Any, source: Any = None) -> Summary:
         """Describe the net on an example: shapes, parameters, FLOPs, declared symmetry."""
         self._check_source(source)
-        tokens = Tokens(example) if isinstance(example, Tensor) else example
+        tokens = self.tokens(example)
         training = {module for module in self.modules() if module.training}
         self.eval()
         try:
@@ -129,6 +147,36 @@ class TokenNet(nn.Module):
             symmetry = self.readout.symmetry.on(tokens)
             rows.append(Row.of(self.readout, self.readout(tokens), flops, symmetry))
         return rows
+
+
+def _reads(
+    net: TokenNet, hidden: frozenset[str], before: int
+) -> tuple[frozenset[str], frozenset[str], int]:
+    """What a net reads of the tokens, and what it leaves to the layers after it.
+
+    Args:
+        hidden: what layers before the net have replaced by what tells nothing.
+        before: number of learned tokens before those that the net is asked about.
+    """
+    reads: frozenset[str] = frozenset()
+    layers: list[Any] = list(net.layers)
+    for layer in layers:
+        if isinstance(layer, TokenNet):
+            own, hidden, before = _reads(layer, hidden, before)
+        else:
+            own = layer.symmetry.reads - hidden
+        if isinstance(layer, WithGraph) and layer.graph_of is complete:
+            hidden = hidden | {"graph"}
+        elif isinstance(layer, PrependTokens):
+            before += layer.count
+        elif isinstance(layer, DropTokens):
+            own = own - {"index"} if layer.count <= before else own
+            before = max(before - layer.count, 0)
+        reads = reads | own
+    if net.readout is not None:
+        of_those = isinstance(net.readout, OneToken) and 0 <= net.readout.index < before
+        reads = reads | net.readout.symmetry.reads - hidden - ({"index"} if of_those else set())
+    return reads, hidden, before
 
 
 @dataclass(frozen=True)

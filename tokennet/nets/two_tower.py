@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from tokennet.nets.generate import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
 
@@ -27,9 +28,10 @@ class TwoTower(nn.Module):
     Raises:
         ValueError: a tower has no readout, or one that does not pool.
 
-    >>> from tokennet.nets import encoder
-    >>> net = TwoTower(encoder(6, 8, dim=8, heads=2), encoder(5, 8, dim=8, heads=2))
-    >>> net(torch.randn(3, 4, 6), torch.randn(2, 7, 5)).shape
+    >>> from tokennet.nets import clip
+    >>> sizes = {"dim": 8, "heads": 2, "image_dim": 12, "image_heads": 2, "depth": 1}
+    >>> net = clip(in_features=4, vocab=10, num_tokens=9, **sizes)
+    >>> net(torch.zeros(3, 9, 4), [[1, 2], [3, 4, 5]]).shape  # of 3 images with 2 texts
     torch.Size([3, 2])
     """
 
@@ -50,6 +52,12 @@ class TwoTower(nn.Module):
         """(A, B) similarities of A images with B texts."""
         scale = self.log_scale.exp()
         return scale * self.embed_images(images) @ self.embed_texts(texts).T
+
+    def flops(self, images: Any, texts: Any) -> int:
+        """Floating-point operations of one forward pass: both towers, and all products."""
+        with evaluating(self):
+            a, b = self.embed_images(images), self.embed_texts(texts)
+        return self.image.flops(images) + self.text.flops(texts) + 2 * a.numel() * len(b)
 
     def embed_images(self, images: Any) -> Tensor:
         """(A, D) of length 1."""

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, interpolate
+from torch.nn.functional import interpolate
 
-from tokennet.compare.boxes import assign, average_precision, iou
+from tokennet.compare.boxes import average_precision, iou
 from tokennet.compare.metric import Metric
 from tokennet.compare.net import Net
 from tokennet.compare.scenes import digit_images, overlapping_patches, positions
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Grid, TokenGraph
-from tokennet.nets import Interface, generalised_iou
+from tokennet.nets import Interface, Objects, Prediction, set_prediction_loss
 from tokennet.tokens import Tokens
 
 SIDE, PATCH, SEEN, MOST, CLASSES = 28, 4, 12, 3, 10
@@ -144,26 +144,10 @@ class Detect(Task):
         return torch.cat([logits, middle, size.sigmoid()], dim=-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy of the classes, and of matched boxes distance and overlap.
-
-        Guesses without an object are to say "nothing", which counts a tenth.
-        """
-        logits, boxes = self.guesses(output).split([NOTHING + 1, 4], dim=-1)
-        labels, there = target[..., 0].long(), target[..., 1:]
-        distance = (boxes[:, :, None] - there[:, None]).abs().sum(-1)  # (n, Q, K)
-        placed = 5 * distance + 2 * (1 - generalised_iou(boxes[:, :, None], there[:, None]))
-        chance = logits.softmax(-1).gather(
-            -1, labels.clamp(min=0)[:, None].expand(-1, logits.shape[1], -1)
-        )  # (n, Q, K) of the class of each object
-        image, guess, found = assign(placed - chance, labels >= 0)
-        wanted = torch.full_like(logits[..., 0], NOTHING, dtype=torch.long)
-        wanted[image, guess] = labels[image, found]
-        weight = logits.new_ones(NOTHING + 1)
-        weight[NOTHING] = 0.1
-        label = cross_entropy(logits.transpose(1, 2), wanted, weight, reduction="none").sum(1)
-        label = label / weight[wanted].sum(1)
-        total = torch.zeros_like(label).index_add(0, image, placed[image, guess, found])
-        return label + total / (labels >= 0).sum(1).clamp(min=1)
+        """That of the library, `set_prediction_loss`, for each image alone."""
+        guess = Prediction(*self.guesses(output).split([NOTHING + 1, 4], dim=-1))
+        there = Objects(target[..., 0].long(), target[..., 1:])
+        return set_prediction_loss(guess, there, reduction="none")
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """Fifty boxes with their digits, taken from training images."""

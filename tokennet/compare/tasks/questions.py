@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tokennet.compare.listening import Listening, cross_attention, decoder, encoder
+from tokennet.compare.encoder_decoder import cross_attention, encoder_decoder
 from tokennet.compare.net import Net, Width
 from tokennet.compare.scenes import digit_images, patches, positions
 from tokennet.compare.task import Batch, Recipe, Task
@@ -104,10 +104,7 @@ class Questions(Task):
             Embedding(len(WORDS), width.dim, scale=width.dim**0.5),
             LearnedEncoding(width.dim, 4, "index"),
         )
-        return Listening(
-            encoder(net, self.interface, recipe, width),
-            decoder(self.interface, recipe, width, before),
-        )
+        return encoder_decoder(net, self.interface, recipe, width, before)
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """The commonest answer to the very question, without looking."""

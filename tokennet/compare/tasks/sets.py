@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokennet.compare.baseline import constant
 from tokennet.compare.metric import Metric, error, squares
 from tokennet.compare.net import Net
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Model, Recipe, Task
 from tokennet.graphs import Full, Self
 from tokennet.nets import Interface
 from tokennet.tokens import Tokens
@@ -52,7 +52,7 @@ class _SetTask(Task):
         device = next(model.parameters()).device
         index = self.splits(0)["test"][:8]
         batch = self.batch(index, net.graph)
-        said = self.predict(lambda given: given.to(device).run(model), batch).flatten().tolist()
+        said = self.predict(Model(model), batch.to(device)).flatten().tolist()
         rows = [f"set: right, and what {net} says"]
         for number, right, answer in zip(index.tolist(), batch.target.tolist(), said, strict=True):
             shown = " ".join(f"{value:g}" for value in self.sets[number].flatten().tolist())

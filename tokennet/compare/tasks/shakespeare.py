@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from tokennet.compare.ngram import NGram
 from tokennet.compare.sequence import SequenceTask
 from tokennet.compare.task import Batch, Recipe
 from tokennet.graphs import Causal, TokenGraph, Window
-from tokennet.nets import Interface
+from tokennet.nets import Decoder, Interface, TokenNet
 from tokennet.tokens import Tokens
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -57,9 +57,10 @@ class Shakespeare(SequenceTask):
         number = {character: place for place, character in enumerate(self.characters)}
         self.ids = torch.tensor([number[character] for character in text])
         self.window, self.begin_of_test = window, len(text) * 9 // 10
-        self._graphs: dict[str, TokenGraph] = {
-            "causal": Causal(window), "window": Causal(window) & Window(window, radius),
+        self._graph_on: dict[str, Callable[[int], TokenGraph]] = {
+            "causal": Causal, "window": lambda n: Causal(n) & Window(n, radius),
         }  # fmt: skip
+        self._graphs = {name: graph(window) for name, graph in self._graph_on.items()}
         self.pos = torch.arange(float(window))[:, None]
         size = len(self.characters)
         self.interface = Interface(
@@ -96,15 +97,18 @@ class Shakespeare(SequenceTask):
 
     def show(self, model: nn.Module, net: Net, folder: Path) -> None:
         """200 characters by the net, after a piece of the test text."""
-        generator = torch.Generator().manual_seed(0)
-        device = next(model.parameters()).device
-        start = self.begin_of_test
-        ids = self.ids[start : start + self.window].tolist()
-        for _ in range(200):
-            last = torch.tensor(ids[-self.window :])[:, None]
-            tokens = Tokens(last, self._graphs[net.graph], self.pos).to(device)
-            logits = model(tokens)[-1].float().cpu()
-            ids.append(int(torch.multinomial((logits / 0.8).softmax(-1), 1, generator=generator)))
-        text = "".join(self.characters[number] for number in ids)
+        assert isinstance(model, TokenNet)
+        generator = torch.Generator(next(model.parameters()).device).manual_seed(0)
+        decoder = Decoder(
+            list(model.layers),  # type: ignore[arg-type]
+            model.readout,
+            self._graph_on[net.graph],
+            pos=lambda n: self.pos[:n],
+        )
+        prompt = self.ids[self.begin_of_test :][: self.window]
+        ids = decoder.generate(
+            prompt, 200, temperature=0.8, context=self.window, generator=generator
+        )
+        text = "".join(self.characters[number] for number in ids.tolist())
         given, said = text[: self.window], text[self.window :]
         (folder / "sample.txt").write_text(f"{given}[{net} goes on:]{said}\n")

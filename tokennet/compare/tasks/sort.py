@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from tokennet.compare.listening import Listening, decoder, encoder
+from tokennet.compare.encoder_decoder import encoder_decoder
 from tokennet.compare.metric import accuracy, exact_match
 from tokennet.compare.net import Net, Width
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Model, Recipe, Task
 from tokennet.graphs import Causal, Full, TokenGraph
-from tokennet.nets import Embedding, Interface
+from tokennet.nets import Decoder, Embedding, Interface, shift_right
 from tokennet.positional import SinusoidalEncoding
 from tokennet.tokens import Tokens
 
@@ -58,32 +57,22 @@ class Sort(Task):
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         target = self.sorted[index]
-        shifted = torch.cat([torch.full_like(target[:, :1], START), target[:, :-1]], dim=1)
-        tokens = Tokens(shifted[..., None], self._graphs["causal"], self.pos)
+        said = shift_right(target, START)[..., None]
+        tokens = Tokens(said, self._graphs["causal"], self.pos)
         source = Tokens(self.digits[index][..., None], self._graphs[graph], self.pos)
         return Batch(tokens, target, source=source)
 
     def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
         before = (
             Embedding(DIGITS + 1, width.dim, scale=width.dim**0.5),
-            SinusoidalEncoding(width.dim, "pos", base=self.interface.position_base),
+            SinusoidalEncoding(width.dim, "index", base=self.interface.position_base),
         )
-        return Listening(
-            encoder(net, self.interface, recipe, width),
-            decoder(self.interface, recipe, width, before),
-        )
+        return encoder_decoder(net, self.interface, recipe, width, before, Decoder)
 
-    def predict(self, model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+    def predict(self, model: Model, batch: Batch) -> Tensor:
         """One-hot digits (n, N, 10), each said after those before it."""
-        ids = torch.full_like(batch.tokens.z, START)
-        for place in range(ids.shape[1]):
-            logits = model(replace(batch, tokens=batch.tokens.replace(z=ids)))
-            said = logits[:, place].argmax(-1)
-            if place + 1 == ids.shape[1]:
-                break
-            ids[:, place + 1, 0] = said
-        answer = torch.cat([ids[:, 1:, 0], said[:, None]], dim=1)
-        return one_hot(answer, DIGITS).float()
+        said = model.net.generate(batch.source, START, batch.tokens.num_tokens)  # type: ignore[operator]
+        return one_hot(said[:, 1:], DIGITS).float()
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """At each place the digit that is commonest there; and the digits as they came."""
@@ -100,7 +89,7 @@ class Sort(Task):
         device = next(model.parameters()).device
         index = self.splits(0)["test"][:8]
         batch = self.batch(index, net.graph).to(device)
-        said = self.predict(lambda given: given.run(model), batch).argmax(-1)
+        said = self.predict(Model(model), batch).argmax(-1)
         rows = [f"given, said by {net}"]
         digits = self.digits[index].tolist()
         for given, answer, right in zip(digits, said.tolist(), batch.target.tolist(), strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokennet.compare.metric import Metric, error
 from tokennet.compare.net import Net
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Model, Recipe, Task
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.nets import Interface
 from tokennet.tokens import Tokens
@@ -105,8 +105,8 @@ class Sunspots(Task):
 
         device = next(model.parameters()).device
         index = self.splits(0)["test"][:: len(self.splits(0)["test"]) // 3][:4]
-        batch = self.batch(index, net.graph).to(device)
-        said = self.predict(lambda given: given.run(model), batch).cpu()
+        batch = self.batch(index, net.graph)
+        said = self.predict(Model(model), batch.to(device)).cpu()
         figure = Figure(figsize=(10, 4), layout="constrained")
         panel = figure.subplots()
         shown = slice(int(index[0]), None)

@@ -7,7 +7,7 @@ from torch import nn
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism
 from tokennet.nets.block import TokenWise
-from tokennet.nets.compose import OnGraph, Parallel, complete, looped
+from tokennet.nets.compose import OnGraph, Parallel, add_self_loops, complete
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import READOUTS
 from tokennet.nets.style import BatchNorm, Style
@@ -31,7 +31,7 @@ def gat(
     """
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
-        layers += [OnGraph(looped, GraphAttention(dim, heads)), TokenWise(nn.ELU())]
+        layers += [OnGraph(add_self_loops, GraphAttention(dim, heads)), TokenWise(nn.ELU())]
     return TokenNet(layers, READOUTS[readout](dim, out_features))
 
 

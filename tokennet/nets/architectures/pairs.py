@@ -6,7 +6,6 @@ from torch import nn
 
 from tokennet.graphs import Causal
 from tokennet.layer import TokenLayer
-from tokennet.mixers import Attention, CrossAttention
 from tokennet.nets.architectures.transformer import decoder_stack, encoder_stack
 from tokennet.nets.architectures.vision import vit
 from tokennet.nets.block import TokenWise
@@ -44,16 +43,17 @@ def question_net(
     >>> net(Tokens(torch.zeros(2, 4, 6), pos=places), torch.tensor([[1, 2, 3], [4, 5, 6]])).shape
     torch.Size([2, 3])
     """
-    style = Style()
     looking: list[TokenLayer | TokenNet] = [
         WithGraph(complete),
         TokenWise(nn.Linear(in_features, dim)),
         SinusoidalEncoding(dim, "pos", num_coordinates=2),
-        encoder_stack(dim, depth, heads, style=style),
+        encoder_stack(dim, depth, heads),
     ]
-    asking: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
-    for _ in range(depth):
-        asking += style.block([Attention(dim, heads), CrossAttention(dim, heads)], dim)
+    asking: list[TokenLayer | TokenNet] = [
+        Embedding(vocab, dim),
+        LearnedEncoding(dim, max_length),
+        decoder_stack(dim, depth, heads, final_norm=False),
+    ]
     answer = READOUTS[readout](dim, out_features)
     return EncoderDecoder(TokenNet(looking), TextNet(asking, answer, max_length=max_length))
 

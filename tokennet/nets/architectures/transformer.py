@@ -46,9 +46,18 @@ def encoder_stack(
 
 
 def decoder_stack(
-    dim: int, depth: int, heads: int, hidden: int | None = None, style: Style | None = None
+    dim: int,
+    depth: int,
+    heads: int,
+    hidden: int | None = None,
+    style: Style | None = None,
+    *,
+    final_norm: bool = True,
 ) -> TokenNet:
     """Blocks of self-attention, attention to the source, and MLP: `nn.TransformerDecoder`.
+
+    Args:
+        final_norm: as for `encoder_stack`.
 
     >>> import torch
     >>> stack = decoder_stack(dim=8, depth=2, heads=2)
@@ -59,7 +68,7 @@ def decoder_stack(
     layers: list[TokenLayer] = []
     for _ in range(depth):
         layers += style.block([Attention(dim, heads), CrossAttention(dim, heads)], dim, hidden)
-    return TokenNet(layers + style.final_norm(dim))
+    return TokenNet(layers + style.final_norm(dim) if final_norm else layers)
 
 
 def encoder(

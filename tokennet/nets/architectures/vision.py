@@ -10,9 +10,9 @@ from tokennet.layer import TokenLayer
 from tokennet.mixers import CrossPatchLinear, MLPMixer, Pooling, SetNorm, StridedConvolution
 from tokennet.nets.architectures.transformer import encoder_stack
 from tokennet.nets.block import Residual, TokenWise, mlp
-from tokennet.nets.class_tokens import PutBefore
 from tokennet.nets.compose import GraphOf, OnGraph, WithGraph, complete
 from tokennet.nets.net import TokenNet
+from tokennet.nets.prepend import PrependTokens
 from tokennet.nets.readout import MeanReadout, OneToken
 from tokennet.nets.style import Affine, LayerScale, Style
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
@@ -46,9 +46,9 @@ def vit(
     """
     layers: list[TokenLayer] = [WithGraph(graph), TokenWise(nn.Linear(in_features, dim))]
     if num_tokens is None:
-        layers += [SinusoidalEncoding(dim, "pos", num_coordinates=2), PutBefore(dim)]
+        layers += [SinusoidalEncoding(dim, "pos", num_coordinates=2), PrependTokens(dim)]
     else:
-        layers += [PutBefore(dim), LearnedEncoding(dim, num_tokens + 1)]
+        layers += [PrependTokens(dim), LearnedEncoding(dim, num_tokens + 1)]
     blocks = encoder_stack(dim, depth, heads, hidden, style, final_norm=False)
     layers += list(blocks.layers)  # type: ignore[arg-type]
     return TokenNet(layers, OneToken(dim, out_features))

@@ -1,0 +1,56 @@
+"""Nets of tasks with a source: an encoder of any mixer, and a decoder that listens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from tokennet.compare.net import Net, Width
+from tokennet.compare.task import Recipe, net_of_blocks
+from tokennet.layer import TokenLayer
+from tokennet.mixers import CrossAttention, collect_attention_weights
+from tokennet.nets import (
+    READOUTS,
+    EncoderDecoder,
+    Interface,
+    Style,
+    TokenNet,
+    decoder_stack,
+)
+
+
+def encoder_decoder(
+    net: Net,
+    interface: Interface,
+    recipe: Recipe,
+    width: Width,
+    before: Sequence[TokenLayer],
+    kind: type[TokenNet] = TokenNet,
+) -> EncoderDecoder:
+    """An encoder of the net's mixer, and a decoder of attention.
+
+    Args:
+        interface: what goes into the encoder, and comes out of the decoder.
+        before: the decoder's layers before its blocks.
+        kind: of the decoder, such as `Decoder`.
+    """
+    encoder = TokenNet(list(net_of_blocks(net, interface, recipe, width).layers))  # type: ignore[arg-type]
+    style = Style(dropout=recipe.dropout)
+    blocks = decoder_stack(
+        width.dim, recipe.depth, recipe.heads, width.hidden, style, final_norm=False
+    )
+    readout = READOUTS[interface.readout](width.dim, interface.out_features)
+    return EncoderDecoder(encoder, kind([*before, blocks], readout))
+
+
+def cross_attention(run: Callable[[], object], net: nn.Module) -> Tensor:
+    """Weights of the last layer of `net` that attends to a source, as `run()` makes it do.
+
+    (..., N, M), the mean over heads: how much each of N tokens listens to each of M sources.
+    """
+    layers = {name for name, part in net.named_modules() if isinstance(part, CrossAttention)}
+    with collect_attention_weights(net) as found:
+        run()
+    graph, weights = [each for name, each in found.items() if name in layers][-1]
+    return weights.mean(-1).unflatten(-1, (graph.num_targets, graph.num_sources))
