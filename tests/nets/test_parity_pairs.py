@@ -68,11 +68,10 @@ def test_question_net(hold):
         _, embed, _, looking = ours.encoder.layers
         copy.linear(embed.fn, theirs.embed)
         looking.load_state_dict(from_torch(theirs.encoder).state_dict())
-        words, order, *asking = ours.decoder.layers
+        words, order, asking = ours.decoder.layers
         copy.parameter(words.tables[0].weight, theirs.words.weight)
         copy.parameter(order.tables[0].weight, theirs.order.weight)
-        for layer, other in zip(asking, from_torch(theirs.decoder).layers, strict=True):
-            layer.load_state_dict(other.state_dict())
+        asking.load_state_dict(from_torch(theirs.decoder).state_dict())
         copy.norm(ours.decoder.readout.norm, theirs.norm)
         copy.linear(ours.decoder.readout.head, theirs.head)
         return ours
@@ -127,7 +126,7 @@ def detector(theirs):
     copy.linear(embed.fn, theirs.embed)
     looking.load_state_dict(from_torch(theirs.transformer.encoder).state_dict())
     ours.decoder.load_state_dict(from_torch(theirs.transformer.decoder).state_dict())
-    copy.parameter(ours.questions, theirs.queries)
+    copy.parameter(ours.queries, theirs.queries)
     copy.linear(ours.classes, theirs.classes)
     for place, linear in zip((0, 2, 4), theirs.box, strict=True):
         copy.linear(ours.box[place], linear)
