@@ -60,3 +60,13 @@ def test_flops_of_attention_pooling():
     # Two sets: questions and answers (2 x 2 D^2), keys and values (2 x 2 D^2 a token), edges, head.
     expected = 2 * 2 * 2 * 8 * 8 + 2 * 2 * 10 * 8 * 8 + 4 * 8 * 10 + 2 * 2 * 8 * 3
     assert readout.flops(tokens) == expected
+
+
+def test_attention_pooling_by_hand():
+    readout, z = AttentionReadout(8, 3, heads=2).double(), torch.randn(5, 8).double()
+    attention = readout.attention
+    q = attention.query(readout.question).view(2, 4)
+    k, v = attention.key(z).view(5, 2, 4), attention.value(z).view(5, 2, 4)
+    weights = ((q * k).sum(-1) / 4**0.5).softmax(0)  # (5, 2)
+    answer = attention.out((weights[..., None] * v).sum(0).flatten())
+    torch.testing.assert_close(readout.pool(Tokens(z, Causal(5))), answer)
