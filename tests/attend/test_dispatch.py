@@ -61,6 +61,13 @@ def test_explain_says_why_where_there_was_no_choice():
         assert explain(q, q, q, Window(8, 1), backend="flex").chosen == "flex"
 
 
+def test_a_grid_is_no_window_though_its_edges_lie_in_a_band():
+    """Most pairs of the band are none of its edges."""
+    assert Grid(30, 30).band == (31, 31)
+    with pytest.raises(RuntimeError, match="'banded' .* the graph is not a window"):
+        attend(*qkv(900), Grid(30, 30), backend="banded")
+
+
 def test_a_named_backend_never_falls_back():
     multi = Edges(torch.tensor([[0, 0], [1, 1]]), 2)
     with pytest.raises(RuntimeError, match="backend 'dense' cannot run this call: .* parallel"):

@@ -81,9 +81,8 @@ def _cuthill_mckee(graph: TokenGraph) -> Reordering:
     from scipy.sparse.csgraph import reverse_cuthill_mckee
 
     edges, n = graph.edge_index(), graph.num_targets
-    ends = torch.cat([edges, edges.flip(0)], 1).numpy()  # of both directions
-    links = csr_matrix((np.ones(ends.shape[1], dtype=np.int8), tuple(ends)), (n, n))
-    order = torch.from_numpy(reverse_cuthill_mckee(links, symmetric_mode=True).astype(np.int64))
+    links = csr_matrix((np.ones(edges.shape[1], dtype=np.int8), tuple(edges.numpy())), (n, n))
+    order = torch.from_numpy(reverse_cuthill_mckee(links).astype(np.int64))  # of both directions
     place = order.argsort()
     return Reordering(order, place, Edges(place[edges], n))
 
