@@ -145,6 +145,7 @@ RESULTS = {
     "tokennet.compare.Baseline",
     "tokennet.compare.Comparison",
     "tokennet.compare.Line",
+    "tokennet.mixers.EdgeWeights",
     "tokennet.symmetry.DeclaredReport",
     "tokennet.symmetry.GroupReport",
     "tokennet.symmetry.LieError",

@@ -62,6 +62,8 @@ def test_ragged_batch_and_back():
 def test_sets_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match="sets must hold at least one Tokens, got none"):
         Tokens.batch([])
+    with pytest.raises(TypeError, match=r"sets\[1\] must be Tokens or a tensor, got list"):
+        Tokens.batch([example(), [1.0]])
     with pytest.raises(ValueError, match="sets must agree on z but for N"):
         Tokens.batch([example(dim=3), example(dim=4)])
     with pytest.raises(ValueError, match="sets must agree on pos but for N"):
@@ -136,3 +138,12 @@ def test_bad_parts_are_named(make, error, message):
 def test_no_tokens_and_no_edges_are_fine():
     assert Tokens(torch.zeros(0, 3)).graph.num_edges == 0
     assert Tokens(torch.zeros(3, 2), Edges(torch.zeros(2, 0, dtype=torch.long), 3)).num_tokens == 3
+
+
+def test_tensors_are_sets_on_complete_graphs():
+    loader = torch.utils.data.DataLoader(
+        [torch.randn(n, 4) for n in (3, 1, 5)], batch_size=3, collate_fn=Tokens.batch
+    )
+    (together,) = loader
+    assert [part.graph.num_edges for part in together.unbatch()] == [9, 1, 25]
+    assert together.z.shape == (9, 4)

@@ -89,8 +89,11 @@ class Tokens:
         return self.replace(z=z, pos=pos.to(moved.dtype) if pos.is_floating_point() else pos)
 
     @staticmethod
-    def batch(sets: Sequence[Tokens]) -> Tokens:
+    def batch(sets: Sequence[Tokens | Tensor]) -> Tokens:
         """Put sets of any sizes side by side on a `Disjoint` graph; `unbatch` undoes it.
+
+        A tensor (..., N, D) is a set on the complete graph. So this is the `collate_fn` of a
+        `torch.utils.data.DataLoader` whose examples are sets.
 
         Raises:
             ValueError: there are no sets, they differ in D or in leading dimensions, or
@@ -99,19 +102,22 @@ class Tokens:
         if not sets:
             raise ValueError("sets must hold at least one Tokens, got none")
         for number, tokens in enumerate(sets):
-            if not isinstance(tokens, Tokens):
-                raise TypeError(f"sets[{number}] must be Tokens, got {type(tokens).__name__}")
+            if not isinstance(tokens, Tokens | Tensor):
+                raise TypeError(
+                    f"sets[{number}] must be Tokens or a tensor, got {type(tokens).__name__}"
+                )
+        parts = [Tokens(one) if isinstance(one, Tensor) else one for one in sets]
         for name in ("z", "pos"):
-            shapes = {_shape_but_tokens(getattr(tokens, name)) for tokens in sets}
+            shapes = {_shape_but_tokens(getattr(tokens, name)) for tokens in parts}
             if len(shapes) > 1:
                 raise ValueError(
                     f"sets must agree on {name} but for N, got {sorted(map(str, shapes))}"
                 )
         pos = None
-        if sets[0].pos is not None:
-            pos = torch.cat([tokens.pos for tokens in sets], dim=-2)  # type: ignore[misc]
-        z = torch.cat([tokens.z for tokens in sets], dim=-2)
-        return Tokens(z, Disjoint(tokens.graph for tokens in sets), pos)
+        if parts[0].pos is not None:
+            pos = torch.cat([tokens.pos for tokens in parts], dim=-2)  # type: ignore[misc]
+        z = torch.cat([tokens.z for tokens in parts], dim=-2)
+        return Tokens(z, Disjoint(tokens.graph for tokens in parts), pos)
 
     def unbatch(self) -> list[Tokens]:
         """Return the sets of a ragged batch, each on its own graph; of a single set, itself."""

@@ -120,6 +120,12 @@ def test_names_and_options():
     assert set(list_nets()) == set(NETS)
     with pytest.raises(ValueError, match="name must be one of encoder, .*; got 'resnet'"):
         create_net("resnet")
+    with pytest.raises(ValueError, match="did you mean vit_tiny or vit_small or vit_base or"):
+        create_net("vit")
+    with pytest.raises(ValueError, match=r"got 'clop'; did you mean clip\?"):
+        create_net("clop")
+    with pytest.raises(ValueError, match="readout must be one of token, .*; got 'foo'"):
+        create_net("gat", readout="foo")
     with pytest.raises(ValueError, match="options of gin are in_features, .*; got heads, size"):
         create_net("gin", size=3, heads=2)
 

@@ -10,7 +10,9 @@ from tokennet import (
     Attention,
     Causal,
     Convolution,
+    Edges,
     Embedding,
+    Full,
     LinearAttention,
     PerToken,
     Recurrence,
@@ -191,6 +193,27 @@ def test_prompts_that_cannot_be():
         net.generate(torch.zeros(3), 2)
 
 
+@pytest.mark.parametrize(
+    "graph",
+    [Full, lambda n: Window(n, 2), lambda n: Edges(torch.tensor([[1], [0]]), max(n, 2))],
+    ids=["full", "window", "edges"],
+)
+def test_a_graph_that_shows_later_ids_is_refused(graph):
+    net = language_model(graph)
+    for run in (net.generate, lambda ids, length: net(ids)):
+        with pytest.raises(ValueError, match="graph must be causal for a decoder: no token"):
+            run(torch.tensor([1, 2, 3]), 2)
+    past = language_model(lambda n: Edges(torch.tensor([[0, *range(n)], [0, *range(n)]]), n))
+    assert past.generate(torch.tensor([1, 2]), 2, cache=False).shape == (4,)
+
+
+def test_a_graph_is_a_function_and_a_prompt_is_ids():
+    with pytest.raises(TypeError, match="graph must be a function from a number of .*'causal'"):
+        language_model("causal")
+    with pytest.raises(TypeError, match="prompt must be ids, got a string; a tokenizer"):
+        language_model().generate("hello", 3)
+
+
 def test_modes_are_put_back():
     net = language_model(dropout=0.5).train()
     net.layers[2].eval()
@@ -350,6 +373,18 @@ def test_ragged_pairs_are_one_by_one():
     together = net(sources, targets).split([2, 3])
     for source, target, got in zip(sources, targets, together, strict=True):
         torch.testing.assert_close(got, net(torch.tensor(source), torch.tensor(target)))
+
+
+@pytest.mark.parametrize("rank", [1, 2], ids=["shared positions", "own positions"])
+def test_questions_of_any_length_are_about_an_image_each(rank):
+    net = create_net("question_net", in_features=4, vocab=VOCAB, dim=16, depth=1).double().eval()
+    pos = torch.rand(2, 9, 2).double() if rank == 2 else torch.rand(9, 2).double()
+    patches, questions = Tokens(torch.randn(2, 9, 4).double(), pos=pos), [[1, 2, 3], [4]]
+    together = net(patches, questions)
+    for number, question in enumerate(questions):
+        one = Tokens(patches.z[number], pos=pos[number] if rank == 2 else pos)
+        torch.testing.assert_close(together[number], net(one, torch.tensor(question)))
+    assert net.flops(patches, questions) > 0
 
 
 def test_encoder_and_decoder_must_fit():

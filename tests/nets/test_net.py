@@ -360,7 +360,29 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
             "order of neighbours, as LSTMAggregation does",
         ),
         (lambda: Attention(10, heads=4), ValueError, "heads must divide dim = 10, got 4"),
-        (lambda: Attention(8, heads=0), ValueError, "heads must divide dim = 8, got 0"),
+        (lambda: Attention(8, heads=0), ValueError, "heads must be at least 1, got 0"),
+        (lambda: Attention(0, heads=1), ValueError, "dim must be at least 1, got 0"),
+        (lambda: Attention(8, heads="2"), TypeError, "heads must be an int, got '2'"),
+        (
+            lambda: Attention(8, 2)(torch.zeros(2, 3, 8), torch.zeros(3, 4, 8)),
+            ValueError,
+            "leading dimensions that broadcast",
+        ),
+        (
+            lambda: TokenWise(nn.Linear(8, 4))(torch.zeros(3, 9)),
+            ValueError,
+            r"tokens must have 8 channels, got z of shape \(3, 9\)",
+        ),
+        (
+            lambda: TokenWise(mlp(8))(torch.zeros(3, 9)),
+            ValueError,
+            r"tokens must have 8 channels, got z of shape \(3, 9\)",
+        ),
+        (
+            lambda: TokenNet(Residual(Attention(8, 2))),
+            TypeError,
+            "layers must be a list of layers, got a Residual",
+        ),
         (lambda: GraphAttention(10, heads=4), ValueError, "heads must divide dim = 10, got 4"),
         (lambda: Attention(8, 2)([1.0]), TypeError, "tokens must be Tokens or a tensor, got list"),
         (
@@ -399,3 +421,11 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
 def test_bad_input_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_a_net_takes_a_graph_beside_a_tensor_as_its_layers_do():
+    net, z = build_net("attention", INTERFACE, dim=16), torch.randn(12, 3)
+    torch.testing.assert_close(net(z, graph=Grid(3, 4)), net(Tokens(z, Grid(3, 4))))
+    assert not torch.allclose(net(z, graph=Grid(3, 4)), net(z))
+    with pytest.raises(ValueError, match="graph must be left out where tokens have a graph"):
+        net(Tokens(z), graph=Grid(3, 4))

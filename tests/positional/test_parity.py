@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tokennet import ALiBi, Attention, Causal, DotProduct, Full, Rotary, T5Bias, Tokens
+from tokennet import ALiBi, Attention, Causal, Full, Rotary, T5Bias, Tokens
+from tokennet.mixers.scores import DotProduct
 
 transformers = pytest.importorskip("transformers")
 from transformers.models.bloom.modeling_bloom import (  # noqa: E402

@@ -7,7 +7,7 @@ from types import ModuleType
 from torch import Tensor
 
 from tokennet.attend import banded, dense, flex, fused, reference, sets, sparse
-from tokennet.attend.call import Call, leading_shape, make_call
+from tokennet.attend.call import Call, make_call
 from tokennet.attend.check import Bias
 from tokennet.attend.combine import attention_weights, combine, edge_scores
 from tokennet.attend.cost import seconds as predicted_seconds
@@ -75,11 +75,7 @@ def attend(
     torch.Size([6, 2, 4])
     """
     call = make_call(q, k, v, graph, bias, scale, score, edges)
-    out = BACKENDS[_choose(call, backend)].run(call)  # (B, N, H, Cv)
-    batch = leading_shape(q, k, v)
-    if len(batch) == 1:
-        return out
-    return out.reshape(*batch, *out.shape[1:]) if batch else out.squeeze(0)
+    return call.unfold(BACKENDS[_choose(call, backend)].run(call))
 
 
 def explain(

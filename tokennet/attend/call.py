@@ -34,6 +34,14 @@ class Call:
     score: Additive | None = None
     """None for dot products."""
     edges: EdgeFeatures | None = None
+    leading: Sequence[int] = ()
+    """The dimensions that are folded into B."""
+
+    def unfold(self, out: Tensor) -> Tensor:
+        """Bring the leading dimensions back: (B, ...) to (..., ...)."""
+        if len(self.leading) == 1:
+            return out
+        return out.reshape(*self.leading, *out.shape[1:]) if self.leading else out.squeeze(0)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -169,7 +177,7 @@ def make_call(
         raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
     check_score(score, q)
     check_edges(edges, q, v, graph, score)
-    batch = leading_shape(q, k, v)
+    batch = _leading_shape(q, k, v)
     check_bias(bias, q, graph, batch)
     if scale is None:
         scale = q.shape[-1] ** -0.5 if score is None else 1.0
@@ -179,15 +187,21 @@ def make_call(
         bias = _fold(bias.expand(*bias.shape[:-3], *pairs), batch if bias.dim() > 3 else ())
     if edges is not None and edges.key is None and edges.value is None:
         edges = None
-    return Call(q, k, v, graph, bias, float(scale), score, edges)
+    return Call(q, k, v, graph, bias, float(scale), score, edges, batch)
 
 
-def leading_shape(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
+def _leading_shape(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
     """The leading dimensions of the output, those of q, k and v broadcast."""
     batch = q.shape[:-3]
     if k.shape[:-3] == batch == v.shape[:-3]:
         return batch  # broadcasting costs tens of microseconds, more than small attention does
-    return torch.broadcast_shapes(batch, k.shape[:-3], v.shape[:-3])
+    try:
+        return torch.broadcast_shapes(batch, k.shape[:-3], v.shape[:-3])
+    except RuntimeError as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (q, k, v))
+        raise ValueError(
+            f"q, k and v must have leading dimensions that broadcast, got shapes {shapes}"
+        ) from error
 
 
 def _fold(tensor: Tensor, batch: Sequence[int]) -> Tensor:

@@ -23,7 +23,7 @@ def check_tensors(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
                 f"{name} must be floating-point with shape (..., tokens, heads, channels), "
                 f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
-        if (tensor.dtype, tensor.device) != (q.dtype, q.device):
+        if tensor is not q and (tensor.dtype != q.dtype or tensor.device != q.device):
             raise ValueError(
                 f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
                 f"got {tensor.dtype} on {tensor.device}"
@@ -85,7 +85,11 @@ def _check_weights(name: str, tensor: Any, form: str, shape: tuple[int, ...], q:
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
-    heads, channels = q.shape[-2:]
+    n, heads, channels = q.shape[-3:]
+    m = graph.num_sources
+    found = n, *k.shape[-3:], *v.shape[-3:-1]
+    if channels and found == (graph.num_targets, m, heads, channels, m, heads):
+        return  # what is below asks again, one by one, and takes longer
     if channels == 0:
         raise ValueError(f"q must have at least one channel, got shape {tuple(q.shape)}")
     for name, tensor, tokens in (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tokennet.attend import reference, sparse
-from tokennet.attend.call import Call, leading_shape, make_call
+from tokennet.attend.call import Call, make_call
 from tokennet.attend.check import Bias
 from tokennet.attend.edge_ops import edge_combine
 from tokennet.attend.normalize import check_edge_values, normalize
@@ -46,8 +46,8 @@ def edge_scores(
     >>> edge_scores(q, k, Full(2, 3)).flatten().tolist()
     [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    found = _scores(_call_of_scores(q, k, graph, bias, scale, score, edges))  # (B, E, H)
-    return found.reshape(*leading_shape(q, k, k), *found.shape[1:])
+    call = _call_of_scores(q, k, graph, bias, scale, score, edges)
+    return call.unfold(_scores(call))
 
 
 def attention_weights(
@@ -82,8 +82,7 @@ def attention_weights(
     call = _call_of_scores(q, k, graph, bias, scale, score, edges)
     precise = torch.promote_types(q.dtype, torch.float32)
     call = replace(call, q=call.q.to(precise), k=call.k.to(precise))
-    found = normalize(_scores(call), graph, normalizer).to(q.dtype)
-    return found.reshape(*leading_shape(q, k, k), *found.shape[1:])
+    return call.unfold(normalize(_scores(call), graph, normalizer).to(q.dtype))
 
 
 def _call_of_scores(

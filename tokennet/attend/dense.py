@@ -38,7 +38,7 @@ def work(call: Call) -> Work:
 
 def run(call: Call) -> Tensor:
     q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
-    mask, dead = _mask(call)
+    mask, dead = _mask(call) if needs_mask(call) else (None, None)
     causal = isinstance(call.graph, Causal) and mask is None
     out = scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=call.scale)
     if dead is not None:
@@ -51,14 +51,12 @@ def needs_mask(call: Call) -> bool:
     return call.bias is not None or not isinstance(call.graph, Full | Causal)
 
 
-def _mask(call: Call) -> tuple[Tensor | None, Tensor | None]:
-    """Mask for SDPA, and the rows (..., N, 1) to be zeroed; None for what is not needed."""
+def _mask(call: Call) -> tuple[Tensor, Tensor | None]:
+    """Mask for SDPA, and the rows (..., N, 1) to be zeroed; None where there are none."""
     bias = call.dense_bias()
     if bias is not None:
         return _mask_with_bias(bias, call.graph)
-    if needs_mask(call):
-        return _boolean_mask(call.graph, call.q.device)
-    return None, None
+    return _boolean_mask(call.graph, call.q.device)
 
 
 def _boolean_mask(graph: TokenGraph, device: torch.device) -> tuple[Tensor, Tensor | None]:

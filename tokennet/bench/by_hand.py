@@ -42,7 +42,7 @@ def _peer(setting: Setting, kernel: Kernel, form: Form, backward: bool = True) -
     width = workload.heads, workload.channels
 
     def heads(z: Tensor) -> Tensor:
-        return z.reshape(z.size(0), -1, *width) if form.nested else z.unflatten(-1, width)
+        return z.reshape(z.size(0), -1, *width) if form.nested else z.view(*z.shape[:-1], *width)
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))  # (B, H, N, C)

@@ -58,6 +58,11 @@ class Batch:
 class Model:
     """A net that is asked for its answers: called with a batch, it gives its output.
 
+    >>> from tokennet import MeanReadout, TokenNet
+    >>> model = Model(TokenNet([], MeanReadout(8, 3)))
+    >>> model(Batch(Tokens(torch.zeros(4, 5, 8)), torch.zeros(4))).shape
+    torch.Size([4, 3])
+
     Attributes:
         net: the net itself, for tasks that ask in another way.
     """

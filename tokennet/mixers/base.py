@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import Disjoint, Full, TokenGraph, repeat
+from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -159,7 +160,8 @@ def _check_dim(name: str, z: Any, dim: int) -> None:
 
 def check_heads(dim: int, heads: int) -> int:
     """Channels per head, or ValueError if the heads do not divide the channels."""
-    if heads < 1 or dim % heads:
+    check_size("dim", dim, 1)
+    if check_size("heads", heads, 1) and dim % heads:
         raise ValueError(f"heads must divide dim = {dim}, got {heads}")
     return dim // heads
 

@@ -30,8 +30,16 @@ class TokenWise(TokenLayer):
     def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.fn = fn
+        first = fn[0] if isinstance(fn, nn.Sequential) and len(fn) else fn
+        # What else `fn` may be does not say how many channels it takes.
+        self.in_features = first.in_features if type(first) is nn.Linear else None
 
     def transform(self, tokens: Tokens) -> Tokens:
+        if self.in_features not in (None, tokens.dim):
+            raise ValueError(
+                f"tokens must have {self.in_features} channels, got z of shape "
+                f"{tuple(tokens.z.shape)}"
+            )
         return tokens.replace(z=self.fn(tokens.z))
 
 

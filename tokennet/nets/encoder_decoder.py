@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokennet.graphs import Disjoint
 from tokennet.nets.generate import evaluating, per_length
 from tokennet.nets.language import Decoder, Ids
 from tokennet.nets.net import TokenNet
@@ -55,13 +56,24 @@ class EncoderDecoder(nn.Module):
         return self.encoder.symmetry & self.decoder.source_symmetry
 
     def forward(self, source: Any, target: Any) -> Any:
-        return self.decoder(target, self.encoder(source))
+        return self.decoder(*self._heard(source, target))
+
+    def _heard(self, source: Any, target: Any) -> tuple[Tokens, Any]:
+        """The target's tokens, and what they listen to.
+
+        Where targets of any lengths listen to a batch of sources, each has a source.
+        """
+        tokens, memory = self.decoder.tokens(target), self.encoder(source)
+        z = memory.z if isinstance(memory, Tokens) else memory
+        if isinstance(tokens.graph, Disjoint) and len(z) == tokens.graph.num_graphs > 0:
+            memory = _side_by_side(memory) if z.dim() == 3 else memory
+        return tokens, memory
 
     def flops(self, source: Any, target: Any) -> int:
         """Floating-point operations of one forward pass, of both nets."""
         with evaluating(self):
-            memory = self.encoder(source)
-        return self.encoder.flops(source) + self.decoder.flops(target, memory)
+            tokens, memory = self._heard(source, target)
+        return self.encoder.flops(source) + self.decoder.flops(tokens, memory)
 
     def generate(self, source: Ids | Tokens, start: int | Tensor, length: int, **how: Any) -> Any:
         """Translate: continue `start` by at most `length` ids, listening to the source.
@@ -103,6 +115,16 @@ class EncoderDecoder(nn.Module):
         if not isinstance(start, Tensor):
             start = torch.full((*z.shape[:-2], 1), start, device=device)
         return self.decoder.generate(start, length, source=memory, **how)  # type: ignore[operator]
+
+
+def _side_by_side(memory: Any) -> Tokens:
+    """A batch of sets of one size (B, N, D) as a ragged batch (B N, D)."""
+    batch = memory if isinstance(memory, Tokens) else Tokens(memory)
+    count, n, _ = batch.z.shape
+    pos = batch.pos
+    if pos is not None:
+        pos = pos.expand(count, n, -1).flatten(0, 1)
+    return Tokens(batch.z.flatten(0, 1), Disjoint([batch.graph] * count), pos)
 
 
 def shift_right(ids: Sequence[int] | Tensor, start: int) -> Tensor:

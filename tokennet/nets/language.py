@@ -51,6 +51,11 @@ class TextNet(TokenNet):
         pos: Callable[[int], Tensor] | None = None,
     ) -> None:
         super().__init__(layers, readout)
+        if not callable(graph):
+            raise TypeError(
+                "graph must be a function from a number of tokens to their graph, such as "
+                f"{type(self).__name__} has by default; got {graph!r}"
+            )
         self.graph, self.max_length, self.pos = graph, max_length, pos
         self._graphs: dict[int, TokenGraph] = {}
 
@@ -102,6 +107,20 @@ class Decoder(TextNet):
         pos: Callable[[int], Tensor] | None = None,
     ) -> None:
         super().__init__(layers, readout, graph, max_length, pos)
+
+    def graph_on(self, count: int) -> TokenGraph:
+        """The net's graph on so many tokens.
+
+        Raises:
+            ValueError: a token listens to a later one.
+        """
+        graph = super().graph_on(count)
+        if not _hears_no_later(graph):
+            raise ValueError(
+                "graph must be causal for a decoder: no token listens to a later one; "
+                f"got {graph!r}"
+            )
+        return graph
 
     def generate(
         self,
@@ -186,7 +205,22 @@ class Decoder(TextNet):
             )
 
 
+def _hears_no_later(graph: TokenGraph) -> bool:
+    if graph.band is not None:
+        return graph.band[1] == 0
+    return graph.derive("hears no later token", None, _lists_no_later)
+
+
+def _lists_no_later(graph: TokenGraph) -> bool:
+    source, target = graph.edge_index()
+    return bool((source <= target).all())
+
+
 def _rows(prompt: Ids, device: torch.device) -> Tensor | list[Tensor]:
+    if isinstance(prompt, str):
+        raise TypeError(
+            "prompt must be ids, got a string; a tokenizer such as Characters makes ids of it"
+        )
     if isinstance(prompt, Tensor):
         one_column(prompt)
         return prompt.to(device)

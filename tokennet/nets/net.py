@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -38,6 +39,8 @@ class TokenNet(nn.Module):
 
     def __init__(self, layers: Sequence[TokenLayer | TokenNet], readout: Readout | None = None):
         super().__init__()
+        if isinstance(layers, nn.Module) and not isinstance(layers, nn.ModuleList):
+            raise TypeError(f"layers must be a list of layers, got a {type(layers).__name__}")
         for number, layer in enumerate(layers):
             if not isinstance(layer, TokenLayer | TokenNet):
                 raise TypeError(
@@ -88,9 +91,16 @@ class TokenNet(nn.Module):
         """What the net is given, as tokens."""
         return Tokens(given) if isinstance(given, Tensor) else given
 
-    def forward(self, tokens: Any, source: Any = None) -> Any:
+    def forward(self, tokens: Any, source: Any = None, graph: TokenGraph | None = None) -> Any:
         self._check_source(source)
         result = self.tokens(tokens)
+        if graph is not None:
+            if isinstance(tokens, Tokens):
+                raise ValueError(
+                    "graph must be left out where tokens have a graph of their own: write "
+                    "net(tokens.replace(graph=...))"
+                )
+            result = result.replace(graph=graph)
         for layer in self.layers:
             result = layer(result, source) if layer.needs_source else layer(result)  # type: ignore[operator]
         if self.readout is not None:
@@ -276,4 +286,7 @@ def positions_of(positions: str, interface: Interface, dim: int) -> list[TokenLa
 def check_name(argument: str, name: str, registry: dict) -> None:
     """Raise ValueError if `name` is not registered, listing the names that are."""
     if name not in registry:
-        raise ValueError(f"{argument} must be one of {', '.join(registry)}; got {name!r}")
+        near = [known for known in registry if known.startswith(name)]
+        near = near or difflib.get_close_matches(name, registry)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"{argument} must be one of {', '.join(registry)}; got {name!r}{hint}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
 from tokennet.graphs.base import check_size
@@ -118,14 +118,21 @@ class DropTokens(TokenLayer):
 
     def transform(self, tokens: Tokens) -> Tokens:
         graph = tokens.graph
-        smallest = min((part.num_targets for part in graph.parts), default=self.count)
-        if smallest < self.count:
-            raise ValueError(f"tokens must hold {self.count} to take off, got a set of {smallest}")
+        sizes = [part.num_targets for part in graph.parts if part.num_targets < self.count]
+        if sizes:
+            raise ValueError(f"tokens must hold {self.count} to take off, got a set of {sizes[0]}")
         build = partial(without_prefix, count=self.count)
         left = graph.derive(f"without first {self.count}", None, build)
-        keep = (graph.local_index(tokens.z.device) >= self.count).nonzero().flatten()
+        # Kept with the graph: what is asked of a tensor's values cannot be exported.
+        behind = partial(_behind, self.count)
+        keep = graph.derive(f"all but first {self.count}", tokens.z.device, behind)
         pos = None if tokens.pos is None else tokens.pos.index_select(-2, keep)
         return Tokens(tokens.z.index_select(-2, keep), left, pos)
 
     def flops(self, tokens: Tokens) -> int:
         return 0
+
+
+def _behind(count: int, graph: TokenGraph) -> Tensor:
+    """Numbers of all tokens but the first `count` of each set."""
+    return (graph.local_index() >= count).nonzero().flatten()

@@ -192,6 +192,17 @@ class AttentionReadout(Readout):
         return super().flops(tokens) + asked
 
 
+def make_readout(name: str, dim: int, out_features: int) -> Readout:
+    """A readout by its name in `READOUTS`, or ValueError.
+
+    >>> type(make_readout("mean", 8, 3)).__name__
+    'MeanReadout'
+    """
+    if name not in READOUTS:
+        raise ValueError(f"readout must be one of {', '.join(READOUTS)}; got {name!r}")
+    return READOUTS[name](dim, out_features)
+
+
 READOUTS: dict[str, type[Readout]] = {
     "token": PerToken,
     "mean": MeanReadout,

@@ -66,7 +66,10 @@ class PositionalEncoding(TokenLayer):
         if self.by == "index":
             return index[:, None]  # (N, 1)
         if tokens.pos is None:
-            raise ValueError("tokens.pos must hold positions where by='pos', got None")
+            raise ValueError(
+                "tokens.pos must hold positions where by='pos', got None: give "
+                "Tokens(z, graph, pos), or tokens from a tokenizer such as Patches"
+            )
         return tokens.pos
 
     def transform(self, tokens: Tokens) -> Tokens:

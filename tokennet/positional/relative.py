@@ -52,7 +52,10 @@ class RelativePosition(nn.Module):
         if self.by == "index":
             return index[:, None]
         if pos is None:
-            raise ValueError("tokens.pos must hold positions where by='pos', got None")
+            raise ValueError(
+                "tokens.pos must hold positions where by='pos', got None: give "
+                "Tokens(z, graph, pos), or tokens from a tokenizer such as Patches"
+            )
         self.check(pos)
         return pos
 

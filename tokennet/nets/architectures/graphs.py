@@ -9,7 +9,7 @@ from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism
 from tokennet.nets.block import TokenWise
 from tokennet.nets.compose import OnGraph, Parallel, add_self_loops, complete
 from tokennet.nets.net import TokenNet
-from tokennet.nets.readout import READOUTS
+from tokennet.nets.readout import make_readout
 from tokennet.nets.style import BatchNorm, Style
 
 
@@ -32,7 +32,7 @@ def gat(
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
         layers += [OnGraph(add_self_loops, GraphAttention(dim, heads)), TokenWise(nn.ELU())]
-    return TokenNet(layers, READOUTS[readout](dim, out_features))
+    return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
 def gin(
@@ -60,7 +60,7 @@ def gin(
             nn.Linear(dim, dim), BatchNorm(dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU()
         )
         layers.append(GraphIsomorphism(dim, mlp, edge_dim=edge_dim))
-    return TokenNet(layers, READOUTS[readout](dim, out_features))
+    return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
 def gps(
@@ -92,4 +92,4 @@ def gps(
         far = OnGraph(complete, Attention(dim, heads))
         both = Parallel([style.around(near, dim), style.around(far, dim)])
         layers += [both, *style.block([], dim, hidden=2 * dim)]
-    return TokenNet(layers, READOUTS[readout](dim, out_features))
+    return TokenNet(layers, make_readout(readout, dim, out_features))

@@ -15,7 +15,7 @@ from tokennet.nets.embedding import Embedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
 from tokennet.nets.language import TextNet
 from tokennet.nets.net import TokenNet
-from tokennet.nets.readout import READOUTS, OneToken
+from tokennet.nets.readout import OneToken, make_readout
 from tokennet.nets.style import Style
 from tokennet.nets.two_tower import TwoTower
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
@@ -54,7 +54,7 @@ def question_net(
         LearnedEncoding(dim, max_length),
         decoder_stack(dim, depth, heads, final_norm=False),
     ]
-    answer = READOUTS[readout](dim, out_features)
+    answer = make_readout(readout, dim, out_features)
     return EncoderDecoder(TokenNet(looking), TextNet(asking, answer, max_length=max_length))
 
 

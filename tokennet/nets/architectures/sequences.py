@@ -9,7 +9,7 @@ from tokennet.mixers import Convolution, Recurrence
 from tokennet.mixers.recurrence import Cell
 from tokennet.nets.block import PostNorm, TokenWise
 from tokennet.nets.net import TokenNet
-from tokennet.nets.readout import READOUTS
+from tokennet.nets.readout import make_readout
 
 
 def tcn(
@@ -45,7 +45,7 @@ def tcn(
             conv = Convolution(dim, kernel_size, dilation=2**block, causal=True, groups=1)
             branch += [conv, TokenWise(nn.Sequential(nn.ReLU(), nn.Dropout(dropout)))]
         layers.append(PostNorm(TokenNet(branch), nn.ReLU()))
-    return TokenNet(layers, READOUTS[readout](dim, out_features))
+    return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
 def rnn(
@@ -67,5 +67,5 @@ def rnn(
     """
     embed = TokenWise(nn.Linear(in_features, dim))
     return TokenNet(
-        [embed, Recurrence(dim, cell, num_layers=depth)], READOUTS[readout](dim, out_features)
+        [embed, Recurrence(dim, cell, num_layers=depth)], make_readout(readout, dim, out_features)
     )

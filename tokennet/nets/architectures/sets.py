@@ -16,7 +16,7 @@ from tokennet.mixers import (
 from tokennet.nets.block import TokenWise
 from tokennet.nets.compose import WithGraph, complete
 from tokennet.nets.net import Interface, TokenNet, positions_of
-from tokennet.nets.readout import READOUTS, MeanReadout
+from tokennet.nets.readout import MeanReadout, make_readout
 
 
 def deep_sets(
@@ -39,7 +39,7 @@ def deep_sets(
     """
     widths = [in_features, *[dim] * depth]
     phi = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
-    pool = READOUTS[readout](dim, out_features)
+    pool = make_readout(readout, dim, out_features)
     pool.norm = nn.Identity()
     pool.head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, out_features))
     return TokenNet([TokenWise(part) for part in phi], pool)

@@ -14,7 +14,7 @@ from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
 from tokennet.nets.language import Decoder, TextNet
 from tokennet.nets.net import Interface, Positions, TokenNet, positions_of
-from tokennet.nets.readout import READOUTS
+from tokennet.nets.readout import make_readout
 from tokennet.nets.style import Style
 from tokennet.positional import SinusoidalEncoding
 
@@ -99,7 +99,7 @@ def encoder(
             *positions_of(positions, interface, dim),
             *encoder_stack(dim, depth, heads, style=style, final_norm=False).layers,
         ],
-        READOUTS[readout](dim, out_features),
+        make_readout(readout, dim, out_features),
     )
 
 
@@ -126,7 +126,7 @@ def performer(
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
         layers += style.block([LinearAttention(dim, heads, "softmax")], dim)
-    return TokenNet(layers, READOUTS[readout](dim, out_features))
+    return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
 def transformer(
