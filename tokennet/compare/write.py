@@ -53,6 +53,7 @@ def plot_curves(
 ) -> None:
     """Loss and test metric by epoch: the mean over seeds, and their range as a band."""
     from matplotlib.figure import Figure  # heavy, and only drawing needs it
+    from matplotlib.ticker import LogFormatter
 
     metric = config["metrics"][0]["name"]
     figure = Figure(figsize=(10, 4), layout="constrained")
@@ -69,6 +70,7 @@ def plot_curves(
             low, high = [min(e) for e in by_epoch], [max(e) for e in by_epoch]
             panel.fill_between(epochs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         panel.set_xlabel("epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_title(label)
         panel.grid(alpha=0.3)
     for baseline in baselines:
@@ -78,6 +80,8 @@ def plot_curves(
             )
     if all(loss > 0 for run in runs for loss in run.curves["loss"]):
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_formatter(LogFormatter())
+        panels[0].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
     panels[1].legend()
     figure.suptitle(config["task"])
     figure.savefig(path, dpi=120)
