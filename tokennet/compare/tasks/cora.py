@@ -28,6 +28,7 @@ class Cora(Task):
     summary = "2,708 papers in 7 fields (Planetoid, public split); tokens on the citation graph"
     graphs = ("citation", "full")
     nets = ("attention@citation", "gat@citation", "gcn@citation", "attention@full")
+    seeds = 2
     recipe = Recipe(
         epochs=120,
         lr=5e-3,
