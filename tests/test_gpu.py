@@ -43,9 +43,17 @@ from tokennet import (
 from tokennet.attend import BACKENDS, Additive, EdgeFeatures, flex
 
 pytestmark = pytest.mark.gpu
+PRECISIONS = [*map(str, DTYPES), "TF32"]
+JUDGED = [
+    (law, precision)
+    for law in LAWS
+    for precision in PRECISIONS
+    if law not in EXACT or precision == "torch.float64"
+]
+"""Each law with the types that it is judged in."""
 
 
-@pytest.fixture(params=[*map(str, DTYPES), "TF32"])
+@pytest.fixture(params=PRECISIONS)
 def dtype(request, monkeypatch):
     """A type; float32 with products as they are, and with products of numbers cut to TF32."""
     switches = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -68,11 +76,9 @@ def deterministic(monkeypatch):
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(("law", "dtype"), JUDGED, indirect=["dtype"])
 @pytest.mark.parametrize("name", TESTED)
 def test_laws(name, law, dtype):
-    if law in EXACT and dtype != torch.float64:
-        pytest.skip("judged in float64 alone")
     for family in (family for mine, family in HONOURED if mine == name):
         graph = FAMILIES[family]()
         mixer = make(name, graph.num_targets, dtype, "cuda")
@@ -103,11 +109,9 @@ def unless_declined(backend):
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(("law", "dtype"), JUDGED, indirect=["dtype"])
 @pytest.mark.parametrize("kind", [Attention, GraphAttention])
 def test_laws_on_each_backend(kind, law, backend, dtype):
-    if law in EXACT and dtype != torch.float64:
-        pytest.skip("judged in float64 alone")
     for graph_of in SQUARE.values():
         graph = graph_of()
         mixer = kind(DIM, HEADS, backend=backend).to("cuda", dtype).eval()
