@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <vector>
+#include <memory>
 
 #include "arguments.h"
 #include "arithmetic.h"
@@ -40,6 +40,18 @@ inline void prefetch(const void* row, int64_t bytes) {
     __builtin_prefetch((const char*)row + line, 0, 2);
 }
 
+// Room of one thread to work in, each part in whole lines of the cache.
+struct Room {
+  alignas(64) A scores[CHUNK * H];  // then weights p
+  alignas(64) A slopes[CHUNK * H];  // ds = p (dp - delta)
+  alignas(64) A lanes[CHUNK * H * std::max(lanes_of(C), lanes_of(V))];
+  alignas(64) A peak[H], total[H], shift[H];
+  alignas(64) A sum[width];
+  alignas(64) A inner[width];  // inside LeakyReLU
+  alignas(64) A value_sum[v_width];
+  alignas(64) A edge_sum[H * D + 1];
+};
+
 // What one thread needs for some rows of one batch entry.
 class Worker {
   const Args& a;
@@ -63,14 +75,11 @@ class Worker {
   A* const dedge_attr = at<A>(a.dedge_attr, a.edges * D);
   const A scale = A(a.scale), slope = A(a.slope);
 
-  std::vector<A> room = std::vector<A>(2 * CHUNK * H + 3 * H + H * D + 2 * width + v_width);
-  A* const scores = room.data();               // (CHUNK, H), then weights p
-  A* const slopes = scores + CHUNK * H;        // (CHUNK, H), ds = p (dp - delta)
-  A *const peak = slopes + CHUNK * H, *const total = peak + H, *const shift = total + H;
-  A* const edge_sum = shift + H;               // (H, D)
-  A* const sum = edge_sum + H * D;             // (H, C)
-  A* const inner = sum + width;                // (H, C), inside LeakyReLU
-  A* const value_sum = inner + width;          // (H, Cv)
+  const std::unique_ptr<Room> room = std::make_unique<Room>();
+  A *const scores = room->scores, *const slopes = room->slopes, *const lanes = room->lanes;
+  A *const peak = room->peak, *const total = room->total, *const shift = room->shift;
+  A *const sum = room->sum, *const inner = room->inner, *const value_sum = room->value_sum;
+  A* const edge_sum = room->edge_sum;
   const T *rows[CHUNK], *value_rows[CHUNK];
 
   template <class X> X* at(const void* data, int64_t stride) const {
@@ -91,20 +100,26 @@ class Worker {
   A leaky(A x) const { return x > 0 ? x : slope * x; }
   A leaky_slope(A x) const { return x > 0 ? A(1) : slope; }
 
-  // Scores of edge e from source j to target i, one for each head.
-  void score(int64_t i, const T* qi, const T* kj, int64_t e, A* s) {
-    if (additive) add_up(qi, kj, e);
-    for (int64_t h = 0; h < H; ++h) {
-      A x = 0;
-      if (additive) {
-#pragma omp simd reduction(+ : x)
-        for (int64_t c = 0; c < C; ++c) x += weight[h * C + c] * leaky(inner[h * C + c]);
-      } else {
-        x = dot(qi + h * C, kj + h * C, C);
-        if (featured) x += dot(edge_query + (i * H + h) * D, edge_attr + id(e) * D, D);
-      }
-      s[h] = scale * x + (bias ? bias[id(e) * H + h] : A(0));
-    }
+  // Lanes of the scores of edge e from source j to target i, of the chunk's place t.
+  void multiply_for_score(const T* qi, const T* kj, int64_t e, int64_t t) {
+    constexpr int64_t size = lanes_of(C);
+    A* to = lanes + t * H * size;
+    if (!additive) return multiply<H, C>(qi, kj, to);
+    add_up(qi, kj, e);
+    for (int64_t c = 0; c < width; ++c) inner[c] = leaky(inner[c]);
+    multiply<H, C>(weight, inner, to);
+  }
+
+  // Scores of a chunk from their lanes; target(t) and edge(t) stand at its place t.
+  template <class Target, class Edge> void complete_scores(int64_t count, Target target, Edge edge) {
+    add_lanes<lanes_of(C)>(lanes, count * H);
+    for (int64_t x = 0; x < count * H; ++x) scores[x] = scale * lanes[x];
+    for (int64_t t = 0; featured && !additive && t < count; ++t)
+      for (int64_t h = 0; h < H; ++h)
+        scores[t * H + h] += scale * dot(edge_query + (target(t) * H + h) * D,
+                                         edge_attr + id(edge(t)) * D, D);
+    for (int64_t t = 0; bias && t < count; ++t)
+      for (int64_t h = 0; h < H; ++h) scores[t * H + h] += bias[id(edge(t)) * H + h];
   }
 
   void ask_for_terms(int64_t e) {
@@ -126,18 +141,19 @@ class Worker {
 
   // Weights exp(score - peak) of a chunk; what was summed before is brought to the new peak.
   void weigh(int64_t count) {
+    A highest[H];
+    std::copy_n(peak, H, highest);
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t h = 0; h < H; ++h) highest[h] = std::max(highest[h], scores[t * H + h]);
     for (int64_t h = 0; h < H; ++h) {
-      A highest = peak[h];
-      for (int64_t t = 0; t < count; ++t) highest = std::max(highest, scores[t * H + h]);
-      shift[h] = highest == -infinity ? A(0) : highest;
+      shift[h] = highest[h] == -infinity ? A(0) : highest[h];
+      if (peak[h] == -infinity || highest[h] == peak[h]) continue;
       const A factor = exponential(peak[h] - shift[h]);
-      if (highest != peak[h]) {
-        total[h] *= factor;
-        for (int64_t c = h * V; c < (h + 1) * V; ++c) value_sum[c] *= factor;
-        for (int64_t d = h * D; d < (h + 1) * D; ++d) edge_sum[d] *= factor;
-      }
-      peak[h] = highest;
+      total[h] *= factor;
+      for (int64_t c = h * V; c < (h + 1) * V; ++c) value_sum[c] *= factor;
+      for (int64_t d = h * D; d < (h + 1) * D; ++d) edge_sum[d] *= factor;
     }
+    std::copy_n(highest, H, peak);
     for (int64_t t = 0; t < count; ++t)
       for (int64_t h = 0; h < H; ++h) scores[t * H + h] -= shift[h];
 #pragma omp simd
@@ -162,12 +178,19 @@ class Worker {
 
   // p = exp(score - lse) and ds = p (dp - delta) of a chunk of the edges from source j.
   void weigh_backward(int64_t j, int64_t first, int64_t count) {
+    for (int64_t t = 0; t < count; ++t)
+      multiply_for_score(rows[t], k + j * width, a.t_order[first + t], t);
+    complete_scores(
+        count, [&](int64_t t) { return a.t_indices[first + t]; },
+        [&](int64_t t) { return a.t_order[first + t]; });
+    for (int64_t t = 0; t < count; ++t)
+      multiply<H, V>(value_rows[t], v + j * v_width, lanes + t * H * lanes_of(V));
+    add_lanes<lanes_of(V)>(lanes, count * H);
     for (int64_t t = 0; t < count; ++t) {
       const int64_t i = a.t_indices[first + t], e = a.t_order[first + t];
       const A *lse_i = stats + i * 2 * H, *delta_i = lse_i + H;
-      score(i, rows[t], k + j * width, e, scores + t * H);
       for (int64_t h = 0; h < H; ++h) {
-        A dp = dot(value_rows[t] + h * V, v + j * v_width + h * V, V);
+        A dp = lanes[t * H + h];
         if (featured && !additive)
           dp += dot(grad_edge_out + (i * H + h) * D, edge_attr + id(e) * D, D);
         slopes[t * H + h] = dp - delta_i[h];
@@ -227,8 +250,9 @@ class Worker {
         const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
         for (int64_t t = 0; t < count; ++t) {
           gather_sources(e + t, t);
-          score(i, q + i * width, rows[t], e + t, scores + t * H);
+          multiply_for_score(q + i * width, rows[t], e + t, t);
         }
+        complete_scores(count, [&](int64_t) { return i; }, [&](int64_t t) { return e + t; });
         weigh(count);
         combine<V>(count, scores, value_rows, value_sum);
         for (int64_t t = 0; featured && !additive && t < count; ++t)
