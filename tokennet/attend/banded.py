@@ -11,10 +11,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
+from tokennet.attend.narrow import sdpa
 from tokennet.attend.varlen import attend_sequences
 from tokennet.attend.varlen import unsupported as not_by_flash
 from tokennet.graphs import Causal, Grid, Self, TokenGraph, Window
@@ -75,7 +76,7 @@ def run(call: Call) -> Tensor:
 
     q, k, v = (_heads_first(x) for x in (blocks(call.q), beside(call.k), beside(call.v)))
     mask = graph.derive("masks of blocks", q.device, _masks).to(q.dtype)
-    out = scaled_dot_product_attention(q, k, v, mask, scale=call.scale)  # (blocks, B H, block, Cv)
+    out = sdpa(q, k, v, mask, scale=call.scale)  # (blocks, B H, block, Cv)
     out = out.unflatten(1, (call.batch, call.num_heads)).permute(
         1, 0, 3, 2, 4
     )  # (B, blocks, block, H, Cv)

@@ -6,10 +6,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
+from tokennet.attend.narrow import sdpa
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.graphs.base import DENSE_LIMIT
 
@@ -40,7 +40,7 @@ def run(call: Call) -> Tensor:
     q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
     mask, dead = _mask(call) if needs_mask(call) else (None, None)
     causal = isinstance(call.graph, Causal) and mask is None
-    out = scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=call.scale)
+    out = sdpa(q, k, v, mask, is_causal=causal, scale=call.scale)
     if dead is not None:
         out = out.masked_fill(dead, 0.0)
     return out.transpose(1, 2)  # (B, N, H, Cv)

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
+from tokennet.attend.narrow import sdpa
 from tokennet.attend.ragged import (
     SortedSets,
     sets_of_a_size,
@@ -86,7 +86,7 @@ def _attend_sets(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) ->
     if n == 0 or k.shape[2] == 0:
         return q.new_zeros(batch, count, n, heads, v.shape[-1])
     q, k, v = (tensor.flatten(0, 1).transpose(1, 2) for tensor in (q, k, v))  # (B S, H, n, C)
-    out = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    out = sdpa(q, k, v, is_causal=causal, scale=scale)
     return out.transpose(1, 2).unflatten(0, (batch, count))
 
 

@@ -1,10 +1,9 @@
-// Numbers of three types, and the few operations on rows of them that attention is made of.
+// Numbers of three types, and their exponential.
 //
 // SCALAR is float, double or bf16; bf16 is computed with in float.
 
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -65,59 +64,6 @@ inline A exponential(A x) {
   A two_to_n;
   std::memcpy(&two_to_n, &bits, sizeof(A));
   return x < X::lowest ? A(0) : sum * two_to_n;
-}
-
-// A dot product is summed in lanes, a vector of them at most, and the lanes of many dot products
-// are added up together: one by one it would cost as much as all the products.
-constexpr int64_t lanes_of(int64_t size) {
-  int64_t lanes = 1;
-  while (lanes < size && lanes < int64_t(64 / sizeof(A))) lanes *= 2;
-  return lanes;
-}
-
-// to = the lanes of x . y, for each head
-template <int64_t heads, int64_t size, class X, class Y>
-inline void multiply(const X* x, const Y* y, A* to) {
-  constexpr int64_t lanes = lanes_of(size);
-  for (int64_t h = 0; h < heads; ++h, x += size, y += size, to += lanes) {
-    A part[lanes] = {};
-    for (int64_t c = 0; c < size; c += lanes)
-#pragma omp simd
-      for (int64_t l = 0; l < std::min(lanes, size - c); ++l)
-        part[l] += A(load(x[c + l])) * A(load(y[c + l]));
-    std::memcpy(to, part, sizeof(part));
-  }
-}
-
-// Lanes to sums, in place: neighbours are added in pairs, again and again. Works on whole blocks
-// of sums, so that there must be room for them.
-constexpr int64_t BLOCK = 16;
-template <int64_t lanes> inline void add_lanes(A* x, int64_t sums) {
-  const int64_t blocks = (sums + BLOCK - 1) / BLOCK;
-  for (int64_t half = lanes / 2; half > 0; half /= 2)
-    for (int64_t block = 0; block < blocks * half; ++block) {
-      A* to = x + block * BLOCK;
-      const A* from = x + 2 * block * BLOCK;
-      A pairs[BLOCK];
-      for (int64_t i = 0; i < BLOCK; ++i) pairs[i] = from[2 * i] + from[2 * i + 1];
-      std::memcpy(to, pairs, sizeof(pairs));
-    }
-}
-
-template <class X, class Y> inline A dot(const X* x, const Y* y, int64_t size) {
-  A total = 0;
-#pragma omp simd reduction(+ : total)
-  for (int64_t c = 0; c < size; ++c) total += A(load(x[c])) * A(load(y[c]));
-  return total;
-}
-
-template <class X> inline void add(A factor, const X* x, A* y, int64_t size) {
-#pragma omp simd
-  for (int64_t c = 0; c < size; ++c) y[c] += factor * A(load(x[c]));
-}
-
-template <class X> inline void write(X* to, const A* from, A factor, int64_t size) {
-  for (int64_t c = 0; c < size; ++c) store(to[c], factor * from[c]);
 }
 
 }  // namespace

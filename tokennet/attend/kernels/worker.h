@@ -10,47 +10,9 @@
 #include <cstdint>
 #include <memory>
 
-#include "arguments.h"
-#include "arithmetic.h"
+#include "rows.h"
 
 namespace {
-
-// sum_h += factor_th x_th over the rows x of a chunk: four at a time, to spare the sum.
-template <int64_t size>
-inline void combine(int64_t count, const A* factors, const T* const* rows, A* sum) {
-  int64_t t = 0;
-  for (; t + 4 <= count; t += 4)
-    for (int64_t h = 0; h < H; ++h) {
-      const A *f = factors + t * H + h, f0 = f[0], f1 = f[H], f2 = f[2 * H], f3 = f[3 * H];
-      const T *x0 = rows[t] + h * size, *x1 = rows[t + 1] + h * size;
-      const T *x2 = rows[t + 2] + h * size, *x3 = rows[t + 3] + h * size;
-      A* y = sum + h * size;
-#pragma omp simd
-      for (int64_t c = 0; c < size; ++c)
-        y[c] += (f0 * A(load(x0[c])) + f1 * A(load(x1[c]))) +
-                (f2 * A(load(x2[c])) + f3 * A(load(x3[c])));
-    }
-  for (; t < count; ++t)
-    for (int64_t h = 0; h < H; ++h) add(factors[t * H + h], rows[t] + h * size, sum + h * size, size);
-}
-
-inline void prefetch(const void* row, int64_t bytes) {
-  // Into the second level: the first has too few places for rows still to come.
-  for (int64_t line = 0; line < bytes; line += 64)
-    __builtin_prefetch((const char*)row + line, 0, 2);
-}
-
-// Room of one thread to work in, each part in whole lines of the cache.
-struct Room {
-  alignas(64) A scores[CHUNK * H];  // then weights p
-  alignas(64) A slopes[CHUNK * H];  // ds = p (dp - delta)
-  alignas(64) A lanes[CHUNK * H * std::max(lanes_of(C), lanes_of(V))];
-  alignas(64) A peak[H], total[H], shift[H];
-  alignas(64) A sum[width];
-  alignas(64) A inner[width];  // inside LeakyReLU
-  alignas(64) A value_sum[v_width];
-  alignas(64) A edge_sum[H * D + 1];
-};
 
 // What one thread needs for some rows of one batch entry.
 class Worker {
@@ -104,14 +66,15 @@ class Worker {
   void multiply_for_score(const T* qi, const T* kj, int64_t e, int64_t t) {
     constexpr int64_t size = lanes_of(C);
     A* to = lanes + t * H * size;
-    if (!additive) return multiply<H, C>(qi, kj, to);
+    if (!additive) return multiply<C>(qi, kj, to);
     add_up(qi, kj, e);
     for (int64_t c = 0; c < width; ++c) inner[c] = leaky(inner[c]);
-    multiply<H, C>(weight, inner, to);
+    multiply<C>(weight, inner, to);
   }
 
   // Scores of a chunk from their lanes; target(t) and edge(t) stand at its place t.
-  template <class Target, class Edge> void complete_scores(int64_t count, Target target, Edge edge) {
+  template <class Target, class Edge>
+  void complete_scores(int64_t count, Target target, Edge edge) {
     add_lanes<lanes_of(C)>(lanes, count * H);
     for (int64_t x = 0; x < count * H; ++x) scores[x] = scale * lanes[x];
     for (int64_t t = 0; featured && !additive && t < count; ++t)
@@ -184,7 +147,7 @@ class Worker {
         count, [&](int64_t t) { return a.t_indices[first + t]; },
         [&](int64_t t) { return a.t_order[first + t]; });
     for (int64_t t = 0; t < count; ++t)
-      multiply<H, V>(value_rows[t], v + j * v_width, lanes + t * H * lanes_of(V));
+      multiply<V>(value_rows[t], v + j * v_width, lanes + t * H * lanes_of(V));
     add_lanes<lanes_of(V)>(lanes, count * H);
     for (int64_t t = 0; t < count; ++t) {
       const int64_t i = a.t_indices[first + t], e = a.t_order[first + t];
