@@ -30,7 +30,7 @@ class Cora(Task):
     nets = ("attention@citation", "gat@citation", "gcn@citation", "attention@full")
     seeds = 2
     recipe = Recipe(
-        epochs=120,
+        epochs=60,
         lr=5e-3,
         weight_decay=1e-2,
         depth=4,
