@@ -27,7 +27,7 @@ class Mutag(Task):
     summary = "188 molecules, mutagenic or not (TUDataset); atoms as tokens, a ragged batch"
     graphs = ("bonds", "full")
     nets = ("attention@bonds", "attention@full", "gat@bonds", "sum@bonds", "gcn@bonds")
-    recipe = Recipe(epochs=200, batch_size=32, lr=2e-3, weight_decay=1e-4, depth=3, size=40_000)
+    recipe = Recipe(epochs=120, batch_size=32, lr=2e-3, weight_decay=1e-4, depth=3, size=40_000)
     interface = Interface(in_features=7, out_features=2, readout="mean")
 
     def __init__(self) -> None:
