@@ -48,6 +48,8 @@ class TokenLayer(nn.Module, ABC):
         source: Tokens | Tensor | None = None,
         graph: Any = None,
     ) -> Tokens | Tensor:
+        if source is None and graph is None and isinstance(tokens, Tokens):
+            return self.transform(tokens)
         context: dict[str, Any] = {} if source is None else {"source": source}
         if graph is not None:
             context["graph"] = graph

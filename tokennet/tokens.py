@@ -59,6 +59,8 @@ class Tokens:
 
     def replace(self, **changes: Any) -> Tokens:
         """Return a copy with some of `z`, `graph` and `pos` replaced, checked again."""
+        if len(changes) == 1 and "z" in changes:
+            return Tokens(changes["z"], self.graph, self.pos)
         return Tokens(**{"z": self.z, "graph": self.graph, "pos": self.pos, **changes})
 
     def permute(self, perm: Any) -> Tokens:

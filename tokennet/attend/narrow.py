@@ -35,12 +35,13 @@ def sdpa(
 
 
 def _is_slow(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    channels, values = q.shape[-1], v.shape[-1]
+    if max(channels, values) > _CHANNELS or min(channels, values) == _CHANNELS:
+        return False
     if torch.compiler.is_exporting():  # an exported program may be run with any number of tokens
         return False
     return (
         q.device.type == "cpu"
         and q.dtype == torch.float32
-        and max(q.shape[-1], v.shape[-1]) <= _CHANNELS
-        and min(q.shape[-1], v.shape[-1]) < _CHANNELS
         and q.shape[-2] * k.shape[-2] >= _PAIRS
     )

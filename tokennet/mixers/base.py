@@ -84,7 +84,8 @@ class Mixer(TokenLayer):
         """What the tokens listen to, and along which graph; checked."""
         _check_dim("tokens", tokens.z, self.dim)
         source, graph = _resolve(tokens, source, graph)
-        _check_dim("source", source.z, self.source_dim)
+        if source is not tokens or self.source_dim != self.dim:
+            _check_dim("source", source.z, self.source_dim)
         if (graph.num_targets, graph.num_sources) != (tokens.num_tokens, source.num_tokens):
             raise ValueError(
                 f"graph must have {tokens.num_tokens} targets and {source.num_tokens} sources, "
