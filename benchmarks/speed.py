@@ -14,8 +14,8 @@ from typing import Any
 from benchmarks.pages import DOCS, head, row, write
 
 RESULTS = Path(__file__).parent / "results" / "cpu.json"
-PEERS = ("pyg", "sdpa", "padded", "padded each time")
-COLUMNS = ("case", "edges", "milliseconds", "MB", *(f"`{peer}`" for peer in PEERS))
+PEERS = ("pyg", "sdpa", "padded", "padded each time", "nested")
+COLUMNS = ("case", "edges", "ms", "MB", *(f"`{peer}`" for peer in PEERS))
 
 
 def rows(cases: list[dict[str, Any]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet import Full, attend
@@ -29,15 +30,15 @@ def widths(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["full", "causal", "mask", "bias"])
-@pytest.mark.parametrize(("channels", "values"), [(1, 1), (8, 8), (9, 9), (12, 5), (5, 16)])
-def test_values_and_gradients_are_those_of_pytorch(kind, channels, values, widths):
+@pytest.mark.parametrize("channels", [2, 8, 9, 15])
+def test_values_and_gradients_are_those_of_pytorch(kind, channels, widths):
     n, m = 130, 160 if kind != "causal" else 130
-    q, k, v = _tokens(n, m, channels, values)
+    q, k, v = _tokens(n, m, channels, channels)
     mask = {"mask": torch.rand(n, m) < 0.7, "bias": torch.randn(2, 3, n, m)}.get(kind)
     causal, scale = kind == "causal", 0.3
     out = narrow.sdpa(q, k, v, mask, is_causal=causal, scale=scale)
     assert widths == [(16, 16)]
-    assert out.shape == (2, 3, n, values)
+    assert out.shape == (2, 3, n, channels)
     doubles = [x.detach().double().requires_grad_() for x in (q, k, v)]
     wide_mask = mask.double() if kind == "bias" else mask
     expected = scaled_dot_product_attention(*doubles, wide_mask, is_causal=causal, scale=scale)
@@ -56,6 +57,7 @@ def test_values_and_gradients_are_those_of_pytorch(kind, channels, values, width
         (100, 8, torch.float32, 8),  # too few pairs for it to pay
         (130, 16, torch.float32, 16),
         (130, 18, torch.float32, 18),
+        (130, 1, torch.float32, 1),
         (130, 8, torch.float64, 8),  # it does not pay in other types
         (130, 8, torch.bfloat16, 8),
     ],
@@ -64,6 +66,37 @@ def test_heads_are_filled_up_where_it_pays(n, channels, dtype, width, widths):
     q, k, v = (x.detach().transpose(1, 2) for x in _tokens(n, n, channels, channels, dtype))
     attend(q, k, v, Full(n), backend="dense")
     assert widths == [(width, width)]
+
+
+def test_values_of_another_width_keep_all_derivatives(widths):
+    """SDPA takes them to its plain kernel, which can be differentiated again and forwards."""
+    q, k, v = (x.transpose(1, 2) for x in _tokens(130, 130, 8, 4))
+    out = attend(q, k, v, Full(130), backend="dense")
+    (grad,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    torch.autograd.grad(grad.sum(), q)
+    assert widths == [(8, 4)]
+
+
+def test_another_kernel_of_pytorch_can_be_asked_for(widths):
+    q, k, v = (x.transpose(1, 2) for x in _tokens(130, 130, 8, 8))
+    with sdpa_kernel(SDPBackend.MATH):
+        out = attend(q, k, v, Full(130), backend="dense")
+        (grad,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+        torch.autograd.grad(grad.sum(), q)
+    assert widths == [(8, 8)]
+
+
+def test_results_lie_in_memory_as_those_of_wide_heads():
+    q, k, v = (x.detach().transpose(1, 2).contiguous() for x in _tokens(130, 130, 8, 8))
+    out = attend(q, k, v, Full(130), backend="dense")
+    assert out.is_contiguous()
+    assert out.untyped_storage().nbytes() == out.nbytes
+
+
+def test_it_compiles_into_one_graph():
+    q, k, v = (x.detach() for x in _tokens(130, 130, 8, 8))
+    compiled = torch.compile(narrow.sdpa, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(q, k, v, scale=0.3), narrow.sdpa(q, k, v, scale=0.3))
 
 
 def test_an_exported_program_takes_any_number_of_tokens():

@@ -21,27 +21,29 @@ def sdpa(
     is_causal: bool = False,
     scale: float,
 ) -> Tensor:
-    """q (..., N, C), k (..., M, C), v (..., M, Cv) to (..., N, Cv).
+    """q (..., H, N, C), k (..., H, M, C), v (..., H, M, Cv) to (..., H, N, Cv).
 
-    In float32 on a CPU the kernel takes up to twice as long with 9 channels as with 16, and
-    zeros change no score.
+    In float32 the flash kernel for CPUs takes up to twice as long with 9 channels as with 16,
+    and zeros change no score. Values lie in memory as (..., N, H, Cv), as without filling up.
     """
     if not _is_slow(q, k, v):
         return scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
     values = v.shape[-1]
     q, k, v = (pad(x, (0, _CHANNELS - x.shape[-1])) for x in (q, k, v))
     out = scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
-    return out[..., :values]
+    return out[..., :values].transpose(-3, -2).contiguous().transpose(-3, -2)
 
 
 def _is_slow(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    channels, values = q.shape[-1], v.shape[-1]
-    if max(channels, values) > _CHANNELS or min(channels, values) == _CHANNELS:
+    """Whether it is for the flash kernel, and filling up pays: as measured, not for 1 channel."""
+    channels = q.shape[-1]
+    if not 1 < channels < _CHANNELS or v.shape[-1] != channels:
         return False
-    if torch.compiler.is_exporting():  # an exported program may be run with any number of tokens
+    if torch.compiler.is_compiling():  # for any number of tokens, and for kernels unknown here
         return False
     return (
         q.device.type == "cpu"
         and q.dtype == torch.float32
         and q.shape[-2] * k.shape[-2] >= _PAIRS
+        and torch.backends.cuda.flash_sdp_enabled()  # not where another kernel was asked for
     )

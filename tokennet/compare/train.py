@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -108,7 +108,6 @@ def train(
     )
     model, tuned = fabric.setup(_Trainable(net), optimizer)
     loop = _Loop(fabric, job, net, model, tuned, schedule)
-    held_out = {split: index for split, index in splits.items() if split != "train"}
     tokens_seen = 0
     for epoch in range(recipe.epochs):
         started = time.perf_counter()
@@ -117,8 +116,9 @@ def train(
         run.seconds += time.perf_counter() - started
         tokens_seen += tokens
         run.curves.setdefault("loss", []).append(loss)
-        for split, scores in loop.evaluate(held_out).items():
-            _record(run, split, scores)
+        for split in splits:
+            if split != "train":
+                _record(run, split, loop.scores(splits[split]))
         on_epoch()
     _conclude(run, job.task, tokens_seen)
     if run.declared is not None:
@@ -172,39 +172,26 @@ class _Loop:
         total, tokens = self._sum_over_devices(total, tokens)
         return total / len(examples), int(tokens)
 
-    def evaluate(self, splits: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-        """The metrics on each split, from one pass: some tasks have all examples in one graph."""
-        values = self._values(torch.cat(list(splits.values())))
-        scores: dict[str, dict[str, float]] = {split: {} for split in splits}
-        for metric in self.job.task.metrics:
-            parts = values[metric.name].split([len(examples) for examples in splits.values()])
-            for split, part in zip(splits, parts, strict=True):
-                scores[split][metric.name] = metric.reduce(part)
-        return scores
-
     @torch.no_grad()
-    def _values(self, examples: Tensor) -> dict[str, Tensor]:
-        """What each metric makes of each example, in order."""
+    def scores(self, examples: Tensor) -> dict[str, float]:
+        """The metrics on these examples."""
         self.model.eval()
         task, size = self.job.task, self.job.recipe.batch_size
         rows: dict[str, list[Tensor]] = {metric.name: [] for metric in task.metrics}
-        places: list[Tensor] = []
-        for place in torch.arange(len(examples)).split(8 * size if size else len(examples)):
-            batch, weight = self._share(examples[place])
+        for index in examples.split(8 * size if size else len(examples)):
+            batch, weight = self._share(index)
             answer = task.predict(Model(self.net, self._forward), batch)
             for metric in task.metrics:
                 values = metric.values(answer, batch.target).double()
                 rows[metric.name].append(values if weight else values[:0])
-            places.append(self._mine(place).to(batch.target.device))
-        order = self._of_all_devices(torch.cat(places)).argsort()
-        return {name: self._of_all_devices(torch.cat(parts))[order] for name, parts in rows.items()}
-
-    def _mine(self, index: Tensor) -> Tensor:
-        return index[self.fabric.global_rank :: self.fabric.world_size]
+        return {
+            metric.name: metric.reduce(self._of_all_devices(torch.cat(rows[metric.name])))
+            for metric in task.metrics
+        }
 
     def _share(self, index: Tensor) -> tuple[Batch, float]:
         """This device's part of a global batch; a device without one works for weight 0."""
-        share = self._mine(index)
+        share = index[self.fabric.global_rank :: self.fabric.world_size]
         batch = self.job.task.batch(share if len(share) else index[:1], self.job.net.graph)
         return batch.to(self.fabric.device), float(len(share) > 0)
 
