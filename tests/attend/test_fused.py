@@ -9,7 +9,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests.attend.kinds import KINDS, assert_all_close, call, derivatives, make_inputs
 from tests.oracle import attend_oracle
-from tokennet import Edges, from_mask
+from tokennet import Edges, attend, from_mask
+from tokennet.attend import Additive
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
 F64, F32, BF16 = torch.float64, torch.float32, torch.bfloat16
@@ -235,3 +236,16 @@ def test_a_hub_loses_no_bad_number_in_any_of_its_chunks():
         out = call("edge_bias", inputs, graph, backend="fused")
         assert out[0, 1].isnan().all()
         assert out[0, 0].isfinite().all()
+
+
+@pytest.mark.parametrize("channels", [1, 12, 16, 40])
+@pytest.mark.parametrize("additive", [False, True])
+def test_who_has_one_neighbour_has_no_gradient_by_its_scores(channels, additive):
+    """Its weight is 1 whatever the score, and in float32 too that is seen exactly."""
+    graph = Edges(torch.stack([torch.randint(50, (40,)), torch.arange(40)]), 40, 50)
+    q, k, v = (torch.randn(n, 3, channels, requires_grad=True) for n in (40, 50, 50))
+    score = Additive(torch.randn(3, channels)) if additive else None
+    out = attend(q, k, v, graph, score=score, backend="fused")
+    dq, dk = torch.autograd.grad(out, (q, k), torch.randn(out.shape))
+    assert dq.abs().max() == 0.0
+    assert dk.abs().max() == 0.0

@@ -233,12 +233,21 @@ class Worker {
 
   // What sources must know of each target: log-sum-exp, and delta = do . o + du . u.
   void describe_targets(int64_t begin, int64_t end) {
-    for (int64_t ih = begin * H; ih < end * H; ++ih) {
-      A delta = dot(grad + ih * V, out + ih * V, V);
-      if (featured && !additive) delta += dot(grad_edge_out + ih * D, edge_out + ih * D, D);
-      A* to = stats + ih / H * 2 * H + ih % H;
-      to[0] = lse[ih] == -infinity ? infinity : lse[ih];  // so that all weights are 0
-      to[H] = delta;
+    for (int64_t first = begin; first < end; first += CHUNK) {
+      const int64_t count = std::min<int64_t>(CHUNK, end - first);
+      // In the order that `weigh_backward` adds in: of one neighbour, dp - delta is 0 exactly.
+      for (int64_t t = 0; t < count; ++t)
+        multiply<V>(grad + (first + t) * v_width, out + (first + t) * v_width,
+                    lanes + t * H * lanes_of(V));
+      add_lanes<lanes_of(V)>(lanes, count * H);
+      for (int64_t x = 0; x < count * H; ++x) {
+        const int64_t ih = first * H + x;
+        A delta = lanes[x];
+        if (featured && !additive) delta += dot(grad_edge_out + ih * D, edge_out + ih * D, D);
+        A* to = stats + ih / H * 2 * H + ih % H;
+        to[0] = lse[ih] == -infinity ? infinity : lse[ih];  // so that all weights are 0
+        to[H] = delta;
+      }
     }
   }
 
