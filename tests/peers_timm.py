@@ -1,6 +1,7 @@
 """timm without torchvision, whose wheels bring CUDA and break beside a CPU build of torch.
 
-timm imports names from torchvision that its models make no use of; stand-ins take their place.
+timm imports names from torchvision that its models make no use of; where torchvision is not
+installed, stand-ins take their place.
 Write `from tests.peers_timm import timm`; where timm is not installed, the test module is skipped.
 """
 
@@ -54,6 +55,8 @@ class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def _import_timm() -> ModuleType:
     if importlib.util.find_spec("timm") is None:
         pytest.skip("needs timm: pip install --no-deps timm", allow_module_level=True)
+    if importlib.util.find_spec("torchvision") is not None:
+        return importlib.import_module("timm")
     finder = _StandIns()
     sys.meta_path.insert(0, finder)
     try:

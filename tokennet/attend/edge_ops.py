@@ -56,9 +56,20 @@ def edge_sum(values: Tensor, plan: EdgePlan) -> Tensor:
     return _edge_sum(values, *plan)
 
 
-def _pattern(values: Tensor, indptr: Tensor, indices: Tensor, num_sources: int) -> Tensor:
-    size = (indptr.numel() - 1, num_sources)
-    return torch.sparse_csr_tensor(indptr, indices, values, size, check_invariants=False)
+def _product(values: Tensor, indptr: Tensor, indices: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A sparse matrix of `values` and what it is multiplied with, the rows y (M, C).
+
+    PyTorch takes no CSR tensor with more entries than places, as parallel edges can make one;
+    sources that nobody listens to make the places. On CUDA entries are read as if they were
+    contiguous, which a gradient is not always.
+    """
+    targets, edges = indptr.numel() - 1, indices.numel()
+    missing = -(-edges // targets) - len(y)
+    if missing > 0:
+        y = torch.nn.functional.pad(y, (0, 0, 0, missing))
+    size, values = (targets, len(y)), values.contiguous()
+    matrix = torch.sparse_csr_tensor(indptr, indices, values, size, check_invariants=False)
+    return matrix, y.contiguous()
 
 
 @torch.library.custom_op("tokennet::edge_dot", mutates_args=())
@@ -70,16 +81,11 @@ def _edge_dot(
     out = x.new_zeros(x.shape[1], indices.numel())
     if out.numel() == 0:
         return out
-    # PyTorch takes no CSR tensor with more entries than places, as parallel edges can make
-    # one; sources that nobody listens to make the places.
-    missing = -(-indices.numel() // x.shape[0]) - y.shape[0]
-    if missing > 0:
-        y = torch.nn.functional.pad(y, (0, 0, 0, 0, 0, missing))
     with torch.autocast(x.device.type, enabled=False):
         for head in range(x.shape[1]):
-            dots = _pattern(out[head], indptr, indices, y.shape[0])
-            a, b = x[:, head].contiguous(), y[:, head].contiguous()
-            torch.sparse.sampled_addmm(dots, a, b.t(), beta=0.0, alpha=scale, out=dots)
+            dots, near = _product(out[head], indptr, indices, y[:, head])
+            a = x[:, head].contiguous()
+            torch.sparse.sampled_addmm(dots, a, near.t(), beta=0.0, alpha=scale, out=dots)
     return out
 
 
@@ -98,10 +104,10 @@ def _edge_combine(
     with torch.autocast(y.device.type, enabled=False):
         for head in range(y.shape[1]):
             values = weights[head].index_select(0, t_order) if transposed else weights[head]
-            pattern = _pattern(values, indptr, indices, y.shape[0])
             # Copied first: rows are gathered many times, and gathered close together.
-            near, into = y[:, head].contiguous(), out[:, head]
-            torch.addmm(into, pattern, near, beta=0.0, alpha=scale, out=into)
+            matrix, near = _product(values, indptr, indices, y[:, head])
+            into = out[:, head]
+            torch.addmm(into, matrix, near, beta=0.0, alpha=scale, out=into)
     return out
 
 

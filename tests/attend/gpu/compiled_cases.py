@@ -21,6 +21,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from tests.attend.gpu.problems import as_problem, hubs, run, tensors
+from tokennet import Edges, TokenGraph
 from tokennet.attend.kernels import segments
 from tokennet.attend.kernels.cuda import launch
 from tokennet.attend.kernels.edges import Wanted
@@ -56,15 +57,23 @@ class NoDevice:
         return GPUTarget("cuda", 90, 32)
 
 
-driver.set_active(NoDevice())
+@pytest.fixture(autouse=True, scope="module")
+def _no_device():
+    """Not on import: in search of doctests this file is imported beside tests on a device."""
+    driver.set_active(NoDevice())
 
 
 @cache
 def compiled(case: str) -> dict[str, Any]:
-    """All kernels that a call, forward and backward, would have launched."""
-    kind, shape, dtype = CASES[case]
     torch.manual_seed(0)
-    graph, found = hubs(), {}
+    return launched(hubs(), *CASES[case], Wanted(*2 * ["fixed" not in case]))
+
+
+def launched(
+    graph: TokenGraph, kind: str, shape: tuple[int, int, int], dtype: torch.dtype, wanted: Wanted
+) -> dict[str, Any]:
+    """All kernels that a call, forward and backward, would have launched, by name."""
+    found: dict[str, Any] = {}
 
     def stop_short(self, grid):
         def call(*args, **options):
@@ -78,7 +87,6 @@ def compiled(case: str) -> dict[str, Any]:
         given = {name: x.detach() for name, x in tensors(graph, kind, shape, dtype=dtype).items()}
         problem = run(as_problem, graph, given)
         out = launch.forward(problem)
-        wanted = Wanted(*2 * ["fixed" not in case])
         launch.backward(problem, torch.empty_like(out[0]), torch.empty_like(out[1]), out, wanted)
     return found
 
@@ -110,6 +118,12 @@ def test_every_kernel_is_compiled():
     assert names == KERNELS
     for case in CASES:
         assert set(compiled(case)) == KERNELS, case
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_launched_for_no_tokens(kind):
+    graph = Edges(torch.empty(2, 0, dtype=torch.long), 0)
+    assert launched(graph, kind, (2, 4, 4), torch.float32, Wanted(True, True)) == {}
 
 
 @pytest.mark.parametrize("case", CASES)

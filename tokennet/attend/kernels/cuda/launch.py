@@ -167,6 +167,8 @@ class _Pass(NamedTuple):
     def launch(self, kernel: Any, arrays: Arrays, programs: int | None = None) -> None:
         q, k, terms = self.problem.q, self.problem.k, self.problem.terms
         programs = self.blocks if programs is None else programs
+        if programs == 0:  # nor is there an array to compile a kernel for
+            return
         scale, slope = self.problem.scale, self.problem.slope
         sizes = Sizes(
             targets=q.shape[1],
