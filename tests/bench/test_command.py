@@ -167,7 +167,7 @@ def on_device(monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(Setting, "device", torch.device("cuda"))
     for ask in ("growth_on_device", "host_milliseconds"):
-        monkeypatch.setattr(f"tokennet.bench.suite.{ask}", lambda peer, direction: 7.0)
+        monkeypatch.setattr(f"tokennet.bench.suite.{ask}", lambda *given: 7.0)
     clock = Clock()
     made = {name: clock.peer(name, ms) for name, ms in (("tokennet", 2), ("pyg", 6))}
     monkeypatch.setattr("tokennet.bench.suite.build_peers", lambda *given: (dict(made), {}))
@@ -186,6 +186,7 @@ def test_on_a_device_a_peer_that_is_off_is_left_out_and_the_others_are_timed(on_
     assert case.left_out["flex"].startswith("its output is off by 1, its largest entry")
     assert {figure.peer for figure in case.figures} == {"tokennet", "pyg"}
     assert {figure.host_ms for figure in case.figures} == {7.0}
+    assert on_device.clock.hosts - {0.0} == {7.0}
     (case,) = on_device("zipf-bf16")
     assert list(case.remarks) == ["flex"]
 

@@ -30,9 +30,10 @@ class Clock:
     """Time passes only in the steps of peers made here."""
 
     def __init__(self):
-        self.now, self.steps = 0.0, []
+        self.now, self.steps, self.hosts = 0.0, [], set()
 
-    def timer(self, step):
+    def timer(self, step, host_ms=0.0):
+        self.hosts.add(host_ms)
         start = self.now
         step()
         return self.now - start
@@ -213,7 +214,8 @@ def test_ceilings_take_the_best_of_five(monkeypatch):
 def test_the_host_is_timed_apart_on_a_device(monkeypatch, clock):
     waits = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(len(clock.steps)))
-    assert host_milliseconds(clock.peer("ours", 2), "both") >= 0
+    peer = clock.peer("ours", 2)
+    assert host_milliseconds(lambda: peer.step("both"), peer.forget) >= 0
     assert waits == [0, 1, 2, 3, 4]
     figure = Figure("layer", "both", "pyg", {0: 4.0}, {0: 2.0}, host_ms=0.3)
     assert figure.to_dict()["host_ms"] == 0.3

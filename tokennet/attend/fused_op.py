@@ -41,7 +41,15 @@ def fused_attention(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     The log-sum-exp, -inf for a target without edges, has no derivative.
     """
     q, k, v, terms, scale, slope, plan = problem
-    return _forward(q, k, v, *terms, scale, slope, *plan)
+    forward = _Taped.apply if _is_plain() else _forward
+    return forward(q, k, v, *terms, scale, slope, *plan)
+
+
+def _is_plain() -> bool:
+    """Whether a tape is kept, and nothing besides traces or transforms the call."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return torch.is_grad_enabled()
 
 
 def _kernels(device: torch.device) -> ModuleType:
@@ -214,6 +222,22 @@ def _composite(problem: Problem) -> tuple[Tensor, Tensor]:
         out.append(one)
         edge_out.append(one.new_zeros(*one.shape[:2], 0) if summed is None else summed)
     return torch.stack(out).to(problem.q.dtype), torch.stack(edge_out)
+
+
+class _Taped(torch.autograd.Function):
+    """The forward operator with the derivative it is registered with.
+
+    A registered derivative has its arguments filled in from the schema of the operator, for a
+    tenth of a millisecond in each call, which is more than small graphs take.
+    """
+
+    @staticmethod
+    def forward(ctx, *inputs):  # type: ignore[no-untyped-def]
+        output = _forward(*inputs)
+        _save(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(_first_derivative)
 
 
 _forward.register_autograd(_first_derivative, setup_context=_save)

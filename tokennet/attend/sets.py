@@ -41,7 +41,7 @@ def unsupported(call: Call) -> str | None:
         return call.more_than_dot_products
     if not isinstance(call.graph, Disjoint):
         return "the graph is not a ragged batch"
-    if not all(type(graph) in (Full, Causal) for graph in call.graph.graphs):
+    if not call.graph.derive("are sets", None, _are_sets):
         return "the sets of the batch are not all complete, or causal"
     if call.graph.num_edges == 0:
         return "no set has an edge"
@@ -50,6 +50,10 @@ def unsupported(call: Call) -> str | None:
     if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
         return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
     return None
+
+
+def _are_sets(graph: Disjoint) -> bool:
+    return all(type(part) in (Full, Causal) for part in graph.graphs)
 
 
 def work(call: Call) -> Work:

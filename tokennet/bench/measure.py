@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,13 +22,18 @@ FEWEST_ROUNDS = 5
 """Rounds that even a slow peer takes part in."""
 
 _CYCLES = 2_000_000
-"""About a millisecond of a device, in which the host sends a step."""
+"""About a millisecond of a device."""
 
 _LONG = 500.0
 """Milliseconds of a first step beyond which no other is taken to tell the pace."""
 
-Timer = Callable[[Callable[[], object]], float]
-"""Runs a step and returns its milliseconds."""
+
+class Timer(Protocol):
+    """Runs a step and returns its milliseconds."""
+
+    def __call__(self, step: Callable[[], object], host_ms: float = 0.0) -> float:
+        """Given besides, for a device, the milliseconds in which the host sends such a step."""
+
 
 
 @dataclass(frozen=True)
@@ -109,20 +115,20 @@ def timer_for(device: str) -> Timer:
     return _cuda_events if device == "cuda" else _wall_clock
 
 
-def _wall_clock(step: Callable[[], object]) -> float:
+def _wall_clock(step: Callable[[], object], host_ms: float = 0.0) -> float:
     start = time.perf_counter()
     step()
     return 1e3 * (time.perf_counter() - start)
 
 
-def _cuda_events(step: Callable[[], object]) -> float:
+def _cuda_events(step: Callable[[], object], host_ms: float = 0.0) -> float:
     """Of the device alone, with nothing of the step in its cache.
 
     The device is kept busy while the host sends the step, or its waiting for the host would be
     measured: launches take longer to send than small kernels take to run.
     """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
+    torch.cuda._sleep(int(_CYCLES * (0.5 + 2 * host_ms)))  # type: ignore[no-untyped-call]
     _beyond_the_cache().zero_()
     start.record()
     step()
@@ -136,19 +142,25 @@ def _beyond_the_cache() -> Tensor:
     return torch.empty(2**28, dtype=torch.uint8, device="cuda")
 
 
-def host_milliseconds(peer: Peer, direction: str) -> float:
+def host_milliseconds(
+    step: Callable[[], object], forget: Callable[[], object] = lambda: None
+) -> float:
     """How long the host takes to send a step to a device: where the device takes less, it waits."""
     taken = []
     for _ in range(5):
-        peer.forget()
+        forget()
         torch.cuda.synchronize()
-        taken.append(_wall_clock(lambda: peer.step(direction)))
-    peer.forget()
+        taken.append(_wall_clock(step))
+    forget()
     return statistics.median(taken)
 
 
 def take_turns(
-    peers: Mapping[str, Peer], direction: str, plan: Plan, timer: Timer
+    peers: Mapping[str, Peer],
+    direction: str,
+    plan: Plan,
+    timer: Timer,
+    hosts: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, dict[int, float]]:
     """Milliseconds of each peer in each round it took part in, the first of them in all.
 
@@ -156,7 +168,8 @@ def take_turns(
     it may have compiled or filled a cache. The time there is, is shared
     equally: a slow peer takes part in some of the rounds, evenly spread, and in no fewer
     than `FEWEST_ROUNDS` of them. The order changes from round to round. A step of less than
-    two milliseconds is taken a few times in its turn, for the median.
+    two milliseconds is taken a few times in its turn, for the median. Of each peer on a device,
+    `hosts` has the milliseconds in which the host sends a step.
     """
     able = {name: peer for name, peer in peers.items() if direction in peer.directions}
 
@@ -164,7 +177,7 @@ def take_turns(
         taken = []
         for _ in range(times):
             able[name].forget()
-            taken.append(timer(lambda: able[name].step(direction)))
+            taken.append(timer(lambda: able[name].step(direction), hosts.get(name, 0.0)))
         return statistics.median(taken)
 
     def paced(name: str) -> float:

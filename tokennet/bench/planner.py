@@ -25,7 +25,7 @@ from tokennet.attend.cache import cache_root
 from tokennet.attend.call import Call, make_call
 from tokennet.attend.cost import Work
 from tokennet.bench.grid import GridCase, grid
-from tokennet.bench.measure import timer_for
+from tokennet.bench.measure import host_milliseconds, timer_for
 
 Constants = dict[str, dict[str, list[float]]]
 """By backend and mode."""
@@ -37,6 +37,8 @@ SECONDS = 0.1
 
 _PAIRS = {"dense": 2**26, "flex": 2**21}
 _GATHERED = {"reference": 2**22}
+_FEWEST_COMPILED = 1024
+"""Tokens from which on it is worth to know what a kernel compiled for each graph would take."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,13 @@ def _times(call: Call) -> dict[str, float]:
     taken: dict[str, list[float]] = {name: [] for name in able}
     for name in able:
         _step(name, call, grad)
+    hosts = dict.fromkeys(able, 0.0)
+    if call.q.is_cuda:
+        hosts = {name: host_milliseconds(partial(_step, name, call, grad)) for name in able}
     for _ in range(50):
         for name in able:
             if sum(taken[name]) < SECONDS or len(taken[name]) < 3:
-                taken[name].append(1e-3 * timer(partial(_step, name, call, grad)))
+                taken[name].append(1e-3 * timer(partial(_step, name, call, grad), hosts[name]))
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
@@ -96,8 +101,8 @@ def _within_reason(name: str, call: Call) -> bool:
     pairs = call.groups * call.graph.num_targets * call.graph.num_sources
     gathered = call.groups * call.graph.num_edges * call.q.shape[-1]
     few = pairs <= _PAIRS.get(name, pairs) and gathered <= _GATHERED.get(name, gathered)
-    if name == "flex" and call.q.is_cuda:
-        return False  # it compiles for seconds, for each graph
+    if name == "flex" and call.q.is_cuda:  # compiles for seconds, for each graph
+        few = not call.graph.is_explicit and call.graph.num_targets >= _FEWEST_COMPILED
     return few and BACKENDS[name].unsupported(call) is None
 
 

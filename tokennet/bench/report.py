@@ -20,6 +20,7 @@ MB: what the peak of {whose} grows by in a step.
 Floor: of FLOP at {gflops:.0f} GFLOP/s and of bytes at {gbytes:.1f} GB/s, the larger."""
 
 _ON_DEVICE = """
+host ms: in which the host sends the step.
 In bfloat16 of FLOP at {gflops:.0f} GFLOP/s.  Gather: of keys and values, anew for each edge."""
 
 NAMES = {
@@ -61,20 +62,21 @@ def table(results: Results, case: Case) -> Table:
     )
     for heading in ("level", "pass", "peer"):
         shown.add_column(heading, no_wrap=True)
-    for heading in ("median ms", "quartiles", "ratio", "MB"):
+    on_device = results.device == "cuda"
+    for heading in ("median ms", "quartiles", "ratio", "MB", *(["host ms"] * on_device)):
         shown.add_column(heading, justify="right", no_wrap=True)
     for (level, direction), figures in groupby(case.figures, lambda f: (f.level, f.direction)):
         group = list(figures)
         for number, figure in enumerate(group):
             what = ("", "") if number else (level, direction)
             low, high = figure.quartiles
-            peak = "" if figure.peak_mb is None else short(figure.peak_mb)
+            others = [figure.peak_mb, *([figure.host_ms] * on_device)]
             shown.add_row(
                 *what, figure.peer, short(figure.median), f"{short(low)} - {short(high)}",
-                short(figure.ratio), peak,
+                short(figure.ratio), *("" if x is None else short(x) for x in others),
             )  # fmt: skip
         floors = {"floor": results.floor(case, level, direction)}
-        if results.device == "cuda":
+        if on_device:
             floors["gather"] = results.gather(case, level, direction)
         for name, least in floors.items():
             ratio, last = short(least / group[0].median), name == list(floors)[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -204,20 +205,21 @@ def _measure(case: Case, setting: Setting, plan: Plan, timer: Timer) -> None:
         case.remarks |= check_agreement(peers, setting)
     if setting.level == "attend":
         case.backends = {name: _backend(setting, name) for name in DIRECTIONS}
-    timed = {direction: take_turns(peers, direction, plan, timer) for direction in DIRECTIONS}
+    hosts = {direction: _hosts(peers, direction) if on_device else {} for direction in DIRECTIONS}
+    timed = {
+        direction: take_turns(peers, direction, plan, timer, hosts[direction])
+        for direction in DIRECTIONS
+    }
     name, level = case.workload.name, setting.level
     asked = peers if plan.memory else {}
-    hosts: dict[str, dict[str, float | None]] = {}
-    if on_device:
-        peaks = {name: _by_direction(peer, growth_on_device) for name, peer in asked.items()}
-        hosts = {name: _by_direction(peer, host_milliseconds) for name, peer in peers.items()}
-    else:
-        peaks = {peer: measure_peaks(name, level, peer, plan.scale) for peer in asked}
+    peaks = {
+        peer: _peaks_on_device(given) if on_device else measure_peaks(name, level, peer, plan.scale)
+        for peer, given in asked.items()
+    }
     for direction, taken in timed.items():
         ours = next(iter(taken.values()))
         for peer, times in taken.items():
-            peak = peaks.get(peer, {}).get(direction)
-            host = hosts.get(peer, {}).get(direction)
+            peak, host = peaks.get(peer, {}).get(direction), hosts[direction].get(peer)
             case.figures.append(Figure(level, direction, peer, times, ours, peak, host))
 
 
@@ -248,8 +250,16 @@ def _failure(peer: Peer, direction: str) -> str | None:
     return None
 
 
-def _by_direction(peer: Peer, ask: Callable[[Peer, str], float]) -> dict[str, float | None]:
-    return {direction: ask(peer, direction) for direction in peer.directions}
+def _hosts(peers: dict[str, Peer], direction: str) -> dict[str, float]:
+    return {
+        name: host_milliseconds(partial(peer.step, direction), peer.forget)
+        for name, peer in peers.items()
+        if direction in peer.directions
+    }
+
+
+def _peaks_on_device(peer: Peer) -> dict[str, float | None]:
+    return {direction: growth_on_device(peer, direction) for direction in peer.directions}
 
 
 def _backend(setting: Setting, direction: str) -> str:

@@ -55,10 +55,12 @@ class Disjoint(Edges):
 
     @property
     def num_edges(self) -> int:
+        return self.derive("num_edges", None, Disjoint._count_edges)
+
+    def _count_edges(self) -> int:
         return sum(graph.num_edges for graph in self.graphs)
 
-    @property
-    def has_multi_edges(self) -> bool:
+    def _find_multi_edges(self) -> bool:
         return any(graph.has_multi_edges for graph in self.graphs)
 
     def batch(self, device: torch.device | str | None = None) -> Tensor:
