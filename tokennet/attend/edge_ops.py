@@ -20,6 +20,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from tokennet.attend.operator import operator
 from tokennet.attend.plan import EdgePlan
 
 with warnings.catch_warnings():
@@ -72,7 +73,7 @@ def _product(values: Tensor, indptr: Tensor, indices: Tensor, y: Tensor) -> tupl
     return matrix, y.contiguous()
 
 
-@torch.library.custom_op("tokennet::edge_dot", mutates_args=())
+@operator("edge_dot")
 def _edge_dot(
     x: Tensor, y: Tensor, scale: float,
     indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
@@ -89,7 +90,7 @@ def _edge_dot(
     return out
 
 
-@torch.library.custom_op("tokennet::edge_combine", mutates_args=())
+@operator("edge_combine")
 def _edge_combine(
     weights: Tensor, y: Tensor, scale: float, transposed: bool,
     indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
@@ -111,7 +112,7 @@ def _edge_combine(
     return out
 
 
-@torch.library.custom_op("tokennet::edge_softmax", mutates_args=())
+@operator("edge_softmax")
 def _edge_softmax(
     scores: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
@@ -129,7 +130,7 @@ def _edge_softmax(
     return out
 
 
-@torch.library.custom_op("tokennet::edge_softmax_backward", mutates_args=())
+@operator("edge_softmax_backward")
 def _edge_softmax_backward(
     weights: Tensor, grad: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
@@ -145,7 +146,7 @@ def _edge_softmax_backward(
     return out
 
 
-@torch.library.custom_op("tokennet::edge_sum", mutates_args=())
+@operator("edge_sum")
 def _edge_sum(
     values: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
     t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
@@ -156,23 +157,23 @@ def _edge_sum(
     return torch.stack([torch.segment_reduce(head, "sum", offsets=offsets) for head in values])
 
 
-@_edge_dot.register_fake
+@torch.library.register_fake(_edge_dot)
 def _(x, y, scale, indptr, indices, *rest):  # type: ignore[no-untyped-def]
     return x.new_empty(x.shape[1], indices.shape[0])
 
 
-@_edge_combine.register_fake
+@torch.library.register_fake(_edge_combine)
 def _(weights, y, scale, transposed, indptr, indices, rows, edge_id, t_indptr, *rest):  # type: ignore[no-untyped-def]
     return y.new_empty((t_indptr if transposed else indptr).shape[0] - 1, *y.shape[1:])
 
 
-@_edge_softmax.register_fake
-@_edge_softmax_backward.register_fake
+@torch.library.register_fake(_edge_softmax)
+@torch.library.register_fake(_edge_softmax_backward)
 def _(values, *rest):  # type: ignore[no-untyped-def]
     return torch.empty_like(values)
 
 
-@_edge_sum.register_fake
+@torch.library.register_fake(_edge_sum)
 def _(values, indptr, *rest):  # type: ignore[no-untyped-def]
     return values.new_empty(values.shape[0], indptr.shape[0] - 1)
 
@@ -239,8 +240,10 @@ def _sum_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return grad.index_select(1, plan.rows), *_NO_GRADIENT
 
 
-_edge_dot.register_autograd(_dot_backward, setup_context=_save_dot)
-_edge_combine.register_autograd(_combine_backward, setup_context=_save_combine)
-_edge_softmax.register_autograd(_softmax_backward, setup_context=_save_output)
-_edge_softmax_backward.register_autograd(_softmax_double_backward, setup_context=_save_all)
-_edge_sum.register_autograd(_sum_backward, setup_context=_save_plan)
+torch.library.register_autograd(_edge_dot, _dot_backward, setup_context=_save_dot)
+torch.library.register_autograd(_edge_combine, _combine_backward, setup_context=_save_combine)
+torch.library.register_autograd(_edge_softmax, _softmax_backward, setup_context=_save_output)
+torch.library.register_autograd(
+    _edge_softmax_backward, _softmax_double_backward, setup_context=_save_all
+)
+torch.library.register_autograd(_edge_sum, _sum_backward, setup_context=_save_plan)

@@ -27,6 +27,7 @@ from torch.nn.functional import leaky_relu
 from tokennet.attend.edge_attention import Terms, edge_attention
 from tokennet.attend.kernels import edges
 from tokennet.attend.kernels.edges import Problem, Wanted
+from tokennet.attend.operator import operator
 from tokennet.attend.plan import EdgePlan
 
 _TERMS, _PLAN = len(Terms._fields), len(EdgePlan._fields)
@@ -76,7 +77,7 @@ def _contiguous(problem: Problem) -> Problem:
     )
 
 
-@torch.library.custom_op("tokennet::edge_attention", mutates_args=(), tags=_TAGS)
+@operator("edge_attention", tags=_TAGS)
 def _forward(
     q: Tensor, k: Tensor, v: Tensor,
     bias: Tensor | None, weight: Tensor | None,
@@ -92,7 +93,7 @@ def _forward(
     return _kernels(q.device).forward(problem)
 
 
-@torch.library.custom_op("tokennet::edge_attention_backward", mutates_args=(), tags=_TAGS)
+@operator("edge_attention_backward", tags=_TAGS)
 def _backward(
     grad: Tensor, grad_edge_out: Tensor, out: Tensor, edge_out: Tensor, lse: Tensor,
     q: Tensor, k: Tensor, v: Tensor,
@@ -129,7 +130,7 @@ def _asked(terms: tuple[Tensor | None, ...], wanted: Wanted) -> Terms:
     )
 
 
-@_forward.register_fake
+@torch.library.register_fake(_forward)
 def _(q, k, v, bias, weight, edge_attr, *rest):  # type: ignore[no-untyped-def]
     precise = torch.promote_types(q.dtype, torch.float32)
     summed = 0 if edge_attr is None or weight is not None else edge_attr.shape[1]
@@ -138,7 +139,7 @@ def _(q, k, v, bias, weight, edge_attr, *rest):  # type: ignore[no-untyped-def]
     return out, edge_out, q.new_empty(q.shape[:3], dtype=precise)
 
 
-@_backward.register_fake
+@torch.library.register_fake(_backward)
 def _(grad, grad_edge_out, out, edge_out, lse, q, k, v, *rest):  # type: ignore[no-untyped-def]
     """Contiguous, whatever the inputs are."""
     asked = _asked(rest[:_TERMS], Wanted(*rest[_TERMS + 2 + _PLAN :]))
@@ -240,5 +241,5 @@ class _Taped(torch.autograd.Function):
     backward = staticmethod(_first_derivative)
 
 
-_forward.register_autograd(_first_derivative, setup_context=_save)
-_backward.register_autograd(_second_derivative, setup_context=_save_backward)
+torch.library.register_autograd(_forward, _first_derivative, setup_context=_save)
+torch.library.register_autograd(_backward, _second_derivative, setup_context=_save_backward)

@@ -35,7 +35,6 @@ class Timer(Protocol):
         """Given besides, for a device, the milliseconds in which the host sends such a step."""
 
 
-
 @dataclass(frozen=True)
 class Plan:
     """How much to measure."""
