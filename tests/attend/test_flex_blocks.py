@@ -5,7 +5,7 @@ import torch
 
 from tests.attend.test_attend import gradients
 from tests.oracle import attend_oracle
-from tokennet import Causal, Disjoint, Edges, Full, Global, Grid, Window, attend, explain
+from tokennet import Causal, Disjoint, Edges, Full, Global, Grid, Self, Window, attend, explain
 from tokennet.attend import blocks, cuthill_mckee, flex, reference
 from tokennet.attend.blocks import SIZE, block_mask, num_blocks, too_full
 from tokennet.attend.call import make_call
@@ -46,11 +46,12 @@ GRAPHS = {
 }
 
 
-def dense_blocks(graph):
+def dense_blocks(graph, all_of_it=False):
     rows, columns = (-(-size // SIZE) for size in (graph.num_targets, graph.num_sources))
     dense = torch.zeros(rows * SIZE, columns * SIZE, dtype=torch.bool)
     dense[: graph.num_targets, : graph.num_sources] = graph.dense()
-    return dense.view(rows, SIZE, columns, SIZE).any(3).any(1)
+    dense = dense.view(rows, SIZE, columns, SIZE)
+    return dense.all(3).all(1) if all_of_it else dense.any(3).any(1)
 
 
 def listed(count, columns, width):
@@ -66,13 +67,42 @@ def test_blocks_and_pairs_are_those_with_edges(name):
     graph = GRAPHS[name]()
     mask, expected = block_mask(graph, torch.device("cpu")), dense_blocks(graph)
     rows, columns = expected.shape
-    assert torch.equal(listed(mask.kv_num_blocks, mask.kv_indices, columns), expected)
-    assert torch.equal(listed(mask.q_num_blocks, mask.q_indices, rows), expected.T)
+    found = listed(mask.kv_num_blocks, mask.kv_indices, columns)
+    turned = listed(mask.q_num_blocks, mask.q_indices, rows)
+    if mask.full_kv_num_blocks is not None:
+        whole = listed(mask.full_kv_num_blocks, mask.full_kv_indices, columns)
+        assert not (found & whole).any()
+        found |= whole
+        turned |= listed(mask.full_q_num_blocks, mask.full_q_indices, rows)
+    assert torch.equal(found, expected)
+    assert torch.equal(turned, expected.T)
     i = torch.arange(graph.num_targets)[:, None]
     j = torch.arange(graph.num_sources)[None]
     pairs = mask.mask_mod(torch.zeros(()), torch.zeros(()), i, j)
     assert torch.equal(pairs.expand(len(i), j.shape[1]), graph.dense())
     assert expected.sum() <= num_blocks(graph) <= expected.sum() + 2 * rows
+
+
+@pytest.mark.parametrize(
+    ("graph", "known"),
+    [
+        (Window(640, 255), True),
+        (Window(639, 256), True),
+        (Window(600, 300), True),
+        (Causal(640) & Window(640, 300), True),
+        (Window(640, 4), True),
+        (Window(640, 300) & ~Self(640), False),
+    ],
+    ids=str,
+)
+def test_whole_blocks_of_a_band_need_no_mask(graph, known):
+    mask, expected = block_mask(graph, torch.device("cpu")), dense_blocks(graph, all_of_it=True)
+    rows, columns = expected.shape
+    if not (known and expected.any()):
+        assert mask.full_kv_num_blocks is mask.full_q_num_blocks is None
+        return
+    assert torch.equal(listed(mask.full_kv_num_blocks, mask.full_kv_indices, columns), expected)
+    assert torch.equal(listed(mask.full_q_num_blocks, mask.full_q_indices, rows), expected.T)
 
 
 def test_memory_follows_the_blocks():

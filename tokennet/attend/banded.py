@@ -109,15 +109,15 @@ def _masks(graph: TokenGraph) -> Tensor:
 
 
 def _by_flash(call: Call) -> bool:
-    return _is_whole(call.graph) and not_by_flash(call) is None
+    return fills_its_band(call.graph) and not_by_flash(call) is None
 
 
-def _is_whole(graph: TokenGraph) -> bool:
+def fills_its_band(graph: TokenGraph) -> bool:
     """Whether every pair within the band is an edge, by what the graph is made of."""
     if isinstance(graph, And):
-        return _is_whole(graph.a) and _is_whole(graph.b)
+        return fills_its_band(graph.a) and fills_its_band(graph.b)
     if isinstance(graph, Transposed):
-        return _is_whole(graph.graph)
+        return fills_its_band(graph.graph)
     return type(graph) in (Window, Self, Causal)
 
 

@@ -2,7 +2,8 @@
 
 `create_block_mask` looks at every pair. Here a list of edges says which blocks of S x S pairs
 hold one, and the pairs of each of these are kept as bits, for the mask to look up; a band says
-it by its width, and the predicate is the mask. Whole blocks are not told from others.
+it by its width, and the predicate is the mask. Of a band without holes, blocks that lie within
+it are told from others: they need no mask. Of lists they are not.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from tokennet.attend.banded import fills_its_band
 from tokennet.graphs import TokenGraph, to_mask_mod
 
 SIZE = 128
@@ -45,13 +47,12 @@ def block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
     """The block mask of an explicit graph without parallel edges, or of a band."""
     keys = _keys(graph).unique() if graph.is_explicit else _keys_of_band(graph)
     rows, columns = shape(graph)
-    row, column = keys // columns, keys % columns
-    order = column.argsort(stable=True)
-    lists = (*_listed(row, column, rows), *_listed(column[order], row[order], columns))
-    kv_count, kv_blocks, q_count, q_blocks = (x.to(device) for x in lists)
+    whole = _are_whole(graph, keys // columns, keys % columns)
+    parts = _listed(keys[~whole], rows, columns, device)
+    full = _listed(keys[whole], rows, columns, device) if whole.any() else (None,) * 4
     return BlockMask(
         (graph.num_targets, graph.num_sources),
-        kv_count, kv_blocks, None, None, q_count, q_blocks, None, None,
+        parts[0], parts[1], full[0], full[1], parts[2], parts[3], full[2], full[3],
         BLOCK_SIZE=(SIZE, SIZE),
         mask_mod=_look_up(graph, keys, device) if graph.is_explicit else to_mask_mod(graph),
     )  # fmt: skip
@@ -62,13 +63,34 @@ def shape(graph: TokenGraph) -> tuple[int, int]:
     return -(-graph.num_targets // SIZE), -(-graph.num_sources // SIZE)
 
 
-def _listed(row: Tensor, column: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Number of blocks in each row (1, 1, rows), and their columns (1, 1, rows, most)."""
+def _listed(
+    keys: Tensor, rows: int, columns: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Number of blocks in each row (1, 1, rows), their columns (1, 1, rows, most), and turned."""
+    row, column = keys // columns, keys % columns
+    order = column.argsort(stable=True)
+    of_rows = _in_rows(row, column, rows)
+    of_columns = _in_rows(column[order], row[order], columns)
+    return tuple(x.to(device) for x in (*of_rows, *of_columns))  # type: ignore[return-value]
+
+
+def _in_rows(row: Tensor, column: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     count = torch.bincount(row, minlength=rows)
     place = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
     columns = torch.zeros(rows, max(int(count.max()), 1), dtype=torch.int32)
     columns[row, place] = column.int()
     return count.int()[None, None], columns[None, None]
+
+
+def _are_whole(graph: TokenGraph, row: Tensor, column: Tensor) -> Tensor:
+    """Whether all pairs of these blocks are edges, as far as it is known."""
+    if graph.is_explicit or not fills_its_band(graph):
+        return torch.zeros_like(row, dtype=torch.bool)
+    below, above = graph.band  # type: ignore[misc]
+    first, last = column * SIZE, column * SIZE + SIZE - 1
+    first_target, last_target = row * SIZE, row * SIZE + SIZE - 1
+    near = (last_target - below <= first) & (last <= first_target + above)
+    return near & (last < graph.num_sources) & (last_target < graph.num_targets)
 
 
 def _keys(graph: TokenGraph) -> Tensor:

@@ -1,9 +1,7 @@
 """Measured constants of the cost model, in seconds; see `cost.py`.
 
-CPU: by `tokennet bench --calibrate` on two cores of an AMD EPYC, PyTorch 2.13. CUDA: not measured,
-but reckoned for a data-centre GPU: 3 TB/s from memory and 5 from its cache, 400 TFLOP/s in flash
-attention, 3e12 exponentials a second, some 10 microseconds to launch an operator; two to four times
-as much with the backward pass. The planner is as good as that.
+CPU: by `tokennet bench --calibrate` on two cores of an AMD EPYC, PyTorch 2.13. CUDA: the same on
+one H200 in bfloat16, PyTorch 2.11, without what compiling takes.
 """
 
 CONSTANTS: dict[str, dict[str, dict[str, list[float]]]] = {
@@ -39,32 +37,32 @@ CONSTANTS: dict[str, dict[str, dict[str, list[float]]]] = {
     },
     "cuda": {
         "dense": {
-            "forward": [2e-05, 0, 0, 3e-13, 2.5e-15, 3e-13, 0],
-            "training": [6e-05, 0, 0, 1e-12, 9e-15, 1e-12, 0],
+            "forward": [9.934e-06, 0.0, 0.0, 1.708e-12, 0.0, 0.0, 0.0],
+            "training": [1.855e-05, 0.0, 0.0, 0.0, 0.0, 2.316e-12, 0.0],
         },
         "sets": {
-            "forward": [3e-05, 0, 0, 3e-13, 2.5e-15, 3e-13, 0],
-            "training": [1e-04, 0, 0, 1e-12, 9e-15, 1e-12, 0],
+            "forward": [1.041e-05, 1.617e-08, 0.0, 5.74e-13, 1.855e-15, 0.0, 0.0],
+            "training": [2.696e-05, 6.529e-08, 0.0, 2.496e-12, 3.984e-15, 1.316e-13, 0.0],
         },
         "banded": {
-            "forward": [5e-05, 0, 0, 3e-13, 2.5e-15, 3e-13, 0],
-            "training": [1.5e-04, 0, 0, 1e-12, 9e-15, 1e-12, 0],
+            "forward": [1.676e-05, 0.0, 0.0, 1.127e-12, 0.0, 1.384e-12, 0.0],
+            "training": [3.848e-05, 0.0, 0.0, 2.735e-12, 0.0, 3.46e-12, 0.0],
         },
         "fused": {
-            "forward": [8e-05, 0, 0, 2e-12, 0, 2e-13, 3e-13],
-            "training": [3e-04, 0, 0, 8e-12, 0, 6e-13, 9e-13],
+            "forward": [6.921e-06, 3.839e-11, 6.532e-12, 0.0, 0.0, 1.162e-13, 8.163e-14],
+            "training": [1.954e-05, 1.783e-10, 2.312e-11, 0.0, 0.0, 4.015e-13, 3.054e-13],
         },
         "sparse": {
-            "forward": [2e-05, 0, 0, 2e-11, 0, 2e-12, 0],
-            "training": [6e-05, 0, 0, 6e-11, 0, 6e-12, 0],
+            "forward": [8.402e-06, 5.712e-09, 0.0, 5.834e-11, 0.0, 2.194e-13, 1.249e-13],
+            "training": [1.72e-05, 1.078e-08, 0.0, 2.085e-10, 0.0, 5.903e-13, 3.467e-13],
         },
         "flex": {
-            "forward": [2e-05, 0, 0, 4e-13, 2.5e-15, 3e-13, 0],
-            "training": [6e-05, 0, 0, 1.4e-12, 9e-15, 1e-12, 0],
+            "forward": [1.745e-06, 6.387e-07, 0.0, 2.499e-14, 0.0, 7.647e-13, 0.0],
+            "training": [4.019e-06, 1.64e-06, 0.0, 2.702e-13, 0.0, 3.564e-12, 0.0],
         },
         "reference": {
-            "forward": [3e-05, 0, 0, 5e-11, 0, 1e-12, 0],
-            "training": [9e-05, 0, 0, 1.5e-10, 0, 3e-12, 0],
+            "forward": [5.271e-06, 0.0, 5.812e-10, 1.708e-10, 0.0, 1.16e-12, 0.0],
+            "training": [9.352e-06, 0.0, 8.358e-10, 2.938e-10, 0.0, 3.969e-12, 0.0],
         },
     },
 }

@@ -20,6 +20,8 @@ from tokennet.graphs import Disjoint, TokenGraph
 
 CACHE_BYTES = 2**24
 """About what stays near the cores while rows are gathered."""
+EXACT_FLOPS = 5e13
+"""A second, of a large product in float32 on a GPU (H200)."""
 
 
 class Work(NamedTuple):
@@ -97,12 +99,13 @@ def seconds(backend: str, call: Call, work: Work) -> float:
     device = call.q.device.type
     mode = "training" if call.needs_grad else "forward"
     constants = _constants(device if device in CONSTANTS else "cuda", backend, mode)
-    wide = max(call.q.element_size(), 4) / 4  # float64: half as many numbers at a time
-    flops = wide
-    if device != "cpu":  # where tensor cores take half precision; they take nothing else exactly
-        flops = 1.0 if call.q.element_size() < 4 else 16 * wide
-    work = work._replace(scores=wide * work.scores, flops=flops * work.flops)
-    return sum(constant * amount for constant, amount in zip(constants, work, strict=True))
+    size = call.q.element_size()
+    wide = max(size, 4) / 4  # float64: half as many numbers at a time
+    exact = 0.0
+    if device != "cpu" and size >= 4:  # measured in half precision, of which tensor cores are fast
+        exact = wide * work.flops * (3 if call.needs_grad else 1) / EXACT_FLOPS
+    work = work._replace(scores=wide * work.scores, flops=wide * work.flops)
+    return exact + sum(constant * amount for constant, amount in zip(constants, work, strict=True))
 
 
 @torch.compiler.assume_constant_result

@@ -94,7 +94,7 @@ def _by_blocks(graph: TokenGraph) -> bool:
 def work(call: Call) -> Work:
     """As dense attention, on blocks of 128 x 128; uncompiled, with all scores in memory.
 
-    Compiling takes some ten seconds for each graph and shape. A graph by a formula is taken to
+    Compiling takes some seconds for each graph and shape. A graph by a formula is taken to
     stay with its model. Of lists there may be another at every epoch: spread over some thousand
     calls, compiling counts as so many operators. To bring q, k, v and the output into another
     order, each is read and written once more.
@@ -103,7 +103,7 @@ def work(call: Call) -> Work:
     if not _compiled(call):
         return Work.of(call, calls=20, pieces=call.groups, scores=n * m, mask=4 * n * m)
     in_blocks = num_blocks(graph) * SIZE**2 if _by_blocks(graph) else n * m
-    calls = 100 if graph.is_explicit else 5
+    calls = 1000 if graph.is_explicit else 5
     work = Work.of(call, calls=calls, pieces=call.groups, scores=min(in_blocks, n * m))
     if graph is call.graph:
         return work
