@@ -124,17 +124,23 @@ def test_laws_on_each_backend(kind, law, backend, dtype):
     "graph_of",
     [
         lambda: Window(300, 40),
+        lambda: Window(900, 300),
         lambda: Causal(300) & Window(300, 40),
+        lambda: Causal(900) & Window(900, 300),
         lambda: Grid(17, 20, 2),
         lambda: Full(150, 70),
         lambda: clusters(100, 200, 150, 90, 200, 150),
         lambda: shuffled(Grid(64, 64, 2)),
     ],
-    ids=["window", "causal window", "grid", "between", "clusters", "shuffled grid"],
-)
+    ids=[
+        "window", "wide window", "causal window", "wide causal window", "grid", "between",
+        "clusters", "shuffled grid",
+    ],
+)  # fmt: skip
 def test_flex_compiled_is_the_reference(graph_of, dtype, monkeypatch):
-    """With as many channels as it must have to be compiled."""
+    """With as many channels as it must have to be compiled, and with blocks by a band."""
     monkeypatch.setattr(flex, "_WORTH", 0)
+    monkeypatch.setattr(flex, "DENSE_LIMIT", 300 * 300)
     graph = graph_of()
     given = inputs(graph, 2, 32, dtype)
     exact = [x.detach().double().requires_grad_() for x in given]

@@ -43,6 +43,7 @@ GRAPHS = {
     "causal window": lambda: Causal(500) & Window(500, 128),
     "anticausal window": lambda: Causal(500).T & Window(500, 129),
     "window of whole blocks": lambda: Window(512, 1),
+    "window with whole blocks": lambda: Window(900, 300),
 }
 
 
@@ -72,6 +73,8 @@ def test_blocks_and_pairs_are_those_with_edges(name):
     if mask.full_kv_num_blocks is not None:
         whole = listed(mask.full_kv_num_blocks, mask.full_kv_indices, columns)
         assert not (found & whole).any()
+        assert mask.full_kv_indices.stride() == mask.kv_indices.stride()
+        assert mask.full_q_indices.stride() == mask.q_indices.stride()
         found |= whole
         turned |= listed(mask.full_q_num_blocks, mask.full_q_indices, rows)
     assert torch.equal(found, expected)

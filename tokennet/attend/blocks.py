@@ -46,16 +46,15 @@ def num_blocks(graph: TokenGraph) -> int:
 def block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
     """The block mask of an explicit graph without parallel edges, or of a band."""
     keys = _keys(graph).unique() if graph.is_explicit else _keys_of_band(graph)
-    rows, columns = shape(graph)
-    whole = _are_whole(graph, keys // columns, keys % columns)
-    parts = _listed(keys[~whole], rows, columns, device)
-    full = _listed(keys[whole], rows, columns, device) if whole.any() else (None,) * 4
-    return BlockMask(
-        (graph.num_targets, graph.num_sources),
-        parts[0], parts[1], full[0], full[1], parts[2], parts[3], full[2], full[3],
-        BLOCK_SIZE=(SIZE, SIZE),
-        mask_mod=_look_up(graph, keys, device) if graph.is_explicit else to_mask_mod(graph),
-    )  # fmt: skip
+    row, column = keys // shape(graph)[1], keys % shape(graph)[1]
+    whole = _are_whole(graph, row, column)
+    turned = column.argsort(stable=True)
+    by_row = _lists(row, column, whole, shape(graph)[0])
+    by_column = _lists(column[turned], row[turned], whole[turned], shape(graph)[1])
+    lists = [None if x is None else x.to(device) for x in (*by_row, *by_column)]
+    mask_mod = _look_up(graph, keys, device) if graph.is_explicit else to_mask_mod(graph)
+    sizes = graph.num_targets, graph.num_sources
+    return BlockMask(sizes, *lists, (SIZE, SIZE), mask_mod)  # type: ignore[arg-type]
 
 
 def shape(graph: TokenGraph) -> tuple[int, int]:
@@ -63,23 +62,21 @@ def shape(graph: TokenGraph) -> tuple[int, int]:
     return -(-graph.num_targets // SIZE), -(-graph.num_sources // SIZE)
 
 
-def _listed(
-    keys: Tensor, rows: int, columns: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Number of blocks in each row (1, 1, rows), their columns (1, 1, rows, most), and turned."""
-    row, column = keys // columns, keys % columns
-    order = column.argsort(stable=True)
-    of_rows = _in_rows(row, column, rows)
-    of_columns = _in_rows(column[order], row[order], columns)
-    return tuple(x.to(device) for x in (*of_rows, *of_columns))  # type: ignore[return-value]
+def _lists(row: Tensor, column: Tensor, whole: Tensor, rows: int) -> list[Tensor | None]:
+    """Number of blocks in each row (1, 1, rows), their columns (1, 1, rows, most), and the same
+    of whole blocks, if there are any.
 
-
-def _in_rows(row: Tensor, column: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    count = torch.bincount(row, minlength=rows)
-    place = torch.arange(len(row)) - (count.cumsum(0) - count)[row]
-    columns = torch.zeros(rows, max(int(count.max()), 1), dtype=torch.int32)
-    columns[row, place] = column.int()
-    return count.int()[None, None], columns[None, None]
+    Both lists are as wide: kernels go from row to row of the second by the strides of the first.
+    """
+    most = max(int(torch.bincount(row, minlength=rows).max()), 1)
+    found: list[Tensor | None] = []
+    for kind in (~whole, whole):
+        count = torch.bincount(row[kind], minlength=rows)
+        place = torch.arange(int(kind.sum())) - (count.cumsum(0) - count)[row[kind]]
+        columns = torch.zeros(rows, most, dtype=torch.int32)
+        columns[row[kind], place] = column[kind].int()
+        found += [count.int()[None, None], columns[None, None]]
+    return found if whole.any() else [*found[:2], None, None]
 
 
 def _are_whole(graph: TokenGraph, row: Tensor, column: Tensor) -> Tensor:
