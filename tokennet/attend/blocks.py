@@ -54,7 +54,7 @@ def block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
     lists = [None if x is None else x.to(device) for x in (*by_row, *by_column)]
     mask_mod = _look_up(graph, keys, device) if graph.is_explicit else to_mask_mod(graph)
     sizes = graph.num_targets, graph.num_sources
-    return BlockMask(sizes, *lists, (SIZE, SIZE), mask_mod)  # type: ignore[arg-type]
+    return BlockMask(sizes, *lists, (SIZE, SIZE), mask_mod)  # type: ignore[arg-type, call-arg]
 
 
 def shape(graph: TokenGraph) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Measured constants of the cost model, in seconds; see `cost.py`.
 
 CPU: by `tokennet bench --calibrate` on two cores of an AMD EPYC, PyTorch 2.13. CUDA: the same on
-one H200 in bfloat16, PyTorch 2.11, without what compiling takes.
+one H200 in bfloat16, PyTorch 2.11, without what compiling takes; and what a FLOP takes besides in
+float32, without the tensor cores, as measured of complete graphs of 4 x 4096 tokens.
 """
 
 CONSTANTS: dict[str, dict[str, dict[str, list[float]]]] = {
@@ -66,3 +67,11 @@ CONSTANTS: dict[str, dict[str, dict[str, list[float]]]] = {
         },
     },
 }
+
+EXACT_FLOP: dict[str, dict[str, float]] = {
+    "dense": {"forward": 2.9e-14, "training": 1e-13},
+    "sets": {"forward": 2.9e-14, "training": 1e-13},
+    "banded": {"forward": 2.9e-14, "training": 1e-13},
+    "flex": {"forward": 5.2e-14, "training": 6.7e-13},
+}
+"""On CUDA. Kernels that go along edges take no tensor cores anyway."""

@@ -15,13 +15,11 @@ import torch
 
 from tokennet.attend.cache import cache_root
 from tokennet.attend.call import Call
-from tokennet.attend.constants import CONSTANTS
+from tokennet.attend.constants import CONSTANTS, EXACT_FLOP
 from tokennet.graphs import Disjoint, TokenGraph
 
 CACHE_BYTES = 2**24
 """About what stays near the cores while rows are gathered."""
-EXACT_FLOPS = 5e13
-"""A second, of a large product in float32 on a GPU (H200)."""
 
 
 class Work(NamedTuple):
@@ -102,8 +100,8 @@ def seconds(backend: str, call: Call, work: Work) -> float:
     size = call.q.element_size()
     wide = max(size, 4) / 4  # float64: half as many numbers at a time
     exact = 0.0
-    if device != "cpu" and size >= 4:  # measured in half precision, of which tensor cores are fast
-        exact = wide * work.flops * (3 if call.needs_grad else 1) / EXACT_FLOPS
+    if device != "cpu" and size >= 4 and backend in EXACT_FLOP:
+        exact = wide * work.flops * EXACT_FLOP[backend][mode]
     work = work._replace(scores=wide * work.scores, flops=wide * work.flops)
     return exact + sum(constant * amount for constant, amount in zip(constants, work, strict=True))
 

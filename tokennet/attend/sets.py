@@ -1,4 +1,7 @@
-"""Ragged batches of complete sets: one call for all of a size, or, by flash, one for all."""
+"""Ragged batches of complete sets: one call for all of a size, or, by flash, one for all.
+
+Without flash a device takes one call for all of about a size, with a mask.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from torch import Tensor
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
 from tokennet.attend.narrow import sdpa
+from tokennet.attend.padding import PaddedSets, filled_up, masks_of, padded_sets
 from tokennet.attend.ragged import (
     SortedSets,
     sets_of_a_size,
@@ -57,6 +61,11 @@ def _are_sets(graph: Disjoint) -> bool:
 
 
 def work(call: Call) -> Work:
+    padded = _padded(call)
+    if padded is not None:
+        pairs = sum(x.num_sets * x.num_targets * x.num_sources for x in padded.bins)
+        calls, sets = len(padded.bins), len(call.graph.parts)
+        return Work.of(call, calls=calls, pieces=call.groups * sets, scores=pairs, mask=pairs)
     shapes = _sizes(call).shapes
     calls = 1 if _by_flash(call) else len(shapes)
     scores = sum(
@@ -72,6 +81,9 @@ def run(call: Call) -> Tensor:
         made = _sequences(call)
         longest, window = (made.most_targets, made.most_sources), (-1, made.ahead)
         return attend_sequences(call, made[:2], longest, window)  # type: ignore[arg-type]
+    padded = _padded(call)
+    if padded is not None:
+        return _attend_padded(call, padded)
     sizes = _sizes(call)
     stacks = zip(
         stacked_targets(call.q, sizes, -3),  # (B, S, n, H, C) each
@@ -92,6 +104,32 @@ def _attend_sets(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) ->
     q, k, v = (tensor.flatten(0, 1).transpose(1, 2) for tensor in (q, k, v))  # (B S, H, n, C)
     out = sdpa(q, k, v, is_causal=causal, scale=scale)
     return out.transpose(1, 2).unflatten(0, (batch, count))
+
+
+def _attend_padded(call: Call, sets: PaddedSets) -> Tensor:
+    targets = [(alike.num_sets, alike.num_targets) for alike in sets.bins]
+    sources = [(alike.num_sets, alike.num_sources) for alike in sets.bins]
+    stacks = (
+        filled_up(call.q, sets.targets, sets.targets_back, targets),  # (B, S, n, H, C) each
+        filled_up(call.k, sets.sources, sets.sources_back, sources),
+        filled_up(call.v, sets.sources, sets.sources_back, sources),
+    )
+    found = []
+    for *given, mask in zip(*stacks, masks_of(sets), strict=True):
+        q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in given)  # (B S, H, n, C)
+        mask = mask.expand(call.batch, *mask.shape).flatten(0, 1)
+        out = sdpa(q, k, v, mask, scale=call.scale)
+        found.append(out.transpose(1, 2).unflatten(0, (call.batch, -1)).flatten(1, 2))
+    # What fills up gets no gradient from here, as it would from `reorder`.
+    return torch.cat(found, 1).index_select(1, sets.targets_back)
+
+
+def _padded(call: Call) -> PaddedSets | None:
+    """The batch filled up, where it takes fewer calls and calls are what takes time."""
+    if call.q.device.type == "cpu" or _by_flash(call):
+        return None
+    padded = padded_sets(call.graph, call.q.device)
+    return None if padded is None or len(padded.bins) == len(_sizes(call).shapes) else padded
 
 
 def _sizes(call: Call) -> SortedSets:
