@@ -1,7 +1,7 @@
-"""The table of speed in docs/benchmarks.md: python -m benchmarks.speed.
+"""The tables of speed in docs/benchmarks.md: python -m benchmarks.speed.
 
-From benchmarks/results/cpu.json, as `tokennet bench --json` writes it: attention alone where that
-was timed, otherwise the layer, forward and backward.
+From benchmarks/results, as `tokennet bench --json` writes it: attention alone where that was timed,
+otherwise the layer; forward and backward, and on a GPU forward besides.
 """
 
 from __future__ import annotations
@@ -13,25 +13,55 @@ from typing import Any
 
 from benchmarks.pages import DOCS, head, row, write
 
-RESULTS = Path(__file__).parent / "results" / "cpu.json"
+RESULTS = Path(__file__).parent / "results"
 PEERS = ("pyg", "sdpa", "padded", "padded each time", "nested")
 COLUMNS = ("case", "edges", "ms", "MB", *(f"`{peer}`" for peer in PEERS))
+GPU_PEERS = ("pyg", "sdpa", "padded", "flex", "varlen")
+GPU_COLUMNS = ("case", "edges", "took", "ms", "of a gather", *(f"`{peer}`" for peer in GPU_PEERS))
 
 
 def rows(cases: list[dict[str, Any]]) -> Iterator[str]:
     for case in cases:
-        levels = {figure["level"] for figure in case["figures"]}
-        level = "attend" if "attend" in levels else "layer"
-        found = {
-            figure["peer"]: figure
-            for figure in case["figures"]
-            if figure["level"] == level and figure["direction"] == "both"
-        }
-        ours = found["tokennet"]
-        name = f"`{case['name']}`" + (", layer" if level == "layer" else "")
+        name, found = _figures(case)
+        ours, both = found["tokennet"]["both"], _by_peer(found, "both")
         memory = "" if ours.get("peak_mb") is None else f"{ours['peak_mb']:.0f}"
         times = f"{ours['median_ms']:.3g}", memory
-        yield row(name, f"{case['edges']:,}", *times, *(_ratio(found.get(p)) for p in PEERS))
+        yield row(name, f"{case['edges']:,}", *times, *(_ratio(both.get(p)) for p in PEERS))
+
+
+def gpu_rows(found: dict[str, Any]) -> Iterator[str]:
+    """Forward / forward and backward."""
+    for case in found["cases"]:
+        name, figures = _figures(case)
+        ours = {direction: x["median_ms"] for direction, x in figures["tokennet"].items()}
+        floor = next(x for x in case["floors"] if x["direction"] == "forward")
+        gather = 1e-6 * floor["gathered"] / found["ceilings"]["gbytes"]
+        yield row(
+            name,
+            f"{case['edges']:,}",
+            case["backends"].get("forward", ""),
+            " / ".join(f"{ms:.3g}" for ms in ours.values()),
+            f"{ours['forward'] / gather:.2g}x",
+            *(
+                " / ".join(f"{x['ratio']:.3g}x" for x in figures.get(peer, {}).values())
+                for peer in GPU_PEERS
+            ),
+        )
+
+
+def _figures(case: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The name of a case, and its figures by peer and direction."""
+    levels = {figure["level"] for figure in case["figures"]}
+    level = "attend" if "attend" in levels else "layer"
+    found: dict[str, dict[str, Any]] = {}
+    for figure in case["figures"]:
+        if figure["level"] == level:
+            found.setdefault(figure["peer"], {})[figure["direction"]] = figure
+    return f"`{case['name']}`" + (", layer" if level == "layer" else ""), found
+
+
+def _by_peer(found: dict[str, dict[str, Any]], direction: str) -> dict[str, Any]:
+    return {peer: by[direction] for peer, by in found.items() if direction in by}
 
 
 def _ratio(figure: dict[str, Any] | None) -> str:
@@ -43,8 +73,12 @@ def _ratio(figure: dict[str, Any] | None) -> str:
 
 
 def main() -> None:
-    found = json.loads(RESULTS.read_text(encoding="utf-8"))
-    write(DOCS / "benchmarks.md", "speed", [*head(*COLUMNS), *rows(found["cases"])])
+    cpu, gpu = (
+        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("cpu", "gpu")
+    )
+    write(DOCS / "benchmarks.md", "speed", [*head(*COLUMNS), *rows(cpu["cases"])])
+    write(DOCS / "benchmarks.md", "speed on a GPU", [*head(*GPU_COLUMNS), *gpu_rows(gpu)])
 
 
 if __name__ == "__main__":

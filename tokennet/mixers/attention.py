@@ -148,11 +148,10 @@ class Attention(Mixer):
             check_edge_attr(graph, self.edge.in_features)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        # `self.score` is found after a search that takes longer than all the plain score does.
-        score: Any = self._modules["score"]
+        score = self._found("score")
         targets, sources = self._places(tokens, source, graph)
         q, k = self._queries(score, tokens.z, targets), self._keys(score, source.z, sources)
-        v = self._heads(self.value(source.z))  # (..., M, H, C)
+        v = self._heads(self._found("value")(source.z))  # (..., M, H, C)
         return self._attend(score, q, k, v, graph, targets, sources)
 
     def weights(
@@ -202,15 +201,20 @@ class Attention(Mixer):
             edges += 4 * features * (num_edges * self.heads + tokens.num_tokens * self.dim)
         return each + batch * edges
 
+    def _found(self, name: str) -> Any:
+        """A module of this layer, without the search of `nn.Module` for one, which takes as long
+        as a view of a tensor."""
+        return self._modules[name]
+
     def _heads(self, z: Tensor) -> Tensor:
         # `unflatten` is written in Python, and takes as long as a small product does.
         return z.view(*z.shape[:-1], self.heads, z.shape[-1] // self.heads)  # (..., N, H, C)
 
     def _queries(self, score: Score, z: Tensor, place: Place | None) -> Tensor:
-        return self._turned(score.of_query(self._heads(self.query(z))), place)
+        return self._turned(score.of_query(self._heads(self._found("query")(z))), place)
 
     def _keys(self, score: Score, z: Tensor, place: Place | None) -> Tensor:
-        key = self.key
+        key = self._found("key")
         if key is None:
             k = score.of_index(place.indices)  # type: ignore[union-attr]
             return k.expand(*z.shape[:-2], *k.shape)  # type: ignore[union-attr]
@@ -235,7 +239,7 @@ class Attention(Mixer):
             q, k = q.to(v.dtype), k.to(v.dtype)
         bias, edges = self._bias(targets, sources), self._edges(graph, q)
         out = score.attend(q, k, v, graph, bias, edges, self.backend)
-        return self.out(out.flatten(-2))
+        return self._found("out")(out.flatten(-2))
 
     def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
         if self.edge is None:
