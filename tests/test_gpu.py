@@ -36,11 +36,16 @@ from tokennet import (
     Full,
     GraphAttention,
     Grid,
+    Pooling,
+    Tokens,
     Window,
     attend,
     explain,
 )
-from tokennet.attend import BACKENDS, Additive, EdgeFeatures, flex
+from tokennet.attend import BACKENDS, Additive, EdgeFeatures, flex, sets
+from tokennet.attend.call import make_call
+from tokennet.attend.edge_ops import edge_combine
+from tokennet.attend.plan import edge_plan
 
 pytestmark = pytest.mark.gpu
 PRECISIONS = [*map(str, DTYPES), "TF32"]
@@ -140,7 +145,7 @@ def test_laws_on_each_backend(kind, law, backend, dtype):
 def test_flex_compiled_is_the_reference(graph_of, dtype, monkeypatch):
     """With as many channels as it must have to be compiled, and with blocks by a band."""
     monkeypatch.setattr(flex, "_WORTH", 0)
-    monkeypatch.setattr(flex, "DENSE_LIMIT", 300 * 300)
+    monkeypatch.setattr(flex, "DENSE_LIMIT", 300 * 300 - 1)
     graph = graph_of()
     given = inputs(graph, 2, 32, dtype)
     exact = [x.detach().double().requires_grad_() for x in given]
@@ -266,6 +271,56 @@ def test_bfloat16_errs_at_most_twice_as_much_as_sdpa(backend, graph):
         errors.append([float((x.double() - y).norm()) for x, y in pairs])
     for by_sdpa, ours in zip(*errors, strict=True):
         assert ours <= 2 * by_sdpa + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels"),
+    [(torch.float64, 16), (torch.float32, 16), (torch.float32, 5), (torch.bfloat16, 12)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [Full(n) for n in (3, 50, 9, 20, 40, 6, 7, 12, 1)],
+        [Causal(n) for n in (30, 5, 20, 4, 6, 7)],
+        [Full(2, 9), Full(3, 11), Full(3, 9), Full(5, 40)],
+    ],
+    ids=["complete", "causal", "bipartite"],
+)
+def test_sets_that_are_filled_up(parts, dtype, channels):
+    graph = Disjoint(parts)
+    given = inputs(graph, 2, channels, dtype)
+    assert sets._padded(make_call(*given, graph)) is not None
+    exact = [x.detach().double().requires_grad_() for x in given]
+    out, right = attend(*given, graph, backend="sets"), attend_oracle(*exact, graph)
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 3e-2}[dtype]
+    found, expected = ([x, *gradients(x, y)] for x, y in ((out, given), (right, exact)))
+    for got, want in zip(found, expected, strict=True):
+        assert (got.double() - want).norm() <= tolerance * want.norm()
+
+
+@pytest.mark.parametrize("dim", [1, 8])
+def test_pooling_on_a_grid_is_that_of_the_cpu(dim):
+    mixer, graph, results = Pooling(dim), Grid(3, 4), []
+    z = torch.randn(2, 12, dim, dtype=torch.float64)
+    for device in ("cpu", "cuda"):
+        given = z.to(device).requires_grad_()
+        out = mixer(Tokens(given, graph)).z
+        weight = torch.linspace(-1, 1, out.numel(), dtype=z.dtype).view_as(z).to(device)
+        results.append([out.cpu(), torch.autograd.grad((out * weight).sum(), given)[0].cpu()])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_products_of_strided_weights_and_of_more_edges_than_pairs():
+    """Which the sparse products of CUDA would read as if they were contiguous, or refuse."""
+    index = torch.tensor([[0, 1, 0, 0, 1], [0, 0, 0, 0, 0]])
+    y, weights = torch.randn(2, 3, 4), torch.randn(5, 3).t()
+    results = [
+        edge_combine(weights.to(device), y.to(device), edge_plan(Edges(index, 2), device)).cpu()
+        for device in map(torch.device, ("cpu", "cuda"))
+    ]
+    torch.testing.assert_close(*results)
 
 
 def test_a_function_as_bias_goes_to_flex():

@@ -10,7 +10,7 @@ from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Full, attend, explain
 from tokennet.attend import sets
 from tokennet.attend.call import make_call
-from tokennet.attend.padding import padded_sets
+from tokennet.attend.padding import masks_of, padded_sets
 from tokennet.attend.ragged import sets_of_a_size
 
 BATCHES = {
@@ -59,9 +59,60 @@ def test_sets_of_a_bin_are_about_as_long():
     assert len(made.targets) == 2 * 3 + 4 * 7 + 2 * 12 + 1
 
 
-@pytest.mark.parametrize("graph", [Disjoint([Full(2), Full(0)]), Disjoint([Full(2, 0), Full(3)])])
-def test_not_with_empty_sets(graph):
+@pytest.mark.parametrize(
+    "graph",
+    [
+        Disjoint([Full(2), Full(0)]),
+        Disjoint([Full(2, 0), Full(3)]),
+        Disjoint([Full(2), Full(5), Causal(513)]),
+        Disjoint([Full(2), Full(5, 513)]),
+    ],
+    ids=str,
+)
+def test_not_with_empty_sets_or_long_ones(graph):
     assert padded_sets(graph) is None
+
+
+def test_a_causal_bin_needs_no_mask():
+    made = padded_sets(BATCHES["both"]())
+    masks = masks_of(made, 2)
+    assert [mask is None for mask in masks] == [x.is_causal for x in made.bins]
+    assert all(mask.shape == (2 * x.num_sets, 1, 1, x.num_sources)
+               for mask, x in zip(masks, made.bins, strict=True) if mask is not None)  # fmt: skip
+
+
+def test_no_entries_in_the_batch(on_device):
+    graph = BATCHES["complete"]()
+    q = torch.randn(0, graph.num_targets, 2, 4, requires_grad=True)
+    out = attend(q, q, q, graph, backend="sets")
+    assert out.shape == q.shape
+    assert torch.autograd.grad(out.sum(), q)[0].shape == q.shape
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_compiled_whole(name, on_device):
+    graph = BATCHES[name]()
+    given = qkv(graph, (2,))
+
+    def run(*given):
+        return attend(*given, graph, backend="sets")
+
+    expected = run(*given)
+    out = torch.compile(run, backend="aot_eager", fullgraph=True)(*given)
+    torch.testing.assert_close(out, expected, atol=1e-12, rtol=1e-10)
+    for got, want in zip(gradients(out, given), gradients(expected, given), strict=True):
+        torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-10)
+
+
+def test_transforms_of_functions(on_device):
+    graph = BATCHES["complete"]()
+    z = torch.randn(3, graph.num_targets, 2, 4, dtype=torch.float64)
+
+    def loss(z):
+        return attend(z, z, z, graph, backend="sets").square().sum()
+
+    expected = torch.autograd.grad(sum(map(loss, z.requires_grad_())), z)[0]
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(z.detach()), expected)
 
 
 def test_the_work_is_that_of_the_bins(on_device):
@@ -70,6 +121,9 @@ def test_the_work_is_that_of_the_bins(on_device):
     work = sets.work(make_call(q, q, q, graph))
     assert work.calls == 4
     assert work.scores == 2 * (2 * 3 * 8 + 4 * 7 * 8 + 2 * 12 * 16 + 8)
+    graph = BATCHES["causal"]()
+    q = torch.randn(graph.num_targets, 2, 4)
+    assert sets.work(make_call(q, q, q, graph)).scores == 2 * (2 * 3 * 3 + 4 * 7 * 7) / 2
     assert explain(q, q, q, graph, backend="sets").chosen == "sets"
 
 

@@ -112,6 +112,33 @@ def test_one_round_has_quartiles_too():
     assert Figure("layer", "both", "pyg", {0: 4.0}, {0: 2.0}).quartiles == (4.0, 4.0)
 
 
+def test_a_device_is_kept_busy_for_longer_than_the_host_takes(monkeypatch):
+    done = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            done.append("event")
+
+        def synchronize(self):
+            done.append("wait")
+
+        def elapsed_time(self, end):
+            return 3.5
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append(cycles))
+    monkeypatch.setattr("tokennet.bench.measure._beyond_the_cache", lambda: torch.ones(1))
+    timer = timer_for("cuda")
+    assert timer(lambda: done.append("step"), 3.0) == 3.5
+    assert done[1:] == ["event", "step", "event", "wait"]
+    assert done[0] >= 3.0 * 2e6  # 2 GHz are more than the clocks of GPUs that there are
+    timer(lambda: None)
+    assert 0 < done[5] < done[0]
+
+
 def test_the_timer_belongs_to_the_device():
     assert timer_for("cpu") is _wall_clock
     assert timer_for("cuda") is not _wall_clock

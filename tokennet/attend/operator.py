@@ -11,9 +11,9 @@ from torch._ops import OpOverload
 def operator(name: str, tags: Sequence[torch.Tag] = ()) -> Callable[[Callable], OpOverload]:
     """Register a function of tensors as the operator `tokennet::name`, for all devices.
 
-    It must write to none of its inputs, and return none. As `torch.library.custom_op`, which
-    would look after that in each call: for half a millisecond with as many arguments as a graph
-    has (PyTorch 2.11), longer than kernels take.
+    It must write to none of its inputs, and return none, nor a view of one. As
+    `torch.library.custom_op`, which would look after that in each call: with as many arguments as
+    a graph has for a quarter of a millisecond (PyTorch 2.11), longer than small kernels take.
     """
 
     def register(function: Callable) -> OpOverload:

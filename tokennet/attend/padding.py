@@ -1,4 +1,8 @@
-"""Sets filled up to a few sizes, for devices on which a call costs more than masked pairs do."""
+"""Small sets filled up to a few sizes, where a call costs more than the pairs that are masked.
+
+Of a causal set the real tokens see none of those that fill it up, which stand behind: it needs
+no mask.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from tokennet.graphs import Causal, TokenGraph
 
 _ROUND = 8
 """Sources are filled up to a multiple of it, or kernels copy the mask to one that is."""
+_LONGEST = 512
+"""Tokens; of longer sets a call takes as long as the pairs that it would spare."""
 
 
 class Bin(NamedTuple):
@@ -21,11 +27,6 @@ class Bin(NamedTuple):
     num_targets: int
     num_sources: int
     is_causal: bool
-
-    @property
-    def mask_shape(self) -> tuple[int, int, int, int]:
-        rows = self.num_targets if self.is_causal else 1
-        return self.num_sets, 1, rows, self.num_sources
 
 
 class PaddedSets(NamedTuple):
@@ -37,23 +38,24 @@ class PaddedSets(NamedTuple):
     targets_back: Tensor
     """(N,) place of each token"""
     sources_back: Tensor
-    masks: Tensor
-    """Which sources each target listens to, the masks of all bins one after the other."""
+    there: Tensor
+    """(Q,) which places of sources hold one"""
     bins: list[Bin]
 
 
 def padded_sets(graph: TokenGraph, device: torch.device | None = None) -> PaddedSets | None:
-    """Those of a batch of `Full` and `Causal`; None where a set is empty.
+    """Those of a batch of `Full` and `Causal`; None where a set is empty, or too long.
 
     A bin has sets that are at most twice as long as others in it.
     """
-    if graph.derive("has empty sets", None, _has_empty_sets):
+    if not graph.derive("are small sets", None, _are_small):
         return None
     return graph.derive("padded sets", device, _build)
 
 
-def _has_empty_sets(graph: TokenGraph) -> bool:
-    return any(0 in (part.num_targets, part.num_sources) for part in graph.parts)
+def _are_small(graph: TokenGraph) -> bool:
+    sizes = [size for part in graph.parts for size in (part.num_targets, part.num_sources)]
+    return min(sizes) > 0 and max(sizes) <= _LONGEST
 
 
 def filled_up(
@@ -64,11 +66,13 @@ def filled_up(
     return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def masks_of(sets: PaddedSets) -> list[Tensor]:
-    """(S, 1, n or 1, m) for each bin, True for an edge."""
-    shapes = [torch.Size(alike.mask_shape) for alike in sets.bins]
-    parts = sets.masks.split([shape.numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+def masks_of(sets: PaddedSets, batch: int) -> list[Tensor | None]:
+    """(B S, 1, 1, m) for each bin, True for a source that there is; None for causal bins."""
+    parts = sets.there.split([alike.num_sets * alike.num_sources for alike in sets.bins])
+    return [
+        None if alike.is_causal else part.view(-1, 1, 1, alike.num_sources).repeat(batch, 1, 1, 1)
+        for alike, part in zip(sets.bins, parts, strict=True)
+    ]
 
 
 def _build(graph: TokenGraph) -> PaddedSets:
@@ -79,20 +83,18 @@ def _build(graph: TokenGraph) -> PaddedSets:
         groups.setdefault(kind, []).append(number)
     sizes = torch.tensor([[part.num_targets, part.num_sources] for part in graph.parts])
     ends = sizes.cumsum(0) - sizes
-    bins, places, masks = [], ([], []), []  # type: ignore[var-annotated]
+    bins, places, there = [], ([], []), []  # type: ignore[var-annotated]
     for (*_, is_causal), numbers in groups.items():
         longest = sizes[numbers].amax(0)
         n, m = int(longest[0]), -(-int(longest[1]) // _ROUND) * _ROUND
-        bins.append(Bin(len(numbers), n, m, is_causal))
-        for side, length in enumerate((n, m)):
+        bins.append(Bin(len(numbers), n, n if is_causal else m, is_causal))
+        for side, length in enumerate(bins[-1][1:3]):
             at = torch.arange(length).clamp(max=sizes[numbers, side, None] - 1)  # (S, length)
             places[side].append((ends[numbers, side, None] + at).flatten())
-        there = torch.arange(m) < sizes[numbers, 1, None]  # (S, m)
-        seen = torch.ones(n, m, dtype=torch.bool).tril() if is_causal else torch.ones(1, m).bool()
-        masks.append((there[:, None] & seen).flatten())
+        there.append((torch.arange(bins[-1].num_sources) < sizes[numbers, 1, None]).flatten())
     targets, sources = (torch.cat(found) for found in places)
     back = _first_place(targets), _first_place(sources)
-    return PaddedSets(targets, sources, *back, torch.cat(masks), bins)
+    return PaddedSets(targets, sources, *back, torch.cat(there), bins)
 
 
 def _first_place(tokens: Tensor) -> Tensor:

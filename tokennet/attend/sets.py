@@ -1,6 +1,6 @@
 """Ragged batches of complete sets: one call for all of a size, or, by flash, one for all.
 
-Without flash a device takes one call for all of about a size, with a mask.
+Without flash a device takes one call for all small sets of about a size, filled up.
 """
 
 from __future__ import annotations
@@ -63,9 +63,12 @@ def _are_sets(graph: Disjoint) -> bool:
 def work(call: Call) -> Work:
     padded = _padded(call)
     if padded is not None:
-        pairs = sum(x.num_sets * x.num_targets * x.num_sources for x in padded.bins)
+        pairs = sum(
+            x.num_sets * x.num_targets * x.num_sources * (0.5 if x.is_causal else 1)
+            for x in padded.bins
+        )
         calls, sets = len(padded.bins), len(call.graph.parts)
-        return Work.of(call, calls=calls, pieces=call.groups * sets, scores=pairs, mask=pairs)
+        return Work.of(call, calls=calls, pieces=call.groups * sets, scores=pairs)
     shapes = _sizes(call).shapes
     calls = 1 if _by_flash(call) else len(shapes)
     scores = sum(
@@ -115,11 +118,10 @@ def _attend_padded(call: Call, sets: PaddedSets) -> Tensor:
         filled_up(call.v, sets.sources, sets.sources_back, sources),
     )
     found = []
-    for *given, mask in zip(*stacks, masks_of(sets), strict=True):
+    for *given, mask, alike in zip(*stacks, masks_of(sets, call.batch), sets.bins, strict=True):
         q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in given)  # (B S, H, n, C)
-        mask = mask.expand(call.batch, *mask.shape).flatten(0, 1)
-        out = sdpa(q, k, v, mask, scale=call.scale)
-        found.append(out.transpose(1, 2).unflatten(0, (call.batch, -1)).flatten(1, 2))
+        out = sdpa(q, k, v, mask, is_causal=alike.is_causal, scale=call.scale)
+        found.append(out.transpose(1, 2).unflatten(0, (call.batch, alike.num_sets)).flatten(1, 2))
     # What fills up gets no gradient from here, as it would from `reorder`.
     return torch.cat(found, 1).index_select(1, sets.targets_back)
 

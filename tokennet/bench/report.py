@@ -20,8 +20,9 @@ MB: what the peak of {whose} grows by in a step.
 Floor: of FLOP at {gflops:.0f} GFLOP/s and of bytes at {gbytes:.1f} GB/s, the larger."""
 
 _ON_DEVICE = """
-host ms: in which the host sends the step.
-In bfloat16 of FLOP at {gflops:.0f} GFLOP/s.  Gather: of keys and values, anew for each edge."""
+Gather: of keys and values, anew for each edge.  host ms: in which the host sends the step."""
+_HALF = """
+In bfloat16 of FLOP at {gflops:.0f} GFLOP/s."""
 
 NAMES = {
     "tokennet": "tokennet",
@@ -43,8 +44,10 @@ def legend(results: Results) -> str:
     on_device = results.device == "cuda"
     whose = "allocated memory" if on_device else "a fresh process"
     text = LEGEND.format(**results.ceilings._asdict(), whose=whose)
-    if on_device and results.half is not None:
-        text += _ON_DEVICE.format(**results.half._asdict())
+    if on_device:
+        text += _ON_DEVICE
+    if results.half is not None:
+        text += _HALF.format(**results.half._asdict())
     return text
 
 
@@ -57,14 +60,16 @@ def table(results: Results, case: Case) -> Table:
     lines = [f"tokennet took: {backends}"] if backends else []
     lines += [f"{peer} left out: {reason}" for peer, reason in case.left_out.items()]
     lines += [f"{peer}: {remark}" for peer, remark in case.remarks.items()]
-    shown = Table(
-        title=title, title_justify="left", caption="\n".join(lines), caption_justify="left"
-    )
-    for heading in ("level", "pass", "peer"):
-        shown.add_column(heading, no_wrap=True)
     on_device = results.device == "cuda"
+    shown = Table(
+        title=title, title_justify="left", caption="\n".join(lines), caption_justify="left",
+        pad_edge=not on_device,  # or its last column does not fit into 80
+    )  # fmt: skip
+    for heading in ("level", "pass"):
+        shown.add_column(heading, no_wrap=True)
+    shown.add_column("peer", min_width=len("tokennet"))
     for heading in ("median ms", "quartiles", "ratio", "MB", *(["host ms"] * on_device)):
-        shown.add_column(heading, justify="right", no_wrap=True)
+        shown.add_column(heading, justify="right", no_wrap=heading == "quartiles")
     for (level, direction), figures in groupby(case.figures, lambda f: (f.level, f.direction)):
         group = list(figures)
         for number, figure in enumerate(group):

@@ -203,8 +203,9 @@ class Attention(Mixer):
 
     def _found(self, name: str) -> Any:
         """A module of this layer, without the search of `nn.Module` for one, which takes as long
-        as a view of a tensor."""
-        return self._modules[name]
+        as a view of a tensor. A map of a score may be a function, and is no module then."""
+        found = self._modules.get(name)
+        return getattr(self, name) if found is None else found
 
     def _heads(self, z: Tensor) -> Tensor:
         # `unflatten` is written in Python, and takes as long as a small product does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,9 +60,10 @@ def _mean_of_boxes(z: Tensor, graph: Grid) -> Tensor:
     image = z.reshape(-1, graph.height, graph.width, z.shape[-1]).permute(0, 3, 1, 2)
     side, border = 2 * graph.radius + 1, graph.radius  # image is (B, D, height, width)
     if image.is_cuda:
-        # With channels last and a border PyTorch's gradient is wrong there, before a version of
-        # 2026: https://github.com/pytorch/pytorch/issues/188344
-        image = image.contiguous()
+        # With channels last and a border PyTorch's gradient is wrong there, before a fix of June
+        # 2026: https://github.com/pytorch/pytorch/issues/188344. One channel counts as last even
+        # after `contiguous`.
+        image = image.clone(memory_format=torch.contiguous_format)
     if graph.periodic:
         image, border = F.pad(image, 4 * (border,), mode="circular"), 0
     mean = F.avg_pool2d(image, side, stride=1, padding=border, count_include_pad=False)

@@ -70,7 +70,12 @@ def compiled(case: str) -> dict[str, Any]:
 
 
 def launched(
-    graph: TokenGraph, kind: str, shape: tuple[int, int, int], dtype: torch.dtype, wanted: Wanted
+    graph: TokenGraph,
+    kind: str,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    wanted: Wanted,
+    batch: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """All kernels that a call, forward and backward, would have launched, by name."""
     found: dict[str, Any] = {}
@@ -84,7 +89,7 @@ def launched(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JITFunction, "__getitem__", stop_short)
         patch.setattr(segments, "STEPS", 1)
-        given = {name: x.detach() for name, x in tensors(graph, kind, shape, dtype=dtype).items()}
+        given = {name: x.detach() for name, x in tensors(graph, kind, shape, batch, dtype).items()}
         problem = run(as_problem, graph, given)
         out = launch.forward(problem)
         launch.backward(problem, torch.empty_like(out[0]), torch.empty_like(out[1]), out, wanted)
@@ -121,9 +126,11 @@ def test_every_kernel_is_compiled():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_launched_for_no_tokens(kind):
-    graph = Edges(torch.empty(2, 0, dtype=torch.long), 0)
-    assert launched(graph, kind, (2, 4, 4), torch.float32, Wanted(True, True)) == {}
+@pytest.mark.parametrize(("tokens", "batch"), [(0, ()), (0, (2,)), (6, (0,))])
+def test_nothing_is_launched_for_nothing(kind, tokens, batch):
+    graph = Edges(torch.arange(tokens).repeat(2, 1), tokens)
+    found = launched(graph, kind, (2, 4, 4), torch.float32, Wanted(True, True), batch)
+    assert found == {}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -167,7 +167,8 @@ class _Pass(NamedTuple):
     def launch(self, kernel: Any, arrays: Arrays, programs: int | None = None) -> None:
         q, k, terms = self.problem.q, self.problem.k, self.problem.terms
         programs = self.blocks if programs is None else programs
-        if programs == 0:  # nor is there an array to compile a kernel for
+        grid = (programs * self.tile.groups * q.shape[0],)
+        if grid == (0,):  # nor are there arrays to compile a kernel for
             return
         scale, slope = self.problem.scale, self.problem.slope
         sizes = Sizes(
@@ -185,7 +186,6 @@ class _Pass(NamedTuple):
             slope_rest=slope - _float32(slope),
         )
         with torch.cuda.device_of(q):
-            grid = (programs * self.tile.groups * q.shape[0],)
             kernel[grid](arrays, sizes, self.tile, num_warps=self.tile.warps)
 
     def add(self, part: Tensor | None, whole: Tensor) -> None:
