@@ -15,12 +15,12 @@ from tokennet.bench.suite import Case, Results
 
 LEGEND = """\
 layer: with its projections; attend: from queries, keys and values.
-both: forward and backward.  Ratio: to tokennet in the same round, the median.
+both: forward and backward.  Medians of ms, and of ratios to tokennet by rounds.
 MB: what the peak of {whose} grows by in a step.
 Floor: of FLOP at {gflops:.0f} GFLOP/s and of bytes at {gbytes:.1f} GB/s, the larger."""
 
 _ON_DEVICE = """
-Gather: of keys and values, anew for each edge.  host ms: in which the host sends the step."""
+Gather: of keys and values, anew for each edge.  host: ms in which the host sends the step."""
 _HALF = """
 In bfloat16 of FLOP at {gflops:.0f} GFLOP/s."""
 
@@ -63,12 +63,11 @@ def table(results: Results, case: Case) -> Table:
     on_device = results.device == "cuda"
     shown = Table(
         title=title, title_justify="left", caption="\n".join(lines), caption_justify="left",
-        pad_edge=not on_device,  # or its last column does not fit into 80
     )  # fmt: skip
     for heading in ("level", "pass"):
         shown.add_column(heading, no_wrap=True)
     shown.add_column("peer", min_width=len("tokennet"))
-    for heading in ("median ms", "quartiles", "ratio", "MB", *(["host ms"] * on_device)):
+    for heading in ("ms", "quartiles", "ratio", "MB", *(["host"] * on_device)):
         shown.add_column(heading, justify="right", no_wrap=heading == "quartiles")
     for (level, direction), figures in groupby(case.figures, lambda f: (f.level, f.direction)):
         group = list(figures)

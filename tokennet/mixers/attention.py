@@ -150,9 +150,11 @@ class Attention(Mixer):
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         score = self._found("score")
         targets, sources = self._places(tokens, source, graph)
-        q, k = self._queries(score, tokens.z, targets), self._keys(score, source.z, sources)
-        v = self._heads(self._found("value")(source.z))  # (..., M, H, C)
-        return self._attend(score, q, k, v, graph, targets, sources)
+        one = tokens.z.dim() == source.z.dim() == 2
+        q = self._queries(score, tokens.z, targets, one)
+        k = self._keys(score, source.z, sources, one)
+        v = self._heads(self._found("value")(source.z), one)  # (..., M, H, C)
+        return self._attend(score, q, k, v, graph, targets, sources, one)
 
     def weights(
         self,
@@ -202,24 +204,25 @@ class Attention(Mixer):
         return each + batch * edges
 
     def _found(self, name: str) -> Any:
-        """A module of this layer, without the search of `nn.Module` for one, which takes as long
-        as a view of a tensor. A map of a score may be a function, and is no module then."""
+        """A module of this layer, or a function of its score, without the search of `nn.Module`."""
         found = self._modules.get(name)
         return getattr(self, name) if found is None else found
 
-    def _heads(self, z: Tensor) -> Tensor:
+    def _heads(self, z: Tensor, one: bool = False) -> Tensor:
+        """(..., N, D) to (..., N, H, C), or of one set to (1, N, H, C), which kernels want."""
         # `unflatten` is written in Python, and takes as long as a small product does.
-        return z.view(*z.shape[:-1], self.heads, z.shape[-1] // self.heads)  # (..., N, H, C)
+        lead = (1, z.shape[0]) if one else z.shape[:-1]
+        return z.view(*lead, self.heads, z.shape[-1] // self.heads)
 
-    def _queries(self, score: Score, z: Tensor, place: Place | None) -> Tensor:
-        return self._turned(score.of_query(self._heads(self._found("query")(z))), place)
+    def _queries(self, score: Score, z: Tensor, place: Place | None, one: bool = False) -> Tensor:
+        return self._turned(score.of_query(self._heads(self._found("query")(z), one)), place)
 
-    def _keys(self, score: Score, z: Tensor, place: Place | None) -> Tensor:
+    def _keys(self, score: Score, z: Tensor, place: Place | None, one: bool = False) -> Tensor:
         key = self._found("key")
         if key is None:
             k = score.of_index(place.indices)  # type: ignore[union-attr]
             return k.expand(*z.shape[:-2], *k.shape)  # type: ignore[union-attr]
-        return self._turned(score.of_key(self._heads(key(z))), place)
+        return self._turned(score.of_key(self._heads(key(z), one)), place)
 
     def _turned(self, x: Tensor, place: Place | None) -> Tensor:
         if place is None or place.positions is None:
@@ -235,12 +238,14 @@ class Attention(Mixer):
         graph: TokenGraph,
         targets: Place | None,
         sources: Place | None,
+        one: bool = False,
     ) -> Tensor:
         if not q.dtype == k.dtype == v.dtype:  # autocast may have made some of them only shorter
             q, k = q.to(v.dtype), k.to(v.dtype)
         bias, edges = self._bias(targets, sources), self._edges(graph, q)
         out = score.attend(q, k, v, graph, bias, edges, self.backend)
-        return self._found("out")(out.flatten(-2))
+        joined = out.reshape(out.shape[1], self.dim) if one else out.flatten(-2)  # (..., N, D)
+        return self._found("out")(joined)
 
     def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
         if self.edge is None:
