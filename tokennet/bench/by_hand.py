@@ -30,10 +30,7 @@ class Form(NamedTuple):
     nested: bool = False
 
 
-def _one_set(setting: Setting) -> Form:
-    if setting.workload.batch > 1:
-        return Form(lambda tensor: tensor, lambda tensor: tensor)
-    return Form(lambda tensor: tensor[None], lambda tensor: tensor[0])
+_AS_THEY_ARE = Form(lambda tensor: tensor, lambda tensor: tensor)
 
 
 def _peer(setting: Setting, kernel: Kernel, form: Form, backward: bool = True) -> Peer:
@@ -41,8 +38,10 @@ def _peer(setting: Setting, kernel: Kernel, form: Form, backward: bool = True) -
     assert isinstance(layer, Attention)
     width = workload.heads, workload.channels
 
-    def heads(z: Tensor) -> Tensor:
-        return z.reshape(z.size(0), -1, *width) if form.nested else z.view(*z.shape[:-1], *width)
+    def heads(z: Tensor) -> Tensor:  # (..., N, D) to (B, N, H, C)
+        if form.nested:
+            return z.reshape(z.size(0), -1, *width)
+        return z.view(*(z.shape[:-1] if z.dim() > 2 else (1, len(z))), *width)
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))  # (B, H, N, C)
@@ -52,10 +51,14 @@ def _peer(setting: Setting, kernel: Kernel, form: Form, backward: bool = True) -
 
     def run(*given: Tensor) -> Tensor:
         if setting.level == "attend":
-            return attention(*given)
+            if given[0].dim() > 3:
+                return attention(*given)
+            return attention(*(tensor[None] for tensor in given))[0]
         z, source = given[0], given[-1]
         out = attention(heads(layer.query(z)), heads(layer.key(source)), heads(layer.value(source)))
-        return out.reshape(out.size(0), -1, workload.dim) if form.nested else out.flatten(-2)
+        if form.nested:
+            return out.reshape(out.size(0), -1, workload.dim)
+        return out.reshape(*z.shape[:-1], workload.dim)
 
     given = tuple(form.pack(tensor.detach()).requires_grad_() for tensor in setting.given)
     grad = form.pack(setting.grad) if backward else None
@@ -77,7 +80,7 @@ def _too_large(setting: Setting, entries: int) -> str | None:
 
 def sdpa(setting: Setting) -> Peer | str | None:
     """`scaled_dot_product_attention`, with a boolean mask where the graph needs one."""
-    graph, form = setting.graph, _one_set(setting)
+    graph, form = setting.graph, _AS_THEY_ARE
     if not setting.workload.is_plain:
         return None
     if isinstance(graph, Full | Causal):
@@ -105,7 +108,7 @@ def flex(setting: Setting) -> Peer | str | None:
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return compiled(q, k, v, block_mask=mask)
 
-    return _peer(setting, kernel, _one_set(setting), backward=setting.device.type != "cpu")
+    return _peer(setting, kernel, _AS_THEY_ARE, backward=setting.device.type != "cpu")
 
 
 def _block_mask(setting: Setting) -> BlockMask:
@@ -140,7 +143,7 @@ def padded_each_time(setting: Setting) -> Peer | str | None:
         out = scaled_dot_product_attention(q, k, v, padding.mask)  # (sets, H, longest, C)
         return padding.unpack(out.transpose(1, 2)).transpose(0, 1)[None]
 
-    return _peer(setting, kernel, _one_set(setting))
+    return _peer(setting, kernel, _AS_THEY_ARE)
 
 
 class _Padding(NamedTuple):
@@ -206,7 +209,7 @@ def varlen(setting: Setting) -> Peer | str | None:
         out = varlen_attn(q, k, v, ends, ends, max(sizes), max(sizes), window_size=reach)
         return out.transpose(0, 1)[None]  # type: ignore[union-attr]
 
-    return _peer(setting, kernel, _one_set(setting))
+    return _peer(setting, kernel, _AS_THEY_ARE)
 
 
 def _are_sets(setting: Setting) -> bool:
