@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -154,6 +154,29 @@ def host_milliseconds(
     return statistics.median(taken)
 
 
+class _Steps(NamedTuple):
+    """Timed steps of peers in one direction."""
+
+    peers: Mapping[str, Peer]
+    direction: str
+    timer: Timer
+    hosts: Mapping[str, float]
+
+    def timed(self, name: str, times: int = 1) -> float:
+        """The median of a few, each from the beginning."""
+        peer, taken = self.peers[name], []
+        for _ in range(times):
+            peer.forget()
+            step = partial(peer.step, self.direction)
+            taken.append(self.timer(step, self.hosts.get(name, 0.0)))
+        return statistics.median(taken)
+
+    def pace(self, name: str) -> float:
+        """Of a warm step; of the first alone where that took long."""
+        first = self.timed(name)
+        return max(first if first > _LONG else self.timed(name, 3), 1e-3)
+
+
 def take_turns(
     peers: Mapping[str, Peer],
     direction: str,
@@ -171,32 +194,20 @@ def take_turns(
     `hosts` has the milliseconds in which the host sends a step.
     """
     able = {name: peer for name, peer in peers.items() if direction in peer.directions}
-
-    def timed(name: str, times: int = 1) -> float:
-        taken = []
-        for _ in range(times):
-            able[name].forget()
-            taken.append(timer(lambda: able[name].step(direction), hosts.get(name, 0.0)))
-        return statistics.median(taken)
-
-    def paced(name: str) -> float:
-        first = timed(name)
-        return max(first if first > _LONG else timed(name, 3), 1e-3)
-
-    pace = {name: paced(name) for name in able}
+    steps = _Steps(able, direction, timer, hosts)
+    pace = {name: steps.pace(name) for name in able}
     times = {name: min(max(int(2 / pace[name]), 1), 25) for name in able}
     fits = {name: int(1e3 * plan.seconds / len(able) / (times[name] * pace[name])) for name in able}
-    first = next(iter(able))
-    total = max(min(fits[first], plan.rounds), min(FEWEST_ROUNDS, plan.rounds))
+    names = list(able)
+    total = max(min(fits[names[0]], plan.rounds), min(FEWEST_ROUNDS, plan.rounds))
     parts = {name: max(fits[name], min(FEWEST_ROUNDS, total)) for name in able}
     taken: dict[str, dict[int, float]] = {name: {} for name in able}
-    names = list(able)
     for number in range(total):
         for place in range(len(names)):
             name = names[(number + place) % len(names)]
             # True in `parts` of the rounds, evenly spread; in all if there are fewer.
             if (number + 1) * parts[name] // total > number * parts[name] // total:
-                taken[name][number] = timed(name, times[name])
+                taken[name][number] = steps.timed(name, times[name])
     for peer in able.values():
         peer.forget()
     return taken
