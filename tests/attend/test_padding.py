@@ -53,10 +53,10 @@ def test_second_derivatives(on_device):
 
 def test_sets_of_a_bin_are_about_as_long():
     made = padded_sets(BATCHES["complete"]())
-    assert [(x.num_sets, x.num_targets, x.num_sources) for x in made.bins] == [
+    assert [(x.num_sets, x.num_targets, x.num_sources) for x in made.sets.shapes] == [
         (2, 3, 8), (4, 7, 8), (2, 12, 16), (1, 1, 8)
     ]  # fmt: skip
-    assert len(made.targets) == 2 * 3 + 4 * 7 + 2 * 12 + 1
+    assert len(made.sets.targets) == 2 * 3 + 4 * 7 + 2 * 12 + 1
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_not_with_empty_sets_or_long_ones(graph):
 
 def test_a_causal_bin_needs_no_mask():
     made = padded_sets(BATCHES["both"]())
-    masks = masks_of(made, 2)
-    assert [mask is None for mask in masks] == [x.is_causal for x in made.bins]
-    assert all(mask.shape == (2 * x.num_sets, 1, 1, x.num_sources)
-               for mask, x in zip(masks, made.bins, strict=True) if mask is not None)  # fmt: skip
+    masks, bins = masks_of(made, 2), made.sets.shapes
+    assert [mask is None for mask in masks] == [x.is_causal for x in bins]
+    for mask, alike in zip(masks, bins, strict=True):
+        assert mask is None or mask.shape == (2 * alike.num_sets, 1, 1, alike.num_sources)
 
 
 def test_no_entries_in_the_batch(on_device):

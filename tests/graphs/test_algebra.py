@@ -287,3 +287,18 @@ def test_parts_are_the_sets():
     assert Disjoint(sets).parts == sets
     assert sets[0].parts == sets[:1]
     assert Disjoint([]).parts == ()
+
+
+def test_a_ragged_batch_counts_its_edges_once():
+    """As many as a thousand sets, and every call asks."""
+    asked = []
+
+    class Counted(Full):
+        @property
+        def num_edges(self):
+            asked.append(self)
+            return super().num_edges
+
+    ragged = Disjoint([Counted(2), Counted(3)])
+    assert [ragged.num_edges, ragged.num_edges] == [13, 13]
+    assert len(asked) == 2

@@ -270,6 +270,15 @@ def test_flops():
     assert flops(DotProduct(query=nonlinear)) == plain + one_map
 
 
+def test_maps_may_be_functions():
+    z = torch.randn(5, DIM)
+    score = Cosine(query=lambda z: 2 * z, key=lambda z: 3 * z)
+    layer = Attention(DIM, HEADS, score=score)
+    same = Attention(DIM, HEADS, score=Cosine(query=nn.Identity(), key=nn.Identity()))
+    same.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(layer(z), same(z))
+
+
 def test_maps_that_are_given_keep_their_weights_and_names():
     query = nn.Linear(DIM, DIM)
     before = query.weight.clone()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tokennet.attend.reorder import reorder
+from tokennet.attend.ragged import Alike, SortedSets
 from tokennet.graphs import Causal, TokenGraph
 
 _ROUND = 8
@@ -20,27 +20,14 @@ _LONGEST = 512
 """Tokens; of longer sets a call takes as long as the pairs that it would spare."""
 
 
-class Bin(NamedTuple):
-    """Sets that are filled up to one shape."""
-
-    num_sets: int
-    num_targets: int
-    num_sources: int
-    is_causal: bool
-
-
 class PaddedSets(NamedTuple):
-    """The sets of a batch bin by bin, and the way back. No set is empty."""
+    """The sets of a batch bin by bin, each bin filled up to one shape. No set is empty."""
 
-    targets: Tensor
-    """(P,) token of each place, any one where there is none."""
-    sources: Tensor
-    targets_back: Tensor
-    """(N,) place of each token"""
-    sources_back: Tensor
+    sets: SortedSets
+    """Places that are filled up have the last token of their set again; the way back leads to
+    the places where tokens stand first."""
     there: Tensor
     """(Q,) which places of sources hold one"""
-    bins: list[Bin]
 
 
 def padded_sets(graph: TokenGraph, device: torch.device | None = None) -> PaddedSets | None:
@@ -58,20 +45,13 @@ def _are_small(graph: TokenGraph) -> bool:
     return min(sizes) > 0 and max(sizes) <= _LONGEST
 
 
-def filled_up(
-    z: Tensor, order: Tensor, back: Tensor, shapes: list[tuple[int, int]]
-) -> list[Tensor]:
-    """Tokens (B, N, H, C) to (B, S, n, H, C) for each bin of S sets of n."""
-    parts = reorder(z, order, back, 1).split([count * size for count, size in shapes], 1)
-    return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def masks_of(sets: PaddedSets, batch: int) -> list[Tensor | None]:
+def masks_of(padded: PaddedSets, batch: int) -> list[Tensor | None]:
     """(B S, 1, 1, m) for each bin, True for a source that there is; None for causal bins."""
-    parts = sets.there.split([alike.num_sets * alike.num_sources for alike in sets.bins])
+    bins = padded.sets.shapes
+    parts = padded.there.split([alike.num_sets * alike.num_sources for alike in bins])
     return [
         None if alike.is_causal else part.view(-1, 1, 1, alike.num_sources).repeat(batch, 1, 1, 1)
-        for alike, part in zip(sets.bins, parts, strict=True)
+        for alike, part in zip(bins, parts, strict=True)
     ]
 
 
@@ -87,14 +67,15 @@ def _build(graph: TokenGraph) -> PaddedSets:
     for (*_, is_causal), numbers in groups.items():
         longest = sizes[numbers].amax(0)
         n, m = int(longest[0]), -(-int(longest[1]) // _ROUND) * _ROUND
-        bins.append(Bin(len(numbers), n, n if is_causal else m, is_causal))
-        for side, length in enumerate(bins[-1][1:3]):
+        m = n if is_causal else m
+        bins.append(Alike(len(numbers), n, m, is_causal, first=numbers[0]))
+        for side, length in enumerate((n, m)):
             at = torch.arange(length).clamp(max=sizes[numbers, side, None] - 1)  # (S, length)
             places[side].append((ends[numbers, side, None] + at).flatten())
-        there.append((torch.arange(bins[-1].num_sources) < sizes[numbers, 1, None]).flatten())
+        there.append((torch.arange(m) < sizes[numbers, 1, None]).flatten())
     targets, sources = (torch.cat(found) for found in places)
     back = _first_place(targets), _first_place(sources)
-    return PaddedSets(targets, sources, *back, torch.cat(there), bins)
+    return PaddedSets(SortedSets(targets, sources, *back, bins), torch.cat(there))
 
 
 def _first_place(tokens: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tokennet.attend.call import Call
 from tokennet.attend.cost import Work
 from tokennet.attend.narrow import sdpa
-from tokennet.attend.padding import PaddedSets, filled_up, masks_of, padded_sets
+from tokennet.attend.padding import PaddedSets, masks_of, padded_sets
 from tokennet.attend.ragged import (
     SortedSets,
     sets_of_a_size,
@@ -62,14 +62,7 @@ def _are_sets(graph: Disjoint) -> bool:
 
 def work(call: Call) -> Work:
     padded = _padded(call)
-    if padded is not None:
-        pairs = sum(
-            x.num_sets * x.num_targets * x.num_sources * (0.5 if x.is_causal else 1)
-            for x in padded.bins
-        )
-        calls, sets = len(padded.bins), len(call.graph.parts)
-        return Work.of(call, calls=calls, pieces=call.groups * sets, scores=pairs)
-    shapes = _sizes(call).shapes
+    shapes = (_sizes(call) if padded is None else padded.sets).shapes
     calls = 1 if _by_flash(call) else len(shapes)
     scores = sum(
         alike.num_sets * alike.num_targets * alike.num_sources * (0.5 if alike.is_causal else 1)
@@ -85,45 +78,35 @@ def run(call: Call) -> Tensor:
         longest, window = (made.most_targets, made.most_sources), (-1, made.ahead)
         return attend_sequences(call, made[:2], longest, window)  # type: ignore[arg-type]
     padded = _padded(call)
-    if padded is not None:
-        return _attend_padded(call, padded)
-    sizes = _sizes(call)
+    sets = _sizes(call) if padded is None else padded.sets
+    masks = [None] * len(sets.shapes) if padded is None else masks_of(padded, call.batch)
     stacks = zip(
-        stacked_targets(call.q, sizes, -3),  # (B, S, n, H, C) each
-        stacked_sources(call.k, sizes, -3),
-        stacked_sources(call.v, sizes, -3),
-        sizes.shapes,
+        stacked_targets(call.q, sets, -3),  # (B, S, n, H, C) each
+        stacked_sources(call.k, sets, -3),
+        stacked_sources(call.v, sets, -3),
+        sets.shapes,
+        masks,
         strict=True,
     )
-    out = [_attend_sets(q, k, v, alike.is_causal, call.scale) for q, k, v, alike in stacks]
-    return unstacked(out, call.v[:, :0], sizes, -3)
+    out = [
+        _attend_sets(q, k, v, mask, alike.is_causal, call.scale) for q, k, v, alike, mask in stacks
+    ]
+    if padded is None:
+        return unstacked(out, call.v[:, :0], sets, -3)
+    # Not by `reorder`, whose adjoint would give a gradient to what fills up.
+    return torch.cat([x.flatten(1, 2) for x in out], 1).index_select(1, sets.targets_back)
 
 
-def _attend_sets(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
+def _attend_sets(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, scale: float
+) -> Tensor:
     """Sets of one size: (B, S, n, H, C), (B, S, m, H, C) to (B, S, n, H, Cv)."""
     batch, count, n, heads, _ = q.shape
     if n == 0 or k.shape[2] == 0:
         return q.new_zeros(batch, count, n, heads, v.shape[-1])
     q, k, v = (tensor.flatten(0, 1).transpose(1, 2) for tensor in (q, k, v))  # (B S, H, n, C)
-    out = sdpa(q, k, v, is_causal=causal, scale=scale)
+    out = sdpa(q, k, v, mask, is_causal=causal, scale=scale)
     return out.transpose(1, 2).unflatten(0, (batch, count))
-
-
-def _attend_padded(call: Call, sets: PaddedSets) -> Tensor:
-    targets = [(alike.num_sets, alike.num_targets) for alike in sets.bins]
-    sources = [(alike.num_sets, alike.num_sources) for alike in sets.bins]
-    stacks = (
-        filled_up(call.q, sets.targets, sets.targets_back, targets),  # (B, S, n, H, C) each
-        filled_up(call.k, sets.sources, sets.sources_back, sources),
-        filled_up(call.v, sets.sources, sets.sources_back, sources),
-    )
-    found = []
-    for *given, mask, alike in zip(*stacks, masks_of(sets, call.batch), sets.bins, strict=True):
-        q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in given)  # (B S, H, n, C)
-        out = sdpa(q, k, v, mask, is_causal=alike.is_causal, scale=call.scale)
-        found.append(out.transpose(1, 2).unflatten(0, (call.batch, alike.num_sets)).flatten(1, 2))
-    # What fills up gets no gradient from here, as it would from `reorder`.
-    return torch.cat(found, 1).index_select(1, sets.targets_back)
 
 
 def _padded(call: Call) -> PaddedSets | None:
@@ -131,7 +114,8 @@ def _padded(call: Call) -> PaddedSets | None:
     if call.q.device.type == "cpu" or _by_flash(call):
         return None
     padded = padded_sets(call.graph, call.q.device)
-    return None if padded is None or len(padded.bins) == len(_sizes(call).shapes) else padded
+    fewer = padded is not None and len(padded.sets.shapes) < len(_sizes(call).shapes)
+    return padded if fewer else None
 
 
 def _sizes(call: Call) -> SortedSets:
