@@ -1,15 +1,16 @@
 """The fit recovers constants, the judge counts what is slow, and what is kept is found again."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from tokennet import Full, Window, attend, explain
+from tokennet import Edges, Full, Window, attend, explain
 from tokennet.attend import BACKENDS, cost
 from tokennet.attend.call import make_call
-from tokennet.attend.constants import CONSTANTS
+from tokennet.attend.constants import CONSTANTS, EXACT_FLOP
 from tokennet.attend.cost import Work
 from tokennet.bench import planner
 from tokennet.bench.grid import GridCase
@@ -186,3 +187,46 @@ def test_the_reference_is_taken_only_where_nothing_else_can(own_cache):
         return torch.func.jvp(lambda q: attend(q, q, q, Window(20, 2)), (q,), (q,))[1]
 
     assert derivative(q).isfinite().all()
+
+
+class OnDevice(torch.Tensor):
+    """Says that it is on a device, and is on the CPU."""
+
+    device = torch.device("cuda")
+    is_cuda = True
+
+
+def on_device(call):
+    return replace(call, q=call.q.as_subclass(OnDevice))
+
+
+@pytest.mark.parametrize(
+    ("graph", "taken"),
+    [
+        (Window(1024, 8), True),
+        (Window(1023, 8), False),
+        (Edges(torch.arange(2048).repeat(2, 1), 2048), False),
+    ],
+    ids=str,
+)
+def test_on_a_device_flex_takes_part_where_its_compiling_pays(graph, taken, monkeypatch):
+    monkeypatch.setattr(BACKENDS["flex"], "unsupported", lambda call: None)
+    call = on_device(make_call(*3 * [torch.randn(graph.num_targets, 2, 16)], graph))
+    assert planner._within_reason("flex", call) == taken
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_device_is_slower_where_tensor_cores_are_out(mode, monkeypatch):
+    monkeypatch.setattr(cost, "load", lambda device: CONSTANTS[device])
+    found = {}
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        q = torch.randn(2048, 2, 16, dtype=dtype, requires_grad=mode == "training")
+        call = on_device(make_call(q, q, q, Window(2048, 64)))
+        for name in ("flex", "fused"):
+            found[name, dtype] = cost.seconds(name, call, Work(1, 0, 0, 0, 1e12, 0, 0))
+    exact = EXACT_FLOP["flex"][mode]
+    slow = found["flex", torch.float32] - found["flex", torch.bfloat16]
+    assert slow == pytest.approx(1e12 * exact)
+    slower = found["flex", torch.float64] - found["flex", torch.float32]
+    assert slower == pytest.approx(1e12 * (exact + CONSTANTS["cuda"]["flex"][mode][4]))
+    assert found["fused", torch.float32] == found["fused", torch.bfloat16]
