@@ -10,9 +10,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from tests import laws
-from tests.attend.test_attend import gradients
-from tests.attend.test_flex_blocks import clusters, shuffled
 from tests.families import SQUARE
+from tests.ops.test_attend import gradients
+from tests.ops.test_flex_blocks import clusters, shuffled
 from tests.oracle import attend_oracle
 from tests.test_cli import tokennet
 from tests.test_common import (
@@ -42,10 +42,12 @@ from tokennet import (
     attend,
     explain,
 )
-from tokennet.attend import BACKENDS, Additive, EdgeFeatures, flex, sets
-from tokennet.attend.call import make_call
-from tokennet.attend.edge_ops import edge_combine
-from tokennet.attend.plan import edge_plan
+from tokennet.ops import BACKENDS, Additive, EdgeFeatures
+from tokennet.ops.backends import flex
+from tokennet.ops.backends import ragged as sets
+from tokennet.ops.call import make_call
+from tokennet.ops.edge_plans import edge_plan
+from tokennet.ops.edge_products import edge_combine
 
 pytestmark = pytest.mark.gpu
 PRECISIONS = [*map(str, DTYPES), "TF32"]
@@ -110,7 +112,7 @@ def unless_declined(backend):
     except RuntimeError as reason:
         if f"backend '{backend}' cannot run this call" not in str(reason):
             raise
-        assert backend in ("dense", "sets", "banded", "flex")
+        assert backend in ("dense", "ragged", "banded", "flex")
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
@@ -219,7 +221,7 @@ def test_the_kernels_give_the_same_bits_again(kind, dtype):
     [
         ("dense", Full(700)),
         ("dense", Causal(700)),
-        ("sets", Disjoint([Full(n) for n in (50, 3, 200, 81)])),
+        ("ragged", Disjoint([Full(n) for n in (50, 3, 200, 81)])),
         ("banded", Window(1000, 70)),
     ],
 )
@@ -236,9 +238,9 @@ def test_sdpa_and_flash_give_the_same_bits_again_where_that_is_asked(backend, gr
 @pytest.mark.parametrize(
     ("backend", "graph"),
     [
-        ("sets", Disjoint([Full(n) for n in (5, 3, 20, 8)])),
-        ("sets", Disjoint([Causal(n) for n in (5, 3, 20, 8)])),
-        ("sets", Disjoint([Full(2, 30), Full(17, 4)])),
+        ("ragged", Disjoint([Full(n) for n in (5, 3, 20, 8)])),
+        ("ragged", Disjoint([Causal(n) for n in (5, 3, 20, 8)])),
+        ("ragged", Disjoint([Full(2, 30), Full(17, 4)])),
         ("banded", Window(90, 7)),
         ("banded", Causal(90) & Window(90, 7)),
         ("banded", Causal(90).T & Window(90, 7)),
@@ -292,7 +294,7 @@ def test_sets_that_are_filled_up(parts, dtype, channels):
     given = inputs(graph, 2, channels, dtype)
     assert sets._padded(make_call(*given, graph)) is not None
     exact = [x.detach().double().requires_grad_() for x in given]
-    out, right = attend(*given, graph, backend="sets"), attend_oracle(*exact, graph)
+    out, right = attend(*given, graph, backend="ragged"), attend_oracle(*exact, graph)
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 3e-2}[dtype]
     found, expected = ([x, *gradients(x, y)] for x, y in ((out, given), (right, exact)))
     for got, want in zip(found, expected, strict=True):

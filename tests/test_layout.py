@@ -18,7 +18,7 @@ ROOMS = [
     "version",
     "graphs",
     "tokens",
-    "attend",
+    "ops",
     "symmetry",
     "layer",
     "positional",
@@ -44,7 +44,7 @@ OPTIONAL = {
     "tokenizers",
 }
 """Heavy packages that may be imported where they are used."""
-TRITON = "tokennet.attend.kernels.cuda"
+TRITON = "tokennet.ops.kernels.cuda"
 """The package whose modules import Triton, which a CPU does not need; no doctest is in it."""
 MODULES = sorted(ROOT.rglob("*.py"))
 
@@ -86,18 +86,18 @@ def test_imports_point_one_way(path):
 
 def test_the_import_rule_can_fail():
     path = ROOT / "graphs" / "base.py"
-    assert forbidden(path, "from tokennet.attend import attend")
+    assert forbidden(path, "from tokennet.ops import attend")
     assert forbidden(path, "def f():\n    import tokennet.tokens")
     assert forbidden(path, "from tokennet import Tokens")
     assert not forbidden(path, "from tokennet.graphs.edges import Edges")
 
 
 def test_backends_never_import_each_other():
-    from tokennet.attend import BACKENDS
+    from tokennet.ops import BACKENDS
 
     for name in BACKENDS:
-        source = (ROOT / "attend" / f"{name}.py").read_text()
-        others = {f"tokennet.attend.{other}" for other in BACKENDS if other != name}
+        source = (ROOT / "ops" / "backends" / f"{name}.py").read_text()
+        others = {f"tokennet.ops.backends.{other}" for other in BACKENDS if other != name}
         assert not others & {module for _, module in imports(ast.parse(source))}
 
 
@@ -137,11 +137,11 @@ def test_files_functions_and_signatures_stay_small(path):
                 assert len(arguments) <= 8, f"{node.lineno}: {len(arguments)} arguments"
 
 
-PUBLIC = ("", ".attend", ".compare", ".graphs", ".interop", ".mixers", ".nets", ".positional")
+PUBLIC = ("", ".ops", ".compare", ".graphs", ".interop", ".mixers", ".nets", ".positional")
 PUBLIC += (".symmetry", ".testing", ".tokenizers")
 """Packages whose names people write. Those of `bench` and of the tasks are commands' own."""
 RESULTS = {
-    "tokennet.attend.Explanation",
+    "tokennet.ops.Explanation",
     "tokennet.compare.Baseline",
     "tokennet.compare.Comparison",
     "tokennet.compare.Line",

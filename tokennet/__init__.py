@@ -4,7 +4,6 @@ Transformers, MLP-Mixers and graph networks are one family: each alternates line
 combinations of tokens, along a graph, with functions of single tokens.
 """
 
-from tokennet.attend import Additive, EdgeFeatures, attend, attention_weights, explain
 from tokennet.graphs import (
     Causal,
     Cycle,
@@ -95,6 +94,7 @@ from tokennet.nets import (
     list_nets,
     mlp,
 )
+from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, explain
 from tokennet.positional import (
     ALiBi,
     IntegerEncoding,

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from tokennet import Edges, Full, Window, attend, explain
-from tokennet.attend import BACKENDS, cost
-from tokennet.attend.call import make_call
-from tokennet.attend.constants import CONSTANTS, EXACT_FLOP
-from tokennet.attend.cost import Work
 from tokennet.bench import planner
 from tokennet.bench.grid import GridCase
 from tokennet.bench.planner import MODES, Measurement
+from tokennet.ops import BACKENDS
+from tokennet.ops import planner as cost
+from tokennet.ops.call import make_call
+from tokennet.ops.planner import CONSTANTS, EXACT_FLOP, Work
 
 TRUE = [2e-5, 1e-7, 5e-9, 1e-9, 1e-11, 2e-11, 4e-11]
 
@@ -51,7 +51,7 @@ def test_a_backend_without_a_backward_pass_is_predicted_to_take_three_times_as_l
 
 
 def test_a_backend_that_was_never_measured_has_no_constants_of_its_own():
-    assert "sets" not in planner.fit(measurements({"fused": TRUE}))
+    assert "ragged" not in planner.fit(measurements({"fused": TRUE}))
 
 
 def two(fast, slow):

@@ -27,7 +27,7 @@ from tokennet import (
     Window,
     mlp,
 )
-from tokennet.attend import NORMALIZERS, combine, normalize
+from tokennet.ops import NORMALIZERS, combine, normalize
 
 DIM, HEADS = 8, 2
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

@@ -21,8 +21,8 @@ from tokennet import (
     Window,
     redraw_features,
 )
-from tokennet.attend.ragged import causal_order
 from tokennet.mixers.feature_maps import FEATURE_MAPS, orthogonal_gaussian
+from tokennet.ops.batching import causal_order
 
 DIM, HEADS = 16, 2
 GRAPHS = {

@@ -23,7 +23,6 @@ from tokennet import (
     TokenNet,
     Tokens,
 )
-from tokennet.attend import NORMALIZERS
 from tokennet.mixers import SCORES
 from tokennet.mixers.scores import (
     Bahdanau,
@@ -33,6 +32,7 @@ from tokennet.mixers.scores import (
     Location,
     ScaledDotProduct,
 )
+from tokennet.ops import NORMALIZERS
 from tokennet.symmetry import relabelling_error
 
 DIM, HEADS = 8, 2

@@ -28,7 +28,7 @@ from tokennet import (
     attention_weights_of,
     collect_attention_weights,
 )
-from tokennet.attend import combine
+from tokennet.ops import combine
 
 DIM, HEADS, K = 8, 2, 3
 EXACT = {"rtol": 1e-9, "atol": 1e-11}

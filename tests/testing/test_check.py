@@ -191,7 +191,7 @@ def test_backends_that_differ_are_found(monkeypatch):
     layer = Attention(8, 2)
     tokens = Tokens(torch.randn(6, 8), Cycle(6, 1))
     assert check(layer, tokens, laws=["backend_agreement"]).passed
-    sparse = sys.modules["tokennet.attend.sparse"]
+    sparse = sys.modules["tokennet.ops.backends.sparse"]
     right = sparse.run
     monkeypatch.setattr(sparse, "run", lambda call: right(call) * (1 + 1e-9))
     report = check(layer, tokens, laws=["backend_agreement"])

@@ -12,11 +12,11 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
-from tokennet.attend.varlen import HAS_WINDOWS
 from tokennet.bench.setting import Peer, Setting
 from tokennet.graphs import Causal, Disjoint, Full, Window, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.mixers import Attention
+from tokennet.ops.kernels.flash import HAS_WINDOWS
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From (B, H, N, C), (B, H, M, C) twice, to (B, H, N, C)."""

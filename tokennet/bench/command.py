@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tokennet.attend.cost import load
 from tokennet.bench.floor import environment
 from tokennet.bench.measure import Plan
 from tokennet.bench.peers import COMPILED
 from tokennet.bench.planner import WITHIN, fit, judge, measure, save, share_within
 from tokennet.bench.report import legend, plot, table
 from tokennet.bench.suite import Results, device_of, run_suite
+from tokennet.ops.planner import load
 
 FORMATS = (".png", ".pdf", ".svg")
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection
 from torch import Tensor
 from torch_geometric.nn import GATv2Conv, TransformerConv
 
-from tokennet.attend import attend
 from tokennet.bench.by_hand import flex, nested, padded, padded_each_time, sdpa, varlen
 from tokennet.bench.setting import Peer, Setting
 from tokennet.graphs import repeat
 from tokennet.mixers import Attention
+from tokennet.ops import attend
 from tokennet.tokens import Tokens
 
 

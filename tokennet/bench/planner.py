@@ -20,12 +20,13 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from tokennet.attend import BACKENDS, choices, cost
-from tokennet.attend.cache import cache_root
-from tokennet.attend.call import Call, make_call
-from tokennet.attend.cost import Work
 from tokennet.bench.grid import GridCase, grid
 from tokennet.bench.measure import host_milliseconds, timer_for
+from tokennet.ops import BACKENDS
+from tokennet.ops import planner as cost
+from tokennet.ops.call import Call, make_call
+from tokennet.ops.kernels.cache import cache_root
+from tokennet.ops.planner import Work, choices
 
 Constants = dict[str, dict[str, list[float]]]
 """By backend and mode."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from tokennet.attend import explain
 from tokennet.bench.floor import Ceilings, Work, available_memory, ceilings, count_work, environment
 from tokennet.bench.measure import (
     Figure,
@@ -33,6 +32,7 @@ from tokennet.bench.setting import (
 )
 from tokennet.bench.workloads import SUITES, Workload, choose
 from tokennet.graphs import TokenGraph
+from tokennet.ops import explain
 
 CASE = "the case"
 MEMORY_SHARE = 0.7

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokennet.attend import EdgeFeatures
-from tokennet.attend.check import Bias
 from tokennet.graphs import TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
 from tokennet.mixers.place import Place, source_index, target_index
 from tokennet.mixers.score import Score
 from tokennet.mixers.scores import make_score
+from tokennet.ops import EdgeFeatures
+from tokennet.ops.call import Bias
 from tokennet.positional import RelativePosition
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokennet.attend import Additive, EdgeFeatures, attend, attention_weights
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
 from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
+from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights
 from tokennet.tokens import Tokens
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.attend import combine, normalize
-from tokennet.attend.normalize import check_normalizer
 from tokennet.graphs import Disjoint, Edges, Full, TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
 from tokennet.mixers.wired import WiredMixer
+from tokennet.ops import combine, normalize
+from tokennet.ops.normalizers import check_normalizer
 from tokennet.tokens import Tokens
 
 
@@ -36,7 +36,7 @@ class LearnedMixing(WiredMixer):
             set, whose weights all sets of a ragged batch share.
         heads: number of heads; divides `dim`.
         bias: whether the two linear maps have a bias.
-        normalizer: "softmax", "hard", "sigmoid" or "none"; see `tokennet.attend.normalize`.
+        normalizer: "softmax", "hard", "sigmoid" or "none"; see `tokennet.ops.normalizers`.
         source_dim: channels of the other set, `dim` by default; `graph` is then bipartite.
 
     Raises:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import softmax
 
-from tokennet.attend.ragged import complete_or_causal
 from tokennet.graphs import TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
 from tokennet.mixers.feature_maps import FEATURE_MAPS, FeatureMap
 from tokennet.mixers.linear_sums import attend_causal, features, linear_attend
+from tokennet.ops.batching import complete_or_causal
 from tokennet.tokens import Tokens
 
 

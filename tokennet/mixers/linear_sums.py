@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tokennet.attend.ragged import SortedSets, stacked_sources, stacked_targets, unstacked
+from tokennet.ops.batching import SortedSets, stacked_sources, stacked_targets, unstacked
 
 
 class Sums(NamedTuple):

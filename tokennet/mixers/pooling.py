@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokennet.attend import attend
 from tokennet.graphs import Full, Grid, TokenGraph
 from tokennet.mixers.base import Mixer
+from tokennet.ops import attend
 from tokennet.tokens import Tokens
 
 

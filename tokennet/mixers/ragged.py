@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from tokennet.attend.ragged import sets_alike, stacked_sources, stacked_targets, unstacked
 from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.ops.batching import sets_alike, stacked_sources, stacked_targets, unstacked
 
 Mix = Callable[[Tensor, Tensor, TokenGraph], Tensor]
 """(..., n, D), (..., m, Ds) and the graph between them to (..., n, D)."""

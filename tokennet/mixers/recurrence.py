@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from tokennet.attend.ragged import sets_alike
 from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
 from tokennet.layer import check_step
 from tokennet.mixers.wired import WiredMixer
+from tokennet.ops.batching import sets_alike
 from tokennet.tokens import Tokens
 
 Cell = Literal["gru", "lstm", "rnn"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tokennet.attend import Additive, EdgeFeatures, attend, attention_weights, combine
-from tokennet.attend.check import Bias
-from tokennet.attend.normalize import check_normalizer
 from tokennet.graphs import TokenGraph
+from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, combine
+from tokennet.ops.call import Bias
+from tokennet.ops.normalizers import check_normalizer
 
 
 class Score(nn.Module):
@@ -17,11 +17,11 @@ class Score(nn.Module):
 
     Given to one `Attention`, which tells it the sizes of its parameters. Scores that are dot
     products, or additive, run on all backends of `attend` with the normalizer "softmax"; with
-    others along the edges, see `tokennet.attend.combine`.
+    others along the edges, see `tokennet.ops.weights`.
 
     Args:
         normalizer: "softmax", "hard" (the best source alone, with the derivative of
-            softmax), "sigmoid" or "none"; see `tokennet.attend.normalize`.
+            softmax), "sigmoid" or "none"; see `tokennet.ops.normalizers`.
         query: token-wise module from z (..., N, D) to queries (..., N, D). A linear map by
             default; with `nn.Identity()` for both, the scores are a Gram matrix.
         key: from the source to keys, likewise.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from tokennet.attend import Additive
-from tokennet.attend.score import Activation
 from tokennet.mixers.score import Score
+from tokennet.ops import Additive
+from tokennet.ops.call import Activation
 
 
 class ScaledDotProduct(Score):

@@ -12,7 +12,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from tokennet.attend.check import Bias
+from tokennet.ops.call import Bias
 from tokennet.positional.absolute import By
 from tokennet.symmetry import Symmetry
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tokennet.attend import BACKENDS
+from tokennet.ops import BACKENDS
 from tokennet.symmetry import SymmetryReport
 from tokennet.symmetry.borrow import borrowed, modules_of
 from tokennet.symmetry.laws.judge import judge

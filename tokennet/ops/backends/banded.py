@@ -1,0 +1,124 @@
+"""Windows: by flash where it can be, else blocks of queries with the keys beside them, by SDPA.
+
+The blocks are as long as the window reaches (Beltagy et al., 2020, arXiv 2004.05150), so
+that each meets its own keys and those of one neighbour, or two: time and memory of N times
+the reach, not of N x N.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tokennet.graphs import Causal, Grid, Self, TokenGraph, Window
+from tokennet.graphs.algebra import And, Transposed
+from tokennet.graphs.base import DENSE_LIMIT
+from tokennet.ops.call import Call
+from tokennet.ops.kernels.flash import attend_sequences, sdpa
+from tokennet.ops.kernels.flash import unsupported as not_by_flash
+from tokennet.ops.planner import Work
+
+_SMALLEST = 64
+
+
+def unsupported(call: Call) -> str | None:
+    if call.more_than_dot_products:
+        return call.more_than_dot_products
+    if call.bias is not None:
+        return "there is a bias, which would have to be cut into blocks"
+    if call.graph.band is None or isinstance(call.graph, Causal | Grid):
+        return "the graph is not a window, by its formula"
+    if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
+        return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
+    if _by_flash(call):
+        return None
+    block, count, span = _blocks(call.graph)
+    if count < 2:
+        return "it is no longer than one block"
+    if block * count * span > DENSE_LIMIT:
+        return f"its masks would have {block * count * span:,} entries, more than {DENSE_LIMIT:,}"
+    if call.graph.has_empty_targets:
+        return "a token listens to nobody, and SDPA gives such rows no certain value"
+    return None
+
+
+def work(call: Call) -> Work:
+    if _by_flash(call):
+        near = call.graph.num_targets * (sum(call.graph.band) + 1)  # type: ignore[arg-type]
+        return Work.of(call, calls=1, pieces=0, scores=near)
+    block, count, span = _blocks(call.graph)
+    pairs = block * count * span
+    return Work.of(call, calls=1, pieces=call.groups * count, scores=pairs, mask=pairs)
+
+
+def run(call: Call) -> Tensor:
+    graph, n = call.graph, call.graph.num_targets
+    if _by_flash(call):
+        ends = graph.derive("ends of one sequence", call.q.device, _ends)
+        return attend_sequences(call, (ends, ends), (n, n), graph.band)  # type: ignore[arg-type]
+    block, count, _ = _blocks(graph)
+    below, above = graph.band  # type: ignore[misc]
+
+    def blocks(tensor: Tensor, before: int = 0, after: int = 0) -> Tensor:
+        missing = count * block - n
+        tensor = pad(tensor, (0, 0, 0, 0, before * block, missing + after * block))
+        return tensor.unflatten(1, (-1, block))  # (B, blocks, block, H, C)
+
+    def beside(tensor: Tensor) -> Tensor:
+        before, after = int(below > 0), int(above > 0)
+        padded = blocks(tensor, before, after)
+        shifted = [padded[:, start : start + count] for start in range(before + 1 + after)]
+        return torch.cat(shifted, dim=2)  # (B, blocks, span, H, C)
+
+    q, k, v = (_heads_first(x) for x in (blocks(call.q), beside(call.k), beside(call.v)))
+    mask = graph.derive("masks of blocks", q.device, _masks).to(q.dtype)
+    out = sdpa(q, k, v, mask, scale=call.scale)  # (blocks, B H, block, Cv)
+    out = out.unflatten(1, (call.batch, call.num_heads)).permute(
+        1, 0, 3, 2, 4
+    )  # (B, blocks, block, H, Cv)
+    return out.flatten(1, 2)[:, :n]
+
+
+def _heads_first(tensor: Tensor) -> Tensor:
+    """(B, blocks, tokens, H, C) to (blocks, B H, tokens, C)"""
+    return tensor.permute(1, 0, 3, 2, 4).flatten(1, 2)
+
+
+def _blocks(graph: TokenGraph) -> tuple[int, int, int]:
+    """Queries of a block, number of blocks, and keys that a block meets."""
+    below, above = graph.band  # type: ignore[misc]
+    block = max(below, above, _SMALLEST)
+    block += -block % 16
+    return block, -(-graph.num_targets // block), block * (1 + (below > 0) + (above > 0))
+
+
+def _masks(graph: TokenGraph) -> Tensor:
+    """(blocks, 1, block, span), 0 for an edge and -inf for none; rows of padding are open."""
+    block, count, span = _blocks(graph)
+    n, below = graph.num_targets, graph.band[0]  # type: ignore[index]
+    i = torch.arange(count * block).view(count, block, 1)
+    first = torch.arange(count).view(count, 1, 1) * block - (block if below > 0 else 0)
+    j = first + torch.arange(span)
+    inside = (j >= 0) & (j < n) & (i < n)
+    edge = inside & graph.has_edge(i.clamp(max=n - 1), j.clamp(0, n - 1)) | (i >= n)
+    return torch.zeros(edge.shape).masked_fill(~edge, -math.inf)[:, None]
+
+
+def _by_flash(call: Call) -> bool:
+    return fills_its_band(call.graph) and not_by_flash(call) is None
+
+
+def fills_its_band(graph: TokenGraph) -> bool:
+    """Whether every pair within the band is an edge, by what the graph is made of."""
+    if isinstance(graph, And):
+        return fills_its_band(graph.a) and fills_its_band(graph.b)
+    if isinstance(graph, Transposed):
+        return fills_its_band(graph.graph)
+    return type(graph) in (Window, Self, Causal)
+
+
+def _ends(graph: TokenGraph) -> Tensor:
+    return torch.tensor([0, graph.num_targets], dtype=torch.int32)

@@ -1,0 +1,80 @@
+"""`scaled_dot_product_attention`: for graphs that are full, or small enough to mask."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tokennet.graphs import Causal, Full, TokenGraph
+from tokennet.graphs.base import DENSE_LIMIT
+from tokennet.ops.call import Call
+from tokennet.ops.kernels.flash import sdpa
+from tokennet.ops.planner import Work
+
+
+def unsupported(call: Call) -> str | None:
+    if call.more_than_dot_products:
+        return call.more_than_dot_products
+    entries = call.graph.num_targets * call.graph.num_sources
+    if call.needs_mask and entries > DENSE_LIMIT:
+        return f"its mask would have {entries:,} entries, more than {DENSE_LIMIT:,}"
+    if call.graph.has_multi_edges:
+        return "the graph has parallel edges, which a mask cannot hold"
+    if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
+        return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
+    return None
+
+
+def work(call: Call) -> Work:
+    """Every pair, or half of them where SDPA knows that later tokens are not seen."""
+    n, m = call.graph.num_targets, call.graph.num_sources
+    if call.needs_mask:
+        return Work.of(call, calls=2, pieces=call.groups, scores=n * m, mask=n * m)
+    needed = n * m / (2 if isinstance(call.graph, Causal) else 1)
+    return Work.of(call, calls=1, pieces=call.groups, scores=needed)
+
+
+def run(call: Call) -> Tensor:
+    q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
+    mask, dead = _mask(call) if call.needs_mask else (None, None)
+    causal = isinstance(call.graph, Causal) and mask is None
+    out = sdpa(q, k, v, mask, is_causal=causal, scale=call.scale)
+    if dead is not None:
+        out = out.masked_fill(dead, 0.0)
+    return out.transpose(1, 2)  # (B, N, H, Cv)
+
+
+def _mask(call: Call) -> tuple[Tensor, Tensor | None]:
+    """Mask for SDPA, and the rows (..., N, 1) to be zeroed; None where there are none."""
+    bias = call.dense_bias()
+    if bias is not None:
+        return _mask_with_bias(bias, call.graph)
+    return _boolean_mask(call.graph, call.q.device)
+
+
+def _boolean_mask(graph: TokenGraph, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Boolean mask and the rows (N, 1) that listen to nobody, or None if there are none.
+
+    Such rows are opened in the mask and zeroed in the output: what a fully masked row
+    gives, and whether its gradient is finite, differs between SDPA's kernels.
+    """
+    mask = graph.dense(device)
+    if not graph.has_empty_targets:
+        return mask, None
+    opened = graph.derive("opened_dense", device, _open_empty_rows)
+    return opened, ~mask.any(-1, keepdim=True)
+
+
+def _open_empty_rows(graph: TokenGraph) -> Tensor:
+    mask = graph.dense()
+    return mask | ~mask.any(-1, keepdim=True)
+
+
+def _mask_with_bias(bias: Tensor, graph: TokenGraph) -> tuple[Tensor, Tensor]:
+    """Additive mask (B or 1, H, N, M) and its rows of -inf only."""
+    if not isinstance(graph, Full):
+        bias = bias.masked_fill(~graph.dense(bias.device), -math.inf)
+    dead = (bias == -math.inf).all(-1, keepdim=True)
+    return bias.masked_fill(dead, 0.0), dead

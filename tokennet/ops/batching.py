@@ -1,0 +1,276 @@
+"""The sets of a ragged batch, sorted so that those of one shape go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from tokennet.graphs import Causal, Grid, TokenGraph
+
+_Kind = tuple[Any, ...]
+"""Targets, sources, causal or not, and all else that sets have in common which go together."""
+_Sort = Callable[[TokenGraph], tuple[_Kind, Tensor | None]]
+"""The kind of a set, and the order of its tokens if not their own."""
+
+
+class Alike(NamedTuple):
+    """Sets of one shape."""
+
+    num_sets: int
+    num_targets: int
+    """n, of each."""
+    num_sources: int
+    """m, of each."""
+    is_causal: bool
+    """Whether each token listens to itself and those before, rather than to all; told by
+    `complete_or_causal` alone."""
+    first: int
+    """Number of the first of them."""
+
+
+class SortedSets(NamedTuple):
+    """The sets of a graph, those of one shape in a row; and the way back."""
+
+    targets: Tensor
+    """(N,) token of each place; (0,) where the tokens are in order already."""
+    sources: Tensor
+    """(M,) likewise."""
+    targets_back: Tensor
+    """(N,) place of each token; (0,) where it is its own."""
+    sources_back: Tensor
+    """(M,) likewise."""
+    shapes: list[Alike]
+
+
+def sets_alike(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
+    """The sets of a graph by their shapes; built once and kept with the graph."""
+    return graph.derive("sets alike", device, lambda graph: _sorted_sets(graph, _by_shape))
+
+
+def complete_or_causal(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
+    """The sets of a graph that are complete or causal, the tokens of causal ones in their order.
+
+    Raises:
+        ValueError: some set is neither.
+    """
+    return graph.derive("complete or causal", device, lambda graph: _sorted_sets(graph, _by_past))
+
+
+def sets_of_a_size(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
+    """The sets of a batch of `Full` and `Causal`, as they are written, by kind and size."""
+    return graph.derive("sets of a size", device, lambda graph: _sorted_sets(graph, _by_type))
+
+
+def stacked_targets(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
+    """Targets, dimension `dim` counted from the end, to S sets of n for each shape."""
+    sizes = [(alike.num_sets, alike.num_targets) for alike in sets.shapes]
+    return _stacked(reorder(z, sets.targets, sets.targets_back, dim), sizes, dim)
+
+
+def stacked_sources(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
+    """Sources, dimension `dim` counted from the end, to S sets of m for each shape."""
+    sizes = [(alike.num_sets, alike.num_sources) for alike in sets.shapes]
+    return _stacked(reorder(z, sets.sources, sets.sources_back, dim), sizes, dim)
+
+
+def unstacked(stacks: list[Tensor], none: Tensor, sets: SortedSets, dim: int) -> Tensor:
+    """Undo `stacked_targets`; `none` is what a batch without sets gives, no tokens."""
+    parts = [none, *(stack.flatten(dim - 1, dim) for stack in stacks)]
+    return reorder(torch.cat(parts, dim), sets.targets_back, sets.targets, dim)
+
+
+def causal_order(graph: TokenGraph) -> Tensor | None:
+    """The tokens in the order in which each listens to itself and those before, or None.
+
+    >>> causal_order(Causal(3).relabel([2, 0, 1]))
+    tensor([1, 2, 0])
+    """
+    n = graph.num_targets
+    if isinstance(graph, Causal):
+        return torch.arange(n)
+    if not graph.is_square or graph.has_multi_edges or graph.num_edges != n * (n + 1) // 2:
+        return None
+    source, target = graph.edge_index()
+    rank = torch.bincount(target, minlength=n)  # the first hears 1, the last n
+    order = rank.argsort()
+    is_order = torch.equal(rank[order], torch.arange(1, n + 1))
+    return order if is_order and bool((rank[source] <= rank[target]).all()) else None
+
+
+def _by_shape(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
+    grid = (part.height, part.width) if isinstance(part, Grid) else ()
+    return (part.num_targets, part.num_sources, False, *grid), None
+
+
+def _by_type(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
+    return (part.num_targets, part.num_sources, isinstance(part, Causal)), None
+
+
+def _by_past(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
+    n, m = part.num_targets, part.num_sources
+    if part.is_complete:
+        return (n, m, False), None
+    order = causal_order(part)
+    if order is None:
+        raise ValueError(
+            f"graph must be complete or causal, set by set, to be summed up without its edges; "
+            f"got {part!r}"
+        )
+    return (n, m, True), order
+
+
+def _sorted_sets(graph: TokenGraph, sort: _Sort) -> SortedSets:
+    groups: dict[_Kind, list[tuple[int, Tensor, Tensor]]] = {}
+    first_target = first_source = 0
+    for number, part in enumerate(graph.parts):
+        n, m = part.num_targets, part.num_sources
+        kind, order = sort(part)
+        targets = (torch.arange(n) if order is None else order) + first_target
+        sources = (torch.arange(m) if order is None else order) + first_source
+        groups.setdefault(kind, []).append((number, targets, sources))
+        first_target, first_source = first_target + n, first_source + m
+    none = torch.zeros(0, dtype=torch.long)
+    sets = [one for group in groups.values() for one in group]
+    targets = torch.cat([none, *(targets for _, targets, _ in sets)])
+    sources = torch.cat([none, *(sources for _, _, sources in sets)])
+    shapes = [
+        Alike(len(group), n, m, is_causal, first=group[0][0])
+        for (n, m, is_causal, *_), group in groups.items()
+    ]
+    targets, sources = _short(targets), _short(sources)
+    return SortedSets(targets, sources, targets.argsort(), sources.argsort(), shapes)
+
+
+def _short(order: Tensor) -> Tensor:
+    """No order at all where it is that of the tokens."""
+    return order[:0] if torch.equal(order, torch.arange(len(order))) else order
+
+
+def _stacked(z: Tensor, sizes: list[tuple[int, int]], dim: int) -> list[Tensor]:
+    parts = z.split([count * size for count, size in sizes], dim)
+    return [part.unflatten(dim, size) for part, size in zip(parts, sizes, strict=True)]
+
+
+_ROUND = 8
+"""Sources are filled up to a multiple of it, or kernels copy the mask to one that is."""
+_LONGEST = 512
+"""Tokens; of longer sets a call takes as long as the pairs that it would spare."""
+
+
+class PaddedSets(NamedTuple):
+    """The sets of a batch bin by bin, each bin filled up to one shape. No set is empty."""
+
+    sets: SortedSets
+    """Places that are filled up have the last token of their set again; the way back leads to
+    the places where tokens stand first."""
+    there: Tensor
+    """(Q,) which places of sources hold one"""
+
+
+def padded_sets(graph: TokenGraph, device: torch.device | None = None) -> PaddedSets | None:
+    """Those of a batch of `Full` and `Causal`; None where a set is empty, or too long.
+
+    A bin has sets that are at most twice as long as others in it.
+    """
+    if not graph.derive("are small sets", None, _are_small):
+        return None
+    return graph.derive("padded sets", device, _build)
+
+
+def _are_small(graph: TokenGraph) -> bool:
+    sizes = [size for part in graph.parts for size in (part.num_targets, part.num_sources)]
+    return min(sizes) > 0 and max(sizes) <= _LONGEST
+
+
+def masks_of(padded: PaddedSets, batch: int) -> list[Tensor | None]:
+    """(B S, 1, 1, m) for each bin, True for a source that there is; None for causal bins."""
+    bins = padded.sets.shapes
+    parts = padded.there.split([alike.num_sets * alike.num_sources for alike in bins])
+    return [
+        None if alike.is_causal else part.view(-1, 1, 1, alike.num_sources).repeat(batch, 1, 1, 1)
+        for alike, part in zip(bins, parts, strict=True)
+    ]
+
+
+def _build(graph: TokenGraph) -> PaddedSets:
+    groups: dict[tuple[int, int, bool], list[int]] = {}
+    for number, part in enumerate(graph.parts):
+        n, m = part.num_targets, part.num_sources
+        kind = n.bit_length(), m.bit_length(), isinstance(part, Causal)
+        groups.setdefault(kind, []).append(number)
+    sizes = torch.tensor([[part.num_targets, part.num_sources] for part in graph.parts])
+    ends = sizes.cumsum(0) - sizes
+    bins, places, there = [], ([], []), []  # type: ignore[var-annotated]
+    for (*_, is_causal), numbers in groups.items():
+        longest = sizes[numbers].amax(0)
+        n, m = int(longest[0]), -(-int(longest[1]) // _ROUND) * _ROUND
+        m = n if is_causal else m
+        bins.append(Alike(len(numbers), n, m, is_causal, first=numbers[0]))
+        for side, length in enumerate((n, m)):
+            at = torch.arange(length).clamp(max=sizes[numbers, side, None] - 1)  # (S, length)
+            places[side].append((ends[numbers, side, None] + at).flatten())
+        there.append((torch.arange(m) < sizes[numbers, 1, None]).flatten())
+    targets, sources = (torch.cat(found) for found in places)
+    back = _first_place(targets), _first_place(sources)
+    return PaddedSets(SortedSets(targets, sources, *back, bins), torch.cat(there))
+
+
+def _first_place(tokens: Tensor) -> Tensor:
+    """(N,) where each token stands first: what fills up stands behind."""
+    order = tokens.argsort(stable=True)
+    first = torch.ones(len(order), dtype=torch.bool)
+    first[1:] = tokens[order].diff() > 0
+    return order[first]
+
+
+class _Reorder(Function):
+    """`index_select` by a permutation, whose adjoint is `index_select` by its inverse.
+
+    PyTorch cannot know that the index is a permutation: it clears a tensor and adds to its rows.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        tensor: Tensor, order: Tensor, back: Tensor, dim: int
+    ) -> Tensor:
+        return tensor.index_select(dim, order)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[1:3])
+        ctx.save_for_forward(*inputs[1:3])
+        ctx.dim = inputs[3]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        order, back = ctx.saved_tensors
+        return _Reorder.apply(grad, back, order, ctx.dim), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:  # type: ignore[override]
+        order, back = ctx.saved_tensors
+        return _Reorder.apply(tangent, order, back, ctx.dim)
+
+
+def reorder(tensor: Tensor, order: Tensor, back: Tensor, dim: int) -> Tensor:
+    """Tokens in another order along a dimension counted from the end: `order[i]` comes to i.
+
+    Args:
+        order: (N,) a permutation; (0,) for the order as it is.
+        back: (N,) its inverse, `order.argsort()`.
+
+    >>> order = torch.tensor([2, 0, 1])
+    >>> reorder(torch.tensor([5, 6, 7]), order, order.argsort(), -1).tolist()
+    [7, 5, 6]
+    """
+    if order.shape[0] == 0:
+        return tensor
+    if torch.compiler.is_compiling():
+        return tensor.index_select(dim, order)  # dynamo takes no function with a `jvp`
+    return _Reorder.apply(tensor, order, back, dim)

@@ -1,0 +1,403 @@
+"""What scores are made of besides queries and keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.functional import leaky_relu
+
+from tokennet.graphs import Causal, Full, TokenGraph
+from tokennet.ops.edge_products import Terms
+
+Activation = Literal["leaky_relu", "tanh"]
+
+
+@dataclass(frozen=True)
+class Additive:
+    r"""Additive scores, for `attend(..., score=Additive(weight))`.
+
+        score_ij = scale a_h . LeakyReLU(q_i + k_j)
+
+    GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491). With `activation="tanh"` the scores of
+    Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473), which the fused kernel declines.
+
+    >>> import torch
+    >>> from tokennet import Full, attend
+    >>> q = k = v = torch.ones(4, 2, 8)
+    >>> attend(q, k, v, Full(4), score=Additive(torch.ones(2, 8))).shape
+    torch.Size([4, 2, 8])
+    """
+
+    weight: Tensor
+    """(H, C), a_h"""
+    negative_slope: float = 0.2
+    """Of the LeakyReLU."""
+    activation: Activation = "leaky_relu"
+
+    def activate(self, inner: Tensor) -> Tensor:
+        if self.activation == "tanh":
+            return inner.tanh()
+        return leaky_relu(inner, self.negative_slope)
+
+
+@dataclass(frozen=True)
+class EdgeFeatures:
+    r"""Features of edges in keys and values, for `attend(..., edges=EdgeFeatures(...))`.
+
+        k_ij = k_j + K_h f_ij        v_ij = v_j + U_h f_ij
+
+    as in PyG's `TransformerConv(edge_dim=...)` (Shi et al., 2020, arXiv 2009.03509). With dot
+    products no (E, H, C) tensor is made: q . (k + K f) = q . k + (K^T q) . f, and
+    \sum p U f = U \sum p f. Additive scores take them within the LeakyReLU, and no `value`.
+
+    >>> import torch
+    >>> from tokennet import Full, attend
+    >>> q = k = v = torch.ones(2, 1, 3)
+    >>> edges = EdgeFeatures(torch.ones(4, 5), value=torch.ones(1, 3, 5))
+    >>> attend(q, k, v, Full(2), edges=edges)[0, 0].tolist()
+    [6.0, 6.0, 6.0]
+    """
+
+    attr: Tensor
+    """(E, D), f, in the order of `graph.edge_index()`"""
+    key: Tensor | None = None
+    """(H, C, D), K; None for 0"""
+    value: Tensor | None = None
+    """(H, Cv, D), U; None for 0"""
+
+
+Bias = Tensor | Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def check_tensors(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        if tensor.dim() < 3 or not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} must be floating-point with shape (..., tokens, heads, channels), "
+                f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+            )
+        if tensor is not q and (tensor.dtype != q.dtype or tensor.device != q.device):
+            raise ValueError(
+                f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
+                f"got {tensor.dtype} on {tensor.device}"
+            )
+    if not isinstance(graph, TokenGraph):
+        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+    _check_shapes(q, k, v, graph)
+
+
+def check_score(score: Any, q: Tensor) -> None:
+    if score is None:
+        return
+    if not isinstance(score, Additive):
+        raise TypeError(f"score must be Additive or None, got {type(score).__name__}")
+    if not isinstance(score.negative_slope, int | float):
+        kind = type(score.negative_slope).__name__
+        raise TypeError(f"score.negative_slope must be a number, got {kind}")
+    if score.activation not in ("leaky_relu", "tanh"):
+        raise ValueError(
+            f"score.activation must be 'leaky_relu' or 'tanh', got {score.activation!r}"
+        )
+    _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
+
+
+def check_edges(
+    edges: Any, q: Tensor, v: Tensor, graph: TokenGraph, score: Additive | None
+) -> None:
+    if edges is None:
+        return
+    if not isinstance(edges, EdgeFeatures):
+        raise TypeError(f"edges must be EdgeFeatures or None, got {type(edges).__name__}")
+    attr = edges.attr
+    if not isinstance(attr, Tensor):
+        raise TypeError(f"edges.attr must be a tensor, got {type(attr).__name__}")
+    if attr.dim() != 2:
+        raise ValueError(f"edges.attr must have shape (E, D), got {tuple(attr.shape)}")
+    _check_weights("edges.attr", attr, "(E, D)", (graph.num_edges, attr.shape[1]), q)
+    for name, tensor, channels in (
+        ("key", edges.key, q.shape[-1]),
+        ("value", edges.value, v.shape[-1]),
+    ):
+        if tensor is not None:
+            shape = (q.shape[-2], channels, attr.shape[1])
+            _check_weights(f"edges.{name}", tensor, "(H, C, D)", shape, q)
+    if score is not None and edges.value is not None:
+        raise ValueError("edges.value must be None where the score is additive")
+
+
+def _check_weights(name: str, tensor: Any, form: str, shape: tuple[int, ...], q: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating-point of shape {form} = {shape}, "
+            f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+        )
+    if tensor.device != q.device:
+        raise ValueError(f"{name} must be on the device of q, {q.device}, got {tensor.device}")
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
+    n, heads, channels = q.shape[-3:]
+    m = graph.num_sources
+    found = n, *k.shape[-3:], *v.shape[-3:-1]
+    if channels and found == (graph.num_targets, m, heads, channels, m, heads):
+        return  # what is below asks again, one by one, and takes longer
+    if channels == 0:
+        raise ValueError(f"q must have at least one channel, got shape {tuple(q.shape)}")
+    for name, tensor, tokens in (
+        ("q", q, graph.num_targets), ("k", k, graph.num_sources), ("v", v, graph.num_sources),
+    ):  # fmt: skip
+        if tensor.shape[-3] != tokens:
+            raise ValueError(f"{name} has {tensor.shape[-3]} tokens, the graph {tokens}: {graph!r}")
+        if tensor.shape[-2] != heads:
+            raise ValueError(f"{name} must have the {heads} heads of q, got {tensor.shape[-2]}")
+    if k.shape[-1] != channels:
+        raise ValueError(f"k must have the {channels} channels of q, got {k.shape[-1]}")
+
+
+def check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -> None:
+    if bias is None:
+        return
+    if callable(bias) and not isinstance(bias, Tensor):
+        sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
+        if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
+            got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__
+            raise TypeError(f"bias must be a function to numbers in a tensor, got {got}")
+        return
+    if not isinstance(bias, Tensor):
+        raise TypeError(f"bias must be a tensor, a function or None, got {type(bias).__name__}")
+    if not bias.is_floating_point():
+        raise TypeError(
+            f"bias must be floating-point, got {bias.dtype}; a boolean mask is a graph: "
+            "graph & from_mask(mask)"
+        )
+    if bias.device != q.device:
+        raise ValueError(f"bias must be on the device of q, {q.device}, got {bias.device}")
+    heads = q.shape[-2]
+    if bias.dim() == 2:
+        if bias.shape != (graph.num_edges, heads):
+            raise ValueError(
+                f"a per-edge bias must have shape (E, H) = ({graph.num_edges}, {heads}), "
+                f"got {tuple(bias.shape)}"
+            )
+        return
+    full = (*batch, heads, graph.num_targets, graph.num_sources)
+    try:
+        fits = torch.broadcast_shapes(bias.shape, full) == full and bias.dim() >= 3
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"bias must have shape (E, H) = ({graph.num_edges}, {heads}) or broadcast to "
+            f"(..., H, N, M) = {tuple(full)}, got {tuple(bias.shape)}"
+        )
+
+
+@dataclass(frozen=True)
+class Call:
+    """Checked arguments of `attend`, with all leading dimensions folded into one, B."""
+
+    q: Tensor
+    """(B, N, H, C)"""
+    k: Tensor
+    """(B, M, H, C)"""
+    v: Tensor
+    """(B, M, H, Cv)"""
+    graph: TokenGraph
+    bias: Bias | None
+    """(E, H), (B or 1, H, N, M), a function of (h, i, j), or None."""
+    scale: float
+    score: Additive | None = None
+    """None for dot products."""
+    edges: EdgeFeatures | None = None
+    leading: Sequence[int] = ()
+    """The dimensions that are folded into B."""
+
+    def unfold(self, out: Tensor) -> Tensor:
+        """Bring the leading dimensions back: (B, ...) to (..., ...)."""
+        if len(self.leading) == 1:
+            return out
+        return out.reshape(*self.leading, *out.shape[1:]) if self.leading else out.squeeze(0)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that the call depends on, and may be differentiated by."""
+        given: list[Any] = [self.q, self.k, self.v, self.bias]
+        if self.score is not None:
+            given.append(self.score.weight)
+        if self.edges is not None:
+            given += [self.edges.attr, self.edges.key, self.edges.value]
+        return [tensor for tensor in given if isinstance(tensor, Tensor)]
+
+    @property
+    def batch(self) -> int:
+        return self.q.shape[0]
+
+    @property
+    def num_heads(self) -> int:
+        return self.q.shape[-2]
+
+    @property
+    def groups(self) -> int:
+        """Number of independent attentions: batch times heads."""
+        return self.batch * self.num_heads
+
+    @property
+    def needs_mask(self) -> bool:
+        """Whether SDPA needs a mask for this call: not on complete and causal graphs."""
+        return self.bias is not None or not isinstance(self.graph, Full | Causal)
+
+    @property
+    def needs_grad(self) -> bool:
+        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.tensors)
+
+    @property
+    def has_tangent(self) -> bool:
+        """Whether a forward-mode derivative is being taken."""
+        if forward_ad._current_level < 0:
+            return False
+        return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in self.tensors)
+
+    @property
+    def more_than_dot_products(self) -> str | None:
+        """What keeps kernels away that know dot products alone, or None."""
+        if self.score is not None:
+            return "its scores are additive, and the kernel knows dot products only"
+        if self.edges is not None:
+            return "it has features of edges, which the kernel does not know"
+        return None
+
+    @property
+    def in_func_grad(self) -> bool:
+        """Whether `torch.func.grad`, or what is built on it, is being taken."""
+        if torch.compiler.is_compiling():
+            return False
+        level = torch._C._functorch.peek_interpreter_stack()
+        return level is not None and level.key() == torch._C._functorch.TransformType.Grad
+
+    @property
+    def io_bytes(self) -> int:
+        """Bytes of q, k, v and the output, each moved once."""
+        n, m, c, cv = self.q.shape[-3], self.k.shape[-3], self.q.shape[-1], self.v.shape[-1]
+        return self.groups * (n + m) * (c + cv) * self.q.element_size()
+
+    def edge_bias(self) -> Tensor | None:
+        """Bias of each edge, (B or 1, E, H) in the order of `edge_index`, or None.
+
+        In float32 at least, as scores are: one that is given so is not rounded to the type of q.
+        """
+        if self.bias is None:
+            return None
+        source, target = self.graph.edge_index(self.q.device)
+        if not isinstance(self.bias, Tensor):
+            heads = torch.arange(self.num_heads, device=self.q.device)
+            bias = self.bias(heads, target[:, None], source[:, None])
+            bias = bias.expand(len(source), self.num_heads)[None]
+        elif self.bias.dim() == 2:
+            bias = self.bias[None]
+        else:
+            bias = self.bias[..., target, source].transpose(1, 2)
+        return bias.to(torch.promote_types(self.q.dtype, torch.float32))  # (B or 1, E, H)
+
+    def terms(self) -> Terms:
+        """What enters the scores of edges: `bias` with, and `edge_query` by, the batch."""
+        edges, query, key = self.edges, None, None
+        weight = None if self.score is None else self.score.weight
+        if edges is not None and self.score is not None:
+            key = edges.key.permute(2, 0, 1)  # type: ignore[union-attr]  # (D, H, C)
+        elif edges is not None:
+            precise = torch.promote_types(self.q.dtype, torch.float32)
+            query = self.q.new_zeros(*self.q.shape[:3], edges.attr.shape[1], dtype=precise)
+            if edges.key is not None:
+                query = torch.einsum("bnhc,hcd->bnhd", self.q.to(precise), edges.key.to(precise))
+        attr = None if edges is None else edges.attr
+        return Terms(self.edge_bias(), weight, attr, query, key)
+
+    def add_edge_values(self, out: Tensor, summed: Tensor | None) -> Tensor:
+        """Add what features, summed (B, N, H, D) by their weights, are worth as values."""
+        if self.edges is None or self.edges.value is None:
+            return out
+        return out + torch.einsum("bnhd,hcd->bnhc", summed, self.edges.value.to(summed)).to(out)
+
+    def dense_bias(self) -> Tensor | None:
+        """Bias of each pair, (B or 1, H, N, M), or None.
+
+        Pairs without an edge hold any value; the graph's mask is not applied here.
+        """
+        if self.bias is None:
+            return None
+        n, m = self.graph.num_targets, self.graph.num_sources
+        device = self.q.device
+        if not isinstance(self.bias, Tensor):
+            heads = torch.arange(self.num_heads, device=device)[:, None, None]
+            i, j = torch.arange(n, device=device)[:, None], torch.arange(m, device=device)
+            bias = self.bias(heads, i, j).expand(1, self.num_heads, n, m)
+        elif self.bias.dim() == 2:
+            source, target = self.graph.edge_index(device)
+            flat = self.bias.new_zeros(self.num_heads, n * m)
+            flat = flat.index_copy(1, target * m + source, self.bias.t())
+            bias = flat.view(1, self.num_heads, n, m)
+        else:
+            bias = self.bias
+        return bias.to(self.q.dtype)
+
+
+def make_call(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None = None,
+    scale: float | None = None,
+    score: Additive | None = None,
+    edges: EdgeFeatures | None = None,
+) -> Call:
+    """Check the arguments of `attend`, naming the one at fault, and fold their batches."""
+    check_tensors(q, k, v, graph)
+    if scale is not None and not isinstance(scale, int | float):
+        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
+    check_score(score, q)
+    check_edges(edges, q, v, graph, score)
+    batch = _leading_shape(q, k, v)
+    check_bias(bias, q, graph, batch)
+    if scale is None:
+        scale = q.shape[-1] ** -0.5 if score is None else 1.0
+    q, k, v = (_fold(tensor, batch) for tensor in (q, k, v))
+    if isinstance(bias, Tensor) and bias.dim() > 2:
+        pairs = (q.shape[2], graph.num_targets, graph.num_sources)
+        bias = _fold(bias.expand(*bias.shape[:-3], *pairs), batch if bias.dim() > 3 else ())
+    if edges is not None and edges.key is None and edges.value is None:
+        edges = None
+    return Call(q, k, v, graph, bias, float(scale), score, edges, batch)
+
+
+def _leading_shape(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
+    """The leading dimensions of the output, those of q, k and v broadcast."""
+    batch = q.shape[:-3]
+    if k.shape[:-3] == batch == v.shape[:-3]:
+        return batch  # broadcasting costs tens of microseconds, more than small attention does
+    try:
+        return torch.broadcast_shapes(batch, k.shape[:-3], v.shape[:-3])
+    except RuntimeError as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (q, k, v))
+        raise ValueError(
+            f"q, k and v must have leading dimensions that broadcast, got shapes {shapes}"
+        ) from error
+
+
+def _fold(tensor: Tensor, batch: Sequence[int]) -> Tensor:
+    if not batch and tensor.dim() == 3:
+        return tensor.unsqueeze(0)
+    if len(batch) == 1 and tensor.shape[:-3] == batch:
+        return tensor
+    inner = tensor.shape[-3:]
+    return tensor.expand(*batch, *inner).reshape(math.prod(batch), *inner)

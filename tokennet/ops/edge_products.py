@@ -1,0 +1,338 @@
+r"""Linear combinations of tokens along edges, and the products that weigh them.
+
+Two operators on a graph, each the derivative of the other:
+
+    edge_dot:      s_e = x_{i(e)} . y_{j(e)}              (N, H, C), (M, H, C) -> (H, E)
+    edge_combine:  o_i = \sum_{e: j -> i} w_e y_{j(e)}    (H, E), (M, H, C) -> (N, H, C)
+
+    d edge_dot:      dx = edge_combine(ds, y),  dy = edge_combine^T(ds, x)
+    d edge_combine:  dw = edge_dot(do, y),      dy = edge_combine^T(w, do)
+
+So autograd never sees a sparse matrix (whose own backward allocates N x M), memory stays
+O(H E + N H C), and derivatives of every order exist in reverse mode. Edges are in CSR order.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from tokennet.ops.edge_plans import EdgePlan
+from tokennet.ops.kernels.registration import operator
+
+with warnings.catch_warnings():
+    # PyTorch announces once per process that CSR tensors are in beta.
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor(torch.zeros(1, dtype=torch.long), torch.zeros(0, dtype=torch.long), [])
+
+
+def edge_dot(x: Tensor, y: Tensor, plan: EdgePlan, scale: float = 1.0) -> Tensor:
+    """Return (H, E), scale x_i . y_j of every edge."""
+    return _edge_dot(x, y, scale, *plan)
+
+
+def edge_combine(
+    weights: Tensor, y: Tensor, plan: EdgePlan, scale: float = 1.0, transposed: bool = False
+) -> Tensor:
+    """Return (N, H, C), scale times the sum of y_j over the edges of each target, weighted.
+
+    Transposed, the tokens y are those of the targets, and the sums those of the sources.
+    """
+    return _edge_combine(weights, y, scale, transposed, *plan)
+
+
+def edge_softmax(scores: Tensor, plan: EdgePlan) -> Tensor:
+    """Return (H, E), scores normalised over the edges of each target.
+
+    A target whose scores are all -inf gets weights of 0.
+    """
+    return _edge_softmax(scores, *plan)
+
+
+def edge_sum(values: Tensor, plan: EdgePlan) -> Tensor:
+    """Return (H, N), the sum over the edges of each target of values (H, E)."""
+    return _edge_sum(values, *plan)
+
+
+def _product(values: Tensor, indptr: Tensor, indices: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A sparse matrix of `values` and what it is multiplied with, the rows y (M, C).
+
+    PyTorch takes no CSR tensor with more entries than places, as parallel edges can make one;
+    sources that nobody listens to make the places. On CUDA entries are read as if they were
+    contiguous, which a gradient is not always.
+    """
+    targets, edges = indptr.numel() - 1, indices.numel()
+    missing = -(-edges // targets) - len(y)
+    if missing > 0:
+        y = torch.nn.functional.pad(y, (0, 0, 0, missing))
+    size, values = (targets, len(y)), values.contiguous()
+    matrix = torch.sparse_csr_tensor(indptr, indices, values, size, check_invariants=False)
+    return matrix, y.contiguous()
+
+
+@operator("edge_dot")
+def _edge_dot(
+    x: Tensor, y: Tensor, scale: float,
+    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> Tensor:  # fmt: skip
+    out = x.new_zeros(x.shape[1], indices.numel())
+    if out.numel() == 0:
+        return out
+    with torch.autocast(x.device.type, enabled=False):
+        for head in range(x.shape[1]):
+            dots, near = _product(out[head], indptr, indices, y[:, head])
+            a = x[:, head].contiguous()
+            torch.sparse.sampled_addmm(dots, a, near.t(), beta=0.0, alpha=scale, out=dots)
+    return out
+
+
+@operator("edge_combine")
+def _edge_combine(
+    weights: Tensor, y: Tensor, scale: float, transposed: bool,
+    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> Tensor:  # fmt: skip
+    if transposed:
+        indptr, indices = t_indptr, t_indices
+    shape = (indptr.numel() - 1, *y.shape[1:])
+    if 0 in shape or indices.numel() == 0:
+        return y.new_zeros(shape)
+    out = y.new_empty(shape)
+    with torch.autocast(y.device.type, enabled=False):
+        for head in range(y.shape[1]):
+            values = weights[head].index_select(0, t_order) if transposed else weights[head]
+            # Copied first: rows are gathered many times, and gathered close together.
+            matrix, near = _product(values, indptr, indices, y[:, head])
+            into = out[:, head]
+            torch.addmm(into, matrix, near, beta=0.0, alpha=scale, out=into)
+    return out
+
+
+@operator("edge_softmax")
+def _edge_softmax(
+    scores: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> Tensor:  # fmt: skip
+    if scores.numel() == 0:
+        return scores.clone()
+    offsets, out = indptr.long(), torch.empty_like(scores)
+    for head in range(scores.shape[0]):
+        peak = torch.segment_reduce(scores[head], "max", offsets=offsets)  # (N,)
+        peak.masked_fill_(peak == -math.inf, 0.0)
+        torch.sub(scores[head], peak.index_select(0, rows), out=out[head]).exp_()  # (E,)
+        total = torch.segment_reduce(out[head], "sum", offsets=offsets)
+        total.masked_fill_(total == 0, 1.0)
+        out[head].div_(total.index_select(0, rows))
+    return out
+
+
+@operator("edge_softmax_backward")
+def _edge_softmax_backward(
+    weights: Tensor, grad: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> Tensor:  # fmt: skip
+    """w (g - sum w g), head by head, so that what lies between stays in the cache."""
+    offsets, out = indptr.long(), torch.empty_like(weights)
+    if weights.numel() == 0:
+        return out
+    for head in range(weights.shape[0]):
+        torch.mul(weights[head], grad[head], out=out[head])
+        mean = torch.segment_reduce(out[head], "sum", offsets=offsets).index_select(0, rows)
+        out[head].addcmul_(weights[head], mean, value=-1.0)
+    return out
+
+
+@operator("edge_sum")
+def _edge_sum(
+    values: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
+    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
+) -> Tensor:  # fmt: skip
+    offsets = indptr.long()
+    if values.numel() == 0:
+        return values.new_zeros(len(values), len(offsets) - 1)
+    return torch.stack([torch.segment_reduce(head, "sum", offsets=offsets) for head in values])
+
+
+@torch.library.register_fake(_edge_dot)
+def _(x, y, scale, indptr, indices, *rest):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape[1], indices.shape[0])
+
+
+@torch.library.register_fake(_edge_combine)
+def _(weights, y, scale, transposed, indptr, indices, rows, edge_id, t_indptr, *rest):  # type: ignore[no-untyped-def]
+    return y.new_empty((t_indptr if transposed else indptr).shape[0] - 1, *y.shape[1:])
+
+
+@torch.library.register_fake(_edge_softmax)
+@torch.library.register_fake(_edge_softmax_backward)
+def _(values, *rest):  # type: ignore[no-untyped-def]
+    return torch.empty_like(values)
+
+
+@torch.library.register_fake(_edge_sum)
+def _(values, indptr, *rest):  # type: ignore[no-untyped-def]
+    return values.new_empty(values.shape[0], indptr.shape[0] - 1)
+
+
+_NO_GRADIENT = (None,) * len(EdgePlan._fields)
+
+
+def _save_dot(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    x, y, ctx.scale, *plan = inputs
+    ctx.save_for_backward(x, y, *plan)
+
+
+def _dot_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    x, y, *plan = ctx.saved_tensors
+    plan, scale, needs = EdgePlan(*plan), ctx.scale, ctx.needs_input_grad
+    grad_x = edge_combine(grad, y, plan, scale) if needs[0] else None
+    grad_y = edge_combine(grad, x, plan, scale, transposed=True) if needs[1] else None
+    return grad_x, grad_y, None, *_NO_GRADIENT
+
+
+def _save_combine(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    weights, y, ctx.scale, ctx.transposed, *plan = inputs
+    ctx.save_for_backward(weights, y, *plan)
+
+
+def _combine_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    weights, y, *plan = ctx.saved_tensors
+    plan, scale, needs = EdgePlan(*plan), ctx.scale, ctx.needs_input_grad
+    ends = (y, grad) if ctx.transposed else (grad, y)
+    grad_weights = edge_dot(*ends, plan, scale) if needs[0] else None
+    back = not ctx.transposed
+    grad_y = edge_combine(weights, grad, plan, scale, back) if needs[1] else None
+    return grad_weights, grad_y, None, None, *_NO_GRADIENT
+
+
+def _save_output(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(output, *inputs[1:])
+
+
+def _softmax_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    weights, *plan = ctx.saved_tensors
+    return _edge_softmax_backward(weights, grad, *plan), *_NO_GRADIENT
+
+
+def _save_all(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs)
+
+
+def _softmax_double_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    weights, inner, *plan = ctx.saved_tensors
+    plan = EdgePlan(*plan)
+    mean = edge_sum(weights * inner, plan).index_select(1, plan.rows)
+    other = edge_sum(weights * grad, plan).index_select(1, plan.rows)
+    grad_weights = grad * (inner - mean) - other * inner
+    return grad_weights, weights * (grad - other), *_NO_GRADIENT
+
+
+def _save_plan(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[1:])
+
+
+def _sum_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    plan = EdgePlan(*ctx.saved_tensors)
+    return grad.index_select(1, plan.rows), *_NO_GRADIENT
+
+
+torch.library.register_autograd(_edge_dot, _dot_backward, setup_context=_save_dot)
+torch.library.register_autograd(_edge_combine, _combine_backward, setup_context=_save_combine)
+torch.library.register_autograd(_edge_softmax, _softmax_backward, setup_context=_save_output)
+torch.library.register_autograd(
+    _edge_softmax_backward, _softmax_double_backward, setup_context=_save_all
+)
+torch.library.register_autograd(_edge_sum, _sum_backward, setup_context=_save_plan)
+
+
+_EDGES_AT_ONCE = 2**16
+Activate = Callable[[Tensor], Tensor] | None
+"""What is applied within additive scores; None for dot products."""
+
+
+class Terms(NamedTuple):
+    """What enters a score besides queries and keys; edges in the caller's order."""
+
+    bias: Tensor | None = None
+    """(E, H) added to the scores"""
+    weight: Tensor | None = None
+    """(H, C) of additive scores; None for dot products"""
+    edge_attr: Tensor | None = None
+    """(E, D)"""
+    edge_query: Tensor | None = None
+    """(N, H, D) what queries ask of the features, for dot products"""
+    edge_key: Tensor | None = None
+    """(D, H, C) what features add to the keys, for additive scores"""
+
+
+def edge_weights(
+    q: Tensor, k: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
+) -> Tensor:
+    """Attention weights (H, E) in the order of the plan, from q (N, H, C) and k (M, H, C)."""
+    return edge_softmax(edge_scores(q, k, terms, scale, activate, plan), plan)
+
+
+def edge_scores(
+    q: Tensor, k: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
+) -> Tensor:
+    """Scores (H, E) in the order of the plan."""
+    if terms.weight is not None and activate is not None:
+        scores = scale * _additive_scores(q, k, terms.weight, terms, activate, plan)
+    else:
+        scores = edge_dot(q, k, plan, scale)
+        if terms.edge_attr is not None and terms.edge_query is not None:
+            features = _per_head(terms.edge_attr, q.shape[1])
+            scores = scores + edge_dot(terms.edge_query, features, plan.edge_tokens(), scale)
+    if terms.bias is not None:
+        scores = scores + plan.by_target(terms.bias, 0).t()
+    return scores
+
+
+def edge_attention(
+    q: Tensor, k: Tensor, v: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
+) -> tuple[Tensor, Tensor | None]:
+    """Output (N, H, Cv) and, for dot products with features, their sums (N, H, D)."""
+    weights = edge_weights(q, k, terms, scale, activate, plan)
+    edge_out = None
+    if terms.edge_attr is not None and terms.weight is None:
+        features = _per_head(terms.edge_attr, q.shape[1])
+        edge_out = edge_combine(weights, features, plan.edge_tokens())
+    return edge_combine(weights, v, plan), edge_out
+
+
+def _per_head(attr: Tensor, heads: int) -> Tensor:
+    return attr[:, None].expand(-1, heads, -1)  # (E, H, D)
+
+
+def _additive_scores(
+    q: Tensor,
+    k: Tensor,
+    weight: Tensor,
+    terms: Terms,
+    activate: Callable[[Tensor], Tensor],
+    plan: EdgePlan,
+) -> Tensor:
+    """(H, E); the (E, H, C) that is activated exists for at most 2^16 edges at a time."""
+    attr = None if terms.edge_attr is None else plan.by_target(terms.edge_attr, 0)
+
+    def some(rows: Tensor, indices: Tensor, attr: Tensor | None) -> Tensor:
+        inner = q.index_select(0, rows) + k.index_select(0, indices)  # (e, H, C)
+        if attr is not None:
+            inner = inner + torch.tensordot(attr, terms.edge_key, 1)
+        return (activate(inner) * weight).sum(-1)  # (e, H)
+
+    parts = [plan.rows.split(_EDGES_AT_ONCE), plan.indices.split(_EDGES_AT_ONCE)]
+    attrs = [None] * len(parts[0]) if attr is None else attr.split(_EDGES_AT_ONCE)
+    if len(parts[0]) == 1:
+        return some(plan.rows, plan.indices, attr).t()
+    scores = [
+        checkpoint(some, *part, use_reentrant=False) for part in zip(*parts, attrs, strict=True)
+    ]
+    return torch.cat(scores).t()

@@ -1,0 +1,1 @@
+"""The fused kernel in C++: sources, how they are compiled and kept, and how they are called."""

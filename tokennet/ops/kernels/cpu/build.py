@@ -1,0 +1,203 @@
+"""Compile the kernel for one kind of call, keep it on disk, and load it."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import warnings
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tokennet.ops.kernels.cache import cache_root
+from tokennet.version import __version__
+
+_SOURCE = Path(__file__).with_name("edges.cpp")
+_HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
+_FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
+_SECONDS = 300
+_PROCESSOR = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+_DIGEST = hashlib.sha256().digest_size
+
+
+class Kind(NamedTuple):
+    """What the compiler must know of a call."""
+
+    scalar: str
+    """float, double or bf16."""
+    heads: int
+    channels: int
+    values: int
+    features: int
+    """Of an edge, or 0."""
+    additive: bool
+
+    def defines(self) -> list[str]:
+        return [
+            f"-D{name.upper()}={value:d}"
+            for name, value in zip(self._fields[1:], self[1:], strict=True)
+        ] + [f"-DSCALAR={self.scalar}"]
+
+
+class BuildError(RuntimeError):
+    """There is no kernel, and this is why."""
+
+
+def library(kind: Kind) -> ctypes.CDLL:
+    """Return the kernel for this kind of call, compiled within seconds if it was never before.
+
+    Raises:
+        BuildError: there is no compiler, or it failed.
+    """
+    found = _load(kind)
+    if isinstance(found, str):
+        raise BuildError(found)
+    return found
+
+
+def problem(kind: Kind) -> str | None:
+    """Why there is no kernel for this kind of call, or None if there is one."""
+    found = _load(kind)
+    return found if isinstance(found, str) else None
+
+
+@cache
+def _load(kind: Kind) -> ctypes.CDLL | str:
+    try:
+        return _loaded(kind)
+    except (BuildError, OSError, ValueError, subprocess.SubprocessError) as error:
+        reason = f"no kernel could be compiled: {error}"
+        _give_notice(reason)
+        return reason
+
+
+@cache
+def _give_notice(reason: str) -> None:
+    warnings.warn(
+        f"attention on sparse graphs takes the slower path without a compiler ({reason})",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def _loaded(kind: Kind) -> ctypes.CDLL:
+    path = cache_folder() / f"edges-{_fingerprint(kind)}.so"
+    if _is_whole(path):
+        with suppress(OSError):  # it may have been built where another library was
+            return ctypes.CDLL(str(path))
+    try:
+        return ctypes.CDLL(str(_compile(kind, path, link=[])))
+    except OSError:
+        # PyTorch's OpenMP is not in sight of other libraries here; the compiler's own must do.
+        path.unlink(missing_ok=True)
+        return ctypes.CDLL(str(_compile(kind, path, link=["-fopenmp"])))
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends as `_compile` ends it. One cut short would end the process instead."""
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
+
+
+def _compile(kind: Kind, path: Path, link: list[str]) -> Path:
+    """Compile into a folder of our own and move the result, so that processes may race.
+
+    OpenMP is left to be found at loading, among what PyTorch has loaded: two runtimes in one
+    process would have two sets of threads, each waiting in the other's way.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        object_file, made = Path(folder) / "edges.o", Path(folder) / path.name
+        _run(
+            [
+                *_compiler(),
+                *_flags(),
+                "-fopenmp",
+                *kind.defines(),
+                "-c",
+                str(_SOURCE),
+                "-o",
+                str(object_file),
+            ]
+        )
+        _run([*_compiler(), "-shared", *link, str(object_file), "-o", str(made)])
+        digest = hashlib.sha256(made.read_bytes()).digest()
+        with made.open("ab") as file:
+            file.write(digest)
+        os.replace(made, path)
+    return path
+
+
+def _start(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",  # a compiler may speak in any encoding
+        timeout=_SECONDS,
+        check=False,
+    )
+
+
+def _run(command: list[str]) -> None:
+    done = _start(command)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
+        error = next((line for line in said if "error" in line), said[-1])
+        raise BuildError(f"{command[0]} failed with exit code {done.returncode}: {error}")
+
+
+def _flags() -> list[str]:
+    wide = ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
+    return [*_FLAGS, *wide]
+
+
+def _compiler() -> list[str]:
+    """The command in the environment variable CXX, or the first compiler found."""
+    named = os.environ.get("CXX")
+    if named:
+        return shlex.split(named)
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    raise BuildError("no C++ compiler was found (c++, g++, clang++, or the variable CXX)")
+
+
+def _fingerprint(kind: Kind) -> str:
+    """Changes with the source, the kind, the compiler, the processor and the version."""
+    compiler = _compiler()
+    told = _start([*compiler, "--version"]).stdout
+    parts = [__version__, repr(kind), *compiler, told, *_flags(), _processor()]
+    text = "\n".join([*(file.read_text() for file in (_SOURCE, *_HEADERS)), *parts])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(_PROCESSOR)}))
+
+
+@cache
+def cache_folder() -> Path:
+    """Where kernels are kept: the user's cache, or if that is read-only, for this process."""
+    try:
+        folder = cache_root() / "kernels"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, RuntimeError):  # RuntimeError: the user has no home
+        temporary = tempfile.mkdtemp(prefix="tokennet-")
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        return Path(temporary)

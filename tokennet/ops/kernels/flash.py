@@ -1,0 +1,116 @@
+"""PyTorch's `scaled_dot_product_attention`, with narrow heads filled up where that is faster."""
+
+from __future__ import annotations
+
+from inspect import signature
+
+import torch
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from tokennet.ops.call import Call
+
+_CHANNELS = 16
+"""Numbers of float32 in a vector of 64 bytes, which the kernel on the CPU is made for."""
+_PAIRS = 128**2
+"""With fewer pairs of tokens, filling up costs more than it spares."""
+
+
+def sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    *,
+    is_causal: bool = False,
+    scale: float,
+) -> Tensor:
+    """q (..., H, N, C), k (..., H, M, C), v (..., H, M, Cv) to (..., H, N, Cv).
+
+    In float32 the flash kernel for CPUs takes up to twice as long with 9 channels as with 16,
+    and zeros change no score. Values lie in memory as (..., N, H, Cv), as without filling up.
+    """
+    if not _is_slow(q, k, v):
+        return scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
+    values = v.shape[-1]
+    q, k, v = (pad(x, (0, _CHANNELS - x.shape[-1])) for x in (q, k, v))
+    out = scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
+    return out[..., :values].transpose(-3, -2).contiguous().transpose(-3, -2)
+
+
+def _is_slow(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """Whether it is for the flash kernel, and filling up pays: as measured, not for 1 channel."""
+    channels = q.shape[-1]
+    if not 1 < channels < _CHANNELS or v.shape[-1] != channels:
+        return False
+    if torch.compiler.is_compiling():  # for any number of tokens, and for kernels unknown here
+        return False
+    return (
+        q.device.type == "cpu"
+        and q.dtype == torch.float32
+        and q.shape[-2] * k.shape[-2] >= _PAIRS
+        and torch.backends.cuda.flash_sdp_enabled()  # not where another kernel was asked for
+    )
+
+
+_WIDEST = 256
+HAS_WINDOWS = {"scale", "window_size"} <= signature(varlen_attn).parameters.keys()
+"""The first versions of `varlen_attn` had neither."""
+
+
+def unsupported(call: Call) -> str | None:
+    """What keeps a call away from the kernel, whatever its graph is, or None."""
+    q, channels = call.q, call.q.shape[-1]
+    if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16):
+        return "flash attention is for float16 and bfloat16 on CUDA"
+    if channels != call.v.shape[-1] or channels % 8 or channels > _WIDEST:
+        return f"flash attention takes 8, 16, ... {_WIDEST} channels, of values too"
+    if call.has_tangent or call.in_func_grad:
+        return "flash attention has derivatives by autograd only"
+    if 0 in (call.q.numel(), call.k.numel()):
+        return "there is nothing to attend to"
+    return _problem(q.device.index)
+
+
+@torch.compiler.assume_constant_result
+def _problem(index: int | None) -> str | None:
+    if torch.version.hip is not None or torch.cuda.get_device_capability(index) < (8, 0):
+        return "flash attention needs an NVIDIA GPU of compute capability 8.0"
+    if not torch.backends.cuda.flash_sdp_enabled():
+        return "flash attention is switched off"
+    if not HAS_WINDOWS:
+        return "this torch has no windows in variable-length attention"
+    return None
+
+
+def attend_sequences(
+    call: Call, ends: tuple[Tensor, Tensor], longest: tuple[int, int], window: tuple[int, int]
+) -> Tensor:
+    """Attention within each sequence of targets and its sequence of sources.
+
+    Args:
+        call: with q, k, v (B, tokens, H, C).
+        ends: (sequences + 1,) of targets, of sources: where each sequence of one entry of
+            the batch begins, and where the last ends; none of them empty.
+        longest: tokens of the longest sequence, of targets, of sources.
+        window: how many places back and ahead a target listens to; -1 for all.
+
+    Returns:
+        (B, N, H, C).
+    """
+    q, k, v = (x.flatten(0, 1) for x in (call.q, call.k, call.v))  # (B N, H, C)
+    targets, sources = (_of_batch(x, call.batch) for x in ends)
+    out = varlen_attn(
+        q, k, v, targets, sources, longest[0], longest[1], scale=call.scale, window_size=window
+    )
+    assert isinstance(out, Tensor)
+    return out.unflatten(0, call.q.shape[:2])
+
+
+def _of_batch(ends: Tensor, batch: int) -> Tensor:
+    """The same sequences once for each entry of the batch, one entry after the other."""
+    if batch == 1:
+        return ends
+    first = torch.arange(batch, dtype=ends.dtype, device=ends.device)[:, None] * ends[-1:]
+    return torch.cat([ends[:1], (first + ends[1:]).flatten()])

@@ -1,0 +1,295 @@
+"""What a call costs on each backend, before it is run.
+
+    seconds = calls c_1 + pieces c_2 + gathered c_3 + scores c_4 + FLOPs c_5 + bytes c_6 + far c_7
+
+Each backend counts its own work; the constants are measured (`tokennet bench --calibrate`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+
+from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.ops.call import Call
+from tokennet.ops.kernels.cache import cache_root
+
+CACHE_BYTES = 2**24
+"""About what stays near the cores while rows are gathered."""
+
+
+class Work(NamedTuple):
+    """What one forward pass does; the backward pass has constants of its own."""
+
+    calls: float
+    """Operators launched, one after the other."""
+    pieces: float
+    """Walked through one by one: rows of targets, or blocks of queries and keys of one head."""
+    gathered: float
+    """Rows of keys and values that are fetched edge by edge, all heads together."""
+    scores: float
+    """Scores that are computed and normalised, by head, needed or masked."""
+    flops: float
+    bytes: float
+    """Moved between memory, or cache, and the cores."""
+    far: float
+    """Those of them that are gathered from further away than the caches."""
+
+    @classmethod
+    def of(
+        cls,
+        call: Call,
+        *,
+        calls: float,
+        pieces: float,
+        scores: float,
+        gathered: float = 0,
+        mask: float = 0,
+    ) -> Work:
+        """From what is so for all, and for one head of one entry of the batch: scores, masks,
+        rows of keys and values that are gathered."""
+        channels, size = call.q.shape[-1] + call.v.shape[-1], call.q.element_size()
+        moved = call.groups * gathered * channels * size
+        far = moved * _share_of_far(call, channels * size) if gathered else 0.0
+        return cls(
+            calls,
+            pieces,
+            call.batch * gathered,
+            call.groups * scores,
+            2 * call.groups * scores * channels,
+            call.io_bytes + call.groups * mask * size + moved,
+            far,
+        )
+
+
+def _share_of_far(call: Call, row_bytes: int) -> float:
+    """Share of the gathered rows that the caches do not hold, of a walk in the targets' order."""
+    near = call.graph.derive("spread", None, _spread) * call.num_heads * row_bytes
+    return max(0.0, 1 - CACHE_BYTES / near) if near else 0.0
+
+
+def _spread(graph: TokenGraph) -> float:
+    """How many sources the edges of neighbouring targets are spread over, about.
+
+    Lists no edges that are not listed: a choice must not cost more than what is chosen.
+    """
+    if graph.band is not None:
+        return float(min(sum(graph.band) + 1, graph.num_sources))
+    if isinstance(graph, Disjoint):
+        return float(max(graph.source_sizes, default=0))
+    if not graph.is_explicit:
+        return float(graph.num_sources)
+    source, target = graph.edge_index()
+    if source.numel() == 0:
+        return 0.0
+    place = target * (graph.num_sources / max(graph.num_targets, 1))
+    distance = (source - place).abs().mean()
+    # Sources drawn at random are a third of them away on average.
+    return float((3 * distance).clamp(max=graph.num_sources))
+
+
+def seconds(backend: str, call: Call, work: Work) -> float:
+    """Predicted time of a call: forward, and backward where a gradient will be asked for."""
+    device = call.q.device.type
+    mode = "training" if call.needs_grad else "forward"
+    constants = _constants(device if device in CONSTANTS else "cuda", backend, mode)
+    size = call.q.element_size()
+    wide = max(size, 4) / 4  # float64: half as many numbers at a time
+    exact = 0.0
+    if device != "cpu" and size >= 4 and backend in EXACT_FLOP:
+        exact = wide * work.flops * EXACT_FLOP[backend][mode]
+    work = work._replace(scores=wide * work.scores, flops=wide * work.flops)
+    return exact + sum(constant * amount for constant, amount in zip(constants, work, strict=True))
+
+
+@torch.compiler.assume_constant_result
+def _constants(device: str, backend: str, mode: str) -> tuple[float, ...]:
+    return tuple(load(device)[backend][mode])
+
+
+@cache
+def load(device: str) -> dict[str, dict[str, list[float]]]:
+    """Constants of a kind of device: those measured on this machine, or those that come along."""
+    try:
+        kept = json.loads((cache_root() / "costs.json").read_text())[device]
+        measured = {name: modes for name, modes in kept.items() if _is_whole(modes)}
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+        measured = {}  # none were measured here, or the file is spoiled
+    return {**CONSTANTS[device], **measured}
+
+
+def _is_whole(modes: dict[str, list[float]]) -> bool:
+    wanted = len(Work._fields)
+    return all(len(modes[mode]) == wanted for mode in ("forward", "training"))
+
+
+CONSTANTS: dict[str, dict[str, dict[str, list[float]]]] = {
+    "cpu": {
+        "dense": {
+            "forward": [3.286e-05, 3.184e-06, 0.0, 5.726e-10, 4.26e-12, 4.422e-11, 0.0],
+            "training": [8.826e-05, 7.845e-06, 0.0, 2.206e-09, 1.497e-11, 2.883e-11, 0.0],
+        },
+        "ragged": {
+            "forward": [5.17e-05, 2e-06, 0.0, 7.234e-10, 4.281e-13, 1.887e-10, 0.0],
+            "training": [0.0001757, 4.776e-06, 0.0, 2.261e-09, 7.083e-12, 4.708e-10, 0.0],
+        },
+        "banded": {
+            "forward": [0.0001325, 4.995e-06, 0.0, 1.298e-10, 5.374e-12, 1.065e-10, 0.0],
+            "training": [0.0003228, 1.266e-05, 0.0, 1.83e-09, 2.104e-11, 0.0, 0.0],
+        },
+        "fused": {
+            "forward": [0.0001527, 6.146e-08, 6.451e-10, 5.702e-10, 0.0, 1.014e-11, 4.063e-11],
+            "training": [0.0004602, 1.403e-07, 2.258e-09, 1.853e-09, 0.0, 3.218e-11, 1.147e-10],
+        },
+        "sparse": {
+            "forward": [2.716e-05, 5.022e-08, 0.0, 6.051e-09, 0.0, 1.385e-11, 3.69e-11],
+            "training": [7.919e-05, 1.307e-07, 0.0, 1.22e-08, 0.0, 3.654e-11, 1.579e-10],
+        },
+        "flex": {
+            "forward": [0.0001224, 2.04e-05, 0.0, 8.31e-09, 0.0, 1.237e-11, 0.0],
+            "training": [0.0003672, 6.12e-05, 0.0, 2.493e-08, 0.0, 3.711e-11, 0.0],
+        },
+        "reference": {
+            "forward": [1.403e-05, 0.0, 3.239e-09, 1.362e-08, 0.0, 3.417e-11, 0.0],
+            "training": [2.643e-05, 0.0, 1.476e-08, 2.467e-08, 0.0, 7.823e-11, 0.0],
+        },
+    },
+    "cuda": {
+        "dense": {
+            "forward": [9.934e-06, 0.0, 0.0, 1.708e-12, 0.0, 0.0, 0.0],
+            "training": [1.855e-05, 0.0, 0.0, 0.0, 0.0, 2.316e-12, 0.0],
+        },
+        "ragged": {
+            "forward": [1.041e-05, 1.617e-08, 0.0, 5.74e-13, 1.855e-15, 0.0, 0.0],
+            "training": [2.696e-05, 6.529e-08, 0.0, 2.496e-12, 3.984e-15, 1.316e-13, 0.0],
+        },
+        "banded": {
+            "forward": [1.676e-05, 0.0, 0.0, 1.127e-12, 0.0, 1.384e-12, 0.0],
+            "training": [3.848e-05, 0.0, 0.0, 2.735e-12, 0.0, 3.46e-12, 0.0],
+        },
+        "fused": {
+            "forward": [6.921e-06, 3.839e-11, 6.532e-12, 0.0, 0.0, 1.162e-13, 8.163e-14],
+            "training": [1.954e-05, 1.783e-10, 2.312e-11, 0.0, 0.0, 4.015e-13, 3.054e-13],
+        },
+        "sparse": {
+            "forward": [8.402e-06, 5.712e-09, 0.0, 5.834e-11, 0.0, 2.194e-13, 1.249e-13],
+            "training": [1.72e-05, 1.078e-08, 0.0, 2.085e-10, 0.0, 5.903e-13, 3.467e-13],
+        },
+        "flex": {
+            "forward": [1.745e-06, 6.387e-07, 0.0, 2.499e-14, 0.0, 7.647e-13, 0.0],
+            "training": [4.019e-06, 1.64e-06, 0.0, 2.702e-13, 0.0, 3.564e-12, 0.0],
+        },
+        "reference": {
+            "forward": [5.271e-06, 0.0, 5.812e-10, 1.708e-10, 0.0, 1.16e-12, 0.0],
+            "training": [9.352e-06, 0.0, 8.358e-10, 2.938e-10, 0.0, 3.969e-12, 0.0],
+        },
+    },
+}
+
+EXACT_FLOP: dict[str, dict[str, float]] = {
+    "dense": {"forward": 2.9e-14, "training": 1e-13},
+    "ragged": {"forward": 4.1e-14, "training": 1.2e-13},
+    "banded": {"forward": 4.1e-14, "training": 1.2e-13},
+    "flex": {"forward": 5.2e-14, "training": 6.7e-13},
+}
+"""On CUDA, added to the rest. Kernels that go along edges take no tensor cores anyway."""
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """One backend's view of a call."""
+
+    backend: str
+    reason: str | None
+    """Why it cannot run the call, or None if it can."""
+    work: Work | None
+    """What a forward pass would do; None where the backend cannot run the call."""
+    seconds: float | None
+    """Predicted time, with the backward pass where a gradient will be asked for."""
+    note: str | None = None
+    """What else the backend does to the call."""
+
+    def __str__(self) -> str:
+        if self.work is None or self.seconds is None:
+            return f"{self.backend:<10} {self.reason}"
+        told = (
+            f"{self.backend:<10} {1e3 * self.seconds:10,.3f} ms "
+            f"{self.work.flops / 1e6:12,.2f} MFLOP {self.work.bytes / 1e6:12,.2f} MB"
+        )
+        return told if self.note is None else f"{told}, {self.note}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The backend that `attend` takes, why, and how every backend was judged."""
+
+    chosen: str
+    why: str
+    prospects: list[Prospect]
+
+    def __str__(self) -> str:
+        lines = [f"{self.chosen}: {self.why}"]
+        for prospect in self.prospects:
+            lines.append(f"{'->' if prospect.backend == self.chosen else '  '} {prospect}")
+        return "\n".join(lines)
+
+
+def choose(call: Call, backend: str, backends: Mapping[str, ModuleType]) -> str:
+    """The backend named, if it can run the call; for "auto" that of the least predicted time.
+
+    Raises:
+        ValueError: there is no backend of that name.
+        RuntimeError: the named backend cannot run this call, with the reason.
+    """
+    if backend == "auto":
+        if _needs_no_choice(call, backends):
+            return "dense"
+        able = choices([name for name in backends if backends[name].unsupported(call) is None])
+        cost = [seconds(name, call, backends[name].work(call)) for name in able]
+        return able[cost.index(min(cost))]  # not min(..., key=...), which dynamo does not know
+    if backend not in backends:
+        names = ", ".join(["auto", *backends])
+        raise ValueError(f"backend must be one of {names}; got {backend!r}")
+    reason = backends[backend].unsupported(call)
+    if reason:
+        raise RuntimeError(f"backend {backend!r} cannot run this call: {reason}")
+    return backend
+
+
+def explained(call: Call, backend: str, backends: Mapping[str, ModuleType]) -> Explanation:
+    """Which backend is chosen, why, and what each of them would do."""
+    chosen, prospects = choose(call, backend, backends), _prospects(call, backends)
+    why = "you named it"
+    if backend == "auto":
+        able = choices([prospect.backend for prospect in prospects if prospect.reason is None])
+        why = f"the least predicted time of {', '.join(able)}" if able[1:] else "nothing else can"
+        if _needs_no_choice(call, backends):
+            why = "the graph is complete or causal, and nothing beats SDPA without a mask"
+    return Explanation(chosen, why, prospects)
+
+
+def choices(able: list[str]) -> list[str]:
+    """Of the backends that can run a call, those to choose from: the reference as a last resort."""
+    return [name for name in able if name != "reference"] or able
+
+
+def _prospects(call: Call, backends: Mapping[str, ModuleType]) -> list[Prospect]:
+    prospects = []
+    for name, module in backends.items():
+        reason = module.unsupported(call)
+        work = None if reason else module.work(call)
+        predicted = None if work is None else seconds(name, call, work)
+        note = module.note(call) if reason is None and hasattr(module, "note") else None
+        prospects.append(Prospect(name, reason, work, predicted, note))
+    return prospects
+
+
+def _needs_no_choice(call: Call, backends: Mapping[str, ModuleType]) -> bool:
+    """Without a mask SDPA is the best there is; and sizes may be symbolic while exporting."""
+    return not call.needs_mask and backends["dense"].unsupported(call) is None

@@ -1,0 +1,224 @@
+"""Attention in its parts: scores of edges, and linear combinations with weights of edges.
+
+For weights that no softmax of `attend` gives. Time and memory follow the edges; on complete
+graphs, whose edges are the entries of a matrix, products of matrices are quicker.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from tokennet.graphs import Full, TokenGraph, repeat
+from tokennet.graphs.base import DENSE_LIMIT
+from tokennet.ops.backends import reference, sparse
+from tokennet.ops.call import Additive, Bias, Call, EdgeFeatures, make_call
+from tokennet.ops.edge_plans import edge_plan
+from tokennet.ops.edge_products import edge_combine
+from tokennet.ops.normalizers import check_edge_values, normalize
+
+
+def edge_scores(
+    q: Tensor,
+    k: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None = None,
+    *,
+    scale: float | None = None,
+    score: Additive | None = None,
+    edges: EdgeFeatures | None = None,
+) -> Tensor:
+    r"""The scores of each edge, differentiable: what `attend` takes the softmax of.
+
+        s_ij = scale q_i . (k_j + K f_ij) + bias_h(i, j)
+
+    Arguments as for `attend`.
+
+    Returns:
+        (..., E, H), in the order of `graph.edge_index()`.
+
+    >>> q, k = torch.ones(2, 1, 4), torch.ones(3, 1, 4)
+    >>> edge_scores(q, k, Full(2, 3)).flatten().tolist()
+    [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+    """
+    call = _call_of_scores(q, k, graph, bias, scale, score, edges)
+    return call.unfold(_scores(call))
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None = None,
+    *,
+    scale: float | None = None,
+    score: Additive | None = None,
+    edges: EdgeFeatures | None = None,
+    normalizer: str = "softmax",
+) -> Tensor:
+    r"""The weights that `attend` gives to each edge, in every mode of differentiation.
+
+        w_ij = normalizer_j(s_ij),   s_ij as of `edge_scores`
+
+    Arguments as for `attend`; computed in at least float32.
+
+    Args:
+        normalizer: "softmax", or another name in `NORMALIZERS`.
+
+    Returns:
+        (..., E, H), in the order of `graph.edge_index()`; those of a softmax sum to 1 over
+        the edges of each target.
+
+    >>> from tokennet import Causal
+    >>> q = k = torch.zeros(3, 1, 4)
+    >>> attention_weights(q, k, Causal(3)).flatten().tolist()[:3]
+    [1.0, 0.5, 0.5]
+    """
+    call = _call_of_scores(q, k, graph, bias, scale, score, edges)
+    precise = torch.promote_types(q.dtype, torch.float32)
+    call = replace(call, q=call.q.to(precise), k=call.k.to(precise))
+    return call.unfold(normalize(_scores(call), graph, normalizer).to(q.dtype))
+
+
+def _call_of_scores(
+    q: Tensor,
+    k: Tensor,
+    graph: TokenGraph,
+    bias: Bias | None,
+    scale: float | None,
+    score: Additive | None,
+    edges: EdgeFeatures | None,
+) -> Call:
+    if isinstance(edges, EdgeFeatures):
+        edges = replace(edges, value=None)
+    return make_call(q, k, k, graph, bias, scale, score, edges)
+
+
+def _scores(call: Call) -> Tensor:
+    """(B, E, H)"""
+    if call.score is None and _by_pairs(call.graph, call):
+        return _scores_of_pairs(call)
+    able = sparse if sparse.unsupported(call) is None else reference
+    return able.scores(call)
+
+
+def combine(
+    weights: Tensor, v: Tensor, graph: TokenGraph, edges: EdgeFeatures | None = None
+) -> Tensor:
+    r"""Linear combinations of values along the edges of a graph, with any weights.
+
+        out_i = \sum_{j -> i} w_ij (v_j + U f_ij)
+
+    Args:
+        weights: (..., E, H), in the order of `graph.edge_index()`; without leading
+            dimensions they are the same for the whole batch.
+        v: (..., M, H, Cv) values of the sources.
+        graph: N targets, M sources.
+        edges: features of the edges whose `value` is added to the values.
+
+    Returns:
+        (..., N, H, Cv); exactly 0 for a target without neighbours.
+
+    Raises:
+        TypeError, ValueError: an argument that does not fit, by name.
+
+    >>> from tokennet import Window
+    >>> combine(torch.ones(7, 1), torch.ones(3, 1, 2), Window(3, 1))[:, 0, 0].tolist()
+    [2.0, 3.0, 2.0]
+    """
+    check_edge_values("weights", weights, graph)
+    _check_values(v, weights, graph)
+    batch = torch.broadcast_shapes(weights.shape[:-2], v.shape[:-3])
+    shared = weights.dim() == 2
+    w, values = (weights, v) if shared else (_fold(weights, batch, 2), v)
+    values = _fold(values, batch, 3)  # (B, M, H, Cv)
+    if shared:  # of the whole batch: its values are so many channels
+        values = values.permute(1, 2, 0, 3).flatten(2)[None]  # (1, M, H, B Cv)
+        w = w[None]
+    product = _by_matrix if _by_pairs(graph, None, (w, values)) else _by_edges
+    with torch.autocast(v.device.type, enabled=False):
+        out = product(w, values, graph)  # (B or 1, N, H, B Cv or Cv)
+    if shared:
+        out = out[0].unflatten(-1, (math.prod(batch), v.shape[-1])).permute(2, 0, 1, 3)
+    if edges is not None and edges.value is not None:
+        out = out + _edge_values(w, edges, graph)
+    return out.to(v.dtype).reshape(*batch, graph.num_targets, *v.shape[-2:])
+
+
+def _check_values(v: Tensor, weights: Tensor, graph: TokenGraph) -> None:
+    if not isinstance(v, Tensor):
+        raise TypeError(f"v must be a tensor, got {type(v).__name__}")
+    if v.dim() < 3 or tuple(v.shape[-3:-1]) != (graph.num_sources, weights.shape[-1]):
+        raise ValueError(
+            f"v must have shape (..., M, H, Cv) with M = {graph.num_sources} and "
+            f"H = {weights.shape[-1]}, got {tuple(v.shape)}"
+        )
+
+
+def _fold(tensor: Tensor, batch: torch.Size, inner: int) -> Tensor:
+    kept = tensor.shape[tensor.dim() - inner :]
+    return tensor.expand(*batch, *kept).reshape(math.prod(batch), *kept)
+
+
+def _by_pairs(graph: TokenGraph, call: Call | None, tensors: tuple[Tensor, ...] = ()) -> bool:
+    """Whether to compute all pairs: where each is an edge, or edge products are impossible."""
+    if isinstance(graph, Full):
+        return True
+    if graph.num_targets * graph.num_sources > DENSE_LIMIT:
+        return False
+    if call is None:
+        w, values = tensors
+        call = Call(values, values, w[..., None], graph, None, 1.0)
+    return sparse.unsupported(call) is not None
+
+
+def _places(graph: TokenGraph, device: torch.device) -> Tensor:
+    """(E,) place of each edge in the flat matrix of all pairs."""
+    source, target = graph.edge_index(device)
+    return target * graph.num_sources + source
+
+
+def _scores_of_pairs(call: Call) -> Tensor:
+    """(B, E, H) from one product of matrices for each head."""
+    with torch.autocast(call.q.device.type, enabled=False):
+        q, k = call.q.transpose(1, 2), call.k.transpose(1, 2)  # (B, H, N, C)
+        scores = (call.scale * q @ k.transpose(-1, -2)).flatten(2)  # (B, H, N M)
+        if not isinstance(call.graph, Full):
+            scores = scores.index_select(2, _places(call.graph, q.device))
+        scores = scores.transpose(1, 2)  # (B, E, H)
+        terms = call.terms()
+        if terms.edge_attr is not None and terms.edge_query is not None:
+            asked = terms.edge_query.index_select(1, call.graph.edge_index(q.device)[1])
+            features = terms.edge_attr[:, None].to(asked)  # (E, 1, D)
+            scores = scores + call.scale * (asked * features).sum(-1).to(scores)
+        return scores if terms.bias is None else scores + terms.bias
+
+
+def _by_matrix(weights: Tensor, values: Tensor, graph: TokenGraph) -> Tensor:
+    n, m = graph.num_targets, graph.num_sources
+    matrix = weights.transpose(1, 2)  # (B, H, E)
+    if not isinstance(graph, Full):
+        flat = matrix.new_zeros(*matrix.shape[:2], n * m)
+        matrix = flat.index_add(2, _places(graph, weights.device), matrix)  # parallel edges add up
+    matrix = matrix.unflatten(2, (n, m)).to(values.dtype)
+    return (matrix @ values.transpose(1, 2)).transpose(1, 2)  # (B, N, H, Cv)
+
+
+def _by_edges(weights: Tensor, values: Tensor, graph: TokenGraph) -> Tensor:
+    count, precise = len(values), torch.promote_types(values.dtype, torch.float32)
+    plan = edge_plan(graph if count == 1 else repeat(graph, count), values.device)
+    w = plan.by_target(weights.to(precise).flatten(0, 1).t(), 1)  # (H, B E)
+    out = edge_combine(w.contiguous(), values.to(precise).flatten(0, 1), plan)
+    return out.unflatten(0, (count, graph.num_targets))
+
+
+def _edge_values(weights: Tensor, edges: EdgeFeatures, graph: TokenGraph) -> Tensor:
+    """What features, summed by their weights, are worth as values: (B or 1, N, H, Cv)."""
+    value = edges.value
+    weighted = weights[..., None] * edges.attr[:, None].to(weights)  # (B, E, H, D)
+    summed = weighted.new_zeros(len(weights), graph.num_targets, *weighted.shape[2:])
+    summed = summed.index_add(1, graph.edge_index(weights.device)[1], weighted)
+    return torch.einsum("bnhd,hcd->bnhc", summed, value.to(summed))  # type: ignore[union-attr]
