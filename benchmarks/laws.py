@@ -17,14 +17,13 @@ from typing import Any
 
 import networkx as nx
 import torch
+from tests.symmetry.test_discover import KNOWN
 from torch import nn
 
-from tests.symmetry.test_discover import KNOWN
 from tests.testing.planted import BUGS, TRUTHFUL, bug_line
 from tokennet import Interface, Tokens, build_net, from_networkx
 from tokennet.bench import environment
-from tokennet.symmetry import check_equivariance, discover_group
-from tokennet.testing import check
+from tokennet.testing import check, check_equivariance, discover_group
 
 GRAPHS = {
     "Petersen graph": nx.petersen_graph(),

@@ -11,8 +11,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch import nn
 
-from tokennet.symmetry import Verdict
-from tokennet.testing import check
+from tokennet.testing import Verdict, check
 
 torch.manual_seed(0)
 D, NODES = 8, 9

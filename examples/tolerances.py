@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tokennet.symmetry import check_equivariance
+from tokennet.testing import check_equivariance
 
 TOLERANCES = (1e-3, 1e-5, 1e-7)
 N, D = 64, 32

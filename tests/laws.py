@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet import Disjoint, Edges, Mixer, TokenGraph, Tokens
-from tokennet.symmetry import check_declared, random_permutation
+from tokennet.testing import check_declared, random_permutation
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4, torch.bfloat16: 1e-1}
 

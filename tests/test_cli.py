@@ -262,7 +262,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_run(
     (models / "folder").mkdir()
     monkeypatch.chdir(models)
     monkeypatch.setattr(sys, "argv", ["tokennet", "check", "models:Mean", "--json", file])
-    monkeypatch.setattr("tokennet.testing.check", lambda *args, **options: pytest.fail("it ran"))
+    monkeypatch.setattr("tokennet.testing._check", lambda *args, **options: pytest.fail("it ran"))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2

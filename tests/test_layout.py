@@ -138,7 +138,7 @@ def test_files_functions_and_signatures_stay_small(path):
 
 
 PUBLIC = ("", ".ops", ".compare", ".graphs", ".interop", ".mixers", ".nets", ".positional")
-PUBLIC += (".symmetry", ".testing", ".tokenizers")
+PUBLIC += (".testing", ".tokenizers")
 """Packages whose names people write. Those of `bench` and of the tasks are commands' own."""
 RESULTS = {
     "tokennet.ops.Explanation",
@@ -146,14 +146,14 @@ RESULTS = {
     "tokennet.compare.Comparison",
     "tokennet.compare.Line",
     "tokennet.mixers.EdgeWeights",
-    "tokennet.symmetry.DeclaredReport",
-    "tokennet.symmetry.GroupReport",
-    "tokennet.symmetry.LieError",
-    "tokennet.symmetry.Location",
-    "tokennet.symmetry.ShiftTable",
-    "tokennet.symmetry.SymmetryReport",
-    "tokennet.symmetry.Verdict",
-    "tokennet.symmetry.Witness",
+    "tokennet.testing.DeclaredReport",
+    "tokennet.testing.GroupReport",
+    "tokennet.testing.LieError",
+    "tokennet.testing.Location",
+    "tokennet.testing.ShiftTable",
+    "tokennet.testing.SymmetryReport",
+    "tokennet.testing.Verdict",
+    "tokennet.testing.Witness",
     "tokennet.testing.LawReport",
 }
 """What functions give: shown where it is made, made by nobody else."""

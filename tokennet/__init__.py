@@ -4,6 +4,9 @@ Transformers, MLP-Mixers and graph networks are one family: each alternates line
 combinations of tokens, along a graph, with functions of single tokens.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tokennet.graphs import (
     Causal,
     Cycle,
@@ -111,9 +114,15 @@ from tokennet.positional import (
     laplacian_eigenvectors,
     return_probabilities,
 )
-from tokennet.symmetry import Symmetry, relabelling_error, shuffling_error
+from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 from tokennet.version import __version__
+
+if TYPE_CHECKING:
+    from tokennet.testing import check, discover_group
+
+_LAZY = {"check": "tokennet.testing", "discover_group": "tokennet.testing"}
+"""What is imported when it is first asked for: the checker is larger than all that it checks."""
 
 __all__ = [
     "ALiBi",
@@ -206,9 +215,11 @@ __all__ = [
     "attention_weights",
     "attention_weights_of",
     "build_net",
+    "check",
     "collect_attention_weights",
     "collect_router_losses",
     "create_net",
+    "discover_group",
     "explain",
     "from_mask",
     "from_mask_mod",
@@ -218,10 +229,14 @@ __all__ = [
     "list_nets",
     "mlp",
     "redraw_features",
-    "relabelling_error",
     "return_probabilities",
     "scores",
-    "shuffling_error",
     "to_mask_mod",
     "to_networkx",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -162,7 +162,7 @@ def check(
     """
     from json import dumps
 
-    from tokennet.testing import check as check_laws
+    from tokennet.testing import check_laws
     from tokennet.testing.resolve import resolve_example, resolve_model
 
     if json is not None and (json.is_dir() or not json.parent.is_dir()):

@@ -33,7 +33,7 @@ from tokennet.mixers.scores import (
     ScaledDotProduct,
 )
 from tokennet.ops import NORMALIZERS
-from tokennet.symmetry import relabelling_error
+from tokennet.testing import relabelling_error
 
 DIM, HEADS = 8, 2
 EXACT = {"rtol": 1e-9, "atol": 1e-11}

@@ -31,7 +31,7 @@ from tokennet import (
     collect_router_losses,
 )
 from tokennet.nets.experts import Routing, router_losses
-from tokennet.symmetry import check_declared
+from tokennet.testing import check_declared
 
 DIM, HIDDEN, EXPERTS = 8, 12, 4
 

@@ -20,7 +20,7 @@ from tokennet.nets import (
     list_nets,
     set_prediction_loss,
 )
-from tokennet.symmetry import check_declared
+from tokennet.testing import check_declared
 
 FEATURES, N, VOCAB = 6, 6, 11
 SMALL = {

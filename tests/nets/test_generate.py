@@ -41,7 +41,7 @@ from tokennet.nets import (
 from tokennet.nets.compose import complete
 from tokennet.nets.language import _repeated
 from tokennet.nets.sampling import Sampling
-from tokennet.symmetry import assert_causal
+from tokennet.testing import assert_causal
 
 VOCAB = 11
 GRAPHS = {"causal": Causal, "window": lambda n: Causal(n) & Window(n, 3)}

@@ -46,7 +46,7 @@ from tokennet.nets import (
     generalised_iou,
     vit,
 )
-from tokennet.symmetry import check_declared
+from tokennet.testing import check_declared
 
 DIM, N = 8, 6
 

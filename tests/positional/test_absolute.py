@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tokennet import Full, LearnedEncoding, SinusoidalEncoding, Tokens
-from tokennet.symmetry import relabelling_error, shuffling_error
+from tokennet.testing import relabelling_error, shuffling_error
 
 POS = torch.tensor([[0.0, 2.0], [1.0, 0.0], [3.0, 1.0]])
 BY_POS = {

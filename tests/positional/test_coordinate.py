@@ -13,7 +13,7 @@ from tokennet import (
     Tokens,
     UnitIntervalEncoding,
 )
-from tokennet.symmetry import check_declared
+from tokennet.testing import check_declared
 
 POS = torch.tensor([[0.0, 2.0], [1.0, 0.0], [4.0, 1.0]])
 LAYERS = {

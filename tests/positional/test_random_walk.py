@@ -16,7 +16,7 @@ from tokennet import (
     return_probabilities,
 )
 from tokennet.positional import random_walk
-from tokennet.symmetry import check_declared, random_permutation
+from tokennet.testing import check_declared, random_permutation
 
 STEPS = 5
 

@@ -23,7 +23,7 @@ from tokennet import (
     attend,
 )
 from tokennet.mixers.scores import Cosine
-from tokennet.symmetry import relabelling_error
+from tokennet.testing import relabelling_error
 
 DIM, HEADS = 12, 3
 EXACT = {"rtol": 1e-9, "atol": 1e-11}

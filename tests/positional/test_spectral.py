@@ -26,7 +26,7 @@ from tokennet import (
     to_networkx,
 )
 from tokennet.positional import eigenvectors
-from tokennet.symmetry import check_declared, random_permutation
+from tokennet.testing import check_declared, random_permutation
 
 K = 4
 

@@ -1,4 +1,4 @@
-"""A stand-in for `tokennet.testing.check` whose verdicts the model itself tells.
+"""A stand-in for `tokennet.testing._check` whose verdicts the model itself tells.
 
 So verdicts that are hard to provoke are as easy as the others, and a law costs nothing.
 """
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from torch import nn
 
-from tokennet.symmetry import SymmetryReport, Verdict
+from tokennet.testing import SymmetryReport, Verdict
 
 LAWS = ("node_permutation", "edge_permutation", "causality", "deterministic")
 

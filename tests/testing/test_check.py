@@ -24,8 +24,7 @@ from tokennet import (
     Tokens,
     build_net,
 )
-from tokennet.symmetry import Verdict
-from tokennet.testing import LAWS, applicable_laws, check
+from tokennet.testing import LAWS, Verdict, applicable_laws, check
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)

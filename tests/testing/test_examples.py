@@ -7,8 +7,7 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 from torch_geometric.nn import GATConv, GCNConv
 
-from tokennet.symmetry import Verdict
-from tokennet.testing import check
+from tokennet.testing import Verdict, check
 
 ORDER = ("node_permutation", "tied_inputs")
 INF = float("inf")
@@ -312,8 +311,8 @@ def test_what_cannot_be_claimed_or_told_is_refused():
 
 
 def test_a_smaller_edge_list_keeps_the_right_edges():
-    from tokennet.testing.example import recognised
-    from tokennet.testing.parts import keep_edges, keep_tokens, one_set
+    from tokennet.testing.example.inputs import recognised
+    from tokennet.testing.example.parts import keep_edges, keep_tokens, one_set
 
     edges = torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 2, 4]])
     weight, batch = torch.arange(5.0) + 10, torch.tensor([0, 0, 1, 1, 1, 1])

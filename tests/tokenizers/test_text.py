@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tokennet import Causal, Tokens, TokenWise
-from tokennet.symmetry import check_declared
+from tokennet.testing import check_declared
 from tokennet.tokenizers import BPE, Bytes, Characters
 
 CORPUS = ["low lower lowest", "new newer newest", "wide wider widest ", "low\nnew, wide!"] * 3

@@ -17,7 +17,7 @@ from tokennet.compare.net import Net, Width
 from tokennet.compare.task import Batch, Model, Recipe, Task
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
-from tokennet.symmetry import relabelling_error, shuffling_error
+from tokennet.testing import relabelling_error, shuffling_error
 from tokennet.tokens import Tokens
 
 

@@ -1,4 +1,4 @@
-"""Laws for people who bring their own model.
+"""Laws for models of anyone: `check` says which of them a model obeys, and where one breaks.
 
 `parametrize_with_checks` needs pytest, `tokennet.testing.strategies` hypothesis.
 """
@@ -8,13 +8,103 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tokennet.testing.check import LawReport, applicable_laws, check
-from tokennet.testing.laws import LAWS
+from tokennet.testing._check import LawReport, applicable_laws, check
+from tokennet.testing.engine.actions import (
+    Action,
+    Conjugate,
+    Invariant,
+    Permute,
+    PermuteWithin,
+    RelabelEdges,
+)
+from tokennet.testing.engine.gradient import GradientOf
+from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle, random_permutation
+from tokennet.testing.groups import GroupReport, automorphisms, discover_group
+from tokennet.testing.laws.declared import DeclaredReport, check_declared
+from tokennet.testing.laws.dependency import assert_causal, assert_dependency, check_dependency
+from tokennet.testing.laws.equivariance import (
+    assert_automorphism_equivariant,
+    assert_equivariant,
+    assert_invariant,
+    assert_relabelling_equivariant,
+    assert_set_to_set,
+    check_equivariance,
+)
+from tokennet.testing.laws.finiteness import check_finite
+from tokennet.testing.laws.influence import dependency_matrix
+from tokennet.testing.laws.isolation import (
+    assert_batch_independent,
+    assert_padding_ignored,
+    check_batch,
+    check_padding,
+)
+from tokennet.testing.laws.registry import LAWS
+from tokennet.testing.lie import (
+    LieError,
+    LieGenerator,
+    ShiftTable,
+    lie_contributions,
+    lie_error,
+    lie_errors_by_layer,
+    shift_table,
+)
+from tokennet.testing.measure import relabelling_error, shuffling_error
+from tokennet.testing.report import Location, SymmetryReport, Verdict, Witness
 
 if TYPE_CHECKING:
     from tokennet.testing.parametrize import parametrize_with_checks
 
-__all__ = ["LAWS", "LawReport", "applicable_laws", "check", "parametrize_with_checks"]
+__all__ = [
+    "LAWS",
+    "Action",
+    "Conjugate",
+    "DeclaredReport",
+    "GradientOf",
+    "GroupReport",
+    "Invariant",
+    "LawReport",
+    "LieError",
+    "LieGenerator",
+    "Location",
+    "Permute",
+    "PermuteWithin",
+    "Relabel",
+    "RelabelEdges",
+    "ReorderEdges",
+    "ShiftTable",
+    "Shuffle",
+    "SymmetryReport",
+    "Verdict",
+    "Witness",
+    "applicable_laws",
+    "assert_automorphism_equivariant",
+    "assert_batch_independent",
+    "assert_causal",
+    "assert_dependency",
+    "assert_equivariant",
+    "assert_invariant",
+    "assert_padding_ignored",
+    "assert_relabelling_equivariant",
+    "assert_set_to_set",
+    "automorphisms",
+    "check",
+    "check_batch",
+    "check_declared",
+    "check_dependency",
+    "check_equivariance",
+    "check_finite",
+    "check_padding",
+    "dependency_matrix",
+    "discover_group",
+    "lie_contributions",
+    "lie_error",
+    "lie_errors_by_layer",
+    "parametrize_with_checks",
+    "random_permutation",
+    "relabelling_error",
+    "shift_table",
+    "shuffling_error",
+]
 
 
 def __getattr__(name: str) -> Any:

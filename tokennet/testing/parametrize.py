@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from torch import nn
 
-from tokennet.symmetry import SymmetryReport, Verdict
-from tokennet.testing.check import applicable_laws, check
-from tokennet.testing.laws import LAWS
+from tokennet.testing._check import applicable_laws, check
+from tokennet.testing.laws.registry import LAWS
+from tokennet.testing.report import SymmetryReport, Verdict
 
 VACUOUS_BY_NATURE = frozenset({"backend_agreement", "deterministic"})
 """Laws that compare runs on the same tokens: no verdict on what the tokens do can void them."""

@@ -1,0 +1,124 @@
+"""What every layer and net declares, held against the group that it has."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.families import SQUARE, honours
+from tests.test_common import TESTED
+from tokennet import (
+    Cycle,
+    Full,
+    Grid,
+    Interface,
+    LearnedEncoding,
+    Mixer,
+    Residual,
+    SinusoidalEncoding,
+    Symmetry,
+    Tokens,
+    TokenWise,
+    build_net,
+)
+from tokennet.mixers import MIXERS
+from tokennet.nets import READOUTS
+from tokennet.testing import check_declared
+
+DIM, N = 8, 6
+GRAPHS = ("full", "causal", "cycle", "grid", "torus", "global", "edges", "multi_edges", "ragged")
+
+
+def tokens_on(graph, pos=None):
+    return Tokens(torch.randn(graph.num_targets, DIM), graph, pos)
+
+
+HONOURED = [
+    (name, family)
+    for name, make in TESTED.items()
+    for family in GRAPHS
+    if honours(make(DIM, 2, SQUARE[family]().num_targets), SQUARE[family]())
+]
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_each_mixer_honours_a_graph(name):
+    assert name in dict(HONOURED)
+
+
+@pytest.mark.parametrize(("name", "family"), HONOURED)
+def test_a_mixer_has_what_it_declares_and_no_more(name, family):
+    graph = SQUARE[family]()
+    mixer = TESTED[name](DIM, 2, graph.num_targets)
+    report = check_declared(mixer, tokens_on(graph))
+    assert report.holds, report
+    assert report.measured.exact
+    # What keeps the offsets of places cannot be declared: translations of a ring or torus, and
+    # of the two halves, even and odd, that dilation by two takes six tokens for.
+    assert report.larger == name.startswith(("circular", "dilated")), report
+
+
+POSITIONS = torch.tensor([[0.0], [0.0], [1.0], [1.0], [1.0], [2.0]])
+LAYERS = {
+    "token_wise": (lambda: TokenWise(nn.Sequential(nn.Linear(DIM, DIM), nn.GELU())), 720),
+    "residual": (lambda: Residual(MIXERS["attention"](DIM, 2, N), nn.LayerNorm(DIM)), 12),
+    "sinusoidal_by_pos": (lambda: SinusoidalEncoding(DIM, by="pos"), 12),
+    "sinusoidal_by_index": (lambda: SinusoidalEncoding(DIM, by="index"), 1),
+    "learned_by_pos": (lambda: LearnedEncoding(DIM, 3, by="pos"), 12),
+    "learned_by_index": (lambda: LearnedEncoding(DIM, N, by="index"), 1),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name):
+    make, size = LAYERS[name]
+    pos = POSITIONS.long() if name == "learned_by_pos" else POSITIONS
+    report = check_declared(make(), tokens_on(Cycle(N, 1), pos))
+    assert report.holds, report
+    assert not report.larger, report
+    assert report.measured.order == size
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_nets(mixer, readout):
+    graphs = (Cycle(N, 1), Full(N), Grid(2, 3))
+    graph = next(graph for graph in graphs if honours(MIXERS[mixer](DIM, 2, N), graph))
+    interface = Interface(in_features=DIM, out_features=3, readout=readout, num_tokens=N)
+    net = build_net(mixer, interface, dim=8, depth=2, heads=2)
+    report = check_declared(net, tokens_on(graph), pooled=readout != "token")
+    assert report.holds, report
+    if readout != "one":
+        assert not report.larger, report
+    elif "index" not in MIXERS[mixer](DIM, 2, N).symmetry.reads:
+        # One token is read: all that keeps its place is a symmetry, though it declares none.
+        assert report.larger, report
+
+
+class Silent(Mixer):
+    """Reads more than it says."""
+
+    def __init__(self, reads, mix):
+        super().__init__(DIM)
+        self.symmetry, self._mix = Symmetry(reads), mix
+        self.scale = nn.Parameter(torch.ones(DIM))
+
+    def mix(self, tokens, source, graph):
+        return self._mix(tokens.z, graph) * self.scale
+
+
+def test_a_layer_that_reads_more_than_it_says_is_caught():
+    tokens = tokens_on(Cycle(N, 1))
+    neighbours = Silent((), lambda z, graph: graph.dense().to(z) @ z)
+    assert not check_declared(neighbours, tokens).holds
+    assert "shuffling" in str(check_declared(neighbours, tokens))
+    numbered = Silent(("graph",), lambda z, graph: z.cumsum(-2))
+    assert not check_declared(numbered, tokens).holds
+
+
+def test_a_larger_group_is_reported():
+    modest = Silent(("graph", "index"), lambda z, graph: z + z.mean(-2, keepdim=True))
+    report = check_declared(modest, tokens_on(Cycle(N, 1)))
+    assert report.holds
+    assert report.larger
+    assert report.measured.name == "S_6"
+    assert "more than declared" in str(report)

@@ -1,0 +1,154 @@
+"""`check`: which laws a model obeys on an example."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tokennet.testing.engine.precision import precision_of
+from tokennet.testing.engine.sandbox import moved_to
+from tokennet.testing.engine.verdict import name_of, raised
+from tokennet.testing.example.case import Case, make_case
+from tokennet.testing.example.values import describe, to_device
+from tokennet.testing.laws.registry import LAWS
+from tokennet.testing.report import SymmetryReport, Verdict
+
+
+@dataclass(frozen=True)
+class LawReport:
+    """The verdicts on a model, by law, in `reports`."""
+
+    subject: str
+    example: str
+    reports: dict[str, SymmetryReport]
+    seconds: float
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """The laws that the model breaks."""
+        return self.having(Verdict.BROKEN)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no law is broken; INCONCLUSIVE and VACUOUS ones are in the report."""
+        return not self.broken
+
+    def having(self, verdict: Verdict) -> tuple[str, ...]:
+        """The laws with a verdict."""
+        return tuple(law for law, report in self.reports.items() if report.verdict is verdict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return {
+            "subject": self.subject,
+            "example": self.example,
+            "seconds": self.seconds,
+            "laws": {law: report.to_dict() for law, report in self.reports.items()},
+        }
+
+    def __str__(self) -> str:
+        width = max(map(len, self.reports), default=0)
+        lines = [f"{self.subject} on {self.example}"]
+        lines += [
+            f"  {law:{width}}  {report.verdict:12}  {report.reason}"
+            for law, report in self.reports.items()
+        ]
+        return "\n\n".join(["\n".join(lines), *self.details()])
+
+    def details(self) -> list[str]:
+        """The printed reports of broken laws; in full once for each place in the code."""
+        places: dict[Any, str] = {}
+        found = []
+        for law in self.broken:
+            report = self.reports[law]
+            first = places.setdefault(report.location, law) if report.location else law
+            same = f"{self.subject}: {law} BROKEN at the same place as {first}"
+            found.append(str(report) if first == law else same)
+        return found
+
+
+def check(
+    model: Callable[..., Any],
+    example: Any,
+    *,
+    laws: Sequence[str] | None = None,
+    causal: bool = False,
+    dtype: str | torch.dtype = "auto",
+    device: torch.device | str | None = None,
+    jitter: bool = True,
+    seed: int = 0,
+) -> LawReport:
+    """Check every law that applies to a model on an example, values and gradients.
+
+    Args:
+        model: a module or function; it is given back exactly as it came.
+        example: a tensor (..., N, D), or of ids (B, N); with a mask (..., N) beside it that is
+            True or 1 for a token, or for padding if the argument's name has "pad" in it, or
+            0 and -inf as added to scores; `Tokens`; PyG `Data` or `Batch`; (x, edge_index,
+            ...); (x, batch index); or a dict of these by argument. What further inputs hold,
+            one entry for each token, pair of tokens or edge, is told from their shapes.
+        laws: names among `tokennet.testing.LAWS`; by default all that apply.
+        causal: the model claims that output i depends on tokens up to i alone. `Tokens`
+            claim what their graph says.
+        dtype: the precision that decides; "auto" is float64 where the model can run in it.
+        device: where to run; by default where the example is.
+        jitter: move parameters a little, so that a table of zeros hides nothing.
+        seed: of permutations, other content and jitter.
+
+    Raises:
+        TypeError, ValueError: the example is nothing that the laws know, or `laws` names
+            one that is unknown or does not apply.
+
+    >>> from torch import nn
+    >>> report = check(nn.Sequential(nn.Flatten(-2), nn.Linear(20, 3)), torch.randn(2, 5, 4))
+    >>> "node_permutation" in report.broken
+    True
+    """
+    started = time.perf_counter()
+    precision_of(dtype)
+    options = {"dtype": dtype, "jitter": jitter, "seed": seed}
+    with moved_to(device, model):
+        case = make_case(model, to_device(example, device))
+        reports = {name: _verdict(name, case, options) for name in _names(case, laws, causal)}
+    seconds = time.perf_counter() - started
+    return LawReport(name_of(model), describe(example), reports, seconds)
+
+
+def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
+    """The report on one law; a model that runs on the example and raises here breaks it."""
+    try:
+        report = LAWS[name].check(case, options)
+    except Exception as error:  # whatever a model of other people raises
+        report = raised(error)
+    return dataclasses.replace(report, law=name, subject=name_of(case.model))
+
+
+def applicable_laws(
+    model: Callable[..., Any], example: Any, *, causal: bool = False
+) -> tuple[str, ...]:
+    """The names of the laws that `check` runs.
+
+    >>> from torch import nn
+    >>> applicable_laws(nn.Linear(4, 4), torch.randn(5, 4))
+    ('node_permutation', 'tied_inputs', 'deterministic')
+    """
+    return _names(make_case(model, example), None, causal)
+
+
+def _names(case: Case, laws: Sequence[str] | None, causal: bool) -> tuple[str, ...]:
+    apply = tuple(name for name, law in LAWS.items() if law.applies(case, causal))
+    if laws is None:
+        return apply
+    if isinstance(laws, str):
+        raise TypeError(f"laws must be a list of names, got the string {laws!r}")
+    for name in laws:
+        if name not in LAWS:
+            raise ValueError(f"laws must be among {tuple(LAWS)}, got {name!r}")
+        if name not in apply:
+            raise ValueError(f"law {name!r} does not apply to this example; those that do: {apply}")
+    return tuple(laws)

@@ -1,0 +1,254 @@
+"""Where in its code a model breaks a law: two runs side by side, operation by operation."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tokennet.testing.diagnose.source import Site, statement_at, user_site
+from tokennet.testing.engine.intervention import Change, Inputs
+from tokennet.testing.engine.run import Experiment
+from tokennet.testing.engine.sandbox import module_names
+from tokennet.testing.report import Location
+
+
+@dataclass
+class Value:
+    """A tensor as it was at one moment; `writers` are the calls that made it so."""
+
+    content: Tensor
+    writers: list[int]
+    error: float = 0.0
+
+
+@dataclass
+class Call:
+    """An operation: where it was called, what it took and what it gave."""
+
+    operation: str
+    site: Site
+    inputs: list[Value]
+    outputs: list[Value] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return (self.operation, self.site.file, self.site.line)
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps what each operation took and gave, as it was then, and where it was called.
+
+    In-place operations and views are followed by storage: whoever last wrote to the memory
+    of a tensor is one of its writers.
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self._names = names
+        self._copies: dict[tuple[int, int], Tensor] = {}
+        self._alive: list[Tensor] = []  # so that no identity is used twice
+        self._made_by: dict[int, int] = {}
+        self._written_by: dict[int, list[int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        call = Call(_name(func), user_site(self._names), [self.value(x) for x in given])
+        result = func(*args, **kwargs)
+        number = len(self.calls)
+        written = _written(func, args, kwargs)
+        results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        for tensor in written:
+            self._written_by.setdefault(_storage(tensor), []).append(number)
+        for tensor in results:
+            if not any(tensor is other for other in given):
+                self._made_by[id(tensor)] = number
+        self.calls.append(call)
+        unchanged = [x for x in results if not any(x is other for other in written)]
+        call.outputs = [self.value(tensor) for tensor in unchanged]
+        # The version of what is written to changes only later: an older copy may be there.
+        whole = [*written, *(x._base for x in written if x._base is not None)]
+        call.outputs += [Value(_copy(tensor), [number]) for tensor in whole]
+        return result
+
+    def value(self, tensor: Tensor) -> Value:
+        key = (id(tensor), tensor._version)
+        if key not in self._copies:
+            self._copies[key] = _copy(tensor)
+            self._alive.append(tensor)
+        made = self._made_by.get(id(tensor), -1)
+        writers = [n for n in self._written_by.get(_storage(tensor), []) if n > made]
+        return Value(self._copies[key], ([made] if made >= 0 else []) + writers)
+
+
+def localise(
+    experiment: Experiment, inputs: Inputs, change: Change, threshold: float
+) -> Location | None:
+    """The first operation whose inputs obey the law and whose output does not.
+
+    From the output, which breaks the law, the search goes back through those inputs that
+    break it too. So operations that break it on a side path, and mend it before the
+    output, as code that works in chunks does, are not accused.
+
+    Args:
+        experiment: to be called within its `at`.
+        threshold: relative discrepancy from which a tensor counts as breaking the law.
+
+    Returns:
+        the place, or None where no operation of torch shows the break.
+    """
+    run, names = experiment.run, module_names(experiment.model)
+    moved = change.move(inputs)
+    with torch.no_grad(), _anomaly_mode():
+        run(inputs), run(moved)  # so that what is cached at first use is there
+        before, after = Recorder(names), Recorder(names)
+        with before:
+            first = [before.value(tensor) for tensor in run(inputs)]
+        with after:
+            second = [after.value(tensor) for tensor in run(moved)]
+    _measure(before, after, change)
+    for a, b in zip(first, second, strict=False):
+        a.error = change.discrepancy(a.content, b.content)
+    roots = roots_of(before.calls, first, threshold)
+    copies = ("detach", "clone")  # of inputs and outputs, by the checker
+    roots = {
+        n for n in roots if before.calls[n].site.line or before.calls[n].operation not in copies
+    }
+    return location_of(before.calls[min(roots)], threshold) if roots else None
+
+
+@contextmanager
+def _anomaly_mode() -> Iterator[None]:
+    """Lets nodes of a backward pass know the lines of forward."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it says that it is slow
+        with torch.autograd.set_detect_anomaly(True, check_nan=False):
+            yield
+
+
+def _measure(before: Recorder, after: Recorder, change: Change) -> None:
+    """Set the error of every value of `before`.
+
+    A call that has no like in the other run, such as a copy that was not needed there,
+    passes on the errors of its inputs.
+    """
+    paired = {id(a): b for a, b in _aligned(before.calls, after.calls)}
+    for call in before.calls:
+        like = paired.get(id(call))
+        if like is None:
+            for value in call.inputs:
+                value.error = _worst([v for n in value.writers for v in before.calls[n].outputs])
+            for value in call.outputs:
+                value.error = _worst(call.inputs)
+            continue
+        for old, new in ((call.inputs, like.inputs), (call.outputs, like.outputs)):
+            for x, y in zip(old, new, strict=False):
+                x.error = _discrepancy(change, x.content, y.content)
+
+
+def _discrepancy(change: Change, before: Tensor, after: Tensor) -> float:
+    if before.layout != torch.strided or before.is_complex():
+        before, after = (
+            torch.view_as_real(x.to_dense()) if x.is_complex() else x.to_dense()
+            for x in (before, after)
+        )
+    return change.discrepancy(before, after)
+
+
+def _aligned(first: list[Call], second: list[Call]) -> list[tuple[Call, Call]]:
+    keys, others = [call.key for call in first], [call.key for call in second]
+    if keys == others:
+        return list(zip(first, second, strict=True))
+    matcher = difflib.SequenceMatcher(None, keys, others, autojunk=False)
+    return [
+        (first[block.a + k], second[block.b + k])
+        for block in matcher.get_matching_blocks()
+        for k in range(block.size)
+    ]
+
+
+def roots_of(calls: list[Call], outputs: list[Value], threshold: float) -> set[int]:
+    """Calls with broken outputs and whole inputs, on the way to a broken output."""
+    broken = {n for n, call in enumerate(calls) if _worst(call.outputs) > threshold}
+    waiting = [n for v in outputs if v.error > threshold for n in _writers(calls, v, threshold)]
+    seen, roots = set(), set()
+    while waiting:
+        number = waiting.pop()
+        if number in seen or number not in broken:
+            continue
+        seen.add(number)
+        causes = [
+            writer
+            for value in calls[number].inputs
+            if value.error > threshold
+            for writer in _writers(calls, value, threshold)
+            if writer in broken and writer < number
+        ]
+        waiting += causes
+        if not causes:
+            roots.add(number)
+    return roots
+
+
+def _writers(calls: list[Call], value: Value, threshold: float) -> list[int]:
+    """The calls that may have broken a value: none before one that left all of it whole."""
+    found = []
+    for number in reversed(value.writers):
+        found.append(number)
+        if any(
+            result.error <= threshold and result.content.shape == value.content.shape
+            for result in calls[number].outputs
+        ):
+            break
+    return found
+
+
+def location_of(call: Call, threshold: float) -> Location:
+    """The place of a call, with the errors before and after it."""
+    start, end, source = statement_at(call.site.file, call.site.line)
+    return Location(
+        operation=call.operation,
+        module=call.site.module,
+        file=call.site.file,
+        line=start,
+        end_line=end,
+        source=source,
+        error_in=_worst([value for value in call.inputs if value.error <= threshold]),
+        error_out=_worst(call.outputs),
+    )
+
+
+def _worst(values: list[Value]) -> float:
+    return max((value.error for value in values), default=0.0)
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
+
+
+def _name(func: Any) -> str:
+    return func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that an in-place operation writes to."""
+    written = []
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[number] if number < len(args) else kwargs.get(argument.name)
+            written += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return written

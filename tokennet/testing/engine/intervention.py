@@ -1,0 +1,287 @@
+"""What a law changes in the input, and what should become of the output."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.testing.engine.actions import Action
+
+Inputs = tuple[Any, ...]
+Outputs = list[Tensor]
+
+
+OUTLIER = 1e6
+
+
+class Change(ABC):
+    """One trial of a law: f(move(x)), where it is compared, must be expected(f(x))."""
+
+    @abstractmethod
+    def move(self, inputs: Inputs) -> Inputs:
+        """The changed input."""
+
+    def expected(self, outputs: Outputs) -> Outputs:
+        """What f(x) says that f(move(x)) must be."""
+        return outputs
+
+    def compared(self, outputs: Outputs) -> Outputs:
+        """The part of f(move(x)) that the law speaks of."""
+        return outputs
+
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether `discrepancy` knows what becomes of intermediate tensors."""
+        return True
+
+    def discrepancy(self, before: Tensor, after: Tensor) -> float:
+        """How far an intermediate tensor is from having changed as the law allows.
+
+        0 if there is a way in which `before`, of the run on x, becomes `after`, of the
+        run on move(x); relative to the largest value. For localising breaks.
+        """
+        if before.dim() != after.dim():
+            return float("inf")
+        pairs = self.alignments(before, after)
+        return min((difference([a], [b]) for a, b in pairs), default=float("inf"))
+
+    @abstractmethod
+    def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The ways in which the two may correspond, each as a pair that should be equal."""
+
+
+def difference(wanted: Outputs, got: Outputs) -> float:
+    """max |got - wanted| / max |wanted|; infinite where shapes or infinities disagree."""
+    if [tensor.shape for tensor in wanted] != [tensor.shape for tensor in got]:
+        return float("inf")
+    errors = [_difference(a, b) for a, b in zip(wanted, got, strict=True)]
+    return max(errors, default=0.0)
+
+
+def _difference(wanted: Tensor, got: Tensor) -> float:
+    if not wanted.numel():
+        return 0.0
+    if wanted.dtype == torch.bool or got.dtype == torch.bool:
+        return 0.0 if torch.equal(wanted, got) else 1.0
+    if torch.equal(wanted, got):
+        return 0.0
+    finite = wanted.isfinite()
+    if not finite.all():
+        same = (wanted == got) | (wanted.isnan() & got.isnan())
+        if not bool((same | finite).all()):
+            return float("inf")
+        wanted, got = wanted[finite], got[finite]
+        if not wanted.numel():
+            return 0.0
+    error = float((got - wanted).abs().max())
+    if error != error:
+        return float("inf")
+    sizes = wanted.abs()
+    # Numbers that stand for infinity, as in masks, are no measure of the others.
+    usual = sizes[sizes <= OUTLIER * sizes.median()] if sizes.is_floating_point() else sizes
+    scale = float(usual.max()) if usual.numel() else float(sizes.max())
+    return error / scale if scale else error
+
+
+@dataclass(frozen=True)
+class Permuting(Change):
+    """f(P x) = P f(x): each input and output moved by its own action of the same P."""
+
+    perm: Tensor
+    in_actions: tuple[Action, ...]
+    out_actions: tuple[Action, ...]
+    ordered: tuple[int, ...] | None = None
+    """Sizes of dimensions that stay in place; others may be lists of edges, in any order.
+
+    None: nothing is listed in another order."""
+    membership: Tensor | None = None
+    """(N,) the set of each token of a ragged batch, which may be brought to one size."""
+
+    def move(self, inputs: Inputs) -> Inputs:
+        moved = zip(self.in_actions, inputs, strict=True)
+        return tuple(action.apply(value, self.perm) for action, value in moved)
+
+    def expected(self, outputs: Outputs) -> Outputs:
+        actions = spread(self.out_actions, outputs)
+        return [self._moved(action, y) for action, y in zip(actions, outputs, strict=True)]
+
+    def _moved(self, action: Action, output: Tensor) -> Tensor:
+        try:
+            degree = action.degree(output)
+        except ValueError:
+            degree = 0
+        if degree not in (None, len(self.perm)):
+            raise ValueError(
+                f"out_action {action} needs an output with {len(self.perm)} entries to permute, "
+                f"got shape {tuple(output.shape)}; for a pooled output it is Invariant()"
+            )
+        return action.apply(output, self.perm)
+
+    def with_perm(self, perm: Tensor) -> Permuting:
+        return dataclasses.replace(self, perm=perm)
+
+    def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        if before.shape != after.shape:
+            return
+        indices = [_permutations(size, self.perm) for size in before.shape]
+        for chosen in itertools.product(*indices):
+            moved = _take(before, chosen)
+            yield moved, after
+            if _holds_indices(before, len(self.perm)):
+                yield torch.argsort(self.perm).to(moved)[moved], after
+        yield from self._padded(before, after)
+        for dim, size in enumerate(before.shape):
+            if self._may_be_listed(size):
+                yield _sorted_along(before, dim), _sorted_along(after, dim)
+
+    def _padded(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Sets side by side in two dimensions, as PyG's to_dense_batch gives them."""
+        if self.membership is None or not len(self.membership):
+            return
+        sizes = self.membership.bincount()
+        count, longest = len(sizes), int(sizes.max())
+        for dim, size in enumerate(before.shape):
+            if size and size % count == 0 and size // count >= longest:
+                yield before.index_select(dim, self._slots(size // count).to(before.device)), after
+            if size == count and dim + 1 < before.dim() and before.shape[dim + 1] >= longest:
+                slots = self._slots(before.shape[dim + 1]).to(before.device)
+                flat = before.flatten(dim, dim + 1).index_select(dim, slots)
+                yield flat.view(before.shape), after
+
+    def _slots(self, length: int) -> Tensor:
+        """P on sets that are each brought to `length` tokens."""
+        assert self.membership is not None
+        sizes = self.membership.bincount()
+        starts = sizes.cumsum(0) - sizes
+        own = torch.arange(len(self.membership)) - starts[self.membership]
+        slots = self.membership * length + own
+        perm = torch.arange(len(sizes) * length)
+        perm[slots] = slots[self.perm]
+        return perm
+
+    def _may_be_listed(self, size: int) -> bool:
+        if self.ordered is None or size < 2 or size in self.ordered:
+            return False
+        return size % len(self.perm) != 0
+
+
+@dataclass(frozen=True)
+class Unaffected:
+    """In dimensions of a size, the part that must not notice; sizes may differ in the runs."""
+
+    size: int
+    index: Tensor
+    new_size: int
+    new_index: Tensor
+
+    @staticmethod
+    def at(size: int, index: Tensor) -> Unaffected:
+        """The same place in both runs."""
+        return Unaffected(size, index, size, index)
+
+
+@dataclass(frozen=True)
+class Perturbing(Change):
+    """Some tokens, sets or graphs are given other content, or left out; the rest must not notice.
+
+    Args:
+        change: makes the changed input.
+        kept: where the rest is, in intermediate tensors.
+        select: the part of f(move(x)) that belongs to the rest.
+        wanted: the part of f(x), where it is not selected in the same way.
+    """
+
+    change: Callable[[Inputs], Inputs]
+    kept: Sequence[Unaffected] = ()
+    select: Callable[[Outputs], Outputs] = field(default=list)
+    wanted: Callable[[Outputs], Outputs] | None = None
+
+    def move(self, inputs: Inputs) -> Inputs:
+        return self.change(inputs)
+
+    def expected(self, outputs: Outputs) -> Outputs:
+        return (self.wanted or self.select)(outputs)
+
+    def compared(self, outputs: Outputs) -> Outputs:
+        return self.select(outputs)
+
+    @property
+    def can_be_followed(self) -> bool:
+        return bool(self.kept)
+
+    def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        sizes = zip(before.shape, after.shape, strict=True)
+        for chosen in itertools.product(*(list(self._indices(a, b)) for a, b in sizes)):
+            yield (
+                _take(before, [old for old, _ in chosen]),
+                _take(after, [new for _, new in chosen]),
+            )
+
+    def _indices(self, size: int, new_size: int) -> Iterator[tuple[Tensor | None, Tensor | None]]:
+        found = False
+        for kept in self.kept:
+            count = size // kept.size
+            if size and (count * kept.size, count * kept.new_size) == (size, new_size):
+                found = True
+                yield from zip(
+                    _blocks(count, kept.size, kept.index),
+                    _blocks(count, kept.new_size, kept.new_index),
+                    strict=True,
+                )
+        if not found and size == new_size:
+            yield None, None
+
+
+def spread(actions: tuple[Action, ...], outputs: Outputs) -> tuple[Action, ...]:
+    """One action for each output; a single one is for all of them."""
+    if len(actions) == 1:
+        return actions * len(outputs)
+    if len(actions) != len(outputs):
+        raise ValueError(
+            f"out_action must be one action or one for each of the {len(outputs)} outputs, "
+            f"got {len(actions)}"
+        )
+    return actions
+
+
+def _permutations(size: int, perm: Tensor) -> list[Tensor | None]:
+    """The ways a dimension can be moved by `perm`: not, or in blocks inside or outside."""
+    if len(perm) < 2 or not size or size % len(perm):
+        return [None]
+    return [None, *_blocks(size // len(perm), len(perm), perm)]
+
+
+def _blocks(count: int, size: int, index: Tensor) -> Iterator[Tensor]:
+    """`index` within each of `count` blocks of `size`; and with blocks the inner dimension."""
+    blocks = torch.arange(count)
+    yield (blocks[:, None] * size + index).flatten()
+    if count > 1:
+        yield (index[:, None] * count + blocks).flatten()
+
+
+def _take(tensor: Tensor, chosen: Sequence[Tensor | None]) -> Tensor:
+    for dim, index in enumerate(chosen):
+        if index is not None:
+            tensor = tensor.index_select(dim, index.to(tensor.device))
+    return tensor
+
+
+def _holds_indices(tensor: Tensor, size: int) -> bool:
+    if tensor.dtype not in (torch.int64, torch.int32) or not tensor.numel():
+        return False
+    return bool((tensor.min() >= 0) & (tensor.max() < size))
+
+
+def _sorted_along(tensor: Tensor, dim: int) -> Tensor:
+    """The slices along `dim` in an order that their values alone decide."""
+    rows = tensor.transpose(0, dim).flatten(1) if tensor.dim() > 1 else tensor[:, None]
+    rows = rows.double().nan_to_num()
+    weight = torch.linspace(1.0, 2.0, rows.shape[1], dtype=torch.float64, device=rows.device)
+    return tensor.index_select(dim, torch.argsort(rows @ weight.sin()))

@@ -1,0 +1,268 @@
+"""Borrowing a model: run it in another precision and state, and give it back as it came."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.jit import ScriptModule
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+
+from tokennet.testing.engine.reach import (
+    ATOMS,
+    CACHED,
+    CONTAINERS,
+    MAPPINGS,
+    base_of,
+    held,
+    is_a,
+    module_names,
+    modules_of,
+    reached,
+    referred,
+    results_of,
+)
+from tokennet.testing.example.values import cast
+
+__all__ = ["LOW_PRECISION", "borrowed", "module_names", "modules_of", "moved_to"]
+
+LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
+SMALL = 2**24
+"""NumPy arrays of up to so many bytes are put back when written in place."""
+_TO_COMPLEX = (torch.Tensor.cfloat, torch.Tensor.chalf)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def borrowed(
+    model: Callable[..., Any],
+    *,
+    dtype: torch.dtype | None = torch.float64,
+    jitter: int | None = None,
+) -> Iterator[None]:
+    """Within the context `model` is in eval mode and `dtype`; after it, exactly as it came.
+
+    Of every module that `model` is or refers to (as method, partial, closure, global, item
+    or attribute), floating-point and complex tensors are replaced by copies: parameters,
+    buffers, attributes, and what containers and plain objects among the attributes hold.
+    All is put back: the same objects with the same values, gradients, flags, modes, hooks
+    and items. So are the states of the random number generators and the default dtype.
+    Functions with `functools.lru_cache` that the code names forget what they kept, before
+    and after, unless it is a module. In float64, requests of the code for a lower precision
+    (`x.float()`, `dtype=torch.float32`) are raised to float64, as code that normalises in
+    float32 would hide 1e-7 of every break.
+
+    Not put back are attributes in `__slots__`, class attributes, containers that are global
+    or in a closure, and tensors in sets or in containers of more than `LENGTH` items.
+
+    Args:
+        dtype: the precision; None leaves that of every tensor as it is.
+        jitter: seed of a small change of every parameter, so that values such as a table
+            that starts as zeros hide nothing; None leaves values as they are.
+
+    Raises:
+        ValueError: a lazy module has not run yet, so that its parameters have no shape.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_global_state())
+        modules = stack.enter_context(_kept(model, lambda tensor: _copied(tensor, dtype)))
+        for module in modules:
+            module.training = False
+        if jitter is not None:
+            _jitter(modules, jitter)
+        if dtype == torch.float64:
+            torch.set_default_dtype(dtype)
+            stack.enter_context(_InFloat64())
+        yield
+
+
+def _copied(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor.detach().clone() if dtype is None else cast(tensor, dtype)
+
+
+@contextmanager
+def moved_to(device: torch.device | str | None, model: Callable[..., Any]) -> Iterator[None]:
+    """Within the context the model is on a device; after it, where it was. None moves nothing.
+
+    Raises:
+        ValueError: a lazy module has not run yet.
+    """
+    if device is None:
+        yield
+        return
+    with _kept(model, lambda tensor: tensor.detach().to(device)):
+        yield
+
+
+@contextmanager
+def _kept(model: Any, change: Callable[[Tensor], Tensor]) -> Iterator[list[nn.Module]]:
+    """Within the context the tensors of the model are changed copies."""
+    met = reached([model], referred)
+    modules = [value for value in met if is_a(value, nn.Module)]
+    for module in modules:
+        if any(map(is_lazy, [*module.parameters(False), *module.buffers(False)])):
+            name = module_names(model)[id(module)]
+            raise ValueError(f"model must have run once: {name} is not initialised")
+    caches = [value for value in met if is_a(value, CACHED)]
+    content = reached(modules, held)
+    containers = [(value, _items(value)) for value in content if is_a(value, CONTAINERS)]
+    undo = [restore for value in content if (restore := _restoring(value))]
+    _forget(caches)
+    try:
+        _convert(content, change)
+        yield modules
+    finally:
+        for restore in undo:
+            restore()
+        for container, items in containers:
+            _refill(container, items)
+        _forget(caches)
+
+
+def _forget(caches: list[Any]) -> None:
+    for cached in caches:
+        if not any(is_a(item, nn.Module) for item in results_of(cached)):
+            cached.cache_clear()
+
+
+def _restoring(value: Any) -> Callable[[], Any] | None:
+    """What gives an object that is no container the content that it has now."""
+    if is_a(value, nn.Parameter):
+        return functools.partial(
+            _restore_parameter, value, value.data, value.grad, value.requires_grad
+        )
+    if is_a(value, ScriptModule):
+        buffers = [(*pair, pair[1].data) for pair in value.named_buffers(recurse=False)]
+        return functools.partial(_restore_script, value, value.training, buffers)
+    if is_a(value, np.ndarray) and value.nbytes <= SMALL:
+        return functools.partial(np.copyto, value, value.copy()) if value.flags.writeable else None
+    if is_a(value, torch.Generator):
+        return functools.partial(value.set_state, value.get_state())
+    if is_a(value, random.Random):
+        return functools.partial(value.setstate, value.getstate())
+    if is_a(value, np.random.Generator):
+        state = value.bit_generator.state
+        return functools.partial(setattr, value.bit_generator, "state", state)
+    return None
+
+
+def _restore_parameter(parameter: Any, data: Tensor, grad: Tensor | None, flag: bool) -> None:
+    parameter.grad = None
+    parameter.data = data
+    parameter.requires_grad_(flag)
+    parameter.grad = grad
+
+
+def _restore_script(module: Any, training: bool, buffers: list[tuple[str, Tensor, Tensor]]) -> None:
+    module.training = training
+    for name, buffer, data in buffers:
+        buffer.data = data
+        module._c.setattr(name, buffer)
+
+
+def _items(container: Any) -> Any:
+    if not len(container):
+        return ()
+    if is_a(container, MAPPINGS):
+        return dict(base_of(container).items(container))
+    return list(container)
+
+
+def _refill(container: Any, items: Any) -> None:
+    if not len(container) and not items:
+        return
+    base = base_of(container)
+    base.clear(container)
+    if base in MAPPINGS:
+        for key, value in items.items() if items else ():
+            base.__setitem__(container, key, value)
+    else:
+        (base.update if base is set else base.extend)(container, items)
+
+
+def _convert(content: list[Any], change: Callable[[Tensor], Tensor]) -> None:
+    copies: dict[int, Tensor] = {}
+
+    def changed(value: Any) -> Any:
+        if type(value) in ATOMS:
+            return value
+        if is_a(value, tuple):
+            items = [changed(item) for item in value]
+            if all(a is b for a, b in zip(items, value, strict=True)):
+                return value
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        if not is_a(value, Tensor) or is_a(value, nn.Parameter):
+            return value
+        if id(value) not in copies:
+            copies[id(value)] = change(value)
+        return copies[id(value)]
+
+    for value in content:
+        if is_a(value, (*MAPPINGS, list, deque)):
+            pairs = value.items() if is_a(value, MAPPINGS) else enumerate(value)
+            for key, item in list(pairs):
+                if (new := changed(item)) is not item:
+                    base_of(value).__setitem__(value, key, new)
+        elif is_a(value, (nn.Parameter, ScriptModule)):
+            for tensor in [value] if is_a(value, Tensor) else value.buffers(recurse=False):
+                tensor.grad = None
+                tensor.data = change(tensor.data)
+
+
+def _jitter(modules: list[nn.Module], seed: int) -> None:
+    """p + 0.1 rms(p) u with u in +-[0.5, 1.5]: never near zero, never large.
+
+    A parameter of zeros gets 0.1 / sqrt(fan in) instead of 0.1 rms(p). Beside parameters
+    that are trained, those that are not are constants, and stay as they are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    unique = {id(p): p for module in modules for p in module.parameters(recurse=False)}
+    trained = [p for p in unique.values() if p.requires_grad]
+    for parameter in trained or unique.values():
+        if parameter.is_floating_point() and parameter.numel():
+            data = parameter.data
+            uniform = torch.rand(data.shape, generator=generator, dtype=torch.float64)
+            signs = torch.randint(0, 2, data.shape, generator=generator) * 2 - 1
+            size = float(data.double().square().mean().sqrt())
+            if not 0 < size < float("inf"):
+                size = data.shape[-1] ** -0.5 if data.dim() > 1 else 1.0
+            noise = 0.1 * size * signs * (0.5 + uniform)
+            parameter.data = data + noise.to(data.device, data.dtype)
+
+
+class _InFloat64(TorchFunctionMode):
+    """Code that asks for a lower precision gets float64, or complex128."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
+            return Tensor.double(args[0])
+        if func in _TO_COMPLEX:
+            return args[0].to(torch.complex128)
+        kwargs = {key: _raised(value) for key, value in (kwargs or {}).items()}
+        return func(*map(_raised, args), **kwargs)
+
+
+def _raised(value: Any) -> Any:
+    if not isinstance(value, torch.dtype) or not (value in LOW_PRECISION or value.is_complex):
+        return value
+    return torch.complex128 if value.is_complex else torch.float64
+
+
+@contextmanager
+def _global_state() -> Iterator[None]:
+    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002
+    dtype = torch.get_default_dtype()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)  # noqa: NPY002
+        torch.set_default_dtype(dtype)

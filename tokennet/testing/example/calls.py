@@ -1,0 +1,88 @@
+"""Ways in which a model is called with the parts of an example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from torch_geometric.data import Data
+
+from tokennet.testing.engine.wrapped import Wrapped
+from tokennet.testing.example.layout import Layout
+from tokennet.testing.example.values import tensors_of
+
+
+@dataclass(frozen=True)
+class OnData(Wrapped):
+    """A model of (x, edge_index, ...), called with a `Data` that has these."""
+
+    names: tuple[str, ...]
+
+    def expression(self, inner: str) -> tuple[str, str]:
+        return "from tokennet.testing.example.calls import OnData", f"OnData({inner}, {self.names})"
+
+    def __call__(self, *inputs: Data) -> Any:
+        given = {name: inputs[0][name] for name in self.names if name in inputs[0]}
+        return self.function(**given)
+
+
+@dataclass(frozen=True)
+class ByName(Wrapped):
+    """A model called with arguments by name."""
+
+    names: tuple[str, ...]
+
+    def expression(self, inner: str) -> tuple[str, str]:
+        return "from tokennet.testing.example.calls import ByName", f"ByName({inner}, {self.names})"
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.function(**dict(zip(self.names, inputs, strict=True)))
+
+
+@dataclass(frozen=True)
+class Selected(Wrapped):
+    """Some of the outputs of a model; of tokens only where there are some.
+
+    Args:
+        outputs: their numbers.
+        layouts: of these outputs.
+        mask: the number of the input that says where tokens are, None if all places do.
+        hides: the mask is True, or -inf, where there is none.
+    """
+
+    outputs: tuple[int, ...]
+    layouts: tuple[Layout, ...]
+    mask: int | None = None
+    hides: bool = False
+
+    def expression(self, inner: str) -> tuple[str, str]:
+        given = f"{self.outputs}, {self.layouts}, {self.mask}, {self.hides}"
+        return (
+            "from tokennet.testing.example.calls import Layout, Selected",
+            f"Selected({inner}, {given})",
+        )
+
+    def __call__(self, *inputs: Any) -> list[Tensor]:
+        found = tensors_of(self.function(*inputs))
+        chosen = [found[number] for number in self.outputs]
+        if self.mask is None:
+            return chosen
+        mask = inputs[self.mask]
+        real = (mask == 0) if self.hides else (mask != 0)
+        return [_cleared(y, layout, real) for y, layout in zip(chosen, self.layouts, strict=True)]
+
+
+def _cleared(output: Tensor, layout: Layout, real: Tensor) -> Tensor:
+    """The output with zeros for places without a token."""
+    for dim in layout.tokens:
+        size, places = output.shape[dim], real.repeat_interleave(layout.width, -1)
+        rest = size - layout.before - places.shape[-1]
+        shown = F.pad(places, (layout.before, rest), value=True)
+        shape = [1] * output.dim()
+        shape[dim] = size
+        if layout.sets is not None and real.dim() == 2:
+            shape[layout.sets] = real.shape[0]
+        output = output.masked_fill(~shown.to(output.device).reshape(shape), 0)
+    return output

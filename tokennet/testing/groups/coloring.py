@@ -1,0 +1,152 @@
+"""What single tokens do to the outputs: colours of tokens and pairs that symmetries keep.
+
+Let all tokens be the same vector c, but for token t. If f(P x) = P f(x), then the response
+of output i obeys V[p[i], p[t]] = V[i, t]: a symmetry of f is an automorphism of the coloured
+pairs V. So N inputs bound the group of f from above.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokennet.testing.groups.probe import Probe
+
+_JUMP = 1e-6
+
+
+class Colouring(NamedTuple):
+    vertices: np.ndarray
+    """(N,) numbers."""
+    pairs: np.ndarray
+    """(N, N) numbers of [output or token, token]."""
+
+    def __and__(self, other: Colouring) -> Colouring:
+        """Colours that tell apart what either does."""
+        return Colouring(
+            numbered(np.stack([self.vertices, other.vertices], -1)),
+            numbered(np.stack([self.pairs, other.pairs], -1)),
+        )
+
+
+def uniform(n: int) -> Colouring:
+    """All tokens alike, and all pairs."""
+    return Colouring(np.zeros(n, dtype=np.int64), np.zeros((n, n), dtype=np.int64))
+
+
+def one_token(probe: Probe) -> Colouring:
+    """Responses of output i to token t among equal ones, in 3 N + 3 evaluations.
+
+    Of pooled outputs f also those of the gradient g = df/dx, since g(P x) = P g(x).
+    Responses that jump where tokens are equal, as sorting may, say nothing of f elsewhere
+    and are left out.
+    """
+    n, (constant, other) = probe.num_tokens, _distinct(probe, 2)
+    ask = functools.partial(probe.response_with_gradient, weights=probe.weights())
+    inputs = [constant, *(_replaced(constant, {t: other}) for t in range(n))]
+    return _coloured(probe, ask, inputs, _one_token_colours)
+
+
+def two_tokens(probe: Probe) -> Colouring:
+    """Responses T[i, s, t] to tokens s and t among equal ones, in 3 N (N - 1) evaluations.
+
+    A pair gets the multisets of the responses that it takes part in, in each of its roles.
+    """
+    n, (constant, first, second) = probe.num_tokens, _distinct(probe, 3)
+    ask = functools.partial(probe.response, weights=probe.weights())
+    pairs = [(s, t) for s in range(n) for t in range(n) if s != t]
+    inputs = [_replaced(constant, {s: first, t: second}) for s, t in pairs]
+    return _coloured(probe, ask, inputs, functools.partial(_two_token_colours, n=n))
+
+
+def clustered(values: np.ndarray, tolerance: float) -> np.ndarray:
+    """Numbers that differ where values do: sorted values more than `tolerance` apart.
+
+    >>> clustered(np.array([0.3, 0.1, 0.3 + 1e-13]), tolerance=1e-9).tolist()
+    [1, 0, 1]
+    """
+    flat = values.ravel()
+    ranked = np.argsort(flat, kind="stable")
+    steps = np.diff(flat[ranked], prepend=flat[ranked[:1]]) > tolerance
+    result = np.empty(flat.shape, dtype=np.int64)
+    result[ranked] = np.cumsum(steps)
+    return result.reshape(values.shape)
+
+
+def numbered(codes: np.ndarray) -> np.ndarray:
+    """Number the different vectors along the last dimension, in their order."""
+    rows = codes.reshape(-1, codes.shape[-1])
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(codes.shape[:-1])
+
+
+def _coloured(
+    probe: Probe,
+    ask: Callable[[Tensor], list[Tensor]],
+    inputs: list[Tensor],
+    colours: Callable[[np.ndarray, float], Colouring],
+) -> Colouring:
+    """What the responses to inputs (rows, pooled outputs, gradient) tell together."""
+    responses = _stacked(map(ask, inputs))
+    nudged = zip(*map(probe.nudged, inputs), strict=True)
+    moved = [_stacked(map(ask, tokens)) for tokens in nudged]
+    colouring = uniform(probe.num_tokens)
+    for part, *near in zip(responses, *moved, strict=True):
+        if (tolerance := _tolerance(probe, part, near)) is not None:
+            colouring = colouring & colours(part, tolerance)
+    return colouring
+
+
+def _stacked(responses: Iterable[list[Tensor]]) -> list[np.ndarray]:
+    """Rows (inputs, N), pooled outputs (inputs, 1), and the gradient (inputs, N) if asked for."""
+    return [torch.stack(part).numpy() for part in zip(*responses, strict=True)]
+
+
+def _tolerance(probe: Probe, responses: np.ndarray, near: Sequence[np.ndarray]) -> float | None:
+    """What rounding may change, or None where next to nothing changes much."""
+    if not all(np.isfinite(part).all() for part in (responses, *near)):
+        return None
+    scale = max(1.0, np.abs(responses).max())
+    jump = max(np.abs(responses - its).max() for its in near) / scale
+    return scale * max(probe.resolution, jump) if jump <= _JUMP else None
+
+
+def _one_token_colours(responses: np.ndarray, tolerance: float) -> Colouring:
+    constant, replaced = responses[0], responses[1:]
+    n = len(replaced)
+    if responses.shape[1] == 1:  # pooled
+        return Colouring(clustered(replaced[:, 0], tolerance), np.zeros((n, n), dtype=np.int64))
+    return Colouring(clustered(constant, tolerance), clustered(replaced.T, tolerance))
+
+
+def _two_token_colours(responses: np.ndarray, tolerance: float, n: int) -> Colouring:
+    triples = np.full((responses.shape[1], n, n), -1)  # (N, N, N), pooled (1, N, N)
+    triples[:, ~np.eye(n, dtype=bool)] = clustered(responses.T, tolerance)
+    roles = [numbered(np.sort(triples, 0).transpose(1, 2, 0))]
+    if len(triples) == n:
+        s, t = np.indices((n, n))
+        roles += [triples[s, s, t], triples[t, s, t]]
+        roles += [numbered(np.sort(triples, 2)), numbered(np.sort(triples, 1).swapaxes(1, 2))]
+    return Colouring(np.zeros(n, dtype=np.int64), numbered(np.stack(roles, -1)))
+
+
+def _distinct(probe: Probe, count: int) -> tuple[Tensor, ...]:
+    """All tokens equal, (N, ...), and `count` - 1 other tokens, (...)."""
+    equal = probe.random(1)[0]
+    others: list[Tensor] = []
+    while len(others) < count - 1:
+        token = probe.random(1)[0]
+        if not torch.equal(token, equal):
+            others.append(token)
+    return equal.expand(probe.num_tokens, *equal.shape), *others
+
+
+def _replaced(constant: Tensor, others: dict[int, Tensor]) -> Tensor:
+    tokens = constant.clone()
+    for t, other in others.items():
+        tokens[t] = other
+    return tokens

@@ -1,0 +1,188 @@
+"""Automorphism groups of graphs and colourings, and what can be asked of any group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokennet.graphs import TokenGraph
+from tokennet.testing.groups.permutations import Permutation
+
+
+def automorphisms(
+    graph: TokenGraph, vertex_colours: Tensor | Sequence[Any] | None = None
+) -> list[Permutation]:
+    """Generators of the permutations p that map edges to edges: A[p[i], p[j]] = A[i, j].
+
+    Found by nauty (McKay and Piperno, 2014, arXiv 1301.1493). Edges are directed;
+    parallel edges must be as many, and features of edges the same, number by number.
+
+    Args:
+        graph: square, of any kind.
+        vertex_colours: (N,) or (N, P), positions for instance; a permutation must keep
+            the row of every token. None: all tokens alike.
+
+    Raises:
+        TypeError: `graph` is no `TokenGraph`.
+        ValueError: it is bipartite, or there is not one colour for each token.
+
+    >>> from tokennet import Cycle
+    >>> from tokennet.testing.groups import name, order
+    >>> ring = automorphisms(Cycle(6))
+    >>> order(ring, 6), name(ring, 6)
+    (12, 'D_6')
+    >>> name(automorphisms(Cycle(6), [0, 0, 1, 0, 0, 1]), 6)
+    'S_2 x S_2'
+    """
+    if not isinstance(graph, TokenGraph):
+        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+    if not graph.is_square:
+        raise ValueError(f"graph must connect tokens of one set, got {graph!r}")
+    vertices = _vertex_numbers(vertex_colours, graph.num_targets)
+    loops: dict[int, tuple[int, ...]] = {}
+    pairs: dict[tuple[int, int], tuple[int, ...]] = {}
+    for (source, target), kinds in _edges_by_pair(graph).items():
+        if source == target:
+            loops[source] = kinds
+        else:
+            pairs[source, target] = kinds
+    looped = [(vertex, loops.get(i, ())) for i, vertex in enumerate(vertices.tolist())]
+    number = {kinds: k for k, kinds in enumerate(sorted(set(pairs.values())), start=1)}
+    edges = np.array([(*pair, number[kinds]) for pair, kinds in pairs.items()], dtype=np.int64)
+    return _by_nauty(_numbered(looped), edges.reshape(-1, 3))
+
+
+def automorphisms_of_colouring(
+    vertex_colours: np.ndarray, pair_colours: np.ndarray
+) -> list[Permutation]:
+    """Generators of the permutations p that keep the colours of tokens and of ordered pairs.
+
+        v[p[i]] = v[i],   C[p[i], p[j]] = C[i, j]
+
+    The tokens are first told apart by colour refinement (the multiset of what each sees);
+    where that leaves no two alike the group is trivial. Otherwise nauty decides (McKay and
+    Piperno, 2014, arXiv 1301.1493), the colours written in binary on one layer of vertices
+    for each digit, as its manual advises.
+
+    Args:
+        vertex_colours: (N,) integers.
+        pair_colours: (N, N) integers; the diagonal counts as colours of tokens too.
+
+    Raises:
+        ValueError: the shapes are not (N,) and (N, N).
+
+    >>> automorphisms_of_colouring(np.zeros(3), np.array([[0, 1, 2], [2, 0, 1], [1, 2, 0]]))
+    [(1, 2, 0)]
+    """
+    vertices, pairs = np.asarray(vertex_colours), np.asarray(pair_colours)
+    n = len(vertices)
+    if vertices.shape != (n,) or pairs.shape != (n, n):
+        raise ValueError(
+            "vertex_colours and pair_colours must have shapes (N,) and (N, N), "
+            f"got {vertices.shape} and {pairs.shape}"
+        )
+    if n == 0:
+        return []
+    both_ways = _unique_rows(np.stack([pairs, pairs.T], -1).reshape(-1, 2)).reshape(n, n)
+    cells = refined(_unique_rows(np.stack([vertices, pairs.diagonal()], 1)), both_ways)
+    if len(np.unique(cells)) == n:
+        return []
+    colours = np.unique(pairs, return_inverse=True)[1].reshape(n, n)
+    off_diagonal = ~np.eye(n, dtype=bool)
+    common = np.bincount(colours[off_diagonal]).argmax()
+    colours = np.where(colours == common, 0, np.where(colours == 0, common, colours))
+    i, j = ((colours > 0) & off_diagonal).nonzero()
+    return _by_nauty(cells, np.stack([i, j, colours[i, j]], 1))
+
+
+def refined(cells: np.ndarray, both_ways: np.ndarray) -> np.ndarray:
+    """Split cells until tokens of a cell see as many tokens of each cell in each colour.
+
+    Args:
+        cells: (N,) numbers 0, 1, ... of the cells.
+        both_ways: (N, N) numbers that tell C[i, j] and C[j, i].
+    """
+    while True:
+        seen = np.sort(both_ways * (cells.max() + 1) + cells, axis=1)  # (N, N)
+        finer = _unique_rows(np.concatenate([cells[:, None], seen], 1))
+        if finer.max() == cells.max():
+            return cells
+        cells = finer
+
+
+def _by_nauty(vertices: np.ndarray, edges: np.ndarray) -> list[Permutation]:
+    """Automorphisms of coloured vertices (N,) and coloured edges (E, 3), colours from 1.
+
+    Vertex v of layer l is number l N + v; layer l has the edges whose colour has digit l.
+    """
+    try:
+        import pynauty
+    except ImportError as error:
+        raise ImportError(
+            "automorphisms are found by pynauty, which is not installed: "
+            'pip install "tokennet[groups]" (pynauty has the licence GPLv3)'
+        ) from error
+
+    n = len(vertices)
+    if n == 0:
+        return []
+    layers = max(1, int(edges[:, 2].max(initial=0)).bit_length())
+    adjacency: dict[int, list[int]] = {v: [] for v in range(layers * n)}
+    for layer in range(layers):
+        for s, t in edges[(edges[:, 2] >> layer) & 1 == 1, :2].tolist():
+            adjacency[layer * n + s].append(layer * n + t)
+    for v in range((layers - 1) * n):
+        adjacency[v].append(v + n)
+        adjacency[v + n].append(v)
+    cells: dict[tuple[int, int], set[int]] = {}
+    for v in range(layers * n):
+        cells.setdefault((v // n, int(vertices[v % n])), set()).add(v)
+    graph = pynauty.Graph(
+        layers * n,
+        directed=True,
+        adjacency_dict=adjacency,
+        vertex_coloring=[cells[key] for key in sorted(cells)],
+    )
+    return [tuple(p[:n]) for p in pynauty.autgrp(graph)[0]]
+
+
+def _edges_by_pair(graph: TokenGraph) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Sorted kinds of the edges from a source to a target, one for each parallel edge."""
+    edges = graph.edge_index().t().tolist()
+    attr = getattr(graph, "edge_attr", None)
+    kinds = [0] * len(edges)
+    if attr is not None and len(edges):
+        kinds = _unique_rows(attr.detach().cpu().double().numpy()).tolist()
+    found: dict[tuple[int, int], list[int]] = {}
+    for (source, target), kind in zip(edges, kinds, strict=True):
+        found.setdefault((source, target), []).append(kind)
+    return {pair: tuple(sorted(kinds)) for pair, kinds in found.items()}
+
+
+def _vertex_numbers(colours: Tensor | Sequence[Any] | None, n: int) -> np.ndarray:
+    if colours is None:
+        return np.zeros(n, dtype=np.int64)
+    if isinstance(colours, Tensor):
+        if colours.dim() not in (1, 2):
+            raise ValueError(
+                f"vertex_colours must have shape (N,) or (N, P), got {tuple(colours.shape)}"
+            )
+        colours = [tuple(torch.atleast_1d(row).tolist()) for row in colours]
+    if len(colours) != n:
+        raise ValueError(f"vertex_colours must hold one for each of {n} tokens, got {len(colours)}")
+    return _numbered(colours)
+
+
+def _numbered(colours: Sequence[Any]) -> np.ndarray:
+    """Numbers for any sortable colours, in their order."""
+    number = {colour: k for k, colour in enumerate(sorted(set(colours)))}
+    return np.array([number[colour] for colour in colours], dtype=np.int64)
+
+
+def _unique_rows(rows: np.ndarray) -> np.ndarray:
+    """Number the different rows of a matrix, in their order."""
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)

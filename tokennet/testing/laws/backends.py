@@ -1,0 +1,118 @@
+"""The law that attention gives the same on every backend and kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tokennet.ops import BACKENDS
+from tokennet.testing.engine.intervention import Perturbing
+from tokennet.testing.engine.run import Experiment, called
+from tokennet.testing.engine.sandbox import borrowed, modules_of
+from tokennet.testing.engine.verdict import judge
+from tokennet.testing.engine.wrapped import Wrapped
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.values import cast
+from tokennet.testing.report import SymmetryReport
+
+MATH = "SDPA math"
+
+
+def has_backends(case: Case) -> bool:
+    """Whether the model has attention that can be computed in several ways."""
+    modules = modules_of(case.function)
+    if any(_takes_backend(module) for module in modules):
+        return True
+    return any(isinstance(module, nn.MultiheadAttention) for module in modules) or _uses_sdpa(case)
+
+
+def check_backends(case: Case, **options: Any) -> SymmetryReport:
+    """Whether the backends that take the example agree."""
+    ways = _ways(case)
+    changes = [Perturbing(_another(way)) for way in ways]
+    function = OnBackend(case.function)
+    report = judge("backend_agreement", function, (*case.inputs, None), changes, **options)
+    return dataclasses.replace(report, reason=f"{report.reason}: {', '.join(ways)}")
+
+
+def _another(way: str) -> Any:
+    return lambda inputs: (*inputs[:-1], way)
+
+
+def _takes_backend(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "backend", None), str)
+
+
+def _uses_sdpa(case: Case) -> bool:
+    from_there = torch.nn.functional.scaled_dot_product_attention
+    with borrowed(case.function), _Seen(from_there) as seen:
+        try:
+            Experiment(case.function, case.inputs, (), jitter=None).run(
+                cast(case.inputs, torch.float64)
+            )
+        except Exception:  # models that cannot run in float64 have no such law
+            return False
+    return seen.found
+
+
+class _Seen(torch.overrides.TorchFunctionMode):
+    """Notes whether a function is called."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function, self.found = function, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found = self.found or func is self.function
+        return func(*args, **(kwargs or {}))
+
+
+def _ways(case: Case) -> list[str]:
+    """The backends on which the model runs; others say why they cannot."""
+    if not any(_takes_backend(module) for module in modules_of(case.function)):
+        return [MATH]
+    found = []
+    for way in BACKENDS:
+        try:
+            with borrowed(case.function), torch.no_grad():
+                called(OnBackend(case.function), (*cast(case.inputs, torch.float64), way))
+        except RuntimeError:
+            continue
+        found.append(way)
+    return found
+
+
+@dataclass(frozen=True)
+class OnBackend(Wrapped):
+    """The model with a further argument: the way to compute attention, or None for its own."""
+
+    def expression(self, inner: str) -> tuple[str, str]:
+        """The import and the expression that make this of `inner` in a script."""
+        return "from tokennet.testing.laws.backends import OnBackend", f"OnBackend({inner})"
+
+    def __call__(self, *inputs: Any) -> Any:
+        *given, way = inputs
+        context = sdpa_kernel(SDPBackend.MATH) if way == MATH else nullcontext()
+        with context, _backend(self.function, way):
+            return self.function(*given)
+
+
+@contextmanager
+def _backend(function: Any, way: str | None) -> Iterator[None]:
+    modules = [module for module in modules_of(function) if _takes_backend(module)]
+    before = [module.backend for module in modules]
+    try:
+        if way is not None and way != MATH:
+            for module in modules:
+                module.backend = way  # type: ignore[assignment]
+        yield
+    finally:
+        for module, backend in zip(modules, before, strict=True):
+            module.backend = backend

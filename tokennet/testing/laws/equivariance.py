@@ -1,0 +1,280 @@
+"""Checks that a model commutes with permutations."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs.edge_list import check_permutation
+from tokennet.testing.engine.actions import Action, Invariant, Permute
+from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
+from tokennet.testing.engine.intervention import Inputs, Permuting
+from tokennet.testing.engine.verdict import judge
+from tokennet.testing.example.values import describe, features
+from tokennet.testing.groups import automorphisms
+from tokennet.testing.report import SymmetryReport
+from tokennet.tokens import Tokens
+
+Actions = Action | Sequence[Action]
+Group = Sequence[Any] | None
+
+
+def check_equivariance(
+    f: Callable[..., Any],
+    inputs: Any,
+    *,
+    group: Group = None,
+    in_action: Actions | None = None,
+    out_action: Actions | None = None,
+    trials: int = 5,
+    dtype: str | torch.dtype = "auto",
+    jitter: bool = True,
+    seed: int = 0,
+) -> SymmetryReport:
+    r"""Whether f(P x) = P f(x) for the permutations P of a group, with the evidence.
+
+        error = max |f(P x) - P f(x)| / max |f(x)|
+
+    decided in float64 against a tolerance of 64 eps max(1, r / eps32), where r is the
+    measured |f32 - f64|, so that a model that amplifies rounding is not accused and a
+    small break is not missed. f runs in eval mode on parameters that are moved a little,
+    and is given back exactly as it came. A break comes with the smallest counterexample
+    found and the statement of code where it happens.
+
+    Args:
+        f: a module or function on tensors, `Tokens` or PyG `Data`.
+        inputs: its input, or a tuple of inputs.
+        group: generators as permutations; None for every permutation that the action of
+            the first input allows (within each graph of a ragged batch).
+        in_action: how P acts on each input; a single one is for the first input, and the
+            others stay as they are. By default `Permute(-2)` for a tensor and `Relabel()`
+            for `Tokens` and `Data`.
+        out_action: how P acts on the output, or on each output; `Permute(-2)` by default.
+        trials: number of random permutations, besides the generators of `group`.
+        dtype: the precision that decides; "auto" is float64 where f can run in it.
+        jitter: move parameters a little, so that a table of zeros hides nothing.
+        seed: of permutations and of the jitter.
+
+    Raises:
+        TypeError, ValueError: an action does not fit its input, `group` is no list of
+            permutations, or there is no input.
+
+    >>> report = check_equivariance(lambda x: x + x.mean(-2, keepdim=True), torch.randn(5, 3))
+    >>> print(report.verdict)
+    PASS
+    >>> report = check_equivariance(lambda x: x.cumsum(-2), torch.randn(5, 3))
+    >>> print(report.verdict, report.witness.perm)
+    BROKEN (1, 0)
+    """
+    inputs = as_inputs(inputs)
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got {trials}")
+    ins = _in_actions(inputs, in_action)
+    outs = _as_actions("out_action", out_action, Permute(-2))
+    degree = _degree(inputs, ins)
+    generator = torch.Generator().manual_seed(seed)
+    perms = _permutations(group, inputs, ins, degree, trials, generator)
+    ordered, membership = _ordered(inputs, ins), _membership(inputs, ins)
+    changes = [Permuting(perm, ins, outs, ordered, membership) for perm in perms]
+    kind = "invariance" if all(isinstance(out, Invariant) for out in outs) else "equivariance"
+    return judge(
+        kind, f, inputs, changes, dtype=dtype, jitter=jitter, seed=seed, swaps=group is None
+    )
+
+
+def assert_equivariant(f: Callable[..., Any], inputs: Any, **options: Any) -> SymmetryReport:
+    """Assert that `check_equivariance` gives PASS; its options.
+
+    Raises:
+        AssertionError: with the printed report.
+
+    >>> assert_equivariant(torch.relu, torch.randn(5, 3)).trials
+    5
+    """
+    return check_equivariance(f, inputs, **options).assert_pass()
+
+
+def assert_invariant(f: Callable[..., Any], inputs: Any, **options: Any) -> SymmetryReport:
+    """Assert that f(P x) = f(x): a pooled output.
+
+    >>> assert_invariant(lambda x: x.sum(-2), torch.randn(5, 3)).trials
+    5
+    """
+    return assert_equivariant(f, inputs, out_action=Invariant(), **options)
+
+
+def assert_set_to_set(f: Callable[..., Any], inputs: Any, **options: Any) -> SymmetryReport:
+    """Assert that f is a function from sets to sets: z alone moves, all of S_n.
+
+    For `Tokens` and `Data` the graph and positions are held, so that a model that reads
+    them fails unless they are symmetric themselves.
+
+    >>> assert_set_to_set(lambda x: x - x.mean(-2, keepdim=True), torch.randn(5, 3)).trials
+    5
+    """
+    action = Shuffle() if isinstance(as_inputs(inputs)[0], Tokens | Data) else Permute(-2)
+    return assert_equivariant(f, inputs, in_action=action, **options)
+
+
+def assert_relabelling_equivariant(
+    f: Callable[..., Any], inputs: Any, **options: Any
+) -> SymmetryReport:
+    """Assert that names of tokens do not matter: z, graph and pos move together.
+
+    >>> from tokennet import Attention, Causal
+    >>> tokens = Tokens(torch.randn(5, 8), Causal(5))
+    >>> assert_relabelling_equivariant(Attention(8, heads=2), tokens).trials
+    5
+    """
+    return assert_equivariant(f, inputs, in_action=Relabel(), **options)
+
+
+def assert_automorphism_equivariant(
+    f: Callable[..., Any], inputs: Any, graph: TokenGraph | None = None, **options: Any
+) -> SymmetryReport:
+    """Assert that f commutes with the automorphisms of a graph that is held fixed.
+
+    The group is found by nauty (McKay and Piperno 2014, arXiv 1301.1493), with edge
+    features as colours of edges.
+
+    Args:
+        graph: by default that of the `Tokens` given.
+
+    Raises:
+        ValueError: there is no graph, or it has no automorphism but the identity, so that
+            nothing would be tested.
+
+    >>> from tokennet import Attention, Cycle
+    >>> ring = Tokens(torch.randn(5, 8), Cycle(5))
+    >>> assert_automorphism_equivariant(Attention(8, heads=2), ring).trials
+    5
+    """
+    inputs = as_inputs(inputs)
+    if graph is None:
+        graph = getattr(inputs[0], "graph", None)
+    if graph is None:
+        raise ValueError(f"graph must be given for inputs without one, got {describe(inputs)}")
+    generators = automorphisms(graph)
+    if not generators:
+        raise ValueError(f"graph has no automorphism but the identity: {graph!r}")
+    action = Shuffle() if isinstance(inputs[0], Tokens | Data) else Permute(-2)
+    return assert_equivariant(f, inputs, group=generators, in_action=action, **options)
+
+
+def as_inputs(inputs: Any) -> Inputs:
+    """A tuple of inputs."""
+    values = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    if not values:
+        raise ValueError("inputs must hold at least one input, got none")
+    return values
+
+
+def _as_actions(name: str, given: Any, default: Action) -> tuple[Action, ...]:
+    if given is None:
+        return (default,)
+    actions = (given,) if isinstance(given, Action) else tuple(given)
+    for action in actions:
+        if not isinstance(action, Action):
+            raise TypeError(f"{name} must be an Action or several, got {action!r}")
+    return actions
+
+
+def _in_actions(inputs: Inputs, given: Any) -> tuple[Action, ...]:
+    default = Relabel() if isinstance(inputs[0], Tokens | Data) else Permute(-2)
+    actions = _as_actions("in_action", given, default)
+    if len(actions) == 1:
+        actions += (Invariant(),) * (len(inputs) - 1)
+    if len(actions) != len(inputs):
+        raise ValueError(
+            f"in_action must be one action or one for each of the {len(inputs)} inputs, "
+            f"got {len(actions)}"
+        )
+    return actions
+
+
+def _degree(inputs: Inputs, actions: tuple[Action, ...]) -> int:
+    found = {
+        degree
+        for action, value in zip(actions, inputs, strict=True)
+        if (degree := action.degree(value)) is not None
+    }
+    if len(found) != 1:
+        raise ValueError(
+            f"the actions on the inputs must permute the same number of things, got "
+            f"{sorted(found) or 'none'} for {describe(inputs)}"
+        )
+    degree = found.pop()
+    if degree < 2:
+        raise ValueError(f"inputs must have at least 2 tokens to permute, got {degree}")
+    return degree
+
+
+def _ordered(inputs: Inputs, actions: tuple[Action, ...]) -> tuple[int, ...] | None:
+    """Sizes that do not count edges, where edges may come to be listed in another order."""
+    if any(isinstance(action, ReorderEdges) for action in actions):
+        return (features(inputs[0]).shape[-2],)
+    if any(isinstance(value, Tokens) for value in inputs):
+        return (features(inputs[0]).shape[-2], features(inputs[0]).shape[-1])
+    return None
+
+
+def _membership(inputs: Inputs, actions: tuple[Action, ...]) -> Tensor | None:
+    """The set of each token, where the first input is a ragged batch sorted by set."""
+    first = inputs[0]
+    found = getattr(actions[0], "membership", None)
+    if isinstance(first, Tokens) and isinstance(first.graph, Disjoint):
+        found = first.graph.batch()
+    if isinstance(first, Data) and isinstance(first.batch, Tensor):
+        found = first.batch
+    if found is None or len(found) != features(first).shape[-2] or bool((found.diff() < 0).any()):
+        return None
+    return found.cpu()
+
+
+def _permutations(
+    group: Group,
+    inputs: Inputs,
+    actions: tuple[Action, ...],
+    degree: int,
+    trials: int,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    if isinstance(group, str):
+        raise TypeError(f"group must be a list of permutations, got {group!r}")
+    if group is not None:
+        generators = [check_permutation("group", perm, degree) for perm in group]
+        if not generators:
+            raise ValueError("group must have at least one generator, got none")
+        words = [_word(generators, generator) for _ in range(trials)]
+        return [perm for perm in [*generators, *words] if not _is_identity(perm)]
+    mover, value = next(
+        (action, value)
+        for action, value in zip(actions, inputs, strict=True)
+        if action.degree(value) is not None
+    )
+    drawn = (mover.random(value, generator) for _ in range(20 * trials))
+    perms = list(itertools.islice((perm for perm in drawn if not _is_identity(perm)), trials))
+    if not perms:
+        raise ValueError(f"inputs must have tokens that can change places, got {describe(inputs)}")
+    return perms
+
+
+def _word(generators: list[Tensor], generator: torch.Generator) -> Tensor:
+    """A product of random generators."""
+    length = 2 * math.ceil(math.log2(len(generators[0]) + 1)) + 2
+    chosen = torch.randint(len(generators), (length,), generator=generator)
+    word = generators[int(chosen[0])]
+    for number in chosen[1:].tolist():
+        word = word[generators[number]]
+    return word
+
+
+def _is_identity(perm: Tensor) -> bool:
+    return bool((perm == torch.arange(len(perm))).all())

@@ -1,0 +1,160 @@
+"""The law that values and gradients are finite, and the place where they cease to be."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.testing.diagnose.localize import Recorder, location_of, roots_of
+from tokennet.testing.diagnose.script import unfinished
+from tokennet.testing.diagnose.source import blamed, forward_lines, statement_at
+from tokennet.testing.engine.content import seeded_content
+from tokennet.testing.engine.intervention import Inputs
+from tokennet.testing.engine.precision import precision_of, runnable
+from tokennet.testing.engine.run import Experiment, called_with_graph
+from tokennet.testing.engine.sandbox import module_names
+from tokennet.testing.engine.verdict import name_of
+from tokennet.testing.example.values import features, with_features
+from tokennet.testing.report import Location, SymmetryReport, Verdict, Witness
+
+
+def check_finite(
+    f: Callable[..., Any],
+    inputs: Inputs,
+    *,
+    law: str = "finite",
+    jitter: bool = True,
+    seed: int = 0,
+    dtype: str | torch.dtype = "auto",
+) -> SymmetryReport:
+    """Whether outputs, and gradients of the first input and of parameters, are finite.
+
+    -inf within the model, as a mask before a softmax, is no fault; a NaN or an infinity
+    that reaches the output or a gradient is.
+
+    >>> import torch
+    >>> check_finite(torch.sqrt, (-torch.ones(3, 2),)).verdict.name
+    'BROKEN'
+    """
+    started = time.perf_counter()
+    experiment = Experiment(f, inputs, (), jitter=seed if jitter else None)
+    precision, notes = runnable(experiment, precision_of(dtype))
+    with experiment.at(precision) as x:
+        reason, place = _fault(experiment, x)
+        text = ""
+        if reason:
+            other = seeded_content(x)
+            seeded = other is not None and bool(_fault(experiment, other)[0])
+            x = other if seeded and other is not None else x
+            text = unfinished(f, x, jittered=jitter, seeded=seeded)
+    return SymmetryReport(
+        law=law,
+        subject=name_of(f),
+        verdict=Verdict.BROKEN if reason else Verdict.PASS,
+        reason=reason or "values and gradients are finite",
+        error=float("inf") if reason else 0.0,
+        tolerance=0.0,
+        dtype=str(precision).removeprefix("torch."),
+        notes=tuple(notes),
+        rounding=0.0,
+        signal=0.0,
+        noise=0.0,
+        trials=1,
+        seconds=time.perf_counter() - started,
+        witness=Witness(None, float("inf"), text, x) if reason else None,
+        location=place,
+    )
+
+
+def _fault(experiment: Experiment, x: Inputs) -> tuple[str, Location | None]:
+    """What is not finite, or ''; and where."""
+    if not all(_is_finite(y) for y in experiment.run(x)):
+        return "the output is not finite", _where_forward(experiment, x)
+    finite, place = _backward(experiment.model, x)
+    return ("" if finite else "the output is finite, but a gradient is not"), place
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+
+
+def _is_sound(tensor: Tensor) -> bool:
+    """Finite but for -inf, which masks are made of."""
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        return True
+    return not bool((tensor.isnan() | (tensor == float("inf"))).any())
+
+
+def _where_forward(experiment: Experiment, x: Inputs) -> Location | None:
+    recorder = Recorder(module_names(experiment.model))
+    with torch.no_grad(), recorder:
+        outputs = [recorder.value(y) for y in experiment.run(x)]
+    for call in recorder.calls:
+        for value in [*call.inputs, *call.outputs]:
+            value.error = 0.0 if _is_sound(value.content) else float("inf")
+    for value in outputs:
+        value.error = 0.0 if _is_finite(value.content) else float("inf")
+    roots = roots_of(recorder.calls, outputs, 0.0)
+    return location_of(recorder.calls[min(roots)], 0.0) if roots else None
+
+
+def _backward(f: Callable[..., Any], x: Inputs) -> tuple[bool, Location | None]:
+    """Whether gradients are finite, and which line of forward has the faulty derivative."""
+    z = features(x[0]).detach()
+    if not z.is_floating_point():
+        return True, None
+    z.requires_grad_()
+    faulty: list[Any] = []
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore", UserWarning)  # anomaly mode says that it is slow
+        with torch.autograd.set_detect_anomaly(True, check_nan=False):
+            outputs = called_with_graph(f, (with_features(x[0], z), *x[1:]))
+            sums = [y.square().sum() + y.sum() for y in outputs if y.requires_grad]
+            if not sums:
+                return True, None
+            total = torch.stack(sums).sum()
+            nodes = list(_nodes(total.grad_fn))
+            for node in nodes:
+                node.register_hook(_watch(node, faulty))
+            leaves = [
+                leaf for node in nodes if (leaf := getattr(node, "variable", None)) is not None
+            ]
+            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    finite = all(gradient is None or _is_finite(gradient) for gradient in gradients)
+    return finite, None if finite or not faulty else _place_of(faulty[0])
+
+
+def _nodes(root: Any) -> Iterator[Any]:
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [following for following, _ in node.next_functions]
+
+
+def _watch(node: Any, faulty: list[Any]) -> Callable[[Any, Any], None]:
+    def hook(inputs: Any, outputs: Any) -> None:
+        whole = [_is_finite(g) for g in outputs if g is not None]
+        given = [_is_finite(g) for g in inputs if g is not None]
+        if all(whole) and not all(given):
+            faulty.append(node)
+
+    return hook
+
+
+def _place_of(node: Any) -> Location | None:
+    """The user's line that made a node, from the traceback that anomaly mode keeps."""
+    lines = forward_lines(node)
+    if not lines:
+        return None
+    file, line = blamed(lines)
+    start, end, source = statement_at(file, line)
+    name = f"backward of {node.name().removesuffix('Backward0')}"
+    return Location(name, "", file, start, end, source, 0.0, float("inf"))

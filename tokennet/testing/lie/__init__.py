@@ -1,0 +1,17 @@
+"""How far a map is from equivariance under translations, rotations and other flows of space."""
+
+from tokennet.testing.lie.error import LieError, lie_derivative, lie_error
+from tokennet.testing.lie.generator import LieGenerator
+from tokennet.testing.lie.layers import lie_contributions, lie_errors_by_layer
+from tokennet.testing.lie.shifts import ShiftTable, shift_table
+
+__all__ = [
+    "LieError",
+    "LieGenerator",
+    "ShiftTable",
+    "lie_contributions",
+    "lie_derivative",
+    "lie_error",
+    "lie_errors_by_layer",
+    "shift_table",
+]

@@ -1,0 +1,106 @@
+"""Measuring the two actions on a layer or net, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tokennet.testing.engine.actions import Action, Invariant, Permute
+from tokennet.testing.engine.graph_actions import Relabel, Shuffle
+from tokennet.testing.engine.sandbox import borrowed
+from tokennet.testing.example.values import cast, features
+from tokennet.tokens import Tokens
+
+Model = Callable[[Tokens], Tokens | Tensor]
+
+
+def relabelling_error(
+    model: Model,
+    tokens: Tokens | Tensor,
+    *,
+    invariant: bool = False,
+    trials: int = 3,
+    seed: int = 0,
+) -> float:
+    r"""Largest relative error of f(P tokens) = P f(tokens), z, graph and pos moved together.
+
+        max |f(P x) - P f(x)| / max |f(x)|
+
+    over random permutations P, with the model in eval mode and float64; it is given back
+    as it came. A model without index-based parameters gives rounding, about 1e-15. Where
+    an output is NaN, so is the error.
+
+    Args:
+        model: a layer, a net or a function from `Tokens` to `Tokens` or to a tensor. The
+            modules that a function refers to are in float64 too.
+        tokens: an example; a tensor is taken as tokens on the complete graph.
+        invariant: the output has no token dimension (pooled), so P leaves it as it is.
+        trials: number of permutations; within each graph for a ragged batch.
+        seed: of the permutations.
+
+    Raises:
+        ValueError: the output has no row for each token, and `invariant` is not said.
+
+    >>> relabelling_error(lambda tokens: tokens.z.relu(), torch.randn(5, 2))
+    0.0
+    """
+    return _error(model, tokens, Relabel(), invariant, trials, seed)
+
+
+def shuffling_error(
+    model: Model,
+    tokens: Tokens | Tensor,
+    *,
+    invariant: bool = False,
+    trials: int = 3,
+    seed: int = 0,
+) -> float:
+    """The same as `relabelling_error` with z alone moved, graph and pos held.
+
+    A set function gives rounding; a model that reads a graph or positions does not,
+    unless P happens to be an automorphism of them.
+
+    >>> shuffling_error(lambda tokens: tokens.z.cumsum(-2), torch.randn(5, 2)) > 1e-2
+    True
+    """
+    return _error(model, tokens, Shuffle(), invariant, trials, seed)
+
+
+def _error(
+    model: Model, tokens: Tokens | Tensor, action: Action, invariant: bool, trials: int, seed: int
+) -> float:
+    if isinstance(tokens, Tensor):
+        tokens = Tokens(tokens)
+    out_action = Invariant() if invariant else Permute()
+    generator = torch.Generator().manual_seed(seed)
+    with borrowed(model), torch.no_grad():
+        expected = _run(model, tokens)
+        if not invariant:
+            _check_rows(expected, tokens.num_tokens)
+        errors = [0.0]
+        for _ in range(trials):
+            perm = action.random(tokens, generator)
+            moved = _run(model, action.apply(tokens, perm))
+            errors.append(_largest(moved - out_action.apply(expected, perm)))
+    # In `max` a NaN can hide behind a number; here it comes out.
+    worst = float(torch.tensor(errors, dtype=torch.float64).max())
+    scale = _largest(expected)
+    return worst / scale if scale else worst
+
+
+def _run(model: Model, tokens: Tokens) -> Tensor:
+    return features(model(cast(tokens, torch.float64)))
+
+
+def _check_rows(output: Tensor, num_tokens: int) -> None:
+    if output.shape[-2:-1] != (num_tokens,):
+        raise ValueError(
+            f"the output must have a row for each of {num_tokens} tokens, got shape "
+            f"{tuple(output.shape)}; for a pooled output say invariant=True"
+        )
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().max()) if values.numel() else 0.0
