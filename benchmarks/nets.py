@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import DOCS, head, row, write
-from tokennet.nets import NETS, count_parameters
+from tokennet.models import NETS
+from tokennet.nets import count_parameters
 
 ROOT = Path(__file__).parent.parent
 PAGE = DOCS / "nets.md"

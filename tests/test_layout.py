@@ -24,6 +24,7 @@ ROOMS = [
     "positional",
     "mixers",
     "nets",
+    "models",
     "tokenizers",
     "interop",
     "interpret",
@@ -137,7 +138,17 @@ def test_files_functions_and_signatures_stay_small(path):
                 assert len(arguments) <= 8, f"{node.lineno}: {len(arguments)} arguments"
 
 
-PUBLIC = ("", ".ops", ".compare", ".graphs", ".interop", ".mixers", ".nets", ".positional")
+PUBLIC = (
+    "",
+    ".ops",
+    ".compare",
+    ".graphs",
+    ".interop",
+    ".mixers",
+    ".models",
+    ".nets",
+    ".positional",
+)
 PUBLIC += (".testing", ".tokenizers")
 """Packages whose names people write. Those of `bench` and of the tasks are commands' own."""
 RESULTS = {

@@ -64,6 +64,7 @@ from tokennet.mixers import (
     redraw_features,
     scores,
 )
+from tokennet.models import create_net, list_nets
 from tokennet.nets import (
     AttentionReadout,
     BatchNorm,
@@ -93,8 +94,6 @@ from tokennet.nets import (
     WithGraph,
     build_net,
     collect_router_losses,
-    create_net,
-    list_nets,
     mlp,
 )
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, explain

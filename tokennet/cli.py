@@ -238,9 +238,9 @@ def tasks() -> None:
 @app.command()
 def nets() -> None:
     """List the nets that go by a name, and the mixers that nets are made of."""
-    from tokennet.nets import command
+    from tokennet.models import listing
 
-    command.nets()
+    listing.nets()
 
 
 def _launched_fabric(device: Device, devices: int, precision: str) -> Fabric:

@@ -7,8 +7,8 @@ import torch
 
 from tokennet.compare.boxes import average_precision, iou
 from tokennet.compare.tasks.detect import CLASSES, NOTHING, Detect, judged, mean_average_precision
-from tokennet.nets import Objects, Prediction, set_prediction_loss
-from tokennet.nets.detection import assign
+from tokennet.models import Objects, Prediction, set_prediction_loss
+from tokennet.models.detection import assign
 
 
 def test_overlap_by_hand():

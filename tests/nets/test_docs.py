@@ -3,7 +3,7 @@
 import re
 
 from benchmarks.nets import COMPARED, PAGE, rows
-from tokennet.nets import NETS
+from tokennet.models import NETS
 
 TEXT = PAGE.read_text()
 

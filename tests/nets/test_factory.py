@@ -8,18 +8,15 @@ from torch import nn
 
 from tests import laws
 from tokennet import Causal, Cycle, Disjoint, Full, Grid, Tokens
-from tokennet.nets import (
+from tokennet.models import (
     NETS,
-    Decoder,
-    EncoderDecoder,
     Objects,
-    TokenNet,
     contrastive_loss,
-    count_parameters,
     create_net,
     list_nets,
     set_prediction_loss,
 )
+from tokennet.nets import Decoder, EncoderDecoder, TokenNet, count_parameters
 from tokennet.testing import check_declared
 
 FEATURES, N, VOCAB = 6, 6, 11

@@ -23,24 +23,19 @@ from tokennet import (
     Window,
     mlp,
 )
+from tokennet.models import bert, clip, create_net, detr, gpt, transformer
 from tokennet.nets import (
     BatchNorm,
     Decoder,
     EncoderDecoder,
     Style,
     WithGraph,
-    bert,
-    clip,
-    create_net,
-    detr,
-    gpt,
     mask_tokens,
     shift_right,
-    transformer,
 )
 from tokennet.nets.compose import complete
-from tokennet.nets.language import _repeated
 from tokennet.nets.sampling import Sampling
+from tokennet.nets.text import _repeated
 from tokennet.testing import assert_causal
 
 VOCAB = 11

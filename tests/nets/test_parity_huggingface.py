@@ -20,15 +20,15 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 from tests.peers import parity, randomised
 from tokennet import Causal, Tokens
 from tokennet.interop import from_huggingface
-from tokennet.nets import (
+from tokennet.models import (
     Objects,
     Prediction,
-    Sampling,
     contrastive_loss,
     generalised_iou,
     match,
     set_prediction_loss,
 )
+from tokennet.nets import Sampling
 
 TIGHT = 1e-11
 VOCAB = 23

@@ -12,7 +12,7 @@ from tests.peers import parity, randomised
 from tokennet import Full, SinusoidalEncoding, Tokens
 from tokennet.interop import from_torch
 from tokennet.interop.copy import Copier
-from tokennet.nets import Objects, contrastive_loss, create_net, set_prediction_loss
+from tokennet.models import Objects, contrastive_loss, create_net, set_prediction_loss
 
 IN, DIM, HEADS, DEPTH, VOCAB, CLASSES, QUERIES = 6, 16, 2, 2, 11, 3, 5
 TIGHT = 1e-11

@@ -18,7 +18,7 @@ from torch_geometric.nn import (
 from tests.peers import parity, randomised
 from tokennet import Edges, Tokens
 from tokennet.interop.copy import Copier
-from tokennet.nets import create_net
+from tokennet.models import create_net
 
 DIM, HEADS, IN, OUT, DEPTH, F = 16, 4, 5, 3, 2, 3
 TIGHT = 1e-11

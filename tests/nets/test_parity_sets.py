@@ -15,7 +15,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverEncoder
 from tests.peers import parity, randomised
 from tokennet import ReLUFeatures, Tokens
 from tokennet.interop.copy import Copier
-from tokennet.nets import create_net
+from tokennet.models import create_net
 
 IN, OUT, DIM, HEADS, DEPTH, FEW = 5, 3, 16, 2, 2, 4
 TIGHT = 1e-11

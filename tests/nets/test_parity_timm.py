@@ -10,7 +10,7 @@ from tests.peers import parity, randomised
 from tests.peers_timm import timm
 from tokennet import Tokens
 from tokennet.interop import from_timm
-from tokennet.nets import NETS as NAMED
+from tokennet.models import NETS as NAMED
 from tokennet.nets import count_parameters
 from tokennet.tokenizers import Patches
 

@@ -8,7 +8,7 @@ from tests.peers import parity, randomised
 from tokennet import Attention, Causal, Convolution, Full, Tokens
 from tokennet.interop import from_torch
 from tokennet.interop.copy import Copier
-from tokennet.nets import create_net
+from tokennet.models import create_net
 
 DIM, HEADS, HIDDEN, DEPTH = 16, 4, 24, 2
 B, N, M = 2, 7, 5

@@ -26,6 +26,7 @@ from tokennet import (
     mlp,
 )
 from tokennet.graphs.prefix import is_one_sided
+from tokennet.models import clip, encoder_stack, generalised_iou, vit
 from tokennet.nets import (
     BatchNorm,
     DropTokens,
@@ -40,11 +41,7 @@ from tokennet.nets import (
     Unembedding,
     WithGraph,
     add_self_loops,
-    clip,
     complete,
-    encoder_stack,
-    generalised_iou,
-    vit,
 )
 from tokennet.testing import check_declared
 

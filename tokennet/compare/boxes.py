@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokennet.nets.detection import corners
+from tokennet.models.detection import corners
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:

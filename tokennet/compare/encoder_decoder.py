@@ -10,14 +10,8 @@ from tokennet.compare.net import Net, Width
 from tokennet.compare.task import Recipe, net_of_blocks
 from tokennet.layer import TokenLayer
 from tokennet.mixers import CrossAttention, collect_attention_weights
-from tokennet.nets import (
-    READOUTS,
-    EncoderDecoder,
-    Interface,
-    Style,
-    TokenNet,
-    decoder_stack,
-)
+from tokennet.models import decoder_stack
+from tokennet.nets import READOUTS, EncoderDecoder, Interface, Style, TokenNet
 
 
 def encoder_decoder(

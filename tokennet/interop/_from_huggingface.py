@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from tokennet.interop.copy import Copier, converted, expect_kind
-from tokennet.nets import bert, gpt, vit
+from tokennet.models import bert, gpt, vit
 
 
 def from_huggingface(model: Any) -> Any:

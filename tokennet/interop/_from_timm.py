@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from tokennet.interop.copy import Copier, converted, expect_kind
-from tokennet.nets import mlp_mixer, poolformer, resmlp, vit
+from tokennet.models import mlp_mixer, poolformer, resmlp, vit
 
 
 def from_timm(model: Any) -> Any:

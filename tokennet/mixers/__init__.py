@@ -12,6 +12,7 @@ from tokennet.mixers.base import Mixer
 from tokennet.mixers.convolution import Convolution
 from tokennet.mixers.cross_attention import CrossAttention
 from tokennet.mixers.feature_maps import EluFeatures, FeatureMap, ReLUFeatures, SoftmaxFeatures
+from tokennet.mixers.fixed_pattern import WiredMixer
 from tokennet.mixers.gmlp import GatedMLP
 from tokennet.mixers.graph_attention import GraphAttention
 from tokennet.mixers.graph_isomorphism import GraphIsomorphism
@@ -21,7 +22,6 @@ from tokennet.mixers.latents import Latents, Perceiver
 from tokennet.mixers.learned import LearnedMixing
 from tokennet.mixers.linear_attention import LinearAttention, redraw_features
 from tokennet.mixers.memory import RecurrentAttention
-from tokennet.mixers.mlp import MLPMixer
 from tokennet.mixers.pooling import Pooling
 from tokennet.mixers.pyg import PyGMixer
 from tokennet.mixers.recurrence import Recurrence
@@ -35,12 +35,12 @@ from tokennet.mixers.set_blocks import (
 )
 from tokennet.mixers.set_norm import SetNorm
 from tokennet.mixers.strided_convolution import StridedConvolution
+from tokennet.mixers.token_mixing import MLPMixer
 from tokennet.mixers.weights import (
     EdgeWeights,
     attention_weights_of,
     collect_attention_weights,
 )
-from tokennet.mixers.wired import WiredMixer
 
 MixerFactory = Callable[[int, int, int | None], Mixer]
 """(dim, heads, num_tokens) to a mixer; `num_tokens` is None where it varies."""

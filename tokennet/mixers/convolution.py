@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tokennet.graphs import Offsets, TokenGraph
 from tokennet.graphs.base import check_size
 from tokennet.layer import check_step
-from tokennet.mixers.wired import WiredMixer
+from tokennet.mixers.fixed_pattern import WiredMixer
 from tokennet.tokens import Tokens
 
 

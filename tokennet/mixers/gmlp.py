@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.mixers.wired import AllToAll
+from tokennet.mixers.fixed_pattern import AllToAll
 
 
 class GatedMLP(AllToAll):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tokennet.graphs import Grid, TokenGraph
 from tokennet.mixers.convolution import check_odd, convolution_flops, with_border
-from tokennet.mixers.wired import WiredMixer
+from tokennet.mixers.fixed_pattern import WiredMixer
 from tokennet.tokens import Tokens
 
 

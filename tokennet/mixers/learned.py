@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokennet.graphs import Disjoint, Edges, Full, TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
-from tokennet.mixers.wired import WiredMixer
+from tokennet.mixers.fixed_pattern import WiredMixer
 from tokennet.ops import combine, normalize
 from tokennet.ops.normalizers import check_normalizer
 from tokennet.tokens import Tokens

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
 from tokennet.layer import check_step
-from tokennet.mixers.wired import WiredMixer
+from tokennet.mixers.fixed_pattern import WiredMixer
 from tokennet.ops.batching import sets_alike
 from tokennet.tokens import Tokens
 

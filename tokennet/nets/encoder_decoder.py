@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Disjoint
-from tokennet.nets.generate import evaluating, per_length
-from tokennet.nets.language import Decoder, Ids
+from tokennet.nets.generation import evaluating, per_length
 from tokennet.nets.net import TokenNet
+from tokennet.nets.text import Decoder, Ids
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -29,7 +29,7 @@ class EncoderDecoder(nn.Module):
     Raises:
         ValueError: the encoder has a readout, or the decoder listens to no source.
 
-    >>> from tokennet.nets import transformer
+    >>> from tokennet.models import transformer
     >>> net = transformer(source_vocab=10, dim=8, depth=1, heads=2)
     >>> net(torch.tensor([1, 2, 3]), torch.tensor([0, 4])).shape  # a score for each next id
     torch.Size([2, 10])

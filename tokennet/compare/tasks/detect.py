@@ -15,7 +15,8 @@ from tokennet.compare.net import Net
 from tokennet.compare.scenes import digit_images, overlapping_patches, positions
 from tokennet.compare.task import Batch, Recipe, Task
 from tokennet.graphs import Full, Grid, TokenGraph
-from tokennet.nets import Interface, Objects, Prediction, set_prediction_loss
+from tokennet.models import Objects, Prediction, set_prediction_loss
+from tokennet.nets import Interface
 from tokennet.tokens import Tokens
 
 SIDE, PATCH, SEEN, MOST, CLASSES = 28, 4, 12, 3, 10

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-_SYMMETRY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_TOKENNET = os.path.dirname(_SYMMETRY) + os.sep
-_CHECKER = (_SYMMETRY + os.sep, os.path.join(_TOKENNET, "testing") + os.sep)
-_RUNS_THE_MODEL = os.path.join(_SYMMETRY, "trial", "experiment.py")
+_TESTING = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_TOKENNET = os.path.dirname(_TESTING) + os.sep
+_CHECKER = _TESTING + os.sep
+_RUNS_THE_MODEL = os.path.join(_TESTING, "engine", "run.py")
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _GENERATED = "torch_geometric."
 """PyG writes the code of `propagate` to temporary files of such names."""
@@ -91,7 +91,7 @@ def is_internal(file: str) -> bool:
     """Whether a file is torch's, the standard library's or the checker's own."""
     if file.startswith("<") and not linecache.getline(file, 1):
         return True
-    if file.startswith((_TORCH, *_CHECKER)) or os.path.basename(file).startswith(_GENERATED):
+    if file.startswith((_TORCH, _CHECKER)) or os.path.basename(file).startswith(_GENERATED):
         return True
     return file.startswith(_LIBRARY) and not file.startswith(_PACKAGES)
 

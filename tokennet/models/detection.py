@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tokennet.graphs import Disjoint
 from tokennet.layer import linear_flops
-from tokennet.nets.generate import evaluating
+from tokennet.nets.generation import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -56,7 +56,7 @@ class SetPrediction(nn.Module):
         queries: their number Q; at least as many as there are objects in an image.
         classes: number of kinds of objects.
 
-    >>> from tokennet.nets import detr
+    >>> from tokennet.models import detr
     >>> net = detr(in_features=3, classes=5, queries=4, dim=8, depth=1, heads=2, hidden=8)
     >>> patches = Tokens(torch.zeros(2, 9, 3), pos=torch.zeros(9, 2))
     >>> [tuple(part.shape) for part in net(patches)]

@@ -11,9 +11,9 @@ from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention
 from tokennet.nets.block import TokenWise
+from tokennet.nets.config import Style
 from tokennet.nets.embedding import Embedding, Unembedding
-from tokennet.nets.language import Decoder, MaskedLanguageModel
-from tokennet.nets.style import Style
+from tokennet.nets.text import Decoder, MaskedLanguageModel
 from tokennet.positional import LearnedEncoding
 
 

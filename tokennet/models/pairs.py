@@ -6,18 +6,18 @@ from torch import nn
 
 from tokennet.graphs import Causal
 from tokennet.layer import TokenLayer
-from tokennet.nets.architectures.transformer import decoder_stack, encoder_stack
-from tokennet.nets.architectures.vision import vit
+from tokennet.models.detection import SetPrediction
+from tokennet.models.transformers import decoder_stack, encoder_stack
+from tokennet.models.two_tower import TwoTower
+from tokennet.models.vision import vit
 from tokennet.nets.block import TokenWise
 from tokennet.nets.compose import WithGraph, complete
-from tokennet.nets.detection import SetPrediction
+from tokennet.nets.config import Style
 from tokennet.nets.embedding import Embedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
-from tokennet.nets.language import TextNet
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import OneToken, make_readout
-from tokennet.nets.style import Style
-from tokennet.nets.two_tower import TwoTower
+from tokennet.nets.text import TextNet
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
 

@@ -8,9 +8,9 @@ from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism
 from tokennet.nets.block import TokenWise
 from tokennet.nets.compose import OnGraph, Parallel, add_self_loops, complete
+from tokennet.nets.config import BatchNorm, Style
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import make_readout
-from tokennet.nets.style import BatchNorm, Style
 
 
 def gat(

@@ -13,7 +13,7 @@ from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.nets.embedding import one_column
-from tokennet.nets.generate import Scores, beam_search, evaluating, per_length, sample
+from tokennet.nets.generation import Scores, beam_search, evaluating, per_length, sample
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import Readout
 from tokennet.nets.sampling import Sampling
@@ -92,7 +92,7 @@ class Decoder(TextNet):
     Arguments as for `TextNet`; the graph must be causal, such as `Causal` or
     `lambda n: Causal(n) & Window(n, 64)`, and the readout give scores for each token.
 
-    >>> from tokennet.nets import gpt
+    >>> from tokennet.models import gpt
     >>> net = gpt(vocab=10, dim=8, depth=1, heads=2, max_length=12)
     >>> net.generate(torch.tensor([1, 2]), 5).shape
     torch.Size([7])
@@ -251,7 +251,7 @@ class MaskedLanguageModel(TextNet):
 
     Devlin et al., 2018 (arXiv 1810.04805). Arguments as for `TextNet`.
 
-    >>> from tokennet.nets import bert
+    >>> from tokennet.models import bert
     >>> net = bert(vocab=10, dim=8, depth=1, heads=2, max_length=12)
     >>> filled = net.fill(torch.tensor([1, 9, 3]), mask=9)
     >>> filled[[0, 2]].tolist()

@@ -10,12 +10,12 @@ from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention, LinearAttention
 from tokennet.nets.block import TokenWise
+from tokennet.nets.config import Style
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
-from tokennet.nets.language import Decoder, TextNet
 from tokennet.nets.net import Interface, Positions, TokenNet, positions_of
 from tokennet.nets.readout import make_readout
-from tokennet.nets.style import Style
+from tokennet.nets.text import Decoder, TextNet
 from tokennet.positional import SinusoidalEncoding
 
 

@@ -8,13 +8,13 @@ from torch import nn
 
 from tokennet.layer import TokenLayer
 from tokennet.mixers import CrossPatchLinear, MLPMixer, Pooling, SetNorm, StridedConvolution
-from tokennet.nets.architectures.transformer import encoder_stack
+from tokennet.models.transformers import encoder_stack
 from tokennet.nets.block import Residual, TokenWise, mlp
 from tokennet.nets.compose import GraphOf, OnGraph, WithGraph, complete
+from tokennet.nets.config import Affine, LayerScale, Style
 from tokennet.nets.net import TokenNet
 from tokennet.nets.prepend import PrependTokens
 from tokennet.nets.readout import MeanReadout, OneToken
-from tokennet.nets.style import Affine, LayerScale, Style
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from tokennet.nets.generate import evaluating
+from tokennet.nets.generation import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
 
@@ -28,7 +28,7 @@ class TwoTower(nn.Module):
     Raises:
         ValueError: a tower has no readout, or one that does not pool.
 
-    >>> from tokennet.nets import clip
+    >>> from tokennet.models import clip
     >>> sizes = {"dim": 8, "heads": 2, "image_dim": 12, "image_heads": 2, "depth": 1}
     >>> net = clip(in_features=4, vocab=10, num_tokens=9, **sizes)
     >>> net(torch.zeros(3, 9, 4), [[1, 2], [3, 4, 5]]).shape  # of 3 images with 2 texts

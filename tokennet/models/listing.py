@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tokennet.mixers import MIXERS
-from tokennet.nets.factory import NETS
+from tokennet.models.registry import NETS
 from tokennet.nets.summary import count_parameters
 
 

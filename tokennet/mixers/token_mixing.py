@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.mixers.wired import AllToAll
+from tokennet.mixers.fixed_pattern import AllToAll
 
 
 class MLPMixer(AllToAll):

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from tokennet.tokens import Tokens
 
 if TYPE_CHECKING:
-    from tokennet.nets.language import Decoder
+    from tokennet.nets.text import Decoder
 
 
 class Scores:

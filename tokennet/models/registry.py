@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokennet.nets.architectures import graphs, pairs, sequences, sets, text, transformer, vision
+from tokennet.models import graphs, pairs, sequences, sets, text, vision
+from tokennet.models import transformers as transformer
 from tokennet.nets.net import check_name
 
 

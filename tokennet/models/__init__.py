@@ -1,0 +1,62 @@
+"""Named architectures with their heads, each a few lines of layers; `create_model` makes them."""
+
+from tokennet.models.detection import (
+    Objects,
+    Prediction,
+    SetPrediction,
+    generalised_iou,
+    match,
+    set_prediction_loss,
+)
+from tokennet.models.graphs import gat, gin, gps
+from tokennet.models.pairs import clip, detr, question_net
+from tokennet.models.registry import NETS, NamedNet, create_net, list_nets
+from tokennet.models.sequences import rnn, tcn
+from tokennet.models.sets import deep_sets, perceiver, set_transformer
+from tokennet.models.text import bert, gpt
+from tokennet.models.transformers import (
+    decoder_stack,
+    encoder,
+    encoder_stack,
+    performer,
+    transformer,
+)
+from tokennet.models.two_tower import TwoTower, contrastive_loss
+from tokennet.models.vision import mlp_mixer, poolformer, resmlp, vit
+
+__all__ = [
+    "NETS",
+    "NamedNet",
+    "Objects",
+    "Prediction",
+    "SetPrediction",
+    "TwoTower",
+    "bert",
+    "clip",
+    "contrastive_loss",
+    "create_net",
+    "decoder_stack",
+    "deep_sets",
+    "detr",
+    "encoder",
+    "encoder_stack",
+    "gat",
+    "generalised_iou",
+    "gin",
+    "gps",
+    "gpt",
+    "list_nets",
+    "match",
+    "mlp_mixer",
+    "perceiver",
+    "performer",
+    "poolformer",
+    "question_net",
+    "resmlp",
+    "rnn",
+    "set_prediction_loss",
+    "set_transformer",
+    "tcn",
+    "transformer",
+    "vit",
+]

@@ -1,1 +1,0 @@
-"""Named nets, each a few lines of layers."""
