@@ -97,7 +97,7 @@ def source(layer: Any) -> str:
 
 
 @torch.no_grad()
-def honoured(layer: Any) -> str:
+def honored(layer: Any) -> str:
     """The graphs in `GRAPHS` on which it runs."""
     names = [name for name, graph in GRAPHS.items() if _runs(layer, graph)]
     return "any" if len(names) == len(GRAPHS) else ", ".join(names)
@@ -135,8 +135,8 @@ def rows(lines: list[Line]) -> list[str]:
                 names,
                 formula(layer),
                 line.weights,
-                honoured(layer),
-                symmetry.relabelling,
+                honored(layer),
+                symmetry.relabeling,
                 symmetry.shuffling,
                 steps(layer),
                 line.cost,
@@ -158,7 +158,7 @@ def scores() -> list[str]:
     return made
 
 
-COLUMNS = ("layer", "in `MIXERS`", "what it does", "weights", "graphs", "relabelling", "shuffling")
+COLUMNS = ("layer", "in `MIXERS`", "what it does", "weights", "graphs", "relabeling", "shuffling")
 COLUMNS += ("steps", "cost", "arXiv")
 
 

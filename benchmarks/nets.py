@@ -20,7 +20,7 @@ from tokennet.nets import count_parameters
 
 ROOT = Path(__file__).parent.parent
 PAGE = DOCS / "nets.md"
-HEADER = ("net", "architecture", "lines", "parameters", "relabelling", "shuffling")
+HEADER = ("net", "architecture", "lines", "parameters", "relabeling", "shuffling")
 PEERS = ("architecture", "peer with the same weights", "compared", "values", "gradients")
 COMPARED = {"net": "their net", "layers": "a net of their layers", "loss": "net and loss"}
 """What is measured of a peer, as the parity tests name it."""
@@ -33,7 +33,7 @@ def rows() -> list[str]:
         made: Any = net.on_meta()
         size, symmetry = f"{count_parameters(made):,}", made.symmetry
         cells = (f"`{name}`", f"`{net.build.__name__}`", str(net.lines), size)
-        result.append(row(*cells, symmetry.relabelling, symmetry.shuffling))
+        result.append(row(*cells, symmetry.relabeling, symmetry.shuffling))
     return result
 
 

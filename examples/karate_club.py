@@ -57,7 +57,7 @@ nx.draw_networkx(
     font_color="white",
     arrows=False,
 )
-axis.set_title("Attention along friendships; colour: the side the net expects")
+axis.set_title("Attention along friendships; color: the side the net expects")
 axis.axis("off")
 figure.savefig("karate_club.png", dpi=100)
 print(f"{int((guess == side).sum())} of {len(club)} sides are right; see karate_club.png")

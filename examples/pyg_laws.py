@@ -2,7 +2,7 @@
 
 Aggregations are checked on tokens of three sets (x, batch index), convolutions on a graph
 (x, edge_index, ...), attention and norms on what they take. A law that breaks is no bug where
-the documentation says so: an LSTM over neighbours reads their order, and is meant to.
+the documentation says so: an LSTM over neighbors reads their order, and is meant to.
 """
 
 from collections import Counter

@@ -2,14 +2,14 @@
 
 import torch
 
-from tokennet import Full, Interface, Tokens, build_net, relabelling_error, shuffling_error
+from tokennet import Full, Interface, Tokens, build_net, relabeling_error, shuffling_error
 
 interface = Interface(
     in_features=4, out_features=4, readout="token", num_tokens=10, num_coordinates=1
 )
 tokens = Tokens(torch.randn(10, 4), Full(10), pos=torch.arange(10.0)[:, None])
 
-print(f"{'mixer':<11}{'positions':<11}{'relabelling':>12}{'shuffling':>12}   declared")
+print(f"{'mixer':<11}{'positions':<11}{'relabeling':>12}{'shuffling':>12}   declared")
 for mixer, positions in [
     ("attention", "none"),
     ("attention", "pos"),
@@ -17,7 +17,7 @@ for mixer, positions in [
     ("mlp", "none"),
 ]:
     net = build_net(mixer, interface, dim=16, positions=positions)
-    moved = relabelling_error(net, tokens), shuffling_error(net, tokens)
+    moved = relabeling_error(net, tokens), shuffling_error(net, tokens)
     print(
         f"{mixer:<11}{positions:<11}{moved[0]:>12.0e}{moved[1]:>12.0e}   {net.symmetry.on(tokens)}"
     )

@@ -29,7 +29,7 @@ def _random_edges(n: int, count: int, seed: int = 0) -> Edges:
     return Edges(torch.randint(0, n, (2, count), generator=generator), n)
 
 
-def _relabelled_window() -> TokenGraph:
+def _relabeled_window() -> TokenGraph:
     return Window(6, 1).relabel([3, 1, 4, 0, 5, 2])
 
 
@@ -48,7 +48,7 @@ SQUARE: dict[str, Callable[[], TokenGraph]] = {
     "or": lambda: Global(6, 1) | Window(6, 1),
     "not": lambda: ~Causal(6),
     "transposed": lambda: Causal(6).T,
-    "relabelled": _relabelled_window,
+    "relabeled": _relabeled_window,
     "reach": lambda: Cycle(6, 1).reach(2),
     "mask_mod": lambda: from_mask_mod(lambda b, h, i, j: (i + 2 * j) % 3 > 0, 6),
     "mask_mod_of_source": lambda: from_mask_mod(lambda b, h, i, j: j < 2, 6),
@@ -81,7 +81,7 @@ BIPARTITE: dict[str, Callable[[], TokenGraph]] = {
 }
 
 
-def honours(mixer: Mixer, graph: TokenGraph) -> bool:
+def honors(mixer: Mixer, graph: TokenGraph) -> bool:
     """Whether the mixer takes the graph; a layer that does not say takes any."""
     try:
         getattr(mixer, "check_graph", lambda graph: None)(graph)

@@ -26,7 +26,7 @@ def assert_near(got: Tensor, want: Tensor) -> None:
         assert float((got - want).detach().abs().max() / scale) <= TOLERANCE[want.dtype]
 
 
-def relabelling(mixer: Mixer, tokens: Tokens) -> None:
+def relabeling(mixer: Mixer, tokens: Tokens) -> None:
     """f(P tokens) = P f(tokens), z, graph and pos moved together."""
     perm = random_permutation(tokens.graph, torch.Generator().manual_seed(1))
     moved = mixer(tokens.permute(perm))
@@ -71,7 +71,7 @@ def ragged_is_one_by_one(mixer: Mixer, tokens: Tokens) -> None:
 
 
 def finite(mixer: Mixer, tokens: Tokens) -> None:
-    """Output and all gradients are finite, whoever has no neighbours."""
+    """Output and all gradients are finite, whoever has no neighbors."""
     z = tokens.z.clone().requires_grad_()
     out = mixer(tokens.replace(z=z)).z
     assert out.isfinite().all()
@@ -80,7 +80,7 @@ def finite(mixer: Mixer, tokens: Tokens) -> None:
         assert gradient is None or gradient.isfinite().all()
 
 
-def hears_only_neighbours(mixer: Mixer, tokens: Tokens) -> None:
+def hears_only_neighbors(mixer: Mixer, tokens: Tokens) -> None:
     """A token depends on itself and on those that it listens to, on no other."""
     z = tokens.z.clone().requires_grad_()
     out = mixer(tokens.replace(z=z)).z

@@ -63,7 +63,7 @@ def parity(
     return Parity(error(got, want), max(errors))
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomized(module: nn.Module) -> nn.Module:
     """In float64 and eval mode, with no parameter at a value that hides it (0 or 1)."""
     module = module.double().eval()
     with torch.no_grad():

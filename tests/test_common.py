@@ -1,7 +1,7 @@
 """Every registered mixer x every law x every graph family x every backend x dtype.
 
 A new mixer is tested here by being in `MIXERS`. It is held to the laws on the families that it
-honours, one at least; others it must refuse with a ValueError that names the graph.
+honors, one at least; others it must refuse with a ValueError that names the graph.
 """
 
 import pytest
@@ -12,7 +12,7 @@ from torch import nn
 from torch_geometric.nn import SAGEConv
 
 from tests import laws, oracle
-from tests.families import RAGGED, SQUARE, honours
+from tests.families import RAGGED, SQUARE, honors
 from tokennet import (
     Aggregate,
     Attention,
@@ -70,18 +70,18 @@ OTHERS = {
 """Layers that give other tokens than they are given, or listen to others, of which the laws of a
 mixer do not speak; and one that is `Attention` but for its steps."""
 FAMILIES = {**SQUARE, **RAGGED}
-EXACT = {"hears_only_neighbours", "symmetry_is_declared_truly"}
+EXACT = {"hears_only_neighbors", "symmetry_is_declared_truly"}
 """Laws that are judged in float64 alone."""
 FEW = ("full", "causal", "cycle", "grid", "offsets", "multi_edges", "no_tokens", "ragged", *RAGGED)
 """Families for what costs more, or varies less."""
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 LAWS = {
-    "relabelling": laws.relabelling,
+    "relabeling": laws.relabeling,
     "edge_order": laws.edge_order,
     "batch_is_one_by_one": laws.batch_is_one_by_one,
     "ragged_is_one_by_one": laws.ragged_is_one_by_one,
     "finite": laws.finite,
-    "hears_only_neighbours": laws.hears_only_neighbours,
+    "hears_only_neighbors": laws.hears_only_neighbors,
     "symmetry_is_declared_truly": laws.symmetry_is_declared_truly,
 }
 BACKENDS = ("reference", "dense", "fused", "sparse", "auto")
@@ -92,29 +92,29 @@ def make(name: str, num_tokens: int, dtype: torch.dtype, device: str = "cpu") ->
 
 
 def _pairs(families) -> tuple[list, list]:
-    """(name, family): those that are honoured, and the others."""
+    """(name, family): those that are honored, and the others."""
     both: tuple[list, list] = [], []
     for name in TESTED:
         for family in families:
             graph = FAMILIES[family]()
-            both[not honours(make(name, graph.num_targets, torch.float32), graph)].append(
+            both[not honors(make(name, graph.num_targets, torch.float32), graph)].append(
                 (name, family)
             )
     return both
 
 
-HONOURED, REFUSED = _pairs(FAMILIES)
+HONORED, REFUSED = _pairs(FAMILIES)
 EVERYWHERE = sorted(set(TESTED) - {name for name, _ in REFUSED})
-"""Mixers that honour every graph."""
+"""Mixers that honor every graph."""
 
 
 @pytest.mark.parametrize("name", TESTED)
-def test_each_mixer_honours_a_family_with_several_tokens(name):
-    assert any(FAMILIES[family]().num_targets > 1 for mine, family in HONOURED if mine == name)
+def test_each_mixer_honors_a_family_with_several_tokens(name):
+    assert any(FAMILIES[family]().num_targets > 1 for mine, family in HONORED if mine == name)
 
 
 @pytest.mark.parametrize(("name", "family"), REFUSED)
-def test_what_a_mixer_cannot_honour_it_refuses(name, family):
+def test_what_a_mixer_cannot_honor_it_refuses(name, family):
     graph = FAMILIES[family]()
     mixer = make(name, graph.num_targets, torch.float32)
     with pytest.raises(ValueError, match="^graph must be ") as raised:
@@ -123,15 +123,15 @@ def test_what_a_mixer_cannot_honour_it_refuses(name, family):
 
 
 def obeys(mixer: Mixer, law: str, tokens: Tokens) -> None:
-    """Hold the mixer to a law, as far as it applies and asks of graphs that are honoured."""
-    if law == "relabelling" and mixer.symmetry.relabelling == "trivial":
+    """Hold the mixer to a law, as far as it applies and asks of graphs that are honored."""
+    if law == "relabeling" and mixer.symmetry.relabeling == "trivial":
         return
     graph = tokens.graph
     asked = {
         "edge_order": Edges(graph.edge_index(), graph.num_targets),
         "ragged_is_one_by_one": Disjoint([graph, graph]),
     }.get(law, graph)
-    if honours(mixer, asked):
+    if honors(mixer, asked):
         LAWS[law](mixer, tokens)
     else:  # such as a convolution, that reads the sides of its grid from the graph
         with pytest.raises(ValueError, match="^graph must be "):
@@ -139,7 +139,7 @@ def obeys(mixer: Mixer, law: str, tokens: Tokens) -> None:
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("name", "family"), HONOURED)
+@pytest.mark.parametrize(("name", "family"), HONORED)
 def test_law(name, family, law):
     graph = FAMILIES[family]()
     mixer = make(name, graph.num_targets, torch.float64)
@@ -149,9 +149,9 @@ def test_law(name, family, law):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "law",
-    [law for law in LAWS if law not in ("hears_only_neighbours", "symmetry_is_declared_truly")],
+    [law for law in LAWS if law not in ("hears_only_neighbors", "symmetry_is_declared_truly")],
 )
-@pytest.mark.parametrize(("name", "family"), [pair for pair in HONOURED if pair[1] in FEW])
+@pytest.mark.parametrize(("name", "family"), [pair for pair in HONORED if pair[1] in FEW])
 def test_law_in_less_precision(name, family, law, dtype):
     graph = FAMILIES[family]()
     mixer = make(name, graph.num_targets, dtype)
@@ -235,13 +235,13 @@ SHUFFLES = {
 
 
 def shuffled() -> list[tuple[str, str]]:
-    """Mixers that declare a symmetry, and the graphs that they honour."""
+    """Mixers that declare a symmetry, and the graphs that they honor."""
     return [
         (name, kind)
         for name in TESTED
         for kind, (graph, _) in SHUFFLES.items()
         if (mixer := make(name, graph.num_targets, torch.float32)).symmetry.shuffling != "trivial"
-        and honours(mixer, graph)
+        and honors(mixer, graph)
     ]
 
 
@@ -279,17 +279,17 @@ def test_shuffling_by_anything_else_is_seen(name):
 
 
 def one_family(name: str, *families: str) -> str:
-    """The first of some families that a mixer honours."""
-    return next(family for family in families if (name, family) in HONOURED)
+    """The first of some families that a mixer honors."""
+    return next(family for family in families if (name, family) in HONORED)
 
 
 TRACED = [(name, ("grid", "full", "torus")) for name in TESTED] + [
     (name, ("ragged_full", "ragged_grids"))
     for name in TESTED
-    if name not in EVERYWHERE and {(name, "ragged_full"), (name, "ragged_grids")} & set(HONOURED)
+    if name not in EVERYWHERE and {(name, "ragged_full"), (name, "ragged_grids")} & set(HONORED)
 ]
 TRACED += [(name, (family,)) for name in OTHERS for family in ("full", "ragged_full")]
-"""Mixers and the families of which the first that is honoured will do: a set, and for mixers
+"""Mixers and the families of which the first that is honored will do: a set, and for mixers
 that go set by set, several."""
 
 
@@ -387,18 +387,18 @@ def _by_place_in_the_list(z, graph):
     return torch.zeros_like(z).index_add(-2, target, weight[:, None] * z[..., source, :])
 
 
-def _mean_over_neighbours_without_care(z, graph):
+def _mean_over_neighbors_without_care(z, graph):
     dense = graph.dense().to(z.dtype)
     return dense @ z / dense.sum(1, keepdim=True)
 
 
 CHEATS = {
-    "relabelling": lambda z, graph: z + torch.arange(z.shape[-2], dtype=z.dtype)[:, None],
+    "relabeling": lambda z, graph: z + torch.arange(z.shape[-2], dtype=z.dtype)[:, None],
     "edge_order": _by_place_in_the_list,
     "batch_is_one_by_one": lambda z, graph: z - (z.mean(0) if z.dim() > 2 else 0 * z),
     "ragged_is_one_by_one": lambda z, graph: z + z.mean(-2, keepdim=True),
-    "finite": _mean_over_neighbours_without_care,
-    "hears_only_neighbours": lambda z, graph: z + 1e-9 * z.sum(-2, keepdim=True),
+    "finite": _mean_over_neighbors_without_care,
+    "hears_only_neighbors": lambda z, graph: z + 1e-9 * z.sum(-2, keepdim=True),
     "symmetry_is_declared_truly": lambda z, graph: z.cumsum(-2),
 }
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from tokennet import Attention, Causal, Cycle, Full, Residual, Symmetry, TokenNet, Tokens
 from tokennet.symmetry import intersection
-from tokennet.testing import random_permutation, relabelling_error, shuffling_error
+from tokennet.testing import random_permutation, relabeling_error, shuffling_error
 
 
 def test_symmetry_is_what_is_not_read():
@@ -14,13 +14,13 @@ def test_symmetry_is_what_is_not_read():
     assert Symmetry({"graph"}).shuffling == "Aut(graph)"
     assert Symmetry({"pos", "graph"}).shuffling == "Aut(graph, pos)"
     assert Symmetry({"index", "graph"}).shuffling == "trivial"
-    assert Symmetry({"graph", "pos"}).relabelling == "S_n"
-    assert Symmetry({"index"}).relabelling == "trivial"
+    assert Symmetry({"graph", "pos"}).relabeling == "S_n"
+    assert Symmetry({"index"}).relabeling == "trivial"
     both = intersection([Symmetry({"graph"}), Symmetry(), Symmetry({"pos"})])
     assert both == Symmetry({"graph", "pos"})
-    assert str(both) == "relabelling S_n, shuffling Aut(graph, pos)"
-    with pytest.raises(ValueError, match=r"reads must be among .* got \['colour'\]"):
-        Symmetry({"colour"})
+    assert str(both) == "relabeling S_n, shuffling Aut(graph, pos)"
+    with pytest.raises(ValueError, match=r"reads must be among .* got \['color'\]"):
+        Symmetry({"color"})
 
 
 def test_a_complete_graph_and_absent_positions_show_nothing():
@@ -36,9 +36,9 @@ def attention_net():
 
 
 @pytest.mark.parametrize("graph", [Full(7), Causal(7), Cycle(7)], ids=repr)
-def test_attention_commutes_with_relabelling_on_any_graph(graph):
+def test_attention_commutes_with_relabeling_on_any_graph(graph):
     tokens = Tokens(torch.randn(2, 7, 8), graph)
-    assert 0 < relabelling_error(attention_net(), tokens) < 1e-13
+    assert 0 < relabeling_error(attention_net(), tokens) < 1e-13
 
 
 def test_shuffling_tells_a_set_from_a_sequence():
@@ -62,9 +62,9 @@ def test_invariant_outputs_are_held_against_themselves():
 def test_the_model_is_left_as_it_was():
     net = nn.Sequential(nn.Dropout(0.5)).train()
     before = {name: p.clone() for name, p in net.state_dict().items()}
-    relabelling_error(lambda tokens: net(tokens.z), Tokens(torch.randn(4, 3)))
+    relabeling_error(lambda tokens: net(tokens.z), Tokens(torch.randn(4, 3)))
     module = attention_net().train()
-    relabelling_error(module, Tokens(torch.randn(4, 8)))
+    relabeling_error(module, Tokens(torch.randn(4, 8)))
     assert module.training
     assert next(module.parameters()).dtype == torch.float32
     assert before.keys() == net.state_dict().keys()

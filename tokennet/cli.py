@@ -192,15 +192,15 @@ def check(
 
 def _law_table(report: LawReport) -> Table:
     table = Table("law", "verdict", "what was found", title=f"{report.subject} on {report.example}")
-    colours = {"PASS": "green", "BROKEN": "bold red"}
+    colors = {"PASS": "green", "BROKEN": "bold red"}
     for law, result in report.reports.items():
-        colour = colours.get(result.verdict, "yellow")
+        color = colors.get(result.verdict, "yellow")
         found = Text(result.reason)
         if result.location is not None:
             found.append(f"\nat {Path(result.location.file).name}:{result.location.line}")
         for note in result.notes:
             found.append(f"\nnote: {note}")
-        table.add_row(law, Text(str(result.verdict), colour), found)
+        table.add_row(law, Text(str(result.verdict), color), found)
     return table
 
 

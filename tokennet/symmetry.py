@@ -22,13 +22,13 @@ class Symmetry:
     - `"pos"`: `tokens.pos` (positional codes made from content),
     - `"index"`: the place of a token in the array (learned tables, MLP-Mixer).
 
-    Two actions tell them apart. *Relabelling* moves z, graph and pos together, so that
+    Two actions tell them apart. *Relabeling* moves z, graph and pos together, so that
     only reading the index can break it. *Shuffling* moves z alone.
 
     >>> attention, table = Symmetry({"graph"}), Symmetry({"index"})
-    >>> attention.relabelling, attention.shuffling
+    >>> attention.relabeling, attention.shuffling
     ('S_n', 'Aut(graph)')
-    >>> (attention & table).relabelling
+    >>> (attention & table).relabeling
     'trivial'
     """
 
@@ -46,7 +46,7 @@ class Symmetry:
         return Symmetry(self.reads | other.reads)
 
     @property
-    def relabelling(self) -> str:
+    def relabeling(self) -> str:
         """The group under which f(P tokens) = P f(tokens), all parts of tokens moved."""
         return "trivial" if "index" in self.reads else "S_n"
 
@@ -72,14 +72,14 @@ class Symmetry:
         return Symmetry(self.reads - invisible)
 
     def __str__(self) -> str:
-        return f"relabelling {self.relabelling}, shuffling {self.shuffling}"
+        return f"relabeling {self.relabeling}, shuffling {self.shuffling}"
 
 
 def intersection(symmetries: Iterable[Symmetry]) -> Symmetry:
     """Symmetry of layers in sequence: what all of them share.
 
     >>> str(intersection([Symmetry({"graph"}), Symmetry({"pos"})]))
-    'relabelling S_n, shuffling Aut(graph, pos)'
+    'relabeling S_n, shuffling Aut(graph, pos)'
     """
     result = Symmetry()
     for symmetry in symmetries:

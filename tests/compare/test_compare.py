@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 
 from tests.compare.tasks_for_tests import Majority, Nodes
-from tests.families import honours
+from tests.families import honors
 from tokennet import Cycle, Edges, Tokens, Window
 from tokennet.compare import TASKS, Budget, Metric, Net, Recipe, compare, load_task
 from tokennet.compare.budget import find_widths
@@ -19,7 +19,7 @@ from tokennet.compare.check import code_of, fingerprint
 from tokennet.compare.data import data_root, load
 from tokennet.compare.metric import squares
 from tokennet.compare.net import Width
-from tokennet.compare.report import summarise
+from tokennet.compare.report import summarize
 from tokennet.compare.store import RunStore, run_key
 from tokennet.compare.train import Job, Run, train
 from tokennet.mixers import MIXERS
@@ -33,7 +33,7 @@ def fabric():
 def a_run(**changes):
     values = {
         "net": "mean@full", "seed": 0, "dim": 4, "hidden": 8, "parameters": 10, "flops": 20,
-        "declared": {"relabelling": "S_n", "shuffling": "S_n"}, "scores": {"accuracy": 0.5},
+        "declared": {"relabeling": "S_n", "shuffling": "S_n"}, "scores": {"accuracy": 0.5},
         "curves": {"loss": [1.0], "test": [0.5]},
     }  # fmt: skip
     return Run(**{**values, **changes})
@@ -46,7 +46,7 @@ def test_widths_agree_within_two_percent(match, size):
     size = size * 30 if match == "flops" else size
     graphs = {name: task.batch(torch.tensor([0]), name).tokens.graph for name in task.graphs}
     nets = [
-        Net(mixer, next(name for name, graph in graphs.items() if honours(make(8, 2, 16), graph)))
+        Net(mixer, next(name for name, graph in graphs.items() if honors(make(8, 2, 16), graph)))
         for mixer, make in MIXERS.items()
     ]
     for net, width in find_widths(task, nets, task.recipe, match, size).items():
@@ -116,14 +116,14 @@ def test_compare_writes_what_it_shows(tmp_path):
 def test_results_say_what_the_nets_are_symmetric_to(tmp_path):
     lines = compare(Majority(), seeds=1, out=tmp_path).lines
     attention, mean = lines
-    assert (attention.declared_relabelling, attention.declared_shuffling) == ("S_n", "S_n")
+    assert (attention.declared_relabeling, attention.declared_shuffling) == ("S_n", "S_n")
     assert mean.declared_shuffling == "Aut(graph)"
-    assert attention.relabelling_error < 1e-12
+    assert attention.relabeling_error < 1e-12
     assert attention.shuffling_error < 1e-12 < 1e-4 < mean.shuffling_error
     index = Budget(positions="index")
     by_index = compare(Majority(), nets=["mean@full"], seeds=1, budget=index, out=tmp_path).lines[0]
-    assert by_index.declared_relabelling == "trivial"
-    assert by_index.relabelling_error > 1e-4
+    assert by_index.declared_relabeling == "trivial"
+    assert by_index.relabeling_error > 1e-4
 
 
 def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatch):
@@ -232,7 +232,7 @@ class OtherConstant(Majority):
 
 class Documented(Majority):
     def loss(self, output, target):
-        """What is minimised."""
+        """What is minimized."""
 
         return 2 * super().loss(output, target)
 
@@ -369,7 +369,7 @@ def test_lines_are_means_over_seeds():
             ("mean@full", 0, 0.4), ("mean@full", 1, 0.6), ("mlp@full", 0, 1.0),
         ]
     ]  # fmt: skip
-    first, second = summarise(runs)
+    first, second = summarize(runs)
     assert (first.net, first.seeds, first.score) == ("mean@full", 2, 0.5)
     assert first.score_sd == pytest.approx(0.1 * 2**0.5)
     assert second.score_sd is None
@@ -468,7 +468,7 @@ def test_seeds_must_be_some(tmp_path):
 def test_compare_on_cuda(tmp_path):
     cuda = Fabric(accelerator="cuda", devices=1)
     lines = compare(Majority(), seeds=1, fabric=cuda, out=tmp_path).lines
-    assert lines[0].relabelling_error < 1e-12
+    assert lines[0].relabeling_error < 1e-12
 
 
 def test_digits_are_patches_of_the_images_on_a_grid():
@@ -513,7 +513,7 @@ def test_mutag_is_a_ragged_batch(cache):
     run = train(
         fabric(), Job(task, Net("sum", "bonds"), Recipe(epochs=1, batch_size=64), Width(8, 8), 0)
     )
-    assert run.relabelling_error < 1e-10
+    assert run.relabeling_error < 1e-10
 
 
 def test_a_download_that_fails_says_what_else_can_be_done(monkeypatch, cache):

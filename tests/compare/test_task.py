@@ -12,7 +12,7 @@ from tests.compare.test_compare import fabric, losses_on
 from tokennet import Tokens
 from tokennet.compare import Net, Width, compare
 from tokennet.compare.check import fingerprint
-from tokennet.compare.report import best_line, summarise, tables
+from tokennet.compare.report import best_line, summarize, tables
 from tokennet.compare.train import Job, train
 
 
@@ -22,7 +22,7 @@ def test_a_task_of_another_kind_is_trained_measured_and_shown(tmp_path):
     assert line.seeds == Halves.seeds == 2
     assert list(line.scores) == ["mean absolute error", "largest error"]
     assert line.scores["largest error"] > line.score > 0
-    assert (line.declared_relabelling, line.relabelling_error) == (None, None)
+    assert (line.declared_relabeling, line.relabeling_error) == (None, None)
     run = result.runs[0]
     assert list(run.curves) == ["loss", "val", "val largest error", "test", "test largest error"]
     assert run.curves["val"][run.best_epoch] == min(run.curves["val"])
@@ -89,7 +89,7 @@ def test_the_best_net_is_the_one_the_metric_prefers():
     job = Job(task, Net("mean", "full"), task.recipe, Width(4, 4), 0)
     runs = [replace(train(fabric(), job), net=name) for name in ("a", "b")]
     runs[0].scores["mean absolute error"] = 9.0
-    lines = summarise(runs)
+    lines = summarize(runs)
     assert best_line(lines, task.metrics[0]).net == "b"
     shown = tables(lines, [], task.metrics, "title")
     assert [table.title for table in shown] == ["title", "further figures"]

@@ -236,7 +236,7 @@ def test_one_normal_distribution_is_the_best_of_one():
     assert float(log_likelihood(answers + 0.1, task.target[index]).mean()) < expected
 
 
-def test_skip_links_are_alike_to_neighbours_and_not_to_walks():
+def test_skip_links_are_alike_to_neighbors_and_not_to_walks():
     graphs = [skip_links(41, skip) for skip in (2, 3, 16)]
     for graph in graphs:
         dense = graph.dense()
@@ -401,19 +401,19 @@ def test_questions_have_the_answer_that_is_in_the_image():
         said = ANSWERS[answer]
         cells = image.unfold(1, 8, 8).unfold(2, 8, 8).flatten(1, 2)  # (3, 9, 8, 8)
         present = [cells[:, place] for place in range(9) if cells[:, place].any()]
-        colours = []
+        colors = []
         for cell in present:
             brightest = cell[:, cell.sum(0) == cell.sum(0).max()][:, 0]
             shade = brightest / brightest.max()
-            colours.append(min(COLOURS, key=lambda c: (torch.tensor(COLOURS[c]) - shade).norm()))
+            colors.append(min(COLOURS, key=lambda c: (torch.tensor(COLOURS[c]) - shade).norm()))
         kinds.add(question.split()[1])
         if question == "how many are there":
             assert said == ("two", "three", "four")[len(present) - 2]
-        elif question.startswith("which colour"):
-            assert said in colours
+        elif question.startswith("which color"):
+            assert said in colors
         else:
-            assert question.split()[-1] in colours
-    assert kinds == {"digit", "colour", "many"}
+            assert question.split()[-1] in colors
+    assert kinds == {"digit", "color", "many"}
 
 
 def test_no_handwritten_digit_is_in_both_pools():
@@ -434,7 +434,7 @@ def test_results_of_the_tasks_can_be_written(tmp_path):
     result = compare(task, nets=["mean@grid"], budget=Budget(epochs=1), out=tmp_path)
     written = json.loads((tmp_path / "results.json").read_text())
     assert list(written["baselines"][0]) == ["name", "mAP"]
-    assert written["nets"][0]["declared_relabelling"] == "S_n"
+    assert written["nets"][0]["declared_relabeling"] == "S_n"
     assert tmp_path / "boxes.png" in result.files
 
 

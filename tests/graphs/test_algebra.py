@@ -49,16 +49,16 @@ def test_the_predicate_of_a_list_is_membership(listed):
 
 
 @pytest.mark.parametrize("name", [name for name in SQUARE if name != "ragged"])
-def test_relabelling_moves_rows_and_columns_as_z(name):
+def test_relabeling_moves_rows_and_columns_as_z(name):
     graph = SQUARE[name]()
     perm = torch.randperm(graph.num_targets)
-    relabelled = graph.relabel(perm)
-    assert torch.equal(relabelled.dense(), graph.dense()[perm][:, perm])
+    relabeled = graph.relabel(perm)
+    assert torch.equal(relabeled.dense(), graph.dense()[perm][:, perm])
     if graph.is_explicit:  # edge by edge, in the same order
-        assert torch.equal(perm[relabelled.edge_index()], graph.edge_index())
+        assert torch.equal(perm[relabeled.edge_index()], graph.edge_index())
 
 
-def test_bipartite_relabelling_takes_two_permutations():
+def test_bipartite_relabeling_takes_two_permutations():
     graph = Edges(torch.tensor([[4, 4, 0], [0, 0, 2]]), 3, 5)
     perm, source_perm = torch.tensor([2, 0, 1]), torch.tensor([4, 3, 2, 1, 0])
     expected = graph.dense()[perm][:, source_perm]

@@ -82,7 +82,7 @@ def test_dense_csr_and_counts_agree_with_the_edge_list(name):
     assert graph.density == pytest.approx(len(source) / pairs)
 
 
-def test_neighbourhoods_by_hand():
+def test_neighborhoods_by_hand():
     assert Window(5, 1).dense()[2].tolist() == [False, True, True, True, False]
     assert Cycle(5, 1).dense()[0].tolist() == [True, True, False, False, True]
     assert Causal(3).dense()[1].tolist() == [True, True, False]

@@ -3,7 +3,7 @@
 import pytest
 
 import tokennet
-from benchmarks.mixers import LINES, OTHERS, PAGE, formula, honoured, make, steps, tables
+from benchmarks.mixers import LINES, OTHERS, PAGE, formula, honored, make, steps, tables
 from tokennet import Mixer, TokenLayer
 from tokennet.mixers import MIXERS, SCORES, WiredMixer
 
@@ -45,7 +45,7 @@ def test_a_formula_is_that_of_the_docstring_or_its_first_line():
 
 def test_what_is_asked_of_a_layer_can_be_denied():
     by_name = {line.code.partition("(")[0]: make(line) for line in LINES}
-    assert honoured(by_name["Attention"]) == "any"
-    assert honoured(by_name["HyperMixer"]) == "complete"
+    assert honored(by_name["Attention"]) == "any"
+    assert honored(by_name["HyperMixer"]) == "complete"
     assert steps(by_name["Attention"]) == "yes"
     assert steps(by_name["HyperMixer"]) == "no"

@@ -65,7 +65,7 @@ def test_whether_a_graph_is_complete_does_not_depend_on_who_asks_first():
         lambda: Grid(0, 3),
     ],
 )
-def test_pooling_is_the_mean_of_the_neighbours_without_the_token(graph):
+def test_pooling_is_the_mean_of_the_neighbors_without_the_token(graph):
     graph = graph()
     z = torch.randn(2, graph.num_targets, DIM, dtype=torch.float64)
     source, target = graph.edge_index()

@@ -95,7 +95,7 @@ def test_attention_and_learned_weights_take_each_others_place():
     layers = [Residual(layer, nn.LayerNorm(DIM)) for layer in (attention, learned)]
     net = TokenNet([*layers, Residual(TokenWise(mlp(DIM)))], PerToken(DIM, 3)).double()
     assert net(torch.randn(2, 6, DIM).double()).shape == (2, 6, 3)
-    assert net.symmetry.relabelling == "trivial"
+    assert net.symmetry.relabeling == "trivial"
 
 
 def test_any_linear_map_of_the_tokens():
@@ -107,7 +107,7 @@ def test_any_linear_map_of_the_tokens():
     torch.testing.assert_close(layer(z), matrix @ z, **EXACT)
 
 
-def test_graphs_that_have_the_edges_are_honoured_and_others_refused():
+def test_graphs_that_have_the_edges_are_honored_and_others_refused():
     layer = LearnedMixing(DIM, Window(6, 1), HEADS).double()
     tokens = laws.tokens_on(Window(6, 1), DIM, torch.float64)
     out = layer(tokens).z

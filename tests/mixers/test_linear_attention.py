@@ -28,7 +28,7 @@ DIM, HEADS = 16, 2
 GRAPHS = {
     "full": lambda: Full(11),
     "causal": lambda: Causal(11),
-    "relabelled": lambda: Causal(11).relabel(torch.randperm(11)),
+    "relabeled": lambda: Causal(11).relabel(torch.randperm(11)),
     "listed": lambda: Edges(Causal(11).edge_index()[:, torch.randperm(66)], 11),
     "ragged": lambda: Disjoint([Causal(3), Full(2), Causal(3), Full(0), Full(2), Causal(1)]),
 }

@@ -33,7 +33,7 @@ from tokennet.mixers.scores import (
     ScaledDotProduct,
 )
 from tokennet.ops import NORMALIZERS
-from tokennet.testing import relabelling_error
+from tokennet.testing import relabeling_error
 
 DIM, HEADS = 8, 2
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
@@ -53,7 +53,7 @@ MAKE = {
     ),
 }
 LAWS = (
-    "relabelling",
+    "relabeling",
     "edge_order",
     "batch_is_one_by_one",
     "ragged_is_one_by_one",
@@ -155,8 +155,8 @@ def test_between_two_sets(name, normalizer, family):
 
 def obeys(name, normalizer, law, family, dtype=torch.float64):
     layer = Attention(DIM, HEADS, score=MAKE[name](normalizer)).to(dtype)
-    if law == "relabelling" and name == "location":
-        assert layer.symmetry.relabelling == "trivial"
+    if law == "relabeling" and name == "location":
+        assert layer.symmetry.relabeling == "trivial"
         return
     tokens = laws.tokens_on(SQUARE[family](), DIM, dtype)
     assert layer(tokens).z.dtype == dtype
@@ -188,7 +188,7 @@ def test_laws_in_less_precision(name, normalizer, dtype):
 def test_location_reads_the_index_and_the_target_alone():
     layer = Attention(DIM, 1, score=Location(6)).double()
     tokens = laws.tokens_on(Full(6), DIM, torch.float64)
-    assert relabelling_error(layer, tokens) > 1e-3
+    assert relabeling_error(layer, tokens) > 1e-3
     assert layer.key is None
     weights = layer.weights(tokens).unflatten(0, (6, 6))
     changed = tokens.replace(z=torch.cat([tokens.z[:1], torch.randn(5, DIM).double()]))

@@ -149,7 +149,7 @@ def test_blocks_are_equivariant_and_pooling_is_invariant():
     assert net.symmetry.on(Tokens(z)).reads == frozenset()
 
 
-def test_a_set_block_honours_any_graph_and_goes_step_by_step():
+def test_a_set_block_honors_any_graph_and_goes_step_by_step():
     block, z = SetAttentionBlock(DIM, HEADS).double(), torch.randn(6, DIM).double()
     near = block(Tokens(z, Cycle(6, 1))).z
     torch.testing.assert_close(near[0], block(z[[0, 1, 5]])[0])

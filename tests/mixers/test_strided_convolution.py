@@ -63,4 +63,4 @@ def test_what_it_cannot_do_is_refused():
         StridedConvolution(DIM, OUT, kernel_size=2)
     with pytest.raises(ValueError, match="stride must be at least 1"):
         StridedConvolution(DIM, OUT, stride=0)
-    assert StridedConvolution(DIM, OUT).symmetry.relabelling == "trivial"
+    assert StridedConvolution(DIM, OUT).symmetry.relabeling == "trivial"

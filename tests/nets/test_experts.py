@@ -166,7 +166,7 @@ def test_training_on_the_balance_evens_out_the_use():
     layer, z = MixtureOfExperts(DIM, EXPERTS, 1), torch.randn(200, DIM)
     with torch.no_grad():
         z += 1.0
-        layer.router.weight[0] += 1.0  # the first expert is everyone's favourite
+        layer.router.weight[0] += 1.0  # the first expert is everyone's favorite
     optimizer, history = torch.optim.Adam([layer.router.weight], 0.05), []
     for _ in range(60):
         with collect_router_losses(layer) as losses:

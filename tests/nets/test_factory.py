@@ -154,7 +154,7 @@ def test_declared_symmetry_is_measured(name, graph):
     report = check_declared(whole, tokens, pooled=pooled)
     assert report.holds, report
     assert not report.larger, report
-    assert report.laws or net.symmetry.relabelling == "trivial"
+    assert report.laws or net.symmetry.relabeling == "trivial"
 
 
 def of_vectors(net):
@@ -273,7 +273,7 @@ def test_images_are_seen_whole_whatever_the_graph_of_their_patches(name):
     torch.testing.assert_close(net(image.replace(graph=Grid(2, 3))), net(image))
 
 
-def test_neighbourhoods_on_request():
+def test_neighborhoods_on_request():
     near = small("vit_tiny", graph=lambda grid: grid, depth=2)
     image = patches().replace(graph=Cycle(N))
     assert not torch.allclose(near(image), near(image.replace(graph=Full(N))))

@@ -32,7 +32,7 @@ from tokennet.graphs.prefix import prefixed, without_prefix
 DIM, HEADS, COUNT = 8, 2, 3
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
 LAWS = (
-    "relabelling",
+    "relabeling",
     "edge_order",
     "batch_is_one_by_one",
     "ragged_is_one_by_one",
@@ -152,7 +152,7 @@ def test_steps_are_the_whole(sizes):
         MemoryTokens(net(), DIM, COUNT).step(Tokens(z), Full(7))
 
 
-def test_positions_are_those_of_the_tokens_and_their_centre():
+def test_positions_are_those_of_the_tokens_and_their_center():
     seen = []
 
     class Look(TokenLayer):

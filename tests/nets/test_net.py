@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.nn import SAGEConv
 from torch_geometric.nn.aggr import GRUAggregation
 
-from tests.families import honours
+from tests.families import honors
 from tokennet import (
     Aggregate,
     Attention,
@@ -47,11 +47,11 @@ CASES = [
     (mixer, graph)
     for mixer, make in MIXERS.items()
     for graph in GRAPHS
-    if honours(make(16, 2, 12), GRAPHS[graph]())
+    if honors(make(16, 2, 12), GRAPHS[graph]())
 ]
 
 ONCE = {name for name, make in MIXERS.items() if isinstance(make(16, 2, 12), WiredMixer)}
-"""Mixers that do the same on every graph that they honour."""
+"""Mixers that do the same on every graph that they honor."""
 TRACED = [
     (mixer, graph)
     for mixer, graph in CASES
@@ -150,7 +150,7 @@ def test_parameters_do_not_depend_on_the_graph():
 
 
 @pytest.mark.parametrize(
-    ("mixer", "positions", "relabelling", "shuffling"),
+    ("mixer", "positions", "relabeling", "shuffling"),
     [
         ("attention", "none", "S_n", "Aut(graph)"),
         ("attention", "pos", "S_n", "Aut(graph, pos)"),
@@ -160,10 +160,10 @@ def test_parameters_do_not_depend_on_the_graph():
     ],
 )
 def test_symmetry_of_a_net_is_the_intersection_over_its_layers(
-    mixer, positions, relabelling, shuffling
+    mixer, positions, relabeling, shuffling
 ):
     symmetry = net_for(mixer, positions).symmetry
-    assert (symmetry.relabelling, symmetry.shuffling) == (relabelling, shuffling)
+    assert (symmetry.relabeling, symmetry.shuffling) == (relabeling, shuffling)
 
 
 def hand_counted(mixer, graph, tokens):
@@ -244,7 +244,7 @@ def test_summary_has_a_row_for_each_layer():
     assert summary.rows[2].shape == (2, 12, 16)
     assert summary.rows[-1].shape == (2, 5)
     text = str(summary).splitlines()
-    assert text[0].split() == ["layer", "output", "parameters", "FLOPs", "relabelling", "shuffling"]
+    assert text[0].split() == ["layer", "output", "parameters", "FLOPs", "relabeling", "shuffling"]
     assert text[-1].split()[1] == f"{summary.parameters:,}"
     assert net.training
 
@@ -352,12 +352,12 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
         (
             lambda: Aggregate(8, GRUAggregation(8, 8)),
             ValueError,
-            "order of neighbours, as GRUAggregation does",
+            "order of neighbors, as GRUAggregation does",
         ),
         (
             lambda: PyGMixer(SAGEConv(8, 8, aggr="lstm")),
             ValueError,
-            "order of neighbours, as LSTMAggregation does",
+            "order of neighbors, as LSTMAggregation does",
         ),
         (lambda: Attention(10, heads=4), ValueError, "heads must divide dim = 10, got 4"),
         (lambda: Attention(8, heads=0), ValueError, "heads must be at least 1, got 0"),

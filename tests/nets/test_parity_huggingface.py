@@ -17,14 +17,14 @@ from transformers import (
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss, HungarianMatcher
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
-from tests.peers import parity, randomised
+from tests.peers import parity, randomized
 from tokennet import Causal, Tokens
 from tokennet.interop import from_huggingface
 from tokennet.models import (
     Objects,
     Prediction,
     contrastive_loss,
-    generalised_iou,
+    generalized_iou,
     match,
     set_prediction_loss,
 )
@@ -38,11 +38,11 @@ def gpt2(**options):
     sizes = {"n_positions": 20, "n_embd": 16, "n_layer": 2, "n_head": 2, **options}
     config = GPT2Config(vocab_size=VOCAB, bos_token_id=0, eos_token_id=None, **sizes)
     config._attn_implementation = "eager"
-    return randomised(GPT2LMHeadModel(config))
+    return randomized(GPT2LMHeadModel(config))
 
 
 def bert(**options):
-    return randomised(
+    return randomized(
         BertForMaskedLM(
             BertConfig(
                 vocab_size=VOCAB,
@@ -58,7 +58,7 @@ def bert(**options):
 
 
 def vit():
-    return randomised(
+    return randomized(
         ViTForImageClassification(
             ViTConfig(
                 hidden_size=16,
@@ -207,7 +207,7 @@ def test_a_label_beyond_the_classes_is_named(label):
 def test_boxes_that_do_not_meet_are_worse_the_farther_they_are():
     box = torch.tensor([0.2, 0.2, 0.1, 0.1])
     near, far = torch.tensor([0.4, 0.2, 0.1, 0.1]), torch.tensor([0.9, 0.2, 0.1, 0.1])
-    assert generalised_iou(box, near) > generalised_iou(box, far) > -1
+    assert generalized_iou(box, near) > generalized_iou(box, far) > -1
 
 
 def test_contrastive_loss_is_that_of_clip():

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
-from tests.peers import parity, randomised
+from tests.peers import parity, randomized
 from tokennet import Full, SinusoidalEncoding, Tokens
 from tokennet.interop import from_torch
 from tokennet.interop.copy import Copier
@@ -77,7 +77,7 @@ def test_question_net(hold):
         return ours
 
     image, ids = patches(), torch.randint(0, VOCAB, (2, 5))
-    theirs = randomised(Asking())
+    theirs = randomized(Asking())
     found = parity(convert, theirs, lambda net: net(image, ids), lambda net: net(image.z, ids))
     peer = "torch.nn.TransformerEncoder, TransformerDecoder"
     hold("question_net", peer, found, TIGHT, of="layers")
@@ -134,7 +134,7 @@ def detector(theirs):
 
 
 def test_detr(hold):
-    image, theirs = patches(), randomised(Detecting())
+    image, theirs = patches(), randomized(Detecting())
     found = parity(
         detector,
         theirs,
@@ -161,7 +161,7 @@ def in_double():
 
 
 def test_detr_with_its_loss(hold, in_double):
-    image, theirs = patches(), randomised(Detecting())
+    image, theirs = patches(), randomized(Detecting())
     objects = [
         Objects(torch.randint(0, CLASSES, (count,)), 0.2 + 0.5 * torch.rand(count, 4))
         for count in (2, 3)
@@ -191,7 +191,7 @@ def clip():
     config = CLIPConfig(
         text_config={**half, **text}, vision_config={**half, **vision}, projection_dim=DIM
     )
-    return randomised(CLIPModel(config))
+    return randomized(CLIPModel(config))
 
 
 def copy_encoder(layers, encoder):

@@ -15,7 +15,7 @@ from torch_geometric.nn import (
     global_mean_pool,
 )
 
-from tests.peers import parity, randomised
+from tests.peers import parity, randomized
 from tokennet import Edges, Tokens
 from tokennet.interop.copy import Copier
 from tokennet.models import create_net
@@ -96,7 +96,7 @@ def test_gat(hold):
             layer.layer.bias.data = conv.bias.detach().clone()
         return copy_ends(ours, theirs)
 
-    theirs = randomised(Peer(convs, global_mean_pool))
+    theirs = randomized(Peer(convs, global_mean_pool))
     compare(hold, "gat", convert, theirs, batch(), after=nn.functional.elu)
 
 
@@ -133,7 +133,7 @@ def test_gin(edge_dim, training, hold):
             return GINEConv(gin_mlp(), train_eps=True, edge_dim=edge_dim)
         return GINConv(gin_mlp(), train_eps=True)
 
-    theirs = randomised(Peer([conv() for _ in range(DEPTH)], global_add_pool)).train(training)
+    theirs = randomized(Peer([conv() for _ in range(DEPTH)], global_add_pool)).train(training)
     compare(hold, "gin", convert, theirs, batch(edge_dim))
 
 
@@ -176,7 +176,7 @@ def test_gps(training, hold):
                 copy_batch_norm(norm, other.module if isinstance(other, BatchNorm) else other)
         return copy_ends(ours, theirs)
 
-    theirs = randomised(Peer([conv() for _ in range(DEPTH)], global_add_pool)).train(training)
+    theirs = randomized(Peer([conv() for _ in range(DEPTH)], global_add_pool)).train(training)
     for module in theirs.modules():
         if isinstance(module, nn.Dropout | nn.MultiheadAttention):
             module.eval()
@@ -185,7 +185,7 @@ def test_gps(training, hold):
 
 def test_another_order_of_weights_is_seen():
     """The comparison can fail: one weight of the peer changed alone."""
-    theirs = randomised(nn.TransformerEncoderLayer(8, 2, batch_first=True))
+    theirs = randomized(nn.TransformerEncoderLayer(8, 2, batch_first=True))
     changed = copy.deepcopy(theirs)
     with torch.no_grad():
         changed.linear1.weight[0, 0] += 1e-6

@@ -12,7 +12,7 @@ from torch_geometric.nn.attention import PerformerAttention
 from transformers import PerceiverConfig
 from transformers.models.perceiver.modeling_perceiver import PerceiverEncoder
 
-from tests.peers import parity, randomised
+from tests.peers import parity, randomized
 from tokennet import ReLUFeatures, Tokens
 from tokennet.interop.copy import Copier
 from tokennet.models import create_net
@@ -61,7 +61,7 @@ def test_deep_sets(ragged, hold):
     widths = [IN, *[DIM] * DEPTH]
     phi = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
     rho = nn.Sequential(nn.Linear(DIM, DIM), nn.ReLU(), nn.Linear(DIM, OUT))
-    theirs = randomised(DeepSetsAggregation(nn.Sequential(*phi), rho))
+    theirs = randomized(DeepSetsAggregation(nn.Sequential(*phi), rho))
 
     def convert(theirs):
         ours = create_net("deep_sets", **SIZES).double()
@@ -119,7 +119,7 @@ def test_set_transformer(hold):
         return copy_ends(ours, theirs, first=1)
 
     peer = "PyG InducedSetAttentionBlock, PoolingByMultiheadAttention"
-    compare(hold, "set_transformer", peer, convert, randomised(Peer(theirs)))
+    compare(hold, "set_transformer", peer, convert, randomized(Peer(theirs)))
 
 
 class Perceiving(nn.Module):
@@ -170,7 +170,7 @@ def test_perceiver(hold):
             copy_latent_block(block, layer)
         return copy_ends(ours, theirs)
 
-    theirs = randomised(Peer([Perceiving()]))
+    theirs = randomized(Peer([Perceiving()]))
     compare(hold, "perceiver", "transformers PerceiverEncoder", convert, theirs)
 
 
@@ -189,7 +189,7 @@ class PerformerBlock(nn.Module):
 
 
 def test_performer(hold):
-    """Theirs has no features for softmax: both have those of the generalised attention."""
+    """Theirs has no features for softmax: both have those of the generalized attention."""
 
     def convert(theirs):
         ours = create_net("performer", **SIZES, heads=HEADS)
@@ -209,5 +209,5 @@ def test_performer(hold):
             copy.mlp(function.layer.fn, block.linear1, block.linear2)
         return copy_ends(ours, theirs)
 
-    theirs = randomised(Peer([PerformerBlock() for _ in range(DEPTH)]))
+    theirs = randomized(Peer([PerformerBlock() for _ in range(DEPTH)]))
     compare(hold, "performer", "PyG PerformerAttention (ReLU features)", convert, theirs)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.peers import parity, randomised
+from tests.peers import parity, randomized
 from tests.peers_timm import timm
 from tokennet import Tokens
 from tokennet.interop import from_timm
@@ -26,23 +26,23 @@ def patches(images):
 
 def vit(**options):
     kind = timm.models.vision_transformer.VisionTransformer
-    return randomised(kind(**{**SIZES, **options}, depth=2, num_heads=2))
+    return randomized(kind(**{**SIZES, **options}, depth=2, num_heads=2))
 
 
 def mixer(**options):
-    return randomised(timm.models.mlp_mixer.MlpMixer(**{**SIZES, **options}, num_blocks=2))
+    return randomized(timm.models.mlp_mixer.MlpMixer(**{**SIZES, **options}, num_blocks=2))
 
 
 def resmlp(**changes):
     block = timm.models.mlp_mixer.ResBlock
     affine = timm.models.mlp_mixer.Affine
     kind, options = timm.models.mlp_mixer.MlpMixer, {"block_layer": block, "norm_layer": affine}
-    return randomised(kind(**{**SIZES, **options, **changes}, num_blocks=2, mlp_ratio=4))
+    return randomized(kind(**{**SIZES, **options, **changes}, num_blocks=2, mlp_ratio=4))
 
 
 def poolformer(**changes):
     kind = timm.models.metaformer.MetaFormer
-    return randomised(kind(**{**POOLFORMER, **changes}))
+    return randomized(kind(**{**POOLFORMER, **changes}))
 
 
 POOLFORMER = {

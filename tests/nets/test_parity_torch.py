@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.peers import parity, randomised
+from tests.peers import parity, randomized
 from tokennet import Attention, Causal, Convolution, Full, Tokens
 from tokennet.interop import from_torch
 from tokennet.interop.copy import Copier
@@ -33,7 +33,7 @@ def causal_mask(n):
 def test_encoder(dress, causal, hold):
     layer = nn.TransformerEncoderLayer(DIM, HEADS, **options(dress))
     norm = nn.LayerNorm(DIM, eps=1e-3) if dress["norm_first"] else None
-    theirs = randomised(nn.TransformerEncoder(layer, DEPTH, norm, enable_nested_tensor=False))
+    theirs = randomized(nn.TransformerEncoder(layer, DEPTH, norm, enable_nested_tensor=False))
     z = torch.randn(B, N, DIM, dtype=torch.float64)
     graph, mask = (Causal(N), causal_mask(N)) if causal else (Full(N), None)
     found = parity(
@@ -44,7 +44,7 @@ def test_encoder(dress, causal, hold):
 
 def test_padding_is_a_ragged_batch():
     layer = nn.TransformerEncoderLayer(DIM, HEADS, **options(DRESS[0]))
-    theirs = randomised(nn.TransformerEncoder(layer, DEPTH, enable_nested_tensor=False))
+    theirs = randomized(nn.TransformerEncoder(layer, DEPTH, enable_nested_tensor=False))
     sizes = [7, 3, 5]
     z = torch.randn(3, max(sizes), DIM, dtype=torch.float64)
     padding = torch.arange(max(sizes)) >= torch.tensor(sizes)[:, None]
@@ -58,7 +58,7 @@ def test_padding_is_a_ragged_batch():
 @pytest.mark.parametrize("dress", DRESS, ids=str)
 def test_decoder(dress, hold):
     layer = nn.TransformerDecoderLayer(DIM, HEADS, **options(dress))
-    theirs = randomised(nn.TransformerDecoder(layer, DEPTH, nn.LayerNorm(DIM)))
+    theirs = randomized(nn.TransformerDecoder(layer, DEPTH, nn.LayerNorm(DIM)))
     z, source = (torch.randn(B, size, DIM, dtype=torch.float64) for size in (N, M))
     found = parity(
         from_torch,
@@ -71,7 +71,7 @@ def test_decoder(dress, hold):
 
 @pytest.mark.parametrize("dress", DRESS[:2], ids=str)
 def test_whole_transformer(dress, hold):
-    theirs = randomised(nn.Transformer(DIM, HEADS, 2, 1, **options(dress)))
+    theirs = randomized(nn.Transformer(DIM, HEADS, 2, 1, **options(dress)))
     source, target = (torch.randn(B, size, DIM, dtype=torch.float64) for size in (M, N))
     found = parity(
         from_torch,
@@ -106,7 +106,7 @@ def test_recurrent_net(cell, hold):
         return ours
 
     z = torch.randn(B, N, 3, dtype=torch.float64)
-    found = parity(convert, randomised(Peer()), lambda net: net(z), lambda net: net(z))
+    found = parity(convert, randomized(Peer()), lambda net: net(z), lambda net: net(z))
     hold("rnn", f"torch.nn.{kind.__name__}", found, TIGHT, of="layers")
 
 
@@ -155,13 +155,13 @@ def temporal(theirs):
 
 def test_temporal_convolutional_net(hold):
     z = torch.randn(B, 12, 3, dtype=torch.float64)
-    theirs = randomised(TemporalNet())
+    theirs = randomized(TemporalNet())
     found = parity(temporal, theirs, lambda net: net(z), lambda net: net(z))
     hold("tcn", "torch.nn.Conv1d, as Bai et al. have it", found, TIGHT, of="layers")
 
 
-def test_a_temporal_convolutional_net_takes_normalised_filters():
-    theirs = randomised(TemporalNet())
+def test_a_temporal_convolutional_net_takes_normalized_filters():
+    theirs = randomized(TemporalNet())
     ours, z = temporal(theirs), torch.randn(B, 12, 3, dtype=torch.float64)
     for conv in [mixer.conv for mixer in ours.modules() if isinstance(mixer, Convolution)]:
         nn.utils.parametrizations.weight_norm(conv)
@@ -169,7 +169,7 @@ def test_a_temporal_convolutional_net_takes_normalised_filters():
 
 
 def test_attention_and_what_is_refused():
-    theirs = randomised(nn.MultiheadAttention(DIM, HEADS, batch_first=True))
+    theirs = randomized(nn.MultiheadAttention(DIM, HEADS, batch_first=True))
     ours, z = from_torch(theirs), torch.randn(B, N, DIM, dtype=torch.float64)
     assert isinstance(ours, Attention)
     want, _ = theirs(z, z, z, need_weights=False)

@@ -26,7 +26,7 @@ from tokennet import (
     mlp,
 )
 from tokennet.graphs.prefix import is_one_sided
-from tokennet.models import clip, encoder_stack, generalised_iou, vit
+from tokennet.models import clip, encoder_stack, generalized_iou, vit
 from tokennet.nets import (
     BatchNorm,
     DropTokens,
@@ -52,7 +52,7 @@ def tokens_on(graph, dim=DIM):
     return laws.tokens_on(graph, dim, torch.float64)
 
 
-def test_post_norm_is_normalised_and_goes_step_by_step():
+def test_post_norm_is_normalized_and_goes_step_by_step():
     layer = PostNorm(Attention(DIM, 2), nn.LayerNorm(DIM)).double()
     tokens = tokens_on(Causal(N))
     whole = layer(tokens).z
@@ -204,10 +204,10 @@ def test_methods_of_different_objects_are_not_confused():
 def test_functions_of_graphs_may_read_the_index():
     attention = Attention(DIM, 2)
     for make in (lambda *a, **k: OnGraph(*a, attention, **k), WithGraph):
-        assert make(complete).symmetry.relabelling == "S_n"
-        assert make(add_self_loops).symmetry.relabelling == "S_n"
-        assert make(lambda graph: Causal(graph.num_targets)).symmetry.relabelling == "trivial"
-        assert make(lambda graph: graph.reach(2), reads={"graph"}).symmetry.relabelling == "S_n"
+        assert make(complete).symmetry.relabeling == "S_n"
+        assert make(add_self_loops).symmetry.relabeling == "S_n"
+        assert make(lambda graph: Causal(graph.num_targets)).symmetry.relabeling == "trivial"
+        assert make(lambda graph: graph.reach(2), reads={"graph"}).symmetry.relabeling == "S_n"
 
 
 def test_class_tokens_do_not_carry_the_future():
@@ -276,7 +276,7 @@ def test_ids_outside_the_table_are_refused():
 
 def test_boxes_without_area():
     point = torch.tensor([0.5, 0.5, 0.0, 0.0], requires_grad=True)
-    overlap = generalised_iou(point, point.detach())
+    overlap = generalized_iou(point, point.detach())
     overlap.backward()
     assert overlap == 0
     assert point.grad.isfinite().all()

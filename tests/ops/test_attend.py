@@ -207,7 +207,7 @@ def test_a_row_of_minus_infinity_gets_zero_and_finite_gradients(backend, kind):
 
 
 @pytest.mark.parametrize("backend", ["reference", "dense", "fused", "sparse"])
-def test_who_has_no_neighbours_gets_exactly_zero(backend):
+def test_who_has_no_neighbors_gets_exactly_zero(backend):
     graph = Edges(torch.tensor([[0, 1], [1, 1]]), 3)
     q, k, v = qkv(graph)
     out = attend(q, k, v, graph, backend=backend)

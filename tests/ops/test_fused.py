@@ -240,7 +240,7 @@ def test_a_hub_loses_no_bad_number_in_any_of_its_chunks():
 
 @pytest.mark.parametrize("channels", [1, 12, 16, 40])
 @pytest.mark.parametrize("additive", [False, True])
-def test_who_has_one_neighbour_has_no_gradient_by_its_scores(channels, additive):
+def test_who_has_one_neighbor_has_no_gradient_by_its_scores(channels, additive):
     """Its weight is 1 whatever the score, and in float32 too that is seen exactly."""
     graph = Edges(torch.stack([torch.randint(50, (40,)), torch.arange(40)]), 40, 50)
     q, k, v = (torch.randn(n, 3, channels, requires_grad=True) for n in (40, 50, 50))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tokennet import Full, LearnedEncoding, SinusoidalEncoding, Tokens
-from tokennet.testing import relabelling_error, shuffling_error
+from tokennet.testing import relabeling_error, shuffling_error
 
 POS = torch.tensor([[0.0, 2.0], [1.0, 0.0], [3.0, 1.0]])
 BY_POS = {
@@ -24,18 +24,18 @@ def example():
 
 
 @pytest.mark.parametrize("name", BY_POS)
-def test_codes_by_pos_commute_with_relabelling_and_not_with_shuffling(name):
+def test_codes_by_pos_commute_with_relabeling_and_not_with_shuffling(name):
     layer = BY_POS[name]()
-    assert (layer.symmetry.relabelling, layer.symmetry.shuffling) == ("S_n", "Aut(pos)")
-    assert relabelling_error(layer, example()) < 1e-14
+    assert (layer.symmetry.relabeling, layer.symmetry.shuffling) == ("S_n", "Aut(pos)")
+    assert relabeling_error(layer, example()) < 1e-14
     assert shuffling_error(layer, example()) > 1e-3
 
 
 @pytest.mark.parametrize("name", BY_INDEX)
 def test_codes_by_index_commute_with_nothing(name):
     layer = BY_INDEX[name]()
-    assert (layer.symmetry.relabelling, layer.symmetry.shuffling) == ("trivial", "trivial")
-    assert relabelling_error(layer, example()) > 1e-3
+    assert (layer.symmetry.relabeling, layer.symmetry.shuffling) == ("trivial", "trivial")
+    assert relabeling_error(layer, example()) > 1e-3
     assert shuffling_error(layer, example()) > 1e-3
 
 

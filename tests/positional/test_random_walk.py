@@ -108,7 +108,7 @@ def test_circular_skip_links_that_message_passing_cannot_tell_apart_differ():
     assert torch.pdist(firsts).min() > 1e-3
 
 
-def test_no_neighbour_means_no_return_and_a_self_loop_means_staying():
+def test_no_neighbor_means_no_return_and_a_self_loop_means_staying():
     graph = Edges(torch.tensor([[1, 2, 2], [1, 2, 0]]), 4)
     assert return_probabilities(graph, 2).tolist() == [[0, 0], [1, 1], [0.5, 0.25], [0, 0]]
 

@@ -23,7 +23,7 @@ from tokennet import (
     attend,
 )
 from tokennet.mixers.scores import Cosine
-from tokennet.testing import relabelling_error
+from tokennet.testing import relabeling_error
 
 DIM, HEADS = 12, 3
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
@@ -224,7 +224,7 @@ def test_laws(name, by, law):
     tokens = laws.tokens_on(Causal(6), DIM, torch.float64)
     tokens = tokens.replace(pos=torch.randint(-9, 9, (6, 1)).double())
     assert layer.symmetry.reads == {"graph", by}
-    assert (relabelling_error(layer, tokens) < 1e-12) == (by == "pos")
+    assert (relabeling_error(layer, tokens) < 1e-12) == (by == "pos")
     getattr(laws, law)(layer, tokens)
 
 

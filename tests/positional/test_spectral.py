@@ -115,7 +115,7 @@ def test_direction_repeats_and_self_loops_do_not_count():
 
 
 @pytest.mark.parametrize("family", SQUARE)
-def test_relabelling_moves_what_the_graph_determines(family):
+def test_relabeling_moves_what_the_graph_determines(family):
     graph = SQUARE[family]()
     perm = random_permutation(graph, torch.Generator().manual_seed(3))
     old, new = (laplacian_eigenvectors(each, K) for each in (graph, graph.relabel(perm)))

@@ -10,7 +10,7 @@ from tokennet.testing import (
     ReorderEdges,
     Shuffle,
     assert_invariant,
-    assert_relabelling_equivariant,
+    assert_relabeling_equivariant,
     check,
 )
 
@@ -42,7 +42,7 @@ def random_move(action, data):
 
 
 def scores(data):
-    """Of each labelled pair, in the order of the labels."""
+    """Of each labeled pair, in the order of the labels."""
     source, target = data.edge_label_index
     return (data.x[source] * data.x[target]).sum(-1) * data.edge_label
 
@@ -56,7 +56,7 @@ NUMBERED = {"edge_label_index": (with_labels, scores), "face": (mesh, corners)}
 
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("key", NUMBERED)
-def test_relabelling_renames_all_node_numbers(key, batched):
+def test_relabeling_renames_all_node_numbers(key, batched):
     make, values = NUMBERED[key]
     data = batch_of(make) if batched else make()
     moved = random_move(Relabel(), data)
@@ -127,7 +127,7 @@ def test_a_graph_that_numbers_nodes_elsewhere_is_not_cut():
 
 def test_a_model_of_pairs_is_found_symmetric():
     assert_invariant(scores, with_labels())
-    assert_relabelling_equivariant(lambda data: data.x * corners(data).sum(), mesh())
+    assert_relabeling_equivariant(lambda data: data.x * corners(data).sum(), mesh())
 
 
 @pytest.mark.parametrize("keep", [False, True])

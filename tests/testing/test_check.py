@@ -260,7 +260,7 @@ def test_which_laws_apply():
     assert "backend_agreement" in laws["tokens"]
     assert "causality" not in laws["tokens"]
     assert "causality" in laws["causal_tokens"]
-    assert {"edge_permutation", "empty_neighbourhood"} <= set(laws["listed_tokens"])
+    assert {"edge_permutation", "empty_neighborhood"} <= set(laws["listed_tokens"])
     assert applicable_laws(*EXAMPLES["set"], causal=True) == (
         "batch_composition", "causality", "deterministic",
     )  # fmt: skip
@@ -291,9 +291,7 @@ def test_features_of_edges_move_with_their_edges():
         (GCNConv(4, 3), torch.rand(11)),
     ):
         report = check(model, (torch.randn(5, 4), edges, attr))
-        assert {"node_permutation", "edge_permutation", "empty_neighbourhood"} <= set(
-            report.reports
-        )
+        assert {"node_permutation", "edge_permutation", "empty_neighborhood"} <= set(report.reports)
         assert all(result.verdict is Verdict.PASS for result in report.reports.values()), report
 
 
@@ -381,8 +379,8 @@ def test_several_outputs_of_ragged_batches():
 
         def forward(self, x, batch):
             sums = torch.zeros(int(batch.max()) + 1, x.shape[1]).to(x).index_add(0, batch, x)
-            centred = x - self.leak * x.mean(0)
-            return sums, centred
+            centered = x - self.leak * x.mean(0)
+            return sums, centered
 
     index = torch.arange(3).repeat_interleave(torch.tensor([4, 6, 3]))
     example = torch.randn(13, 4), index

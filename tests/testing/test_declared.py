@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.families import SQUARE, honours
+from tests.families import SQUARE, honors
 from tests.test_common import TESTED
 from tokennet import (
     Cycle,
@@ -36,12 +36,12 @@ HONOURED = [
     (name, family)
     for name, make in TESTED.items()
     for family in GRAPHS
-    if honours(make(DIM, 2, SQUARE[family]().num_targets), SQUARE[family]())
+    if honors(make(DIM, 2, SQUARE[family]().num_targets), SQUARE[family]())
 ]
 
 
 @pytest.mark.parametrize("name", TESTED)
-def test_each_mixer_honours_a_graph(name):
+def test_each_mixer_honors_a_graph(name):
     assert name in dict(HONOURED)
 
 
@@ -82,7 +82,7 @@ def test_layers(name):
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_nets(mixer, readout):
     graphs = (Cycle(N, 1), Full(N), Grid(2, 3))
-    graph = next(graph for graph in graphs if honours(MIXERS[mixer](DIM, 2, N), graph))
+    graph = next(graph for graph in graphs if honors(MIXERS[mixer](DIM, 2, N), graph))
     interface = Interface(in_features=DIM, out_features=3, readout=readout, num_tokens=N)
     net = build_net(mixer, interface, dim=8, depth=2, heads=2)
     report = check_declared(net, tokens_on(graph), pooled=readout != "token")
@@ -108,9 +108,9 @@ class Silent(Mixer):
 
 def test_a_layer_that_reads_more_than_it_says_is_caught():
     tokens = tokens_on(Cycle(N, 1))
-    neighbours = Silent((), lambda z, graph: graph.dense().to(z) @ z)
-    assert not check_declared(neighbours, tokens).holds
-    assert "shuffling" in str(check_declared(neighbours, tokens))
+    neighbors = Silent((), lambda z, graph: graph.dense().to(z) @ z)
+    assert not check_declared(neighbors, tokens).holds
+    assert "shuffling" in str(check_declared(neighbors, tokens))
     numbered = Silent(("graph",), lambda z, graph: z.cumsum(-2))
     assert not check_declared(numbered, tokens).holds
 

@@ -81,8 +81,8 @@ def differences(n):
     return lambda x: (x[i] - x[j]).prod(0)
 
 
-def neighbours(a, b):
-    """Shows no neighbours where all tokens but one are equal."""
+def neighbors(a, b):
+    """Shows no neighbors where all tokens but one are equal."""
     return lambda x: (x.roll(-a, -2) - x) * (x.roll(-b, -2) - x)
 
 
@@ -182,8 +182,8 @@ TOO_SYMMETRIC = {
     "even permutations of 5": (differences(5), 5, 60, 400),
     "even permutations of 9, by samples": (differences(9), 9, math.factorial(9) // 2, 1000),
     "two halves, by transpositions": (hidden_halves, 10, 120**2, 500),
-    "triples, by two tokens": (neighbours(1, 2), 32, 32, 4000),
-    "triples, by two tokens in each role": (neighbours(1, 5), 32, 32, 4000),
+    "triples, by two tokens": (neighbors(1, 2), 32, 32, 4000),
+    "triples, by two tokens in each role": (neighbors(1, 5), 32, 32, 4000),
     "two kinds without gradients": (
         torch.no_grad()(lambda x: x[:3].sum(0) * x[3:].sum(0)), 8, 720, 200,
     ),
@@ -263,7 +263,7 @@ def test_few_different_integers(seed):
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("n", [3, 7])
-def test_neighbours_of_the_largest_of_equal_tokens_do_not_count(n, seed):
+def test_neighbors_of_the_largest_of_equal_tokens_do_not_count(n, seed):
     def f(x):
         largest = int(x[:, 0].argmax())
         return x[largest] * x[(largest + 1) % n].sin()

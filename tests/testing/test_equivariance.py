@@ -20,7 +20,7 @@ from tokennet.testing import (
     assert_automorphism_equivariant,
     assert_equivariant,
     assert_invariant,
-    assert_relabelling_equivariant,
+    assert_relabeling_equivariant,
     assert_set_to_set,
     check_equivariance,
 )
@@ -153,7 +153,7 @@ def test_conjugation_of_dense_graphs():
     )
 
 
-def test_relabelled_edges():
+def test_relabeled_edges():
     edges = torch.randint(0, 6, (2, 12))
     x = torch.randn(6, 3)
 
@@ -177,7 +177,7 @@ def test_pyg_data_and_batches():
             return global_mean_pool(h, data.batch) if self.pooled else h
 
     graphs = [Data(x=torch.randn(n, 3), edge_index=torch.randint(0, n, (2, 9))) for n in (4, 6)]
-    assert_relabelling_equivariant(Net(False), graphs[0])
+    assert_relabeling_equivariant(Net(False), graphs[0])
     batch = Batch.from_data_list(graphs)
     assert_invariant(Net(True), batch)
     perm = Relabel().random(batch, torch.Generator().manual_seed(0))
@@ -210,7 +210,7 @@ def test_smaller_graphs_are_those_that_tokens_induce():
 def test_the_two_actions_on_tokens():
     layer = Attention(4, 2)
     ring = Tokens(torch.randn(6, 4), Cycle(6, 1))
-    assert_relabelling_equivariant(layer, ring)
+    assert_relabeling_equivariant(layer, ring)
     assert_set_to_set(layer, Tokens(torch.randn(6, 4), Full(6)))
     with pytest.raises(AssertionError, match="equivariance BROKEN"):
         assert_set_to_set(layer, ring)

@@ -27,7 +27,7 @@ IDS = torch.randint(0, 11, (3, 7), generator=torch.Generator().manual_seed(0))
 KINDS = torch.randint(0, 2, (3, 7), generator=torch.Generator().manual_seed(1))
 
 
-def centred(x):
+def centered(x):
     return x - x.mean(1, keepdim=True)
 
 
@@ -150,7 +150,7 @@ OBEYED = {
         ).flatten(1),
         (X, REAL),
     ),
-    "flattened": (lambda x: centred(x).flatten(1), X),
+    "flattened": (lambda x: centered(x).flatten(1), X),
     "sorted": (lambda x: x.sort(1).values, X),
     "scores_of_edges": (
         lambda x, edge_index: (x[edge_index[0]] * x[edge_index[1]]).sum(-1),
@@ -168,13 +168,13 @@ OBEYED = {
     "one_size_only": (Size8(), draw(3, 8, 8)),
     "complex": (nn.Linear(4, 4, dtype=torch.complex64), torch.complex(X[..., :4], X[..., 4:])),
     # Constants beside the outputs, and what overflows.
-    "constants": (lambda x: torch.cat([centred(x) + x, torch.full_like(x, 1e16)], -1), X),
+    "constants": (lambda x: torch.cat([centered(x) + x, torch.full_like(x, 1e16)], -1), X),
     "rounded_to_one": (
-        lambda x: torch.cat([x.softmax(-1).sum(-1, keepdim=True), centred(x)], -1),
+        lambda x: torch.cat([x.softmax(-1).sum(-1, keepdim=True), centered(x)], -1),
         X,
     ),
     "rounded_to_zero": (
-        lambda x: torch.cat([F.layer_norm(centred(x), (8,)).sum(-1, keepdim=True), x], -1),
+        lambda x: torch.cat([F.layer_norm(centered(x), (8,)).sum(-1, keepdim=True), x], -1),
         X,
     ),
     "overflow": (overflowing, X),
@@ -245,7 +245,7 @@ BROKEN = {
     "added_mask_of_nothing": (
         lambda x, mask: ((x.sum(-1) + mask).softmax(-1)[..., None] * x).sum(1),
         (X, torch.zeros(3, 7).masked_fill(~REAL, -INF)),
-        ("empty_neighbourhood",),
+        ("empty_neighborhood",),
     ),
     "masked_the_other_way": (lambda x, mask: summed(x, ~mask), (X, REAL), ("padding",)),
 }
@@ -311,12 +311,12 @@ def test_what_cannot_be_claimed_or_told_is_refused():
 
 
 def test_a_smaller_edge_list_keeps_the_right_edges():
-    from tokennet.testing.example.inputs import recognised
+    from tokennet.testing.example.inputs import recognized
     from tokennet.testing.example.parts import keep_edges, keep_tokens, one_set
 
     edges = torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 2, 4]])
     weight, batch = torch.arange(5.0) + 10, torch.tensor([0, 0, 1, 1, 1, 1])
-    example = recognised((draw(6, 2), edges, weight, batch), ["x", "edge_index", "weight", "batch"])
+    example = recognized((draw(6, 2), edges, weight, batch), ["x", "edge_index", "weight", "batch"])
     x, kept, w, sets = keep_tokens(example, torch.tensor([3, 2, 4]))
     assert torch.equal(x, draw(6, 2)[[3, 2, 4]])
     assert kept.tolist() == [[1, 0, 2], [0, 1, 2]]

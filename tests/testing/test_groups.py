@@ -14,7 +14,7 @@ import torch
 from tokennet import Causal, Cycle, Disjoint, Edges, Full, Grid, from_networkx
 from tokennet.testing.groups import (
     automorphisms,
-    automorphisms_of_colouring,
+    automorphisms_of_coloring,
     contains,
     name,
     orbits,
@@ -22,7 +22,7 @@ from tokennet.testing.groups import (
     sample,
 )
 from tokennet.testing.groups.graph_automorphisms import refined
-from tokennet.testing.groups.permutations import compose, cycle_lengths, inverse, stabiliser_chain
+from tokennet.testing.groups.permutations import compose, cycle_lengths, inverse, stabilizer_chain
 
 
 def cycles(degree, *parts):
@@ -100,9 +100,9 @@ def test_samples_are_uniform(generators):
     assert all(120 < k < 300 for k in count.values())
 
 
-def test_the_stabiliser_chain_gives_each_element_once():
+def test_the_stabilizer_chain_gives_each_element_once():
     generators = [rotation(range(6), 6), cycles(6, (0, 3))]
-    chain = stabiliser_chain(generators, 6)
+    chain = stabilizer_chain(generators, 6)
     products = [tuple(range(6))]
     for _, transversal in chain:
         products = [compose(p, u) for p in products for u in transversal.values()]
@@ -134,16 +134,16 @@ def brute_force(vertices, pairs):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_automorphisms_of_colourings_are_all_there_are(seed):
+def test_automorphisms_of_colorings_are_all_there_are(seed):
     rng = np.random.default_rng(seed)
-    n, colours = int(rng.integers(1, 7)), int(rng.integers(1, 6))
-    pairs = rng.integers(0, colours, (n, n))
-    if seed % 4:  # few random colourings have any automorphism: make some symmetric
+    n, colors = int(rng.integers(1, 7)), int(rng.integers(1, 6))
+    pairs = rng.integers(0, colors, (n, n))
+    if seed % 4:  # few random colorings have any automorphism: make some symmetric
         generators = [tuple(rng.permutation(n))]
         for p in elements(generators, n):
             pairs = np.minimum(pairs, pairs[np.ix_(p, p)])
     vertices = rng.integers(0, 2, n) if seed % 4 == 1 else np.zeros(n, dtype=int)
-    found = automorphisms_of_colouring(vertices, pairs)
+    found = automorphisms_of_coloring(vertices, pairs)
     assert elements(found, n) == brute_force(vertices, pairs)
 
 
@@ -153,28 +153,28 @@ def test_refinement_goes_on_until_nothing_changes():
     assert len(set(refined(np.zeros(6, dtype=int), path))) == 3
 
 
-def test_many_colours_in_both_directions_stay_quick():
+def test_many_colors_in_both_directions_stay_quick():
     i = np.arange(96)
     shuffled = np.random.default_rng(0).permutation(96)
-    found = automorphisms_of_colouring(np.zeros(96), shuffled[(i[:, None] - i) % 96])
+    found = automorphisms_of_coloring(np.zeros(96), shuffled[(i[:, None] - i) % 96])
     assert name(found, 96) == "C_96"
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_automorphisms_of_graphs_with_parallel_and_coloured_edges(seed):
+def test_automorphisms_of_graphs_with_parallel_and_colored_edges(seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(2, 6))
     edges = rng.integers(0, n, (2, int(rng.integers(1, 7))))
     attr = None if seed % 2 else torch.tensor(rng.integers(0, 2, (edges.shape[1], 2)))
     graph = Edges(torch.tensor(edges), n, edge_attr=attr)
-    colours = rng.integers(0, 2, n) if seed % 3 == 0 else np.zeros(n)
+    colors = rng.integers(0, 2, n) if seed % 3 == 0 else np.zeros(n)
     rows = [()] * edges.shape[1] if attr is None else [tuple(row) for row in attr.tolist()]
     pairs = np.empty((n, n), dtype=object)
     for i, j in np.ndindex(n, n):
         here = zip(edges.T.tolist(), rows, strict=True)
         pairs[i, j] = sorted(row for edge, row in here if edge == [i, j])
-    found = automorphisms(graph, torch.tensor(colours))
-    assert elements(found, n) == brute_force(colours, pairs)
+    found = automorphisms(graph, torch.tensor(colors))
+    assert elements(found, n) == brute_force(colors, pairs)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_automorphism_groups_of_known_graphs(graph, expected):
     assert name(automorphisms(graph), graph.num_targets) == expected
 
 
-def test_positions_are_colours():
+def test_positions_are_colors():
     pos = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 2.0], [1.0, 1.0]])
     assert automorphisms(Full(4), pos) == [(1, 0, 2, 3)]
 
@@ -214,12 +214,12 @@ def test_errors_of_automorphisms():
         automorphisms(nx.petersen_graph())
     with pytest.raises(ValueError, match="graph must connect tokens of one set"):
         automorphisms(Full(2, 3))
-    with pytest.raises(ValueError, match="vertex_colours must hold one for each of 3 tokens"):
+    with pytest.raises(ValueError, match="vertex_colors must hold one for each of 3 tokens"):
         automorphisms(Full(3), [0, 1])
-    with pytest.raises(ValueError, match=r"vertex_colours must have shape \(N,\) or \(N, P\)"):
+    with pytest.raises(ValueError, match=r"vertex_colors must have shape \(N,\) or \(N, P\)"):
         automorphisms(Full(3), torch.zeros(3, 1, 1))
     with pytest.raises(ValueError, match=r"must have shapes \(N,\) and \(N, N\)"):
-        automorphisms_of_colouring(np.zeros(3), np.zeros((2, 2)))
+        automorphisms_of_coloring(np.zeros(3), np.zeros((2, 2)))
 
 
 S3, D4 = symmetric(range(3), 3), [rotation(range(4), 4), cycles(4, (0, 2))]

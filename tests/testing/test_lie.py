@@ -25,19 +25,19 @@ ALONG_Y = LieGenerator.translation(-2)
 PI = math.pi
 
 
-def centres(n, device="cpu"):
+def centers(n, device="cpu"):
     """Where samples stand in [-1, 1]."""
     return (2 * torch.arange(n, dtype=torch.float64, device=device) + 1) / n - 1
 
 
 def plane(n):
-    p = centres(n)
+    p = centers(n)
     return torch.meshgrid(p, p, indexing="ij")
 
 
 def smooth(*shape, modes=3):
     """Random periodic series without frequencies above `modes`."""
-    p = centres(shape[-1])
+    p = centers(shape[-1])
     waves = [f(PI * k * p) for k in range(modes + 1) for f in (torch.cos, torch.sin)]
     return torch.randn(*shape[:-1], len(waves), dtype=torch.float64) @ torch.stack(waves)
 
@@ -47,7 +47,7 @@ def smooth_image(channels, n, modes=3):
 
 
 def blob(n, dy=0.3, dx=-0.1, width=0.1):
-    """A Gaussian away from the centre that has vanished at the border, (1, 1, n, n)."""
+    """A Gaussian away from the center that has vanished at the border, (1, 1, n, n)."""
     y, x = plane(n)
     return torch.exp(-((y - dy) ** 2 + (x - dx) ** 2) / (2 * width**2))[None, None]
 
@@ -74,7 +74,7 @@ class Rolled(nn.Module):
 @pytest.mark.parametrize("n", [8, 9])
 @pytest.mark.parametrize("device", DEVICES)
 def test_translation_is_the_derivative_of_waves(n, device):
-    p = centres(n, device)
+    p = centers(n, device)
     x = torch.sin(3 * PI * p + 0.4)[None]
     expected = 3 * PI * torch.cos(3 * PI * p + 0.4)[None]
     torch.testing.assert_close(ALONG_T(x), expected)
@@ -87,7 +87,7 @@ def test_the_nyquist_frequency_has_no_derivative():
 
 def test_axes_and_units_do_not_depend_on_the_size():
     for height, width in [(8, 16), (16, 8)]:
-        y, x = torch.meshgrid(centres(height), centres(width), indexing="ij")
+        y, x = torch.meshgrid(centers(height), centers(width), indexing="ij")
         image = (torch.sin(PI * y) * torch.cos(2 * PI * x))[None]
         along_x = -2 * PI * torch.sin(PI * y) * torch.sin(2 * PI * x)
         along_y = PI * torch.cos(PI * y) * torch.cos(2 * PI * x)
@@ -117,14 +117,14 @@ def test_affine_flows_move_a_blob(generator, velocity):
 
 
 def test_scaling_of_series_is_t_times_the_derivative():
-    p = centres(64)
+    p = centers(64)
     x = torch.exp(-(p**2) / 0.02)[None]
     generator = LieGenerator.scaling(dims=1)
     torch.testing.assert_close(generator(x)[0], p * (-2 * p / 0.02) * x[0], atol=1e-8, rtol=0)
 
 
 def test_differences_do_not_wrap_around():
-    ramp = centres(8)[None]
+    ramp = centers(8)[None]
     one = torch.ones(1, 8, dtype=torch.float64)
     assert torch.equal(LieGenerator.translation(dims=1, periodic=False)(ramp).round(), one)
     assert ALONG_T(ramp).min() < -1
@@ -189,7 +189,7 @@ def test_a_pointwise_function_commutes_unless_it_aliases():
 
 
 def test_a_mask_breaks_by_its_own_derivative():
-    p, x = centres(16), smooth(2, 3, 16)
+    p, x = centers(16), smooth(2, 3, 16)
     mask, slope = torch.sin(PI * p), PI * torch.cos(PI * p)
     derivative = lie_derivative(lambda x: mask * x, x, ALONG_T)
     torch.testing.assert_close(derivative, -slope * x)

@@ -1,4 +1,4 @@
-"""Localisation: masks of infinities, in-place writes, views, coinciding sizes, fused paths."""
+"""Localization: masks of infinities, in-place writes, views, coinciding sizes, fused paths."""
 
 import pytest
 import torch

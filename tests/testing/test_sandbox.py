@@ -389,7 +389,7 @@ def test_complex_tensors_take_the_precision():
 def test_lazy_modules_are_named(lazy):
     model = nn.Sequential(nn.Linear(3, 3), lazy)
     state = torch.get_rng_state()
-    message = rf"model must have run once: 1 \({type(lazy).__name__}\) is not initialised"
+    message = rf"model must have run once: 1 \({type(lazy).__name__}\) is not initialized"
     for context in (borrowed(model), moved_to("cpu", model)):
         with pytest.raises(ValueError, match=message), context:
             pass
@@ -507,7 +507,7 @@ def test_a_graph_from_before_can_still_go_backward():
 
 
 @pytest.mark.parametrize("name", ["spectral_norm", "orthogonal", "weight_norm"])
-def test_parametrised_modules(name):
+def test_parametrized_modules(name):
     model = nn.Sequential(getattr(parametrizations, name)(nn.Linear(3, 3)), nn.Linear(3, 3))
     model(X)
     expected, before = model.eval()(X), state(model.train())

@@ -10,7 +10,7 @@ import torch
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from tokennet import Disjoint, Edges, Grid, Window, relabelling_error
+from tokennet import Disjoint, Edges, Grid, Window, relabeling_error
 from tokennet.testing.strategies import (
     GRAPH_KINDS,
     TOKEN_KINDS,
@@ -276,7 +276,7 @@ def test_a_model_that_reads_the_index_is_caught_and_shrunk():
         return example.z + torch.arange(float(example.num_tokens))[:, None]
 
     def is_caught(example):
-        return relabelling_error(reads_the_index, example) > 1e-6
+        return relabeling_error(reads_the_index, example) > 1e-6
 
     assert simplest(tokens(kinds=["generic"]), is_caught).num_tokens == 2
 

@@ -43,7 +43,7 @@ class Case:
     """(N, D) of the raw datum of seed 0."""
     coordinates: int | None
     inverse: str
-    """What the inverse gives of relabelled tokens: "same", "relabelled", or "none"."""
+    """What the inverse gives of relabeled tokens: "same", "relabeled", or "none"."""
     bad: list[tuple[Any, type[Exception], str]] = field(default_factory=list)
     """Raw data that are refused, how, and the argument that is named."""
     floating: bool = True
@@ -77,9 +77,9 @@ def tone(seed: int) -> torch.Tensor:
 
 
 def blocks(seed: int) -> torch.Tensor:
-    """Four or six squares of one colour each, 6 pixels wide."""
-    colours = torch.rand(3, 2, 2 + seed % 2, generator=torch.Generator().manual_seed(seed))
-    return colours.repeat_interleave(6, 1).repeat_interleave(6, 2)
+    """Four or six squares of one color each, 6 pixels wide."""
+    colors = torch.rand(3, 2, 2 + seed % 2, generator=torch.Generator().manual_seed(seed))
+    return colors.repeat_interleave(6, 1).repeat_interleave(6, 2)
 
 
 def text(seed: int) -> str:
@@ -164,7 +164,7 @@ CASES = {
     "series_delays": Case(
         SeriesWindows(3, stride=1), line(8, 11, channels=2), Causal, (6, 6), 1, "same"
     ),
-    "nodes": Case(Nodes(), graph, Edges, (5, 3), None, "relabelled", NO_GRAPH),
+    "nodes": Case(Nodes(), graph, Edges, (5, 3), None, "relabeled", NO_GRAPH),
     "nodes_and_edges": Case(
         NodesAndEdges(3), graph, Edges, (19, 7), 2, "same",
         [*NO_GRAPH, (Data(torch.zeros(2, 4), torch.zeros(2, 0).long()), ValueError, "data.x")],
@@ -174,7 +174,7 @@ CASES = {
         [*NO_GRAPH, (Data(torch.zeros(2, 4), torch.zeros(2, 0).long()), ValueError, "data.x")],
     ),
     "points": Case(
-        Points(k=3), points, Edges, (9, 3), 3, "relabelled",
+        Points(k=3), points, Edges, (9, 3), 3, "relabeled",
         [
             ("here", TypeError, "points"),
             (torch.zeros(3), ValueError, "points must have shape"),
@@ -182,7 +182,7 @@ CASES = {
         ],
     ),
     "points_radius": Case(
-        Points(radius=1.5, num_coordinates=2), points, Edges, (9, 3), 2, "relabelled",
+        Points(radius=1.5, num_coordinates=2), points, Edges, (9, 3), 2, "relabeled",
         [(torch.zeros(3, 1), ValueError, "points must have at least 2 columns")],
     ),
 }  # fmt: skip

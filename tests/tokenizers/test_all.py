@@ -68,7 +68,7 @@ def test_round_trip(name):
 
 
 @pytest.mark.parametrize("name", INVERTIBLE)
-def test_round_trip_of_relabelled_tokens(name):
+def test_round_trip_of_relabeled_tokens(name):
     case = CASES[name]
     raw = case.raw(0)
     tokens = case.tokenizer(raw)

@@ -142,7 +142,7 @@ def test_radius_is_included_and_a_loop_comes_where_asked():
     assert pairs(Points(k=0, loop=True)(points).graph) == own
 
 
-def test_points_in_one_place_are_neighbours_and_never_of_themselves():
+def test_points_in_one_place_are_neighbors_and_never_of_themselves():
     points = torch.zeros(6, 2)
     source, target = Points(k=2)(points).graph.edge_index()
     assert torch.equal(target, torch.arange(6).repeat_interleave(2))
@@ -155,10 +155,10 @@ def test_points_in_another_order_are_tokens_in_another_order(tokenizer):
     points = torch.randn(30, 3)
     tokens, perm = tokenizer(points), torch.randperm(30)
     again = tokenizer(points[perm])
-    relabelled = tokens.permute(perm)
-    assert torch.equal(again.z, relabelled.z)
-    assert torch.equal(again.pos, relabelled.pos)
-    assert pairs(again.graph) == pairs(relabelled.graph)
+    relabeled = tokens.permute(perm)
+    assert torch.equal(again.z, relabeled.z)
+    assert torch.equal(again.pos, relabeled.pos)
+    assert pairs(again.graph) == pairs(relabeled.graph)
 
 
 @pytest.mark.parametrize("tokenizer", [Points(k=4), Points(radius=1.0)], ids=repr)
@@ -180,6 +180,6 @@ def test_features_are_no_coordinates():
     assert pairs(tokens.graph) == pairs(Points(k=3)(points[:, :2]).graph)
 
 
-def test_no_points_have_no_neighbours():
+def test_no_points_have_no_neighbors():
     for tokenizer in (Points(k=3), Points(radius=1.0)):
         assert tokenizer(torch.zeros(0, 3)).graph.num_edges == 0

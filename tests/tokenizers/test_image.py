@@ -143,11 +143,11 @@ def test_digits_come_back():
 
 
 def test_superpixels_of_four_squares():
-    colours = torch.tensor([[1.0, 0.2], [0.5, 0.0]])
-    image = colours.repeat_interleave(6, 0).repeat_interleave(6, 1).expand(3, -1, -1)
+    colors = torch.tensor([[1.0, 0.2], [0.5, 0.0]])
+    image = colors.repeat_interleave(6, 0).repeat_interleave(6, 1).expand(3, -1, -1)
     superpixels = Superpixels(4)
     tokens = superpixels(image)
-    assert torch.equal(tokens.z[:, 0], colours.flatten())
+    assert torch.equal(tokens.z[:, 0], colors.flatten())
     assert tokens.pos.tolist() == [[2.5, 2.5], [2.5, 8.5], [8.5, 2.5], [8.5, 8.5]]
     ring = [[1, 2, 0, 3, 0, 3, 1, 2], [0, 0, 1, 1, 2, 2, 3, 3]]
     assert tokens.graph.edge_index().tolist() == ring

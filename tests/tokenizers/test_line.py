@@ -47,10 +47,10 @@ def test_power_is_that_of_scipy(stride):
 def test_a_tone_is_heard_in_its_band():
     log_mel = LogMel(400, 200, sample_rate=8000, num_mels=20)
     mel = np.linspace(0, 2595 * np.log10(1 + 4000 / 700), 22)
-    centres = 700 * (10 ** (mel[1:-1] / 2595) - 1)
+    centers = 700 * (10 ** (mel[1:-1] / 2595) - 1)
     time = torch.arange(2000) / 8000
     for band in (5, 10, 18):
-        sound = torch.sin(2 * math.pi * centres[band] * time)
+        sound = torch.sin(2 * math.pi * centers[band] * time)
         assert (log_mel(sound).z.argmax(-1) == band).all()
 
 

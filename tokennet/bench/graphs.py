@@ -124,7 +124,7 @@ def molecules(count: int, size: int, rings: int = 15, valence: int = 4) -> Disjo
 def superpixels(count: int, size: int, nearest: int = 4) -> Disjoint:
     """Graphs like the superpixels of pictures: points at random, each hears the nearest ones.
 
-    And its two neighbours on a cycle through all of them, so that no graph falls apart.
+    And its two neighbors on a cycle through all of them, so that no graph falls apart.
     """
     generator, place = _generator(), torch.arange(size)
     graphs = []

@@ -145,7 +145,7 @@ def _rivals(case: Case) -> list[str]:
     return [peer for peer in PEERS if peer in found and peer != "tokennet"]
 
 
-def _colour(peer: str) -> str:
+def _color(peer: str) -> str:
     return f"C{list(PEERS).index(peer)}"
 
 
@@ -173,7 +173,7 @@ def _draw_ratios(panel: Any, cases: Sequence[Case], direction: str) -> None:
 def _draw_bar(panel: Any, row: int, figure: Figure) -> None:
     ratio, (low, high) = figure.ratio, figure.ratio_quartiles
     panel.barh(
-        row, ratio - 1, left=1, height=0.85, color=_colour(figure.peer), label=NAMES[figure.peer]
+        row, ratio - 1, left=1, height=0.85, color=_color(figure.peer), label=NAMES[figure.peer]
     )
     panel.plot([low, high], [row, row], color="black", linewidth=1)
     panel.annotate(
@@ -193,8 +193,8 @@ def _draw_growth(panel: Any, rungs: Iterable[Case]) -> None:
             lines.setdefault(figure.peer, []).append(point)
     for peer, points in lines.items():
         edges, median, low, high = zip(*points, strict=True)
-        panel.plot(edges, median, "o-", color=_colour(peer), label=NAMES[peer])
-        panel.fill_between(edges, low, high, color=_colour(peer), alpha=0.2, linewidth=0)
+        panel.plot(edges, median, "o-", color=_color(peer), label=NAMES[peer])
+        panel.fill_between(edges, low, high, color=_color(peer), alpha=0.2, linewidth=0)
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.yaxis.set_major_formatter("{x:g}")

@@ -32,9 +32,9 @@ class Line:
     seconds: float
     """Training of one seed."""
     tokens_per_second: float
-    declared_relabelling: str | None
+    declared_relabeling: str | None
     declared_shuffling: str | None
-    relabelling_error: float | None
+    relabeling_error: float | None
     shuffling_error: float | None
 
     @property
@@ -77,7 +77,7 @@ class Baseline:
         ]
 
 
-def summarise(runs: Sequence[Run]) -> list[Line]:
+def summarize(runs: Sequence[Run]) -> list[Line]:
     """One line for each net, in the order of the runs."""
     nets = list(dict.fromkeys(run.net for run in runs))
     return [_line([run for run in runs if run.net == net]) for net in nets]
@@ -99,9 +99,9 @@ def _line(runs: list[Run]) -> Line:
         },
         seconds=statistics.median(run.seconds for run in runs),
         tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
-        declared_relabelling=declared.get("relabelling"),
+        declared_relabeling=declared.get("relabeling"),
         declared_shuffling=declared.get("shuffling"),
-        relabelling_error=_largest([run.relabelling_error for run in runs]),
+        relabeling_error=_largest([run.relabeling_error for run in runs]),
         shuffling_error=_largest([run.shuffling_error for run in runs]),
     )
 
@@ -128,7 +128,7 @@ def tables(
     shown = [_costs(lines, baselines, metrics[0], title)]
     if len(metrics) > 1:
         shown.append(_further(lines, baselines, metrics[1:]))
-    if any(line.declared_relabelling for line in lines):
+    if any(line.declared_relabeling for line in lines):
         shown.append(_symmetries(lines))
     return shown
 
@@ -176,14 +176,14 @@ def _further(
 def _symmetries(lines: Sequence[Line]) -> Table:
     table = Table(title="declared symmetry, and measured error in float64", title_justify="left")
     table.add_column("net", no_wrap=True)
-    for action in ("relabelling", "shuffling"):
+    for action in ("relabeling", "shuffling"):
         table.add_column(action, no_wrap=True)
         table.add_column("error", justify="right", no_wrap=True)
     for line in lines:
         table.add_row(
             line.net,
-            line.declared_relabelling or "-",
-            _error(line.relabelling_error),
+            line.declared_relabeling or "-",
+            _error(line.relabeling_error),
             line.declared_shuffling or "-",
             _error(line.shuffling_error),
         )
@@ -202,7 +202,7 @@ def task_table(registry: Mapping[str, type[Task]]) -> Table:
 
 LEGEND = """\
 FLOPs: forward, one example.  Scores: test, mean ± sd over seeds; last, trivial models.
-Relabelling moves tokens, graph and positions; shuffling moves the tokens alone.
+Relabeling moves tokens, graph and positions; shuffling moves the tokens alone.
 S_n: any permutation; Aut(x): those that keep x, so that others show an error."""
 
 

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_task, code_of, fingerprint
 from tokennet.compare.net import Net
-from tokennet.compare.report import Baseline, Line, best_line, summarise
+from tokennet.compare.report import Baseline, Line, best_line, summarize
 from tokennet.compare.store import RunStore
 from tokennet.compare.task import Recipe, Task
 from tokennet.compare.train import Job, Run, train
@@ -121,7 +121,7 @@ def compare(
         runs.append(run)
         reused += was_there
         report(recipe.epochs)
-    lines, files = summarise(runs), []
+    lines, files = summarize(runs), []
     baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
         config = {"budget": asdict(budget), "seeds": seeds, **_surroundings(fabric, task, recipe)}

@@ -178,7 +178,7 @@ class Task(ABC):
         """The examples of these numbers, as tokens on the graph of that name."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """What is minimised, (n,): for each example; by default the cross entropy."""
+        """What is minimized, (n,): for each example; by default the cross entropy."""
         return classes(output, target)
 
     def predict(self, model: Model, batch: Batch) -> Tensor:

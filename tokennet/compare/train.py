@@ -17,7 +17,7 @@ from tokennet.compare.net import Net, Width
 from tokennet.compare.task import Batch, Model, Recipe, Task
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
-from tokennet.testing import relabelling_error, shuffling_error
+from tokennet.testing import relabeling_error, shuffling_error
 from tokennet.tokens import Tokens
 
 
@@ -40,7 +40,7 @@ class Run:
     seconds: float = 0.0
     """Training alone, without evaluation."""
     tokens_per_second: float = 0.0
-    relabelling_error: float | None = None
+    relabeling_error: float | None = None
     """None where the mixer refuses the graph once it is moved, or nothing is declared."""
     shuffling_error: float | None = None
     curves: dict[str, list[float]] = field(default_factory=dict)
@@ -236,7 +236,7 @@ def _declared(net: nn.Module, tokens: Tokens) -> dict[str, str] | None:
     if not isinstance(net, TokenNet) or net.needs_source or net.readout is None:
         return None
     symmetry = net.symmetry.on(tokens)
-    return {"relabelling": symmetry.relabelling, "shuffling": symmetry.shuffling}
+    return {"relabeling": symmetry.relabeling, "shuffling": symmetry.shuffling}
 
 
 def _measure_symmetry(run: Run, net: nn.Module, tokens: Tokens) -> None:
@@ -244,8 +244,8 @@ def _measure_symmetry(run: Run, net: nn.Module, tokens: Tokens) -> None:
     assert net.readout is not None
     invariant = net.readout.is_invariant
     try:
-        run.relabelling_error = relabelling_error(net, tokens, invariant=invariant)
+        run.relabeling_error = relabeling_error(net, tokens, invariant=invariant)
     except ValueError:
         # Connections of the mixer's own (a convolution's) are no edges of the moved graph.
-        run.relabelling_error = None
+        run.relabeling_error = None
     run.shuffling_error = shuffling_error(net, tokens, invariant=invariant)

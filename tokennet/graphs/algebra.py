@@ -60,7 +60,7 @@ class TokenGraph(EdgePredicate):
         Raises:
             ValueError: `perm` is not a permutation of the tokens.
         """
-        perm, source_perm = _check_relabelling(self, perm, source_perm)
+        perm, source_perm = _check_relabeling(self, perm, source_perm)
         return self._relabel(perm, source_perm)
 
     def reach(self, k: int) -> TokenGraph:
@@ -106,7 +106,7 @@ class TokenGraph(EdgePredicate):
         return Last(self, count)
 
     def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
-        return Relabelled(self, perm, source_perm)
+        return Relabeled(self, perm, source_perm)
 
     def _reach(self, k: int) -> TokenGraph:
         return Reach(self, k)
@@ -206,7 +206,7 @@ class Transposed(TokenGraph):
         return f"{_operand(self.graph)}.T"
 
 
-class Relabelled(TokenGraph):
+class Relabeled(TokenGraph):
     """A symbolic graph whose token i is token `perm[i]` of the original."""
 
     def __init__(self, graph: TokenGraph, perm: Tensor, source_perm: Tensor) -> None:
@@ -261,7 +261,7 @@ class Reach(TokenGraph):
         return f"{_operand(self.graph)}.reach({self.k})"
 
 
-def _check_relabelling(graph: TokenGraph, perm: Any, source_perm: Any) -> tuple[Tensor, Tensor]:
+def _check_relabeling(graph: TokenGraph, perm: Any, source_perm: Any) -> tuple[Tensor, Tensor]:
     perm = check_permutation("perm", perm, graph.num_targets)
     if source_perm is None:
         if not graph.is_square:

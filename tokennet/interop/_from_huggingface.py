@@ -1,6 +1,6 @@
 """Models of Hugging Face's transformers as nets of layers, with their weights.
 
-Written against transformers 5; it is not imported here, and models are recognised by their
+Written against transformers 5; it is not imported here, and models are recognized by their
 configuration.
 """
 

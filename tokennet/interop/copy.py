@@ -57,7 +57,7 @@ class Copier:
         self.mark(linear.weight)  # flattening may have made a copy
 
     def norm(self, to: Any, norm: Any) -> None:
-        """Weight, bias and eps of a normalisation.
+        """Weight, bias and eps of a normalization.
 
         Raises:
             ValueError: it is no `nn.LayerNorm` with a weight.

@@ -1,4 +1,4 @@
-"""The plain graph network: neighbours summed up without attention."""
+"""The plain graph network: neighbors summed up without attention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokennet.mixers.base import Mixer, fold_batch
 from tokennet.tokens import Tokens
 
 
-class Neighbourhoods(NamedTuple):
+class Neighborhoods(NamedTuple):
     """Edges by target, and the targets that have any."""
 
     source: Tensor
@@ -23,44 +23,44 @@ class Neighbourhoods(NamedTuple):
     group: Tensor
     """(E,) which of `targets` it belongs to, ascending."""
     targets: Tensor
-    """(K,) the targets that have neighbours."""
+    """(K,) the targets that have neighbors."""
 
 
-def _neighbourhoods(graph: TokenGraph) -> Neighbourhoods:
+def _neighborhoods(graph: TokenGraph) -> Neighborhoods:
     indptr, indices, _ = graph.csr()
     degree = indptr.diff().long()
     targets = degree.nonzero().flatten()
     group = torch.arange(len(targets)).repeat_interleave(degree[targets])
-    return Neighbourhoods(indices.long(), group, targets)
+    return Neighborhoods(indices.long(), group, targets)
 
 
 def check_unordered(module: nn.Module) -> None:
-    """Raise ValueError if an aggregation in `module` depends on the order of neighbours."""
+    """Raise ValueError if an aggregation in `module` depends on the order of neighbors."""
     for part in module.modules():
         if isinstance(part, LSTMAggregation | GRUAggregation):
             raise ValueError(
-                f"aggr must not depend on the order of neighbours, as {type(part).__name__} does"
+                f"aggr must not depend on the order of neighbors, as {type(part).__name__} does"
             )
 
 
 class Aggregate(Mixer):
-    r"""A linear map of what the neighbours amount to.
+    r"""A linear map of what the neighbors amount to.
 
         out_i = W aggr_{j -> i}(z_j) + b
 
     With `Residual` around it, the message-passing layer of Gilmer et al., 2017
     (arXiv 1704.01212) with a linear message. The aggregation is shown only targets that
-    have neighbours; for the others it counts as 0, whichever it is.
+    have neighbors; for the others it counts as 0, whichever it is.
 
     Args:
         dim: channels D.
         aggr: "mean", "sum", "max" or any other PyG aggregation, by name or as a module;
-            aggregations that need the neighbours sorted by target get them so. Not those
-            that depend on the order of neighbours (LSTM, GRU): a graph has none.
+            aggregations that need the neighbors sorted by target get them so. Not those
+            that depend on the order of neighbors (LSTM, GRU): a graph has none.
         source_dim: channels of the other set, `dim` by default.
 
     Raises:
-        ValueError: the aggregation depends on the order of neighbours.
+        ValueError: the aggregation depends on the order of neighbors.
 
     >>> import torch
     >>> from tokennet import Grid, Tokens
@@ -78,7 +78,7 @@ class Aggregate(Mixer):
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         z, sources, graph, batch = fold_batch(tokens.z, source.z, graph)
-        near = graph.derive("neighbourhoods", z.device, _neighbourhoods)
+        near = graph.derive("neighborhoods", z.device, _neighborhoods)
         total = sources.new_zeros(graph.num_targets, self.linear.in_features)
         if graph.num_edges:
             messages = sources.index_select(0, near.source)  # (E, Ds), by target

@@ -24,7 +24,7 @@ class Mixer(TokenLayer):
     for two ragged batches of as many sets, complete within each pair of sets; the graphs
     within tokens and source play no part but to say which sets these are.
 
-    A subclass defines `mix`, and `check_graph` if there are graphs it cannot honour.
+    A subclass defines `mix`, and `check_graph` if there are graphs it cannot honor.
 
     Args:
         dim: number of channels D of the tokens.
@@ -50,11 +50,11 @@ class Mixer(TokenLayer):
         """N targets and M sources to the targets' new z (..., N, D).
 
         `source` is `tokens` itself where tokens listen to their own set; `graph` is the
-        one to honour, whatever graph `tokens` and `source` have.
+        one to honor, whatever graph `tokens` and `source` have.
         """
 
     def check_graph(self, graph: TokenGraph) -> None:
-        """Raise ValueError if the mixer cannot honour `graph`."""
+        """Raise ValueError if the mixer cannot honor `graph`."""
 
     def transform(
         self,

@@ -99,7 +99,7 @@ class Convolution(WiredMixer):
         if z.shape[-2] <= self.before + self.after or z.numel() == 0:
             return z[..., :0, :] if z.numel() else z  # no tokens but the border
         # Tokens that hear each other lie `dilation` apart: as columns of a grid they are
-        # neighbours, and channels stay last. Several times faster than `self.conv(z.mT)`.
+        # neighbors, and channels stay last. Several times faster than `self.conv(z.mT)`.
         size, (dilation,) = z.shape[-2], self.conv.dilation
         columns = F.pad(z.reshape(-1, size, self.dim), (0, 0, 0, -size % dilation))
         out = F.conv2d(

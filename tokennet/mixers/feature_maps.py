@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class FeatureMap(nn.Module):
     """From vectors to positive features, given by their logarithms.
 
-    Logarithms, because sums of features can then be stabilised as a softmax is: nothing
+    Logarithms, because sums of features can then be stabilized as a softmax is: nothing
     overflows, and the largest features of a set never vanish.
 
     >>> from tokennet import LinearAttention
@@ -101,7 +101,7 @@ class SoftmaxFeatures(_RandomFeatures):
 
 
 class ReLUFeatures(_RandomFeatures):
-    """phi_f(x) = relu(w_f . x) + epsilon, the generalised attention of Performers.
+    """phi_f(x) = relu(w_f . x) + epsilon, the generalized attention of Performers.
 
     Choromanski et al., 2020 (arXiv 2009.14794); with the same directions that of PyG's
     `PerformerAttention`.

@@ -17,7 +17,7 @@ from tokennet.tokens import Tokens
 class WiredMixer(Mixer):
     """A mixer that connects tokens by their places, whatever the graph: weights are parameters.
 
-    A graph says who may listen to whom. So it is honoured if all connections of the mixer are
+    A graph says who may listen to whom. So it is honored if all connections of the mixer are
     among its edges, in each set of a ragged batch, and refused otherwise. The mixer makes no
     use of further edges.
 

@@ -1,4 +1,4 @@
-"""The sum of the neighbours beside the token itself, and a function of both."""
+"""The sum of the neighbors beside the token itself, and a function of both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokennet.tokens import Tokens
 
 
 class GraphIsomorphism(Mixer):
-    r"""As strong as colour refinement, where neighbours are a multiset.
+    r"""As strong as color refinement, where neighbors are a multiset.
 
         out_i = fn((1 + eps) z_i + \sum_{j -> i} z_j)
 

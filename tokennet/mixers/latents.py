@@ -140,7 +140,7 @@ class Perceiver(Mixer):
 
     Latents listen to all tokens and to each other (Perceiver, Jaegle et al., 2021,
     arXiv 2103.03206); then the tokens ask the latents (Perceiver IO, 2021, arXiv 2107.14795).
-    For the latents alone take `Latents`. As every token hears of all others it honours
+    For the latents alone take `Latents`. As every token hears of all others it honors
     complete graphs only; in a ragged batch each set has latents of its own.
 
     Args:

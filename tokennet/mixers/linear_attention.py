@@ -28,8 +28,8 @@ class LinearAttention(Mixer):
     for which this is softmax attention on average. The sums over j are taken once for all
     targets, or run along a causal set: O(N) time and memory, never N x N.
 
-    It honours graphs that are complete or causal, set by set, in any order of the tokens; one
-    that merely lists such edges is recognised. There is no padding to leak: in a ragged
+    It honors graphs that are complete or causal, set by set, in any order of the tokens; one
+    that merely lists such edges is recognized. There is no padding to leak: in a ragged
     batch each set has sums of its own.
 
     Args:

@@ -1,4 +1,4 @@
-"""The mean of the neighbours, without parameters."""
+"""The mean of the neighbors, without parameters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tokennet.tokens import Tokens
 
 
 class Pooling(Mixer):
-    r"""How the mean of the neighbours differs from a token.
+    r"""How the mean of the neighbors differs from a token.
 
         out_i = mean_{j -> i} z_j - z_i
 
     The token mixer of PoolFormer: Yu et al., 2022 (arXiv 2111.11418). On `Grid(h, w, radius=1)`
     it equals timm's `Pooling(pool_size=3)`, on other graphs it is attention with equal weights.
     The token is taken away because a residual connection brings it back. A token without
-    neighbours has a mean of 0, as everywhere in this library, so that it gets -z_i.
+    neighbors has a mean of 0, as everywhere in this library, so that it gets -z_i.
 
     Args:
         dim: channels D.
@@ -37,7 +37,7 @@ class Pooling(Mixer):
         elif isinstance(graph, Grid) and _is_a_box_everywhere(graph):
             mean = _mean_of_boxes(source.z, graph)
         else:
-            equal = source.z.new_zeros(1, 1, 1)  # scores of 0: each neighbour weighs the same
+            equal = source.z.new_zeros(1, 1, 1)  # scores of 0: each neighbor weighs the same
             query = equal.expand(graph.num_targets, 1, 1)
             key = equal.expand(graph.num_sources, 1, 1)
             mean = attend(query, key, source.z.unsqueeze(-2), graph).squeeze(-2)

@@ -27,7 +27,7 @@ class PyGMixer(Mixer):
 
     Raises:
         ValueError: the channels of `conv` are not known, it changes their number, or its
-            aggregation depends on the order of neighbours.
+            aggregation depends on the order of neighbors.
 
     >>> import torch
     >>> from torch_geometric.nn import GCNConv

@@ -170,7 +170,7 @@ class Location(Score):
 
     >>> from tokennet import Attention
     >>> layer = Attention(8, 2, score=Location(size=10))
-    >>> layer(torch.zeros(5, 8)).shape, layer.symmetry.relabelling
+    >>> layer(torch.zeros(5, 8)).shape, layer.symmetry.relabeling
     (torch.Size([5, 8]), 'trivial')
     """
 

@@ -28,7 +28,7 @@ class SetAttentionBlock(Mixer):
         MAB(X, Y) = norm(H + relu(W H)),   H = norm(X + Attention(X, Y))
         SAB(X) = MAB(X, X)
 
-    Lee et al., 2019 (arXiv 1810.00825), who draw it on complete sets; it honours any graph.
+    Lee et al., 2019 (arXiv 1810.00825), who draw it on complete sets; it honors any graph.
     With the same weights it equals PyG's `MultiheadAttentionBlock`. The residual is inside:
     no `Residual` is needed around it.
 
@@ -91,7 +91,7 @@ class InducedSetAttentionBlock(Mixer):
         ISAB(X) = MAB(X, MAB(I, X)),   I in R^{K x D} learned
 
     Lee et al., 2019 (arXiv 1810.00825). With the same weights it equals PyG's
-    `InducedSetAttentionBlock`. As every token hears of all others it honours complete
+    `InducedSetAttentionBlock`. As every token hears of all others it honors complete
     graphs only; in a ragged batch each set has induced points of its own. The residual is
     inside: no `Residual` is needed around it.
 

@@ -16,7 +16,7 @@ class SetNorm(Mixer):
 
         out_id = g_d (z_id - mean) / sqrt(var + eps) + b_d
 
-    mean and var are those of all channels of all tokens of the set: the layer normalisation
+    mean and var are those of all channels of all tokens of the set: the layer normalization
     that Ba, Kiros, Hinton, 2016 (arXiv 1607.06450) give a whole image, `nn.GroupNorm(1, dim)`
     in PoolFormer. Other than a `LayerNorm` of each token it lets every token hear of all
     others, so that it needs the complete graph; each set of a ragged batch has statistics of

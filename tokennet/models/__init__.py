@@ -4,7 +4,7 @@ from tokennet.models.detection import (
     Objects,
     Prediction,
     SetPrediction,
-    generalised_iou,
+    generalized_iou,
     match,
     set_prediction_loss,
 )
@@ -41,7 +41,7 @@ __all__ = [
     "encoder",
     "encoder_stack",
     "gat",
-    "generalised_iou",
+    "generalized_iou",
     "gin",
     "gps",
     "gpt",

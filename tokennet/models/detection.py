@@ -112,7 +112,7 @@ def corners(boxes: Tensor) -> Tensor:
     return torch.cat([middle - half, middle + half], dim=-1)
 
 
-def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
+def generalized_iou(a: Tensor, b: Tensor) -> Tensor:
     r"""Overlap of boxes (..., 4), given by middle and size, elementwise with broadcasting.
 
         |A n B| / |A u B| - (|C| - |A u B|) / |C|,   C the smallest box around both
@@ -120,7 +120,7 @@ def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
     Rezatofighi et al., 2019 (arXiv 1902.09630). A quotient of areas of 0 counts as 0.
 
     >>> box = torch.tensor([0.5, 0.5, 1.0, 1.0])
-    >>> generalised_iou(box, box)
+    >>> generalized_iou(box, box)
     tensor(1.)
     """
     a, b = corners(a), corners(b)
@@ -248,7 +248,7 @@ def _costs(prediction: Prediction, there: Objects, weights: Weights) -> tuple[Te
     """(B, Q, K) of each pair: the cost, and the part of it that is due to the boxes."""
     logits, boxes = prediction
     distance = (boxes[:, :, None] - there.boxes[:, None]).abs().sum(-1)
-    apart = 1 - generalised_iou(boxes[:, :, None], there.boxes[:, None])
+    apart = 1 - generalized_iou(boxes[:, :, None], there.boxes[:, None])
     misplaced = weights.box * distance + weights.overlap * apart
     labels = there.labels.clamp(min=0)[:, None].expand(-1, logits.shape[1], -1)
     chance = logits.softmax(-1).gather(-1, labels)  # of the class of each object

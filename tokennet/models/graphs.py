@@ -44,9 +44,9 @@ def gin(
     readout: str = "sum",
     edge_dim: int | None = None,
 ) -> TokenNet:
-    """A graph isomorphism net (Xu et al., 2018, arXiv 1810.00826), as strong as colour refinement.
+    """A graph isomorphism net (Xu et al., 2018, arXiv 1810.00826), as strong as color refinement.
 
-    Each block is an MLP of (1 + eps) z_i plus the sum of the neighbours, with BatchNorm.
+    Each block is an MLP of (1 + eps) z_i plus the sum of the neighbors, with BatchNorm.
 
     >>> import torch
     >>> from tokennet import Cycle, Tokens

@@ -24,7 +24,7 @@ def nets() -> None:
 
 
 def _named() -> Table:
-    table = Table("net", "lines", "parameters", "relabelling", "shuffling")
+    table = Table("net", "lines", "parameters", "relabeling", "shuffling")
     for column in table.columns:
         column.no_wrap = True
     for column in table.columns[1:3]:
@@ -32,16 +32,16 @@ def _named() -> Table:
     for name, net in NETS.items():
         made: Any = net.on_meta()
         size, symmetry = f"{count_parameters(made):,}", made.symmetry
-        table.add_row(name, str(net.lines), size, symmetry.relabelling, symmetry.shuffling)
+        table.add_row(name, str(net.lines), size, symmetry.relabeling, symmetry.shuffling)
     return table
 
 
 def _mixers() -> Table:
-    table = Table("mixer", "layer", "what it does", "relabelling", "shuffling")
+    table = Table("mixer", "layer", "what it does", "relabeling", "shuffling")
     for name, make in MIXERS.items():
         mixer = make(8, 2, 4)
         kind = type(mixer)
         summary = (kind.__doc__ or "").strip().splitlines()[0]
         symmetry = mixer.symmetry
-        table.add_row(name, kind.__name__, summary, symmetry.relabelling, symmetry.shuffling)
+        table.add_row(name, kind.__name__, summary, symmetry.relabeling, symmetry.shuffling)
     return table

@@ -29,7 +29,7 @@ def tcn(
     Each block is one residual around two full convolutions of one dilation, which doubles
     from block to block: the last token hears 1 + 2 (kernel_size - 1) (2^depth - 1) tokens. An
     embedding, a 1x1 convolution, comes first, so that no block changes the width and none
-    needs a 1x1 convolution beside it. The paper also normalises the filters by their length:
+    needs a 1x1 convolution beside it. The paper also normalizes the filters by their length:
     `torch.nn.utils.parametrizations.weight_norm` of each `Convolution.conv` does so.
 
     >>> import torch

@@ -88,7 +88,7 @@ def encoder(
 
     >>> import torch
     >>> net = encoder(in_features=6, out_features=3, dim=8, depth=1)
-    >>> net(torch.zeros(2, 5, 6)).shape, net.symmetry.relabelling
+    >>> net(torch.zeros(2, 5, 6)).shape, net.symmetry.relabeling
     (torch.Size([2, 3]), 'S_n')
     """
     interface = Interface(in_features, out_features, readout, num_tokens, num_coordinates)

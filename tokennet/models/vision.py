@@ -37,7 +37,7 @@ def vit(
         num_tokens: number of patches, each place with a learned code; None for images of any
             size, with sinusoidal codes of `tokens.pos` (row and column).
         graph: from the graph of the patches to the one of attention; all listen to all, or
-            `lambda grid: grid.reach(3)` for neighbourhoods and the class token.
+            `lambda grid: grid.reach(3)` for neighborhoods and the class token.
 
     >>> import torch
     >>> net = vit(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1, heads=2)
@@ -113,7 +113,7 @@ def poolformer(
     *,
     layer_scale: float = 1e-5,
 ) -> TokenNet:
-    """PoolFormer (Yu et al., 2022, arXiv 2111.11418): means of neighbours, in stages.
+    """PoolFormer (Yu et al., 2022, arXiv 2111.11418): means of neighbors, in stages.
 
     A convolution makes the grid of patches half as fine from stage to stage. The norms are
     those of all patches of an image; the graph of the patches says whom pooling is over. With

@@ -68,7 +68,7 @@ class Residual(TokenLayer):
     Args:
         layer: a mixer or token-wise layer, or a net of several without a readout; `source` and
             `graph` are passed on to it.
-        norm: a token-wise normalisation such as `nn.LayerNorm(dim)`, or None.
+        norm: a token-wise normalization such as `nn.LayerNorm(dim)`, or None.
         dropout: probability of dropping a channel of the layer's output in training.
         scale: a function of the layer's output, such as `LayerScale(dim)`, or None.
 

@@ -75,8 +75,8 @@ class OnGraph(TokenLayer):
         graph_of: from the graph of the tokens to the one to be used, such as `complete`,
             `add_self_loops`, or `lambda graph: graph.reach(2)`. Made once for each graph.
         layer: what runs on it.
-        reads: what `graph_of` reads. `{"graph"}` promises that the graph of relabelled
-            tokens is the new graph relabelled, as with `reach`. By default that is known of
+        reads: what `graph_of` reads. `{"graph"}` promises that the graph of relabeled
+            tokens is the new graph relabeled, as with `reach`. By default that is known of
             `complete` and `add_self_loops` only; others may read the index, as
             `lambda graph: Causal(graph.num_targets)` does, and take the symmetry away.
 

@@ -13,7 +13,7 @@ from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
 
 
 class BatchNorm(nn.BatchNorm1d):
-    r"""Batch normalisation of each channel over all tokens of all sets.
+    r"""Batch normalization of each channel over all tokens of all sets.
 
         out_id = g_d (z_id - mean_d) / sqrt(var_d + eps) + b_d
 
@@ -81,7 +81,7 @@ class Style:
     post_norm: bool = False
     """norm(z + layer(z)) as in 2017, instead of z + layer(norm(z))."""
     norm: Callable[[int], nn.Module] = nn.LayerNorm
-    """From the channels to a normalisation, such as `BatchNorm`."""
+    """From the channels to a normalization, such as `BatchNorm`."""
     activation: Callable[[], nn.Module] = nn.GELU
     """Of the token-wise MLPs."""
     dropout: float = 0.0

@@ -271,7 +271,7 @@ def check_is_heard(graph: TokenGraph, future: bool) -> None:
     if not future and not graph.derive("past is heard", None, _past_is_heard):
         raise ValueError(
             "graph must let each token hear all before it where experts have a capacity, which "
-            f"fills in their order; got {graph!r}. capacity=None honours any graph"
+            f"fills in their order; got {graph!r}. capacity=None honors any graph"
         )
 
 

@@ -42,7 +42,7 @@ class Readout(nn.Module):
 
     @abstractmethod
     def pool(self, tokens: Tokens) -> Tensor:
-        """Normalised tokens to (..., D), or (..., number of sets, D)."""
+        """Normalized tokens to (..., D), or (..., number of sets, D)."""
 
     def forward(self, tokens: Tokens) -> Tensor:
         return self.head(self.pool(tokens.replace(z=self.norm(tokens.z))))

@@ -50,7 +50,7 @@ class Summary:
         return sum(row.flops for row in self.rows)
 
     def __str__(self) -> str:
-        header = ("layer", "output", "parameters", "FLOPs", "relabelling", "shuffling")
+        header = ("layer", "output", "parameters", "FLOPs", "relabeling", "shuffling")
         cells: list[tuple[str, ...]] = [header]
         cells += [
             _cells(row.name, str(row.shape), row.parameters, row.flops, row.symmetry)
@@ -73,7 +73,7 @@ def _cells(
     name: str, shape: str, parameters: int, flops: int, symmetry: Symmetry
 ) -> tuple[str, ...]:
     return (
-        name, shape, f"{parameters:,}", f"{flops:,}", symmetry.relabelling, symmetry.shuffling,
+        name, shape, f"{parameters:,}", f"{flops:,}", symmetry.relabeling, symmetry.shuffling,
     )  # fmt: skip
 
 

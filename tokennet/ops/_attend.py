@@ -28,7 +28,7 @@ def attend(
 
     On a complete graph this is scaled dot-product attention (Vaswani et al., 2017,
     arXiv 1706.03762); on any other it is message passing with that aggregation.
-    A target without neighbours, or with biases of -inf only, gets exactly 0, with
+    A target without neighbors, or with biases of -inf only, gets exactly 0, with
     finite gradients.
 
     Args:

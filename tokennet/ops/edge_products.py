@@ -48,7 +48,7 @@ def edge_combine(
 
 
 def edge_softmax(scores: Tensor, plan: EdgePlan) -> Tensor:
-    """Return (H, E), scores normalised over the edges of each target.
+    """Return (H, E), scores normalized over the edges of each target.
 
     A target whose scores are all -inf gets weights of 0.
     """

@@ -34,7 +34,7 @@ class Work(NamedTuple):
     gathered: float
     """Rows of keys and values that are fetched edge by edge, all heads together."""
     scores: float
-    """Scores that are computed and normalised, by head, needed or masked."""
+    """Scores that are computed and normalized, by head, needed or masked."""
     flops: float
     bytes: float
     """Moved between memory, or cache, and the cores."""
@@ -75,7 +75,7 @@ def _share_of_far(call: Call, row_bytes: int) -> float:
 
 
 def _spread(graph: TokenGraph) -> float:
-    """How many sources the edges of neighbouring targets are spread over, about.
+    """How many sources the edges of neighboring targets are spread over, about.
 
     Lists no edges that are not listed: a choice must not cost more than what is chosen.
     """

@@ -120,7 +120,7 @@ def combine(
         edges: features of the edges whose `value` is added to the values.
 
     Returns:
-        (..., N, H, Cv); exactly 0 for a target without neighbours.
+        (..., N, H, Cv); exactly 0 for a target without neighbors.
 
     Raises:
         TypeError, ValueError: an argument that does not fit, by name.

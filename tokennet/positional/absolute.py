@@ -1,7 +1,7 @@
 """Codes that tell a token where it is, added to z.
 
 `by="pos"` reads `tokens.pos`: content that moves with its token, so the code commutes with
-every relabelling. `by="index"` reads the place in the array (within each set of a ragged
+every relabeling. `by="index"` reads the place in the array (within each set of a ragged
 batch): it commutes with no permutation.
 """
 

@@ -145,7 +145,7 @@ def _lanczos(laplacian: scipy.sparse.csc_array, count: int) -> _Pairs:
 
 
 def _is_simple(values: np.ndarray) -> np.ndarray:
-    """Whether each of the ascending eigenvalues differs from its neighbours."""
+    """Whether each of the ascending eigenvalues differs from its neighbors."""
     apart = np.diff(values) > _SAME_EIGENVALUE
     return np.append(apart, True) & np.insert(apart, 0, True)
 

@@ -26,7 +26,7 @@ class Rotary(RelativePosition):
         num_coordinates: P, the number of columns of `tokens.pos`.
         channels: d, the channels of each head that are turned, from the first; all by default.
         base: the longest wavelength is 2 pi base.
-        interleaved: whether the pairs are neighbours, as in the paper and GPT-J; if not, of
+        interleaved: whether the pairs are neighbors, as in the paper and GPT-J; if not, of
             the first and the second half, as in GPT-NeoX and Llama.
 
     Raises:

@@ -33,7 +33,7 @@ class LaplacianEncoding(GraphEncoding):
       are fixed. As in Dwivedi et al.
     - "fixed": the signs of `laplacian_eigenvectors`, always.
     - "determined": fixed, and eigenvectors that the graph does not determine are 0. The layer
-      then commutes with every relabelling, but says less: nothing on a cycle.
+      then commutes with every relabeling, but says less: nothing on a cycle.
 
     The first two declare that they read the index, because the choices do. On a graph
     with simple eigenvalues whose eigenvectors have a sign of their own, nothing was chosen.

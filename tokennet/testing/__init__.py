@@ -26,7 +26,7 @@ from tokennet.testing.laws.equivariance import (
     assert_automorphism_equivariant,
     assert_equivariant,
     assert_invariant,
-    assert_relabelling_equivariant,
+    assert_relabeling_equivariant,
     assert_set_to_set,
     check_equivariance,
 )
@@ -48,7 +48,7 @@ from tokennet.testing.lie import (
     lie_errors_by_layer,
     shift_table,
 )
-from tokennet.testing.measure import relabelling_error, shuffling_error
+from tokennet.testing.measure import relabeling_error, shuffling_error
 from tokennet.testing.report import Location, SymmetryReport, Verdict, Witness
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ __all__ = [
     "assert_equivariant",
     "assert_invariant",
     "assert_padding_ignored",
-    "assert_relabelling_equivariant",
+    "assert_relabeling_equivariant",
     "assert_set_to_set",
     "automorphisms",
     "check",
@@ -101,7 +101,7 @@ __all__ = [
     "lie_errors_by_layer",
     "parametrize_with_checks",
     "random_permutation",
-    "relabelling_error",
+    "relabeling_error",
     "shift_table",
     "shuffling_error",
 ]

@@ -16,7 +16,7 @@ from tokennet.tokens import Tokens
 Model = Callable[[Tokens], Tokens | Tensor]
 
 
-def relabelling_error(
+def relabeling_error(
     model: Model,
     tokens: Tokens | Tensor,
     *,
@@ -43,7 +43,7 @@ def relabelling_error(
     Raises:
         ValueError: the output has no row for each token, and `invariant` is not said.
 
-    >>> relabelling_error(lambda tokens: tokens.z.relu(), torch.randn(5, 2))
+    >>> relabeling_error(lambda tokens: tokens.z.relu(), torch.randn(5, 2))
     0.0
     """
     return _error(model, tokens, Relabel(), invariant, trials, seed)
@@ -57,7 +57,7 @@ def shuffling_error(
     trials: int = 3,
     seed: int = 0,
 ) -> float:
-    """The same as `relabelling_error` with z alone moved, graph and pos held.
+    """The same as `relabeling_error` with z alone moved, graph and pos held.
 
     A set function gives rounding; a model that reads a graph or positions does not,
     unless P happens to be an automorphism of them.

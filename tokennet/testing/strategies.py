@@ -109,12 +109,12 @@ def symmetric_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_TEN) -> TokenGra
     - circulant graphs: i - j is one of a set of jumps, modulo n;
     - circular skip links, n >= 5: a cycle and the cycle of steps of length `skip`, coprime
       to n (Murphy et al., 2019, arXiv 1903.02541);
-    - generalised Petersen graphs, even n >= 6: an outer cycle of k = n / 2 tokens, spokes,
+    - generalized Petersen graphs, even n >= 6: an outer cycle of k = n / 2 tokens, spokes,
       and inner steps of s, with s^2 = 1 or -1 modulo k (Frucht et al., 1971). s = 1 gives
       the prisms, n = 10 and s = 2 the Petersen graph.
 
     >>> from hypothesis import find
-    >>> find(symmetric_graphs(6), lambda graph: graph.num_edges == 18)  # a prism, 3 neighbours each
+    >>> find(symmetric_graphs(6), lambda graph: graph.num_edges == 18)  # a prism, 3 neighbors each
     Edges(6): 6 tokens, 18 edges, density 0.5
     """
     n = draw(_strategy(num_tokens))
@@ -126,7 +126,7 @@ def symmetric_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_TEN) -> TokenGra
     k = n // 2
     steps = [s for s in range(1, (k + 1) // 2) if s * s % k in (1, k - 1)]
     if n % 2 == 0 and steps:
-        families.append(st.sampled_from(steps).map(lambda s: _generalised_petersen(k, s)))
+        families.append(st.sampled_from(steps).map(lambda s: _generalized_petersen(k, s)))
     pairs = draw(st.one_of(families))
     both_ways = sorted(pairs | {(j, i) for i, j in pairs})
     graph = Edges(torch.tensor(both_ways, dtype=torch.long).reshape(-1, 2).t(), n)
@@ -137,7 +137,7 @@ def _circulant(n: int, jumps: set[int]) -> set[tuple[int, int]]:
     return {(i, (i + jump) % n) for i in range(n) for jump in jumps}
 
 
-def _generalised_petersen(k: int, s: int) -> set[tuple[int, int]]:
+def _generalized_petersen(k: int, s: int) -> set[tuple[int, int]]:
     outer = {(i, (i + 1) % k) for i in range(k)}
     spokes = {(i, k + i) for i in range(k)}
     return outer | spokes | {(k + i, k + (i + s) % k) for i in range(k)}

@@ -23,7 +23,7 @@ class Tokenizer(ABC):
     Called with one raw datum it gives its `Tokens`. A list of them is a batch: a leading
     dimension where all have one size and share a graph, else a ragged `Tokens.batch`.
     `inverse` puts tokens together again. It goes by `tokens.pos`, so that tokens may have
-    been relabelled, and reads `tokens.z`, so that it shows what a net made of them.
+    been relabeled, and reads `tokens.z`, so that it shows what a net made of them.
 
     A subclass defines `tokenize`, and `restore` where there is an inverse.
 

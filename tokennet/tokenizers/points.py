@@ -26,10 +26,10 @@ class Points(Tokenizer):
     several clouds are a ragged batch; a tensor (B, N, D) is a batch too.
 
     Args:
-        k: number of neighbours; all others where there are fewer. Of points at the same
+        k: number of neighbors; all others where there are fewer. Of points at the same
             distance some are taken: where that happens, as on a lattice, prefer `radius`.
-        radius: the largest distance of neighbours, included.
-        num_coordinates: columns that say where the point is; the others, colours say, are
+        radius: the largest distance of neighbors, included.
+        num_coordinates: columns that say where the point is; the others, colors say, are
             features. By default all.
         loop: whether each point listens to itself too.
 

@@ -1,4 +1,4 @@
-"""Superpixels: regions of like colour, and which of them touch."""
+"""Superpixels: regions of like color, and which of them touch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tokennet.tokens import Tokens
 
 @dataclass(frozen=True)
 class Superpixels(Tokenizer):
-    """Regions of like colour by SLIC (Achanta et al., 2012): (C, H, W) to z (N, C), mean colours.
+    """Regions of like color by SLIC (Achanta et al., 2012): (C, H, W) to z (N, C), mean colors.
 
     Needs scikit-image. Graph: regions that share a border, as `Edges` in both directions,
-    without self-loops. pos (N, 2) is the centre of mass, (row, column) in pixels. Images have
+    without self-loops. pos (N, 2) is the center of mass, (row, column) in pixels. Images have
     different graphs, so that several of them are a ragged batch; a tensor (B, C, H, W) is a
     batch too.
 
@@ -29,7 +29,7 @@ class Superpixels(Tokenizer):
 
     Args:
         num_segments: number of regions to aim at.
-        compactness: weight of nearness against likeness of colour; high makes squares.
+        compactness: weight of nearness against likeness of color; high makes squares.
         sigma: width in pixels of the Gaussian blur before, 0 for none.
 
     Raises:
@@ -87,19 +87,19 @@ class Superpixels(Tokenizer):
     def tokenize(self, image: Tensor) -> Tokens:
         segments = self.segments(image)
         owner, n = segments.flatten(), int(segments.max()) + 1
-        colours = image.flatten(1).T  # (H W, C)
-        z = scatter(colours.double(), owner, dim_size=n, reduce="mean").to(image.dtype)
+        colors = image.flatten(1).T  # (H W, C)
+        z = scatter(colors.double(), owner, dim_size=n, reduce="mean").to(image.dtype)
         places = torch.cartesian_prod(*(torch.arange(float(side)) for side in segments.shape))
         pos = scatter(places.to(owner.device).view(-1, 2), owner, dim_size=n, reduce="mean")
         return Tokens(z, Edges(touching(segments), n), pos)
 
     def paint(self, tokens: Tokens, segments: Tensor) -> Tensor:
-        """The image (C, H, W) in which every region has the colour of its token."""
+        """The image (C, H, W) in which every region has the color of its token."""
         return tokens.z[segments].movedim(-1, 0)
 
 
 def touching(segments: Tensor) -> Tensor:
-    """Pairs of regions (2, E) that are neighbours across the side of a pixel, sorted by target.
+    """Pairs of regions (2, E) that are neighbors across the side of a pixel, sorted by target.
 
     >>> touching(torch.tensor([[0, 0, 1], [2, 2, 1]])).tolist()
     [[1, 2, 0, 2, 0, 1], [0, 0, 1, 1, 2, 2]]

@@ -39,7 +39,7 @@ class OffByOne(Block):
 
 
 class MaskAfterSoftmax(Block):
-    """The future is cut out of the weights, but stays in their normaliser."""
+    """The future is cut out of the weights, but stays in their normalizer."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1)  # bug
@@ -105,7 +105,7 @@ def _causal(name: str, kind: type[nn.Module]) -> Planted:
 CAUSAL = [
     _causal("finite_mask_of_the_future", FiniteFuture),
     _causal("mask_off_by_one", OffByOne),
-    _causal("future_in_the_normaliser", MaskAfterSoftmax),
+    _causal("future_in_the_normalizer", MaskAfterSoftmax),
     _causal("chosen_tokens", ChosenTokens),
     _causal("centred_convolution", CentredConvolution),
     _causal("both_ways", BothWays),

@@ -16,7 +16,7 @@ UNION = ("batch_composition",)
 
 
 class Layer(nn.Module):
-    """Each node, and what it hears from its neighbours."""
+    """Each node, and what it hears from its neighbors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class Net(nn.Module):
         return self.after(self.layer(h, edge_index), edge_index)
 
 
-class RecurrentNeighbours(Layer):
-    """An LSTM over the neighbours, in the order of the list."""
+class RecurrentNeighbors(Layer):
+    """An LSTM over the neighbors, in the order of the list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,8 +81,8 @@ class LastWriter(Layer):
         return torch.zeros_like(h).index_copy(0, target, messages)  # bug
 
 
-class FirstNeighbours(Layer):
-    """Listens to the first neighbour of the list alone, to be fast on hubs."""
+class FirstNeighbors(Layer):
+    """Listens to the first neighbor of the list alone, to be fast on hubs."""
 
     def hear(self, h: Tensor, source: Tensor, target: Tensor) -> Tensor:
         mine = F.one_hot(target, len(h)).to(h.dtype)  # (E, N)
@@ -130,7 +130,7 @@ class EigenvectorCode(Layer):
 
 
 class MeanOfNone(Layer):
-    """0 / 0 where there are no neighbours."""
+    """0 / 0 where there are no neighbors."""
 
     def hear(self, h: Tensor, source: Tensor, target: Tensor) -> Tensor:
         total = super().hear(h, source, target)
@@ -174,18 +174,18 @@ def _planted(name: str, layer: Callable[[], Layer], law: str, also=()) -> Plante
 
 
 EDGES = [
-    _planted("recurrent_neighbours", RecurrentNeighbours, "edge_permutation"),
+    _planted("recurrent_neighbors", RecurrentNeighbors, "edge_permutation"),
     _planted("weights_by_place", WeightsByPlace, "edge_permutation", UNION),
     _planted("last_writer", LastWriter, "edge_permutation"),
-    _planted("first_neighbours", FirstNeighbours, "edge_permutation"),
+    _planted("first_neighbors", FirstNeighbors, "edge_permutation"),
     _planted("sorted_by_faith", SortedByFaith, "edge_permutation", ("node_permutation", *TIED)),
 ]
 
 NODES = [
     _planted("node_names", NodeNames, "node_permutation", TIED + UNION),
     _planted("eigenvector_code", EigenvectorCode, "node_permutation", TIED + UNION),
-    _planted("mean_of_none", MeanOfNone, "empty_neighbourhood"),
-    _planted("symmetric_norm", SymmetricNorm, "empty_neighbourhood"),
-    _planted("log_scaler", LogScaler, "empty_neighbourhood"),
-    _planted("unit_length", UnitLength, "empty_neighbourhood"),
+    _planted("mean_of_none", MeanOfNone, "empty_neighborhood"),
+    _planted("symmetric_norm", SymmetricNorm, "empty_neighborhood"),
+    _planted("log_scaler", LogScaler, "empty_neighborhood"),
+    _planted("unit_length", UnitLength, "empty_neighborhood"),
 ]

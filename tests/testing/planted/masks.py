@@ -31,7 +31,7 @@ class SoftmaxOfAll(Block):
 
 
 class MaskedTooLate(Block):
-    """Padding is cut out of the weights, but stays in their normaliser."""
+    """Padding is cut out of the weights, but stays in their normalizer."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
@@ -61,7 +61,7 @@ class InvertedMask(Block):
 
 
 class JointNorm(nn.Module):
-    """Normalises over tokens and channels together, padding included."""
+    """Normalizes over tokens and channels together, padding included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -178,8 +178,8 @@ PADDING = [
 ]
 
 NOTHING_THERE = [
-    _planted("mean_of_nothing", _alone, MeanOfNothing, "empty_neighbourhood"),
-    _planted("softmax_of_nothing", _between, SoftmaxOfNothing, "empty_neighbourhood"),
-    _planted("attention_to_nothing", _alone, AttentionToNothing, "empty_neighbourhood", padded),
-    _planted("length_of_nothing", _alone, LengthOfNothing, "empty_neighbourhood"),
+    _planted("mean_of_nothing", _alone, MeanOfNothing, "empty_neighborhood"),
+    _planted("softmax_of_nothing", _between, SoftmaxOfNothing, "empty_neighborhood"),
+    _planted("attention_to_nothing", _alone, AttentionToNothing, "empty_neighborhood", padded),
+    _planted("length_of_nothing", _alone, LengthOfNothing, "empty_neighborhood"),
 ]

@@ -193,7 +193,7 @@ GRAPHS_OBEY = [
         lambda: Convolutions(pyg.TransformerConv(DIM, 4, heads=2), pyg.TransformerConv(DIM, 5)),
         graph,
     ),
-    _truthful("sum_of_neighbours", Layer, graph),
+    _truthful("sum_of_neighbors", Layer, graph),
     _truthful("sorts_itself", SortsItself, graph),
     _truthful("graph_classifier", GraphClassifier, batch),
     _truthful("dense_attention", DenseAttention, batch),

@@ -42,8 +42,8 @@ class Cora(Task):
     interface = Interface(in_features=1433, out_features=7, readout="token", num_tokens=2708)
 
     def __init__(self) -> None:
-        normalise = NormalizeFeatures()
-        self.data = load("Cora", lambda root: Planetoid(root, "Cora", transform=normalise)[0])
+        normalize = NormalizeFeatures()
+        self.data = load("Cora", lambda root: Planetoid(root, "Cora", transform=normalize)[0])
         n = self.data.num_nodes
         citation = from_pyg(self.data) | Self(n)
         self._graphs: dict[str, TokenGraph] = {"citation": citation, "full": Full(n)}

@@ -1,4 +1,4 @@
-"""Graphs that no counting of neighbours tells apart."""
+"""Graphs that no counting of neighbors tells apart."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def skip_links(nodes: int, skip: int) -> TokenGraph:
 class CSL(Task):
     """150 circular skip-link graphs of 41 nodes, in ten classes by the length of the skip.
 
-    Murphy et al., 2019 (arXiv 1903.02541). All nodes of all graphs have four neighbours, so
+    Murphy et al., 2019 (arXiv 1903.02541). All nodes of all graphs have four neighbors, so
     that message passing sees the same everywhere: 10 %. On "skips+walks" the nodes carry the
     probabilities that a random walk returns, each brought to deviation 1. The seed chooses which
     fifth is the test.

@@ -140,8 +140,8 @@ class Detect(Task):
         that few patches can have the same object.
         """
         logits, moved, size = output.split([NOTHING + 1, 2, 2], dim=-1)
-        centre = (self.pos.flip(-1).to(output) + 0.5) * (PATCH / SIDE)  # (N, 2) x, y
-        middle = centre + PATCH / SIDE * moved.tanh()
+        center = (self.pos.flip(-1).to(output) + 0.5) * (PATCH / SIDE)  # (N, 2) x, y
+        middle = center + PATCH / SIDE * moved.tanh()
         return torch.cat([logits, middle, size.sigmoid()], dim=-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:

@@ -17,28 +17,28 @@ from tokennet.nets import Embedding, Interface
 from tokennet.positional import LearnedEncoding
 from tokennet.tokens import Tokens
 
-COLOURS = {
+COLORS = {
     "red": (1.0, 0.1, 0.1), "green": (0.1, 1.0, 0.1), "blue": (0.2, 0.3, 1.0),
     "yellow": (1.0, 1.0, 0.1),
 }  # fmt: skip
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 WORDS = (
-    "which", "digit", "is", "colour", "has", "how", "many", "are", "there", *COLOURS, *NUMBERS
+    "which", "digit", "is", "color", "has", "how", "many", "are", "there", *COLORS, *NUMBERS
 )  # fmt: skip
-ANSWERS = (*NUMBERS, *COLOURS)
+ANSWERS = (*NUMBERS, *COLORS)
 CELL, SIDE = 8, 3
 
 
 class Questions(Task):
-    """Two to four handwritten digits in colours, and a question of four words about them.
+    """Two to four handwritten digits in colors, and a question of four words about them.
 
-    "which digit is red", "which colour has seven", "how many are there". Images of the test
+    "which digit is red", "which color has seven", "how many are there". Images of the test
     are made of handwritten digits that were not seen in training. The mixer and graph are
     those of the patches; the words attend to each other and to the patches.
     """
 
     name = "questions"
-    summary = "questions about coloured digits (scikit-learn); words attend to patches"
+    summary = "questions about colored digits (scikit-learn); words attend to patches"
     graphs = ("full", "grid")
     nets = ("attention@full", "attention@grid", "mean@grid")
     seeds = 1
@@ -75,17 +75,17 @@ class Questions(Task):
             return torch.randperm(of, generator=generator)[:count].tolist()
 
         count = 2 + some(1, 3)[0]
-        cells, digits, colours = some(count, SIDE**2), some(count, 10), some(count, len(COLOURS))
-        for cell, digit, colour in zip(cells, digits, colours, strict=True):
+        cells, digits, colors = some(count, SIDE**2), some(count, 10), some(count, len(COLORS))
+        for cell, digit, color in zip(cells, digits, colors, strict=True):
             image = pool[digit][some(1, len(pool[digit]))[0]]
-            rgb = torch.tensor(list(COLOURS.values())[colour])[:, None, None]
+            rgb = torch.tensor(list(COLORS.values())[color])[:, None, None]
             y, x = CELL * (cell // SIDE), CELL * (cell % SIDE)
             self.images[number, :, y : y + CELL, x : x + CELL] = rgb * image
         asked = some(1, count)[0]
-        name, shade = NUMBERS[digits[asked]], list(COLOURS)[colours[asked]]
+        name, shade = NUMBERS[digits[asked]], list(COLORS)[colors[asked]]
         question, answer = (
             (f"which digit is {shade}", name),
-            (f"which colour has {name}", shade),
+            (f"which color has {name}", shade),
             ("how many are there", NUMBERS[count]),
         )[min(some(1, 5)[0] // 2, 2)]
         self.words[number] = torch.tensor([WORDS.index(word) for word in question.split()])

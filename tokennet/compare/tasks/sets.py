@@ -146,7 +146,7 @@ def log_likelihood(answer: Tensor, target: Tensor) -> Tensor:
 class SetsClusters(_SetTask):
     """Points of four clusters in the plane; the mixture they come from is asked, in one pass.
 
-    Amortised clustering of Lee et al., 2019 (arXiv 1810.00825), section 5.3. The answer is four
+    Amortized clustering of Lee et al., 2019 (arXiv 1810.00825), section 5.3. The answer is four
     normal distributions and their shares, judged by the density of the points themselves.
     """
 

@@ -31,7 +31,7 @@ class Sunspots(Task):
 
     A net sees each window less its mean, over its standard deviation, and forecasts in these
     units: cycles after 1950 are higher than all those before (reversible instance
-    normalisation; Kim et al., ICLR 2022). Targets are the 11 numbers, the mean and the
+    normalization; Kim et al., ICLR 2022). Targets are the 11 numbers, the mean and the
     deviation.
     """
 

@@ -1,7 +1,7 @@
 """Windows: by flash where it can be, else blocks of queries with the keys beside them, by SDPA.
 
 The blocks are as long as the window reaches (Beltagy et al., 2020, arXiv 2004.05150), so
-that each meets its own keys and those of one neighbour, or two: time and memory of N times
+that each meets its own keys and those of one neighbor, or two: time and memory of N times
 the reach, not of N x N.
 """
 

@@ -44,7 +44,7 @@ def _run(call: Call) -> Tensor:
 
 
 def scores(call: Call) -> Tensor:
-    """Scores (B, E, H) in the order of `edge_index`, before they are normalised."""
+    """Scores (B, E, H) in the order of `edge_index`, before they are normalized."""
     with torch.autocast(call.q.device.type, enabled=False):
         terms, activate, plan = _folded(call)
         found = edge_scores(_fold(call.q), _fold(call.k), terms, call.scale, activate, plan)

@@ -2,7 +2,7 @@
 
 Attention is equivariant: with its tokens and its graph in another order it gives the same, in that
 order. Reverse Cuthill-McKee (Cuthill, McKee, 1969; George, 1971) numbers the tokens breadth first,
-so that neighbours come to stand near each other.
+so that neighbors come to stand near each other.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Recorder(TorchDispatchMode):
         return Value(self._copies[key], ([made] if made >= 0 else []) + writers)
 
 
-def localise(
+def localize(
     experiment: Experiment, inputs: Inputs, change: Change, threshold: float
 ) -> Location | None:
     """The first operation whose inputs obey the law and whose output does not.

@@ -45,7 +45,7 @@ class Change(ABC):
         """How far an intermediate tensor is from having changed as the law allows.
 
         0 if there is a way in which `before`, of the run on x, becomes `after`, of the
-        run on move(x); relative to the largest value. For localising breaks.
+        run on move(x); relative to the largest value. For localizing breaks.
         """
         if before.dim() != after.dim():
             return float("inf")

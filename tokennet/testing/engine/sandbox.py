@@ -56,7 +56,7 @@ def borrowed(
     and items. So are the states of the random number generators and the default dtype.
     Functions with `functools.lru_cache` that the code names forget what they kept, before
     and after, unless it is a module. In float64, requests of the code for a lower precision
-    (`x.float()`, `dtype=torch.float32`) are raised to float64, as code that normalises in
+    (`x.float()`, `dtype=torch.float32`) are raised to float64, as code that normalizes in
     float32 would hide 1e-7 of every break.
 
     Not put back are attributes in `__slots__`, class attributes, containers that are global
@@ -109,7 +109,7 @@ def _kept(model: Any, change: Callable[[Tensor], Tensor]) -> Iterator[list[nn.Mo
     for module in modules:
         if any(map(is_lazy, [*module.parameters(False), *module.buffers(False)])):
             name = module_names(model)[id(module)]
-            raise ValueError(f"model must have run once: {name} is not initialised")
+            raise ValueError(f"model must have run once: {name} is not initialized")
     caches = [value for value in met if is_a(value, CACHED)]
     content = reached(modules, held)
     containers = [(value, _items(value)) for value in content if is_a(value, CONTAINERS)]

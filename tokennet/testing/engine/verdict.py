@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokennet.testing.diagnose.localize import localise
+from tokennet.testing.diagnose.localize import localize
 from tokennet.testing.diagnose.lowered import lowered_at
 from tokennet.testing.diagnose.script import twice
 from tokennet.testing.diagnose.shrink import smallest_witness
@@ -234,7 +234,7 @@ def _locate(experiment: Experiment, measured: Measured, found: Weighed) -> Locat
     # Between rounding and the break, so that neither hides the other.
     between = max(found.limit, min(1e-3, (found.limit * min(size, 1.0)) ** 0.5))
     with experiment.at(measured.dtype) as x:
-        return localise(experiment, x, change, between)
+        return localize(experiment, x, change, between)
 
 
 def _holds_as_given(experiment: Experiment, worst: Change, found: Weighed) -> bool:

@@ -16,7 +16,7 @@ from tokennet.testing.engine.intervention import Permuting, difference
 from tokennet.testing.engine.run import called
 from tokennet.testing.engine.sandbox import borrowed
 from tokennet.testing.example.calls import ByName, OnData, Selected
-from tokennet.testing.example.inputs import Example, parameters_of, recognised
+from tokennet.testing.example.inputs import Example, parameters_of, recognized
 from tokennet.testing.example.layout import Layout
 from tokennet.testing.example.parts import Inputs, keep_edges, one_set_less, one_token_less
 
@@ -64,7 +64,7 @@ def make_case(model: Callable[..., Any], example: Any) -> Case:
         order = sorted(example, key=lambda name: "mask" in name)  # tokens come first
         names, example = order, tuple(example[name] for name in order)
         function = ByName(model, tuple(names))
-    found = recognised(example, names)
+    found = recognized(example, names)
     if isinstance(example, Data) and "edge_index" in names:
         function = OnData(model, tuple(names))
     return _with_outputs(model, function, found)

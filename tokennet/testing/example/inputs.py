@@ -119,7 +119,7 @@ class Example:
         return tuple(found.get(given.role, Invariant()) for given in self.roles)
 
 
-def recognised(given: Any, names: Sequence[str]) -> Example:
+def recognized(given: Any, names: Sequence[str]) -> Example:
     """Tell from names, types and shapes what an example is.
 
     Args:

@@ -112,7 +112,7 @@ def one_set(example: Example, number: int) -> Inputs:
     )
 
 
-def without_neighbours(example: Example) -> list[Inputs]:
+def without_neighbors(example: Example) -> list[Inputs]:
     """Inputs in which a token listens to nobody, or a set is empty."""
     if example.kind == "padded":
         return [_first_set_empty(example)]

@@ -1,7 +1,7 @@
-"""What single tokens do to the outputs: colours of tokens and pairs that symmetries keep.
+"""What single tokens do to the outputs: colors of tokens and pairs that symmetries keep.
 
 Let all tokens be the same vector c, but for token t. If f(P x) = P f(x), then the response
-of output i obeys V[p[i], p[t]] = V[i, t]: a symmetry of f is an automorphism of the coloured
+of output i obeys V[p[i], p[t]] = V[i, t]: a symmetry of f is an automorphism of the colored
 pairs V. So N inputs bound the group of f from above.
 """
 
@@ -20,26 +20,26 @@ from tokennet.testing.groups.probe import Probe
 _JUMP = 1e-6
 
 
-class Colouring(NamedTuple):
+class Coloring(NamedTuple):
     vertices: np.ndarray
     """(N,) numbers."""
     pairs: np.ndarray
     """(N, N) numbers of [output or token, token]."""
 
-    def __and__(self, other: Colouring) -> Colouring:
-        """Colours that tell apart what either does."""
-        return Colouring(
+    def __and__(self, other: Coloring) -> Coloring:
+        """Colors that tell apart what either does."""
+        return Coloring(
             numbered(np.stack([self.vertices, other.vertices], -1)),
             numbered(np.stack([self.pairs, other.pairs], -1)),
         )
 
 
-def uniform(n: int) -> Colouring:
+def uniform(n: int) -> Coloring:
     """All tokens alike, and all pairs."""
-    return Colouring(np.zeros(n, dtype=np.int64), np.zeros((n, n), dtype=np.int64))
+    return Coloring(np.zeros(n, dtype=np.int64), np.zeros((n, n), dtype=np.int64))
 
 
-def one_token(probe: Probe) -> Colouring:
+def one_token(probe: Probe) -> Coloring:
     """Responses of output i to token t among equal ones, in 3 N + 3 evaluations.
 
     Of pooled outputs f also those of the gradient g = df/dx, since g(P x) = P g(x).
@@ -49,10 +49,10 @@ def one_token(probe: Probe) -> Colouring:
     n, (constant, other) = probe.num_tokens, _distinct(probe, 2)
     ask = functools.partial(probe.response_with_gradient, weights=probe.weights())
     inputs = [constant, *(_replaced(constant, {t: other}) for t in range(n))]
-    return _coloured(probe, ask, inputs, _one_token_colours)
+    return _colored(probe, ask, inputs, _one_token_colors)
 
 
-def two_tokens(probe: Probe) -> Colouring:
+def two_tokens(probe: Probe) -> Coloring:
     """Responses T[i, s, t] to tokens s and t among equal ones, in 3 N (N - 1) evaluations.
 
     A pair gets the multisets of the responses that it takes part in, in each of its roles.
@@ -61,7 +61,7 @@ def two_tokens(probe: Probe) -> Colouring:
     ask = functools.partial(probe.response, weights=probe.weights())
     pairs = [(s, t) for s in range(n) for t in range(n) if s != t]
     inputs = [_replaced(constant, {s: first, t: second}) for s, t in pairs]
-    return _coloured(probe, ask, inputs, functools.partial(_two_token_colours, n=n))
+    return _colored(probe, ask, inputs, functools.partial(_two_token_colors, n=n))
 
 
 def clustered(values: np.ndarray, tolerance: float) -> np.ndarray:
@@ -84,21 +84,21 @@ def numbered(codes: np.ndarray) -> np.ndarray:
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(codes.shape[:-1])
 
 
-def _coloured(
+def _colored(
     probe: Probe,
     ask: Callable[[Tensor], list[Tensor]],
     inputs: list[Tensor],
-    colours: Callable[[np.ndarray, float], Colouring],
-) -> Colouring:
+    colors: Callable[[np.ndarray, float], Coloring],
+) -> Coloring:
     """What the responses to inputs (rows, pooled outputs, gradient) tell together."""
     responses = _stacked(map(ask, inputs))
     nudged = zip(*map(probe.nudged, inputs), strict=True)
     moved = [_stacked(map(ask, tokens)) for tokens in nudged]
-    colouring = uniform(probe.num_tokens)
+    coloring = uniform(probe.num_tokens)
     for part, *near in zip(responses, *moved, strict=True):
         if (tolerance := _tolerance(probe, part, near)) is not None:
-            colouring = colouring & colours(part, tolerance)
-    return colouring
+            coloring = coloring & colors(part, tolerance)
+    return coloring
 
 
 def _stacked(responses: Iterable[list[Tensor]]) -> list[np.ndarray]:
@@ -115,15 +115,15 @@ def _tolerance(probe: Probe, responses: np.ndarray, near: Sequence[np.ndarray]) 
     return scale * max(probe.resolution, jump) if jump <= _JUMP else None
 
 
-def _one_token_colours(responses: np.ndarray, tolerance: float) -> Colouring:
+def _one_token_colors(responses: np.ndarray, tolerance: float) -> Coloring:
     constant, replaced = responses[0], responses[1:]
     n = len(replaced)
     if responses.shape[1] == 1:  # pooled
-        return Colouring(clustered(replaced[:, 0], tolerance), np.zeros((n, n), dtype=np.int64))
-    return Colouring(clustered(constant, tolerance), clustered(replaced.T, tolerance))
+        return Coloring(clustered(replaced[:, 0], tolerance), np.zeros((n, n), dtype=np.int64))
+    return Coloring(clustered(constant, tolerance), clustered(replaced.T, tolerance))
 
 
-def _two_token_colours(responses: np.ndarray, tolerance: float, n: int) -> Colouring:
+def _two_token_colors(responses: np.ndarray, tolerance: float, n: int) -> Coloring:
     triples = np.full((responses.shape[1], n, n), -1)  # (N, N, N), pooled (1, N, N)
     triples[:, ~np.eye(n, dtype=bool)] = clustered(responses.T, tolerance)
     roles = [numbered(np.sort(triples, 0).transpose(1, 2, 0))]
@@ -131,7 +131,7 @@ def _two_token_colours(responses: np.ndarray, tolerance: float, n: int) -> Colou
         s, t = np.indices((n, n))
         roles += [triples[s, s, t], triples[t, s, t]]
         roles += [numbered(np.sort(triples, 2)), numbered(np.sort(triples, 1).swapaxes(1, 2))]
-    return Colouring(np.zeros(n, dtype=np.int64), numbered(np.stack(roles, -1)))
+    return Coloring(np.zeros(n, dtype=np.int64), numbered(np.stack(roles, -1)))
 
 
 def _distinct(probe: Probe, count: int) -> tuple[Tensor, ...]:

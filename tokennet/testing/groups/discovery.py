@@ -65,12 +65,12 @@ def discover_group(
 ) -> GroupReport:
     r"""The permutations P of the tokens with f(P x) = P f(x), or f(P x) = f(x) where pooled.
 
-    1. All tokens equal but one: the responses of outputs to tokens colour the pairs of
-       tokens, and the automorphisms H of these colours contain the group (nauty, McKay and
+    1. All tokens equal but one: the responses of outputs to tokens color the pairs of
+       tokens, and the automorphisms H of these colors contain the group (nauty, McKay and
        Piperno, 2014, arXiv 1301.1493). This takes about 3 N evaluations.
        Where f tells equal tokens apart by their places, as sorting may, H is S_N.
     2. Generators of H are tried on random inputs in float64. If all hold, H is the group.
-    3. Otherwise two tokens among equal ones give finer colours, if there are evaluations
+    3. Otherwise two tokens among equal ones give finer colors, if there are evaluations
        left for 3 N^2 of them, and then every coset in H of the subgroup verified so far is
        tried, or random elements of H where these are too many.
 

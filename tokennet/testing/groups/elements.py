@@ -78,9 +78,9 @@ class Factor(NamedTuple):
 
 
 def symmetric_factor(elements: list[Permutation]) -> Factor | None:
-    """A subgroup S = S_n or A_n whose centraliser C makes the group S x C.
+    """A subgroup S = S_n or A_n whose centralizer C makes the group S x C.
 
-    S_n (n > 2) and A_4, A_5 have no centre: with |S| |C(S)| = |G| the group is S x C(S).
+    S_n (n > 2) and A_4, A_5 have no center: with |S| |C(S)| = |G| the group is S x C(S).
     The subgroup is found by relations that define it (Coxeter's for S_n, those of the
     triangle groups for A_4 and A_5). No proper quotient has elements and products of
     exactly these orders, so whatever generators are found generate the group itself.
@@ -107,7 +107,7 @@ def _candidates(elements: np.ndarray) -> Iterator[tuple[str, int, list[list[np.n
 
 
 def _coxeter_tuples(elements: np.ndarray, n: int) -> list[list[np.ndarray]]:
-    """Involutions s_1 .. s_{n-1}: neighbours have a product of order 3, others commute."""
+    """Involutions s_1 .. s_{n-1}: neighbors have a product of order 3, others commute."""
     involutions = elements[_orders(elements) == 2]
     tuples = [[s] for s in _up_to_conjugation(involutions, elements)]
     for _ in range(n - 2):

@@ -1,4 +1,4 @@
-"""Automorphism groups of graphs and colourings, and what can be asked of any group."""
+"""Automorphism groups of graphs and colorings, and what can be asked of any group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokennet.testing.groups.permutations import Permutation
 
 
 def automorphisms(
-    graph: TokenGraph, vertex_colours: Tensor | Sequence[Any] | None = None
+    graph: TokenGraph, vertex_colors: Tensor | Sequence[Any] | None = None
 ) -> list[Permutation]:
     """Generators of the permutations p that map edges to edges: A[p[i], p[j]] = A[i, j].
 
@@ -23,12 +23,12 @@ def automorphisms(
 
     Args:
         graph: square, of any kind.
-        vertex_colours: (N,) or (N, P), positions for instance; a permutation must keep
+        vertex_colors: (N,) or (N, P), positions for instance; a permutation must keep
             the row of every token. None: all tokens alike.
 
     Raises:
         TypeError: `graph` is no `TokenGraph`.
-        ValueError: it is bipartite, or there is not one colour for each token.
+        ValueError: it is bipartite, or there is not one color for each token.
 
     >>> from tokennet import Cycle
     >>> from tokennet.testing.groups import name, order
@@ -42,7 +42,7 @@ def automorphisms(
         raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
     if not graph.is_square:
         raise ValueError(f"graph must connect tokens of one set, got {graph!r}")
-    vertices = _vertex_numbers(vertex_colours, graph.num_targets)
+    vertices = _vertex_numbers(vertex_colors, graph.num_targets)
     loops: dict[int, tuple[int, ...]] = {}
     pairs: dict[tuple[int, int], tuple[int, ...]] = {}
     for (source, target), kinds in _edges_by_pair(graph).items():
@@ -56,33 +56,33 @@ def automorphisms(
     return _by_nauty(_numbered(looped), edges.reshape(-1, 3))
 
 
-def automorphisms_of_colouring(
-    vertex_colours: np.ndarray, pair_colours: np.ndarray
+def automorphisms_of_coloring(
+    vertex_colors: np.ndarray, pair_colors: np.ndarray
 ) -> list[Permutation]:
-    """Generators of the permutations p that keep the colours of tokens and of ordered pairs.
+    """Generators of the permutations p that keep the colors of tokens and of ordered pairs.
 
         v[p[i]] = v[i],   C[p[i], p[j]] = C[i, j]
 
-    The tokens are first told apart by colour refinement (the multiset of what each sees);
+    The tokens are first told apart by color refinement (the multiset of what each sees);
     where that leaves no two alike the group is trivial. Otherwise nauty decides (McKay and
-    Piperno, 2014, arXiv 1301.1493), the colours written in binary on one layer of vertices
+    Piperno, 2014, arXiv 1301.1493), the colors written in binary on one layer of vertices
     for each digit, as its manual advises.
 
     Args:
-        vertex_colours: (N,) integers.
-        pair_colours: (N, N) integers; the diagonal counts as colours of tokens too.
+        vertex_colors: (N,) integers.
+        pair_colors: (N, N) integers; the diagonal counts as colors of tokens too.
 
     Raises:
         ValueError: the shapes are not (N,) and (N, N).
 
-    >>> automorphisms_of_colouring(np.zeros(3), np.array([[0, 1, 2], [2, 0, 1], [1, 2, 0]]))
+    >>> automorphisms_of_coloring(np.zeros(3), np.array([[0, 1, 2], [2, 0, 1], [1, 2, 0]]))
     [(1, 2, 0)]
     """
-    vertices, pairs = np.asarray(vertex_colours), np.asarray(pair_colours)
+    vertices, pairs = np.asarray(vertex_colors), np.asarray(pair_colors)
     n = len(vertices)
     if vertices.shape != (n,) or pairs.shape != (n, n):
         raise ValueError(
-            "vertex_colours and pair_colours must have shapes (N,) and (N, N), "
+            "vertex_colors and pair_colors must have shapes (N,) and (N, N), "
             f"got {vertices.shape} and {pairs.shape}"
         )
     if n == 0:
@@ -91,16 +91,16 @@ def automorphisms_of_colouring(
     cells = refined(_unique_rows(np.stack([vertices, pairs.diagonal()], 1)), both_ways)
     if len(np.unique(cells)) == n:
         return []
-    colours = np.unique(pairs, return_inverse=True)[1].reshape(n, n)
+    colors = np.unique(pairs, return_inverse=True)[1].reshape(n, n)
     off_diagonal = ~np.eye(n, dtype=bool)
-    common = np.bincount(colours[off_diagonal]).argmax()
-    colours = np.where(colours == common, 0, np.where(colours == 0, common, colours))
-    i, j = ((colours > 0) & off_diagonal).nonzero()
-    return _by_nauty(cells, np.stack([i, j, colours[i, j]], 1))
+    common = np.bincount(colors[off_diagonal]).argmax()
+    colors = np.where(colors == common, 0, np.where(colors == 0, common, colors))
+    i, j = ((colors > 0) & off_diagonal).nonzero()
+    return _by_nauty(cells, np.stack([i, j, colors[i, j]], 1))
 
 
 def refined(cells: np.ndarray, both_ways: np.ndarray) -> np.ndarray:
-    """Split cells until tokens of a cell see as many tokens of each cell in each colour.
+    """Split cells until tokens of a cell see as many tokens of each cell in each color.
 
     Args:
         cells: (N,) numbers 0, 1, ... of the cells.
@@ -115,16 +115,16 @@ def refined(cells: np.ndarray, both_ways: np.ndarray) -> np.ndarray:
 
 
 def _by_nauty(vertices: np.ndarray, edges: np.ndarray) -> list[Permutation]:
-    """Automorphisms of coloured vertices (N,) and coloured edges (E, 3), colours from 1.
+    """Automorphisms of colored vertices (N,) and colored edges (E, 3), colors from 1.
 
-    Vertex v of layer l is number l N + v; layer l has the edges whose colour has digit l.
+    Vertex v of layer l is number l N + v; layer l has the edges whose color has digit l.
     """
     try:
         import pynauty
     except ImportError as error:
         raise ImportError(
             "automorphisms are found by pynauty, which is not installed: "
-            'pip install "tokennet[groups]" (pynauty has the licence GPLv3)'
+            'pip install "tokennet[groups]" (pynauty has the license GPLv3)'
         ) from error
 
     n = len(vertices)
@@ -163,24 +163,24 @@ def _edges_by_pair(graph: TokenGraph) -> dict[tuple[int, int], tuple[int, ...]]:
     return {pair: tuple(sorted(kinds)) for pair, kinds in found.items()}
 
 
-def _vertex_numbers(colours: Tensor | Sequence[Any] | None, n: int) -> np.ndarray:
-    if colours is None:
+def _vertex_numbers(colors: Tensor | Sequence[Any] | None, n: int) -> np.ndarray:
+    if colors is None:
         return np.zeros(n, dtype=np.int64)
-    if isinstance(colours, Tensor):
-        if colours.dim() not in (1, 2):
+    if isinstance(colors, Tensor):
+        if colors.dim() not in (1, 2):
             raise ValueError(
-                f"vertex_colours must have shape (N,) or (N, P), got {tuple(colours.shape)}"
+                f"vertex_colors must have shape (N,) or (N, P), got {tuple(colors.shape)}"
             )
-        colours = [tuple(torch.atleast_1d(row).tolist()) for row in colours]
-    if len(colours) != n:
-        raise ValueError(f"vertex_colours must hold one for each of {n} tokens, got {len(colours)}")
-    return _numbered(colours)
+        colors = [tuple(torch.atleast_1d(row).tolist()) for row in colors]
+    if len(colors) != n:
+        raise ValueError(f"vertex_colors must hold one for each of {n} tokens, got {len(colors)}")
+    return _numbered(colors)
 
 
-def _numbered(colours: Sequence[Any]) -> np.ndarray:
-    """Numbers for any sortable colours, in their order."""
-    number = {colour: k for k, colour in enumerate(sorted(set(colours)))}
-    return np.array([number[colour] for colour in colours], dtype=np.int64)
+def _numbered(colors: Sequence[Any]) -> np.ndarray:
+    """Numbers for any sortable colors, in their order."""
+    number = {color: k for k, color in enumerate(sorted(set(colors)))}
+    return np.array([number[color] for color in colors], dtype=np.int64)
 
 
 def _unique_rows(rows: np.ndarray) -> np.ndarray:

@@ -147,7 +147,7 @@ def _transitive(generators: list[Permutation], degree: int, size: int) -> _Named
 def _wreath(generators: list[Permutation], degree: int, size: int) -> _Named | None:
     for blocks in _block_systems(generators, degree):
         top = list(checked([on_blocks(p, blocks) for p in generators], len(blocks)))
-        bottom, width = _block_stabiliser(generators, blocks), len(blocks[0])
+        bottom, width = _block_stabilizer(generators, blocks), len(blocks[0])
         top_size = order(top, len(blocks))
         if size != order(bottom, width) ** len(blocks) * top_size:
             continue
@@ -177,7 +177,7 @@ def _block_systems(generators: list[Permutation], degree: int) -> list[list[tupl
     return sorted(systems, key=len, reverse=True)
 
 
-def _block_stabiliser(
+def _block_stabilizer(
     generators: list[Permutation], blocks: list[tuple[int, ...]]
 ) -> list[Permutation]:
     """The group on the first block of those elements that keep it (lemma of Schreier)."""

@@ -121,7 +121,7 @@ def sample(generators: Generators, degree: int, count: int = 1, seed: int = 0) -
     return [_random_element(generators, degree, chance) for _ in range(count)]
 
 
-def stabiliser_chain(
+def stabilizer_chain(
     generators: Generators, degree: int
 ) -> list[tuple[int, dict[int, Permutation]]]:
     """Base points b_1, b_2, ... and, of the group that fixes those before b_k, for each point
@@ -241,7 +241,7 @@ def _random_element(
     blocks, quotient = _reduced(generators, degree)
     result = list(range(degree))
     if len(blocks) == degree:
-        for _, transversal in stabiliser_chain(generators, degree):
+        for _, transversal in stabilizer_chain(generators, degree):
             result = list(compose(result, chance.choice(list(transversal.values()))))
         return tuple(result)
     images = _random_element(quotient, len(blocks), chance)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tokennet.testing.groups.coloring import Colouring, one_token, two_tokens, uniform
-from tokennet.testing.groups.graph_automorphisms import automorphisms_of_colouring
+from tokennet.testing.groups.coloring import Coloring, one_token, two_tokens, uniform
+from tokennet.testing.groups.graph_automorphisms import automorphisms_of_coloring
 from tokennet.testing.groups.permutations import (
     Permutation,
     compose,
@@ -16,7 +16,7 @@ from tokennet.testing.groups.permutations import (
     orbits,
     order,
     sample,
-    stabiliser_chain,
+    stabilizer_chain,
     transposition,
 )
 from tokennet.testing.groups.probe import Answer, Probe
@@ -39,10 +39,10 @@ class Search:
         self.upper: list[Permutation] = []
         self.refuted: dict[Permutation, None] = {}
         self.exhausted = False
-        self.colouring = one_token(probe)
+        self.coloring = one_token(probe)
         self.refinable = not self._contradicted()
         if not self.refinable:
-            self.colouring = uniform(n)
+            self.coloring = uniform(n)
 
     @property
     def left(self) -> int:
@@ -78,7 +78,7 @@ class Search:
             return True
         self._add_transpositions()
         if self.refinable and 3 * n * (n - 1) < min(self.left, self.index):
-            self.colouring, self.refinable = self.colouring & two_tokens(self.probe), False
+            self.coloring, self.refinable = self.coloring & two_tokens(self.probe), False
             self._bound()
         return self._search_cosets()
 
@@ -134,16 +134,16 @@ class Search:
         return self.probe.answer(changed).gap(answer) <= self.probe.resolution
 
     def _contradicted(self) -> bool:
-        """Whether f commutes with an exchange of neighbours that the colours exclude.
+        """Whether f commutes with an exchange of neighbors that the colors exclude.
 
         They do not say the truth where f is another function for equal tokens.
         """
         n = self.probe.num_tokens
         swaps = [transposition(i, i + 1, n) for i in range(n - 1)]
-        return any(self.holds(p) for p in swaps if not _keeps(self.colouring, p))
+        return any(self.holds(p) for p in swaps if not _keeps(self.coloring, p))
 
     def _bound(self) -> None:
-        self.upper = automorphisms_of_colouring(*self.colouring)
+        self.upper = automorphisms_of_coloring(*self.coloring)
         verified = [p for p in self.upper if self.holds(p)]
         if len(verified) == len(self.upper):
             self.lower = verified
@@ -157,7 +157,7 @@ class Search:
         for j in range(n):
             for i in classes:
                 p = transposition(i, j, n)
-                if failed > 4 * n or not _keeps(self.colouring, p):
+                if failed > 4 * n or not _keeps(self.coloring, p):
                     continue
                 if self.holds(p):
                     self._add(p)
@@ -189,7 +189,7 @@ class Search:
 
     def _try_cosets(self) -> bool:
         """Try one element of each coset; whether the verified group grew."""
-        chain = stabiliser_chain(self.lower, self.probe.num_tokens)
+        chain = stabilizer_chain(self.lower, self.probe.num_tokens)
         refuted = {_representative(p, chain) for p in self.refuted}
         queue = [_representative(range(self.probe.num_tokens), chain)]
         seen = set(queue)
@@ -216,7 +216,7 @@ def _representative(
     return smallest
 
 
-def _keeps(colouring: Colouring, p: Permutation) -> bool:
-    vertices, pairs = colouring
+def _keeps(coloring: Coloring, p: Permutation) -> bool:
+    vertices, pairs = coloring
     moves = list(p)
     return bool((vertices[moves] == vertices).all() and (pairs[moves][:, moves] == pairs).all())

@@ -23,7 +23,7 @@ class DeclaredReport:
     """Whether a layer has the symmetry that it declares, and whether it has more.
 
     Attributes:
-        laws: verdicts on relabelling and shuffling, where a group is declared for them.
+        laws: verdicts on relabeling and shuffling, where a group is declared for them.
         declared_order: elements of the group declared for shuffling on these tokens.
         measured: the group found, None where the search was left out.
     """
@@ -61,7 +61,7 @@ def check_declared(
 ) -> DeclaredReport:
     """Hold a layer's `symmetry` against what it does on given tokens.
 
-    Relabelling is checked with random permutations, shuffling with the generators of the
+    Relabeling is checked with random permutations, shuffling with the generators of the
     declared group: the automorphisms of what the layer reads of the tokens.
 
     Args:
@@ -85,8 +85,8 @@ def check_declared(
     out: Action = Invariant() if pooled else Permute(-2)
     generators = _generators(declared, tokens)
     laws = {}
-    if declared.relabelling == "S_n" and tokens.num_tokens > 1:
-        laws["relabelling"] = check_equivariance(
+    if declared.relabeling == "S_n" and tokens.num_tokens > 1:
+        laws["relabeling"] = check_equivariance(
             layer, tokens, in_action=Relabel(), out_action=out, seed=seed
         )
     if generators:

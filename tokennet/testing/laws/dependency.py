@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import Causal, TokenGraph
-from tokennet.testing.diagnose.localize import localise
+from tokennet.testing.diagnose.localize import localize
 from tokennet.testing.engine.content import new_content, replaced
 from tokennet.testing.engine.intervention import Inputs, Perturbing, Unaffected
 from tokennet.testing.engine.precision import PRECISIONS
@@ -135,8 +135,8 @@ def assert_dependency(
     """Assert that `check_dependency` gives PASS; its options.
 
     >>> from tokennet import Cycle, Self
-    >>> neighbour = lambda x: x + x.roll(1, -2)
-    >>> assert_dependency(neighbour, torch.randn(6, 2), Cycle(6, 1) | Self(6)).law
+    >>> neighbor = lambda x: x + x.roll(1, -2)
+    >>> assert_dependency(neighbor, torch.randn(6, 2), Cycle(6, 1) | Self(6)).law
     'dependency'
     """
     return check_dependency(f, x, allowed, **options).assert_pass()
@@ -182,7 +182,7 @@ def _with_matrix(
     eps, place = torch.finfo(precision).eps, None
     with experiment.at(precision) as x:  # who does not depend is not even rounded otherwise
         for change in experiment.changes:
-            place = place or localise(experiment, x, change, eps)
+            place = place or localize(experiment, x, change, eps)
     return dataclasses.replace(
         report,
         verdict=Verdict.BROKEN if float(excess.max()) > 8 else Verdict.INCONCLUSIVE,

@@ -123,14 +123,14 @@ def assert_set_to_set(f: Callable[..., Any], inputs: Any, **options: Any) -> Sym
     return assert_equivariant(f, inputs, in_action=action, **options)
 
 
-def assert_relabelling_equivariant(
+def assert_relabeling_equivariant(
     f: Callable[..., Any], inputs: Any, **options: Any
 ) -> SymmetryReport:
     """Assert that names of tokens do not matter: z, graph and pos move together.
 
     >>> from tokennet import Attention, Causal
     >>> tokens = Tokens(torch.randn(5, 8), Causal(5))
-    >>> assert_relabelling_equivariant(Attention(8, heads=2), tokens).trials
+    >>> assert_relabeling_equivariant(Attention(8, heads=2), tokens).trials
     5
     """
     return assert_equivariant(f, inputs, in_action=Relabel(), **options)
@@ -142,7 +142,7 @@ def assert_automorphism_equivariant(
     """Assert that f commutes with the automorphisms of a graph that is held fixed.
 
     The group is found by nauty (McKay and Piperno 2014, arXiv 1301.1493), with edge
-    features as colours of edges.
+    features as colors of edges.
 
     Args:
         graph: by default that of the `Tokens` given.

@@ -17,7 +17,7 @@ from tokennet.testing.engine.verdict import judge
 from tokennet.testing.example.calls import Selected
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.inputs import Role
-from tokennet.testing.example.parts import Inputs, is_listed, with_inputs, without_neighbours
+from tokennet.testing.example.parts import Inputs, is_listed, with_inputs, without_neighbors
 from tokennet.testing.example.values import features, with_features
 from tokennet.testing.laws.backends import check_backends, has_backends
 from tokennet.testing.laws.dependency import check_dependency
@@ -100,11 +100,11 @@ def _padding(case: Case, options: Options) -> SymmetryReport:
     )
 
 
-def _empty_neighbourhood(case: Case, options: Options) -> SymmetryReport:
+def _empty_neighborhood(case: Case, options: Options) -> SymmetryReport:
     function = case.function
     if isinstance(function, Selected) and function.mask is not None:
         function = function.function  # what is not finite spreads from padded places too
-    inputs = without_neighbours(case.example)
+    inputs = without_neighbors(case.example)
     return _worst([check_finite(function, x, **options) for x in inputs])
 
 
@@ -246,10 +246,10 @@ LAWS = {
         lambda case, causal: case.example.real is not None and not bool(case.example.real.all()),
         _padding,
     ),
-    "empty_neighbourhood": Law(
+    "empty_neighborhood": Law(
         "values and gradients are finite where nobody is listened to",
-        lambda case, causal: bool(without_neighbours(case.example)),
-        _empty_neighbourhood,
+        lambda case, causal: bool(without_neighbors(case.example)),
+        _empty_neighborhood,
     ),
     "causality": Law(
         "outputs depend only on tokens that the graph, or the claim, lets them see",

@@ -16,7 +16,7 @@ class LieGenerator:
 
         (rho(t) x)(p) = x(exp(t v) p),    X x = v . grad x,    v(p) = matrix p + offset
 
-    Units: samples are cell centres of [-1, 1]^d, so t = 1 translates by half an image at
+    Units: samples are cell centers of [-1, 1]^d, so t = 1 translates by half an image at
     every resolution; p is in the order of the dimensions, (y, x) for images. Gradients are
     spectral: exact for periodic signals below the Nyquist frequency (which itself has
     derivative 0). What does not wrap around should vanish at the border, or take
@@ -55,13 +55,13 @@ class LieGenerator:
 
     @classmethod
     def scaling(cls, *, dims: int = 2, periodic: bool = True) -> LieGenerator:
-        """About the centre, by exp(t)."""
+        """About the center, by exp(t)."""
         matrix = tuple(tuple(float(i == j) for j in range(dims)) for i in range(dims))
         return cls("scaling", matrix, (0.0,) * dims, periodic)
 
     @classmethod
     def rotation(cls, *, aspect: float = 1.0, periodic: bool = True) -> LieGenerator:
-        """About the centre, t in radians; aspect is W / H."""
+        """About the center, t in radians; aspect is W / H."""
         return cls("rotation", ((0.0, -aspect), (1 / aspect, 0.0)), (0.0, 0.0), periodic)
 
     @classmethod

@@ -32,7 +32,7 @@ inline void multiply(const X* x, const Y* y, A* to) {
   }
 }
 
-// Lanes to sums, in place: neighbours are added in pairs, again and again. Works on whole blocks
+// Lanes to sums, in place: neighbors are added in pairs, again and again. Works on whole blocks
 // of sums, so that there must be room for them.
 constexpr int64_t BLOCK = 16;
 template <int64_t lanes> inline void add_lanes(A* x, int64_t sums) {

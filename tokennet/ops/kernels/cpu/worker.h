@@ -235,7 +235,7 @@ class Worker {
   void describe_targets(int64_t begin, int64_t end) {
     for (int64_t first = begin; first < end; first += CHUNK) {
       const int64_t count = std::min<int64_t>(CHUNK, end - first);
-      // In the order that `weigh_backward` adds in: of one neighbour, dp - delta is 0 exactly.
+      // In the order that `weigh_backward` adds in: of one neighbor, dp - delta is 0 exactly.
       for (int64_t t = 0; t < count; ++t)
         multiply<V>(grad + (first + t) * v_width, out + (first + t) * v_width,
                     lanes + t * H * lanes_of(V));

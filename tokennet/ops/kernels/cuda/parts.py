@@ -1,8 +1,8 @@
 """What the kernels have in common. A tile is (BE edges of each row, R rows, HB heads, channels).
 
 Each function is compiled into the kernel that calls it: x are `Arrays`, n `Sizes`, d a `Tile`.
-Rows of q, k, v come in as (edges, HB BC): a group of heads at once, neighbouring threads
-reading neighbouring 16 bytes. Threads that are left over are spread over the R rows first,
+Rows of q, k, v come in as (edges, HB BC): a group of heads at once, neighboring threads
+reading neighboring 16 bytes. Threads that are left over are spread over the R rows first,
 which need no sums across threads, and then over the edges. Offsets of rows are int64.
 
 In the place of an array that there is not, functions return something else that is not used,
