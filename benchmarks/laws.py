@@ -21,7 +21,7 @@ from tests.symmetry.test_discover import KNOWN
 from torch import nn
 
 from tests.testing.planted import BUGS, TRUTHFUL, bug_line
-from tokennet import Interface, Tokens, build_net, from_networkx
+from tokennet import IOSpec, Tokens, build_net, from_networkx
 from tokennet.bench import environment
 from tokennet.testing import check, check_equivariance, discover_group
 
@@ -80,7 +80,7 @@ def groups() -> list[dict[str, Any]]:
     for name, (make, n, _) in KNOWN.items():
         rows.append(_group(name, make(), torch.randn(n, 4)))
     for name, graph in GRAPHS.items():
-        net = build_net("attention", Interface(4, 3, "token"), 16, 2, heads=2)
+        net = build_net("attention", IOSpec(4, 3, "token"), 16, 2, num_heads=2)
         tokens = Tokens(torch.randn(len(graph), 4), from_networkx(graph))
         rows.append(_group(f"graph net on the {name}", net, tokens))
     return rows

@@ -34,17 +34,17 @@ class Line(NamedTuple):
 
 
 LINES = [
-    Line("Attention(8, heads=2)", "data", "N D² + E D"),
-    Line("CrossAttention(8, heads=2)", "data", "(N + M) D² + N M D"),
-    Line("GraphAttention(8, heads=2)", "data", "N D² + E D"),
-    Line('LinearAttention(8, heads=2, features="softmax")', "data", "N D² + N F D"),
+    Line("Attention(8, num_heads=2)", "data", "N D² + E D"),
+    Line("CrossAttention(8, num_heads=2)", "data", "(N + M) D² + N M D"),
+    Line("GraphAttention(8, num_heads=2)", "data", "N D² + E D"),
+    Line('LinearAttention(8, num_heads=2, features="softmax")', "data", "N D² + N F D"),
     Line("HyperMixer(8, hidden=16)", "data", "N D (D + H)"),
-    Line("SetAttentionBlock(8, heads=2)", "data", "N D² + E D"),
-    Line("InducedSetAttentionBlock(8, heads=2, num_points=4)", "data", "N D² + N K D"),
-    Line("Perceiver(8, heads=2, num_latents=4)", "data", "N D² + N K D"),
+    Line("SetAttentionBlock(8, num_heads=2)", "data", "N D² + E D"),
+    Line("InducedSetAttentionBlock(8, num_heads=2, num_points=4)", "data", "N D² + N K D"),
+    Line("PerceiverMixer(8, num_heads=2, num_latents=4)", "data", "N D² + N K D"),
     Line("SetNorm(8)", "data", "N D"),
-    Line("LearnedMixing(8, Causal(16), heads=2)", "parameters", "N D² + E D"),
-    Line("MLPMixer(8, num_tokens=16, hidden=32)", "parameters", "N H D"),
+    Line("LearnedMixing(8, Causal(16), num_heads=2)", "parameters", "N D² + E D"),
+    Line("TokenMixingMLP(8, num_tokens=16, hidden=32)", "parameters", "N H D"),
     Line("CrossPatchLinear(8, num_tokens=16)", "parameters", "N² D"),
     Line("GatedMLP(8, num_tokens=16)", "parameters", "N D H + N² H"),
     Line("Convolution(8, kernel_size=3, causal=True)", "parameters", "N K D"),
@@ -54,14 +54,16 @@ LINES = [
     Line('Aggregate(8, "mean")', "all equal; in max, 1 or 0", "N D² + E D"),
     Line("GraphIsomorphism(8)", "all equal", "N D² + E D"),
     Line("PyGMixer(GCNConv(8, 8))", "those of the convolution", "its own"),
-    Line("RecurrentAttention(8, heads=2, memory=4)", "data", "N D² + E D"),
+    Line("RecurrentAttention(8, num_heads=2, memory=4)", "data", "N D² + E D"),
 ]
 """Mixers: tokens in, as many tokens out."""
 OTHERS = [
-    Line("Latents(8, num_latents=4, heads=2)", "data", "N D² + N K D"),
-    Line("PoolingByAttention(8, heads=2, num_seeds=4)", "data", "N D² + N K D"),
+    Line("Latents(8, num_latents=4, num_heads=2)", "data", "N D² + N K D"),
+    Line("PoolingByAttention(8, num_heads=2, num_seeds=4)", "data", "N D² + N K D"),
     Line("StridedConvolution(8, 16)", "parameters", "N K² D² / 4"),
-    Line("MemoryTokens(Attention(8, heads=2), 8, count=2)", "its layers' own", "of N + K tokens"),
+    Line(
+        "MemoryTokens(Attention(8, num_heads=2), 8, count=2)", "its layers' own", "of N + K tokens"
+    ),
     Line("MixtureOfExperts(8, num_experts=4, top_k=2)", "token-wise", "K experts for each token"),
 ]
 """Layers that change the tokens there are, or mix none."""

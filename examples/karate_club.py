@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import networkx as nx
 import torch
 
-from tokennet import Interface, Self, Tokens, attention_weights_of, build_net, from_networkx
+from tokennet import IOSpec, Self, Tokens, attention_weights_of, build_net, from_networkx
 
 torch.manual_seed(0)
 club = nx.karate_club_graph()
@@ -21,7 +21,7 @@ tokens = Tokens(torch.eye(len(club)), graph)
 
 net = build_net(
     "attention",
-    Interface(in_features=34, out_features=2, readout="token", num_tokens=34),
+    IOSpec(in_features=34, out_features=2, readout="token", num_tokens=34),
     dim=16,
     depth=2,
     hidden=0,

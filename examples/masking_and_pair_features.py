@@ -129,7 +129,7 @@ def listen_by_mask() -> Attention:
 
     Softmax shares 1 among the words that the mask keeps; here it keeps one.
     """
-    mixer = Attention(2 * V, heads=1, bias=False)
+    mixer = Attention(2 * V, num_heads=1, bias=False)
     sharp = 1000 * (2 * V) ** 0.5  # Attention divides scores by the root of its channels
     mixer.query.weight.copy_(block(sharp * MASK.T, 0, 0))
     mixer.key.weight.copy_(block(torch.eye(V), 0, 0))

@@ -7,8 +7,8 @@ Run it as a script, or compare any nets on it from the folder it lies in:
 
 import torch
 
-from tokennet import Cycle, Full, Interface, Tokens
-from tokennet.compare import Batch, Recipe, Task, compare
+from tokennet import Cycle, Full, IOSpec, Tokens
+from tokennet.compare import Batch, Task, TrainConfig, compare
 
 
 class Rings(Task):
@@ -18,8 +18,8 @@ class Rings(Task):
     summary = "circles and ellipses of twelve points, started anywhere and turned"
     graphs = ("full", "ring")
     nets = ("attention@full", "attention@ring", "mean@ring", "mlp@full")
-    recipe = Recipe(epochs=20, batch_size=64, lr=5e-3, size=8_000)
-    interface = Interface(in_features=2, out_features=2, num_tokens=12)
+    recipe = TrainConfig(epochs=20, batch_size=64, lr=5e-3, size=8_000)
+    interface = IOSpec(in_features=2, out_features=2, num_tokens=12)
 
     def __init__(self):
         generator = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@ import torch
 from tokennet import Attention, Causal, Cycle, Full, Global, Tokens, Window
 
 n = 12
-layer = Attention(dim=16, heads=4)
+layer = Attention(dim=16, num_heads=4)
 z = torch.randn(n, 16)
 changed = z.clone()
 changed[0] += 1.0

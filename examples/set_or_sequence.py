@@ -2,11 +2,9 @@
 
 import torch
 
-from tokennet import Full, Interface, Tokens, build_net, relabeling_error, shuffling_error
+from tokennet import Full, IOSpec, Tokens, build_net, relabeling_error, shuffling_error
 
-interface = Interface(
-    in_features=4, out_features=4, readout="token", num_tokens=10, num_coordinates=1
-)
+interface = IOSpec(in_features=4, out_features=4, readout="token", num_tokens=10, num_coordinates=1)
 tokens = Tokens(torch.randn(10, 4), Full(10), pos=torch.arange(10.0)[:, None])
 
 print(f"{'mixer':<11}{'positions':<11}{'relabeling':>12}{'shuffling':>12}   declared")

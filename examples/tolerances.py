@@ -25,8 +25,8 @@ class Block(nn.Module):
 
     def forward(self, x):
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
-        heads = F.scaled_dot_product_attention(self.gain * q, self.gain * k, v)
-        x = x + self.out(heads.transpose(1, 2).flatten(2))
+        num_heads = F.scaled_dot_product_attention(self.gain * q, self.gain * k, v)
+        x = x + self.out(num_heads.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 
 
@@ -60,9 +60,9 @@ CASES = {
 
 def main() -> None:
     columns = [f"allclose, {tolerance:.0e}" for tolerance in TOLERANCES]
-    heads = ["model", "float32 error", *columns, "float64 error", "tolerance", "verdict"]
-    print("| " + " | ".join(heads) + " |")
-    print("|" + "---|" * len(heads))
+    num_heads = ["model", "float32 error", *columns, "float64 error", "tolerance", "verdict"]
+    print("| " + " | ".join(num_heads) + " |")
+    print("|" + "---|" * len(num_heads))
     wrong = [0] * (len(TOLERANCES) + 1)
     for name, options in CASES.items():
         torch.manual_seed(0)

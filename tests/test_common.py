@@ -44,20 +44,22 @@ from tokennet.testing.strategies import listed_graphs
 DIM, HEADS = 8, 2
 TESTED = {
     **MIXERS,
-    "several_aggregations": lambda dim, heads, num_tokens: Aggregate(dim, ["mean", "std", "max"]),
-    "sorting_aggregation": lambda dim, heads, num_tokens: Aggregate(dim, "median"),
-    "sage": lambda dim, heads, num_tokens: PyGMixer(SAGEConv(dim, dim)),
-    "dilated_conv": lambda dim, heads, num_tokens: Convolution(dim, dilation=2, causal=True),
-    "circular_conv": lambda dim, heads, num_tokens: Convolution(dim, periodic=True, groups=1),
-    "circular_conv2d": lambda dim, heads, num_tokens: GridConvolution(dim, periodic=True),
-    "conv2d_told": lambda dim, heads, num_tokens: GridConvolution(dim, grid=(2, 3)),
-    "bidirectional": lambda dim, heads, num_tokens: Recurrence(
+    "several_aggregations": lambda dim, num_heads, num_tokens: Aggregate(
+        dim, ["mean", "std", "max"]
+    ),
+    "sorting_aggregation": lambda dim, num_heads, num_tokens: Aggregate(dim, "median"),
+    "sage": lambda dim, num_heads, num_tokens: PyGMixer(SAGEConv(dim, dim)),
+    "dilated_conv": lambda dim, num_heads, num_tokens: Convolution(dim, dilation=2, causal=True),
+    "circular_conv": lambda dim, num_heads, num_tokens: Convolution(dim, periodic=True, groups=1),
+    "circular_conv2d": lambda dim, num_heads, num_tokens: GridConvolution(dim, periodic=True),
+    "conv2d_told": lambda dim, num_heads, num_tokens: GridConvolution(dim, grid=(2, 3)),
+    "bidirectional": lambda dim, num_heads, num_tokens: Recurrence(
         dim, "lstm", num_layers=2, bidirectional=True
     ),
-    "set_norm": lambda dim, heads, num_tokens: SetNorm(dim),
-    "tied_hypermixer": lambda dim, heads, num_tokens: HyperMixer(dim, 5, tied=True),
-    "memory_tokens": lambda dim, heads, num_tokens: MemoryTokens(
-        Attention(dim, heads), dim, 2, listening=False
+    "set_norm": lambda dim, num_heads, num_tokens: SetNorm(dim),
+    "tied_hypermixer": lambda dim, num_heads, num_tokens: HyperMixer(dim, 5, tied=True),
+    "memory_tokens": lambda dim, num_heads, num_tokens: MemoryTokens(
+        Attention(dim, num_heads), dim, 2, listening=False
     ),
 }
 OTHERS = {

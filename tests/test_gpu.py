@@ -172,20 +172,20 @@ def scattered(tokens=3000, edges=60_000):
     return Edges(index, tokens)
 
 
-def inputs(graph, heads=8, channels=16, dtype=torch.float32):
+def inputs(graph, num_heads=8, channels=16, dtype=torch.float32):
     sizes = graph.num_targets, graph.num_sources, graph.num_sources
     return [
-        torch.randn(n, heads, channels, device="cuda", dtype=dtype, requires_grad=True)
+        torch.randn(n, num_heads, channels, device="cuda", dtype=dtype, requires_grad=True)
         for n in sizes
     ]
 
 
-def options(kind, graph, heads=8, channels=16):
+def options(kind, graph, num_heads=8, channels=16):
     """Keywords of `attend`, and the leaves among them."""
-    bias = torch.randn(graph.num_edges, heads, device="cuda", requires_grad=True)
+    bias = torch.randn(graph.num_edges, num_heads, device="cuda", requires_grad=True)
     attr = torch.randn(graph.num_edges, 5, device="cuda", requires_grad=True)
-    key = torch.randn(heads, channels, 5, device="cuda", requires_grad=True)
-    weight = torch.randn(heads, channels, device="cuda", requires_grad=True)
+    key = torch.randn(num_heads, channels, 5, device="cuda", requires_grad=True)
+    weight = torch.randn(num_heads, channels, device="cuda", requires_grad=True)
     return {
         "dot": ({}, []),
         "bias": ({"bias": bias}, [bias]),

@@ -155,7 +155,7 @@ RESULTS = {
     "tokennet.ops.Explanation",
     "tokennet.compare.Baseline",
     "tokennet.compare.Comparison",
-    "tokennet.compare.Line",
+    "tokennet.compare.ResultRow",
     "tokennet.mixers.EdgeWeights",
     "tokennet.testing.DeclaredReport",
     "tokennet.testing.GroupReport",

@@ -25,7 +25,7 @@ class TokenLayer(nn.Module, ABC):
     A subclass defines `transform` and says in `symmetry` what it reads besides z.
 
     >>> class Double(TokenLayer):
-    ...     goes_by_token = True
+    ...     is_tokenwise = True
     ...
     ...     def transform(self, tokens):
     ...         return tokens.replace(z=2 * tokens.z)
@@ -38,7 +38,7 @@ class TokenLayer(nn.Module, ABC):
     """Whether the layer can listen to another set."""
     needs_source = False
     """Whether it listens to another set only: in a net, to the net's `source`."""
-    goes_by_token = False
+    is_tokenwise = False
     """Whether it is a function of single tokens, whatever their place and graph, so that
     they can be given in steps."""
 
@@ -75,7 +75,7 @@ class TokenLayer(nn.Module, ABC):
         """The next tokens of a sequence, given what earlier steps have left behind.
 
         Steps in a row give what one call on the whole sequence gives, each token computed
-        once. Layers that say `goes_by_token` need no state; others override this, or refuse.
+        once. Layers that say `is_tokenwise` need no state; others override this, or refuse.
 
         Args:
             tokens: the m new tokens of one set, or of several of one length as a batch;
@@ -89,7 +89,7 @@ class TokenLayer(nn.Module, ABC):
             TypeError: the layer cannot be run step by step.
             ValueError: `graph` is a ragged batch, or not one of these tokens.
         """
-        if not self.goes_by_token:
+        if not self.is_tokenwise:
             raise TypeError(f"{type(self).__name__} cannot be run step by step")
         check_step(tokens, graph)
         return cast(Tokens, self(tokens)), None

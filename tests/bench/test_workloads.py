@@ -75,7 +75,7 @@ def test_superpixels_hear_their_nearest_and_their_cycle():
     source, target = one.edge_index()
     degree = torch.bincount(target)
     assert 4 <= degree.min() <= degree.max() <= 6
-    assert one.has_edge(torch.arange(30), (torch.arange(30) + 1) % 30).all()
+    assert one.attends(torch.arange(30), (torch.arange(30) + 1) % 30).all()
     assert not (source == target).any()
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from tokennet import Cycle, Full, Interface, Tokens
-from tokennet.compare import Batch, Metric, Recipe, Task
+from tokennet import Cycle, Full, IOSpec, Tokens
+from tokennet.compare import Batch, Metric, Task, TrainConfig
 from tokennet.compare.metric import error, squares
 from tokennet.nets import Embedding
 
@@ -14,8 +14,8 @@ class Majority(Task):
     summary = "whether most of five bits are ones"
     graphs = ("full", "ring")
     nets = ("attention@full", "mean@ring")
-    recipe = Recipe(epochs=4, batch_size=8, lr=1e-2, heads=2, size=4_000)
-    interface = Interface(in_features=1, out_features=2, num_tokens=5, num_coordinates=1)
+    recipe = TrainConfig(epochs=4, batch_size=8, lr=1e-2, num_heads=2, size=4_000)
+    interface = IOSpec(in_features=1, out_features=2, num_tokens=5, num_coordinates=1)
 
     def __init__(self):
         bits = torch.cartesian_prod(*[torch.arange(2)] * 5)
@@ -35,7 +35,7 @@ class Nodes(Majority):
     """One graph whose tokens are the examples, with a validation split."""
 
     name = "nodes"
-    interface = Interface(in_features=1, out_features=2, readout="token", num_tokens=16)
+    interface = IOSpec(in_features=1, out_features=2, readout="token", num_tokens=16)
 
     def __init__(self):
         generator = torch.Generator().manual_seed(0)
@@ -61,9 +61,9 @@ class Halves(Task):
     graphs = ("full",)
     nets = ("mean@full",)
     seeds = 2
-    recipe = Recipe(epochs=3, batch_size=8, lr=1e-2, heads=2, size=2_000)
+    recipe = TrainConfig(epochs=3, batch_size=8, lr=1e-2, num_heads=2, size=2_000)
     metrics = (error, Metric("largest error", lambda a, t: (a - t).abs().amax(-1), False))
-    interface = Interface(in_features=4, out_features=1, readout="token", num_tokens=3, ids=True)
+    interface = IOSpec(in_features=4, out_features=1, readout="token", num_tokens=3, ids=True)
 
     def __init__(self):
         self.ids = torch.cartesian_prod(*[torch.arange(4)] * 3)[..., None]  # (64, 3, 1)

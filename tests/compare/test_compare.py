@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from tests.compare.tasks_for_tests import Majority, Nodes
 from tests.families import honors
 from tokennet import Cycle, Edges, Tokens, Window
-from tokennet.compare import TASKS, Budget, Metric, Net, Recipe, compare, load_task
+from tokennet.compare import TASKS, Budget, Metric, NetSpec, TrainConfig, compare, load_task
 from tokennet.compare.budget import find_widths
 from tokennet.compare.check import code_of, fingerprint
 from tokennet.compare.data import data_root, load
@@ -46,7 +46,9 @@ def test_widths_agree_within_two_percent(match, size):
     size = size * 30 if match == "flops" else size
     graphs = {name: task.batch(torch.tensor([0]), name).tokens.graph for name in task.graphs}
     nets = [
-        Net(mixer, next(name for name, graph in graphs.items() if honors(make(8, 2, 16), graph)))
+        NetSpec(
+            mixer, next(name for name, graph in graphs.items() if honors(make(8, 2, 16), graph))
+        )
         for mixer, make in MIXERS.items()
     ]
     for net, width in find_widths(task, nets, task.recipe, match, size).items():
@@ -58,14 +60,14 @@ def test_widths_agree_within_two_percent(match, size):
 
 def test_match_none_takes_the_width_as_given():
     task = Majority()
-    net = Net("mean", "ring")
+    net = NetSpec("mean", "ring")
     assert find_widths(task, [net], task.recipe, "none", 12)[net] == Width(12, 24)
     with pytest.raises(ValueError, match="size must be a multiple of 2 for match none, got 13"):
         find_widths(task, [net], task.recipe, "none", 13)
 
 
 def test_sizes_by_default_come_from_the_recipe_or_the_first_net():
-    task, nets = Majority(), [Net("attention", "full"), Net("mean", "ring")]
+    task, nets = Majority(), [NetSpec("attention", "full"), NetSpec("mean", "ring")]
     by_params = find_widths(task, nets, task.recipe, "params", None)
     for net, width in by_params.items():
         assert abs(count_parameters(task.build(net, task.recipe, width)) / 4_000 - 1) <= 0.02
@@ -82,7 +84,7 @@ def test_sizes_by_default_come_from_the_recipe_or_the_first_net():
 
 
 def test_a_size_that_nothing_has_is_refused():
-    task, net = Majority(), Net("mean", "ring")
+    task, net = Majority(), NetSpec("mean", "ring")
     with pytest.raises(ValueError, match="size: no mean@ring has 40 params within 2 %"):
         find_widths(task, [net], task.recipe, "params", 40)
     with pytest.raises(ValueError, match="has 60 params within 2 %; the nearest has 56"):
@@ -377,7 +379,7 @@ def test_lines_are_means_over_seeds():
 
 def test_training_learns_and_repeats_itself():
     recipe = replace(Majority.recipe, epochs=60)
-    job = Job(Majority(), Net("attention", "full"), recipe, Width(16, 32), 0)
+    job = Job(Majority(), NetSpec("attention", "full"), recipe, Width(16, 32), 0)
     run, again = train(fabric(), job), train(fabric(), job)
     assert run.curves["loss"][-1] < 0.1 < 0.5 < run.curves["loss"][0]
     assert run.curves == again.curves
@@ -387,7 +389,7 @@ def test_training_learns_and_repeats_itself():
 
 
 def test_with_a_validation_split_the_best_epoch_is_chosen_by_it():
-    job = Job(Nodes(), Net("mean", "ring"), replace(Nodes.recipe, epochs=12), Width(8, 16), 0)
+    job = Job(Nodes(), NetSpec("mean", "ring"), replace(Nodes.recipe, epochs=12), Width(8, 16), 0)
     run = train(fabric(), job)
     best = max(run.curves["val"])
     assert best > min(run.curves["val"])
@@ -397,8 +399,8 @@ def test_with_a_validation_split_the_best_epoch_is_chosen_by_it():
 
 
 def losses_on(devices, folder, task):
-    recipe = Recipe(epochs=3, batch_size=5, lr=1e-2, heads=2)
-    job = Job(task, Net("attention", "full"), recipe, Width(8, 16), 0)
+    recipe = TrainConfig(epochs=3, batch_size=5, lr=1e-2, num_heads=2)
+    job = Job(task, NetSpec("attention", "full"), recipe, Width(8, 16), 0)
     if devices == 1:
         return train(fabric(), job)
     several = Fabric(accelerator="cpu", devices=devices, strategy="ddp_spawn")
@@ -511,7 +513,8 @@ def test_mutag_is_a_ragged_batch(cache):
     assert set.union(*tests) == set(range(188))
     assert sum(map(len, tests)) == 188
     run = train(
-        fabric(), Job(task, Net("sum", "bonds"), Recipe(epochs=1, batch_size=64), Width(8, 8), 0)
+        fabric(),
+        Job(task, NetSpec("sum", "bonds"), TrainConfig(epochs=1, batch_size=64), Width(8, 8), 0),
     )
     assert run.relabeling_error < 1e-10
 

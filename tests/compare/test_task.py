@@ -10,7 +10,7 @@ import torch
 from tests.compare.tasks_for_tests import Halves, Majority
 from tests.compare.test_compare import fabric, losses_on
 from tokennet import Tokens
-from tokennet.compare import Net, Width, compare
+from tokennet.compare import NetSpec, Width, compare
 from tokennet.compare.check import fingerprint
 from tokennet.compare.report import best_line, summarize, tables
 from tokennet.compare.train import Job, train
@@ -48,7 +48,7 @@ def test_what_there_is_to_see_is_there_again_when_runs_are_read(tmp_path):
 
 def test_numbers_are_learned_from_the_source():
     task = Halves()
-    job = Job(task, Net("mean", "full"), replace(task.recipe, epochs=60), Width(8, 32), 0)
+    job = Job(task, NetSpec("mean", "full"), replace(task.recipe, epochs=60), Width(8, 32), 0)
     run = train(fabric(), job)
     assert run.scores["mean absolute error"] < 0.1 < run.curves["test"][0]
 
@@ -75,7 +75,7 @@ class Pooled(Majority):
 def test_a_readout_may_follow_the_graph(tmp_path):
     lines = compare(Pooled(), nets=["mean@full/max", "mean@full"], seeds=1, out=tmp_path).lines
     assert [line.net for line in lines] == ["mean@full/max", "mean@full"]
-    job = Job(Pooled(), Net("mean", "full", "max"), Pooled.recipe, Width(8, 8), 0)
+    job = Job(Pooled(), NetSpec("mean", "full", "max"), Pooled.recipe, Width(8, 8), 0)
     built = job.task.build(job.net, job.recipe, job.width)
     assert type(built.readout).__name__ == "MaxReadout"
     with pytest.raises(ValueError, match="readout must be one of mean, max for this task; got 'x'"):
@@ -86,7 +86,7 @@ def test_a_readout_may_follow_the_graph(tmp_path):
 
 def test_the_best_net_is_the_one_the_metric_prefers():
     task = Halves()
-    job = Job(task, Net("mean", "full"), task.recipe, Width(4, 4), 0)
+    job = Job(task, NetSpec("mean", "full"), task.recipe, Width(4, 4), 0)
     runs = [replace(train(fabric(), job), net=name) for name in ("a", "b")]
     runs[0].scores["mean absolute error"] = 9.0
     lines = summarize(runs)

@@ -10,7 +10,7 @@ import torch
 
 from tests.compare.test_compare import fabric
 from tokennet import Tokens
-from tokennet.compare import TASKS, Model, Net, Width, load_task
+from tokennet.compare import TASKS, Model, NetSpec, Width, load_task
 from tokennet.compare.baseline import constant, majority
 from tokennet.compare.budget import find_widths
 from tokennet.compare.check import check_task, fingerprint
@@ -48,7 +48,7 @@ def small(name, **changes):
 
 def nets_of(task):
     known = {**MIXERS, **dict.fromkeys(task.forms)}
-    return [Net.parse(text, known, task.graphs, task.readouts) for text in task.nets]
+    return [NetSpec.parse(text, known, task.graphs, task.readouts) for text in task.nets]
 
 
 @pytest.fixture(autouse=True)
@@ -96,9 +96,9 @@ def test_a_net_takes_a_step_on_it_and_shows_something(name, tmp_path):
 
 def test_the_sample_of_a_text_is_drawn_a_character_at_a_time_from_the_last_window(tmp_path):
     task, generator = small("shakespeare"), torch.Generator().manual_seed(0)
-    model = task.build(Net("attention", "window"), task.recipe, Width(16, 16)).eval()
+    model = task.build(NetSpec("attention", "window"), task.recipe, Width(16, 16)).eval()
     with torch.no_grad():
-        task.show(model, Net("attention", "window"), tmp_path)
+        task.show(model, NetSpec("attention", "window"), tmp_path)
     start = task.begin_of_test
     ids, on = task.ids[start : start + 16].tolist(), task.batch(torch.tensor([0]), "window").tokens
     for _ in range(200):
@@ -140,7 +140,7 @@ def test_the_window_of_copy_does_not_reach_back():
 @pytest.mark.parametrize("name", ["copy", "shakespeare"])
 def test_temporal_convolutions_hear_the_first_token_and_no_later_one(name):
     task = small(name)
-    net = task.build(Net("tcn", "causal"), task.recipe, Width(8, 8)).double().eval()
+    net = task.build(NetSpec("tcn", "causal"), task.recipe, Width(8, 8)).double().eval()
     tokens = task.batch(torch.tensor([0]), "causal").tokens.to(torch.float64)
     embed, *others = net.layers
     z = embed(tokens).z.detach().requires_grad_()
@@ -252,7 +252,7 @@ def test_skip_links_are_alike_to_neighbors_and_not_to_walks():
 
 def test_message_passing_gives_every_skip_link_graph_the_same_answer():
     task = small("csl")
-    net = Net("gin", "skips")
+    net = NetSpec("gin", "skips")
     built = task.build(net, task.recipe, Width(8, 8)).double()
     index = torch.arange(len(task.labels))
     batch = task.batch(index, "skips")
@@ -363,7 +363,7 @@ def test_sorting_is_asked_step_by_step():
     assert torch.equal(batch.target, task.digits[:2].sort(1).values)
     assert batch.tokens.z[0, :, 0].tolist() == [10, *batch.target[0, :-1].tolist()]
     assert torch.equal(batch.source.z[..., 0], task.digits[:2])
-    net = task.build(Net("attention", "full"), task.recipe, Width(16, 16)).double().eval()
+    net = task.build(NetSpec("attention", "full"), task.recipe, Width(16, 16)).double().eval()
     for parameter in net.parameters():  # far from even, so that digits are told apart
         torch.nn.init.normal_(parameter, std=0.5)
     batch = task.batch(torch.arange(20), "full")
@@ -384,7 +384,7 @@ def test_sorting_is_asked_step_by_step():
 
 def test_words_weights_over_patches_sum_to_one():
     task = small("questions")
-    net = task.build(Net("mean", "grid"), task.recipe, Width(16, 8))
+    net = task.build(NetSpec("mean", "grid"), task.recipe, Width(16, 8))
     batch = task.batch(torch.arange(3), "grid")
     weights = cross_attention(lambda: batch.run(net), net)
     assert weights.shape == (3, 4, 9)

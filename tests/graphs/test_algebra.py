@@ -41,7 +41,7 @@ def test_a_listed_operand_keeps_its_edges_in_order(listed, data):
 def test_the_predicate_of_a_list_is_membership(listed):
     n = listed.num_targets
     i = torch.arange(n)
-    assert torch.equal(listed.has_edge(i[:, None], i[None, :]), listed.dense())
+    assert torch.equal(listed.attends(i[:, None], i[None, :]), listed.dense())
     repeated = len({tuple(e) for e in listed.edge_index().t().tolist()}) < listed.num_edges
     assert listed.has_multi_edges == repeated
     assert torch.equal((~listed).dense(), ~listed.dense())

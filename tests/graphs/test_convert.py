@@ -54,8 +54,8 @@ def test_networkx_round_trip_keeps_names_direction_loops_and_parallel_edges(kind
 def test_direction_target_listens_to_source():
     graph = from_networkx(nx.DiGraph([("source", "target")]))
     i, j = graph.names.index("target"), graph.names.index("source")
-    assert graph.has_edge(torch.tensor(i), torch.tensor(j))
-    assert not graph.has_edge(torch.tensor(j), torch.tensor(i))
+    assert graph.attends(torch.tensor(i), torch.tensor(j))
+    assert not graph.attends(torch.tensor(j), torch.tensor(i))
 
 
 def test_edge_attributes_go_and_come_by_name():
@@ -173,7 +173,7 @@ def test_pyg_data_without_what_is_needed_is_refused():
 def test_predicates_must_answer_yes_or_no():
     graph = from_mask_mod(lambda b, h, i, j: (i - j) % 2, 4)
     for ask in (graph.dense, graph.edge_index, lambda: graph.num_edges):
-        with pytest.raises(TypeError, match=r"has_edge must give booleans, got torch\.int64"):
+        with pytest.raises(TypeError, match=r"attends must give booleans, got torch\.int64"):
             ask()
 
 

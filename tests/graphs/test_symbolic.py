@@ -97,8 +97,8 @@ def test_neighborhoods_by_hand():
 
 def test_large_symbolic_graphs_cost_no_memory_until_listed():
     graph = Causal(10**9) & Window(10**9, 64)
-    assert graph.has_edge(torch.tensor(10**8), torch.tensor(10**8 - 64))
-    assert not graph.has_edge(torch.tensor(10**8), torch.tensor(10**8 - 65))
+    assert graph.attends(torch.tensor(10**8), torch.tensor(10**8 - 64))
+    assert not graph.attends(torch.tensor(10**8), torch.tensor(10**8 - 65))
     assert Window(10**6, 2).num_edges == 5 * 10**6 - 6
 
 
@@ -113,9 +113,7 @@ def test_predicate_serves_under_vmap(name):
     n = graph.num_targets
     graph.edge_index()
     i = torch.arange(n)
-    rows = (
-        torch.vmap(torch.vmap(graph.has_edge, (None, 0)), (0, None))(i, i) if n else graph.dense()
-    )
+    rows = torch.vmap(torch.vmap(graph.attends, (None, 0)), (0, None))(i, i) if n else graph.dense()
     assert torch.equal(rows, graph.dense())
 
 

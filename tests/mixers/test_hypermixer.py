@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.families import SQUARE
-from tokennet import Causal, Cycle, Edges, Full, Grid, HyperMixer, Perceiver, Pooling, Tokens
+from tokennet import Causal, Cycle, Edges, Full, Grid, HyperMixer, PerceiverMixer, Pooling, Tokens
 
 DIM = 6
 
@@ -51,7 +51,7 @@ def test_hypermixer_refuses_what_is_not_complete():
 def test_whether_a_graph_is_complete_does_not_depend_on_who_asks_first():
     edges = Full(3).edge_index()
     twice = Edges(torch.cat([edges, edges[:, :1]], dim=1), 3)
-    for layer in (HyperMixer(DIM), Perceiver(DIM, 2, 2), HyperMixer(DIM)):
+    for layer in (HyperMixer(DIM), PerceiverMixer(DIM, 2, 2), HyperMixer(DIM)):
         with pytest.raises(ValueError, match="graph must be complete, set by set"):
             layer(torch.zeros(3, DIM), graph=twice)
 

@@ -7,7 +7,7 @@ from transformers import PerceiverConfig
 from transformers.models.perceiver.modeling_perceiver import PerceiverEncoder
 
 from tests.mixers.same_weights import compare, copy_linear
-from tokennet import Causal, Cycle, Full, Latents, MeanReadout, Perceiver, TokenNet, Tokens
+from tokennet import Causal, Cycle, Full, Latents, MeanReadout, PerceiverMixer, TokenNet, Tokens
 
 DIM, HEADS, LATENTS = 12, 2, 5
 
@@ -67,7 +67,7 @@ def test_latents_are_those_of_hugging_face(depth):
 def layers():
     return {
         "latents": Latents(DIM, LATENTS, HEADS, latent_dim=8).double(),
-        "perceiver": Perceiver(DIM, HEADS, LATENTS, latent_dim=8, depth=2).double(),
+        "perceiver": PerceiverMixer(DIM, HEADS, LATENTS, latent_dim=8, depth=2).double(),
     }
 
 
@@ -90,7 +90,7 @@ def test_latents_are_invariant_and_tokens_read_them_back_equivariantly():
 
 
 def test_another_set_is_heard_through_the_latents():
-    layer = Perceiver(DIM, HEADS, LATENTS, source_dim=6).double()
+    layer = PerceiverMixer(DIM, HEADS, LATENTS, source_dim=6).double()
     z, source = torch.randn(2, 3, DIM).double(), torch.randn(2, 8, 6).double()
     out = layer(z, source)
     torch.testing.assert_close(layer(z, source.flip(1)), out)
@@ -101,7 +101,7 @@ def test_another_set_is_heard_through_the_latents():
 
 
 def test_latents_start_apart_and_learn():
-    layer, z = Perceiver(DIM, HEADS, LATENTS), torch.randn(6, DIM)
+    layer, z = PerceiverMixer(DIM, HEADS, LATENTS), torch.randn(6, DIM)
     layer(z).square().sum().backward()
     assert layer.latents.latents.grad.abs().sum(-1).min() > 0
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
@@ -109,7 +109,7 @@ def test_latents_start_apart_and_learn():
 
 def test_what_needs_all_tokens_says_so():
     with pytest.raises(ValueError, match="graph must be complete, set by set, for Perceiver"):
-        Perceiver(DIM, HEADS)(Tokens(torch.zeros(4, DIM), Causal(4)))
+        PerceiverMixer(DIM, HEADS)(Tokens(torch.zeros(4, DIM), Causal(4)))
     for layer in layers().values():
         with pytest.raises(TypeError, match="cannot be run step by step"):
             layer.step(Tokens(torch.zeros(1, DIM)), Full(1, 4))

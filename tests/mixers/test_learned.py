@@ -19,9 +19,9 @@ from tokennet import (
     Embedding,
     Full,
     LearnedMixing,
-    PerToken,
     Residual,
     TokenNet,
+    TokenReadout,
     Tokens,
     TokenWise,
     Window,
@@ -93,7 +93,7 @@ def test_attention_and_learned_weights_take_each_others_place():
     torch.testing.assert_close(learned(z), attention(z), **EXACT)
     assert (learned(2 * z) - attention(2 * z)).abs().max() > 1e-3
     layers = [Residual(layer, nn.LayerNorm(DIM)) for layer in (attention, learned)]
-    net = TokenNet([*layers, Residual(TokenWise(mlp(DIM)))], PerToken(DIM, 3)).double()
+    net = TokenNet([*layers, Residual(TokenWise(mlp(DIM)))], TokenReadout(DIM, 3)).double()
     assert net(torch.randn(2, 6, DIM).double()).shape == (2, 6, 3)
     assert net.symmetry.relabeling == "trivial"
 
@@ -182,7 +182,7 @@ def test_laws(law, family):
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_decoder_goes_on_step_by_step_or_from_the_start(cache):
     mixing = Residual(LearnedMixing(DIM, Causal(16), HEADS))
-    net = Decoder([Embedding(11, DIM), mixing, mixing], PerToken(DIM, 11)).double()
+    net = Decoder([Embedding(11, DIM), mixing, mixing], TokenReadout(DIM, 11)).double()
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
     ids = net.generate(prompt, 13, cache=cache)
     assert ids.shape == (2, 16)

@@ -270,7 +270,7 @@ def test_cross_attention_reads_the_other_set_only():
     [
         (lambda: LinearAttention(8, 2, "cosine"), "features must be one of elu, relu, softmax"),
         (lambda: LinearAttention(8, 2, 3), "features must be one of .* or a FeatureMap; got 3"),
-        (lambda: LinearAttention(8, 3), "heads must divide dim = 8, got 3"),
+        (lambda: LinearAttention(8, 3), "num_heads must divide dim = 8, got 3"),
         (lambda: LinearAttention(8, 2, chunk=0), "chunk must be positive, got 0"),
         (lambda: SoftmaxFeatures(8, 0), "num_features must be positive, got 0"),
         (

@@ -34,8 +34,11 @@ def sparse_graph():
     return Edges(torch.randint(0, 20, (2, 90)), 20)
 
 
-def multihead_pair(causal=False, dim=DIM, heads=HEADS):
-    ours, theirs = Attention(dim, heads), nn.MultiheadAttention(dim, heads, batch_first=True)
+def multihead_pair(causal=False, dim=DIM, num_heads=HEADS):
+    ours, theirs = (
+        Attention(dim, num_heads),
+        nn.MultiheadAttention(dim, num_heads, batch_first=True),
+    )
     for linear, weight, bias in zip(
         (ours.query, ours.key, ours.value),
         theirs.in_proj_weight.chunk(3),

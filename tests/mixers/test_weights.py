@@ -18,7 +18,7 @@ from tokennet import (
     LearnedMixing,
     LinearAttention,
     MemoryTokens,
-    Perceiver,
+    PerceiverMixer,
     PoolingByAttention,
     RecurrentAttention,
     Residual,
@@ -41,7 +41,7 @@ NETS = {
         ["cross.attention", "blocks.0.attention", "blocks.1.attention"],
     ),
     "perceiver": (
-        lambda: Perceiver(DIM, HEADS, K),
+        lambda: PerceiverMixer(DIM, HEADS, K),
         ["latents.cross.attention", "latents.blocks.0.attention", "read"],
     ),
     "readout": (

@@ -4,10 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from tokennet import Convolution, CrossPatchLinear, Edges, Full, Offsets, Tokens, Window, WiredMixer
+from tokennet import (
+    Convolution,
+    CrossPatchLinear,
+    Edges,
+    FixedPatternMixer,
+    Full,
+    Offsets,
+    Tokens,
+    Window,
+)
 
 
-class Previous(WiredMixer):
+class Previous(FixedPatternMixer):
     """A token hears the one before it, times a weight."""
 
     def __init__(self, dim: int) -> None:

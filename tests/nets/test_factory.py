@@ -12,8 +12,8 @@ from tokennet.models import (
     NETS,
     Objects,
     contrastive_loss,
-    create_net,
-    list_nets,
+    create_model,
+    list_models,
     set_prediction_loss,
 )
 from tokennet.nets import Decoder, EncoderDecoder, TokenNet, count_parameters
@@ -26,7 +26,7 @@ SMALL = {
     "num_tokens": N,
     "dim": 16,
     "depth": 1,
-    "heads": 2,
+    "num_heads": 2,
     "vocab": VOCAB,
     "source_vocab": VOCAB,
     "max_length": 12,
@@ -55,7 +55,7 @@ PUBLISHED = {
 def small(name, **options):
     known = inspect.signature(NETS[name].build).parameters
     sizes = {key: value for key, value in SMALL.items() if key in known}
-    return create_net(name, **{**sizes, **options}).double().eval()
+    return create_model(name, **{**sizes, **options}).double().eval()
 
 
 def patches(batch=()):
@@ -113,18 +113,18 @@ def test_every_architecture_is_a_few_lines():
 
 
 def test_names_and_options():
-    assert list_nets("vit_*") == ["vit_tiny", "vit_small", "vit_base", "vit_large"]
-    assert set(list_nets()) == set(NETS)
+    assert list_models("vit_*") == ["vit_tiny", "vit_small", "vit_base", "vit_large"]
+    assert set(list_models()) == set(NETS)
     with pytest.raises(ValueError, match="name must be one of encoder, .*; got 'resnet'"):
-        create_net("resnet")
+        create_model("resnet")
     with pytest.raises(ValueError, match="did you mean vit_tiny or vit_small or vit_base or"):
-        create_net("vit")
+        create_model("vit")
     with pytest.raises(ValueError, match=r"got 'clop'; did you mean clip\?"):
-        create_net("clop")
+        create_model("clop")
     with pytest.raises(ValueError, match="readout must be one of token, .*; got 'foo'"):
-        create_net("gat", readout="foo")
+        create_model("gat", readout="foo")
     with pytest.raises(ValueError, match="options of gin are in_features, .*; got heads, size"):
-        create_net("gin", size=3, heads=2)
+        create_model("gin", size=3, num_heads=2)
 
 
 TOKEN_NETS = ["encoder", "gat", "gin", "gps", "deep_sets", "vit_tiny", "mixer_small", "detr"]
@@ -311,7 +311,7 @@ def test_compile_and_export(name):
 
 
 def test_decoders_are_causal_by_their_graph():
-    for name in list_nets("gpt*"):
+    for name in list_models("gpt*"):
         net = NETS[name].on_meta()
         assert isinstance(net, Decoder)
         assert isinstance(net.graph(5), Causal)

@@ -14,21 +14,21 @@ from tokennet import (
     Embedding,
     Full,
     LinearAttention,
-    PerToken,
     Recurrence,
     Residual,
     SinusoidalEncoding,
+    TokenReadout,
     Tokens,
     TokenWise,
     Window,
     mlp,
 )
-from tokennet.models import bert, clip, create_net, detr, gpt, transformer
+from tokennet.models import bert, clip, create_model, detr, gpt, transformer
 from tokennet.nets import (
     BatchNorm,
+    BlockConfig,
     Decoder,
     EncoderDecoder,
-    Style,
     WithGraph,
     mask_tokens,
     shift_right,
@@ -43,7 +43,7 @@ GRAPHS = {"causal": Causal, "window": lambda n: Causal(n) & Window(n, 3)}
 
 
 def language_model(graph=Causal, vocab=VOCAB, **options):
-    sizes = {"dim": 16, "depth": 2, "heads": 2, "max_length": 24, **options}
+    sizes = {"dim": 16, "depth": 2, "num_heads": 2, "max_length": 24, **options}
     net = gpt(vocab, graph=graph, **sizes).double()
     with torch.no_grad():
         for parameter in net.parameters():  # far from even, so that ids are told apart
@@ -52,7 +52,7 @@ def language_model(graph=Causal, vocab=VOCAB, **options):
 
 
 def translator(**options):
-    sizes = {"dim": 16, "depth": 2, "heads": 2, **options}
+    sizes = {"dim": 16, "depth": 2, "num_heads": 2, **options}
     return transformer(VOCAB, **sizes).double()
 
 
@@ -85,7 +85,7 @@ MIXERS = {
 def test_beams_with_the_cache_are_those_without(mixer, beams):
     torch.manual_seed(2)
     layers = [Residual(MIXERS[mixer]()), Residual(TokenWise(mlp(8)))]
-    net = Decoder([Embedding(VOCAB, 8), *layers], PerToken(8, VOCAB)).double()
+    net = Decoder([Embedding(VOCAB, 8), *layers], TokenReadout(8, VOCAB)).double()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -96,7 +96,7 @@ def test_beams_with_the_cache_are_those_without(mixer, beams):
 
 def test_a_net_that_cannot_step_says_what_to_do():
     layers = [Embedding(VOCAB, 8), WithGraph(complete), Residual(Attention(8, 2))]
-    net = Decoder(layers, PerToken(8, VOCAB))
+    net = Decoder(layers, TokenReadout(8, VOCAB))
     with pytest.raises(TypeError, match="WithGraph cannot be run step by step; cache=False"):
         net.generate([1, 2], 3)
     assert net.generate([1, 2], 3, cache=False).shape == (5,)
@@ -252,9 +252,9 @@ def test_beams_that_stop_are_weighed_by_their_length(penalty):
 
 
 STYLES = {
-    "post": Style(post_norm=True, activation=nn.ReLU),
-    "pre": Style(),
-    "batch": Style(norm=BatchNorm),
+    "post": BlockConfig(post_norm=True, activation=nn.ReLU),
+    "pre": BlockConfig(),
+    "batch": BlockConfig(norm=BatchNorm),
 }
 
 
@@ -313,7 +313,7 @@ def test_only_the_last_ids_are_read_where_the_context_says_so():
 @pytest.mark.parametrize("cache", [True, False])
 def test_ids_have_the_positions_that_the_net_gives_them(cache):
     layers = [Embedding(VOCAB, 8), SinusoidalEncoding(8), Residual(Attention(8, 2))]
-    net = Decoder(layers, PerToken(8, VOCAB), pos=lambda n: 3 * torch.arange(float(n))[:, None])
+    net = Decoder(layers, TokenReadout(8, VOCAB), pos=lambda n: 3 * torch.arange(float(n))[:, None])
     ids = torch.randint(0, VOCAB, (2, 5))
     with torch.no_grad():
         for parameter in net.double().parameters():
@@ -338,7 +338,7 @@ def test_flops_of_nets_of_two_sets_are_those_of_their_parts():
     blocks = 2 * (per_token * (10 + 6) + 4 * 16 * (2 * 25 + 2 * 6))
     across = 2 * (4 * 16 * 16 * (10 + 6) + 4 * 16 * 2 * 15)
     assert own == blocks + across + 2 * 16 * VOCAB * 6
-    sizes = {"dim": 8, "heads": 2, "depth": 1}
+    sizes = {"dim": 8, "num_heads": 2, "depth": 1}
     match = clip(4, VOCAB, 6, image_dim=12, image_heads=2, **sizes)
     images, texts = torch.randn(3, 6, 4), torch.randint(0, VOCAB, (2, 5))
     towers = match.image.flops(images) + match.text.flops(texts)
@@ -372,7 +372,7 @@ def test_ragged_pairs_are_one_by_one():
 
 @pytest.mark.parametrize("rank", [1, 2], ids=["shared positions", "own positions"])
 def test_questions_of_any_length_are_about_an_image_each(rank):
-    net = create_net("question_net", in_features=4, vocab=VOCAB, dim=16, depth=1).double().eval()
+    net = create_model("question_net", in_features=4, vocab=VOCAB, dim=16, depth=1).double().eval()
     pos = torch.rand(2, 9, 2).double() if rank == 2 else torch.rand(9, 2).double()
     patches, questions = Tokens(torch.randn(2, 9, 4).double(), pos=pos), [[1, 2, 3], [4]]
     together = net(patches, questions)
@@ -388,7 +388,7 @@ def test_encoder_and_decoder_must_fit():
         EncoderDecoder(language_model(), decoder)
     with pytest.raises(ValueError, match="decoder must listen to a source"):
         EncoderDecoder(translator().encoder, language_model())
-    asking = create_net("question_net", in_features=4, vocab=VOCAB, dim=16, depth=1)
+    asking = create_model("question_net", in_features=4, vocab=VOCAB, dim=16, depth=1)
     with pytest.raises(TypeError, match="decoder must be a Decoder"):
         asking.generate(torch.zeros(3, 4), 1, 2)
 
@@ -410,7 +410,7 @@ def test_learning_to_repeat():
     """A decoder trained on one text completes it."""
     torch.manual_seed(0)
     text = torch.randint(0, VOCAB, (20,))
-    net = gpt(VOCAB, dim=32, depth=1, heads=2, max_length=24)
+    net = gpt(VOCAB, dim=32, depth=1, num_heads=2, max_length=24)
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     for _ in range(60):
         loss = nn.functional.cross_entropy(net(text[:-1]), text[1:])
@@ -434,7 +434,7 @@ def test_hidden_ids():
 
 
 def test_filling_in():
-    net = bert(VOCAB + 1, dim=16, depth=1, heads=2, max_length=8)
+    net = bert(VOCAB + 1, dim=16, depth=1, num_heads=2, max_length=8)
     ids = torch.tensor([[1, VOCAB, 3, 4]])
     filled = net.fill(ids, mask=VOCAB)
     assert filled[0, 1] == net.eval()(ids)[0, 1].argmax()

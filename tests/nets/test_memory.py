@@ -68,7 +68,7 @@ def test_graphs_with_tokens_before_them(family, heard, listening, among_targets)
     assert torch.equal(counts, wanted)
     assert longer.num_edges == wanted.sum()
     pairs = torch.meshgrid(*(torch.arange(size) for size in wanted.shape), indexing="ij")
-    assert torch.equal(longer.has_edge(*pairs), wanted > 0)
+    assert torch.equal(longer.attends(*pairs), wanted > 0)
     assert torch.equal(longer.dense(), wanted > 0)
     if not longer.is_explicit:
         assert torch.equal(j + len(wanted.T) * i, (j + len(wanted.T) * i).sort().values)

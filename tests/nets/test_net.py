@@ -17,25 +17,25 @@ from tokennet import (
     Causal,
     Disjoint,
     Edges,
+    FixedPatternMixer,
     Full,
     GraphAttention,
     Grid,
-    Interface,
+    IOSpec,
     LearnedEncoding,
-    MLPMixer,
     PyGMixer,
     Residual,
     Symmetry,
+    TokenMixingMLP,
     TokenNet,
     Tokens,
     TokenWise,
-    WiredMixer,
     build_net,
     mlp,
 )
 from tokennet.mixers import MIXERS
 
-INTERFACE = Interface(in_features=3, out_features=5, num_tokens=12, num_coordinates=2)
+INTERFACE = IOSpec(in_features=3, out_features=5, num_tokens=12, num_coordinates=2)
 GRAPHS = {
     "full": lambda: Full(12),
     "causal": lambda: Causal(12),
@@ -50,7 +50,7 @@ CASES = [
     if honors(make(16, 2, 12), GRAPHS[graph]())
 ]
 
-ONCE = {name for name, make in MIXERS.items() if isinstance(make(16, 2, 12), WiredMixer)}
+ONCE = {name for name, make in MIXERS.items() if isinstance(make(16, 2, 12), FixedPatternMixer)}
 """Mixers that do the same on every graph that they honor."""
 TRACED = [
     (mixer, graph)
@@ -65,7 +65,7 @@ def example(graph):
 
 
 def net_for(mixer, positions="pos"):
-    return build_net(mixer, INTERFACE, 16, depth=2, heads=2, positions=positions)
+    return build_net(mixer, INTERFACE, 16, depth=2, num_heads=2, positions=positions)
 
 
 @pytest.mark.parametrize(("mixer", "graph"), TRACED)
@@ -218,7 +218,7 @@ def test_flops_are_those_counted_by_hand(mixer, graph):
 
 
 def test_flops_of_attention_are_those_that_torch_counts():
-    layer, tokens = Attention(16, heads=2), Tokens(torch.randn(3, 12, 16))
+    layer, tokens = Attention(16, num_heads=2), Tokens(torch.randn(3, 12, 16))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         layer(tokens)
     assert layer.flops(tokens) == counter.get_total_flops() > 0
@@ -299,7 +299,7 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
     [
         (lambda: build_net("magic", INTERFACE, 8), ValueError, "mixer must be one of .* 'magic'"),
         (
-            lambda: build_net("mean", Interface(3, 5, readout="median"), 8),
+            lambda: build_net("mean", IOSpec(3, 5, readout="median"), 8),
             ValueError,
             "readout must be one of token, mean, sum, max, one, attention; got 'median'",
         ),
@@ -309,16 +309,16 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
             "positions must be 'pos', 'index' or 'none', got 'learned'",
         ),
         (
-            lambda: build_net("mean", Interface(3, 5), 8, positions="pos"),
+            lambda: build_net("mean", IOSpec(3, 5), 8, positions="pos"),
             ValueError,
             "positions='pos' needs tokens.pos",
         ),
         (
-            lambda: build_net("mean", Interface(3, 5), 8, positions="index"),
+            lambda: build_net("mean", IOSpec(3, 5), 8, positions="index"),
             ValueError,
             "positions='index' needs a fixed number of tokens",
         ),
-        (lambda: build_net("mlp", Interface(3, 5), 8), ValueError, "'mlp' needs a fixed number"),
+        (lambda: build_net("mlp", IOSpec(3, 5), 8), ValueError, "'mlp' needs a fixed number"),
         (
             lambda: TokenNet([nn.Linear(3, 3)]),
             TypeError,
@@ -359,10 +359,10 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
             ValueError,
             "order of neighbors, as LSTMAggregation does",
         ),
-        (lambda: Attention(10, heads=4), ValueError, "heads must divide dim = 10, got 4"),
-        (lambda: Attention(8, heads=0), ValueError, "heads must be at least 1, got 0"),
-        (lambda: Attention(0, heads=1), ValueError, "dim must be at least 1, got 0"),
-        (lambda: Attention(8, heads="2"), TypeError, "heads must be an int, got '2'"),
+        (lambda: Attention(10, num_heads=4), ValueError, "num_heads must divide dim = 10, got 4"),
+        (lambda: Attention(8, num_heads=0), ValueError, "num_heads must be at least 1, got 0"),
+        (lambda: Attention(0, num_heads=1), ValueError, "dim must be at least 1, got 0"),
+        (lambda: Attention(8, num_heads="2"), TypeError, "num_heads must be an int, got '2'"),
         (
             lambda: Attention(8, 2)(torch.zeros(2, 3, 8), torch.zeros(3, 4, 8)),
             ValueError,
@@ -383,7 +383,11 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
             TypeError,
             "layers must be a list of layers, got a Residual",
         ),
-        (lambda: GraphAttention(10, heads=4), ValueError, "heads must divide dim = 10, got 4"),
+        (
+            lambda: GraphAttention(10, num_heads=4),
+            ValueError,
+            "num_heads must divide dim = 10, got 4",
+        ),
         (lambda: Attention(8, 2)([1.0]), TypeError, "tokens must be Tokens or a tensor, got list"),
         (
             lambda: Attention(8, 2)(torch.zeros(3, 9)),
@@ -405,9 +409,13 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
             ValueError,
             "graph goes with source",
         ),
-        (lambda: MLPMixer(8, 4, 4)(torch.zeros(3, 8)), ValueError, r"graph must be Full\(4\)"),
         (
-            lambda: MLPMixer(8, 4, 4)(torch.zeros(4, 8), source=torch.zeros(4, 8)),
+            lambda: TokenMixingMLP(8, 4, 4)(torch.zeros(3, 8)),
+            ValueError,
+            r"graph must be Full\(4\)",
+        ),
+        (
+            lambda: TokenMixingMLP(8, 4, 4)(torch.zeros(4, 8), source=torch.zeros(4, 8)),
             ValueError,
             "source must be left out",
         ),

@@ -12,7 +12,7 @@ from tests.peers import parity, randomized
 from tokennet import Full, SinusoidalEncoding, Tokens
 from tokennet.interop import from_torch
 from tokennet.interop.copy import Copier
-from tokennet.models import Objects, contrastive_loss, create_net, set_prediction_loss
+from tokennet.models import Objects, contrastive_loss, create_model, set_prediction_loss
 
 IN, DIM, HEADS, DEPTH, VOCAB, CLASSES, QUERIES = 6, 16, 2, 2, 11, 3, 5
 TIGHT = 1e-11
@@ -55,14 +55,14 @@ class Asking(nn.Module):
 
 def test_question_net(hold):
     def convert(theirs):
-        ours = create_net(
+        ours = create_model(
             "question_net",
             in_features=IN,
             vocab=VOCAB,
             out_features=4,
             dim=DIM,
             depth=DEPTH,
-            heads=HEADS,
+            num_heads=HEADS,
             max_length=8,
         ).double()
         _, embed, _, looking = ours.encoder.layers
@@ -112,14 +112,14 @@ class Detecting(nn.Module):
 
 
 def detector(theirs):
-    ours = create_net(
+    ours = create_model(
         "detr",
         in_features=IN,
         classes=CLASSES,
         queries=QUERIES,
         dim=DIM,
         depth=DEPTH,
-        heads=HEADS,
+        num_heads=HEADS,
         hidden=24,
     ).double()
     _, embed, _, looking = ours.encoder.layers
@@ -207,14 +207,14 @@ def copy_encoder(layers, encoder):
 
 
 def towers(theirs):
-    ours = create_net(
+    ours = create_model(
         "clip",
         in_features=3 * 4 * 4,
         vocab=VOCAB,
         num_tokens=4,
         dim=DIM,
         depth=DEPTH,
-        heads=HEADS,
+        num_heads=HEADS,
         image_dim=DIM,
         image_heads=HEADS,
         max_length=8,

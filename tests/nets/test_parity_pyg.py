@@ -18,7 +18,7 @@ from torch_geometric.nn import (
 from tests.peers import parity, randomized
 from tokennet import Edges, Tokens
 from tokennet.interop.copy import Copier
-from tokennet.models import create_net
+from tokennet.models import create_model
 
 DIM, HEADS, IN, OUT, DEPTH, F = 16, 4, 5, 3, 2, 3
 TIGHT = 1e-11
@@ -86,7 +86,7 @@ def test_gat(hold):
     convs = [GATv2Conv(DIM, DIM // HEADS, HEADS) for _ in range(DEPTH)]  # adds self-loops
 
     def convert(theirs):
-        ours = create_net(
+        ours = create_model(
             "gat", in_features=IN, out_features=OUT, dim=DIM, depth=DEPTH, readout="mean"
         ).double()
         for layer, conv in zip(ours.layers[1::2], theirs.convs, strict=True):
@@ -120,7 +120,7 @@ def test_gin(edge_dim, training, hold):
     """In training mode too: the statistics of a ragged batch are those of PyG's."""
 
     def convert(theirs):
-        ours = create_net(
+        ours = create_model(
             "gin", in_features=IN, out_features=OUT, dim=DIM, depth=DEPTH, edge_dim=edge_dim
         ).double()
         for layer, conv in zip(ours.layers[1:], theirs.convs, strict=True):
@@ -144,8 +144,8 @@ def test_gps(training, hold):
         return GPSConv(DIM, GINConv(fn, train_eps=True), heads=HEADS, norm="batch_norm")
 
     def convert(theirs):
-        ours = create_net(
-            "gps", in_features=IN, out_features=OUT, dim=DIM, depth=DEPTH, heads=HEADS
+        ours = create_model(
+            "gps", in_features=IN, out_features=OUT, dim=DIM, depth=DEPTH, num_heads=HEADS
         ).double()
         for number, conv in enumerate(theirs.convs):
             (near, far), after = (

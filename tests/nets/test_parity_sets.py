@@ -15,7 +15,7 @@ from transformers.models.perceiver.modeling_perceiver import PerceiverEncoder
 from tests.peers import parity, randomized
 from tokennet import ReLUFeatures, Tokens
 from tokennet.interop.copy import Copier
-from tokennet.models import create_net
+from tokennet.models import create_model
 
 IN, OUT, DIM, HEADS, DEPTH, FEW = 5, 3, 16, 2, 2, 4
 TIGHT = 1e-11
@@ -64,7 +64,7 @@ def test_deep_sets(ragged, hold):
     theirs = randomized(DeepSetsAggregation(nn.Sequential(*phi), rho))
 
     def convert(theirs):
-        ours = create_net("deep_sets", **SIZES).double()
+        ours = create_model("deep_sets", **SIZES).double()
         for layer, part in zip(ours.layers, theirs.local_nn, strict=True):
             copy.linear(layer.fn[0], part[0])
         for place in (0, 2):
@@ -103,8 +103,8 @@ def test_set_transformer(hold):
     theirs += [PoolingByMultiheadAttention(DIM, 3, HEADS), Itself(DIM, HEADS)]
 
     def convert(theirs):
-        ours = create_net(
-            "set_transformer", **SIZES, heads=HEADS, num_points=FEW, num_seeds=3
+        ours = create_model(
+            "set_transformer", **SIZES, num_heads=HEADS, num_points=FEW, num_seeds=3
         ).double()
         *induced, pool, last = ours.layers[2:]
         for layer, other in zip(induced, theirs.layers, strict=False):
@@ -162,7 +162,7 @@ def copy_latent_block(to, layer):
 
 def test_perceiver(hold):
     def convert(theirs):
-        ours = create_net("perceiver", **SIZES, heads=HEADS, num_latents=FEW).double()
+        ours = create_model("perceiver", **SIZES, num_heads=HEADS, num_latents=FEW).double()
         latents, other = ours.layers[-1], theirs.layers[0]
         copy.parameter(latents.latents, other.latents)
         copy_latent_block(latents.cross, other.encoder.cross_attention)
@@ -192,7 +192,7 @@ def test_performer(hold):
     """Theirs has no features for softmax: both have those of the generalized attention."""
 
     def convert(theirs):
-        ours = create_net("performer", **SIZES, heads=HEADS)
+        ours = create_model("performer", **SIZES, num_heads=HEADS)
         pairs = zip(ours.layers[1::2], ours.layers[2::2], theirs.layers, strict=True)
         for mixing, function, block in pairs:
             other, mixer = block.attention, mixing.layer

@@ -8,7 +8,7 @@ from tests.peers import parity, randomized
 from tokennet import Attention, Causal, Convolution, Full, Tokens
 from tokennet.interop import from_torch
 from tokennet.interop.copy import Copier
-from tokennet.models import create_net
+from tokennet.models import create_model
 
 DIM, HEADS, HIDDEN, DEPTH = 16, 4, 24, 2
 B, N, M = 2, 7, 5
@@ -96,7 +96,7 @@ def test_recurrent_net(cell, hold):
             return self.head(self.norm(self.cells(self.embed(z))[0]))
 
     def convert(theirs):
-        ours = create_net(
+        ours = create_model(
             "gru", in_features=3, out_features=2, dim=DIM, depth=DEPTH, cell=cell
         ).double()
         ours.layers[0].fn.load_state_dict(theirs.embed.state_dict())
@@ -142,7 +142,7 @@ class TemporalNet(nn.Module):
 
 
 def temporal(theirs):
-    ours = create_net("tcn", in_features=3, out_features=2, dim=DIM, depth=DEPTH).double()
+    ours = create_model("tcn", in_features=3, out_features=2, dim=DIM, depth=DEPTH).double()
     copy = Copier()
     copy.weight(ours.layers[0].fn, theirs.embed.weight.squeeze(-1), theirs.embed.bias)
     for layer, block in zip(ours.layers[1:], theirs.blocks, strict=True):

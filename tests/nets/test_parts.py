@@ -29,15 +29,15 @@ from tokennet.graphs.prefix import is_one_sided
 from tokennet.models import clip, encoder_stack, generalized_iou, vit
 from tokennet.nets import (
     BatchNorm,
+    BlockConfig,
+    ClassTokenReadout,
     DropTokens,
     Embedding,
     EncoderDecoder,
-    OneToken,
     OnGraph,
     Parallel,
     PostNorm,
     PrependTokens,
-    Style,
     Unembedding,
     WithGraph,
     add_self_loops,
@@ -67,7 +67,9 @@ def test_post_norm_is_normalized_and_goes_step_by_step():
 
 def test_dropout_of_branches():
     for post_norm in (False, True):
-        layer = Style(post_norm=post_norm, dropout=1.0).around(TokenWise(nn.Linear(DIM, DIM)), DIM)
+        layer = BlockConfig(post_norm=post_norm, dropout=1.0).around(
+            TokenWise(nn.Linear(DIM, DIM)), DIM
+        )
         z = torch.randn(N, DIM)
         torch.testing.assert_close(layer.train()(z), layer.norm(z) if post_norm else z)
         assert not torch.allclose(layer.eval()(z), layer.norm(z) if post_norm else z)
@@ -221,7 +223,7 @@ def test_class_tokens_do_not_carry_the_future():
 
 
 def test_what_layers_do_not_see_any_more_is_not_declared():
-    near, first = Attention(DIM, 2), OneToken(DIM, 3)
+    near, first = Attention(DIM, 2), ClassTokenReadout(DIM, 3)
     within = TokenNet([WithGraph(complete), near])
     for layers, readout, reads in (
         ([WithGraph(complete), near], None, set()),
@@ -235,8 +237,8 @@ def test_what_layers_do_not_see_any_more_is_not_declared():
         ([near], first, {"graph", "index"}),
         ([PrependTokens(DIM), near], first, {"graph"}),
         ([TokenNet([PrependTokens(DIM)]), near], first, {"graph"}),
-        ([PrependTokens(DIM)], OneToken(DIM, 3, index=1), {"index"}),
-        ([PrependTokens(DIM)], OneToken(DIM, 3, index=-1), {"index"}),
+        ([PrependTokens(DIM)], ClassTokenReadout(DIM, 3, index=1), {"index"}),
+        ([PrependTokens(DIM)], ClassTokenReadout(DIM, 3, index=-1), {"index"}),
         ([PrependTokens(DIM, 2), DropTokens(2)], None, set()),
         ([PrependTokens(DIM, 2), DropTokens(2)], first, {"index"}),
         ([PrependTokens(DIM, 2), DropTokens(1)], first, set()),
@@ -259,9 +261,9 @@ def test_what_a_net_reads_of_its_source():
 @pytest.mark.parametrize("final_norm", [True, False])
 @pytest.mark.parametrize("post_norm", [True, False])
 def test_stacks_keep_all_their_blocks(post_norm, final_norm):
-    stack = encoder_stack(DIM, 2, 2, style=Style(post_norm=post_norm), final_norm=final_norm)
+    stack = encoder_stack(DIM, 2, 2, style=BlockConfig(post_norm=post_norm), final_norm=final_norm)
     assert len(stack.layers) == 4 + (final_norm and not post_norm)
-    net = vit(3, 2, N, DIM, 2, 2, style=Style(post_norm=post_norm))
+    net = vit(3, 2, N, DIM, 2, 2, style=BlockConfig(post_norm=post_norm))
     assert len(net.layers) == 4 + 4
     assert len(clip(3, 5, N, DIM, 2, 2, image_dim=DIM, image_heads=2).text.layers) == 2 + 4
 
@@ -315,9 +317,9 @@ def test_a_net_in_a_residual_connection():
     torch.testing.assert_close(torch.cat([start.z, end.z]), whole)
     assert layer.needs_source
     assert layer.takes_source
-    assert not layer.goes_by_token
+    assert not layer.is_tokenwise
     alone = Residual(TokenNet([TokenWise(nn.GELU())]))
-    assert alone.goes_by_token
+    assert alone.is_tokenwise
     with pytest.raises(TypeError, match="Residual takes no source"):
         alone(z, source)
     assert layer.flops(Tokens(z), source) == inner.flops(Tokens(z), source)

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from tokennet import AttentionReadout, Causal, Full, MeanReadout, OneToken, PerToken, Tokens
+from tokennet import (
+    AttentionReadout,
+    Causal,
+    ClassTokenReadout,
+    Full,
+    MeanReadout,
+    TokenReadout,
+    Tokens,
+)
 from tokennet.nets import READOUTS
 
 
@@ -45,25 +53,25 @@ def test_mean_by_hand():
 def test_one_token_counts_within_its_set():
     z = torch.arange(5.0)[:, None]
     ragged = Tokens.batch([Tokens(z[:2]), Tokens(z[2:])])
-    assert OneToken(1, 1, index=-1).pool(ragged).tolist() == [[1.0], [4.0]]
-    assert OneToken(1, 1, index=1).pool(Tokens(z)).tolist() == [1.0]
+    assert ClassTokenReadout(1, 1, index=-1).pool(ragged).tolist() == [[1.0], [4.0]]
+    assert ClassTokenReadout(1, 1, index=1).pool(Tokens(z)).tolist() == [1.0]
     with pytest.raises(ValueError, match="index 2 names no token of a set of 2"):
-        OneToken(1, 1, index=2).pool(ragged)
+        ClassTokenReadout(1, 1, index=2).pool(ragged)
 
 
 def test_per_token_keeps_the_tokens():
-    assert PerToken(4, 2)(Tokens(torch.zeros(3, 4))).shape == (3, 2)
+    assert TokenReadout(4, 2)(Tokens(torch.zeros(3, 4))).shape == (3, 2)
 
 
 def test_flops_of_attention_pooling():
-    readout, tokens = AttentionReadout(8, 3, heads=2), Tokens(torch.randn(2, 5, 8), Full(5))
+    readout, tokens = AttentionReadout(8, 3, num_heads=2), Tokens(torch.randn(2, 5, 8), Full(5))
     # Two sets: questions and answers (2 x 2 D^2), keys and values (2 x 2 D^2 a token), edges, head.
     expected = 2 * 2 * 2 * 8 * 8 + 2 * 2 * 10 * 8 * 8 + 4 * 8 * 10 + 2 * 2 * 8 * 3
     assert readout.flops(tokens) == expected
 
 
 def test_attention_pooling_by_hand():
-    readout, z = AttentionReadout(8, 3, heads=2).double(), torch.randn(5, 8).double()
+    readout, z = AttentionReadout(8, 3, num_heads=2).double(), torch.randn(5, 8).double()
     attention = readout.attention
     q = attention.query(readout.question).view(2, 4)
     k, v = attention.key(z).view(5, 2, 4), attention.value(z).view(5, 2, 4)

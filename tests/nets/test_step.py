@@ -19,12 +19,12 @@ from tokennet import (
     LearnedMixing,
     LinearAttention,
     MeanReadout,
-    MLPMixer,
-    PerToken,
     Recurrence,
     Residual,
     SinusoidalEncoding,
+    TokenMixingMLP,
     TokenNet,
+    TokenReadout,
     Tokens,
     TokenWise,
     Window,
@@ -51,7 +51,7 @@ def decoder(cross: bool = False) -> TokenNet:
     layers = [LearnedEncoding(DIM, N), SinusoidalEncoding(DIM, "index")]
     for mixer in mixers:
         layers += [Residual(mixer, nn.LayerNorm(DIM)), Residual(TokenWise(mlp(DIM)))]
-    return TokenNet(layers, PerToken(DIM, 5)).double()
+    return TokenNet(layers, TokenReadout(DIM, 5)).double()
 
 
 def by_steps(net, z, graph_of, sizes, source=None):
@@ -92,7 +92,7 @@ RECURRENT = {
 @pytest.mark.parametrize("mixer", RECURRENT)
 def test_steps_of_convolution_and_recurrence_are_the_whole(mixer, sizes, batch):
     layers = [Residual(RECURRENT[mixer](), nn.LayerNorm(DIM)), TokenWise(mlp(DIM))]
-    net = TokenNet([*layers, RECURRENT[mixer]()], PerToken(DIM, 5)).double()
+    net = TokenNet([*layers, RECURRENT[mixer]()], TokenReadout(DIM, 5)).double()
     z = torch.randn(*batch, N, DIM, dtype=torch.float64)
     torch.testing.assert_close(by_steps(net, z, Causal, sizes), net(Tokens(z, Causal(N))))
 
@@ -138,7 +138,7 @@ def test_flops_of_attention_to_a_source():
 @pytest.mark.parametrize(
     "layer",
     [
-        MLPMixer(DIM, N, 4),
+        TokenMixingMLP(DIM, N, 4),
         Convolution(DIM),
         GridConvolution(DIM, grid=(3, 3)),
         Recurrence(DIM, bidirectional=True),
@@ -178,10 +178,10 @@ def test_a_layer_goes_by_steps_only_if_it_says_so(layer):
 def test_layers_of_token_wise_layers_are_token_wise():
     wise, z = TokenWise(mlp(DIM)), torch.randn(N, DIM)
     for layer in (OnGraph(complete, Residual(wise)), Parallel([wise, PostNorm(wise)])):
-        assert layer.goes_by_token
+        assert layer.is_tokenwise
         out, _ = layer.step(Tokens(z[4:]), Causal(N).last(N - 4))
         torch.testing.assert_close(out.z, layer(z)[4:])
-    assert not Parallel([wise, Attention(DIM, 2)]).goes_by_token
+    assert not Parallel([wise, Attention(DIM, 2)]).is_tokenwise
 
 
 STEPPING = {

@@ -10,8 +10,8 @@ from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.edge_products import edge_combine, edge_dot, edge_softmax, edge_sum
 
 
-def qkv(n, m=None, heads=2, channels=4):
-    return [torch.randn(size, heads, channels) for size in (n, m or n, m or n)]
+def qkv(n, m=None, num_heads=2, channels=4):
+    return [torch.randn(size, num_heads, channels) for size in (n, m or n, m or n)]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_named_backend_never_falls_back():
     with pytest.raises(RuntimeError, match="backend 'dense' cannot run this call: .* parallel"):
         attend(*qkv(2), multi, backend="dense")
     with pytest.raises(RuntimeError, match="'dense' cannot .* mask would have 400,000,000 entries"):
-        attend(*qkv(20_000, heads=1, channels=1), Window(20_000, 1), backend="dense")
+        attend(*qkv(20_000, num_heads=1, channels=1), Window(20_000, 1), backend="dense")
 
 
 def good():

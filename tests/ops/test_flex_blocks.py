@@ -215,9 +215,9 @@ def test_each_graph_is_compiled_once_and_by_itself(monkeypatch):
 
 def test_a_predicate_is_asked_once_for_its_tables(monkeypatch):
     graph, asked = Edges(torch.tensor([[0, 1], [1, 2]]), 3), []
-    real = graph.has_edge
+    real = graph.attends
     monkeypatch.setattr(
-        graph, "has_edge", lambda i, j: (i.dim() and asked.append(i), real(i, j))[1], raising=False
+        graph, "attends", lambda i, j: (i.dim() and asked.append(i), real(i, j))[1], raising=False
     )
     q = torch.randn(3, 1, 4)
     for _ in range(3):

@@ -40,7 +40,7 @@ def worst(got, want):
 def test_channels_heads_and_types(kind, dtype, channels):
     heads, values = HEADS[channels], VALUES[channels]
     graph = from_mask(torch.rand(30, 30) < 0.3)
-    sizes = {"heads": heads, "channels": channels, "values": values}
+    sizes = {"num_heads": heads, "channels": channels, "values": values}
     inputs = make_inputs(kind, graph, **sizes, dtype=dtype)
     if kind == "additive":
         inputs["weight"].data /= channels**0.5
@@ -57,7 +57,7 @@ def test_channels_heads_and_types(kind, dtype, channels):
 
 def test_bfloat16_is_no_worse_than_in_dense_attention():
     graph = from_mask(torch.rand(200, 200) < 0.3)
-    inputs = make_inputs("dot", graph, heads=8, channels=64, values=64, dtype=BF16)
+    inputs = make_inputs("dot", graph, num_heads=8, channels=64, values=64, dtype=BF16)
     exact = {name: tensor.detach().double().requires_grad_() for name, tensor in inputs.items()}
     q, k, v = (tensor.transpose(0, 1)[None] for tensor in inputs.values())
     dense = scaled_dot_product_attention(q, k, v, graph.dense())[0].transpose(0, 1)

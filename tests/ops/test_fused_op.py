@@ -26,14 +26,18 @@ TERMS = {
 }
 
 
-def make_problem(graph, terms=(), batch=2, heads=2, channels=3, values=4, features=2):
+def make_problem(graph, terms=(), batch=2, num_heads=2, channels=3, values=4, features=2):
     n, m, edges = graph.num_targets, graph.num_sources, graph.num_edges
     sizes = {
-        "bias": (batch, edges, heads), "shared_bias": (1, edges, heads),
-        "weight": (heads, channels), "edge_attr": (edges, features),
-        "edge_query": (batch, n, heads, features), "edge_key": (features, heads, channels),
+        "bias": (batch, edges, num_heads), "shared_bias": (1, edges, num_heads),
+        "weight": (num_heads, channels), "edge_attr": (edges, features),
+        "edge_query": (batch, n, num_heads, features), "edge_key": (features, num_heads, channels),
     }  # fmt: skip
-    shapes = [(batch, n, heads, channels), (batch, m, heads, channels), (batch, m, heads, values)]
+    shapes = [
+        (batch, n, num_heads, channels),
+        (batch, m, num_heads, channels),
+        (batch, m, num_heads, values),
+    ]
     q, k, v = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
     given = {
         name.removeprefix("shared_"): torch.randn(sizes[name], dtype=torch.float64)
@@ -143,7 +147,13 @@ def test_the_same_tensor_for_queries_keys_and_values(backend):
 @pytest.mark.parametrize("kind", ["pair_bias", "edge_both", "additive_edges"])
 @pytest.mark.parametrize(
     ("batch", "sizes"),
-    [((0,), {}), ((2, 0), {}), ((2,), {"heads": 0}), ((2,), {"values": 0}), ((), {"features": 0})],
+    [
+        ((0,), {}),
+        ((2, 0), {}),
+        ((2,), {"num_heads": 0}),
+        ((2,), {"values": 0}),
+        ((), {"features": 0}),
+    ],
     ids=str,
 )
 def test_sizes_of_nothing(batch, sizes, kind, backend):
@@ -180,9 +190,9 @@ def test_the_order_of_edges_does_not_matter_and_their_gradients_go_with_them(kin
 @pytest.mark.parametrize("kind", ["edge_bias", "edge_both", "additive_edges"])
 def test_memory_is_that_of_tokens_and_scores(kind):
     """Training: never E x F (102 MB), where F = H C = 128 are the channels of all heads."""
-    n, edges, heads, channels, features = 5_000, 200_000, 4, 32, 8
+    n, edges, num_heads, channels, features = 5_000, 200_000, 4, 32, 8
     graph = Edges(torch.randint(0, n, (2, edges)), n)
-    sizes = {"heads": heads, "channels": channels, "values": channels, "features": features}
+    sizes = {"num_heads": num_heads, "channels": channels, "values": channels, "features": features}
     inputs = make_inputs(kind, graph, **sizes, dtype=torch.float32)
 
     def train():
@@ -197,9 +207,9 @@ def test_memory_is_that_of_tokens_and_scores(kind):
         if event.name() == "[memory]":
             now += event.nbytes()
             peak = max(peak, now)
-    numbers = 6 * n * heads * channels + 3.5 * edges * heads
+    numbers = 6 * n * num_heads * channels + 3.5 * edges * num_heads
     numbers += 2.2 * edges * features if "attr" in inputs else 0
-    assert 4 * n * heads * channels < peak < 4 * numbers < 4 * edges * heads * channels / 2
+    assert 4 * n * num_heads * channels < peak < 4 * numbers < 4 * edges * num_heads * channels / 2
 
 
 @pytest.mark.parametrize("kind", ["edge_both", "pair_bias", "function_bias", "additive_edges"])

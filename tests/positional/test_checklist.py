@@ -112,7 +112,7 @@ def test_the_encoding_is_left_as_it_was():
 def test_layouts():
     assert line(5).pos.flatten().tolist() == [0, 1, 2, 3, 4]
     assert square(9).pos[5].tolist() == [1, 2]
-    assert square(9).graph.has_edge(torch.tensor(5), torch.tensor(1))
+    assert square(9).graph.attends(torch.tensor(5), torch.tensor(1))
     with pytest.raises(ValueError, match="n must be a square number, got 8"):
         square(8)
 

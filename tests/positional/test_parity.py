@@ -78,20 +78,20 @@ def test_rotary_is_that_of_gptj(z, channels):
     compare(ours(Tokens(z, Causal(N))).z, expected, z, pairs)
 
 
-@pytest.mark.parametrize("heads", [2, 3, 8])
-def test_alibi_is_that_of_bloom(z, heads):
+@pytest.mark.parametrize("num_heads", [2, 3, 8])
+def test_alibi_is_that_of_bloom(z, num_heads):
     config = transformers.BloomConfig(
-        hidden_size=DIM, n_head=heads, hidden_dropout=0.0, attention_dropout=0.0
+        hidden_size=DIM, n_head=num_heads, hidden_dropout=0.0, attention_dropout=0.0
     )
     theirs = BloomAttention(config, layer_idx=0).double()
-    ours = Attention(DIM, heads, position=ALiBi(heads)).double()
-    joined = theirs.query_key_value.weight.unflatten(0, (heads, 3, -1))
-    biases = theirs.query_key_value.bias.unflatten(0, (heads, 3, -1))
+    ours = Attention(DIM, num_heads, position=ALiBi(num_heads)).double()
+    joined = theirs.query_key_value.weight.unflatten(0, (num_heads, 3, -1))
+    biases = theirs.query_key_value.bias.unflatten(0, (num_heads, 3, -1))
     for number, linear in enumerate((ours.query, ours.key, ours.value)):
         linear.weight.data.copy_(joined[:, number].flatten(0, 1).data)
         linear.bias.data.copy_(biases[:, number].flatten().data)
     ours.out.load_state_dict(theirs.dense.state_dict())
-    alibi = build_alibi_tensor(torch.ones(2, N), heads, torch.float64)
+    alibi = build_alibi_tensor(torch.ones(2, N), num_heads, torch.float64)
     expected = theirs(z, torch.zeros_like(z), alibi, MASK)[0]
     pairs = [(ours.out.weight, theirs.dense.weight)]
     compare(ours(Tokens(z, Causal(N))).z, expected, z, pairs)

@@ -347,7 +347,7 @@ def test_the_type_is_kept():
     ("make", "message"),
     [
         (lambda: ALiBi(2, "place"), "by must be 'pos' or 'index', got 'place'"),
-        (lambda: ALiBi(0), "heads must be at least 1, got 0"),
+        (lambda: ALiBi(0), "num_heads must be at least 1, got 0"),
         (lambda: T5Bias(2, num_buckets=6), "num_buckets must be a multiple of 4, got 6"),
         (lambda: T5Bias(2, max_distance=8), "max_distance must be more than 8"),
         (lambda: LearnedOffset(2, (1, 1)), "max_distance must be one number"),

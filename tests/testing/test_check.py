@@ -20,7 +20,7 @@ from tokennet import (
     Edges,
     Full,
     GraphAttention,
-    Interface,
+    IOSpec,
     Tokens,
     build_net,
 )
@@ -474,7 +474,7 @@ def test_batches_of_graphs():
     graphs = [
         Data(x=torch.randn(n, 8), edge_index=torch.randint(0, n, (2, 2 * n))) for n in (3, 5, 4)
     ]
-    net = build_net("gat", Interface(in_features=8, out_features=2), dim=8, heads=2)
+    net = build_net("gat", IOSpec(in_features=8, out_features=2), dim=8, num_heads=2)
     tokens = Tokens.from_pyg(Batch.from_data_list(graphs))
     report = check(net, tokens)
     assert {"node_permutation", "batch_composition"} <= set(report.reports)

@@ -10,7 +10,7 @@ from tokennet import (
     Cycle,
     Full,
     Grid,
-    Interface,
+    IOSpec,
     LearnedEncoding,
     Mixer,
     Residual,
@@ -83,8 +83,8 @@ def test_layers(name):
 def test_nets(mixer, readout):
     graphs = (Cycle(N, 1), Full(N), Grid(2, 3))
     graph = next(graph for graph in graphs if honors(MIXERS[mixer](DIM, 2, N), graph))
-    interface = Interface(in_features=DIM, out_features=3, readout=readout, num_tokens=N)
-    net = build_net(mixer, interface, dim=8, depth=2, heads=2)
+    interface = IOSpec(in_features=DIM, out_features=3, readout=readout, num_tokens=N)
+    net = build_net(mixer, interface, dim=8, depth=2, num_heads=2)
     report = check_declared(net, tokens_on(graph), pooled=readout != "token")
     assert report.holds, report
     if readout != "one":

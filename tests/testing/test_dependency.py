@@ -9,7 +9,7 @@ from tokennet import (
     Causal,
     Cycle,
     Edges,
-    Interface,
+    IOSpec,
     Self,
     Tokens,
     Window,
@@ -83,7 +83,7 @@ def test_causality_is_broken_at_a_line():
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_net_of_l_layers_sees_l_steps(depth):
     net = build_net(
-        "attention", Interface(in_features=4, out_features=3, readout="token"), dim=8, depth=depth
+        "attention", IOSpec(in_features=4, out_features=3, readout="token"), dim=8, depth=depth
     )
     graph = Cycle(9, 1)
     tokens = Tokens(torch.randn(9, 4), graph)

@@ -15,7 +15,7 @@ from tokennet import (
     Disjoint,
     Edges,
     Full,
-    Interface,
+    IOSpec,
     Tokens,
     build_net,
     from_networkx,
@@ -30,8 +30,8 @@ PLANE_OF_13 = torch.tensor([[(d + s) % 13 for d in (0, 1, 3, 9)] for s in range(
 
 
 def net(mixer="attention", readout="token", positions="none", num_tokens=None):
-    interface = Interface(4, 3, readout, num_tokens)
-    return build_net(mixer, interface, 16, 2, heads=2, positions=positions)
+    interface = IOSpec(4, 3, readout, num_tokens)
+    return build_net(mixer, interface, 16, 2, num_heads=2, positions=positions)
 
 
 class TwoKinds(nn.Module):
@@ -144,8 +144,8 @@ def test_sets_of_a_ragged_batch_keep_apart():
 
 
 def test_positions_are_held():
-    interface = Interface(4, 3, "token", num_coordinates=1)
-    model = build_net("attention", interface, 16, heads=2, positions="pos")
+    interface = IOSpec(4, 3, "token", num_coordinates=1)
+    model = build_net("attention", interface, 16, num_heads=2, positions="pos")
     pos = torch.tensor([[0.0], [1.0], [0.0], [2.0], [1.0], [0.0]])
     report = discover_group(model, Tokens(torch.randn(6, 4), pos=pos))
     assert report.exact

@@ -6,7 +6,7 @@ from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCNConv, global_mean_pool
 
-from tokennet import Attention, Cycle, Edges, Full, Interface, Tokens, build_net
+from tokennet import Attention, Cycle, Edges, Full, IOSpec, Tokens, build_net
 from tokennet.testing import (
     Conjugate,
     Invariant,
@@ -218,7 +218,7 @@ def test_the_two_actions_on_tokens():
 
 def test_automorphisms_of_a_fixed_graph():
     net = build_net(
-        "gat", Interface(in_features=4, out_features=3, readout="token"), dim=8, heads=2
+        "gat", IOSpec(in_features=4, out_features=3, readout="token"), dim=8, num_heads=2
     )
     ring = Tokens(torch.randn(8, 4), Cycle(8, 1))
     report = assert_automorphism_equivariant(net, ring)

@@ -206,7 +206,7 @@ REAL = """
 
     @parametrize_with_checks(
         {
-            "obeys": (lambda: Attention(8, heads=2), ring),
+            "obeys": (lambda: Attention(8, num_heads=2), ring),
             "breaks": (ReadsTheIndex(), torch.randn(5, 3)),
             "known": (
                 ReadsTheIndex,

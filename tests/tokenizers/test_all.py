@@ -221,7 +221,7 @@ def test_a_net_takes_the_tokens(name):
     else:
         table = nn.Embedding(case.tokenizer.vocab_size, 8)
         embed = TokenWise(lambda ids: table(ids[..., 0]))
-    out = Attention(8, heads=2)(embed(tokens))
+    out = Attention(8, num_heads=2)(embed(tokens))
     assert out.z.shape == (tokens.num_tokens, 8)
     assert out.z.isfinite().all()
 

@@ -1,10 +1,10 @@
 """Compare nets that differ in mixer and graph, on the same data at the same budget."""
 
 from tokennet.compare.metric import Metric
-from tokennet.compare.net import Net, Width
-from tokennet.compare.report import Baseline, Line
+from tokennet.compare.net import NetSpec, Width
+from tokennet.compare.report import Baseline, ResultRow
 from tokennet.compare.run import Budget, Comparison, compare
-from tokennet.compare.task import Batch, Model, Recipe, Task, load_task
+from tokennet.compare.task import Batch, Model, Task, TrainConfig, load_task
 from tokennet.compare.tasks import TASKS
 
 __all__ = [
@@ -13,12 +13,12 @@ __all__ = [
     "Batch",
     "Budget",
     "Comparison",
-    "Line",
     "Metric",
     "Model",
-    "Net",
-    "Recipe",
+    "NetSpec",
+    "ResultRow",
     "Task",
+    "TrainConfig",
     "Width",
     "compare",
     "load_task",

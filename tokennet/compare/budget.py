@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from tokennet.compare.net import Net, Width
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.net import NetSpec, Width
+from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.nets import count_parameters
 
 Match = Literal["params", "flops", "none"]
@@ -19,8 +19,8 @@ LARGEST_DIM = 4096
 
 
 def find_widths(
-    task: Task, nets: Sequence[Net], recipe: Recipe, match: Match, size: int | None
-) -> dict[Net, Width]:
+    task: Task, nets: Sequence[NetSpec], recipe: TrainConfig, match: Match, size: int | None
+) -> dict[NetSpec, Width]:
     """Return the widths at which each net costs `size`.
 
     Args:
@@ -42,13 +42,13 @@ def find_widths(
     return {net: find_width(task, net, recipe, match, size) for net in nets}
 
 
-def find_width(task: Task, net: Net, recipe: Recipe, match: Match, size: int) -> Width:
+def find_width(task: Task, net: NetSpec, recipe: TrainConfig, match: Match, size: int) -> Width:
     """Return the widths at which one net costs `size`, within 2 %.
 
     The token width comes as near as whole heads allow at the recipe's MLP ratio; the MLPs
     make up for the rest, in which the cost is linear.
     """
-    step = math.lcm(recipe.heads, 2 * max(task.interface.num_coordinates, 1))
+    step = math.lcm(recipe.num_heads, 2 * max(task.interface.num_coordinates, 1))
     if match == "none":
         if size % step or size < step:
             raise ValueError(f"size must be a multiple of {step} for match none, got {size}")
@@ -70,7 +70,7 @@ def find_width(task: Task, net: Net, recipe: Recipe, match: Match, size: int) ->
     raise ValueError(f"size: no {net} has {size:,} {match} within 2 %; the nearest has {reached:,}")
 
 
-def _nearest_dim(cost: Callable[[Width], float], recipe: Recipe, step: int, size: int) -> int:
+def _nearest_dim(cost: Callable[[Width], float], recipe: TrainConfig, step: int, size: int) -> int:
     dim = step
     while cost(Width(dim + step, _hidden(dim + step, recipe))) <= size:
         dim += step
@@ -79,18 +79,20 @@ def _nearest_dim(cost: Callable[[Width], float], recipe: Recipe, step: int, size
     return dim
 
 
-def _hidden(dim: int, recipe: Recipe) -> int:
+def _hidden(dim: int, recipe: TrainConfig) -> int:
     return max(1, round(recipe.mlp_ratio * dim))
 
 
-def cost_of(task: Task, net: Net, recipe: Recipe, match: Match) -> Callable[[Width], float]:
+def cost_of(
+    task: Task, net: NetSpec, recipe: TrainConfig, match: Match
+) -> Callable[[Width], float]:
     if match == "params":
         return lambda width: count_parameters(_on_meta(task, net, recipe, width))
     batch = example(task, net)
     return lambda width: flops_of(task.build(net, recipe, width), batch)
 
 
-def _on_meta(task: Task, net: Net, recipe: Recipe, width: Width) -> nn.Module:
+def _on_meta(task: Task, net: NetSpec, recipe: TrainConfig, width: Width) -> nn.Module:
     with torch.device("meta"):
         return task.build(net, recipe, width)
 
@@ -104,6 +106,6 @@ def flops_of(net: nn.Module, batch: Batch) -> int:
         net.train(training)
 
 
-def example(task: Task, net: Net) -> Batch:
+def example(task: Task, net: NetSpec) -> Batch:
     """The first training example: one set, or the one graph there is."""
     return task.batch(task.splits(0)["train"][:1], net.graph)

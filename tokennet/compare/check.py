@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.compare.net import Net
+from tokennet.compare.net import NetSpec
 from tokennet.compare.task import Batch, Task
 from tokennet.graphs import Causal, Cycle, Full, Global, Grid, Offsets, Self, Window
 from tokennet.tokens import Tokens
@@ -126,7 +126,7 @@ def _add_code(digest: hashlib._Hash, code: CodeType, docstring: str | None = Non
             digest.update(repr(constant).encode())
 
 
-def check_task(task: Task, nets: Sequence[Net]) -> None:
+def check_task(task: Task, nets: Sequence[NetSpec]) -> None:
     """Look at the splits and at one batch for each graph before anything is trained.
 
     Raises:

@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from tokennet.compare.net import Net, Width
-from tokennet.compare.task import Recipe, net_of_blocks
+from tokennet.compare.net import NetSpec, Width
+from tokennet.compare.task import TrainConfig, net_of_blocks
 from tokennet.layer import TokenLayer
 from tokennet.mixers import CrossAttention, collect_attention_weights
 from tokennet.models import decoder_stack
-from tokennet.nets import READOUTS, EncoderDecoder, Interface, Style, TokenNet
+from tokennet.nets import READOUTS, BlockConfig, EncoderDecoder, IOSpec, TokenNet
 
 
 def encoder_decoder(
-    net: Net,
-    interface: Interface,
-    recipe: Recipe,
+    net: NetSpec,
+    interface: IOSpec,
+    recipe: TrainConfig,
     width: Width,
     before: Sequence[TokenLayer],
     kind: type[TokenNet] = TokenNet,
@@ -30,9 +30,9 @@ def encoder_decoder(
         kind: of the decoder, such as `Decoder`.
     """
     encoder = TokenNet(list(net_of_blocks(net, interface, recipe, width).layers))  # type: ignore[arg-type]
-    style = Style(dropout=recipe.dropout)
+    style = BlockConfig(dropout=recipe.dropout)
     blocks = decoder_stack(
-        width.dim, recipe.depth, recipe.heads, width.hidden, style, final_norm=False
+        width.dim, recipe.depth, recipe.num_heads, width.hidden, style, final_norm=False
     )
     readout = READOUTS[interface.readout](width.dim, interface.out_features)
     return EncoderDecoder(encoder, kind([*before, blocks], readout))

@@ -20,7 +20,7 @@ class Width:
 
 
 @dataclass(frozen=True)
-class Net:
+class NetSpec:
     """A mixer on a graph, as in "attention@grid", or with a readout, "mean@full/max".
 
     >>> net = Net.parse("mean@grid/max", {"mean": None}, ("grid",), ("max",))
@@ -42,7 +42,7 @@ class Net:
         mixers: Mapping[str, Any],
         graphs: tuple[str, ...],
         readouts: tuple[str, ...] = (),
-    ) -> Net:
+    ) -> NetSpec:
         """Read "mixer@graph" or "mixer@graph/readout".
 
         Raises:
@@ -63,4 +63,4 @@ class Net:
             raise ValueError(
                 f"readout must be {allowed} for this task; got {readout!r} in {text!r}"
             )
-        return Net(mixer, graph, readout or None)
+        return NetSpec(mixer, graph, readout or None)

@@ -15,7 +15,7 @@ from tokennet.compare.train import Run
 
 
 @dataclass(frozen=True)
-class Line:
+class ResultRow:
     """One net over its seeds."""
 
     net: str
@@ -77,15 +77,15 @@ class Baseline:
         ]
 
 
-def summarize(runs: Sequence[Run]) -> list[Line]:
+def summarize(runs: Sequence[Run]) -> list[ResultRow]:
     """One line for each net, in the order of the runs."""
     nets = list(dict.fromkeys(run.net for run in runs))
     return [_line([run for run in runs if run.net == net]) for net in nets]
 
 
-def _line(runs: list[Run]) -> Line:
+def _line(runs: list[Run]) -> ResultRow:
     first, by_metric, declared = runs[0], _by_metric(runs), runs[0].declared or {}
-    return Line(
+    return ResultRow(
         net=first.net,
         seeds=len(runs),
         dim=first.dim,
@@ -115,14 +115,14 @@ def _largest(errors: list[float | None]) -> float | None:
     return max(known) if known else None
 
 
-def best_line(lines: Sequence[Line], metric: Metric) -> Line:
+def best_line(lines: Sequence[ResultRow], metric: Metric) -> ResultRow:
     """The line with the best mean of this metric; of equal ones, the first."""
     turned = list(reversed(lines))
     return turned[metric.best([line.scores[metric.name] for line in turned])]
 
 
 def tables(
-    lines: Sequence[Line], baselines: Sequence[Baseline], metrics: Sequence[Metric], title: str
+    lines: Sequence[ResultRow], baselines: Sequence[Baseline], metrics: Sequence[Metric], title: str
 ) -> list[Table]:
     """What the nets cost and reach, beside trivial models; and what each is symmetric to."""
     shown = [_costs(lines, baselines, metrics[0], title)]
@@ -134,7 +134,7 @@ def tables(
 
 
 def _costs(
-    lines: Sequence[Line], baselines: Sequence[Baseline], metric: Metric, title: str
+    lines: Sequence[ResultRow], baselines: Sequence[Baseline], metric: Metric, title: str
 ) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("net", no_wrap=True)
@@ -157,7 +157,7 @@ def _costs(
 
 
 def _further(
-    lines: Sequence[Line], baselines: Sequence[Baseline], metrics: Sequence[Metric]
+    lines: Sequence[ResultRow], baselines: Sequence[Baseline], metrics: Sequence[Metric]
 ) -> Table:
     table = Table(title="further figures", title_justify="left")
     table.add_column("net", no_wrap=True)
@@ -173,7 +173,7 @@ def _further(
     return table
 
 
-def _symmetries(lines: Sequence[Line]) -> Table:
+def _symmetries(lines: Sequence[ResultRow]) -> Table:
     table = Table(title="declared symmetry, and measured error in float64", title_justify="left")
     table.add_column("net", no_wrap=True)
     for action in ("relabeling", "shuffling"):

@@ -18,10 +18,10 @@ from lightning_fabric import Fabric
 
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_task, code_of, fingerprint
-from tokennet.compare.net import Net
-from tokennet.compare.report import Baseline, Line, best_line, summarize
+from tokennet.compare.net import NetSpec
+from tokennet.compare.report import Baseline, ResultRow, best_line, summarize
 from tokennet.compare.store import RunStore
-from tokennet.compare.task import Recipe, Task
+from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Job, Run, train
 from tokennet.compare.write import write_results, write_shown
 from tokennet.mixers import MIXERS
@@ -43,7 +43,7 @@ class Budget:
     epochs: int | None = None
     positions: str | None = None
 
-    def recipe_of(self, task: Task) -> Recipe:
+    def recipe_of(self, task: Task) -> TrainConfig:
         given = {"epochs": self.epochs, "positions": self.positions}
         return replace(task.recipe, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
 
@@ -52,7 +52,7 @@ class Budget:
 class Comparison:
     """The outcome: a line for each net, the single runs, and the files written."""
 
-    lines: list[Line]
+    lines: list[ResultRow]
     runs: list[Run]
     baselines: list[Baseline]
     files: list[Path]
@@ -105,7 +105,7 @@ def compare(
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     known = {**MIXERS, **dict.fromkeys(task.forms)}
-    parsed = [Net.parse(text, known, task.graphs, task.readouts) for text in nets or task.nets]
+    parsed = [NetSpec.parse(text, known, task.graphs, task.readouts) for text in nets or task.nets]
     recipe = budget.recipe_of(task)
     check_task(task, parsed)
     widths = find_widths(task, parsed, recipe, budget.match, budget.size)
@@ -162,7 +162,7 @@ def _config(fabric: Fabric, job: Job) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _surroundings(fabric: Fabric, task: Task, recipe: Recipe) -> dict[str, Any]:
+def _surroundings(fabric: Fabric, task: Task, recipe: TrainConfig) -> dict[str, Any]:
     """What a result depends on besides net, widths, seed and data."""
     return {
         "task": task.name,

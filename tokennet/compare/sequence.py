@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import nn
 
-from tokennet.compare.net import Net, Width
-from tokennet.compare.task import Recipe, Task
+from tokennet.compare.net import NetSpec, Width
+from tokennet.compare.task import Task, TrainConfig
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Convolution
-from tokennet.nets import Interface, Style, TokenNet, build_net
+from tokennet.nets import BlockConfig, IOSpec, TokenNet, build_net
 
 KERNEL = 5
 
@@ -21,13 +21,13 @@ class SequenceTask(Task):
 
     forms: ClassVar[tuple[str, ...]] = ("tcn",)
 
-    def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
+    def build(self, net: NetSpec, recipe: TrainConfig, width: Width) -> nn.Module:
         if net.mixer == "tcn":
             return temporal_convolutions(self.interface, recipe, width)
         return super().build(net, recipe, width)
 
 
-def temporal_convolutions(interface: Interface, recipe: Recipe, width: Width) -> TokenNet:
+def temporal_convolutions(interface: IOSpec, recipe: TrainConfig, width: Width) -> TokenNet:
     """Blocks of causal convolutions, each reaching twice as far back as the one before.
 
     As many as it takes to hear the whole sequence: Bai, Kolter, Koltun, 2018
@@ -45,7 +45,7 @@ def temporal_convolutions(interface: Interface, recipe: Recipe, width: Width) ->
     )
     layers: list[TokenLayer] = list(ends.layers)  # type: ignore[arg-type]
     depth = math.ceil(math.log2((interface.num_tokens - 1) / (KERNEL - 1) + 1))
-    style = Style(dropout=recipe.dropout)
+    style = BlockConfig(dropout=recipe.dropout)
     for power in range(max(depth, 1)):
         back = Convolution(width.dim, KERNEL, dilation=2**power, causal=True)
         layers += style.block([back], width.dim, width.hidden)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.metric import Metric, accuracy, classes
-from tokennet.compare.net import Net, Width
-from tokennet.nets import Interface, TokenNet, build_net
+from tokennet.compare.net import NetSpec, Width
+from tokennet.nets import IOSpec, TokenNet, build_net
 from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
@@ -75,10 +75,10 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How the nets of a task are built and trained: the same for each of them.
 
-    >>> replace(Recipe(), depth=4).depth
+    >>> replace(TrainConfig(), depth=4).depth
     4
     """
 
@@ -89,7 +89,7 @@ class Recipe:
     weight_decay: float = 0.0
     """Of Adam, as an L2 penalty."""
     depth: int = 2
-    heads: int = 4
+    num_heads: int = 4
     mlp_ratio: float = 2.0
     """Width of the token-wise MLPs over `dim`, before widths are matched."""
     dropout: float = 0.0
@@ -103,7 +103,7 @@ class Recipe:
     or with each epoch."""
 
 
-def net_of_blocks(net: Net, interface: Interface, recipe: Recipe, width: Width) -> TokenNet:
+def net_of_blocks(net: NetSpec, interface: IOSpec, recipe: TrainConfig, width: Width) -> TokenNet:
     """What `build_net` makes of the net's mixer by this recipe."""
     return build_net(
         net.mixer,
@@ -111,7 +111,7 @@ def net_of_blocks(net: Net, interface: Interface, recipe: Recipe, width: Width) 
         width.dim,
         recipe.depth,
         hidden=width.hidden,
-        heads=recipe.heads,
+        num_heads=recipe.num_heads,
         positions=recipe.positions,  # type: ignore[arg-type]
         dropout=recipe.dropout,
     )
@@ -133,7 +133,7 @@ class Task(ABC):
     >>> from tokennet import Full
     >>> class Sign(Task):
     ...     name, graphs, nets = "sign", ("full",), ("mean@full",)
-    ...     interface = Interface(in_features=1, out_features=2)
+    ...     interface = IOSpec(in_features=1, out_features=2)
     ...     z = torch.randn(100, 5, 1)
     ...
     ...     def splits(self, seed):
@@ -157,12 +157,12 @@ class Task(ABC):
     """Names that may follow the / in a net, if any may."""
     nets: ClassVar[tuple[str, ...]]
     """Nets compared by default, each as "mixer@graph" or "mixer@graph/readout"."""
-    recipe: ClassVar[Recipe] = Recipe()
+    recipe: ClassVar[TrainConfig] = TrainConfig()
     seeds: ClassVar[int] = 3
     """How many seeds are compared by default."""
     metrics: ClassVar[tuple[Metric, ...]] = (accuracy,)
     """What is measured; the first one decides which epoch and which net is best."""
-    interface: Interface
+    interface: IOSpec
     """What goes in and out; where batches have a source, what goes in is the source."""
 
     @abstractmethod
@@ -189,7 +189,7 @@ class Task(ABC):
         """
         return model(batch)
 
-    def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
+    def build(self, net: NetSpec, recipe: TrainConfig, width: Width) -> nn.Module:
         """The net to train: by default blocks of mixer and token-wise MLP (`build_net`).
 
         A task whose nets have another form (encoder and decoder, a set of queries) puts it
@@ -206,7 +206,7 @@ class Task(ABC):
         """What trivial models get on the test split: name of model to name of metric to figure."""
         return {}
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Write something a person can look at into `folder`: a sample, a picture.
 
         Called once for each trained net, in eval mode and without gradients; that of the best

@@ -13,8 +13,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from tokennet.compare.budget import example, flops_of
-from tokennet.compare.net import Net, Width
-from tokennet.compare.task import Batch, Model, Recipe, Task
+from tokennet.compare.net import NetSpec, Width
+from tokennet.compare.task import Batch, Model, Task, TrainConfig
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
 from tokennet.testing import relabeling_error, shuffling_error
@@ -56,8 +56,8 @@ class Job:
     """One run to be made."""
 
     task: Task
-    net: Net
-    recipe: Recipe
+    net: NetSpec
+    recipe: TrainConfig
     width: Width
     seed: int
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokennet.compare.report import Baseline, Line
+from tokennet.compare.report import Baseline, ResultRow
 from tokennet.compare.store import write_text
 from tokennet.compare.train import Run
 
 
 def write_results(
     folder: Path,
-    lines: Sequence[Line],
+    lines: Sequence[ResultRow],
     runs: Sequence[Run],
     baselines: Sequence[Baseline],
     config: dict[str, Any],

@@ -119,8 +119,8 @@ class And(TokenGraph):
         super().__init__(a.num_targets, a.num_sources)
         self.a, self.b = a, b
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        return self.a.has_edge(i, j) & self.b.has_edge(i, j)
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        return self.a.attends(i, j) & self.b.attends(i, j)
 
     @property
     def band(self) -> tuple[int, int] | None:
@@ -132,7 +132,7 @@ class And(TokenGraph):
     def _build_edge_index(self) -> Tensor:
         small, large = sorted((self.a, self.b), key=lambda graph: graph.num_edges)
         source, target = edges = small.edge_index()
-        return edges[:, large.has_edge(target, source)]
+        return edges[:, large.attends(target, source)]
 
     def _name(self) -> str:
         return f"{_operand(self.a)} & {_operand(self.b)}"
@@ -145,8 +145,8 @@ class Or(TokenGraph):
         super().__init__(a.num_targets, a.num_sources)
         self.a, self.b = a, b
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        return self.a.has_edge(i, j) | self.b.has_edge(i, j)
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        return self.a.attends(i, j) | self.b.attends(i, j)
 
     def _build_edge_index(self) -> Tensor:
         return sort_by_target(
@@ -164,8 +164,8 @@ class Not(TokenGraph):
         super().__init__(graph.num_targets, graph.num_sources)
         self.graph = graph
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        return ~self.graph.has_edge(i, j)
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        return ~self.graph.attends(i, j)
 
     @property
     def num_edges(self) -> int:
@@ -184,8 +184,8 @@ class Transposed(TokenGraph):
         super().__init__(graph.num_sources, graph.num_targets)
         self.graph = graph
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        return self.graph.has_edge(j, i)
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        return self.graph.attends(j, i)
 
     @property
     def band(self) -> tuple[int, int] | None:
@@ -213,9 +213,9 @@ class Relabeled(TokenGraph):
         super().__init__(graph.num_targets, graph.num_sources)
         self.graph, self.perm, self.source_perm = graph, perm, source_perm
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         perm, source_perm = self.perm.to(i.device), self.source_perm.to(j.device)
-        return self.graph.has_edge(perm[i], source_perm[j])
+        return self.graph.attends(perm[i], source_perm[j])
 
     @property
     def num_edges(self) -> int:
@@ -237,8 +237,8 @@ class Last(TokenGraph):
         super().__init__(count, graph.num_sources)
         self.graph = graph
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
-        return self.graph.has_edge(i + (self.graph.num_targets - self.num_targets), j)
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        return self.graph.attends(i + (self.graph.num_targets - self.num_targets), j)
 
     def _name(self) -> str:
         return f"{_operand(self.graph)}.last({self.num_targets})"
@@ -251,7 +251,7 @@ class Reach(TokenGraph):
         super().__init__(graph.num_targets)
         self.graph, self.k = graph, k
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return is_listed(self.derive("sorted_keys", i.device, sorted_keys), self, i, j)
 
     def _build_edge_index(self) -> Tensor:
@@ -280,7 +280,7 @@ def check_combinable(a: TokenGraph, b: Any) -> None:
 def missing_edges(graph: TokenGraph, other: TokenGraph) -> Tensor:
     """Edges of `graph` that `other` does not have."""
     source, target = edges = graph.edge_index()
-    return edges[:, ~other.has_edge(target, source)]
+    return edges[:, ~other.attends(target, source)]
 
 
 def _operand(graph: TokenGraph) -> str:

@@ -53,7 +53,7 @@ def as_mask(mask: Any, i: Tensor, j: Tensor) -> Tensor:
     """
     mask = torch.as_tensor(mask, device=i.device)
     if mask.dtype != torch.bool:
-        raise TypeError(f"has_edge must give booleans, got {mask.dtype}")
+        raise TypeError(f"attends must give booleans, got {mask.dtype}")
     return mask.expand(torch.broadcast_shapes(i.shape, j.shape))
 
 
@@ -87,7 +87,7 @@ def _build_constant(build: Callable[[Any], Any], graph: Any, device: Any) -> Any
 class EdgePredicate(ABC):
     """A set of directed edges j -> i, "target i listens to source j", given by a predicate.
 
-    A subclass defines `has_edge`; the other methods follow from it and are overridden
+    A subclass defines `attends`; the other methods follow from it and are overridden
     only to be cheaper. Instances are immutable: what is derived is built once per
     device, kept with the graph and freed with it.
     """
@@ -102,7 +102,7 @@ class EdgePredicate(ABC):
         self._derived: dict[tuple[str, str], Any] = {}
 
     @abstractmethod
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         """Whether target i listens to source j: elementwise over broadcast integer tensors.
 
         Pure torch and vmap-able, so that it serves as a FlexAttention `mask_mod`.
@@ -199,7 +199,7 @@ class EdgePredicate(ABC):
         step = max(1, _BLOCK_ENTRIES // max(1, self.num_sources))
         for start in range(0, self.num_targets, step):
             i = torch.arange(start, min(start + step, self.num_targets))
-            mask = self.has_edge(i[:, None], j[None, :])
+            mask = self.attends(i[:, None], j[None, :])
             yield i, as_mask(mask, i[:, None], j[None, :])  # (block, M)
 
     def _build_edge_index(self) -> Tensor:

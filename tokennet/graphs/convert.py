@@ -178,7 +178,7 @@ def to_mask_mod(graph: TokenGraph) -> MaskMod:
     """
 
     def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return graph.has_edge(query, key)
+        return graph.attends(query, key)
 
     return mask_mod
 
@@ -249,5 +249,5 @@ def _undirected(graph: nx.DiGraph) -> nx.Graph:
 def _attributes(graph: nx.DiGraph, u: Any, v: Any) -> list[list[tuple[str, Any]]]:
     """Attributes of every edge from u to v, in an order that does not depend on theirs."""
     found = graph.get_edge_data(u, v, default={})
-    edges = found.values() if graph.is_multigraph() else [found] if graph.has_edge(u, v) else []
+    edges = found.values() if graph.is_multigraph() else [found] if graph.attends(u, v) else []
     return sorted(sorted(data.items()) for data in edges)

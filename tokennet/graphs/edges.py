@@ -59,7 +59,7 @@ class Edges(TokenGraph):
             edge_attr=edge_attr, names=self.names,
         )  # fmt: skip
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return is_listed(self.derive("sorted_keys", i.device, sorted_keys), self, i, j)
 
     @property
@@ -81,7 +81,7 @@ class Edges(TokenGraph):
     def __and__(self, other: TokenGraph) -> Edges:
         check_combinable(self, other)
         source, target = edges = self.edge_index()
-        keep = other.has_edge(target, source)
+        keep = other.attends(target, source)
         attr = None if self.edge_attr is None else self.edge_attr[keep]
         return Edges(*self._resized(edges[:, keep]), edge_attr=attr, names=self.names)
 

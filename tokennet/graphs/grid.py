@@ -25,7 +25,7 @@ class Grid(TokenGraph):
         self.height, self.width = height, width
         self.radius, self.periodic = check_size("radius", radius), bool(periodic)
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         near = self._near
         return near(i // self.width, j // self.width, self.height) & near(
             i % self.width, j % self.width, self.width

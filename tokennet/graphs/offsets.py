@@ -32,7 +32,7 @@ class Offsets(TokenGraph):
                 raise TypeError(f"offsets must be integers, got {offset!r}")
         self.offsets, self.periodic = tuple(sorted(set(given))), bool(periodic)
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         ahead, found = j - i, torch.zeros_like(i + j, dtype=torch.bool)
         for offset in self.offsets:
             if self.periodic:

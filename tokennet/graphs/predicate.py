@@ -22,7 +22,7 @@ class Predicate(TokenGraph):
         super().__init__(num_targets, num_sources)
         self.predicate = predicate
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return as_mask(self.predicate(i, j), i, j)
 
     def _count(self) -> str:

@@ -22,7 +22,7 @@ class Prefix(TokenGraph):
         self.graph, self.count = graph, count
         self.listening, self.heard, self.among_targets = listening, heard, among_targets
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         first = self.count if self.among_targets else 0
         of_first = (j <= i) | self.listening
         own = self._own((i - first).clamp(min=0), (j - self.count).clamp(min=0))
@@ -32,7 +32,7 @@ class Prefix(TokenGraph):
     def _own(self, i: Tensor, j: Tensor) -> Tensor:
         if 0 in (self.graph.num_targets, self.graph.num_sources):
             return torch.zeros_like(i + j, dtype=torch.bool)
-        return self.graph.has_edge(i, j)
+        return self.graph.attends(i, j)
 
     def _build_edge_index(self) -> Tensor:
         flags = self.listening, self.heard, self.among_targets

@@ -1,6 +1,6 @@
 """Graphs given by a formula: O(1) memory whatever the number of tokens.
 
-`has_edge` defines each of them. The edge list and the edge count are written out where
+`attends` defines each of them. The edge list and the edge count are written out where
 the formula allows it in time proportional to the edges rather than to all pairs.
 """
 
@@ -25,7 +25,7 @@ class Full(TokenGraph):
     def __init__(self, n: int, m: int | None = None) -> None:
         super().__init__(check_size("n", n), None if m is None else check_size("m", m))
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return torch.ones_like(i + j, dtype=torch.bool)
 
     @property
@@ -76,7 +76,7 @@ class Causal(_Square):
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i >= j
 
     @property
@@ -108,7 +108,7 @@ class Self(_Square):
     [[0, 1, 2], [0, 1, 2]]
     """
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i == j
 
     @property
@@ -170,7 +170,7 @@ class Window(_Local):
     [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
     """
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return (i - j).abs() <= self.radius
 
     @property
@@ -194,7 +194,7 @@ class Cycle(_Local):
     def __init__(self, n: int, radius: int = 1) -> None:
         super().__init__(n, radius)
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return ring_distance(i, j, self.num_targets) <= self.radius
 
     @property
@@ -225,7 +225,7 @@ class Global(_Square):
             raise ValueError(f"k must be at most n = {n} hubs, got {k}")
         self.k = k
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return (i < self.k) | (j < self.k)
 
     @property

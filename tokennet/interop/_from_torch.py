@@ -12,7 +12,7 @@ from torch.nn import functional
 from tokennet.interop.copy import Copier, converted, expect_kind
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention
-from tokennet.nets import EncoderDecoder, Style, TokenNet, TokenWise
+from tokennet.nets import BlockConfig, EncoderDecoder, TokenNet, TokenWise
 
 
 def from_torch(module: nn.Module) -> Any:
@@ -74,7 +74,7 @@ def _stack(module: Any, copy: Copier) -> TokenNet:
 def _block(
     layer: Any, copy: Copier, mixers: Sequence[Attention], norms: list[Any]
 ) -> list[TokenLayer]:
-    style = Style(
+    style = BlockConfig(
         post_norm=not layer.norm_first,
         activation=_activation(layer.activation, copy),
         dropout=layer.dropout1.p,

@@ -12,13 +12,13 @@ from tokennet.mixers.base import Mixer
 from tokennet.mixers.convolution import Convolution
 from tokennet.mixers.cross_attention import CrossAttention
 from tokennet.mixers.feature_maps import EluFeatures, FeatureMap, ReLUFeatures, SoftmaxFeatures
-from tokennet.mixers.fixed_pattern import WiredMixer
+from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.mixers.gmlp import GatedMLP
 from tokennet.mixers.graph_attention import GraphAttention
 from tokennet.mixers.graph_isomorphism import GraphIsomorphism
 from tokennet.mixers.grid_convolution import GridConvolution
 from tokennet.mixers.hypermixer import HyperMixer
-from tokennet.mixers.latents import Latents, Perceiver
+from tokennet.mixers.latents import Latents, PerceiverMixer
 from tokennet.mixers.learned import LearnedMixing
 from tokennet.mixers.linear_attention import LinearAttention, redraw_features
 from tokennet.mixers.memory import RecurrentAttention
@@ -35,7 +35,7 @@ from tokennet.mixers.set_blocks import (
 )
 from tokennet.mixers.set_norm import SetNorm
 from tokennet.mixers.strided_convolution import StridedConvolution
-from tokennet.mixers.token_mixing import MLPMixer
+from tokennet.mixers.token_mixing import TokenMixingMLP
 from tokennet.mixers.weights import (
     EdgeWeights,
     attention_weights_of,
@@ -52,47 +52,47 @@ def _fixed(num_tokens: int | None, name: str) -> int:
     return num_tokens
 
 
-def _mlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+def _mlp(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
     num_tokens = _fixed(num_tokens, "mlp")
-    return MLPMixer(dim, num_tokens, hidden=4 * num_tokens)
+    return TokenMixingMLP(dim, num_tokens, hidden=4 * num_tokens)
 
 
-def _gmlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+def _gmlp(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
     return GatedMLP(dim, _fixed(num_tokens, "gmlp"), hidden=2 * dim)
 
 
-def _resmlp(dim: int, heads: int, num_tokens: int | None) -> Mixer:
+def _resmlp(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
     return CrossPatchLinear(dim, _fixed(num_tokens, "resmlp"))
 
 
-def _learned(dim: int, heads: int, num_tokens: int | None) -> Mixer:
-    return LearnedMixing(dim, _fixed(num_tokens, "learned"), heads)
+def _learned(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
+    return LearnedMixing(dim, _fixed(num_tokens, "learned"), num_heads)
 
 
 MIXERS: dict[str, MixerFactory] = {
-    "attention": lambda dim, heads, num_tokens: Attention(dim, heads),
-    "gat": lambda dim, heads, num_tokens: GraphAttention(dim, heads),
+    "attention": lambda dim, num_heads, num_tokens: Attention(dim, num_heads),
+    "gat": lambda dim, num_heads, num_tokens: GraphAttention(dim, num_heads),
     "mlp": _mlp,
     "learned": _learned,
-    "mean": lambda dim, heads, num_tokens: Aggregate(dim, "mean"),
-    "sum": lambda dim, heads, num_tokens: Aggregate(dim, "sum"),
-    "max": lambda dim, heads, num_tokens: Aggregate(dim, "max"),
-    "gin": lambda dim, heads, num_tokens: GraphIsomorphism(dim),
-    "gcn": lambda dim, heads, num_tokens: PyGMixer(GCNConv(dim, dim)),
-    "causal_conv": lambda dim, heads, num_tokens: Convolution(dim, causal=True),
-    "conv1d": lambda dim, heads, num_tokens: Convolution(dim),
-    "conv2d": lambda dim, heads, num_tokens: GridConvolution(dim),
+    "mean": lambda dim, num_heads, num_tokens: Aggregate(dim, "mean"),
+    "sum": lambda dim, num_heads, num_tokens: Aggregate(dim, "sum"),
+    "max": lambda dim, num_heads, num_tokens: Aggregate(dim, "max"),
+    "gin": lambda dim, num_heads, num_tokens: GraphIsomorphism(dim),
+    "gcn": lambda dim, num_heads, num_tokens: PyGMixer(GCNConv(dim, dim)),
+    "causal_conv": lambda dim, num_heads, num_tokens: Convolution(dim, causal=True),
+    "conv1d": lambda dim, num_heads, num_tokens: Convolution(dim),
+    "conv2d": lambda dim, num_heads, num_tokens: GridConvolution(dim),
     "gmlp": _gmlp,
-    "gru": lambda dim, heads, num_tokens: Recurrence(dim, "gru"),
-    "hypermixer": lambda dim, heads, num_tokens: HyperMixer(dim),
-    "lstm": lambda dim, heads, num_tokens: Recurrence(dim, "lstm"),
-    "pool": lambda dim, heads, num_tokens: Pooling(dim),
+    "gru": lambda dim, num_heads, num_tokens: Recurrence(dim, "gru"),
+    "hypermixer": lambda dim, num_heads, num_tokens: HyperMixer(dim),
+    "lstm": lambda dim, num_heads, num_tokens: Recurrence(dim, "lstm"),
+    "pool": lambda dim, num_heads, num_tokens: Pooling(dim),
     "resmlp": _resmlp,
-    "isab": lambda dim, heads, num_tokens: InducedSetAttentionBlock(dim, heads),
-    "linear": lambda dim, heads, num_tokens: LinearAttention(dim, heads),
-    "perceiver": lambda dim, heads, num_tokens: Perceiver(dim, heads),
-    "performer": lambda dim, heads, num_tokens: LinearAttention(dim, heads, "softmax"),
-    "sab": lambda dim, heads, num_tokens: SetAttentionBlock(dim, heads),
+    "isab": lambda dim, num_heads, num_tokens: InducedSetAttentionBlock(dim, num_heads),
+    "linear": lambda dim, num_heads, num_tokens: LinearAttention(dim, num_heads),
+    "perceiver": lambda dim, num_heads, num_tokens: PerceiverMixer(dim, num_heads),
+    "performer": lambda dim, num_heads, num_tokens: LinearAttention(dim, num_heads, "softmax"),
+    "sab": lambda dim, num_heads, num_tokens: SetAttentionBlock(dim, num_heads),
 }
 
 __all__ = [
@@ -106,6 +106,7 @@ __all__ = [
     "EdgeWeights",
     "EluFeatures",
     "FeatureMap",
+    "FixedPatternMixer",
     "GatedMLP",
     "GraphAttention",
     "GraphIsomorphism",
@@ -115,9 +116,8 @@ __all__ = [
     "Latents",
     "LearnedMixing",
     "LinearAttention",
-    "MLPMixer",
     "Mixer",
-    "Perceiver",
+    "PerceiverMixer",
     "Pooling",
     "PoolingByAttention",
     "PyGMixer",
@@ -129,7 +129,7 @@ __all__ = [
     "SetNorm",
     "SoftmaxFeatures",
     "StridedConvolution",
-    "WiredMixer",
+    "TokenMixingMLP",
     "attention_weights_of",
     "collect_attention_weights",
     "redraw_features",

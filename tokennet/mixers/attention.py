@@ -33,7 +33,7 @@ class Attention(Mixer):
 
     Args:
         dim: channels D of tokens and output.
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
         bias: whether the four linear maps have a bias.
         score: another score, normalizer, or other maps to queries and keys: one of
             `tokennet.scores`, a `Score` of your own, or the name of one in `SCORES`.
@@ -44,13 +44,13 @@ class Attention(Mixer):
         backend: see `attend`.
 
     Raises:
-        ValueError: `heads` does not divide `dim`; the graph lacks `edge_attr` of shape
+        ValueError: `num_heads` does not divide `dim`; the graph lacks `edge_attr` of shape
             (E, edge_dim) where `edge_dim` is given; score, position, features of edges or
             backend do not go together.
 
     >>> import torch
     >>> from tokennet import Causal, Tokens
-    >>> layer = Attention(32, heads=4)
+    >>> layer = Attention(32, num_heads=4)
     >>> layer(Tokens(torch.zeros(2, 10, 32), Causal(10))).z.shape
     torch.Size([2, 10, 32])
     >>> layer(torch.zeros(2, 10, 32), source=torch.zeros(2, 7, 32)).shape
@@ -65,7 +65,7 @@ class Attention(Mixer):
     def __init__(
         self,
         dim: int,
-        heads: int = 8,
+        num_heads: int = 8,
         *,
         bias: bool = True,
         score: Score | str | None = None,
@@ -75,7 +75,7 @@ class Attention(Mixer):
         backend: str = "auto",
     ) -> None:
         super().__init__(dim, source_dim)
-        self.heads, self.channels = heads, check_heads(dim, heads)
+        self.num_heads, self.channels = num_heads, check_heads(dim, num_heads)
         self.backend = backend
         self.position = position
         self.score = make_score(score)
@@ -98,8 +98,8 @@ class Attention(Mixer):
         """Sizes for the score, and whether all that was given goes together."""
         key_channels = self.channels
         if isinstance(self.key, nn.Identity):
-            key_channels = check_heads(self.source_dim, self.heads)
-        score.build(self.heads, self.channels, key_channels)
+            key_channels = check_heads(self.source_dim, self.num_heads)
+        score.build(self.num_heads, self.channels, key_channels)
         if score.reads_index:
             self.key = None
         if self.position is not None:
@@ -119,8 +119,10 @@ class Attention(Mixer):
                 f"position must be a RelativePosition, got {type(position).__name__}; codes that "
                 "are added to the tokens are layers of their own"
             )
-        if position.heads not in (None, self.heads):
-            raise ValueError(f"position must be for {self.heads} heads, not for {position.heads}")
+        if position.num_heads not in (None, self.num_heads):
+            raise ValueError(
+                f"position must be for {self.num_heads} heads, not for {position.num_heads}"
+            )
         if position.rotates and not score.is_product:
             kind = type(score).__name__
             raise ValueError(f"position must not rotate: {kind} is no product of query and key")
@@ -200,7 +202,7 @@ class Attention(Mixer):
         edges = 4 * num_edges * self.dim
         if self.edge is not None:
             features = self.edge.in_features
-            edges += 4 * features * (num_edges * self.heads + tokens.num_tokens * self.dim)
+            edges += 4 * features * (num_edges * self.num_heads + tokens.num_tokens * self.dim)
         return each + batch * edges
 
     def _found(self, name: str) -> Any:
@@ -212,7 +214,7 @@ class Attention(Mixer):
         """(..., N, D) to (..., N, H, C), or of one set to (1, N, H, C), which kernels want."""
         # `unflatten` is written in Python, and takes as long as a small product does.
         lead = (1, z.shape[0]) if one else z.shape[:-1]
-        return z.view(*lead, self.heads, z.shape[-1] // self.heads)
+        return z.view(*lead, self.num_heads, z.shape[-1] // self.num_heads)
 
     def _queries(self, score: Score, z: Tensor, place: Place | None, one: bool = False) -> Tensor:
         return self._turned(score.of_query(self._heads(self._found("query")(z), one)), place)
@@ -250,7 +252,7 @@ class Attention(Mixer):
     def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
         if self.edge is None:
             return None
-        weight = self.edge.weight.unflatten(0, (self.heads, self.channels))  # (H, C, F)
+        weight = self.edge.weight.unflatten(0, (self.num_heads, self.channels))  # (H, C, F)
         return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[attr-defined]
 
     def _bias(self, targets: Place | None, sources: Place | None) -> Bias | None:

@@ -159,12 +159,12 @@ def _check_dim(name: str, z: Any, dim: int) -> None:
         raise ValueError(f"{name} must have {dim} channels, got shape {tuple(z.shape)}")
 
 
-def check_heads(dim: int, heads: int) -> int:
+def check_heads(dim: int, num_heads: int) -> int:
     """Channels per head, or ValueError if the heads do not divide the channels."""
     check_size("dim", dim, 1)
-    if check_size("heads", heads, 1) and dim % heads:
-        raise ValueError(f"heads must divide dim = {dim}, got {heads}")
-    return dim // heads
+    if check_size("num_heads", num_heads, 1) and dim % num_heads:
+        raise ValueError(f"num_heads must divide dim = {dim}, got {num_heads}")
+    return dim // num_heads
 
 
 def check_edge_attr(graph: TokenGraph, edge_dim: int) -> None:

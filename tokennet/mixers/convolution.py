@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from tokennet.graphs import Offsets, TokenGraph
 from tokennet.graphs.base import check_size
 from tokennet.layer import check_step
-from tokennet.mixers.fixed_pattern import WiredMixer
+from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.tokens import Tokens
 
 
-class Convolution(WiredMixer):
+class Convolution(FixedPatternMixer):
     r"""A convolution along the tokens: weights are parameters, tied by offset.
 
         out_i = \sum_k W_k z_{i + o_k} + b
@@ -133,7 +133,7 @@ def with_border(z: Tensor, dim: int, before: int, after: int, periodic: bool) ->
     return z.index_select(dim, torch.arange(-before, size + after, device=z.device) % size)
 
 
-def convolution_flops(mixer: WiredMixer, conv: nn.Conv1d | nn.Conv2d, tokens: Tokens) -> int:
+def convolution_flops(mixer: FixedPatternMixer, conv: nn.Conv1d | nn.Conv2d, tokens: Tokens) -> int:
     edges = sum(mixer.connections(part).num_edges for part in tokens.graph.parts)
     per_edge = 2 * conv.in_channels * conv.out_channels // conv.groups
     return tokens.z.shape[:-2].numel() * edges * per_edge

@@ -21,7 +21,7 @@ class CrossAttention(Attention):
         ValueError: called without `source`.
 
     >>> import torch
-    >>> CrossAttention(32, heads=4)(torch.zeros(2, 10, 32), torch.zeros(2, 7, 32)).shape
+    >>> CrossAttention(32, num_heads=4)(torch.zeros(2, 10, 32), torch.zeros(2, 7, 32)).shape
     torch.Size([2, 10, 32])
     """
 

@@ -14,7 +14,7 @@ from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
 
-class WiredMixer(Mixer):
+class FixedPatternMixer(Mixer):
     """A mixer that connects tokens by their places, whatever the graph: weights are parameters.
 
     A graph says who may listen to whom. So it is honored if all connections of the mixer are
@@ -28,7 +28,7 @@ class WiredMixer(Mixer):
 
     >>> import torch
     >>> from tokennet import Causal, Offsets
-    >>> class Before(WiredMixer):
+    >>> class Before(FixedPatternMixer):
     ...     def connections(self, graph):
     ...         return Offsets(graph.num_sources, (-1,))
     ...
@@ -99,7 +99,7 @@ class WiredMixer(Mixer):
         return graph.contains(needed.last(graph.num_targets))
 
 
-class AllToAll(WiredMixer):
+class AllToAll(FixedPatternMixer):
     """A mixer with weights between all pairs of exactly `num_tokens` tokens."""
 
     def __init__(self, dim: int, num_tokens: int) -> None:

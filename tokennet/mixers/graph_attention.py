@@ -24,25 +24,25 @@ class GraphAttention(Mixer):
 
     Args:
         dim: channels D of tokens and output.
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
         edge_dim: number of features F of each edge; they are read from `graph.edge_attr`.
         source_dim: channels of the other set, `dim` by default.
         negative_slope: of the LeakyReLU.
         backend: see `attend`; those that know dot products only decline.
 
     Raises:
-        ValueError: `heads` does not divide `dim`, or the graph lacks `edge_attr` of
+        ValueError: `num_heads` does not divide `dim`, or the graph lacks `edge_attr` of
             shape (E, edge_dim) where `edge_dim` is given.
 
     >>> from tokennet import Cycle, Tokens
-    >>> GraphAttention(16, heads=2)(Tokens(torch.zeros(6, 16), Cycle(6))).z.shape
+    >>> GraphAttention(16, num_heads=2)(Tokens(torch.zeros(6, 16), Cycle(6))).z.shape
     torch.Size([6, 16])
     """
 
     def __init__(
         self,
         dim: int,
-        heads: int = 8,
+        num_heads: int = 8,
         *,
         edge_dim: int | None = None,
         source_dim: int | None = None,
@@ -50,12 +50,12 @@ class GraphAttention(Mixer):
         backend: str = "auto",
     ) -> None:
         super().__init__(dim, source_dim)
-        self.heads, self.channels = heads, check_heads(dim, heads)
+        self.num_heads, self.channels = num_heads, check_heads(dim, num_heads)
         self.negative_slope, self.backend = negative_slope, backend
         self.source = nn.Linear(self.source_dim, dim)
         self.target = nn.Linear(dim, dim)
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)
-        self.attention = nn.Parameter(torch.empty(heads, self.channels))
+        self.attention = nn.Parameter(torch.empty(num_heads, self.channels))
         self.bias = nn.Parameter(torch.empty(dim))
         self.reset_parameters()
 
@@ -95,7 +95,7 @@ class GraphAttention(Mixer):
         if self.edge is None:
             return score, None
         attr = graph.edge_attr.to(like)  # type: ignore[attr-defined]
-        return score, EdgeFeatures(attr, key=self.edge.weight.unflatten(0, (self.heads, -1)))
+        return score, EdgeFeatures(attr, key=self.edge.weight.unflatten(0, (self.num_heads, -1)))
 
     def flops(self, tokens: Tokens) -> int:
         """Two projections, 4 N D^2, and per edge 3 D for the score and 2 D for the sum.
@@ -109,4 +109,4 @@ class GraphAttention(Mixer):
         return projections + tokens.z.shape[:-2].numel() * tokens.graph.num_edges * per_edge
 
     def _heads(self, z: Tensor) -> Tensor:
-        return z.unflatten(-1, (self.heads, self.channels))  # (..., N, H, C)
+        return z.unflatten(-1, (self.num_heads, self.channels))  # (..., N, H, C)

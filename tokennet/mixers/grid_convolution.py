@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from tokennet.graphs import Grid, TokenGraph
 from tokennet.mixers.convolution import check_odd, convolution_flops, with_border
-from tokennet.mixers.fixed_pattern import WiredMixer
+from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.tokens import Tokens
 
 
-class GridConvolution(WiredMixer):
+class GridConvolution(FixedPatternMixer):
     r"""A convolution of pixels or patches, row by row: weights tied by offset in the plane.
 
         out_{x, y} = \sum_{a, b = -r}^{r} W_{a, b} z_{x + a, y + b} + bias

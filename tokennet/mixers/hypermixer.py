@@ -19,7 +19,7 @@ class HyperMixer(Mixer):
     Mai et al., 2022 (arXiv 2203.03691): s are the tokens z themselves, or those of another set.
     The hidden layer gathers all of s, and each token reads from it, at a cost linear in their
     number. So it takes any number of tokens, in ragged batches too, and commutes with every
-    permutation, where `MLPMixer` does neither. It needs the complete graph: what is gathered
+    permutation, where `TokenMixingMLP` does neither. It needs the complete graph: what is gathered
     is the same for all. Positions are those in z.
 
     Args:

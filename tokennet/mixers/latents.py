@@ -28,17 +28,17 @@ class LatentBlock(nn.Module):
 
     Args:
         dim: channels of the latents.
-        heads: number of heads.
+        num_heads: number of heads.
         source_dim: channels of what they listen to; None where that is themselves.
         widening: width of the MLP over `dim`.
     """
 
-    def __init__(self, dim: int, heads: int, source_dim: int | None, widening: int) -> None:
+    def __init__(self, dim: int, num_heads: int, source_dim: int | None, widening: int) -> None:
         super().__init__()
         self.hidden = widening * dim
         self.norm = nn.LayerNorm(dim)
         self.source_norm = None if source_dim is None else nn.LayerNorm(source_dim)
-        self.attention = Attention(dim, heads, source_dim=source_dim)
+        self.attention = Attention(dim, num_heads, source_dim=source_dim)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(
             nn.Linear(dim, self.hidden), nn.GELU(), nn.Linear(self.hidden, dim)
@@ -69,15 +69,15 @@ class Latents(TokenLayer):
     Args:
         dim: channels D of the tokens.
         num_latents: K.
-        heads: number of heads; divides `latent_dim`.
+        num_heads: number of heads; divides `latent_dim`.
         depth: number of blocks of attention among the latents.
         latent_dim: channels of the latents, `dim` by default.
         widening: width of the MLPs over `latent_dim`.
 
     Raises:
-        ValueError: `heads` does not divide `latent_dim`, or `num_latents` is not positive.
+        ValueError: `num_heads` does not divide `latent_dim`, or `num_latents` is not positive.
 
-    >>> Latents(8, num_latents=3, heads=2)(torch.zeros(2, 50, 8)).shape
+    >>> Latents(8, num_latents=3, num_heads=2)(torch.zeros(2, 50, 8)).shape
     torch.Size([2, 3, 8])
     """
 
@@ -87,7 +87,7 @@ class Latents(TokenLayer):
         self,
         dim: int,
         num_latents: int = 32,
-        heads: int = 8,
+        num_heads: int = 8,
         *,
         depth: int = 1,
         latent_dim: int | None = None,
@@ -97,9 +97,9 @@ class Latents(TokenLayer):
         self.dim, self.latent_dim = dim, dim if latent_dim is None else latent_dim
         check_size("num_latents", num_latents, 1)
         self.latents = nn.Parameter(torch.empty(num_latents, self.latent_dim))
-        self.cross = LatentBlock(self.latent_dim, heads, dim, widening)
+        self.cross = LatentBlock(self.latent_dim, num_heads, dim, widening)
         self.blocks = nn.ModuleList(
-            LatentBlock(self.latent_dim, heads, None, widening) for _ in range(depth)
+            LatentBlock(self.latent_dim, num_heads, None, widening) for _ in range(depth)
         )
         nn.init.trunc_normal_(self.latents, std=0.02)
 
@@ -133,7 +133,7 @@ class Latents(TokenLayer):
         return flops + len(sizes) * sum(blocks)
 
 
-class Perceiver(Mixer):
+class PerceiverMixer(Mixer):
     r"""Tokens hear of each other through K learned latents, at a cost of N K instead of N^2.
 
         out = W_o Attention(z, norm(y)),   y = Latents(source)
@@ -145,7 +145,7 @@ class Perceiver(Mixer):
 
     Args:
         dim: channels D of tokens and output.
-        heads: number of heads; divides `dim` and `latent_dim`.
+        num_heads: number of heads; divides `dim` and `latent_dim`.
         num_latents: K.
         depth: number of blocks of attention among the latents.
         latent_dim: channels of the latents, `dim` by default.
@@ -153,16 +153,16 @@ class Perceiver(Mixer):
         source_dim: channels of the other set, `dim` by default.
 
     Raises:
-        ValueError: `heads` does not divide the channels, or the graph is not complete.
+        ValueError: `num_heads` does not divide the channels, or the graph is not complete.
 
-    >>> Perceiver(8, heads=2, num_latents=3)(torch.zeros(2, 50, 8)).shape
+    >>> PerceiverMixer(8, num_heads=2, num_latents=3)(torch.zeros(2, 50, 8)).shape
     torch.Size([2, 50, 8])
     """
 
     def __init__(
         self,
         dim: int,
-        heads: int = 8,
+        num_heads: int = 8,
         num_latents: int = 32,
         *,
         depth: int = 1,
@@ -174,13 +174,13 @@ class Perceiver(Mixer):
         self.latents = Latents(
             self.source_dim,
             num_latents,
-            heads,
+            num_heads,
             depth=depth,
             latent_dim=dim if latent_dim is None else latent_dim,
             widening=widening,
         )
         self.norm = nn.LayerNorm(self.latents.latent_dim)
-        self.read = Attention(dim, heads, source_dim=self.latents.latent_dim)
+        self.read = Attention(dim, num_heads, source_dim=self.latents.latent_dim)
 
     def check_graph(self, graph: TokenGraph) -> None:
         check_complete(graph, "Perceiver")

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from tokennet.graphs import Disjoint, Edges, Full, TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
-from tokennet.mixers.fixed_pattern import WiredMixer
+from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.ops import combine, normalize
 from tokennet.ops.normalizers import check_normalizer
 from tokennet.tokens import Tokens
 
 
-class LearnedMixing(WiredMixer):
+class LearnedMixing(FixedPatternMixer):
     r"""Attention whose weights do not depend on the tokens: one parameter for each edge and head.
 
         out_i = W_o concat_h \sum_{j -> i} w_ij^h v_j^h,   v = W_v source
@@ -34,7 +34,7 @@ class LearnedMixing(WiredMixer):
         dim: channels D of tokens and output.
         graph: the edges that have weights, or the number of tokens of a complete graph; of one
             set, whose weights all sets of a ragged batch share.
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
         bias: whether the two linear maps have a bias.
         normalizer: "softmax", "hard", "sigmoid" or "none"; see `tokennet.ops.normalizers`.
         source_dim: channels of the other set, `dim` by default; `graph` is then bipartite.
@@ -43,7 +43,7 @@ class LearnedMixing(WiredMixer):
         ValueError: `graph` is a ragged batch; called on a graph that lacks one of these edges.
 
     >>> from tokennet import Causal
-    >>> layer = LearnedMixing(8, Causal(5), heads=2)
+    >>> layer = LearnedMixing(8, Causal(5), num_heads=2)
     >>> layer(torch.zeros(3, 5, 8), graph=Causal(5)).shape
     torch.Size([3, 5, 8])
     >>> layer(torch.zeros(3, 4, 8), graph=Causal(4)).shape
@@ -54,7 +54,7 @@ class LearnedMixing(WiredMixer):
         self,
         dim: int,
         graph: TokenGraph | int,
-        heads: int = 8,
+        num_heads: int = 8,
         *,
         bias: bool = True,
         normalizer: str = "softmax",
@@ -62,13 +62,13 @@ class LearnedMixing(WiredMixer):
     ) -> None:
         super().__init__(dim, source_dim)
         check_normalizer(normalizer)
-        check_heads(dim, heads)
+        check_heads(dim, num_heads)
         if isinstance(graph, Disjoint):
             raise ValueError(f"graph must be that of one set, got {graph!r}")
-        self.heads, self.normalizer = heads, normalizer
+        self.num_heads, self.normalizer = num_heads, normalizer
         self.graph = Full(graph) if isinstance(graph, int) else graph
         self.wiring = _fingerprint(self.graph)
-        self.weight = nn.Parameter(torch.empty(self.graph.num_edges, heads))
+        self.weight = nn.Parameter(torch.empty(self.graph.num_edges, num_heads))
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
         self.reset_parameters()
@@ -108,7 +108,7 @@ class LearnedMixing(WiredMixer):
         """
         tokens, source, graph = self.inputs(tokens, source, graph)
         number, edge = (index.to(self.weight.device) for index in self._edges_of(graph))
-        found = self.weight.new_zeros(graph.num_edges, self.heads)
+        found = self.weight.new_zeros(graph.num_edges, self.num_heads)
         found = found.index_add(0, edge, self._normalized().index_select(0, number))
         batch = torch.broadcast_shapes(tokens.z.shape[:-2], source.z.shape[:-2])
         return found.expand(*batch, -1, -1)
@@ -148,7 +148,7 @@ class LearnedMixing(WiredMixer):
         return graph.contains(needed)
 
     def _values(self, z: Tensor) -> Tensor:
-        return self.value(z).unflatten(-1, (self.heads, -1))  # (..., M, H, C)
+        return self.value(z).unflatten(-1, (self.num_heads, -1))  # (..., M, H, C)
 
     def _normalized(self) -> Tensor:
         return normalize(self.weight, self.graph, self.normalizer)  # (E, H)

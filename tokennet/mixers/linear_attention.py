@@ -34,7 +34,7 @@ class LinearAttention(Mixer):
 
     Args:
         dim: channels D of tokens and output.
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
         features: "elu", "softmax" (FAVOR+), "relu", or a `FeatureMap` of D / heads channels.
         bias: whether the four linear maps have a bias.
         source_dim: channels of the other set in cross-attention, `dim` by default.
@@ -42,11 +42,11 @@ class LinearAttention(Mixer):
             speed and memory alone.
 
     Raises:
-        ValueError: `heads` does not divide `dim`, `features` is not known, or a set of the
+        ValueError: `num_heads` does not divide `dim`, `features` is not known, or a set of the
             graph is neither complete nor causal.
 
     >>> from tokennet import Causal
-    >>> layer = LinearAttention(32, heads=4, features="softmax")
+    >>> layer = LinearAttention(32, num_heads=4, features="softmax")
     >>> layer(Tokens(torch.zeros(2, 1000, 32), Causal(1000))).z.shape
     torch.Size([2, 1000, 32])
     >>> layer(torch.zeros(2, 10, 32), source=torch.zeros(2, 700, 32)).shape
@@ -56,7 +56,7 @@ class LinearAttention(Mixer):
     def __init__(
         self,
         dim: int,
-        heads: int = 8,
+        num_heads: int = 8,
         features: str | FeatureMap = "elu",
         *,
         bias: bool = True,
@@ -64,7 +64,7 @@ class LinearAttention(Mixer):
         chunk: int = 64,
     ) -> None:
         super().__init__(dim, source_dim)
-        self.heads, self.channels = heads, check_heads(dim, heads)
+        self.num_heads, self.channels = num_heads, check_heads(dim, num_heads)
         if isinstance(features, str) and features in FEATURE_MAPS:
             features = FEATURE_MAPS[features](self.channels)
         if not isinstance(features, FeatureMap):
@@ -138,8 +138,8 @@ class LinearAttention(Mixer):
         linears = (self.query, self.key, self.value, self.out)
         rows = tokens.z.shape[:-1].numel()
         log_features = self._log_features(tokens.z.new_zeros(1, self.dim))
-        sums = 4 * log_features.shape[-1] * (self.dim + self.heads)
-        mapped = 2 * self.heads * self.features.flops(self.channels)
+        sums = 4 * log_features.shape[-1] * (self.dim + self.num_heads)
+        mapped = 2 * self.num_heads * self.features.flops(self.channels)
         return sum(linear_flops(linear, tokens.z) for linear in linears) + rows * (sums + mapped)
 
     def _log_features(self, z: Tensor) -> Tensor:
@@ -148,13 +148,13 @@ class LinearAttention(Mixer):
     def _heads(self, z: Tensor) -> Tensor:
         """(..., N, H, C), in float32 at least: sums over many tokens need it."""
         precise = torch.promote_types(z.dtype, torch.float32)
-        return z.to(precise).unflatten(-1, (self.heads, self.channels))
+        return z.to(precise).unflatten(-1, (self.num_heads, self.channels))
 
 
 def redraw_features(net: nn.Module, generator: torch.Generator | None = None) -> None:
     """Draw the random features of all linear attention in a net anew.
 
-    >>> layer = LinearAttention(8, heads=2, features="softmax")
+    >>> layer = LinearAttention(8, num_heads=2, features="softmax")
     >>> before = layer.features.projection.clone()
     >>> redraw_features(layer)
     >>> torch.equal(layer.features.projection, before)

@@ -26,7 +26,7 @@ class RecurrentAttention(Attention):
 
     Args:
         dim: channels D of tokens and output.
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
         memory: tokens that are remembered.
         detach: whether derivatives stop at the memory.
         options: as for `Attention`; positions should be relative, as those of `position` are.
@@ -43,9 +43,9 @@ class RecurrentAttention(Attention):
     """
 
     def __init__(
-        self, dim: int, heads: int = 8, *, memory: int, detach: bool = True, **options: Any
+        self, dim: int, num_heads: int = 8, *, memory: int, detach: bool = True, **options: Any
     ) -> None:
-        super().__init__(dim, heads, **options)
+        super().__init__(dim, num_heads, **options)
         self.memory, self.detach = check_size("memory", memory), detach
 
     def step(
@@ -97,7 +97,7 @@ class _LastSources(TokenGraph):
         super().__init__(num_targets, num_sources)
         self.count = count
 
-    def has_edge(self, i: Tensor, j: Tensor) -> Tensor:
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return (j >= self.num_sources - self.count) & (i >= 0)
 
     def _name(self) -> str:

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 
 from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
 from tokennet.layer import check_step
-from tokennet.mixers.fixed_pattern import WiredMixer
+from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.ops.batching import sets_alike
 from tokennet.tokens import Tokens
 
@@ -27,7 +27,7 @@ class Packed(NamedTuple):
     """(N,) place in that list of each token."""
 
 
-class Recurrence(WiredMixer):
+class Recurrence(FixedPatternMixer):
     r"""A recurrent net along the tokens: the latent-state approach to sequences.
 
         gru:   r, u = sigmoid(A z_i + B h_{i-1} + c),  n = tanh(A' z_i + a' + r (B' h_{i-1} + b'))

@@ -61,7 +61,7 @@ class Score(nn.Module):
         self.maps = (query, key)  # in a tuple, because it is the mixer that registers them
         self._is_built = False
 
-    def build(self, heads: int, channels: int, key_channels: int) -> None:
+    def build(self, num_heads: int, channels: int, key_channels: int) -> None:
         """Make the parameters; done by the layer that the score is given to.
 
         Raises:
@@ -72,10 +72,10 @@ class Score(nn.Module):
                 f"score must be of this layer alone; this {type(self).__name__} belongs to another"
             )
         self._is_built = True
-        self.make_parameters(heads, channels, key_channels)
+        self.make_parameters(num_heads, channels, key_channels)
         self.reset_parameters()
 
-    def make_parameters(self, heads: int, channels: int, key_channels: int) -> None:
+    def make_parameters(self, num_heads: int, channels: int, key_channels: int) -> None:
         """What is learned besides the maps; by default nothing."""
 
     def reset_parameters(self) -> None:

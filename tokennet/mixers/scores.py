@@ -51,8 +51,8 @@ class General(Score):
 
     identity_maps = True
 
-    def make_parameters(self, heads: int, channels: int, key_channels: int) -> None:
-        self.weight = nn.Parameter(torch.empty(heads, channels, key_channels))
+    def make_parameters(self, num_heads: int, channels: int, key_channels: int) -> None:
+        self.weight = nn.Parameter(torch.empty(num_heads, channels, key_channels))
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=(self.weight.shape[1] * self.weight.shape[2]) ** -0.5)
@@ -91,8 +91,8 @@ class Bahdanau(Score):
         super().__init__(normalizer, query=query, key=key)
         self.activation, self.negative_slope = activation, negative_slope
 
-    def make_parameters(self, heads: int, channels: int, key_channels: int) -> None:
-        self.weight = nn.Parameter(torch.empty(heads, channels))
+    def make_parameters(self, num_heads: int, channels: int, key_channels: int) -> None:
+        self.weight = nn.Parameter(torch.empty(num_heads, channels))
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
@@ -139,9 +139,9 @@ class Cosine(Score):
         if not learned:
             self.scale = 1 / temperature
 
-    def make_parameters(self, heads: int, channels: int, key_channels: int) -> None:
+    def make_parameters(self, num_heads: int, channels: int, key_channels: int) -> None:
         if self.learned:
-            self.log_temperature = nn.Parameter(torch.empty(heads))
+            self.log_temperature = nn.Parameter(torch.empty(num_heads))
 
     def reset_parameters(self) -> None:
         if self.learned:
@@ -183,8 +183,8 @@ class Location(Score):
         super().__init__(normalizer, query=query)
         self.size = size
 
-    def make_parameters(self, heads: int, channels: int, key_channels: int) -> None:
-        self.table = nn.Parameter(torch.empty(self.size, heads, channels))
+    def make_parameters(self, num_heads: int, channels: int, key_channels: int) -> None:
+        self.table = nn.Parameter(torch.empty(self.size, num_heads, channels))
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.table, std=self.table.shape[-1] ** -0.5)

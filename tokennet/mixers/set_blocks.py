@@ -34,22 +34,22 @@ class SetAttentionBlock(Mixer):
 
     Args:
         dim: channels D.
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
         norm: whether there is a LayerNorm after each of the two sums.
         source_dim: channels of Y, `dim` by default.
 
     Raises:
-        ValueError: `heads` does not divide `dim`.
+        ValueError: `num_heads` does not divide `dim`.
 
-    >>> SetAttentionBlock(8, heads=2)(torch.zeros(2, 5, 8)).shape
+    >>> SetAttentionBlock(8, num_heads=2)(torch.zeros(2, 5, 8)).shape
     torch.Size([2, 5, 8])
     """
 
     def __init__(
-        self, dim: int, heads: int = 4, *, norm: bool = True, source_dim: int | None = None
+        self, dim: int, num_heads: int = 4, *, norm: bool = True, source_dim: int | None = None
     ) -> None:
         super().__init__(dim, source_dim)
-        self.attention = Attention(dim, heads, source_dim=source_dim)
+        self.attention = Attention(dim, num_heads, source_dim=source_dim)
         self.linear = nn.Linear(dim, dim)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) if norm else nn.Identity() for _ in range(2))
 
@@ -97,22 +97,22 @@ class InducedSetAttentionBlock(Mixer):
 
     Args:
         dim: channels D.
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
         num_points: K.
         norm: whether the blocks have LayerNorms.
         source_dim: channels of the other set, `dim` by default.
 
     Raises:
-        ValueError: `heads` does not divide `dim`, or the graph is not complete.
+        ValueError: `num_heads` does not divide `dim`, or the graph is not complete.
 
-    >>> InducedSetAttentionBlock(8, heads=2, num_points=3)(torch.zeros(2, 50, 8)).shape
+    >>> InducedSetAttentionBlock(8, num_heads=2, num_points=3)(torch.zeros(2, 50, 8)).shape
     torch.Size([2, 50, 8])
     """
 
     def __init__(
         self,
         dim: int,
-        heads: int = 4,
+        num_heads: int = 4,
         num_points: int = 16,
         *,
         norm: bool = True,
@@ -121,8 +121,8 @@ class InducedSetAttentionBlock(Mixer):
         super().__init__(dim, source_dim)
         check_size("num_points", num_points, 1)
         self.points = nn.Parameter(torch.empty(num_points, dim))
-        self.gather = SetAttentionBlock(dim, heads, norm=norm, source_dim=source_dim)
-        self.spread = SetAttentionBlock(dim, heads, norm=norm)
+        self.gather = SetAttentionBlock(dim, num_heads, norm=norm, source_dim=source_dim)
+        self.spread = SetAttentionBlock(dim, num_heads, norm=norm)
         nn.init.xavier_uniform_(self.points)
 
     def check_graph(self, graph: TokenGraph) -> None:
@@ -155,26 +155,28 @@ class PoolingByAttention(TokenLayer):
 
     Args:
         dim: channels D.
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
         num_seeds: K.
         norm: whether the block has LayerNorms.
 
     Raises:
-        ValueError: `heads` does not divide `dim`.
+        ValueError: `num_heads` does not divide `dim`.
 
     >>> sets = Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (7, 2)])
-    >>> PoolingByAttention(8, heads=2, num_seeds=3)(sets)
+    >>> PoolingByAttention(8, num_heads=2, num_seeds=3)(sets)
     Tokens(z=(6, 8), graph=Disjoint([Full(3), Full(3)]): 6 tokens, 18 edges, density 0.5)
     """
 
     symmetry = Symmetry()
 
-    def __init__(self, dim: int, heads: int = 4, num_seeds: int = 1, *, norm: bool = True) -> None:
+    def __init__(
+        self, dim: int, num_heads: int = 4, num_seeds: int = 1, *, norm: bool = True
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, dim)
         check_size("num_seeds", num_seeds, 1)
         self.seeds = nn.Parameter(torch.empty(num_seeds, dim))
-        self.block = SetAttentionBlock(dim, heads, norm=norm)
+        self.block = SetAttentionBlock(dim, num_heads, norm=norm)
         nn.init.xavier_uniform_(self.seeds)
 
     def transform(self, tokens: Tokens) -> Tokens:

@@ -8,7 +8,7 @@ from tokennet.graphs import TokenGraph
 from tokennet.mixers.fixed_pattern import AllToAll
 
 
-class MLPMixer(AllToAll):
+class TokenMixingMLP(AllToAll):
     r"""An MLP over the tokens, the same for every channel: weights are parameters, not data.
 
         out_{., d} = W_2 gelu(W_1 z_{., d} + b_1) + b_2,   W_1 in R^{hidden x N}
@@ -26,7 +26,7 @@ class MLPMixer(AllToAll):
         ValueError: called on any other graph, with another set, or number of tokens.
 
     >>> import torch
-    >>> MLPMixer(8, num_tokens=5, hidden=16)(torch.zeros(3, 5, 8)).shape
+    >>> TokenMixingMLP(8, num_tokens=5, hidden=16)(torch.zeros(3, 5, 8)).shape
     torch.Size([3, 5, 8])
     """
 

@@ -31,7 +31,7 @@ def attention_weights_of(net: nn.Module, *inputs: Any, **options: Any) -> dict[s
     Layers made of these are found by their parts, on the graphs that they make: `Latents` has
     "cross.attention" from the tokens of each set to its latents, and "blocks.0.attention" among
     these; `InducedSetAttentionBlock` "gather" and "spread"; `PoolingByAttention` "block";
-    `AttentionReadout` "attention", with one target for each set; `Perceiver` the parts of its
+    `AttentionReadout` "attention", with one target for each set; `PerceiverMixer` the parts of its
     "latents", and "read". Derivatives go through the weights unless gradients are off.
 
     Args:
@@ -45,7 +45,7 @@ def attention_weights_of(net: nn.Module, *inputs: Any, **options: Any) -> dict[s
 
     >>> import torch
     >>> from tokennet import Attention, PoolingByAttention, TokenNet
-    >>> net = TokenNet([Attention(8, heads=2), PoolingByAttention(8, heads=4, num_seeds=3)])
+    >>> net = TokenNet([Attention(8, num_heads=2), PoolingByAttention(8, num_heads=4, num_seeds=3)])
     >>> for name, (graph, weights) in attention_weights_of(net, torch.zeros(5, 8)).items():
     ...     print(name, graph, tuple(weights.shape))
     layers.0 Full(5): 5 tokens, 25 edges, density 1 (25, 2)
@@ -64,7 +64,7 @@ def collect_attention_weights(net: nn.Module) -> Iterator[dict[str, EdgeWeights]
 
     >>> import torch
     >>> from tokennet import Attention
-    >>> layer = Attention(8, heads=2)
+    >>> layer = Attention(8, num_heads=2)
     >>> with collect_attention_weights(layer) as found:
     ...     out = layer(layer(torch.zeros(3, 8)))
     >>> list(found)

@@ -10,7 +10,7 @@ from tokennet.models.detection import (
 )
 from tokennet.models.graphs import gat, gin, gps
 from tokennet.models.pairs import clip, detr, question_net
-from tokennet.models.registry import NETS, NamedNet, create_net, list_nets
+from tokennet.models.registry import NETS, NamedNet, create_model, list_models
 from tokennet.models.sequences import rnn, tcn
 from tokennet.models.sets import deep_sets, perceiver, set_transformer
 from tokennet.models.text import bert, gpt
@@ -34,7 +34,7 @@ __all__ = [
     "bert",
     "clip",
     "contrastive_loss",
-    "create_net",
+    "create_model",
     "decoder_stack",
     "deep_sets",
     "detr",
@@ -45,7 +45,7 @@ __all__ = [
     "gin",
     "gps",
     "gpt",
-    "list_nets",
+    "list_models",
     "match",
     "mlp_mixer",
     "perceiver",

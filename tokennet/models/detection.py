@@ -57,7 +57,7 @@ class SetPrediction(nn.Module):
         classes: number of kinds of objects.
 
     >>> from tokennet.models import detr
-    >>> net = detr(in_features=3, classes=5, queries=4, dim=8, depth=1, heads=2, hidden=8)
+    >>> net = detr(in_features=3, classes=5, queries=4, dim=8, depth=1, num_heads=2, hidden=8)
     >>> patches = Tokens(torch.zeros(2, 9, 3), pos=torch.zeros(9, 2))
     >>> [tuple(part.shape) for part in net(patches)]
     [(2, 4, 6), (2, 4, 4)]
@@ -91,8 +91,8 @@ class SetPrediction(nn.Module):
         with evaluating(self):
             source = self._encoded(patches)
         asked = self._asked(source)
-        heads = [part for part in (self.classes, *self.box) if isinstance(part, nn.Linear)]
-        own = sum(linear_flops(linear, asked.z) for linear in heads)
+        num_heads = [part for part in (self.classes, *self.box) if isinstance(part, nn.Linear)]
+        own = sum(linear_flops(linear, asked.z) for linear in num_heads)
         return self.encoder.flops(patches) + self.decoder.flops(asked, source) + own
 
     def _encoded(self, patches: Tokens | Tensor) -> Tokens:

@@ -8,7 +8,7 @@ from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism
 from tokennet.nets.block import TokenWise
 from tokennet.nets.compose import OnGraph, Parallel, add_self_loops, complete
-from tokennet.nets.config import BatchNorm, Style
+from tokennet.nets.config import BatchNorm, BlockConfig
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import make_readout
 
@@ -18,7 +18,7 @@ def gat(
     out_features: int = 10,
     dim: int = 64,
     depth: int = 3,
-    heads: int = 4,
+    num_heads: int = 4,
     *,
     readout: str = "token",
 ) -> TokenNet:
@@ -31,7 +31,7 @@ def gat(
     """
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
-        layers += [OnGraph(add_self_loops, GraphAttention(dim, heads)), TokenWise(nn.ELU())]
+        layers += [OnGraph(add_self_loops, GraphAttention(dim, num_heads)), TokenWise(nn.ELU())]
     return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
@@ -68,7 +68,7 @@ def gps(
     out_features: int = 10,
     dim: int = 64,
     depth: int = 4,
-    heads: int = 4,
+    num_heads: int = 4,
     *,
     readout: str = "sum",
     edge_dim: int | None = None,
@@ -84,12 +84,12 @@ def gps(
     >>> gps(in_features=3, out_features=2, dim=8)(graphs).shape
     torch.Size([2, 2])
     """
-    style = Style(post_norm=True, norm=BatchNorm, activation=nn.ReLU, dropout=dropout)
+    style = BlockConfig(post_norm=True, norm=BatchNorm, activation=nn.ReLU, dropout=dropout)
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
         fn = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
         near = GraphIsomorphism(dim, fn, edge_dim=edge_dim)
-        far = OnGraph(complete, Attention(dim, heads))
+        far = OnGraph(complete, Attention(dim, num_heads))
         both = Parallel([style.around(near, dim), style.around(far, dim)])
         layers += [both, *style.block([], dim, hidden=2 * dim)]
     return TokenNet(layers, make_readout(readout, dim, out_features))

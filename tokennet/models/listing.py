@@ -15,7 +15,7 @@ from tokennet.nets.summary import count_parameters
 def nets() -> None:
     """Print the nets that go by a name, and the mixers that nets are made of."""
     console = Console()
-    console.print(_named(), "`create_net(name, ...)` makes one; options replace its sizes.\n")
+    console.print(_named(), "`create_model(name, ...)` makes one; options replace its sizes.\n")
     console.print(_mixers())
     console.print(
         "A net to compare is mixer@graph, such as attention@full; `tokennet tasks` lists the "

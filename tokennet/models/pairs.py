@@ -12,11 +12,11 @@ from tokennet.models.two_tower import TwoTower
 from tokennet.models.vision import vit
 from tokennet.nets.block import TokenWise
 from tokennet.nets.compose import WithGraph, complete
-from tokennet.nets.config import Style
+from tokennet.nets.config import BlockConfig
 from tokennet.nets.embedding import Embedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
 from tokennet.nets.net import TokenNet
-from tokennet.nets.readout import OneToken, make_readout
+from tokennet.nets.readout import ClassTokenReadout, make_readout
 from tokennet.nets.text import TextNet
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
@@ -27,7 +27,7 @@ def question_net(
     out_features: int = 20,
     dim: int = 128,
     depth: int = 2,
-    heads: int = 4,
+    num_heads: int = 4,
     *,
     max_length: int = 32,
     readout: str = "mean",
@@ -47,12 +47,12 @@ def question_net(
         WithGraph(complete),
         TokenWise(nn.Linear(in_features, dim)),
         SinusoidalEncoding(dim, "pos", num_coordinates=2),
-        encoder_stack(dim, depth, heads),
+        encoder_stack(dim, depth, num_heads),
     ]
     asking: list[TokenLayer | TokenNet] = [
         Embedding(vocab, dim),
         LearnedEncoding(dim, max_length),
-        decoder_stack(dim, depth, heads, final_norm=False),
+        decoder_stack(dim, depth, num_heads, final_norm=False),
     ]
     answer = make_readout(readout, dim, out_features)
     return EncoderDecoder(TokenNet(looking), TextNet(asking, answer, max_length=max_length))
@@ -64,7 +64,7 @@ def clip(
     num_tokens: int | None = 49,
     dim: int = 512,
     depth: int = 12,
-    heads: int = 8,
+    num_heads: int = 8,
     *,
     image_dim: int = 768,
     image_heads: int = 12,
@@ -77,17 +77,18 @@ def clip(
     sigmoid of 1.702 z, times z.
 
     >>> import torch
-    >>> net = clip(6, vocab=10, num_tokens=4, dim=8, depth=1, heads=2, image_dim=12, image_heads=2)
+    >>> sizes = {"dim": 8, "depth": 1, "num_heads": 2, "image_dim": 12, "image_heads": 2}
+    >>> net = clip(6, vocab=10, num_tokens=4, **sizes)
     >>> net(torch.zeros(2, 4, 6), [[1, 2, 3], [4, 5], [6]]).shape
     torch.Size([2, 3])
     """
     text: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
-    text += list(encoder_stack(dim, depth, heads, final_norm=False).layers)  # type: ignore[arg-type]
+    text += list(encoder_stack(dim, depth, num_heads, final_norm=False).layers)  # type: ignore[arg-type]
     image = vit(in_features, dim, num_tokens, image_dim, depth, image_heads)
     image.layers.insert(4, TokenWise(nn.LayerNorm(image_dim)))  # of patches that have a place
     return TwoTower(
         image,
-        TextNet(text, OneToken(dim, dim, index=-1), graph=Causal, max_length=max_length),
+        TextNet(text, ClassTokenReadout(dim, dim, index=-1), graph=Causal, max_length=max_length),
     )
 
 
@@ -97,10 +98,10 @@ def detr(
     queries: int = 100,
     dim: int = 256,
     depth: int = 6,
-    heads: int = 8,
+    num_heads: int = 8,
     *,
     hidden: int | None = 2048,
-    style: Style | None = None,
+    style: BlockConfig | None = None,
 ) -> SetPrediction:
     """Objects of an image as a set (Carion et al., 2020, arXiv 2005.12872).
 
@@ -110,20 +111,20 @@ def detr(
     >>> import torch
     >>> from tokennet import Tokens
     >>> places = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
-    >>> net = detr(in_features=6, classes=3, queries=5, dim=8, depth=1, heads=2, hidden=16)
+    >>> net = detr(in_features=6, classes=3, queries=5, dim=8, depth=1, num_heads=2, hidden=16)
     >>> answer = net(Tokens(torch.zeros(2, 4, 6), pos=places))
     >>> answer.logits.shape, answer.boxes.shape
     (torch.Size([2, 5, 4]), torch.Size([2, 5, 4]))
     """
-    style = style or Style(post_norm=True, activation=nn.ReLU)
+    style = style or BlockConfig(post_norm=True, activation=nn.ReLU)
     looking = TokenNet(
         [
             WithGraph(complete),
             TokenWise(nn.Linear(in_features, dim)),
             SinusoidalEncoding(dim, "pos", num_coordinates=2),
-            encoder_stack(dim, depth, heads, hidden, style),
+            encoder_stack(dim, depth, num_heads, hidden, style),
         ]
     )
     return SetPrediction(
-        looking, decoder_stack(dim, depth, heads, hidden, style), dim, queries, classes
+        looking, decoder_stack(dim, depth, num_heads, hidden, style), dim, queries, classes
     )

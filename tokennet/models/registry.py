@@ -53,20 +53,20 @@ NETS: dict[str, NamedNet] = {
     "performer": NamedNet(transformer.performer),
     "transformer_base": NamedNet(transformer.transformer),
     "transformer_big": NamedNet(
-        transformer.transformer, {"dim": 1024, "heads": 16, "hidden": 4096}
+        transformer.transformer, {"dim": 1024, "num_heads": 16, "hidden": 4096}
     ),
     "gpt_nano": NamedNet(
-        text.gpt, {"vocab": 256, "dim": 128, "depth": 4, "heads": 4, "max_length": 256}
+        text.gpt, {"vocab": 256, "dim": 128, "depth": 4, "num_heads": 4, "max_length": 256}
     ),
     "gpt2": NamedNet(text.gpt),
-    "gpt2_medium": NamedNet(text.gpt, {"dim": 1024, "depth": 24, "heads": 16}),
-    "bert_tiny": NamedNet(text.bert, {"dim": 128, "depth": 2, "heads": 2}),
+    "gpt2_medium": NamedNet(text.gpt, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "bert_tiny": NamedNet(text.bert, {"dim": 128, "depth": 2, "num_heads": 2}),
     "bert_base": NamedNet(text.bert),
-    "bert_large": NamedNet(text.bert, {"dim": 1024, "depth": 24, "heads": 16}),
+    "bert_large": NamedNet(text.bert, {"dim": 1024, "depth": 24, "num_heads": 16}),
     "vit_tiny": NamedNet(vision.vit),
-    "vit_small": NamedNet(vision.vit, {"dim": 384, "heads": 6}),
-    "vit_base": NamedNet(vision.vit, {"dim": 768, "heads": 12}),
-    "vit_large": NamedNet(vision.vit, {"dim": 1024, "depth": 24, "heads": 16}),
+    "vit_small": NamedNet(vision.vit, {"dim": 384, "num_heads": 6}),
+    "vit_base": NamedNet(vision.vit, {"dim": 768, "num_heads": 12}),
+    "vit_large": NamedNet(vision.vit, {"dim": 1024, "depth": 24, "num_heads": 16}),
     "mixer_small": NamedNet(vision.mlp_mixer),
     "mixer_base": NamedNet(vision.mlp_mixer, {"dim": 768, "depth": 12}),
     "resmlp_12": NamedNet(vision.resmlp),
@@ -88,18 +88,18 @@ NETS: dict[str, NamedNet] = {
 """Nets by name: `NETS[name](**options)` makes one, the options as its architecture has them."""
 
 
-def create_net(name: str, **options: Any) -> Any:
+def create_model(name: str, **options: Any) -> Any:
     """Make a net by name.
 
     Args:
-        name: one of `list_nets()`.
+        name: one of `list_models()`.
         options: arguments of the architecture in place of the sizes that go by the name, such
-            as `in_features`, `out_features`, `dim`, `depth`, `heads`.
+            as `in_features`, `out_features`, `dim`, `depth`, `num_heads`.
 
     Raises:
         ValueError: there is no net of that name, or it has no such option.
 
-    >>> net = create_net("vit_tiny", in_features=48, out_features=10, num_tokens=64, depth=2)
+    >>> net = create_model("vit_tiny", in_features=48, out_features=10, num_tokens=64, depth=2)
     >>> net(torch.zeros(2, 64, 48)).shape
     torch.Size([2, 10])
     """
@@ -111,10 +111,10 @@ def create_net(name: str, **options: Any) -> Any:
     return NETS[name](**options)
 
 
-def list_nets(pattern: str = "*") -> list[str]:
-    """Names of the nets that `create_net` makes, those that match a pattern.
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the nets that `create_model` makes, those that match a pattern.
 
-    >>> list_nets("vit_*")
+    >>> list_models("vit_*")
     ['vit_tiny', 'vit_small', 'vit_base', 'vit_large']
     """
     return [name for name in NETS if fnmatch.fnmatch(name, pattern)]

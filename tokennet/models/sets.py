@@ -15,7 +15,7 @@ from tokennet.mixers import (
 )
 from tokennet.nets.block import TokenWise
 from tokennet.nets.compose import WithGraph, complete
-from tokennet.nets.net import Interface, TokenNet, positions_of
+from tokennet.nets.net import IOSpec, TokenNet, positions_of
 from tokennet.nets.readout import MeanReadout, make_readout
 
 
@@ -50,7 +50,7 @@ def set_transformer(
     out_features: int = 10,
     dim: int = 128,
     depth: int = 2,
-    heads: int = 4,
+    num_heads: int = 4,
     *,
     num_points: int = 16,
     num_seeds: int = 4,
@@ -68,9 +68,9 @@ def set_transformer(
     layers: list[TokenLayer] = [
         WithGraph(complete),
         TokenWise(nn.Linear(in_features, dim)),
-        *[InducedSetAttentionBlock(dim, heads, num_points) for _ in range(depth)],
-        PoolingByAttention(dim, heads, num_seeds),
-        SetAttentionBlock(dim, heads),
+        *[InducedSetAttentionBlock(dim, num_heads, num_points) for _ in range(depth)],
+        PoolingByAttention(dim, num_heads, num_seeds),
+        SetAttentionBlock(dim, num_heads),
     ]
     return TokenNet(layers, MeanReadout(dim, out_features))
 
@@ -80,7 +80,7 @@ def perceiver(
     out_features: int = 10,
     dim: int = 128,
     depth: int = 4,
-    heads: int = 4,
+    num_heads: int = 4,
     *,
     num_latents: int = 32,
     num_coordinates: int = 0,
@@ -95,10 +95,10 @@ def perceiver(
     >>> net(torch.zeros(5, 30, 3)).shape
     torch.Size([5, 2])
     """
-    interface = Interface(in_features, out_features, num_coordinates=num_coordinates)
+    interface = IOSpec(in_features, out_features, num_coordinates=num_coordinates)
     layers: list[TokenLayer] = [
         TokenWise(nn.Linear(in_features, dim)),
         *positions_of("pos" if num_coordinates else "none", interface, dim),
-        Latents(dim, num_latents, heads, depth=depth),
+        Latents(dim, num_latents, num_heads, depth=depth),
     ]
     return TokenNet(layers, MeanReadout(dim, out_features))

@@ -11,7 +11,7 @@ from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention
 from tokennet.nets.block import TokenWise
-from tokennet.nets.config import Style
+from tokennet.nets.config import BlockConfig
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.text import Decoder, MaskedLanguageModel
 from tokennet.positional import LearnedEncoding
@@ -21,7 +21,7 @@ def gpt(
     vocab: int = 50_257,
     dim: int = 768,
     depth: int = 12,
-    heads: int = 12,
+    num_heads: int = 12,
     max_length: int = 1024,
     *,
     mixer: Callable[[int, int], TokenLayer] = Attention,
@@ -35,16 +35,16 @@ def gpt(
         graph: any causal family, such as `lambda n: Causal(n) & Window(n, 64)`.
 
     >>> import torch
-    >>> net = gpt(vocab=10, dim=8, depth=1, heads=2, max_length=12)
+    >>> net = gpt(vocab=10, dim=8, depth=1, num_heads=2, max_length=12)
     >>> net(torch.tensor([[1, 2, 3]])).shape
     torch.Size([1, 3, 10])
     """
-    style = Style(activation=partial(nn.GELU, approximate="tanh"), dropout=dropout)
+    style = BlockConfig(activation=partial(nn.GELU, approximate="tanh"), dropout=dropout)
     embedding = Embedding(vocab, dim)
     layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
     layers.append(TokenWise(nn.Dropout(dropout)))
     for _ in range(depth):
-        layers += style.block([mixer(dim, heads)], dim)
+        layers += style.block([mixer(dim, num_heads)], dim)
     return Decoder(layers, Unembedding(embedding), graph, max_length)
 
 
@@ -52,7 +52,7 @@ def bert(
     vocab: int = 30_522,
     dim: int = 768,
     depth: int = 12,
-    heads: int = 12,
+    num_heads: int = 12,
     max_length: int = 512,
     *,
     types: int = 2,
@@ -64,15 +64,15 @@ def bert(
     Ids may come with types as a second column, tokens of z (..., N, 2).
 
     >>> import torch
-    >>> net = bert(vocab=10, dim=8, depth=1, heads=2, max_length=12)
+    >>> net = bert(vocab=10, dim=8, depth=1, num_heads=2, max_length=12)
     >>> net([[1, 2, 3], [4, 5]]).shape
     torch.Size([5, 10])
     """
-    style = Style(post_norm=True, dropout=dropout)
+    style = BlockConfig(post_norm=True, dropout=dropout)
     embedding = Embedding((vocab, types), dim)
     layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
     layers.append(TokenWise(nn.Sequential(nn.LayerNorm(dim), nn.Dropout(dropout))))
     for _ in range(depth):
-        layers += style.block([Attention(dim, heads)], dim, hidden)
+        layers += style.block([Attention(dim, num_heads)], dim, hidden)
     layers.append(TokenWise(nn.Sequential(nn.Linear(dim, dim), nn.GELU())))
     return MaskedLanguageModel(layers, Unembedding(embedding, bias=True), max_length=max_length)

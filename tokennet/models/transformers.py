@@ -10,10 +10,10 @@ from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention, LinearAttention
 from tokennet.nets.block import TokenWise
-from tokennet.nets.config import Style
+from tokennet.nets.config import BlockConfig
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
-from tokennet.nets.net import Interface, Positions, TokenNet, positions_of
+from tokennet.nets.net import IOSpec, Positions, TokenNet, positions_of
 from tokennet.nets.readout import make_readout
 from tokennet.nets.text import Decoder, TextNet
 from tokennet.positional import SinusoidalEncoding
@@ -22,9 +22,9 @@ from tokennet.positional import SinusoidalEncoding
 def encoder_stack(
     dim: int,
     depth: int,
-    heads: int,
+    num_heads: int,
     hidden: int | None = None,
-    style: Style | None = None,
+    style: BlockConfig | None = None,
     *,
     final_norm: bool = True,
 ) -> TokenNet:
@@ -35,22 +35,22 @@ def encoder_stack(
             a readout has one.
 
     >>> import torch
-    >>> encoder_stack(dim=8, depth=2, heads=2)(torch.zeros(3, 5, 8)).shape
+    >>> encoder_stack(dim=8, depth=2, num_heads=2)(torch.zeros(3, 5, 8)).shape
     torch.Size([3, 5, 8])
     """
-    style = style or Style()
+    style = style or BlockConfig()
     layers: list[TokenLayer] = []
     for _ in range(depth):
-        layers += style.block([Attention(dim, heads)], dim, hidden)
+        layers += style.block([Attention(dim, num_heads)], dim, hidden)
     return TokenNet(layers + style.final_norm(dim) if final_norm else layers)
 
 
 def decoder_stack(
     dim: int,
     depth: int,
-    heads: int,
+    num_heads: int,
     hidden: int | None = None,
-    style: Style | None = None,
+    style: BlockConfig | None = None,
     *,
     final_norm: bool = True,
 ) -> TokenNet:
@@ -60,14 +60,16 @@ def decoder_stack(
         final_norm: as for `encoder_stack`.
 
     >>> import torch
-    >>> stack = decoder_stack(dim=8, depth=2, heads=2)
+    >>> stack = decoder_stack(dim=8, depth=2, num_heads=2)
     >>> stack(torch.zeros(3, 5, 8), torch.zeros(3, 7, 8)).shape
     torch.Size([3, 5, 8])
     """
-    style = style or Style()
+    style = style or BlockConfig()
     layers: list[TokenLayer] = []
     for _ in range(depth):
-        layers += style.block([Attention(dim, heads), CrossAttention(dim, heads)], dim, hidden)
+        layers += style.block(
+            [Attention(dim, num_heads), CrossAttention(dim, num_heads)], dim, hidden
+        )
     return TokenNet(layers + style.final_norm(dim) if final_norm else layers)
 
 
@@ -76,13 +78,13 @@ def encoder(
     out_features: int = 10,
     dim: int = 128,
     depth: int = 4,
-    heads: int = 4,
+    num_heads: int = 4,
     *,
     readout: str = "mean",
     positions: Positions = "none",
     num_tokens: int | None = None,
     num_coordinates: int = 0,
-    style: Style | None = None,
+    style: BlockConfig | None = None,
 ) -> TokenNet:
     """A transformer over tokens of any kind, on any graph; without positions, a set function.
 
@@ -91,13 +93,13 @@ def encoder(
     >>> net(torch.zeros(2, 5, 6)).shape, net.symmetry.relabeling
     (torch.Size([2, 3]), 'S_n')
     """
-    interface = Interface(in_features, out_features, readout, num_tokens, num_coordinates)
+    interface = IOSpec(in_features, out_features, readout, num_tokens, num_coordinates)
     embed = TokenWise(nn.Linear(in_features, dim))
     return TokenNet(
         [
             embed,
             *positions_of(positions, interface, dim),
-            *encoder_stack(dim, depth, heads, style=style, final_norm=False).layers,
+            *encoder_stack(dim, depth, num_heads, style=style, final_norm=False).layers,
         ],
         make_readout(readout, dim, out_features),
     )
@@ -108,10 +110,10 @@ def performer(
     out_features: int = 10,
     dim: int = 128,
     depth: int = 4,
-    heads: int = 4,
+    num_heads: int = 4,
     *,
     readout: str = "mean",
-    style: Style | None = None,
+    style: BlockConfig | None = None,
 ) -> TokenNet:
     """A Performer (Choromanski et al., 2020, arXiv 2009.14794): time linear in the tokens.
 
@@ -122,10 +124,10 @@ def performer(
     >>> net(torch.zeros(2, 1000, 6)).shape
     torch.Size([2, 3])
     """
-    style = style or Style()
+    style = style or BlockConfig()
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
-        layers += style.block([LinearAttention(dim, heads, "softmax")], dim)
+        layers += style.block([LinearAttention(dim, num_heads, "softmax")], dim)
     return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
@@ -134,10 +136,10 @@ def transformer(
     target_vocab: int | None = None,
     dim: int = 512,
     depth: int = 6,
-    heads: int = 8,
+    num_heads: int = 8,
     hidden: int | None = None,
     *,
-    style: Style | None = None,
+    style: BlockConfig | None = None,
     graph: Callable[[int], TokenGraph] = Causal,
 ) -> EncoderDecoder:
     """The encoder-decoder of 2017, sequences to sequences.
@@ -145,15 +147,15 @@ def transformer(
     Without `target_vocab` both languages share one vocabulary and one table of vectors.
 
     Args:
-        style: `Style(post_norm=True, activation=nn.ReLU, dropout=0.1)` by default, as in the
+        style: `BlockConfig(post_norm=True, activation=nn.ReLU, dropout=0.1)` by default, as in the
             paper; pre-norm or `norm=BatchNorm` on request.
 
     >>> import torch
-    >>> net = transformer(source_vocab=10, target_vocab=12, dim=8, depth=1, heads=2)
+    >>> net = transformer(source_vocab=10, target_vocab=12, dim=8, depth=1, num_heads=2)
     >>> net(torch.tensor([[1, 2, 3]]), torch.tensor([[0, 4]])).shape
     torch.Size([1, 2, 12])
     """
-    style = style or Style(post_norm=True, activation=nn.ReLU, dropout=0.1)
+    style = style or BlockConfig(post_norm=True, activation=nn.ReLU, dropout=0.1)
     source = Embedding(source_vocab, dim, scale=dim**0.5)
     target = Embedding(target_vocab, dim, scale=dim**0.5) if target_vocab else source
 
@@ -163,8 +165,8 @@ def transformer(
     readout = Unembedding(target)
     readout.norm = nn.Identity()  # the last block, or what follows it, has one
     return EncoderDecoder(
-        TextNet([source, *place(), encoder_stack(dim, depth, heads, hidden, style)]),
+        TextNet([source, *place(), encoder_stack(dim, depth, num_heads, hidden, style)]),
         Decoder(
-            [target, *place(), decoder_stack(dim, depth, heads, hidden, style)], readout, graph
+            [target, *place(), decoder_stack(dim, depth, num_heads, hidden, style)], readout, graph
         ),
     )

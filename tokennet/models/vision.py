@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from torch import nn
 
 from tokennet.layer import TokenLayer
-from tokennet.mixers import CrossPatchLinear, MLPMixer, Pooling, SetNorm, StridedConvolution
+from tokennet.mixers import CrossPatchLinear, Pooling, SetNorm, StridedConvolution, TokenMixingMLP
 from tokennet.models.transformers import encoder_stack
 from tokennet.nets.block import Residual, TokenWise, mlp
 from tokennet.nets.compose import GraphOf, OnGraph, WithGraph, complete
-from tokennet.nets.config import Affine, LayerScale, Style
+from tokennet.nets.config import Affine, BlockConfig, LayerScale
 from tokennet.nets.net import TokenNet
 from tokennet.nets.prepend import PrependTokens
-from tokennet.nets.readout import MeanReadout, OneToken
+from tokennet.nets.readout import ClassTokenReadout, MeanReadout
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
 
@@ -24,10 +24,10 @@ def vit(
     num_tokens: int | None = 196,
     dim: int = 192,
     depth: int = 12,
-    heads: int = 3,
+    num_heads: int = 3,
     *,
     hidden: int | None = None,
-    style: Style | None = None,
+    style: BlockConfig | None = None,
     graph: GraphOf = complete,
 ) -> TokenNet:
     """The vision transformer (Dosovitskiy et al., 2020, arXiv 2010.11929).
@@ -40,7 +40,7 @@ def vit(
             `lambda grid: grid.reach(3)` for neighborhoods and the class token.
 
     >>> import torch
-    >>> net = vit(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1, heads=2)
+    >>> net = vit(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1, num_heads=2)
     >>> net(torch.zeros(2, 4, 48)).shape
     torch.Size([2, 10])
     """
@@ -49,9 +49,9 @@ def vit(
         layers += [SinusoidalEncoding(dim, "pos", num_coordinates=2), PrependTokens(dim)]
     else:
         layers += [PrependTokens(dim), LearnedEncoding(dim, num_tokens + 1)]
-    blocks = encoder_stack(dim, depth, heads, hidden, style, final_norm=False)
+    blocks = encoder_stack(dim, depth, num_heads, hidden, style, final_norm=False)
     layers += list(blocks.layers)  # type: ignore[arg-type]
-    return TokenNet(layers, OneToken(dim, out_features))
+    return TokenNet(layers, ClassTokenReadout(dim, out_features))
 
 
 def mlp_mixer(
@@ -63,7 +63,7 @@ def mlp_mixer(
     *,
     token_hidden: int | None = None,
     hidden: int | None = None,
-    style: Style | None = None,
+    style: BlockConfig | None = None,
 ) -> TokenNet:
     """MLP-Mixer (Tolstikhin et al., 2021, arXiv 2105.01601): tokens, but no attention.
 
@@ -72,11 +72,11 @@ def mlp_mixer(
     >>> net(torch.zeros(2, 4, 48)).shape
     torch.Size([2, 10])
     """
-    style = style or Style()
+    style = style or BlockConfig()
     token_hidden = dim // 2 if token_hidden is None else token_hidden
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
-        layers += style.block([MLPMixer(dim, num_tokens, token_hidden)], dim, hidden)
+        layers += style.block([TokenMixingMLP(dim, num_tokens, token_hidden)], dim, hidden)
     return TokenNet(layers, MeanReadout(dim, out_features))
 
 
@@ -96,7 +96,7 @@ def resmlp(
     >>> net(torch.zeros(2, 4, 48)).shape
     torch.Size([2, 10])
     """
-    style = Style(norm=Affine, layer_scale=1e-4)
+    style = BlockConfig(norm=Affine, layer_scale=1e-4)
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
         layers += style.block([CrossPatchLinear(dim, num_tokens)], dim, hidden)

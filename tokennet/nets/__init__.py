@@ -2,22 +2,22 @@
 
 from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
 from tokennet.nets.compose import OnGraph, Parallel, WithGraph, add_self_loops, complete
-from tokennet.nets.config import Affine, BatchNorm, LayerScale, Style
+from tokennet.nets.config import Affine, BatchNorm, BlockConfig, LayerScale
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder, shift_right
 from tokennet.nets.experts import MixtureOfExperts, collect_router_losses
 from tokennet.nets.memory import MemoryTokens
-from tokennet.nets.net import Interface, TokenNet, build_net
+from tokennet.nets.net import IOSpec, TokenNet, build_net
 from tokennet.nets.prepend import DropTokens, PrependTokens
 from tokennet.nets.readout import (
     READOUTS,
     AttentionReadout,
+    ClassTokenReadout,
     MaxReadout,
     MeanReadout,
-    OneToken,
-    PerToken,
     Readout,
     SumReadout,
+    TokenReadout,
 )
 from tokennet.nets.sampling import Sampling
 from tokennet.nets.summary import Summary, count_parameters
@@ -28,11 +28,13 @@ __all__ = [
     "Affine",
     "AttentionReadout",
     "BatchNorm",
+    "BlockConfig",
+    "ClassTokenReadout",
     "Decoder",
     "DropTokens",
     "Embedding",
     "EncoderDecoder",
-    "Interface",
+    "IOSpec",
     "LayerScale",
     "MaskedLanguageModel",
     "MaxReadout",
@@ -40,19 +42,17 @@ __all__ = [
     "MemoryTokens",
     "MixtureOfExperts",
     "OnGraph",
-    "OneToken",
     "Parallel",
-    "PerToken",
     "PostNorm",
     "PrependTokens",
     "Readout",
     "Residual",
     "Sampling",
-    "Style",
     "SumReadout",
     "Summary",
     "TextNet",
     "TokenNet",
+    "TokenReadout",
     "TokenWise",
     "Unembedding",
     "WithGraph",

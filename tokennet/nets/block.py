@@ -25,7 +25,7 @@ class TokenWise(TokenLayer):
     """
 
     symmetry = Symmetry()
-    goes_by_token = True
+    is_tokenwise = True
 
     def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -104,8 +104,8 @@ class Residual(TokenLayer):
         return self.layer.needs_source
 
     @property
-    def goes_by_token(self) -> bool:  # type: ignore[override]
-        return self.layer.goes_by_token
+    def is_tokenwise(self) -> bool:  # type: ignore[override]
+        return self.layer.is_tokenwise
 
     def transform(self, tokens: Tokens, **context: Any) -> Tokens:
         change = self.layer(tokens.replace(z=self.norm(tokens.z)), **context)

@@ -82,7 +82,7 @@ class OnGraph(TokenLayer):
 
     >>> import torch
     >>> from tokennet import Attention, Cycle
-    >>> layer = OnGraph(complete, Attention(8, heads=2))
+    >>> layer = OnGraph(complete, Attention(8, num_heads=2))
     >>> layer(Tokens(torch.zeros(5, 8), Cycle(5))).graph
     Cycle(5, radius=1): 5 tokens, 15 edges, density 0.6
     """
@@ -100,8 +100,8 @@ class OnGraph(TokenLayer):
         return self._reads & Symmetry(self.layer.symmetry.reads - unseen)
 
     @property
-    def goes_by_token(self) -> bool:  # type: ignore[override]
-        return self.layer.goes_by_token
+    def is_tokenwise(self) -> bool:  # type: ignore[override]
+        return self.layer.is_tokenwise
 
     def transform(self, tokens: Tokens) -> Tokens:
         graph = tokens.graph.derive(self._key, None, self.graph_of)
@@ -119,7 +119,7 @@ class Parallel(TokenLayer):
 
     >>> import torch
     >>> from tokennet import Aggregate, Attention, Cycle
-    >>> layer = Parallel([Aggregate(8, "sum"), OnGraph(complete, Attention(8, heads=2))])
+    >>> layer = Parallel([Aggregate(8, "sum"), OnGraph(complete, Attention(8, num_heads=2))])
     >>> layer(Tokens(torch.zeros(5, 8), Cycle(5))).z.shape
     torch.Size([5, 8])
     """
@@ -135,8 +135,8 @@ class Parallel(TokenLayer):
         return intersection(layer.symmetry for layer in self.layers)  # type: ignore[misc]
 
     @property
-    def goes_by_token(self) -> bool:  # type: ignore[override]
-        return all(layer.goes_by_token for layer in self.layers)  # type: ignore[misc]
+    def is_tokenwise(self) -> bool:  # type: ignore[override]
+        return all(layer.is_tokenwise for layer in self.layers)  # type: ignore[misc]
 
     def transform(self, tokens: Tokens) -> Tokens:
         return tokens.replace(z=sum(layer(tokens).z for layer in self.layers))

@@ -70,11 +70,11 @@ class LayerScale(nn.Module):
 
 
 @dataclass(frozen=True)
-class Style:
+class BlockConfig:
     """What stands around the mixers of a net.
 
     >>> from tokennet import Attention
-    >>> [type(layer).__name__ for layer in Style(post_norm=True).block([Attention(8, 2)], 8)]
+    >>> [type(layer).__name__ for layer in BlockConfig(post_norm=True).block([Attention(8, 2)], 8)]
     ['PostNorm', 'PostNorm']
     """
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.layer import TokenLayer
-from tokennet.nets.readout import PerToken
+from tokennet.nets.readout import TokenReadout
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -32,7 +32,7 @@ class Embedding(TokenLayer):
     """
 
     symmetry = Symmetry()
-    goes_by_token = True
+    is_tokenwise = True
 
     def __init__(self, size: int | tuple[int, ...], dim: int, scale: float = 1.0) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Embedding(TokenLayer):
                 )
 
 
-class Unembedding(PerToken):
+class Unembedding(TokenReadout):
     """A score for each id, by the product with its vector: the embedding turned round.
 
     The table is the one of `embedding`, not a copy (Press, Wolf, 2017, arXiv 1608.05859).

@@ -30,7 +30,7 @@ class EncoderDecoder(nn.Module):
         ValueError: the encoder has a readout, or the decoder listens to no source.
 
     >>> from tokennet.models import transformer
-    >>> net = transformer(source_vocab=10, dim=8, depth=1, heads=2)
+    >>> net = transformer(source_vocab=10, dim=8, depth=1, num_heads=2)
     >>> net(torch.tensor([1, 2, 3]), torch.tensor([0, 4])).shape  # a score for each next id
     torch.Size([2, 10])
     >>> net.generate(torch.tensor([1, 2, 3]), start=0, length=4).shape

@@ -122,7 +122,7 @@ class MixtureOfExperts(TokenLayer):
         return self.capacity is not None or self.capacity_factor is not None
 
     @property
-    def goes_by_token(self) -> bool:  # type: ignore[override]
+    def is_tokenwise(self) -> bool:  # type: ignore[override]
         return not self._is_limited
 
     def transform(self, tokens: Tokens) -> Tokens:

@@ -17,7 +17,7 @@ from tokennet.nets.block import Residual, TokenWise, mlp
 from tokennet.nets.compose import WithGraph, complete
 from tokennet.nets.embedding import Embedding
 from tokennet.nets.prepend import DropTokens, PrependTokens
-from tokennet.nets.readout import READOUTS, OneToken, Readout
+from tokennet.nets.readout import READOUTS, ClassTokenReadout, Readout
 from tokennet.nets.summary import Row, Summary, count_parameters
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 from tokennet.symmetry import Symmetry, intersection
@@ -32,7 +32,7 @@ class TokenNet(nn.Module):
         readout: makes the output tensor; None to give tokens back.
 
     >>> from tokennet import Attention
-    >>> net = TokenNet([Residual(Attention(8, heads=2)), TokenWise(mlp(8))])
+    >>> net = TokenNet([Residual(Attention(8, num_heads=2)), TokenWise(mlp(8))])
     >>> net(torch.zeros(2, 5, 8)).shape
     torch.Size([2, 5, 8])
     """
@@ -83,9 +83,9 @@ class TokenNet(nn.Module):
         return self.needs_source
 
     @property
-    def goes_by_token(self) -> bool:
+    def is_tokenwise(self) -> bool:
         """Whether all layers are functions of single tokens."""
-        return all(layer.goes_by_token for layer in self.layers)  # type: ignore[union-attr]
+        return all(layer.is_tokenwise for layer in self.layers)  # type: ignore[union-attr]
 
     def tokens(self, given: Any) -> Tokens:
         """What the net is given, as tokens."""
@@ -184,16 +184,16 @@ def _reads(
             before = max(before - layer.count, 0)
         reads = reads | own
     if net.readout is not None:
-        of_those = isinstance(net.readout, OneToken) and 0 <= net.readout.index < before
+        of_those = isinstance(net.readout, ClassTokenReadout) and 0 <= net.readout.index < before
         reads = reads | net.readout.symmetry.reads - hidden - ({"index"} if of_those else set())
     return reads, hidden, before
 
 
 @dataclass(frozen=True)
-class Interface:
+class IOSpec:
     """What a task fixes of a net: what goes in, and what is to come out.
 
-    >>> per_token = Interface(in_features=3, out_features=10, readout="token")
+    >>> per_token = IOSpec(in_features=3, out_features=10, readout="token")
     >>> build_net("mean", per_token, dim=16)(torch.zeros(2, 7, 3)).shape
     torch.Size([2, 7, 10])
     """
@@ -216,12 +216,12 @@ Positions = Literal["pos", "index", "none"]
 
 def build_net(
     mixer: str,
-    interface: Interface,
+    interface: IOSpec,
     dim: int,
     depth: int = 2,
     *,
     hidden: int | None = None,
-    heads: int = 4,
+    num_heads: int = 4,
     positions: Positions = "none",
     dropout: float = 0.0,
 ) -> TokenNet:
@@ -235,14 +235,14 @@ def build_net(
         dim: channels of the tokens.
         depth: number of blocks.
         hidden: width of the token-wise MLPs, `4 dim` by default; 0 leaves them out.
-        heads: for mixers that have heads.
+        num_heads: for mixers that have heads.
         positions: "pos" adds sinusoidal codes of `tokens.pos`, "index" a learned table.
         dropout: on the input and on every residual branch.
 
     Raises:
         ValueError: an unknown name, or positions that the interface does not have.
 
-    >>> net = build_net("attention", Interface(in_features=3, out_features=10), dim=16)
+    >>> net = build_net("attention", IOSpec(in_features=3, out_features=10), dim=16)
     >>> net(torch.zeros(2, 7, 3)).shape
     torch.Size([2, 10])
     """
@@ -250,7 +250,7 @@ def build_net(
     check_name("readout", interface.readout, READOUTS)
     layers = [*_embedding(interface, dim, dropout), *positions_of(positions, interface, dim)]
     for _ in range(depth):
-        mixing = MIXERS[mixer](dim, heads, interface.num_tokens)
+        mixing = MIXERS[mixer](dim, num_heads, interface.num_tokens)
         layers.append(Residual(mixing, nn.LayerNorm(dim), dropout))
         if hidden != 0:
             layers.append(
@@ -259,7 +259,7 @@ def build_net(
     return TokenNet(layers, READOUTS[interface.readout](dim, interface.out_features))
 
 
-def _embedding(interface: Interface, dim: int, dropout: float) -> list[TokenLayer]:
+def _embedding(interface: IOSpec, dim: int, dropout: float) -> list[TokenLayer]:
     if interface.ids:
         table = Embedding(interface.in_features, dim, scale=dim**0.5)
         return [table, TokenWise(nn.Dropout(dropout))] if dropout else [table]
@@ -267,7 +267,7 @@ def _embedding(interface: Interface, dim: int, dropout: float) -> list[TokenLaye
     return [TokenWise(nn.Sequential(nn.Dropout(dropout), embed))]
 
 
-def positions_of(positions: str, interface: Interface, dim: int) -> list[TokenLayer]:
+def positions_of(positions: str, interface: IOSpec, dim: int) -> list[TokenLayer]:
     """Layers of positional codes, none for "none"; see `build_net`."""
     if positions == "none":
         return []

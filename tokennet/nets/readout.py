@@ -67,10 +67,10 @@ class Readout(nn.Module):
         return tokens.z.shape[:-2].numel() * len(tokens.graph.parts)
 
 
-class PerToken(Readout):
+class TokenReadout(Readout):
     """An output for every token: (..., N, out_features).
 
-    >>> PerToken(8, 3)(Tokens(torch.zeros(5, 8))).shape
+    >>> TokenReadout(8, 3)(Tokens(torch.zeros(5, 8))).shape
     torch.Size([5, 3])
     """
 
@@ -130,7 +130,7 @@ def _pooled(tokens: Tokens, reduce: str) -> Tensor:
     return z.sum(-2) / (max(tokens.num_tokens, 1) if reduce == "mean" else 1)
 
 
-class OneToken(Readout):
+class ClassTokenReadout(Readout):
     """One token stands for its set, as a class token does.
 
     Args:
@@ -139,7 +139,7 @@ class OneToken(Readout):
     Raises:
         ValueError: a set has no such token.
 
-    >>> OneToken(8, 3)(Tokens(torch.zeros(5, 8))).shape
+    >>> ClassTokenReadout(8, 3)(Tokens(torch.zeros(5, 8))).shape
     torch.Size([3])
     """
 
@@ -169,16 +169,16 @@ class AttentionReadout(Readout):
     Pooling by multihead attention of Lee et al., 2019 (arXiv 1810.00825).
 
     Args:
-        heads: number of heads; divides `dim`.
+        num_heads: number of heads; divides `dim`.
 
-    >>> AttentionReadout(8, 3, heads=2)(Tokens(torch.zeros(4, 5, 8))).shape
+    >>> AttentionReadout(8, 3, num_heads=2)(Tokens(torch.zeros(4, 5, 8))).shape
     torch.Size([4, 3])
     """
 
-    def __init__(self, dim: int, out_features: int, heads: int = 4) -> None:
+    def __init__(self, dim: int, out_features: int, num_heads: int = 4) -> None:
         super().__init__(dim, out_features)
         self.question = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
-        self.attention = Attention(dim, heads)
+        self.attention = Attention(dim, num_heads)
 
     def pool(self, tokens: Tokens) -> Tensor:
         graphs = latent_graphs(tokens.graph, 1)
@@ -204,10 +204,10 @@ def make_readout(name: str, dim: int, out_features: int) -> Readout:
 
 
 READOUTS: dict[str, type[Readout]] = {
-    "token": PerToken,
+    "token": TokenReadout,
     "mean": MeanReadout,
     "sum": SumReadout,
     "max": MaxReadout,
-    "one": OneToken,
+    "one": ClassTokenReadout,
     "attention": AttentionReadout,
 }

@@ -34,8 +34,8 @@ class TextNet(TokenNet):
         max_length: the most tokens that the layers know positions of; None for any.
         pos: from the number of tokens to their positions (N, P), for ids that come without.
 
-    >>> from tokennet.nets import Embedding, PerToken
-    >>> net = TextNet([Embedding(10, 8)], PerToken(8, 3))
+    >>> from tokennet.nets import Embedding, TokenReadout
+    >>> net = TextNet([Embedding(10, 8)], TokenReadout(8, 3))
     >>> net(torch.tensor([[1, 2, 3], [4, 5, 6]])).shape
     torch.Size([2, 3, 3])
     >>> net([[1, 2, 3], [4, 5]]).shape
@@ -93,7 +93,7 @@ class Decoder(TextNet):
     `lambda n: Causal(n) & Window(n, 64)`, and the readout give scores for each token.
 
     >>> from tokennet.models import gpt
-    >>> net = gpt(vocab=10, dim=8, depth=1, heads=2, max_length=12)
+    >>> net = gpt(vocab=10, dim=8, depth=1, num_heads=2, max_length=12)
     >>> net.generate(torch.tensor([1, 2]), 5).shape
     torch.Size([7])
     """
@@ -252,7 +252,7 @@ class MaskedLanguageModel(TextNet):
     Devlin et al., 2018 (arXiv 1810.04805). Arguments as for `TextNet`.
 
     >>> from tokennet.models import bert
-    >>> net = bert(vocab=10, dim=8, depth=1, heads=2, max_length=12)
+    >>> net = bert(vocab=10, dim=8, depth=1, num_heads=2, max_length=12)
     >>> filled = net.fill(torch.tensor([1, 9, 3]), mask=9)
     >>> filled[[0, 2]].tolist()
     [1, 3]

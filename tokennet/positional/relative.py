@@ -30,7 +30,7 @@ class RelativePosition(nn.Module):
 
     rotates = False
     """Whether queries and keys are changed, which needs scores that are dot products."""
-    heads: int | None = None
+    num_heads: int | None = None
     """The number of heads that it is for; None for any."""
 
     def __init__(self, by: By) -> None:
@@ -81,11 +81,11 @@ class OffsetBias(RelativePosition):
     positions differ within a batch it is a matrix (..., H, N, M).
     """
 
-    def __init__(self, heads: int, by: By) -> None:
+    def __init__(self, num_heads: int, by: By) -> None:
         super().__init__(by)
-        if heads < 1:
-            raise ValueError(f"heads must be at least 1, got {heads}")
-        self.heads: int = heads
+        if num_heads < 1:
+            raise ValueError(f"num_heads must be at least 1, got {num_heads}")
+        self.num_heads: int = num_heads
 
     @abstractmethod
     def of_offset(self, h: Tensor, offset: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class OffsetBias(RelativePosition):
 
             return of_pair
         offset = sources[..., None, None, :, :] - targets[..., None, :, None, :]
-        h = torch.arange(self.heads, device=offset.device)[:, None, None]
+        h = torch.arange(self.num_heads, device=offset.device)[:, None, None]
         return self.of_offset(h, offset)  # (..., H, N, M)
 
 
@@ -120,7 +120,7 @@ class ALiBi(OffsetBias):
     the distance is Euclidean.
 
     Args:
-        heads: H, as those of the attention.
+        num_heads: H, as those of the attention.
         by: "index" or "pos".
 
     >>> ALiBi(2).slopes.tolist()
@@ -129,12 +129,12 @@ class ALiBi(OffsetBias):
 
     slopes: Tensor
 
-    def __init__(self, heads: int, by: By = "index") -> None:
-        super().__init__(heads, by)
-        power = 2 ** int(math.log2(heads))
+    def __init__(self, num_heads: int, by: By = "index") -> None:
+        super().__init__(num_heads, by)
+        power = 2 ** int(math.log2(num_heads))
         slopes = [2.0 ** (-8 * h / power) for h in range(1, power + 1)]
         finer = [2.0 ** (-4 * h / power) for h in range(1, 2 * power, 2)]
-        self.register_buffer("slopes", torch.tensor((slopes + finer)[:heads]), persistent=False)
+        self.register_buffer("slopes", torch.tensor((slopes + finer)[:num_heads]), persistent=False)
 
     def of_offset(self, h: Tensor, offset: Tensor) -> Tensor:
         one = offset.shape[-1] == 1
@@ -150,7 +150,7 @@ class T5Bias(OffsetBias):
     T5 uses it with `score="dot_product"`, and one instance for all layers.
 
     Args:
-        heads: H, as those of the attention.
+        num_heads: H, as those of the attention.
         by: "index", or "pos" with whole numbers in one column.
         num_buckets: their number, for both directions together.
         max_distance: from which on there is one bucket.
@@ -163,14 +163,14 @@ class T5Bias(OffsetBias):
 
     def __init__(
         self,
-        heads: int,
+        num_heads: int,
         by: By = "index",
         *,
         num_buckets: int = 32,
         max_distance: int = 128,
         bidirectional: bool = True,
     ) -> None:
-        super().__init__(heads, by)
+        super().__init__(num_heads, by)
         smallest = 4 if bidirectional else 2
         if num_buckets < smallest or num_buckets % smallest:
             raise ValueError(f"num_buckets must be a multiple of {smallest}, got {num_buckets}")
@@ -181,7 +181,7 @@ class T5Bias(OffsetBias):
             )
         self.num_buckets, self.max_distance = num_buckets, max_distance
         self.bidirectional = bidirectional
-        self.table = nn.Parameter(torch.randn(num_buckets, heads) * 0.02)
+        self.table = nn.Parameter(torch.randn(num_buckets, num_heads) * 0.02)
 
     def check(self, pos: Tensor) -> None:
         _check_whole(pos, 1)
@@ -209,7 +209,7 @@ class LearnedOffset(OffsetBias):
     of offsets, (2 R_1 + 1) x .. x (2 R_P + 1) of them.
 
     Args:
-        heads: H, as those of the attention.
+        num_heads: H, as those of the attention.
         max_distance: R, or one number for each coordinate.
         by: "index", or "pos" with whole numbers in as many columns.
 
@@ -217,8 +217,10 @@ class LearnedOffset(OffsetBias):
     torch.Size([35, 4])
     """
 
-    def __init__(self, heads: int, max_distance: int | tuple[int, ...], by: By = "index") -> None:
-        super().__init__(heads, by)
+    def __init__(
+        self, num_heads: int, max_distance: int | tuple[int, ...], by: By = "index"
+    ) -> None:
+        super().__init__(num_heads, by)
         given = (max_distance,) if isinstance(max_distance, int) else tuple(max_distance)
         if not given or min(given) < 0 or (by == "index" and len(given) > 1):
             raise ValueError(
@@ -226,7 +228,9 @@ class LearnedOffset(OffsetBias):
                 f"one), got {max_distance}"
             )
         self.max_distance = given
-        self.table = nn.Parameter(torch.randn(math.prod(2 * r + 1 for r in given), heads) * 0.02)
+        self.table = nn.Parameter(
+            torch.randn(math.prod(2 * r + 1 for r in given), num_heads) * 0.02
+        )
 
     def check(self, pos: Tensor) -> None:
         _check_whole(pos, len(self.max_distance))

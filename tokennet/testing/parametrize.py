@@ -130,7 +130,7 @@ def parametrize_with_checks(
     >>> import torch
     >>> from tokennet import Attention
     >>> checks = parametrize_with_checks(
-    ...     {"attention": (Attention(8, heads=2), torch.randn(5, 8))},
+    ...     {"attention": (Attention(8, num_heads=2), torch.randn(5, 8))},
     ...     laws=["node_permutation", "deterministic"],
     ... )
     >>> [case.id for case in checks.args[1]]

@@ -137,9 +137,9 @@ class Block(nn.Module):
     `mask` (B, N) is True for tokens that take part.
     """
 
-    def __init__(self, dim: int = DIM, heads: int = HEADS) -> None:
+    def __init__(self, dim: int = DIM, num_heads: int = HEADS) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.mlp = mlp(dim)
@@ -149,7 +149,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
     def mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, H, C)
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, H, C)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, N, C)
         out = self.attend(q, k, v, mask)
         return self.out(out.transpose(1, 2).flatten(2))

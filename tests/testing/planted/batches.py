@@ -23,7 +23,7 @@ from tests.testing.planted.base import (
     ragged,
     tokens,
 )
-from tokennet import Interface, Tokens, build_net
+from tokennet import IOSpec, Tokens, build_net
 
 
 class Classifier(nn.Module):
@@ -125,7 +125,7 @@ class CentredTokens(nn.Module):
 
 
 def net(mixer: str, readout: str) -> nn.Module:
-    return build_net(mixer, Interface(DIM, 5, readout), dim=DIM, heads=HEADS)
+    return build_net(mixer, IOSpec(DIM, 5, readout), dim=DIM, num_heads=HEADS)
 
 
 def _planted(

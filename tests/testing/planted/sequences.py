@@ -89,7 +89,7 @@ class RelativeBias(Block):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.randn(self.heads, 2 * NODES - 1))
+        self.bias = nn.Parameter(torch.randn(self.num_heads, 2 * NODES - 1))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         place = torch.arange(q.shape[2], device=q.device)

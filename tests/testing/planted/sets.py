@@ -31,7 +31,7 @@ class HeadsNotTransposed(Block):
 
     def mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
         b, n, d = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         out = F.scaled_dot_product_attention(q, k, v)  # (B, H, N, C)
         return self.out(out.reshape(b, n, d))  # bug
 

@@ -210,7 +210,7 @@ SETS_OBEY = [
     _truthful("single_only", SingleOnly, Mean, exact=False),
     _truthful("score_of_each", Score),
     # Sizes that coincide: tokens, channels and heads; tokens and outputs; sets and tokens.
-    _truthful("all_of_8", lambda: Block(heads=8), example=lambda: torch.randn(8, 8, DIM)),
+    _truthful("all_of_8", lambda: Block(num_heads=8), example=lambda: torch.randn(8, 8, DIM)),
     _truthful("pooled_to_7", lambda: DeepSets(out=NODES)),
     _truthful("as_many_sets", DeepSets, example=lambda: torch.randn(NODES, NODES, DIM)),
     _truthful("pooled_to_3", lambda: DeepSets(out=SETS)),

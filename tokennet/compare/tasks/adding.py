@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from tokennet.compare.baseline import constant
 from tokennet.compare.metric import error, squares
-from tokennet.compare.net import Net
+from tokennet.compare.net import NetSpec
 from tokennet.compare.sequence import SequenceTask
-from tokennet.compare.task import Batch, Recipe
+from tokennet.compare.task import Batch, TrainConfig
 from tokennet.graphs import Causal, TokenGraph, Window
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
@@ -31,7 +31,7 @@ class Adding(SequenceTask):
     nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
     seeds = 1
     metrics = (error,)
-    recipe = Recipe(epochs=6, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
+    recipe = TrainConfig(epochs=6, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
 
     def __init__(self, steps: int = 200, examples: int = 2_000) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -48,7 +48,7 @@ class Adding(SequenceTask):
             "causal": Causal(steps), "window": Causal(steps) & Window(steps, min(64, steps - 1)),
         }  # fmt: skip
         self.pos = torch.arange(float(steps))[:, None]
-        self.interface = Interface(2, 1, "token", steps, num_coordinates=1, position_base=1_000.0)
+        self.interface = IOSpec(2, 1, "token", steps, num_coordinates=1, position_base=1_000.0)
 
     def splits(self, seed: int) -> Mapping[str, Tensor]:
         numbers = torch.arange(len(self.z))
@@ -67,7 +67,7 @@ class Adding(SequenceTask):
         splits = self.splits(seed)
         return constant(self.sums[splits["train"]], self.sums[splits["test"]])
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """The marked numbers of eight examples, their sum, and what the net says."""
         device = next(model.parameters()).device
         batch = self.batch(self.splits(0)["test"][:8], net.graph).to(device)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.metric import accuracy, classes, exact_match
-from tokennet.compare.net import Net
+from tokennet.compare.net import NetSpec
 from tokennet.compare.sequence import SequenceTask
-from tokennet.compare.task import Batch, Recipe
+from tokennet.compare.task import Batch, TrainConfig
 from tokennet.graphs import Causal, TokenGraph, Window
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 SYMBOLS, LENGTH, STEPS = 8, 10, 200
@@ -33,7 +33,7 @@ class Copy(SequenceTask):
     nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
     seeds = 1
     metrics = (accuracy, exact_match)
-    recipe = Recipe(epochs=4, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
+    recipe = TrainConfig(epochs=4, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
 
     def __init__(self, steps: int = STEPS, examples: int = 2_000) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -48,7 +48,7 @@ class Copy(SequenceTask):
             "causal": Causal(n), "window": Causal(n) & Window(n, min(64, steps)),
         }  # fmt: skip
         self.pos = torch.arange(float(n))[:, None]
-        self.interface = Interface(
+        self.interface = IOSpec(
             SYMBOLS + 2, SYMBOLS, "token", n, num_coordinates=1, position_base=1_000.0, ids=True
         )
 
@@ -69,7 +69,7 @@ class Copy(SequenceTask):
         """Without memory any symbol is as good as another."""
         return {"guess": {"accuracy": 1 / SYMBOLS, "exact match": SYMBOLS**-LENGTH}}
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """The symbols of eight examples, and what the net says."""
         device = next(model.parameters()).device
         batch = self.batch(self.splits(0)["test"][:8], net.graph).to(device)

@@ -10,9 +10,9 @@ from torch_geometric.transforms import NormalizeFeatures
 
 from tokennet.compare.baseline import majority
 from tokennet.compare.data import load
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.graphs import Full, Self, TokenGraph, from_pyg
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
@@ -29,17 +29,17 @@ class Cora(Task):
     graphs = ("citation", "full")
     nets = ("attention@citation", "gat@citation", "gcn@citation", "attention@full")
     seeds = 2
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=60,
         lr=5e-3,
         weight_decay=1e-2,
         depth=4,
-        heads=8,
+        num_heads=8,
         mlp_ratio=0.1,
         dropout=0.6,
         size=200_000,
     )
-    interface = Interface(in_features=1433, out_features=7, readout="token", num_tokens=2708)
+    interface = IOSpec(in_features=1433, out_features=7, readout="token", num_tokens=2708)
 
     def __init__(self) -> None:
         normalize = NormalizeFeatures()

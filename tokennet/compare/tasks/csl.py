@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.baseline import majority
-from tokennet.compare.net import Net
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.net import NetSpec
+from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.graphs import Edges, Full, TokenGraph
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.positional import return_probabilities
 from tokennet.tokens import Tokens
 
@@ -40,8 +40,8 @@ class CSL(Task):
     summary = "graphs of 41 nodes alike to message passing (generated); with walks, not alike"
     graphs = ("skips", "skips+walks", "full")
     nets = ("gin@skips", "attention@skips", "gin@skips+walks", "attention@skips+walks")
-    recipe = Recipe(epochs=60, batch_size=24, lr=5e-3, depth=2, size=15_000)
-    interface = Interface(in_features=1 + WALK, out_features=len(SKIPS), num_tokens=NODES)
+    recipe = TrainConfig(epochs=60, batch_size=24, lr=5e-3, depth=2, size=15_000)
+    interface = IOSpec(in_features=1 + WALK, out_features=len(SKIPS), num_tokens=NODES)
 
     def __init__(self, copies: int = 15) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -75,7 +75,7 @@ class CSL(Task):
         splits = self.splits(seed)
         return majority(self.labels[splits["train"]], self.labels[splits["test"]])
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Which class is taken for which: true classes down, answers across."""
         device = next(model.parameters()).device
         batch = self.batch(self.splits(0)["test"], net.graph).to(device)

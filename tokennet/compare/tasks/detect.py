@@ -11,12 +11,12 @@ from torch.nn.functional import interpolate
 
 from tokennet.compare.boxes import average_precision, iou
 from tokennet.compare.metric import Metric
-from tokennet.compare.net import Net
+from tokennet.compare.net import NetSpec
 from tokennet.compare.scenes import digit_images, overlapping_patches, positions
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.graphs import Full, Grid, TokenGraph
 from tokennet.models import Objects, Prediction, set_prediction_loss
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 SIDE, PATCH, SEEN, MOST, CLASSES = 28, 4, 12, 3, 10
@@ -73,7 +73,7 @@ class Detect(Task):
     nets = ("attention@full", "mean@grid")
     seeds = 1
     metrics = (Metric("mAP", judged, unit="%", reduce=mean_average_precision),)
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=15, batch_size=32, lr=4e-3, depth=2, positions="pos", size=100_000, clip=1.0,
         smooth=True,
     )  # fmt: skip
@@ -92,7 +92,7 @@ class Detect(Task):
             "full": Full(count**2), "grid": Grid(count, count),
         }  # fmt: skip
         self.pos = positions(count)
-        self.interface = Interface(
+        self.interface = IOSpec(
             SEEN**2,
             CLASSES + 5,
             "token",
@@ -162,7 +162,7 @@ class Detect(Task):
         rows = judged(guess.expand(len(target), -1, -1), target)
         return {"same boxes": {"mAP": mean_average_precision(rows)}}
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Eight images with the digits and boxes that the net sees."""
         from matplotlib.figure import Figure
         from matplotlib.patches import Rectangle

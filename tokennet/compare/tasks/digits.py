@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tokennet.compare.baseline import majority
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.graphs import Full, Grid, TokenGraph
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
@@ -21,7 +21,7 @@ class Digits(Task):
     summary = "8 x 8 images of digits (scikit-learn); 16 patches as tokens on a 4 x 4 grid"
     graphs = ("full", "grid")
     nets = ("attention@full", "attention@grid", "gat@grid", "mlp@full", "mean@grid")
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=50,
         batch_size=128,
         lr=5e-3,
@@ -30,7 +30,7 @@ class Digits(Task):
         positions="pos",
         size=30_000,
     )
-    interface = Interface(
+    interface = IOSpec(
         in_features=4,
         out_features=10,
         readout="mean",

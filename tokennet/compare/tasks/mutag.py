@@ -10,9 +10,9 @@ from torch_geometric.datasets import TUDataset
 
 from tokennet.compare.baseline import majority
 from tokennet.compare.data import load
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.graphs import Full, Self
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
@@ -27,8 +27,10 @@ class Mutag(Task):
     summary = "188 molecules, mutagenic or not (TUDataset); atoms as tokens, a ragged batch"
     graphs = ("bonds", "full")
     nets = ("attention@bonds", "attention@full", "gat@bonds", "sum@bonds", "gcn@bonds")
-    recipe = Recipe(epochs=120, batch_size=32, lr=2e-3, weight_decay=1e-4, depth=3, size=40_000)
-    interface = Interface(in_features=7, out_features=2, readout="mean")
+    recipe = TrainConfig(
+        epochs=120, batch_size=32, lr=2e-3, weight_decay=1e-4, depth=3, size=40_000
+    )
+    interface = IOSpec(in_features=7, out_features=2, readout="mean")
 
     def __init__(self) -> None:
         dataset = load("MUTAG", lambda root: TUDataset(root, "MUTAG"))

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.encoder_decoder import cross_attention, encoder_decoder
-from tokennet.compare.net import Net, Width
+from tokennet.compare.net import NetSpec, Width
 from tokennet.compare.scenes import digit_images, patches, positions
-from tokennet.compare.task import Batch, Recipe, Task
+from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.graphs import Full, Grid, TokenGraph
-from tokennet.nets import Embedding, Interface
+from tokennet.nets import Embedding, IOSpec
 from tokennet.positional import LearnedEncoding
 from tokennet.tokens import Tokens
 
@@ -42,7 +42,7 @@ class Questions(Task):
     graphs = ("full", "grid")
     nets = ("attention@full", "attention@grid", "mean@grid")
     seeds = 1
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=9, batch_size=64, lr=3e-3, weight_decay=1e-5, dropout=0.1, positions="pos",
         size=80_000, clip=1.0,
         smooth=True,
@@ -64,7 +64,7 @@ class Questions(Task):
             "full": Full(count**2), "grid": Grid(count, count),
         }  # fmt: skip
         self.pos = positions(count)
-        self.interface = Interface(
+        self.interface = IOSpec(
             3 * patch**2, len(ANSWERS), num_tokens=count**2, num_coordinates=2, position_base=30.0
         )
 
@@ -99,7 +99,7 @@ class Questions(Task):
         source = Tokens(patches(self.images[index], self.patch), self._graphs[graph], self.pos)
         return Batch(Tokens(self.words[index][..., None]), self.answers[index], source=source)
 
-    def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
+    def build(self, net: NetSpec, recipe: TrainConfig, width: Width) -> nn.Module:
         before = (
             Embedding(len(WORDS), width.dim, scale=width.dim**0.5),
             LearnedEncoding(width.dim, 4, "index"),
@@ -116,7 +116,7 @@ class Questions(Task):
             right += int((test == train.mode().values).sum()) if len(train) else 0
         return {"blind": {"accuracy": right / len(splits["test"])}}
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Five images with question, answer, and how much the question's words look where."""
         from matplotlib.figure import Figure
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tokennet.compare.baseline import constant
 from tokennet.compare.metric import Metric, error, squares
-from tokennet.compare.net import Net
-from tokennet.compare.task import Batch, Model, Recipe, Task
+from tokennet.compare.net import NetSpec
+from tokennet.compare.task import Batch, Model, Task, TrainConfig
 from tokennet.graphs import Full, Self
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
@@ -29,7 +29,7 @@ class _SetTask(Task):
         "attention@full/mean",
     )  # fmt: skip
     metrics: ClassVar[tuple[Metric, ...]] = (error,)
-    recipe = Recipe(epochs=12, batch_size=64, lr=3e-3, size=20_000)
+    recipe = TrainConfig(epochs=12, batch_size=64, lr=3e-3, size=20_000)
     sets: list[Tensor]
     target: Tensor
     train_size: int
@@ -47,7 +47,7 @@ class _SetTask(Task):
         splits = self.splits(seed)
         return constant(self.target[splits["train"]], self.target[splits["test"]])
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Eight sets, what is right, and what the net says."""
         device = next(model.parameters()).device
         index = self.splits(0)["test"][:8]
@@ -87,7 +87,7 @@ class Sets(_SetTask):
 
     name = "sets"
     summary = "the largest of one to ten numbers (generated); four ways of pooling"
-    interface = Interface(in_features=1, out_features=1)
+    interface = IOSpec(in_features=1, out_features=1)
 
     def __init__(self, examples: int = 4_000) -> None:
         drawn = _draw_sets(0, examples, sizes=(1, 11), values=(1, 101))
@@ -116,7 +116,7 @@ class SetsUnique(_SetTask):
 
     name = "sets-unique"
     summary = "how many different digits are in a set of two to ten (generated)"
-    interface = Interface(in_features=10, out_features=1, ids=True)
+    interface = IOSpec(in_features=10, out_features=1, ids=True)
 
     def __init__(self, examples: int = 4_000) -> None:
         self.sets = _draw_sets(1, examples, sizes=(2, 11), values=(0, 10))
@@ -152,7 +152,7 @@ class SetsClusters(_SetTask):
 
     name = "sets-clusters"
     summary = "points of four clusters (generated); the mixture they come from"
-    interface = Interface(in_features=2, out_features=20)
+    interface = IOSpec(in_features=2, out_features=20)
     metrics = (Metric("log likelihood", log_likelihood, unit="nats/point"),)
     nets = ("mean@self/mean", "mean@self/max", "attention@full/mean", "attention@full/attention")
     seeds = 1
@@ -185,7 +185,7 @@ class SetsClusters(_SetTask):
             figures.append((normal - math.log(2 * math.pi) / 2).sum(-1).mean())
         return {"one normal": {"log likelihood": float(torch.stack(figures).mean())}}
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Four sets with the clusters that the net sees: two deviations about each middle."""
         from matplotlib.figure import Figure
         from matplotlib.patches import Ellipse

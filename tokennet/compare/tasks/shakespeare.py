@@ -13,12 +13,12 @@ from torch.nn.functional import cross_entropy
 
 from tokennet.compare.data import text_file
 from tokennet.compare.metric import Metric
-from tokennet.compare.net import Net
+from tokennet.compare.net import NetSpec
 from tokennet.compare.ngram import NGram
 from tokennet.compare.sequence import SequenceTask
-from tokennet.compare.task import Batch, Recipe
+from tokennet.compare.task import Batch, TrainConfig
 from tokennet.graphs import Causal, TokenGraph, Window
-from tokennet.nets import Decoder, Interface, TokenNet
+from tokennet.nets import Decoder, IOSpec, TokenNet
 from tokennet.tokens import Tokens
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -42,7 +42,7 @@ class Shakespeare(SequenceTask):
     nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
     seeds = 1
     metrics = (Metric("bits per character", _bits, higher_is_better=False),)
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=3, batch_size=32, lr=4e-3, positions="pos", size=100_000, clip=1.0,
         smooth=True,
     )  # fmt: skip
@@ -63,7 +63,7 @@ class Shakespeare(SequenceTask):
         self._graphs = {name: graph(window) for name, graph in self._graph_on.items()}
         self.pos = torch.arange(float(window))[:, None]
         size = len(self.characters)
-        self.interface = Interface(
+        self.interface = IOSpec(
             size, size, "token", window, num_coordinates=1, position_base=1_000.0, ids=True
         )
 
@@ -95,7 +95,7 @@ class Shakespeare(SequenceTask):
             figures[name] = {"bits per character": float(bits)}
         return figures
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """200 characters by the net, after a piece of the test text."""
         assert isinstance(model, TokenNet)
         generator = torch.Generator(next(model.parameters()).device).manual_seed(0)

@@ -11,10 +11,10 @@ from torch.nn.functional import one_hot
 
 from tokennet.compare.encoder_decoder import encoder_decoder
 from tokennet.compare.metric import accuracy, exact_match
-from tokennet.compare.net import Net, Width
-from tokennet.compare.task import Batch, Model, Recipe, Task
+from tokennet.compare.net import NetSpec, Width
+from tokennet.compare.task import Batch, Model, Task, TrainConfig
 from tokennet.graphs import Causal, Full, TokenGraph
-from tokennet.nets import Decoder, Embedding, Interface, shift_right
+from tokennet.nets import Decoder, Embedding, IOSpec, shift_right
 from tokennet.positional import SinusoidalEncoding
 from tokennet.tokens import Tokens
 
@@ -35,7 +35,7 @@ class Sort(Task):
     nets = ("attention@full", "mean@full", "attention@causal", "mlp@full")
     seeds = 1
     metrics = (exact_match, accuracy)
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=5, batch_size=64, lr=3e-3, depth=2, positions="pos", size=60_000, clip=1.0
     )
 
@@ -47,7 +47,7 @@ class Sort(Task):
         self.examples = examples
         self._graphs: dict[str, TokenGraph] = {"full": Full(length), "causal": Causal(length)}
         self.pos = torch.arange(float(length))[:, None]
-        self.interface = Interface(
+        self.interface = IOSpec(
             DIGITS, DIGITS, "token", length, num_coordinates=1, position_base=100.0, ids=True
         )
 
@@ -62,7 +62,7 @@ class Sort(Task):
         source = Tokens(self.digits[index][..., None], self._graphs[graph], self.pos)
         return Batch(tokens, target, source=source)
 
-    def build(self, net: Net, recipe: Recipe, width: Width) -> nn.Module:
+    def build(self, net: NetSpec, recipe: TrainConfig, width: Width) -> nn.Module:
         before = (
             Embedding(DIGITS + 1, width.dim, scale=width.dim**0.5),
             SinusoidalEncoding(width.dim, "index", base=self.interface.position_base),
@@ -84,7 +84,7 @@ class Sort(Task):
             figures[name] = {m.name: m.reduce(m.values(answer, target)) for m in self.metrics}
         return figures
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Eight examples as given and as said."""
         device = next(model.parameters()).device
         index = self.splits(0)["test"][:8]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.metric import Metric, error
-from tokennet.compare.net import Net
-from tokennet.compare.task import Batch, Model, Recipe, Task
+from tokennet.compare.net import NetSpec
+from tokennet.compare.task import Batch, Model, Task, TrainConfig
 from tokennet.graphs import Causal, Full, TokenGraph
-from tokennet.nets import Interface
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 PAST, AHEAD = 44, 11
@@ -40,11 +40,11 @@ class Sunspots(Task):
     graphs = ("causal", "full")
     nets = ("attention@full", "mlp@full", "attention@causal", "mean@full")
     metrics = (Metric(error.name, _errors, higher_is_better=False),)
-    recipe = Recipe(
+    recipe = TrainConfig(
         epochs=30, batch_size=16, lr=2e-3, weight_decay=1e-3, dropout=0.1, positions="pos",
         size=40_000,
     )  # fmt: skip
-    interface = Interface(
+    interface = IOSpec(
         in_features=1, out_features=AHEAD, readout="token", num_tokens=PAST, num_coordinates=1,
         position_base=100.0,
     )  # fmt: skip
@@ -99,7 +99,7 @@ class Sunspots(Task):
             for name, guess in guesses.items()
         }
 
-    def show(self, model: nn.Module, net: Net, folder: Path) -> None:
+    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Forecasts from four pasts, beside what came."""
         from matplotlib.figure import Figure
 

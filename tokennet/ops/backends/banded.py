@@ -103,7 +103,7 @@ def _masks(graph: TokenGraph) -> Tensor:
     first = torch.arange(count).view(count, 1, 1) * block - (block if below > 0 else 0)
     j = first + torch.arange(span)
     inside = (j >= 0) & (j < n) & (i < n)
-    edge = inside & graph.has_edge(i.clamp(max=n - 1), j.clamp(0, n - 1)) | (i >= n)
+    edge = inside & graph.attends(i.clamp(max=n - 1), j.clamp(0, n - 1)) | (i >= n)
     return torch.zeros(edge.shape).masked_fill(~edge, -math.inf)[:, None]
 
 

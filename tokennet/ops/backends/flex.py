@@ -133,7 +133,7 @@ def _run(call: Call) -> Tensor:
 
 def _ask(device: torch.device, graph: TokenGraph) -> bool:
     """Once, so that a table behind the predicate is built before it is traced."""
-    graph.has_edge(*torch.zeros(2, 1, dtype=torch.long, device=device))
+    graph.attends(*torch.zeros(2, 1, dtype=torch.long, device=device))
     return True
 
 
@@ -179,7 +179,7 @@ def _score_mod(call: Call, mask: BlockMask | None) -> Callable[..., Tensor] | No
             score = score + table[b if len(table) > 1 else torch.zeros_like(b), h, i, j]
         elif callable(bias):
             score = score + bias(h, i, j)
-        return torch.where(graph.has_edge(i, j), score, -math.inf) if masked else score
+        return torch.where(graph.attends(i, j), score, -math.inf) if masked else score
 
     return score_mod
 

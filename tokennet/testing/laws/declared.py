@@ -74,7 +74,7 @@ def check_declared(
 
     >>> import torch
     >>> from tokennet import Attention, Cycle
-    >>> report = check_declared(Attention(4, heads=2), Tokens(torch.randn(6, 4), Cycle(6, 1)))
+    >>> report = check_declared(Attention(4, num_heads=2), Tokens(torch.randn(6, 4), Cycle(6, 1)))
     >>> report.holds, report.larger, report.measured.name
     (True, False, 'D_6')
     """

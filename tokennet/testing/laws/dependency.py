@@ -117,7 +117,7 @@ def _sampled(
     changes = []
     for target in targets:
         if isinstance(allowed, TokenGraph):
-            row = allowed.has_edge(torch.tensor(target), torch.arange(n))
+            row = allowed.attends(torch.tensor(target), torch.arange(n))
         else:
             row = allowed[target]
         sources = (~row).nonzero().flatten().tolist()

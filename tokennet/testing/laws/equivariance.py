@@ -130,7 +130,7 @@ def assert_relabeling_equivariant(
 
     >>> from tokennet import Attention, Causal
     >>> tokens = Tokens(torch.randn(5, 8), Causal(5))
-    >>> assert_relabeling_equivariant(Attention(8, heads=2), tokens).trials
+    >>> assert_relabeling_equivariant(Attention(8, num_heads=2), tokens).trials
     5
     """
     return assert_equivariant(f, inputs, in_action=Relabel(), **options)
@@ -153,7 +153,7 @@ def assert_automorphism_equivariant(
 
     >>> from tokennet import Attention, Cycle
     >>> ring = Tokens(torch.randn(5, 8), Cycle(5))
-    >>> assert_automorphism_equivariant(Attention(8, heads=2), ring).trials
+    >>> assert_automorphism_equivariant(Attention(8, num_heads=2), ring).trials
     5
     """
     inputs = as_inputs(inputs)
