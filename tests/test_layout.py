@@ -16,6 +16,7 @@ import tokennet
 ROOT = Path(tokennet.__file__).parent
 ROOMS = [
     "version",
+    "checks",
     "graphs",
     "tokens",
     "ops",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -111,7 +111,7 @@ class TokenLayer(nn.Module, ABC):
 
 def check_step(tokens: Tokens, graph: TokenGraph, dim: int | None = None) -> None:
     """Raise ValueError unless `graph` is one of a step with these tokens, of `dim` channels."""
-    if isinstance(graph, Disjoint):
+    if graph.is_ragged:
         raise ValueError(
             f"graph must be that of one set: a ragged batch cannot go step by step; got {graph!r}"
         )

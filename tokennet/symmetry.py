@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokennet.graphs import Full
 from tokennet.tokens import Tokens
 
 READABLE = ("graph", "pos", "index")
@@ -65,7 +64,7 @@ class Symmetry:
         In a ragged batch, permutations are those within each set.
         """
         invisible = set()
-        if all(isinstance(part, Full) for part in tokens.graph.parts):
+        if all(part.is_full for part in tokens.graph.parts):
             invisible.add("graph")
         if tokens.pos is None:
             invisible.add("pos")

@@ -123,9 +123,9 @@ class Tokens:
 
     def unbatch(self) -> list[Tokens]:
         """Return the sets of a ragged batch, each on its own graph; of a single set, itself."""
-        if not isinstance(self.graph, Disjoint):
+        if not self.graph.is_ragged:
             return [self]
-        sizes, graphs = self.graph.sizes, self.graph.graphs
+        sizes, graphs = self.graph.sizes, self.graph.parts
         zs = self.z.split(sizes, dim=-2)
         positions = [None] * len(sizes) if self.pos is None else self.pos.split(sizes, dim=-2)
         return [Tokens(z, graph, pos) for z, graph, pos in zip(zs, graphs, positions, strict=True)]
@@ -150,9 +150,9 @@ class Tokens:
         """
         if self.z.dim() != 2:
             raise ValueError(f"z must have shape (N, D) for PyG, got {tuple(self.z.shape)}")
-        if isinstance(self.graph, Disjoint):
+        if self.graph.is_ragged:
             return Batch.from_data_list([tokens.to_pyg() for tokens in self.unbatch()])
-        edge_attr = getattr(self.graph, "edge_attr", None)
+        edge_attr = self.graph.edge_attr
         edge_index = self.graph.edge_index(self.z.device)
         return Data(x=self.z, edge_index=edge_index, edge_attr=edge_attr, pos=self.pos)
 
@@ -173,7 +173,7 @@ def _check_graph(graph: Any, n: int) -> None:
             f"and {graph.num_sources} sources; a graph to another set goes with the call, "
             "layer(tokens, source, graph)"
         )
-    if isinstance(graph, Disjoint) and graph.sizes != graph.source_sizes:
+    if graph.is_ragged and graph.sizes != graph.source_sizes:
         raise ValueError(f"graph must be square in each of its parts, got {graph!r}")
 
 

@@ -180,7 +180,7 @@ def test_what_is_derived_is_built_once_and_not_carried_along():
     graph = Window(6, 1)
     assert graph.edge_index() is graph.edge_index()
     for twin in (copy.deepcopy(graph), pickle.loads(pickle.dumps(graph))):
-        assert twin._derived == {}
+        assert twin._cache == {}
         assert torch.equal(twin.edge_index(), graph.edge_index())
 
 
@@ -253,7 +253,7 @@ def test_only_a_few_repeated_graphs_are_kept():
     for count in range(20):
         assert repeat(graph, count).num_targets == 4 * count
     assert repeat(graph, 19) is repeat(graph, 19)
-    assert len(graph._derived) < 10
+    assert len(graph._cache) <= 10
 
 
 def test_features_can_be_given_and_taken_away():

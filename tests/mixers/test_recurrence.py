@@ -67,7 +67,7 @@ def test_graphs_that_lack_a_connection_are_refused():
 def test_a_causal_graph_lists_no_edges():
     graph = Causal(1_000_000)
     Recurrence(DIM).check_graph(graph)
-    assert not any(name == "edge_index" for name, _ in graph._derived)
+    assert not any(key[0].__name__ == "_build_edge_index" for key in graph._cache)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.bench.setting import Peer, Setting
-from tokennet.graphs import Causal, Disjoint, Full, Window, to_mask_mod
+from tokennet.graphs import Window, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.mixers import Attention
 from tokennet.ops.kernels.flash import HAS_WINDOWS
@@ -83,8 +83,8 @@ def sdpa(setting: Setting) -> Peer | str | None:
     graph, form = setting.graph, _AS_THEY_ARE
     if not setting.workload.is_plain:
         return None
-    if isinstance(graph, Full | Causal):
-        return _peer(setting, _sdpa(causal=isinstance(graph, Causal)), form)
+    if graph.is_full or graph.is_causal:
+        return _peer(setting, _sdpa(causal=graph.is_causal), form)
     entries = graph.num_targets * graph.num_sources
     if entries > DENSE_LIMIT:
         return f"its mask would have {entries / 1e6:,.0f} million entries"
@@ -99,11 +99,11 @@ def flex(setting: Setting) -> Peer | str | None:
     if not setting.workload.is_plain or (graph.is_explicit and not _are_sets(setting)):
         return None  # a predicate that looks edges up is not what it is for
     entries = graph.num_targets * graph.num_sources
-    if not isinstance(graph, Full) and 12 * entries > setting.memory:
+    if not graph.is_full and 12 * entries > setting.memory:
         return f"making its block mask needs about {12 * entries / 1e9:.0f} GB"
     torch._dynamo.reset()  # or what was compiled before makes this one run uncompiled, silently
     compiled = torch.compile(flex_attention, fullgraph=True)
-    mask = None if isinstance(graph, Full) else _block_mask(setting)
+    mask = None if graph.is_full else _block_mask(setting)
 
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return compiled(q, k, v, block_mask=mask)
@@ -114,7 +114,7 @@ def flex(setting: Setting) -> Peer | str | None:
 def _block_mask(setting: Setting) -> BlockMask:
     graph, device = setting.graph, setting.device
     mask_mod = to_mask_mod(graph)
-    if isinstance(graph, Disjoint):
+    if graph.is_ragged:
         owner = graph.batch(device)
 
         def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class _Padding(NamedTuple):
 
 def _padding(setting: Setting) -> _Padding | str | None:
     graph = setting.graph
-    if not setting.workload.is_plain or not isinstance(graph, Disjoint):
+    if not setting.workload.is_plain or not graph.is_ragged:
         return None
     longest = max(graph.sizes)
     reason = _too_large(setting, graph.num_graphs * longest**2)
@@ -201,7 +201,7 @@ def varlen(setting: Setting) -> Peer | str | None:
     if not HAS_WINDOWS:
         return "this torch has no windows in variable-length attention"
     reach = (graph.radius, graph.radius) if isinstance(graph, Window) else (-1, -1)
-    sizes = graph.sizes if isinstance(graph, Disjoint) else [graph.num_targets]
+    sizes = graph.sizes if graph.is_ragged else [graph.num_targets]
     ends = torch.tensor([0, *sizes]).cumsum(0).int().to(setting.device)
 
     def kernel(*given: Tensor) -> Tensor:
@@ -214,4 +214,4 @@ def varlen(setting: Setting) -> Peer | str | None:
 
 def _are_sets(setting: Setting) -> bool:
     graph = setting.graph
-    return isinstance(graph, Disjoint) and all(isinstance(one, Full) for one in graph.graphs)
+    return graph.is_ragged and all(one.is_full for one in graph.parts)

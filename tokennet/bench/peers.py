@@ -38,7 +38,7 @@ def pyg(setting: Setting) -> Peer | str:
     if needed > setting.memory:
         return f"its messages need about {needed / 1e9:.0f} GB"
     edge_index = (graph if batch == 1 else repeat(graph, batch)).edge_index(setting.device)
-    attr = getattr(graph, "edge_attr", None)
+    attr = graph.edge_attr
     attr = None if attr is None else attr.to(setting.device)
     conv = _conv(setting).to(setting.grad)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokennet.graphs.base import EdgePredicate, check_size
+from tokennet.checks import check_size
+from tokennet.graphs.base import EdgePredicate
 from tokennet.graphs.edge_list import (
     check_permutation,
     is_listed,
@@ -29,6 +31,11 @@ class TokenGraph(EdgePredicate):
     Causal(6) & Window(6, radius=2): 6 tokens, 15 edges, density 0.417
     """
 
+    edge_attr: Tensor | None = None
+    """(E, F) features of the edges, or None."""
+    names: Sequence[Any] | None = None
+    """What the tokens are called, or None."""
+
     def __and__(self, other: TokenGraph) -> TokenGraph:
         check_combinable(self, other)
         return NotImplemented if other.is_explicit else And(self, other)
@@ -44,6 +51,45 @@ class TokenGraph(EdgePredicate):
     def parts(self) -> tuple[TokenGraph, ...]:
         """The graphs of a `Disjoint`, one for each set of tokens; else the graph itself."""
         return (self,)
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether this is a ragged batch: several sets side by side, in `parts`."""
+        return False
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of targets of each set."""
+        return [self.num_targets]
+
+    @property
+    def source_sizes(self) -> list[int]:
+        """Number of sources of each set."""
+        return [self.num_sources]
+
+    @property
+    def num_graphs(self) -> int:
+        """Number of sets: 1, or those of a `Disjoint`."""
+        return len(self.parts)
+
+    def batch(self, device: torch.device | str | None = None) -> Tensor:
+        """Return (num_targets,) the number of the set that each token belongs to, as in PyG."""
+        return self.cached(_set_of_each_target, device=device)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the graph is complete by its formula; see `is_complete` for lists of edges."""
+        return False
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether target i attends to sources 0 .. i by its formula, and to no others."""
+        return False
+
+    @property
+    def grid_shape(self) -> tuple[int, ...] | None:
+        """Sizes of the grid whose points the tokens are, row by row; None for other graphs."""
+        return None
 
     @property
     def T(self) -> TokenGraph:
@@ -110,6 +156,19 @@ class TokenGraph(EdgePredicate):
 
     def _reach(self, k: int) -> TokenGraph:
         return Reach(self, k)
+
+
+def set_of_each(sizes: Sequence[int]) -> Tensor:
+    """(sum of sizes,) the number of the set that each token belongs to.
+
+    >>> set_of_each([2, 1])
+    tensor([0, 0, 1])
+    """
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+
+
+def _set_of_each_target(graph: TokenGraph) -> Tensor:
+    return set_of_each(graph.sizes)
 
 
 class And(TokenGraph):
@@ -252,7 +311,7 @@ class Reach(TokenGraph):
         self.graph, self.k = graph, k
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
-        return is_listed(self.derive("sorted_keys", i.device, sorted_keys), self, i, j)
+        return is_listed(self.cached(sorted_keys, device=i.device), self, i, j)
 
     def _build_edge_index(self) -> Tensor:
         return walks(self.graph.edge_index(), self.num_targets, self.k)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -11,10 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from tokennet.checks import check_size
+
 DENSE_LIMIT = 2**28
 """Largest N x M, in entries, that `dense` builds: 16,384 x 16,384, or 256 MB of bools."""
 
 _BLOCK_ENTRIES = 2**22
+_ABSENT = object()
+_Key = tuple[Callable[..., Any], str | None, tuple[Hashable, ...]]
+"""The function that builds, the device, and further arguments."""
 
 
 class CSR(NamedTuple):
@@ -32,15 +39,6 @@ class CSR(NamedTuple):
     """(E,) source of each edge, of the same type as `indptr`."""
     edge_id: Tensor
     """(E,) int64 position of each edge in `edge_index`."""
-
-
-def check_size(name: str, value: Any, minimum: int = 0) -> int:
-    """Return `value` if it is an integer of at least `minimum`, or raise."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    return value
 
 
 def as_mask(mask: Any, i: Tensor, j: Tensor) -> Tensor:
@@ -64,10 +62,19 @@ def _on_cpu() -> AbstractContextManager:
     return torch.device("cpu")  # type: ignore[return-value]
 
 
+MOST_KEPT = 8
+"""Values that a graph keeps of one function and device, for other arguments; then the oldest go."""
+
+_LOCK = threading.RLock()
+os.register_at_fork(
+    before=_LOCK.acquire, after_in_child=_LOCK.release, after_in_parent=_LOCK.release
+)
+
+
 @torch.compiler.disable(
     reason="what this token graph needs is not built yet; run the model once before compiling it"
 )
-def _build_constant(build: Callable[[Any], Any], graph: Any, device: Any) -> Any:
+def _build_and_keep(graph: EdgePredicate, key: _Key) -> Any:
     """Build for real, whatever mode is on: a graph is a constant of the program.
 
     Without this, a fake tensor (`torch.export`) or an inference tensor could be kept
@@ -75,13 +82,17 @@ def _build_constant(build: Callable[[Any], Any], graph: Any, device: Any) -> Any
     `torch.compile` the first call breaks the compiled graph here; with `fullgraph=True`
     the model must have run once, or dynamo raises the reason above.
     """
-    with (
-        _disable_current_modes(),
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _on_cpu(),
-    ):
-        return _move(build(graph), device)
+    build, device, args = key
+    with _LOCK:
+        if key in graph._cache:  # another thread was first
+            return graph._cache[key]
+        with _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), _on_cpu():
+            value = _move(build(graph, *args), device)
+        older = [other for other in graph._cache if other[:2] == key[:2]]
+        for other in older[: len(older) + 1 - MOST_KEPT]:
+            del graph._cache[other]
+        graph._cache[key] = value
+    return value
 
 
 class EdgePredicate(ABC):
@@ -99,7 +110,7 @@ class EdgePredicate(ABC):
         self.num_targets = check_size("num_targets", num_targets)
         sources = num_targets if num_sources is None else num_sources
         self.num_sources = check_size("num_sources", sources)
-        self._derived: dict[tuple[str, str], Any] = {}
+        self._cache: dict[_Key, Any] = {}
 
     @abstractmethod
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
@@ -124,7 +135,7 @@ class EdgePredicate(ABC):
     @property
     def has_empty_targets(self) -> bool:
         """Whether some target listens to nobody."""
-        return self.derive("has_empty_targets", None, type(self)._find_empty_targets)
+        return self.cached(type(self)._find_empty_targets)
 
     @property
     def band(self) -> tuple[int, int] | None:
@@ -150,7 +161,7 @@ class EdgePredicate(ABC):
         An explicit graph gives the caller's edges in the caller's order; a symbolic
         one sorts by target, then source.
         """
-        return self.derive("edge_index", device, type(self)._build_edge_index)
+        return self.cached(type(self)._build_edge_index, device=device)
 
     def dense(self, device: torch.device | str | None = None) -> Tensor:
         """Return (N, M) bool, True where target i (row) listens to source j (column).
@@ -166,32 +177,36 @@ class EdgePredicate(ABC):
                 f"a dense {self.num_targets} x {self.num_sources} mask has {entries:,} entries, "
                 f"more than the limit of {DENSE_LIMIT:,}; use edge_index or csr"
             )
-        return self.derive("dense", device, type(self)._build_dense)
+        return self.cached(type(self)._build_dense, device=device)
 
     def csr(self, device: torch.device | str | None = None) -> CSR:
         """Return the edges grouped by target, with the permutation back to `edge_index`."""
-        return self.derive("csr", device, type(self)._build_csr)
+        return self.cached(type(self)._build_csr, device=device)
 
     def local_index(self, device: torch.device | str | None = None) -> Tensor:
         """Return (num_targets,) the place of each token within its own set: 0 .. N - 1."""
-        return self.derive("local_index", device, type(self)._build_local_index)
+        return self.cached(type(self)._build_local_index, device=device)
 
-    def derive(
-        self, name: str, device: torch.device | str | None, build: Callable[[Any], Any]
+    def cached(
+        self,
+        build: Callable[..., Any],
+        *args: Hashable,
+        device: torch.device | str | None = None,
     ) -> Any:
-        """Return `build(self)` on `device`, built on the CPU once and kept with this graph.
+        """Return `build(self, *args)` on `device`, built on the CPU once and kept with this graph.
+
+        What is kept is freed with the graph and is never pickled. Threads may ask at once.
 
         Args:
-            name: what is built; one name, one meaning.
+            build: a function of a module, the key of what it makes: a function that is made
+                anew in each call, such as a lambda, would be a new key each time. It makes a
+                tensor, a NamedTuple of tensors, or anything that belongs to no device.
+            args: hashable; the last `MOST_KEPT` of them are kept.
             device: where its tensors are wanted; None for the CPU.
-            build: a function of the graph alone that makes a tensor, a NamedTuple of
-                tensors or a plain number.
         """
-        key = (name, "cpu" if device is None else str(device))
-        found = self._derived.get(key)
-        if found is None:
-            found = self._derived[key] = _build_constant(build, self, device)
-        return found
+        key = (build, None if device is None else str(device), args)
+        found = self._cache.get(key, _ABSENT)
+        return _build_and_keep(self, key) if found is _ABSENT else found
 
     def _row_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (rows, mask of these rows), so that N x M integers never exist at once."""
@@ -243,7 +258,7 @@ class EdgePredicate(ABC):
         return f"{self._name()}: {size}, {self._count()}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_derived": {}}
+        return {**self.__dict__, "_cache": {}}
 
 
 def _move(value: Any, device: torch.device | str | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.graphs.algebra import TokenGraph
+from tokennet.graphs.algebra import TokenGraph, set_of_each
 from tokennet.graphs.base import EdgePredicate
 from tokennet.graphs.edge_list import check_permutation
 from tokennet.graphs.edges import Edges
@@ -38,8 +38,8 @@ class Disjoint(Edges):
                 raise TypeError(f"graphs[{position}] must be a TokenGraph, got {graph!r}")
             parts += graph.parts
         self.graphs: tuple[TokenGraph, ...] = tuple(parts)
-        self.sizes = [graph.num_targets for graph in self.graphs]
-        self.source_sizes = [graph.num_sources for graph in self.graphs]
+        self._sizes = [graph.num_targets for graph in self.graphs]
+        self._source_sizes = [graph.num_sources for graph in self.graphs]
         # The edges are listed when first asked for, not here: sizes alone serve a readout.
         EdgePredicate.__init__(self, sum(self.sizes), sum(self.source_sizes))
         self.edge_attr = _joined_attr(self.graphs)
@@ -50,22 +50,26 @@ class Disjoint(Edges):
         return self.graphs
 
     @property
-    def num_graphs(self) -> int:
-        return len(self.graphs)
+    def is_ragged(self) -> bool:
+        return True
+
+    @property
+    def sizes(self) -> list[int]:
+        return self._sizes
+
+    @property
+    def source_sizes(self) -> list[int]:
+        return self._source_sizes
 
     @property
     def num_edges(self) -> int:
-        return self.derive("num_edges", None, Disjoint._count_edges)
+        return self.cached(Disjoint._count_edges)
 
     def _count_edges(self) -> int:
         return sum(graph.num_edges for graph in self.graphs)
 
     def _find_multi_edges(self) -> bool:
         return any(graph.has_multi_edges for graph in self.graphs)
-
-    def batch(self, device: torch.device | str | None = None) -> Tensor:
-        """Return (num_targets,) the number of the graph that each token belongs to, as in PyG."""
-        return self.derive("batch", device, _graph_of_tokens)
 
     def _build_local_index(self) -> Tensor:
         return torch.cat([torch.arange(0), *(torch.arange(size) for size in self.sizes)])
@@ -91,7 +95,7 @@ class Disjoint(Edges):
     def _rejoin(self, union: Edges) -> Edges:
         """Keep a union divided unless it connects the parts."""
         source, target = union.edge_index()
-        if torch.equal(_batch(self.source_sizes)[source], self.batch()[target]):
+        if torch.equal(set_of_each(self.source_sizes)[source], self.batch()[target]):
             return self._split(union)
         return union
 
@@ -144,14 +148,6 @@ class Disjoint(Edges):
         return f"Disjoint([{', '.join(shown)}])"
 
 
-def _graph_of_tokens(graph: Disjoint) -> Tensor:
-    return _batch(graph.sizes)
-
-
-def _batch(sizes: list[int]) -> Tensor:
-    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
-
-
 def _joined_attr(graphs: tuple[TokenGraph, ...]) -> Tensor | None:
     attrs: list[Any] = [getattr(graph, "edge_attr", None) for graph in graphs]
     if not attrs or all(attr is None for attr in attrs):
@@ -163,7 +159,7 @@ def _joined_attr(graphs: tuple[TokenGraph, ...]) -> Tensor | None:
 
 
 def _split_permutation(name: str, perm: Tensor, sizes: list[int]) -> list[Tensor]:
-    owner = _batch(sizes)
+    owner = set_of_each(sizes)
     crossing = (owner[perm] != owner).nonzero().flatten()
     if crossing.numel():
         i = int(crossing[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 
 from tokennet.graphs.algebra import TokenGraph, check_combinable, missing_edges
 from tokennet.graphs.edge_list import check_edge_index, is_listed, side_by_side, sorted_keys
-
-_REPEATS_KEPT = 4
 
 
 class Edges(TokenGraph):
@@ -60,11 +57,11 @@ class Edges(TokenGraph):
         )  # fmt: skip
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
-        return is_listed(self.derive("sorted_keys", i.device, sorted_keys), self, i, j)
+        return is_listed(self.cached(sorted_keys, device=i.device), self, i, j)
 
     @property
     def has_multi_edges(self) -> bool:
-        return self.derive("has_multi_edges", None, type(self)._find_multi_edges)
+        return self.cached(type(self)._find_multi_edges)
 
     def _build_edge_index(self) -> Tensor:
         return self._edge_index
@@ -153,12 +150,9 @@ def repeat(graph: TokenGraph, count: int) -> Edges:
     >>> repeat(Causal(2), 2).edge_index().tolist()
     [[0, 0, 1, 2, 2, 3], [0, 1, 1, 2, 3, 3]]
     """
-    return graph.derive(f"repeated {count} times", None, partial(_repeat, count))
+    return graph.cached(_repeat, count)
 
 
-def _repeat(count: int, graph: TokenGraph) -> Edges:
-    kept = [key for key in graph._derived if key[0].startswith("repeated ")]
-    for key in kept[: len(kept) + 1 - _REPEATS_KEPT]:
-        del graph._derived[key]
+def _repeat(graph: TokenGraph, count: int) -> Edges:
     n, m = graph.num_targets, graph.num_sources
     return Edges(side_by_side(graph.edge_index(), n, m, count), count * n, count * m)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs.algebra import TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.graphs.symbolic import Cycle, Window, ring_distance
 
 
@@ -47,6 +47,10 @@ class Grid(TokenGraph):
     def num_edges(self) -> int:
         rows, columns = self._line(self.height), self._line(self.width)
         return rows.num_edges * columns.num_edges
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        return self.height, self.width
 
     @property
     def T(self) -> TokenGraph:

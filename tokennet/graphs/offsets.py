@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs.algebra import TokenGraph
-from tokennet.graphs.base import check_size
 
 
 class Offsets(TokenGraph):

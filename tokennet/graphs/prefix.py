@@ -120,7 +120,7 @@ def is_one_sided(graph: TokenGraph) -> bool:
     >>> is_one_sided(Causal(3)), is_one_sided(Causal(1)), is_one_sided(Full(3))
     (True, False, False)
     """
-    return graph.derive("is_one_sided", None, _find_one_sided)
+    return graph.cached(_find_one_sided)
 
 
 def _find_one_sided(graph: TokenGraph) -> bool:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs.algebra import TokenGraph
-from tokennet.graphs.base import check_size
 
 
 class Full(TokenGraph):
@@ -27,6 +27,10 @@ class Full(TokenGraph):
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return torch.ones_like(i + j, dtype=torch.bool)
+
+    @property
+    def is_full(self) -> bool:
+        return True
 
     @property
     def has_empty_targets(self) -> bool:
@@ -78,6 +82,10 @@ class Causal(_Square):
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i >= j
+
+    @property
+    def is_causal(self) -> bool:
+        return True
 
     @property
     def has_empty_targets(self) -> bool:

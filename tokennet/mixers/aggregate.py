@@ -78,7 +78,7 @@ class Aggregate(Mixer):
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         z, sources, graph, batch = fold_batch(tokens.z, source.z, graph)
-        near = graph.derive("neighborhoods", z.device, _neighborhoods)
+        near = graph.cached(_neighborhoods, device=z.device)
         total = sources.new_zeros(graph.num_targets, self.linear.in_features)
         if graph.num_edges:
             messages = sources.index_select(0, near.source)  # (E, Ds), by target

@@ -253,7 +253,7 @@ class Attention(Mixer):
         if self.edge is None:
             return None
         weight = self.edge.weight.unflatten(0, (self.num_heads, self.channels))  # (H, C, F)
-        return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[attr-defined]
+        return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[union-attr]
 
     def _bias(self, targets: Place | None, sources: Place | None) -> Bias | None:
         if self.position is None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs import Disjoint, Full, TokenGraph, repeat
-from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -120,7 +119,7 @@ def cross_graph(targets: TokenGraph, sources: TokenGraph) -> TokenGraph:
     Raises:
         ValueError: only one of the two is a ragged batch, or they differ in length.
     """
-    ragged = isinstance(targets, Disjoint), isinstance(sources, Disjoint)
+    ragged = targets.is_ragged, sources.is_ragged
     if ragged == (False, False):
         return Full(targets.num_targets, sources.num_targets)
     if ragged != (True, True) or targets.num_graphs != sources.num_graphs:  # type: ignore[attr-defined]
@@ -129,10 +128,10 @@ def cross_graph(targets: TokenGraph, sources: TokenGraph) -> TokenGraph:
             f"many sets; tokens are on {targets!r}, source on {sources!r}"
         )
     sizes = sources.sizes  # type: ignore[attr-defined]
-    return targets.derive(f"all to all of {sizes}", None, partial(_all_to_all, sizes))
+    return targets.cached(_all_to_all, tuple(sizes))
 
 
-def _all_to_all(source_sizes: list[int], targets: Disjoint) -> TokenGraph:
+def _all_to_all(targets: Disjoint, source_sizes: tuple[int, ...]) -> TokenGraph:
     return Disjoint(Full(n, m) for n, m in zip(targets.sizes, source_sizes, strict=True))
 
 
@@ -169,7 +168,7 @@ def check_heads(dim: int, num_heads: int) -> int:
 
 def check_edge_attr(graph: TokenGraph, edge_dim: int) -> None:
     """Raise ValueError unless the graph has `edge_dim` features for each edge."""
-    attr, expected = getattr(graph, "edge_attr", None), (graph.num_edges, edge_dim)
+    attr, expected = graph.edge_attr, (graph.num_edges, edge_dim)
     if attr is None or tuple(attr.shape) != expected:
         got = None if attr is None else tuple(attr.shape)
         raise ValueError(f"graph.edge_attr must have shape (E, edge_dim) = {expected}, got {got}")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokennet.checks import check_size
 from tokennet.graphs import Offsets, TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.layer import check_step
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.tokens import Tokens

@@ -89,8 +89,7 @@ class FixedPatternMixer(Mixer):
     def _is_allowed_by(self, graph: TokenGraph) -> bool:
         if self.wiring is None:
             return self._is_contained_in(graph)
-        name = f"{type(self).__qualname__} {self.wiring}"
-        return graph.derive(f"allows {name}", None, self._is_contained_in)
+        return graph.cached(self._is_contained_in)
 
     def _is_contained_in(self, graph: Any) -> bool:
         needed = self.connections(graph)

@@ -94,7 +94,7 @@ class GraphAttention(Mixer):
         score = Additive(self.attention, self.negative_slope)
         if self.edge is None:
             return score, None
-        attr = graph.edge_attr.to(like)  # type: ignore[attr-defined]
+        attr = graph.edge_attr.to(like)  # type: ignore[union-attr]
         return score, EdgeFeatures(attr, key=self.edge.weight.unflatten(0, (self.num_heads, -1)))
 
     def flops(self, tokens: Tokens) -> int:

@@ -51,7 +51,7 @@ class GraphIsomorphism(Mixer):
             check_edge_attr(graph, self.edge.in_features)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        attr = getattr(graph, "edge_attr", None)
+        attr = graph.edge_attr
         z, sources, graph, batch = fold_batch(tokens.z, source.z, graph)
         j, i = graph.edge_index(z.device)
         messages = sources.index_select(0, j)  # (E, D)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.ragged import check_complete, set_by_set
 from tokennet.tokens import Tokens

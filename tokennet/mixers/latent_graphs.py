@@ -23,14 +23,14 @@ class LatentGraphs(NamedTuple):
 
 def latent_graphs(graph: TokenGraph, count: int) -> LatentGraphs:
     """The graphs of `count` latents for each set of `graph`; built once and kept with it."""
-    return graph.derive(f"{count} latents", None, lambda graph: _build(graph, count))
+    return graph.cached(_build, count)
 
 
 def _build(graph: TokenGraph, count: int) -> LatentGraphs:
     gather = [Full(count, part.num_sources) for part in graph.parts]
     within = [Full(count) for _ in graph.parts]
     spread = [Full(part.num_targets, count) for part in graph.parts]
-    if isinstance(graph, Disjoint):
+    if graph.is_ragged:
         return LatentGraphs(Disjoint(gather), Disjoint(within), Disjoint(spread))
     return LatentGraphs(gather[0], within[0], spread[0])
 

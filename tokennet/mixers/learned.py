@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.graphs import Disjoint, Edges, Full, TokenGraph
+from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
@@ -63,7 +63,7 @@ class LearnedMixing(FixedPatternMixer):
         super().__init__(dim, source_dim)
         check_normalizer(normalizer)
         check_heads(dim, num_heads)
-        if isinstance(graph, Disjoint):
+        if isinstance(graph, TokenGraph) and graph.is_ragged:
             raise ValueError(f"graph must be that of one set, got {graph!r}")
         self.num_heads, self.normalizer = num_heads, normalizer
         self.graph = Full(graph) if isinstance(graph, int) else graph

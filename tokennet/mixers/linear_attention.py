@@ -166,7 +166,7 @@ def redraw_features(net: nn.Module, generator: torch.Generator | None = None) ->
 
 
 def _check_causal_step(graph: TokenGraph) -> None:
-    if not graph.derive("is a causal step", None, _is_causal_step):
+    if not graph.cached(_is_causal_step):
         raise ValueError(
             "graph must let each new token hear all tokens so far and no later one, "
             f"as Causal(n).last(m) does; got {graph!r}"

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.place import Place
 from tokennet.tokens import Tokens

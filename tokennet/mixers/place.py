@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.positional import RelativePosition
 from tokennet.tokens import Tokens
 
@@ -31,15 +31,15 @@ def target_index(tokens: Tokens, graph: TokenGraph) -> Tensor:
 
     The sets are those of a ragged batch, in whatever form `graph` lists the edges between them.
     """
-    counted = tokens.graph if isinstance(tokens.graph, Disjoint) else graph
+    counted = tokens.graph if tokens.graph.is_ragged else graph
     return counted.local_index(tokens.z.device)
 
 
 def source_index(source: Tokens, graph: TokenGraph) -> Tensor:
     """(M,) place of each source within its own set, likewise."""
-    if isinstance(source.graph, Disjoint):
+    if source.graph.is_ragged:
         return source.graph.local_index(source.z.device)
-    return graph.derive("local_index of sources", source.z.device, _index_of_sources)
+    return graph.cached(_index_of_sources, device=source.z.device)
 
 
 def _index_of_sources(graph: TokenGraph) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokennet.graphs import Full, Grid, TokenGraph
+from tokennet.graphs import Grid, TokenGraph
 from tokennet.mixers.base import Mixer
 from tokennet.ops import attend
 from tokennet.tokens import Tokens
@@ -32,7 +32,7 @@ class Pooling(Mixer):
     """
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        if isinstance(graph, Full):
+        if graph.is_full:
             mean = source.z.sum(-2, keepdim=True) / max(graph.num_sources, 1)
         elif isinstance(graph, Grid) and _is_a_box_everywhere(graph):
             mean = _mean_of_boxes(source.z, graph)

@@ -50,7 +50,7 @@ class PyGMixer(Mixer):
         self._parameters_of_conv = frozenset(inspect.signature(conv.forward).parameters)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        itself, attr = source is tokens, getattr(graph, "edge_attr", None)
+        itself, attr = source is tokens, graph.edge_attr
         z, sources, graph, batch = fold_batch(tokens.z, source.z, graph)
         features = {}
         if attr is not None:

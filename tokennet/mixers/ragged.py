@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.ops.batching import sets_alike, stacked_sources, stacked_targets, unstacked
 
 Mix = Callable[[Tensor, Tensor, TokenGraph], Tensor]
@@ -19,18 +19,18 @@ def set_by_set(mix: Mix, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor
     What is no ragged batch is a set by itself. Sets on grids are of one shape if the grids
     are, other sets if they have as many tokens; `mix` is given the graph of one of them.
     """
-    if not isinstance(graph, Disjoint):
+    if not graph.is_ragged:
         return mix(z, source, graph)
     sets = sets_alike(graph, z.device)
     targets = stacked_targets(z, sets, -2)  # (..., S, n, D) each
     sources = targets if source is z else stacked_sources(source, sets, -2)
-    firsts = [graph.graphs[alike.first] for alike in sets.shapes]
+    firsts = [graph.parts[alike.first] for alike in sets.shapes]
     return unstacked([*map(mix, targets, sources, firsts)], z[..., :0, :], sets, -2)
 
 
 def check_complete(graph: TokenGraph, what: str) -> None:
     """Raise ValueError unless the graph is complete, set by set."""
-    if not graph.derive("complete set by set", None, _all_complete):
+    if not graph.cached(_all_complete):
         part = next(part for part in graph.parts if not part.is_complete)
         raise ValueError(
             f"graph must be complete, set by set, for {what}, in which every token hears of "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
+from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.layer import check_step
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.ops.batching import sets_alike
@@ -81,13 +81,13 @@ class Recurrence(FixedPatternMixer):
         return (Full if self.bidirectional else Causal)(graph.num_sources)
 
     def _is_contained_in(self, graph: Any) -> bool:
-        if isinstance(graph, Causal) and not self.bidirectional:
+        if graph.is_causal and not self.bidirectional:
             return True  # by its formula: without listing all of the edges
         return super()._is_contained_in(graph)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         # Sizes of packed steps are data to a compiler, which cannot unroll them.
-        if isinstance(graph, Disjoint) and not torch.compiler.is_compiling():
+        if graph.is_ragged and not torch.compiler.is_compiling():
             return self._mix_packed(tokens.z, graph)
         return super().mix(tokens, source, graph)
 
@@ -116,13 +116,13 @@ class Recurrence(FixedPatternMixer):
         )
         return out.reshape(z.shape), state
 
-    def _mix_packed(self, z: Tensor, graph: Disjoint) -> Tensor:
+    def _mix_packed(self, z: Tensor, graph: TokenGraph) -> Tensor:
         if z.numel() == 0:
             return z
         sets_alike(graph, z.device)  # a compiled call asks for it, and cannot build it
-        packed: Packed = graph.derive("packed", z.device, _packed)
+        packed: Packed = graph.cached(_packed, device=z.device)
         batch = z.shape[:-2].numel()
-        sizes = batch * graph.derive("packed sizes", None, _packed_sizes)  # stay on the CPU
+        sizes = batch * graph.cached(_packed_sizes)  # stay on the CPU
         flat = z.reshape(batch, *z.shape[-2:]).index_select(1, packed.order)
         data = flat.transpose(0, 1).flatten(0, 1)  # (N batch, D), step by step
         out, _ = self._call(data, self._start(z, int(sizes[0])), sizes)
@@ -158,12 +158,12 @@ def _layers_first(state: Tensor) -> Tensor:
     return state.reshape(-1, *state.shape[-2:]).transpose(0, 1).contiguous()
 
 
-def _packed(graph: Disjoint) -> Packed:
+def _packed(graph: TokenGraph) -> Packed:
     sizes = torch.tensor(graph.sizes)
     rank = sizes.argsort(descending=True, stable=True).argsort()
     order = (graph.local_index() * len(sizes) + rank[graph.batch()]).argsort()
     return Packed(order, order.argsort())
 
 
-def _packed_sizes(graph: Disjoint) -> Tensor:
+def _packed_sizes(graph: TokenGraph) -> Tensor:
     return torch.bincount(graph.local_index())

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from tokennet.checks import check_size
 from tokennet.graphs import Disjoint, Grid, TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.mixers.convolution import check_odd, with_border
 from tokennet.symmetry import Symmetry
@@ -49,13 +48,12 @@ class StridedConvolution(TokenLayer):
         self.conv = nn.Conv2d(dim, out_dim, kernel_size, stride=stride)
 
     def transform(self, tokens: Tokens) -> Tokens:
-        build = partial(_coarser, stride=self.stride)
-        graph = tokens.graph.derive(f"every {self.stride}", None, build)
+        graph = tokens.graph.cached(_coarser, self.stride)
         parts = tokens.unbatch()
         if not parts:
             return Tokens(tokens.z.new_zeros(*tokens.z.shape[:-1], self.conv.out_channels), graph)
         made = [self._merge(old, new) for old, new in zip(parts, graph.parts, strict=True)]
-        return (Tokens.batch(made) if isinstance(graph, Disjoint) else made[0]).replace(graph=graph)
+        return (Tokens.batch(made) if graph.is_ragged else made[0]).replace(graph=graph)
 
     def _merge(self, tokens: Tokens, grid: TokenGraph) -> Tokens:
         old: Any = tokens.graph
@@ -79,8 +77,8 @@ class StridedConvolution(TokenLayer):
 
 
 def _coarser(graph: TokenGraph, stride: int) -> TokenGraph:
-    if isinstance(graph, Disjoint):
-        return Disjoint(_coarser(part, stride) for part in graph.graphs)
+    if graph.is_ragged:
+        return Disjoint(_coarser(part, stride) for part in graph.parts)
     if not isinstance(graph, Grid):
         raise ValueError(f"graph must be a Grid for StridedConvolution, got {graph!r}")
     height, width = -(-graph.height // stride), -(-graph.width // stride)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from tokennet.graphs import Disjoint
 from tokennet.layer import linear_flops
 from tokennet.nets.generation import evaluating
 from tokennet.nets.net import TokenNet
@@ -82,7 +81,7 @@ class SetPrediction(nn.Module):
     def forward(self, patches: Tokens | Tensor) -> Prediction:
         source = self._encoded(patches)
         z = self.decoder(self._asked(source), source).z  # (..., Q, D)
-        if isinstance(source.graph, Disjoint):  # (images x Q, D) of a ragged batch
+        if source.graph.is_ragged:  # (images x Q, D) of a ragged batch
             z = z.unflatten(-2, (source.graph.num_graphs, len(self.queries)))
         return Prediction(self.classes(z), self.box(z).sigmoid())
 
@@ -103,7 +102,7 @@ class SetPrediction(nn.Module):
         """The queries to each image."""
         queries = self.queries.to(source.z.dtype).expand(*source.z.shape[:-2], -1, -1)
         sets = [Tokens(queries) for _ in source.graph.parts]
-        return Tokens.batch(sets) if isinstance(source.graph, Disjoint) else sets[0]
+        return Tokens.batch(sets) if source.graph.is_ragged else sets[0]
 
 
 def corners(boxes: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ def complete(graph: TokenGraph) -> TokenGraph:
     >>> complete(Cycle(5))
     Full(5): 5 tokens, 25 edges, density 1
     """
-    if isinstance(graph, Disjoint):
+    if graph.is_ragged:
         return Disjoint(Full(size) for size in graph.sizes)
     return Full(graph.num_targets)
 
@@ -54,7 +53,7 @@ class WithGraph(TokenLayer):
 
     def __init__(self, graph_of: GraphOf, *, reads: Iterable[str] | None = None) -> None:
         super().__init__()
-        self.graph_of, self._key = graph_of, _key(graph_of)
+        self.graph_of = graph_of
         self._reads = _reads(graph_of, reads)
 
     @property
@@ -62,7 +61,7 @@ class WithGraph(TokenLayer):
         return self._reads
 
     def transform(self, tokens: Tokens) -> Tokens:
-        return tokens.replace(graph=tokens.graph.derive(self._key, None, self.graph_of))
+        return tokens.replace(graph=tokens.graph.cached(self.graph_of))
 
     def flops(self, tokens: Tokens) -> int:
         return 0
@@ -91,7 +90,7 @@ class OnGraph(TokenLayer):
         self, graph_of: GraphOf, layer: TokenLayer, *, reads: Iterable[str] | None = None
     ) -> None:
         super().__init__()
-        self.graph_of, self.layer, self._key = graph_of, layer, _key(graph_of)
+        self.graph_of, self.layer = graph_of, layer
         self._reads = _reads(graph_of, reads)
 
     @property
@@ -104,7 +103,7 @@ class OnGraph(TokenLayer):
         return self.layer.is_tokenwise
 
     def transform(self, tokens: Tokens) -> Tokens:
-        graph = tokens.graph.derive(self._key, None, self.graph_of)
+        graph = tokens.graph.cached(self.graph_of)
         return self.layer(tokens.replace(graph=graph)).replace(graph=tokens.graph)
 
     def flops(self, tokens: Tokens) -> int:
@@ -155,12 +154,6 @@ class Parallel(TokenLayer):
 
     def flops(self, tokens: Tokens) -> int:
         return sum(layer.flops(tokens) for layer in self.layers)  # type: ignore[operator]
-
-
-def _key(graph_of: GraphOf) -> str:
-    """Under which the new graph is kept with the old one."""
-    # A name can come to mean another function, or that of another object.
-    return graph_of.__name__ if _is_known(graph_of) else uuid.uuid4().hex  # type: ignore[attr-defined]
 
 
 def _reads(graph_of: GraphOf, reads: Iterable[str] | None) -> Symmetry:

@@ -65,7 +65,7 @@ class EncoderDecoder(nn.Module):
         """
         tokens, memory = self.decoder.tokens(target), self.encoder(source)
         z = memory.z if isinstance(memory, Tokens) else memory
-        if isinstance(tokens.graph, Disjoint) and len(z) == tokens.graph.num_graphs > 0:
+        if tokens.graph.is_ragged and len(z) == tokens.graph.num_graphs > 0:
             memory = _side_by_side(memory) if z.dim() == 3 else memory
         return tokens, memory
 

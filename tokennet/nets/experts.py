@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tokennet.graphs import Causal, Disjoint, Full, TokenGraph
-from tokennet.graphs.base import check_size
+from tokennet.checks import check_size
+from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.layer import TokenLayer, check_step
 from tokennet.nets.block import mlp
 from tokennet.symmetry import Symmetry
@@ -185,7 +185,7 @@ class MixtureOfExperts(TokenLayer):
         And how often each expert was chosen, (..., sets, E), `chosen` before included.
         """
         graph, batch = tokens.graph, tokens.z.shape[:-2].numel()
-        sizes = graph.sizes if isinstance(graph, Disjoint) else [tokens.num_tokens]
+        sizes = graph.sizes if graph.is_ragged else [tokens.num_tokens]
         capacity = torch.tensor([self._room(n) for n in sizes], device=experts.device)
         own = torch.arange(len(sizes), device=experts.device).repeat_interleave(
             torch.tensor(sizes, device=experts.device)
@@ -263,12 +263,12 @@ def check_is_heard(graph: TokenGraph, future: bool) -> None:
         graph: of the tokens.
         future: whether those after it must be heard too.
     """
-    if future and not graph.derive("all is heard", None, _all_is_heard):
+    if future and not graph.cached(_all_is_heard):
         raise ValueError(
             "graph must let each token hear all others where experts have a capacity that is a "
             f"share of them; got {graph!r}. Give capacity=, a number of tokens, for a causal graph"
         )
-    if not future and not graph.derive("past is heard", None, _past_is_heard):
+    if not future and not graph.cached(_past_is_heard):
         raise ValueError(
             "graph must let each token hear all before it where experts have a capacity, which "
             f"fills in their order; got {graph!r}. capacity=None honors any graph"
@@ -277,13 +277,11 @@ def check_is_heard(graph: TokenGraph, future: bool) -> None:
 
 def _past_is_heard(graph: TokenGraph) -> bool:
     return all(
-        isinstance(part, Full | Causal)
+        (part.is_full or part.is_causal)
         or part.contains(Causal(part.num_sources).last(part.num_targets))
         for part in graph.parts
     )
 
 
 def _all_is_heard(graph: TokenGraph) -> bool:
-    return all(
-        isinstance(part, Full) or part.contains(Full(part.num_targets)) for part in graph.parts
-    )
+    return all(part.is_full or part.contains(Full(part.num_targets)) for part in graph.parts)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.graphs.prefix import is_one_sided, prefixed, without_prefix
 from tokennet.layer import TokenLayer
 from tokennet.symmetry import Symmetry
@@ -58,9 +56,7 @@ class PrependTokens(TokenLayer):
         return len(self.vectors)
 
     def transform(self, tokens: Tokens) -> Tokens:
-        key = f"{self.count} before, listening {self.listening}, heard {self.heard}"
-        build = partial(_checked, self.count, self.listening, self.heard)
-        graph = tokens.graph.derive(key, None, build)
+        graph = tokens.graph.cached(_checked, self.count, self.listening, self.heard)
         if not graph.parts:
             return tokens
         parts = [self.join(part) for part in tokens.unbatch()]
@@ -83,7 +79,7 @@ class PrependTokens(TokenLayer):
         return 0
 
 
-def _checked(count: int, listening: bool, heard: bool, graph: TokenGraph) -> TokenGraph:
+def _checked(graph: TokenGraph, count: int, listening: bool, heard: bool) -> TokenGraph:
     if count and listening and heard and is_one_sided(graph):
         raise ValueError(
             "graph must not be causal where tokens put before it listen and are heard: later "
@@ -121,11 +117,9 @@ class DropTokens(TokenLayer):
         sizes = [part.num_targets for part in graph.parts if part.num_targets < self.count]
         if sizes:
             raise ValueError(f"tokens must hold {self.count} to take off, got a set of {sizes[0]}")
-        build = partial(without_prefix, count=self.count)
-        left = graph.derive(f"without first {self.count}", None, build)
+        left = graph.cached(without_prefix, self.count)
         # Kept with the graph: what is asked of a tensor's values cannot be exported.
-        behind = partial(_behind, self.count)
-        keep = graph.derive(f"all but first {self.count}", tokens.z.device, behind)
+        keep = graph.cached(_behind, self.count, device=tokens.z.device)
         pos = None if tokens.pos is None else tokens.pos.index_select(-2, keep)
         return Tokens(tokens.z.index_select(-2, keep), left, pos)
 
@@ -133,6 +127,6 @@ class DropTokens(TokenLayer):
         return 0
 
 
-def _behind(count: int, graph: TokenGraph) -> Tensor:
+def _behind(graph: TokenGraph, count: int) -> Tensor:
     """Numbers of all tokens but the first `count` of each set."""
     return (graph.local_index() >= count).nonzero().flatten()

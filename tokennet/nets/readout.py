@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from tokennet.graphs import Disjoint
 from tokennet.mixers import Attention
 from tokennet.mixers.latent_graphs import attention_flops, for_each_set, latent_graphs
 from tokennet.symmetry import Symmetry
@@ -122,7 +121,7 @@ class MaxReadout(Readout):
 
 def _pooled(tokens: Tokens, reduce: str) -> Tensor:
     graph, z = tokens.graph, tokens.z
-    if isinstance(graph, Disjoint):
+    if graph.is_ragged:
         batch = graph.batch(z.device)
         return scatter(z, batch, dim=-2, dim_size=graph.num_graphs, reduce=reduce)
     if reduce == "max":
@@ -151,8 +150,8 @@ class ClassTokenReadout(Readout):
 
     def pool(self, tokens: Tokens) -> Tensor:
         graph = tokens.graph
-        ragged = isinstance(graph, Disjoint)
-        sizes = graph.sizes if isinstance(graph, Disjoint) else [tokens.num_tokens]
+        ragged = graph.is_ragged
+        sizes = graph.sizes if graph.is_ragged else [tokens.num_tokens]
         places, start = [], 0
         for size in sizes:
             if not -size <= self.index < size:
@@ -184,7 +183,7 @@ class AttentionReadout(Readout):
         graphs = latent_graphs(tokens.graph, 1)
         question = for_each_set(self.question, graphs.within, tokens.z)
         answer = self.attention(question, tokens.z, graphs.gather)  # (..., number of sets, D)
-        return answer if isinstance(tokens.graph, Disjoint) else answer.squeeze(-2)
+        return answer if tokens.graph.is_ragged else answer.squeeze(-2)
 
     def flops(self, tokens: Tokens) -> int:
         sets, n = len(tokens.graph.parts), tokens.num_tokens

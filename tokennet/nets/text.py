@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs import Causal, Full, TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer
 from tokennet.nets.embedding import one_column
 from tokennet.nets.generation import Scores, beam_search, evaluating, per_length, sample
@@ -208,7 +208,7 @@ class Decoder(TextNet):
 def _hears_no_later(graph: TokenGraph) -> bool:
     if graph.band is not None:
         return graph.band[1] == 0
-    return graph.derive("hears no later token", None, _lists_no_later)
+    return graph.cached(_lists_no_later)
 
 
 def _lists_no_later(graph: TokenGraph) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from tokennet.graphs import Causal, Grid, TokenGraph
+from tokennet.graphs import Grid, TokenGraph
 
 _Kind = tuple[Any, ...]
 """Targets, sources, causal or not, and all else that sets have in common which go together."""
@@ -48,7 +48,7 @@ class SortedSets(NamedTuple):
 
 def sets_alike(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
     """The sets of a graph by their shapes; built once and kept with the graph."""
-    return graph.derive("sets alike", device, lambda graph: _sorted_sets(graph, _by_shape))
+    return graph.cached(_sorted_sets, _by_shape, device=device)
 
 
 def complete_or_causal(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
@@ -57,12 +57,12 @@ def complete_or_causal(graph: TokenGraph, device: torch.device | None = None) ->
     Raises:
         ValueError: some set is neither.
     """
-    return graph.derive("complete or causal", device, lambda graph: _sorted_sets(graph, _by_past))
+    return graph.cached(_sorted_sets, _by_past, device=device)
 
 
 def sets_of_a_size(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
     """The sets of a batch of `Full` and `Causal`, as they are written, by kind and size."""
-    return graph.derive("sets of a size", device, lambda graph: _sorted_sets(graph, _by_type))
+    return graph.cached(_sorted_sets, _by_type, device=device)
 
 
 def stacked_targets(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
@@ -90,7 +90,7 @@ def causal_order(graph: TokenGraph) -> Tensor | None:
     tensor([1, 2, 0])
     """
     n = graph.num_targets
-    if isinstance(graph, Causal):
+    if graph.is_causal:
         return torch.arange(n)
     if not graph.is_square or graph.has_multi_edges or graph.num_edges != n * (n + 1) // 2:
         return None
@@ -107,7 +107,7 @@ def _by_shape(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
 
 
 def _by_type(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
-    return (part.num_targets, part.num_sources, isinstance(part, Causal)), None
+    return (part.num_targets, part.num_sources, part.is_causal), None
 
 
 def _by_past(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
@@ -176,9 +176,9 @@ def padded_sets(graph: TokenGraph, device: torch.device | None = None) -> Padded
 
     A bin has sets that are at most twice as long as others in it.
     """
-    if not graph.derive("are small sets", None, _are_small):
+    if not graph.cached(_are_small):
         return None
-    return graph.derive("padded sets", device, _build)
+    return graph.cached(_build, device=device)
 
 
 def _are_small(graph: TokenGraph) -> bool:
@@ -200,7 +200,7 @@ def _build(graph: TokenGraph) -> PaddedSets:
     groups: dict[tuple[int, int, bool], list[int]] = {}
     for number, part in enumerate(graph.parts):
         n, m = part.num_targets, part.num_sources
-        kind = n.bit_length(), m.bit_length(), isinstance(part, Causal)
+        kind = n.bit_length(), m.bit_length(), part.is_causal
         groups.setdefault(kind, []).append(number)
     sizes = torch.tensor([[part.num_targets, part.num_sources] for part in graph.parts])
     ends = sizes.cumsum(0) - sizes

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.functional import leaky_relu
 
-from tokennet.graphs import Causal, Full, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.ops.edge_products import Terms
 
 Activation = Literal["leaky_relu", "tanh"]
@@ -254,7 +254,7 @@ class Call:
     @property
     def needs_mask(self) -> bool:
         """Whether SDPA needs a mask for this call: not on complete and causal graphs."""
-        return self.bias is not None or not isinstance(self.graph, Full | Causal)
+        return self.bias is not None or not (self.graph.is_full or self.graph.is_causal)
 
     @property
     def needs_grad(self) -> bool:

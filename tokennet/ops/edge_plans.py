@@ -58,7 +58,7 @@ class EdgePlan(NamedTuple):
 
 def edge_plan(graph: TokenGraph, device: torch.device | str | None = None) -> EdgePlan:
     """Return the plan of a graph, built once per graph and device and freed with the graph."""
-    return graph.derive("edge_plan", device, _build_plan)
+    return graph.cached(_build_plan, device=device)
 
 
 def _build_plan(graph: TokenGraph) -> EdgePlan:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from tokennet.graphs import Full, TokenGraph
+from tokennet.graphs import TokenGraph
 
 
 def normalize(scores: Tensor, graph: TokenGraph, normalizer: str = "softmax") -> Tensor:
@@ -100,7 +100,7 @@ def _largest(scores: Tensor, graph: TokenGraph) -> Tensor:
 
 def _over_targets(values: Tensor, graph: TokenGraph, reduce: Callable[..., Tensor]) -> Tensor:
     """The sum, or the largest, of values (..., E, H) of each target, for each of its edges."""
-    if isinstance(graph, Full):  # listed by target: a matrix
+    if graph.is_full:  # listed by target: a matrix
         pairs = values.unflatten(-2, (graph.num_targets, graph.num_sources))
         return reduce(pairs, -2, keepdim=True).expand_as(pairs).flatten(-3, -2)
     target = graph.edge_index(values.device)[1]

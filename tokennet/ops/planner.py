@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.cache import cache_root
 
@@ -70,7 +70,7 @@ class Work(NamedTuple):
 
 def _share_of_far(call: Call, row_bytes: int) -> float:
     """Share of the gathered rows that the caches do not hold, of a walk in the targets' order."""
-    near = call.graph.derive("spread", None, _spread) * call.num_heads * row_bytes
+    near = call.graph.cached(_spread) * call.num_heads * row_bytes
     return max(0.0, 1 - CACHE_BYTES / near) if near else 0.0
 
 
@@ -81,7 +81,7 @@ def _spread(graph: TokenGraph) -> float:
     """
     if graph.band is not None:
         return float(min(sum(graph.band) + 1, graph.num_sources))
-    if isinstance(graph, Disjoint):
+    if graph.is_ragged:
         return float(max(graph.source_sizes, default=0))
     if not graph.is_explicit:
         return float(graph.num_sources)

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tokennet.graphs import Full, TokenGraph, repeat
+from tokennet.graphs import TokenGraph, repeat
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.backends import reference, sparse
 from tokennet.ops.call import Additive, Bias, Call, EdgeFeatures, make_call
@@ -165,7 +165,7 @@ def _fold(tensor: Tensor, batch: torch.Size, inner: int) -> Tensor:
 
 def _by_pairs(graph: TokenGraph, call: Call | None, tensors: tuple[Tensor, ...] = ()) -> bool:
     """Whether to compute all pairs: where each is an edge, or edge products are impossible."""
-    if isinstance(graph, Full):
+    if graph.is_full:
         return True
     if graph.num_targets * graph.num_sources > DENSE_LIMIT:
         return False
@@ -186,7 +186,7 @@ def _scores_of_pairs(call: Call) -> Tensor:
     with torch.autocast(call.q.device.type, enabled=False):
         q, k = call.q.transpose(1, 2), call.k.transpose(1, 2)  # (B, H, N, C)
         scores = (call.scale * q @ k.transpose(-1, -2)).flatten(2)  # (B, H, N M)
-        if not isinstance(call.graph, Full):
+        if not call.graph.is_full:
             scores = scores.index_select(2, _places(call.graph, q.device))
         scores = scores.transpose(1, 2)  # (B, E, H)
         terms = call.terms()
@@ -200,7 +200,7 @@ def _scores_of_pairs(call: Call) -> Tensor:
 def _by_matrix(weights: Tensor, values: Tensor, graph: TokenGraph) -> Tensor:
     n, m = graph.num_targets, graph.num_sources
     matrix = weights.transpose(1, 2)  # (B, H, E)
-    if not isinstance(graph, Full):
+    if not graph.is_full:
         flat = matrix.new_zeros(*matrix.shape[:2], n * m)
         matrix = flat.index_add(2, _places(graph, weights.device), matrix)  # parallel edges add up
     matrix = matrix.unflatten(2, (n, m)).to(values.dtype)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.layer import TokenLayer, check_step
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens

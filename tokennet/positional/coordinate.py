@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.positional.absolute import By, PositionalEncoding, check_columns
 from tokennet.tokens import Tokens
 
@@ -68,7 +68,7 @@ class UnitIntervalEncoding(IntegerEncoding):
         positions = super().positions(tokens, index).double()  # (..., N, P)
         graph = tokens.graph
         owner, count = torch.zeros_like(index), 1
-        if isinstance(graph, Disjoint):
+        if graph.is_ragged:
             owner, count = graph.batch(index.device), graph.num_graphs
         low = scatter(positions, owner, -2, count, "min")[..., owner, :]
         width = scatter(positions - low, owner, -2, count, "max")[..., owner, :]

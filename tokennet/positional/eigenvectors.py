@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
-from tokennet.graphs import Disjoint, TokenGraph
-from tokennet.graphs.base import check_size
+from tokennet.checks import check_size
+from tokennet.graphs import TokenGraph
 
 DENSE_TOKENS = 600
 """Components up to this size are decomposed as dense matrices."""
@@ -73,12 +72,12 @@ def laplacian_eigenvectors(
     check_size("k", k, 1)
     if not graph.is_square:
         raise ValueError(f"graph must be of one set of tokens, got {graph!r}")
-    return graph.derive(f"{k} eigenvectors of the Laplacian", device, partial(_build, k))
+    return graph.cached(_build, k, device=device)
 
 
-def _build(k: int, graph: TokenGraph) -> LaplacianEigenvectors:
-    if isinstance(graph, Disjoint):
-        return _side_by_side(k, [laplacian_eigenvectors(part, k) for part in graph.graphs])
+def _build(graph: TokenGraph, k: int) -> LaplacianEigenvectors:
+    if graph.is_ragged:
+        return _side_by_side(k, [laplacian_eigenvectors(part, k) for part in graph.parts])
     n = graph.num_targets
     laplacian = _laplacian(graph.edge_index().numpy(), n)
     count, component = connected_components(laplacian, directed=False)

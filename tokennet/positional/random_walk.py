@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-from tokennet.graphs import Disjoint, TokenGraph
-from tokennet.graphs.base import check_size
+from tokennet.checks import check_size
+from tokennet.graphs import TokenGraph
 from tokennet.positional.graph_encoding import GraphEncoding
 from tokennet.tokens import Tokens
 
@@ -42,13 +40,13 @@ def return_probabilities(
     check_size("steps", steps, 1)
     if not graph.is_square:
         raise ValueError(f"graph must be of one set of tokens, got {graph!r}")
-    return graph.derive(f"probabilities of return in {steps}", device, partial(_build, steps))
+    return graph.cached(_build, steps, device=device)
 
 
-def _build(steps: int, graph: TokenGraph) -> Tensor:
-    if isinstance(graph, Disjoint):
+def _build(graph: TokenGraph, steps: int) -> Tensor:
+    if graph.is_ragged:
         none = torch.zeros(0, steps, dtype=torch.float64)
-        return torch.cat([none, *(return_probabilities(part, steps) for part in graph.graphs)])
+        return torch.cat([none, *(return_probabilities(part, steps) for part in graph.parts)])
     n = graph.num_targets
     source, target = graph.edge_index().numpy()
     counts = scipy.sparse.csr_array((np.ones(len(source)), (source, target)), shape=(n, n))

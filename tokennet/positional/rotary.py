@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from tokennet.graphs.base import check_size
+from tokennet.checks import check_size
 from tokennet.positional.absolute import By
 from tokennet.positional.relative import RelativePosition
 

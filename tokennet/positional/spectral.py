@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tokennet.graphs.base import check_size
+from tokennet.checks import check_size
 from tokennet.positional.eigenvectors import LaplacianEigenvectors, laplacian_eigenvectors
 from tokennet.positional.graph_encoding import GraphEncoding
 from tokennet.symmetry import Symmetry

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph, Window
-from tokennet.graphs.base import check_size
 from tokennet.tokenizers.base import check_tensor, places_of
 from tokennet.tokenizers.line import LineTokenizer, tokens_in_line
 from tokennet.tokenizers.overlap import join

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.tokens import Tokens
 
 GraphFactory = Callable[[int], TokenGraph]
@@ -66,7 +66,7 @@ class Tokenizer(ABC):
         """
         if not isinstance(tokens, Tokens):
             raise TypeError(f"tokens must be Tokens, got {type(tokens).__name__}")
-        if isinstance(tokens.graph, Disjoint):
+        if tokens.graph.is_ragged:
             return [self.restore(part) for part in tokens.unbatch()]
         return self.restore(tokens)
 

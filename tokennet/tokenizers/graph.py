@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from tokennet.checks import check_size
 from tokennet.graphs import Edges
-from tokennet.graphs.base import check_size
 from tokennet.tokenizers.base import Tokenizer, places_of
 from tokennet.tokenizers.overlap import join
 from tokennet.tokens import Tokens

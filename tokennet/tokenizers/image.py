@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokennet.checks import check_size
 from tokennet.graphs import Grid
-from tokennet.graphs.base import check_size
 from tokennet.tokenizers.base import Tokenizer, check_tensor, places_of
 from tokennet.tokenizers.overlap import check_stride, join, pieces_of
 from tokennet.tokens import Tokens

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.graphs.base import check_size
 from tokennet.tokenizers.base import Tokenizer
 from tokennet.tokenizers.overlap import check_stride, pieces_of
 from tokennet.tokens import Tokens

@@ -10,8 +10,8 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from tokennet.checks import check_size
 from tokennet.graphs import Edges
-from tokennet.graphs.base import check_size
 from tokennet.tokenizers.base import Tokenizer, check_tensor
 from tokennet.tokens import Tokens
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from tokennet.checks import check_size
 from tokennet.graphs import Edges
-from tokennet.graphs.base import check_size
 from tokennet.tokenizers.base import Tokenizer, check_tensor
 from tokennet.tokens import Tokens
 

@@ -57,7 +57,7 @@ def work(call: Call) -> Work:
 def run(call: Call) -> Tensor:
     graph, n = call.graph, call.graph.num_targets
     if _by_flash(call):
-        ends = graph.derive("ends of one sequence", call.q.device, _ends)
+        ends = graph.cached(_ends, device=call.q.device)
         return attend_sequences(call, (ends, ends), (n, n), graph.band)  # type: ignore[arg-type]
     block, count, _ = _blocks(graph)
     below, above = graph.band  # type: ignore[misc]
@@ -74,7 +74,7 @@ def run(call: Call) -> Tensor:
         return torch.cat(shifted, dim=2)  # (B, blocks, span, H, C)
 
     q, k, v = (_heads_first(x) for x in (blocks(call.q), beside(call.k), beside(call.v)))
-    mask = graph.derive("masks of blocks", q.device, _masks).to(q.dtype)
+    mask = graph.cached(_masks, device=q.device).to(q.dtype)
     out = sdpa(q, k, v, mask, scale=call.scale)  # (blocks, B H, block, Cv)
     out = out.unflatten(1, (call.batch, call.num_heads)).permute(
         1, 0, 3, 2, 4

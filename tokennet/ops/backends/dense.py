@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from tokennet.graphs import Causal, Full, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.flash import sdpa
@@ -32,14 +32,14 @@ def work(call: Call) -> Work:
     n, m = call.graph.num_targets, call.graph.num_sources
     if call.needs_mask:
         return Work.of(call, calls=2, pieces=call.groups, scores=n * m, mask=n * m)
-    needed = n * m / (2 if isinstance(call.graph, Causal) else 1)
+    needed = n * m / (2 if call.graph.is_causal else 1)
     return Work.of(call, calls=1, pieces=call.groups, scores=needed)
 
 
 def run(call: Call) -> Tensor:
     q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
     mask, dead = _mask(call) if call.needs_mask else (None, None)
-    causal = isinstance(call.graph, Causal) and mask is None
+    causal = call.graph.is_causal and mask is None
     out = sdpa(q, k, v, mask, is_causal=causal, scale=call.scale)
     if dead is not None:
         out = out.masked_fill(dead, 0.0)
@@ -63,7 +63,7 @@ def _boolean_mask(graph: TokenGraph, device: torch.device) -> tuple[Tensor, Tens
     mask = graph.dense(device)
     if not graph.has_empty_targets:
         return mask, None
-    opened = graph.derive("opened_dense", device, _open_empty_rows)
+    opened = graph.cached(_open_empty_rows, device=device)
     return opened, ~mask.any(-1, keepdim=True)
 
 
@@ -74,7 +74,7 @@ def _open_empty_rows(graph: TokenGraph) -> Tensor:
 
 def _mask_with_bias(bias: Tensor, graph: TokenGraph) -> tuple[Tensor, Tensor]:
     """Additive mask (B or 1, H, N, M) and its rows of -inf only."""
-    if not isinstance(graph, Full):
+    if not graph.is_full:
         bias = bias.masked_fill(~graph.dense(bias.device), -math.inf)
     dead = (bias == -math.inf).all(-1, keepdim=True)
     return bias.masked_fill(dead, 0.0), dead

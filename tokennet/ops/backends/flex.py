@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from tokennet.graphs import Full, TokenGraph, to_mask_mod
+from tokennet.graphs import TokenGraph, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.batching import reorder
 from tokennet.ops.call import Call
@@ -123,15 +122,15 @@ def _run(call: Call) -> Tensor:
         # On a CPU the flag alone is refused, even where no gradient can be asked for.
         q, k, v = q.detach(), k.detach(), v.detach()
     if not (_compiled(call) and call.graph.is_explicit):  # the mask of a list has its own table
-        call.graph.derive(f"asked on {q.device}", None, partial(_ask, q.device))
+        call.graph.cached(_ask, q.device)
     kernel, mask = _kernel(call), None
-    if _compiled(call) and not isinstance(call.graph, Full):
+    if _compiled(call) and not call.graph.is_full:
         mask = _block_mask(call.graph, call.q.device)
     out = kernel(q, k, v, _score_mod(call, mask), mask, call.scale)
     return out.transpose(1, 2)  # (B, N, H, Cv)
 
 
-def _ask(device: torch.device, graph: TokenGraph) -> bool:
+def _ask(graph: TokenGraph, device: torch.device) -> bool:
     """Once, so that a table behind the predicate is built before it is traced."""
     graph.attends(*torch.zeros(2, 1, dtype=torch.long, device=device))
     return True
@@ -140,7 +139,7 @@ def _ask(device: torch.device, graph: TokenGraph) -> bool:
 def _kernel(call: Call) -> Callable[..., Tensor]:
     if not _compiled(call) or torch.compiler.is_compiling():
         return flex_attention
-    return call.graph.derive("flex_attention", None, _compile)
+    return call.graph.cached(_compile)
 
 
 def _compile(graph: TokenGraph) -> Callable[..., Tensor]:
@@ -169,7 +168,7 @@ def _compiled(call: Call) -> bool:
 
 def _score_mod(call: Call, mask: BlockMask | None) -> Callable[..., Tensor] | None:
     graph, bias = call.graph, call.bias
-    masked = mask is None and not isinstance(graph, Full)
+    masked = mask is None and not graph.is_full
     if not masked and bias is None:
         return None
     table = call.dense_bias() if isinstance(bias, Tensor) else None
@@ -185,10 +184,10 @@ def _score_mod(call: Call, mask: BlockMask | None) -> Callable[..., Tensor] | No
 
 
 def _block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
-    return graph.derive(f"block_mask on {device}", None, partial(_build_block_mask, device))
+    return graph.cached(_build_block_mask, device)
 
 
-def _build_block_mask(device: torch.device, graph: TokenGraph) -> BlockMask:
+def _build_block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
     if graph.is_explicit or (graph.band is not None and _too_large(graph)):
         return block_mask(graph, device)
     n, m = graph.num_targets, graph.num_sources

@@ -44,9 +44,9 @@ class _Sequences(NamedTuple):
 def unsupported(call: Call) -> str | None:
     if call.more_than_dot_products:
         return call.more_than_dot_products
-    if not isinstance(call.graph, Disjoint):
+    if not call.graph.is_ragged:
         return "the graph is not a ragged batch"
-    if not call.graph.derive("are sets", None, _are_sets):
+    if not call.graph.cached(_are_sets):
         return "the sets of the batch are not all complete, or causal"
     if call.graph.num_edges == 0:
         return "no set has an edge"
@@ -58,7 +58,7 @@ def unsupported(call: Call) -> str | None:
 
 
 def _are_sets(graph: Disjoint) -> bool:
-    return all(type(part) in (Full, Causal) for part in graph.graphs)
+    return all(type(part) in (Full, Causal) for part in graph.parts)
 
 
 def work(call: Call) -> Work:
@@ -128,12 +128,12 @@ def _by_flash(call: Call) -> bool:
 
 
 def _sequences(call: Call) -> _Sequences:
-    return call.graph.derive("sequences", call.q.device, _build_sequences)
+    return call.graph.cached(_build_sequences, device=call.q.device)
 
 
 def _build_sequences(graph: Disjoint) -> _Sequences:
     targets, sources = graph.sizes, graph.source_sizes
-    causal = {isinstance(part, Causal) for part in graph.graphs}
+    causal = {part.is_causal for part in graph.parts}
     alike = len(causal) == 1 and 0 not in (*targets, *sources)
     ahead = (0 if True in causal else -1) if alike else None
     first, second = (torch.tensor([0, *x]).cumsum(0).int() for x in (targets, sources))

@@ -28,7 +28,7 @@ def too_full(graph: TokenGraph) -> str | None:
     rows, columns = shape(graph)
     if rows * columns > MOST_BLOCKS:
         return f"a table of its {rows * columns:,} blocks would be too large"
-    count = graph.derive("number of blocks", None, _count)
+    count = graph.cached(_count)
     if 2 * count > rows * columns:
         return f"its edges lie in {count:,} of {rows * columns:,} blocks: little is left out"
     return None
@@ -37,7 +37,7 @@ def too_full(graph: TokenGraph) -> str | None:
 def num_blocks(graph: TokenGraph) -> int:
     """Blocks with an edge of an explicit graph, or those that a band touches, about."""
     if graph.is_explicit:
-        return graph.derive("number of blocks", None, _count)
+        return graph.cached(_count)
     rows, columns = shape(graph)
     beside = sum(-(-reach // SIZE) for reach in graph.band)  # type: ignore[misc, union-attr]
     return rows * min(columns, 1 + beside)

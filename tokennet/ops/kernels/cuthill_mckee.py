@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokennet.graphs import Disjoint, Edges, TokenGraph
+from tokennet.graphs import Edges, TokenGraph
 from tokennet.ops.batching import reorder
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.block_masks import MOST_BLOCKS, num_blocks, shape
@@ -48,11 +48,11 @@ def reordering(graph: TokenGraph, device: torch.device | None = None) -> Reorder
     """
     if not graph.is_explicit:
         return None
-    return graph.derive("reordering", device, _kept) or None
+    return graph.cached(_kept, device=device) or None
 
 
 def _kept(graph: TokenGraph) -> Reordering | tuple[()]:
-    return graph.derive("reordering found", None, _find)
+    return graph.cached(_find)
 
 
 def _find(graph: TokenGraph) -> Reordering | tuple[()]:
@@ -68,7 +68,7 @@ def _is_worth_a_search(graph: TokenGraph) -> bool:
 
     In a ragged batch near tokens stand near each other already.
     """
-    if isinstance(graph, Disjoint) or not graph.is_square or graph.has_multi_edges:
+    if graph.is_ragged or not graph.is_square or graph.has_multi_edges:
         return False
     rows, _ = shape(graph)
     if not (_FEWEST * graph.num_targets <= graph.num_edges <= _MOST and rows**2 <= MOST_BLOCKS):

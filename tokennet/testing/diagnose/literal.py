@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.tokens import Tokens
 
 
@@ -44,18 +44,18 @@ def literal(value: Any, seeded: bool) -> str:
 def _tokens(tokens: Tokens, seeded: bool) -> str:
     z = literal(tokens.z, seeded)
     pos = "" if tokens.pos is None else f", pos={literal(tokens.pos, False)}"
-    if not isinstance(tokens.graph, Disjoint):
+    if not tokens.graph.is_ragged:
         return f"Tokens({z}{_graph(tokens.graph)}{pos})"
     parts = ", ".join(
-        f"Tokens(torch.zeros({part.num_targets}, 1){_graph(part)})" for part in tokens.graph.graphs
+        f"Tokens(torch.zeros({part.num_targets}, 1){_graph(part)})" for part in tokens.graph.parts
     )
     return f"Tokens.batch([{parts}]).replace(z={z}{pos})"
 
 
 def _graph(graph: TokenGraph) -> str:
-    if isinstance(graph, Full):
+    if graph.is_full:
         return ""
     edges = f"torch.tensor({graph.edge_index().tolist()}, dtype=torch.long)"
-    attr = getattr(graph, "edge_attr", None)
+    attr = graph.edge_attr
     given = "" if attr is None else f", edge_attr={literal(attr, False)}"
     return f", Edges({edges}, {graph.num_targets}{given})"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from tokennet.graphs import Disjoint, Edges, Full, TokenGraph
+from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.testing.engine.actions import Action, RelabelEdges, check_edge_index, within
 from tokennet.testing.example.values import describe, features, with_features
 from tokennet.tokens import Tokens
@@ -120,23 +120,23 @@ def random_permutation(graph: TokenGraph, generator: torch.Generator) -> Tensor:
     >>> sorted(perm[:2].tolist()), sorted(perm[2:].tolist())
     ([0, 1], [2, 3, 4])
     """
-    if isinstance(graph, Disjoint):
+    if graph.is_ragged:
         return within(graph.batch(), generator)
     return torch.randperm(graph.num_targets, generator=generator)
 
 
 def _reordered(graph: TokenGraph, perm: Tensor) -> Edges:
     edges = graph.edge_index()[:, perm]
-    attr = getattr(graph, "edge_attr", None)
+    attr = graph.edge_attr
     attr = None if attr is None else attr[perm.to(attr.device)]
     return Edges(edges, graph.num_targets, edge_attr=attr)
 
 
 def _induced(graph: TokenGraph, index: Tensor) -> TokenGraph:
     """The graph on some of its tokens."""
-    if isinstance(graph, Full):
+    if graph.is_full:
         return Full(len(index))
-    if isinstance(graph, Disjoint) or getattr(graph, "edge_attr", None) is not None:
+    if graph.is_ragged or graph.edge_attr is not None:
         raise NotImplementedError(f"{graph!r} is not cut into smaller graphs")
     place = torch.full((graph.num_targets,), -1)
     place[index] = torch.arange(len(index))

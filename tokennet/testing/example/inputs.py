@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from tokennet.graphs import Disjoint
 from tokennet.testing.engine.actions import (
     Action,
     Conjugate,
@@ -130,7 +129,7 @@ def recognized(given: Any, names: Sequence[str]) -> Example:
         ValueError: it has, but what belongs to what cannot be told.
     """
     if isinstance(given, Tokens):
-        membership = given.graph.batch() if isinstance(given.graph, Disjoint) else None
+        membership = given.graph.batch() if given.graph.is_ragged else None
         return Example("tokens", (given,), (Input(Role.WHOLE),), membership=membership)
     if isinstance(given, Data):
         _check_data(given)

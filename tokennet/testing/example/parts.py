@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from tokennet.graphs import Disjoint, Edges, TokenGraph
+from tokennet.graphs import Edges, TokenGraph
 from tokennet.testing.engine.graph_actions import Relabel
 from tokennet.testing.example.inputs import Example, Role
 from tokennet.tokens import Tokens
@@ -70,7 +70,7 @@ def one_token_less(example: Example) -> Inputs:
         NotImplementedError: there is no such example.
     """
     first = example.inputs[0]
-    if isinstance(first, Tokens) and isinstance(first.graph, Disjoint):
+    if isinstance(first, Tokens) and first.graph.is_ragged:
         sets = first.unbatch()
         return (Tokens.batch(_cut(sets, [s.num_tokens for s in sets])),)
     if isinstance(first, Batch):
@@ -136,7 +136,7 @@ def without_neighbors(example: Example) -> list[Inputs]:
 
 def is_listed(graph: TokenGraph) -> bool:
     """Whether a graph is one list of edges."""
-    return isinstance(graph, Edges) and not isinstance(graph, Disjoint)
+    return isinstance(graph, Edges) and not graph.is_ragged
 
 
 def _cut(parts: list[Any], sizes: list[int]) -> list[Any]:

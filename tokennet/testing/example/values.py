@@ -92,10 +92,10 @@ def describe(value: Any) -> str:
 
 
 def _map_edge_attr(function: Callable[[Tensor], Tensor], graph: TokenGraph) -> TokenGraph:
-    if isinstance(graph, Disjoint):
-        if all(part is _map_edge_attr(function, part) for part in graph.graphs):
+    if graph.is_ragged:
+        if all(part is _map_edge_attr(function, part) for part in graph.parts):
             return graph  # keeps what was derived from it
-        return Disjoint(_map_edge_attr(function, part) for part in graph.graphs)
+        return Disjoint(_map_edge_attr(function, part) for part in graph.parts)
     if isinstance(graph, Edges) and graph.edge_attr is not None:
         return graph.with_edge_attr(function(graph.edge_attr))
     return graph

@@ -153,7 +153,7 @@ def _by_nauty(vertices: np.ndarray, edges: np.ndarray) -> list[Permutation]:
 def _edges_by_pair(graph: TokenGraph) -> dict[tuple[int, int], tuple[int, ...]]:
     """Sorted kinds of the edges from a source to a target, one for each parallel edge."""
     edges = graph.edge_index().t().tolist()
-    attr = getattr(graph, "edge_attr", None)
+    attr = graph.edge_attr
     kinds = [0] * len(edges)
     if attr is not None and len(edges):
         kinds = _unique_rows(attr.detach().cpu().double().numpy()).tolist()

@@ -111,6 +111,6 @@ def _generators(declared: Symmetry, tokens: Tokens) -> list[Permutation]:
 
 def _complete(graph: TokenGraph) -> TokenGraph:
     """The complete graph on as many tokens; in a ragged batch, on each set."""
-    if isinstance(graph, Disjoint):
+    if graph.is_ragged:
         return Disjoint(Full(size) for size in graph.sizes)
     return Full(graph.num_targets)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from tokennet.graphs import Disjoint, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.graphs.edge_list import check_permutation
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
@@ -229,7 +229,7 @@ def _membership(inputs: Inputs, actions: tuple[Action, ...]) -> Tensor | None:
     """The set of each token, where the first input is a ragged batch sorted by set."""
     first = inputs[0]
     found = getattr(actions[0], "membership", None)
-    if isinstance(first, Tokens) and isinstance(first.graph, Disjoint):
+    if isinstance(first, Tokens) and first.graph.is_ragged:
         found = first.graph.batch()
     if isinstance(first, Data) and isinstance(first.batch, Tensor):
         found = first.batch
