@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from tokennet._compiling import outside_compilation
 from tokennet.checks import check_size
 
 DENSE_LIMIT = 2**28
@@ -71,8 +72,8 @@ os.register_at_fork(
 )
 
 
-@torch.compiler.disable(
-    reason="what this token graph needs is not built yet; run the model once before compiling it"
+@outside_compilation(
+    "what this token graph needs is not built yet; run the model once before compiling it"
 )
 def _build_and_keep(graph: EdgePredicate, key: _Key) -> Any:
     """Build for real, whatever mode is on: a graph is a constant of the program.
