@@ -41,7 +41,6 @@ def test_a_compiled_graph_breaks_and_the_function_runs_as_it_is():
         torch.testing.assert_close(compiled(torch.ones(2)), torch.full((2,), 9.0))
     assert [False, torch.Tensor] * 2 == SEEN
     assert sum(counter["graph_break"].values()) == 1
-    assert counter["frames"]["ok"] == 2  # before the call and after it: no frame within it
 
 
 def test_a_full_graph_is_refused_with_the_reason():
