@@ -1,10 +1,15 @@
-"""Graphs on which everything is tested, a family each."""
+"""Small graphs of every kind, by name: the one place to add the examples of a new kind.
+
+Tests of all rooms run on `SQUARE`, `RAGGED` and `BIPARTITE`; tests of graphs on `FAMILIES`, all
+of them. `tests/graphs/test_contract.py` fails if a class of graphs has no example here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from tokennet import (
     Causal,
@@ -22,6 +27,9 @@ from tokennet import (
     from_mask,
     from_mask_mod,
 )
+from tokennet.graphs.prefix import prefixed
+
+Family = dict[str, Callable[[], TokenGraph]]
 
 
 def _random_edges(n: int, count: int, seed: int = 0) -> Edges:
@@ -29,31 +37,53 @@ def _random_edges(n: int, count: int, seed: int = 0) -> Edges:
     return Edges(torch.randint(0, n, (2, count), generator=generator), n)
 
 
-def _relabeled_window() -> TokenGraph:
-    return Window(6, 1).relabel([3, 1, 4, 0, 5, 2])
+# Functions of the module, so that graphs of them can be pickled.
+def _of_both(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    return (i + 2 * j) % 3 > 0
 
 
-SQUARE: dict[str, Callable[[], TokenGraph]] = {
+def _of_source(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    return j < 2
+
+
+def _of_target(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    return i > 2
+
+
+def _of_nothing(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> bool:
+    return True
+
+
+FORMULAS: Family = {
     "full": lambda: Full(6),
     "causal": lambda: Causal(6),
     "window": lambda: Window(6, 1),
     "cycle": lambda: Cycle(6, 1),
     "grid": lambda: Grid(2, 3),
     "torus": lambda: Grid(2, 3, periodic=True),
+    "cross": lambda: Grid(2, 3, neighborhood="cross"),
     "offsets": lambda: Offsets(6, (-4, -2, 0)),
     "ring": lambda: Offsets(6, (-1, 2), periodic=True),
     "global": lambda: Global(6, 2),
     "self": lambda: Self(6),
+    "one_token": lambda: Full(1),
+    "no_tokens": lambda: Full(0),
+}
+COMBINED: Family = {
     "and": lambda: Causal(6) & Window(6, 2),
     "or": lambda: Global(6, 1) | Window(6, 1),
     "not": lambda: ~Causal(6),
     "transposed": lambda: Causal(6).T,
-    "relabeled": _relabeled_window,
+    "relabeled": lambda: Window(6, 1).relabel([3, 1, 4, 0, 5, 2]),
     "reach": lambda: Cycle(6, 1).reach(2),
-    "mask_mod": lambda: from_mask_mod(lambda b, h, i, j: (i + 2 * j) % 3 > 0, 6),
-    "mask_mod_of_source": lambda: from_mask_mod(lambda b, h, i, j: j < 2, 6),
-    "mask_mod_of_target": lambda: from_mask_mod(lambda b, h, i, j: i > 2, 6),
-    "mask_mod_of_nothing": lambda: from_mask_mod(lambda b, h, i, j: True, 5),
+}
+MASK_MODS: Family = {
+    "mask_mod": lambda: from_mask_mod(_of_both, 6),
+    "mask_mod_of_source": lambda: from_mask_mod(_of_source, 6),
+    "mask_mod_of_target": lambda: from_mask_mod(_of_target, 6),
+    "mask_mod_of_nothing": lambda: from_mask_mod(_of_nothing, 5),
+}
+LISTED: Family = {
     "mask": lambda: from_mask(torch.tensor([[0, 1, 0], [0, 0, 0], [1, 1, 1]]).bool()),
     "edges": lambda: _random_edges(6, 9, seed=3),
     "multi_edges": lambda: Edges(torch.tensor([[0, 0, 3, 2, 2, 2], [1, 1, 4, 2, 2, 0]]), 6),
@@ -61,17 +91,19 @@ SQUARE: dict[str, Callable[[], TokenGraph]] = {
     "edges_and_window": lambda: _random_edges(6, 12, seed=1) & Window(6, 2),
     "edges_or_self": lambda: _random_edges(6, 5, seed=2) | Self(6),
     "no_edges": lambda: Edges(torch.zeros(2, 0, dtype=torch.long), 4),
-    "one_token": lambda: Full(1),
-    "no_tokens": lambda: Full(0),
+}
+SQUARE: Family = {
+    **FORMULAS,
+    **COMBINED,
+    **MASK_MODS,
+    **LISTED,
     "ragged": lambda: Disjoint([Full(2), Causal(3), Edges(torch.tensor([[0], [1]]), 2)]),
 }
-
-RAGGED: dict[str, Callable[[], TokenGraph]] = {
+RAGGED: Family = {
     "ragged_full": lambda: Disjoint([Full(3), Full(1), Full(0), Full(2)]),
     "ragged_grids": lambda: Disjoint([Grid(2, 2), Grid(1, 3)]),
 }
-
-BIPARTITE: dict[str, Callable[[], TokenGraph]] = {
+BIPARTITE: Family = {
     "full": lambda: Full(3, 5),
     "mask": lambda: from_mask(torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1]]).bool()),
     "multi_edges": lambda: Edges(torch.tensor([[4, 4, 0], [0, 0, 2]]), 3, 5),
@@ -79,10 +111,38 @@ BIPARTITE: dict[str, Callable[[], TokenGraph]] = {
     "ragged": lambda: Disjoint([Full(1, 2), Full(2, 3)]),
     "no_sources": lambda: Full(3, 0),
 }
+FURTHER: Family = {
+    "window_of_all": lambda: Window(3, 5),
+    "cycle_of_all": lambda: Cycle(4, 3),
+    "line": lambda: Grid(6, radius=2),
+    "cross_on_a_line": lambda: Grid(6, radius=2, neighborhood="cross"),
+    "volume": lambda: Grid(2, 3, 2),
+    "long_cross": lambda: Grid(2, 4, 2, radius=2, neighborhood="cross"),
+    "cross_on_a_torus": lambda: Grid(2, 5, radius=2, periodic=True, neighborhood="cross"),
+    "no_points": lambda: Grid(0, 3, 2, neighborhood="cross"),
+    "global_of_all": lambda: Global(3, 3),
+    "no_offsets": lambda: Offsets(3, ()),
+    "reach_by_walks": lambda: Offsets(6, (1,)).reach(2),
+    "and_of_bands": lambda: (Causal(6) & Window(6, 2)).T,
+    "prefixed": lambda: prefixed(Window(5, 1), 2, attend_to_all=False),
+    "prefixed_unseen": lambda: prefixed(Causal(4), 1, visible_to_all=False),
+    "bipartite_prefixed": lambda: prefixed(Causal(3), 2, as_targets=False, visible_to_all=False),
+    "bipartite_last": lambda: Window(6, 1).last(3),
+    "bipartite_transposed": lambda: Window(6, 1).last(3).T,
+    "bipartite_mask_mod": lambda: from_mask_mod(_of_both, 3, 5),
+    "no_sets": lambda: Disjoint([]),
+}
+"""Cases that matter to graphs only: no other room does anything else with them."""
+FAMILIES: Family = {
+    **SQUARE,
+    **RAGGED,
+    **{f"bipartite_{name}": make for name, make in BIPARTITE.items()},
+    **FURTHER,
+}
 
 
 def honors(mixer: Mixer, graph: TokenGraph) -> bool:
-    """Whether the mixer takes the graph; a layer that does not say takes any."""
+    """Whether the mixer accepts the graph; a layer that does not say accepts any."""
     try:
         getattr(mixer, "check_graph", lambda graph: None)(graph)
     except ValueError:

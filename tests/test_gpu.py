@@ -134,10 +134,10 @@ def test_laws_on_each_backend(kind, law, backend, dtype):
         lambda: Window(900, 300),
         lambda: Causal(300) & Window(300, 40),
         lambda: Causal(900) & Window(900, 300),
-        lambda: Grid(17, 20, 2),
+        lambda: Grid(17, 20, radius=2),
         lambda: Full(150, 70),
         lambda: clusters(100, 200, 150, 90, 200, 150),
-        lambda: shuffled(Grid(64, 64, 2)),
+        lambda: shuffled(Grid(64, 64, radius=2)),
     ],
     ids=[
         "window", "wide window", "causal window", "wide causal window", "grid", "between",

@@ -1,4 +1,4 @@
-"""Tokens: checked when made, moved together, batched and taken apart."""
+"""Tokens: checked when made, moved together, batched and unbatched."""
 
 import copy
 import dataclasses
@@ -51,10 +51,10 @@ def test_ragged_batch_and_back():
     batch = Tokens.batch(sets)
     assert batch.z.shape == (8, 3)
     assert isinstance(batch.graph, Disjoint)
-    for one, again in zip(sets, batch.unbatch(), strict=True):
-        assert torch.equal(again.z, one.z)
-        assert torch.equal(again.pos, one.pos)
-        assert again.graph is one.graph
+    for before, after in zip(sets, batch.unbatch(), strict=True):
+        assert torch.equal(after.z, before.z)
+        assert torch.equal(after.pos, before.pos)
+        assert after.graph is before.graph
     single = example()
     assert single.unbatch() == [single]
 

@@ -25,7 +25,7 @@ def check_size(name: str, value: Any, minimum: int = 0) -> int:
 
 
 def lookup(argument: str, name: Any, registry: Mapping[str, T], *, also: str = "") -> T:
-    """What goes by a name in a registry, or an error that lists the names and the nearest ones.
+    """The entry of a registry with this name, or an error that lists the names and the nearest.
 
     Args:
         argument: of the caller, for the message.

@@ -1,27 +1,32 @@
-"""`Tokens`: vectors, who listens to whom, and where each is."""
+"""`Tokens`: vectors, the graph they are on, and their positions; what every layer accepts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
 
 from tokennet.graphs import Disjoint, Full, TokenGraph, from_pyg
-from tokennet.graphs.edge_list import check_permutation
+from tokennet.graphs.algebra import check_permutation
+
+if TYPE_CHECKING:  # takes long to load
+    from torch_geometric.data import Data
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Tokens on a graph; what every layer takes and gives.
+    """Tokens on a graph: what every layer accepts and returns.
+
+    Wrap your data in it when the tokens have a graph or positions; a bare tensor (..., N, D)
+    stands for tokens on the complete graph.
 
     Args:
         z: (..., N, D) the tokens. Leading dimensions are a batch that shares the graph.
-        graph: square graph on the N tokens; the complete one by default. A ragged batch
-            is a `Disjoint` graph, see `Tokens.batch`.
+        graph: square graph on the N tokens; the complete graph by default. A ragged batch
+            has a `Disjoint` graph, see `Tokens.batch`.
         pos: (..., N, P) positions, or None.
 
     Raises:
@@ -103,12 +108,12 @@ class Tokens:
         """
         if not sets:
             raise ValueError("sets must hold at least one Tokens, got none")
-        for number, tokens in enumerate(sets):
+        for index, tokens in enumerate(sets):
             if not isinstance(tokens, Tokens | Tensor):
                 raise TypeError(
-                    f"sets[{number}] must be Tokens or a tensor, got {type(tokens).__name__}"
+                    f"sets[{index}] must be Tokens or a tensor, got {type(tokens).__name__}"
                 )
-        parts = [Tokens(one) if isinstance(one, Tensor) else one for one in sets]
+        parts = [Tokens(item) if isinstance(item, Tensor) else item for item in sets]
         for name in ("z", "pos"):
             shapes = {_shape_but_tokens(getattr(tokens, name)) for tokens in parts}
             if len(shapes) > 1:
@@ -146,8 +151,10 @@ class Tokens:
         """Return a PyG `Data`, or a `Batch` for a ragged batch.
 
         Raises:
-            ValueError: `z` has leading dimensions; PyG knows no such batch.
+            ValueError: `z` has leading dimensions, which PyG does not support.
         """
+        from torch_geometric.data import Batch, Data
+
         if self.z.dim() != 2:
             raise ValueError(f"z must have shape (N, D) for PyG, got {tuple(self.z.shape)}")
         if self.graph.is_ragged:
@@ -170,7 +177,7 @@ def _check_graph(graph: Any, n: int) -> None:
     if (graph.num_targets, graph.num_sources) != (n, n):
         raise ValueError(
             f"graph must connect the N = {n} tokens of z, got {graph.num_targets} targets "
-            f"and {graph.num_sources} sources; a graph to another set goes with the call, "
+            f"and {graph.num_sources} sources; pass a graph to another set in the call, "
             "layer(tokens, source, graph)"
         )
     if graph.is_ragged and graph.sizes != graph.source_sizes:

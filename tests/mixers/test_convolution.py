@@ -64,7 +64,9 @@ def test_conv2d(mode, kernel, groups):
     pairs, z = copied(ours, theirs), random_tokens(height * width, (2, 3))
     image = z.flatten(0, 1).mT.unflatten(-1, (height, width))
     expected = theirs(image).flatten(-2).mT.view_as(z)
-    compare(ours(z, graph=Grid(height, width, radius, periodic)), expected, z, pairs)
+    compare(
+        ours(z, graph=Grid(height, width, radius=radius, periodic=periodic)), expected, z, pairs
+    )
     told = GridConvolution(DIM, kernel, grid=(height, width), periodic=periodic, groups=groups)
     told.double().load_state_dict(ours.state_dict())
     torch.testing.assert_close(told(z), expected)
@@ -97,8 +99,8 @@ def test_grids_of_a_ragged_batch_keep_their_sides():
         (Convolution(DIM, 3, periodic=True), Window(6, 1), "graph must be Offsets.*periodic=True"),
         (GridConvolution(DIM, 5), Grid(2, 3), r"graph must be Grid\(2, 3, radius=2\) or contain"),
         (GridConvolution(DIM, periodic=True), Grid(4, 4), "graph must be Grid.*periodic=True"),
-        (GridConvolution(DIM), Full(6), r"graph must be a Grid .* or its sides must be told"),
-        (GridConvolution(DIM, grid=(3, 2)), Grid(2, 3, 5), "graph must be a Grid of 3 x 2"),
+        (GridConvolution(DIM), Full(6), r"graph must be a 2-D Grid .* or its sides must be told"),
+        (GridConvolution(DIM, grid=(3, 2)), Grid(2, 3, radius=5), "graph must be a Grid of 3 x 2"),
         (GridConvolution(DIM, grid=(2, 2)), Full(6), r"graph must be Grid\(2, 2, radius=1\)"),
         (Convolution(DIM), Disjoint([Full(3), Causal(3)]), r"got Causal\(3\)"),
     ],

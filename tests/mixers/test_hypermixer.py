@@ -61,7 +61,7 @@ def test_whether_a_graph_is_complete_does_not_depend_on_who_asks_first():
     [
         *SQUARE.values(),
         lambda: Grid(3, 4, periodic=True),
-        lambda: Grid(5, 6, 2, periodic=True),
+        lambda: Grid(5, 6, radius=2, periodic=True),
         lambda: Grid(0, 3),
     ],
 )

@@ -27,7 +27,7 @@ def test_it_is_that_of_torch(sides, kernel, stride, periodic):
     z = torch.randn(2, sides[0] * sides[1], DIM, dtype=torch.float64, requires_grad=True)
     image = theirs(as_image(z, *sides))
     out = ours(Tokens(z, Grid(*sides, periodic=periodic)))
-    assert (out.graph.height, out.graph.width) == image.shape[-2:]
+    assert out.graph.grid_shape == image.shape[-2:]
     assert out.graph.periodic == periodic
     compare(out.z, image.movedim(-3, -1).flatten(-3, -2), z, pairs)
 
@@ -57,7 +57,7 @@ def test_the_coarser_grid_is_made_once():
 
 
 def test_what_it_cannot_do_is_refused():
-    with pytest.raises(ValueError, match=r"graph must be a Grid for StridedConvolution, got Full"):
+    with pytest.raises(ValueError, match=r"graph must be a 2-D Grid for StridedConvolution, got Full"):
         StridedConvolution(DIM, OUT)(Tokens(torch.zeros(4, DIM), Full(4)))
     with pytest.raises(ValueError, match="kernel_size must be odd"):
         StridedConvolution(DIM, OUT, kernel_size=2)

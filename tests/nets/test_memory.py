@@ -42,26 +42,27 @@ LAWS = (
 FAMILIES = {**SQUARE, **{f"bipartite_{name}": make for name, make in BIPARTITE.items()}}
 
 
-def by_hand(graph, count, listening, heard, among_targets):
+def by_hand(graph, count, attend_to_all, visible_to_all, as_targets):
     """Number of edges between each pair."""
     n, m = graph.num_targets, graph.num_sources
-    first = count if among_targets else 0
+    first = count if as_targets else 0
     wanted = torch.zeros(n + first, m + count, dtype=torch.long)
-    wanted[first:, :count] = heard
-    if among_targets:
-        wanted[:count] = 1 if listening else torch.ones(count, m + count).tril()
+    wanted[first:, :count] = visible_to_all
+    if as_targets:
+        wanted[:count] = 1 if attend_to_all else torch.ones(count, m + count).tril()
     for j, i in graph.edge_index().t().tolist():
         wanted[first + i, count + j] += 1
     return wanted
 
 
-@pytest.mark.parametrize("among_targets", [True, False])
-@pytest.mark.parametrize("listening", [True, False])
-@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("as_targets", [True, False])
+@pytest.mark.parametrize("attend_to_all", [True, False])
+@pytest.mark.parametrize("visible_to_all", [True, False])
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "ragged" not in name])
-def test_graphs_with_tokens_before_them(family, heard, listening, among_targets):
+def test_graphs_with_tokens_before_them(family, visible_to_all, attend_to_all, as_targets):
     graph = FAMILIES[family]()
-    flags = {"listening": listening, "heard": heard, "among_targets": among_targets}
+    flags = {"attend_to_all": attend_to_all, "visible_to_all": visible_to_all}
+    flags["as_targets"] = as_targets
     longer, wanted = prefixed(graph, 2, **flags), by_hand(graph, 2, **flags)
     j, i = longer.edge_index()
     counts = torch.zeros_like(wanted).index_put((i, j), torch.ones_like(i), accumulate=True)
@@ -75,7 +76,7 @@ def test_graphs_with_tokens_before_them(family, heard, listening, among_targets)
 
 
 def test_each_set_of_a_ragged_batch_has_its_own():
-    graph = prefixed(Disjoint([Full(2), Causal(3)]), 1, listening=False)
+    graph = prefixed(Disjoint([Full(2), Causal(3)]), 1, attend_to_all=False)
     assert isinstance(graph, Disjoint)
     assert graph.sizes == [3, 4]
     assert isinstance(graph.graphs[1], Causal)
@@ -148,7 +149,7 @@ def test_steps_are_the_whole(sizes):
         outputs.append(out.z)
     whole = model(Tokens(z, Causal(7) & Window(7, 2))).z
     torch.testing.assert_close(torch.cat(outputs, 1), whole, **EXACT)
-    with pytest.raises(TypeError, match="the memory listens to all"):
+    with pytest.raises(TypeError, match="the memory attends to all"):
         MemoryTokens(net(), DIM, COUNT).step(Tokens(z), Full(7))
 
 
@@ -216,7 +217,7 @@ def test_edges_of_the_memory_have_features_of_0():
 @pytest.mark.parametrize("make", [Window, Cycle, lambda n, r: Grid(r, n // r)])
 def test_formulas_stay_formulas_with_tokens_before_them(make):
     graph = make(6, 2)
-    longer = prefixed(graph, 2, heard=False)
+    longer = prefixed(graph, 2, visible_to_all=False)
     assert not longer.is_explicit
     assert without_prefix(longer, 2) is graph
     for count in (1, 4):

@@ -147,7 +147,7 @@ def test_flops_of_attention_to_a_source():
     ids=["mlp", "conv", "grid conv", "bidirectional", "mean readout"],
 )
 def test_what_sees_all_tokens_at_once_refuses(layer):
-    with pytest.raises(TypeError, match="cannot be run step by step"):
+    with pytest.raises(TypeError, match="does not support incremental decoding"):
         layer.step(Tokens(torch.zeros(N, DIM)), Full(N))
 
 
@@ -171,7 +171,7 @@ class Smoothed(TokenLayer):
     ids=lambda layer: type(layer).__name__,
 )
 def test_a_layer_goes_by_steps_only_if_it_says_so(layer):
-    with pytest.raises(TypeError, match="cannot be run step by step"):
+    with pytest.raises(TypeError, match="does not support incremental decoding"):
         layer.step(Tokens(torch.zeros(2, DIM)), Causal(2))
 
 
@@ -246,7 +246,7 @@ def test_the_last_targets_of_a_list_keep_repeats_and_features():
     last, mine = graph.last(4), target >= N - 4
     assert torch.equal(last.edge_index(), torch.stack([source[mine], target[mine] - (N - 4)]))
     assert torch.equal(last.edge_attr, graph.edge_attr[mine])
-    with pytest.raises(ValueError, match="last takes a graph of one set"):
+    with pytest.raises(ValueError, match="last needs a graph of one set"):
         Disjoint([Full(2), Full(3)]).last(2)
 
 

@@ -177,7 +177,7 @@ def test_work_counts_blocks(compiled):
     assert scores(Window(6 * SIZE, 1)) == 2 * 18 * SIZE**2
     assert scores(Grid(10, 10)) == 2 * 100**2
     assert scores(Disjoint([apart] * 2)) == 2 * 12 * SIZE**2
-    assert scores(shuffled(Grid(40, 20, 2))) < 2 * 25 * SIZE**2
+    assert scores(shuffled(Grid(40, 20, radius=2))) < 2 * 25 * SIZE**2
 
 
 def test_a_graph_by_formula_is_compiled_for_good_and_a_list_perhaps_for_this_call(compiled):
@@ -235,7 +235,7 @@ def nearest(count=900, degree=8):
 
 
 SCATTERED = {
-    "grid": lambda: shuffled(Grid(40, 20, 2)),
+    "grid": lambda: shuffled(Grid(40, 20, radius=2)),
     "nearest": nearest,
     "clusters": lambda: shuffled(clusters(*[128] * 6, degree=20)),
 }
@@ -314,8 +314,8 @@ def test_what_is_left_in_its_order(compiled, monkeypatch):
     assert not declined(graph)
     assert not declined(graph, torch.zeros(graph.num_edges, 2))
     assert declined(graph, torch.zeros(2, n, n))
-    assert declined(Grid(40, 20, 2))
-    assert declined(Edges(Grid(40, 20, 2).edge_index(), n))  # blocks are few already
+    assert declined(Grid(40, 20, radius=2))
+    assert declined(Edges(Grid(40, 20, radius=2).edge_index(), n))  # blocks are few already
     assert declined(Edges(torch.cat([index, index[:, :1]], 1), n))
     assert declined(Edges(index, n, n + 1))
     assert declined(Edges(index[:, :4000], n))  # 5 edges a token

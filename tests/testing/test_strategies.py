@@ -95,8 +95,10 @@ def test_formulas_are_combined_in_every_way(symbol):
 
 def test_grids_have_every_shape():
     for width in (1, 2, 3, 6):
-        grid = drawn(symbolic_graphs(6), lambda g, w=width: isinstance(g, Grid) and g.width == w)
-        assert grid.height * width == 6
+        grid = drawn(
+            symbolic_graphs(6), lambda g, w=width: isinstance(g, Grid) and g.grid_shape[1] == w
+        )
+        assert grid.grid_shape[0] * width == 6
 
 
 def regular_and_transitive(graph):

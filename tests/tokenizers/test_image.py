@@ -60,7 +60,7 @@ def test_moving_an_image_by_a_stride_moves_its_tokens():
 def test_positions_are_rows_and_columns_of_the_grid():
     tokens = Patches(2, stride=1)(torch.zeros(1, 3, 4))
     assert tokens.pos.tolist() == [[r, c] for r in range(2) for c in range(3)]
-    assert (tokens.graph.height, tokens.graph.width) == (2, 3)
+    assert tokens.graph.grid_shape == (2, 3)
     target, source = tokens.pos[tokens.graph.edge_index().flip(0)]
     assert ((target - source).abs().amax(-1) <= 1).all()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from tokennet.bench.setting import Peer, Setting
-from tokennet.graphs import Window, to_mask_mod
+from tokennet.graphs import to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.mixers import Attention
 from tokennet.ops.kernels.flash import HAS_WINDOWS
@@ -196,11 +196,12 @@ def varlen(setting: Setting) -> Peer | str | None:
     graph, half = setting.graph, setting.workload.dtype != torch.float32
     if not (half and setting.device.type == "cuda" and setting.workload.is_plain):
         return None
-    if not (_are_sets(setting) or isinstance(graph, Window)):
+    is_window = graph.is_band and graph.radius is not None
+    if not (_are_sets(setting) or is_window):
         return None
     if not HAS_WINDOWS:
         return "this torch has no windows in variable-length attention"
-    reach = (graph.radius, graph.radius) if isinstance(graph, Window) else (-1, -1)
+    reach: Any = graph.band if is_window else (-1, -1)
     sizes = graph.sizes if graph.is_ragged else [graph.num_targets]
     ends = torch.tensor([0, *sizes]).cumsum(0).int().to(setting.device)
 

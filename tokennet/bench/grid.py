@@ -65,7 +65,7 @@ FAMILIES: dict[str, tuple[Callable[..., TokenGraph], str]] = {
         "128,16 512,32 1024,256 4096,128 4096,512",
     ),
     "cycle": (Cycle, "32,1 512,4 4096,16"),
-    "grid": (lambda n, radius: Grid(n, n, radius), "8,1 16,2 32,3 64,3 64,6"),
+    "grid": (lambda n, radius: Grid(n, n, radius=radius), "8,1 16,2 32,3 64,3 64,6"),
     "hubs": (lambda n, k: Global(n, k) | Window(n, 4), "128,2 1024,4 4096,2"),
     "random": (
         _random,

@@ -1,4 +1,4 @@
-"""Who listens to whom."""
+"""Token graphs: which tokens each token attends to."""
 
 from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.base import CSR
@@ -12,9 +12,8 @@ from tokennet.graphs.convert import (
 )
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges, repeat
+from tokennet.graphs.formulas import Causal, Cycle, Full, Global, Offsets, Self, Window
 from tokennet.graphs.grid import Grid
-from tokennet.graphs.offsets import Offsets
-from tokennet.graphs.symbolic import Causal, Cycle, Full, Global, Self, Window
 
 __all__ = [
     "CSR",

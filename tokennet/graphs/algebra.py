@@ -1,4 +1,4 @@
-"""`TokenGraph`: graphs that combine with others."""
+"""`TokenGraph`: a graph that combines with others, and the graphs that result."""
 
 from __future__ import annotations
 
@@ -10,17 +10,13 @@ from torch import Tensor
 
 from tokennet.checks import check_size
 from tokennet.graphs.base import EdgePredicate
-from tokennet.graphs.edge_list import (
-    check_permutation,
-    is_listed,
-    sort_by_target,
-    sorted_keys,
-    walks,
-)
 
 
 class TokenGraph(EdgePredicate):
-    r"""A directed graph from sources j to targets i that can be combined with others.
+    """Which sources j each target i attends to: what `Tokens` carry and mixers follow.
+
+    A new kind of graph subclasses it and defines `attends(i, j)`; the edge list, the dense mask,
+    counts and the algebra follow.
 
     `a & b`, `a | b` and `~a` are intersection, union and complement of the edge sets.
     Where an operand is a list of edges, the result is one too and keeps that order
@@ -30,11 +26,6 @@ class TokenGraph(EdgePredicate):
     >>> Causal(6) & Window(6, radius=2)
     Causal(6) & Window(6, radius=2): 6 tokens, 15 edges, density 0.417
     """
-
-    edge_attr: Tensor | None = None
-    """(E, F) features of the edges, or None."""
-    names: Sequence[Any] | None = None
-    """What the tokens are called, or None."""
 
     def __and__(self, other: TokenGraph) -> TokenGraph:
         check_combinable(self, other)
@@ -69,7 +60,7 @@ class TokenGraph(EdgePredicate):
 
     @property
     def num_graphs(self) -> int:
-        """Number of sets: 1, or those of a `Disjoint`."""
+        """Number of sets: 1 unless the graph is a `Disjoint`."""
         return len(self.parts)
 
     def batch(self, device: torch.device | str | None = None) -> Tensor:
@@ -77,23 +68,8 @@ class TokenGraph(EdgePredicate):
         return self.cached(_set_of_each_target, device=device)
 
     @property
-    def is_full(self) -> bool:
-        """Whether the graph is complete by its formula; see `is_complete` for lists of edges."""
-        return False
-
-    @property
-    def is_causal(self) -> bool:
-        """Whether target i attends to sources 0 .. i by its formula, and to no others."""
-        return False
-
-    @property
-    def grid_shape(self) -> tuple[int, ...] | None:
-        """Sizes of the grid whose points the tokens are, row by row; None for other graphs."""
-        return None
-
-    @property
     def T(self) -> TokenGraph:
-        """The graph with every edge turned round."""
+        """The graph with every edge reversed."""
         return Transposed(self)
 
     def relabel(self, perm: Any, source_perm: Any = None) -> TokenGraph:
@@ -120,14 +96,14 @@ class TokenGraph(EdgePredicate):
         """
         check_size("k", k)
         if not self.is_square:
-            raise ValueError(f"reach needs as many sources as targets, got {self!r}")
+            raise ValueError(f"reach needs the same number of sources and targets, got {self!r}")
         return self._reach(k)
 
     def last(self, count: int) -> TokenGraph:
         """Return the bipartite graph of the last `count` targets, with all the sources.
 
         Raises:
-            ValueError: there are not so many, or the graph is a ragged batch.
+            ValueError: there are fewer targets, or the graph is a ragged batch.
 
         >>> from tokennet import Causal
         >>> Causal(4).last(2).dense().int().tolist()
@@ -135,7 +111,9 @@ class TokenGraph(EdgePredicate):
         """
         check_size("count", count)
         if count > self.num_targets:
-            raise ValueError(f"count must be at most the targets of {self!r}, got {count}")
+            raise ValueError(
+                f"count must be at most the number of targets of {self!r}, got {count}"
+            )
         return self if count == self.num_targets else self._last(count)
 
     def contains(self, other: TokenGraph) -> bool:
@@ -188,6 +166,10 @@ class And(TokenGraph):
             return None
         return min(below for below, _ in bands), min(above for _, above in bands)
 
+    @property
+    def is_band(self) -> bool:
+        return self.a.is_band and self.b.is_band
+
     def _build_edge_index(self) -> Tensor:
         small, large = sorted((self.a, self.b), key=lambda graph: graph.num_edges)
         source, target = edges = small.edge_index()
@@ -237,7 +219,7 @@ class Not(TokenGraph):
 
 
 class Transposed(TokenGraph):
-    """A symbolic graph with every edge turned round."""
+    """A symbolic graph with every edge reversed."""
 
     def __init__(self, graph: TokenGraph) -> None:
         super().__init__(graph.num_sources, graph.num_targets)
@@ -249,6 +231,10 @@ class Transposed(TokenGraph):
     @property
     def band(self) -> tuple[int, int] | None:
         return None if self.graph.band is None else self.graph.band[::-1]
+
+    @property
+    def is_band(self) -> bool:
+        return self.graph.is_band
 
     @property
     def T(self) -> TokenGraph:
@@ -311,10 +297,20 @@ class Reach(TokenGraph):
         self.graph, self.k = graph, k
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
-        return is_listed(self.cached(sorted_keys, device=i.device), self, i, j)
+        return self._is_listed(i, j)
 
     def _build_edge_index(self) -> Tensor:
-        return walks(self.graph.edge_index(), self.num_targets, self.k)
+        source, target = self.graph.edge_index()
+        loops, n = torch.arange(self.num_targets).expand(2, -1), self.num_targets
+        step = torch.cat([torch.stack([target, source]), loops], dim=1)
+        step = _boolean(torch.sparse_coo_tensor(step, torch.ones(step.shape[1]), (n, n)))
+        walk = _boolean(torch.sparse_coo_tensor(loops, torch.ones(n), (n, n)))
+        for _ in range(self.k):
+            longer = _boolean(torch.sparse.mm(step, walk))
+            if longer._nnz() == walk._nnz():
+                break
+            walk = longer
+        return walk.indices().flip(0)
 
     def _name(self) -> str:
         return f"{_operand(self.graph)}.reach({self.k})"
@@ -329,6 +325,21 @@ def _check_relabeling(graph: TokenGraph, perm: Any, source_perm: Any) -> tuple[T
     return perm, check_permutation("source_perm", source_perm, graph.num_sources)
 
 
+def check_permutation(name: str, perm: Any, size: int) -> Tensor:
+    """Return `perm` as an int64 tensor if it is a permutation of 0 .. size - 1, or raise."""
+    perm = torch.as_tensor(perm, device="cpu")
+    if perm.numel() == 0:
+        perm = perm.long()
+    integral = not perm.is_floating_point() and perm.dtype != torch.bool
+    if (
+        not integral
+        or perm.shape != (size,)
+        or not torch.equal(perm.sort().values, torch.arange(size))
+    ):
+        raise ValueError(f"{name} must be a permutation of 0 .. {size - 1}, got {perm.tolist()}")
+    return perm.long()
+
+
 def check_combinable(a: TokenGraph, b: Any) -> None:
     if not isinstance(b, TokenGraph):
         raise TypeError(f"a token graph combines with a token graph, got {type(b).__name__}")
@@ -336,10 +347,26 @@ def check_combinable(a: TokenGraph, b: Any) -> None:
         raise ValueError(f"graphs to combine must have the same tokens, got {a!r} and {b!r}")
 
 
+def sort_by_target(edge_index: Tensor) -> Tensor:
+    """Sort edges by target, then by source."""
+    source, target = edge_index
+    order = source.argsort(stable=True)
+    return edge_index[:, order[target[order].argsort(stable=True)]]
+
+
 def missing_edges(graph: TokenGraph, other: TokenGraph) -> Tensor:
     """Edges of `graph` that `other` does not have."""
     source, target = edges = graph.edge_index()
     return edges[:, ~other.attends(target, source)]
+
+
+def _boolean(matrix: Tensor) -> Tensor:
+    """The sparse matrix with 1 for each of its entries."""
+    matrix = matrix.coalesce()
+    ones = torch.ones_like(matrix.values())
+    return torch.sparse_coo_tensor(
+        matrix.indices(), ones, matrix.shape, is_coalesced=True, check_invariants=False
+    )
 
 
 def _operand(graph: TokenGraph) -> str:

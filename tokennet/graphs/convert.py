@@ -1,19 +1,21 @@
-"""Token graphs to and from networkx, PyG, boolean masks and FlexAttention `mask_mod`s."""
+"""Token graphs from and to networkx, PyG, boolean masks and FlexAttention `mask_mod`s."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
 
 from tokennet.graphs.algebra import TokenGraph
+from tokennet.graphs.base import BLOCK_ENTRIES, as_mask
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges
-from tokennet.graphs.predicate import Predicate
+
+if TYPE_CHECKING:  # both take long to load
+    import networkx as nx
+    from torch_geometric.data import Data
 
 MaskMod = Callable[[Any, Any, Any, Any], Tensor]
 
@@ -21,7 +23,7 @@ MaskMod = Callable[[Any, Any, Any, Any], Tensor]
 def from_networkx(graph: nx.Graph, edge_attrs: str | Sequence[str] | None = None) -> Edges:
     """Return the token graph of a networkx graph of any of its four kinds.
 
-    An edge u -> v becomes "v listens to u"; an undirected edge becomes one edge each
+    An edge u -> v becomes "v attends to u"; an undirected edge becomes one edge each
     way, an undirected self-loop a single edge. Parallel edges of a multigraph stay
     parallel. Tokens are numbered in the order of `graph.nodes`, whose names are kept
     in `names`.
@@ -39,6 +41,8 @@ def from_networkx(graph: nx.Graph, edge_attrs: str | Sequence[str] | None = None
     >>> from_networkx(nx.path_graph(["a", "b", "c"])).edge_index().tolist()
     [[0, 1, 1, 2], [1, 0, 2, 1]]
     """
+    import networkx as nx
+
     if not isinstance(graph, nx.Graph):
         raise TypeError(f"graph must be a networkx graph, got {type(graph).__name__}")
     number = {name: i for i, name in enumerate(graph.nodes)}
@@ -58,13 +62,13 @@ def from_networkx(graph: nx.Graph, edge_attrs: str | Sequence[str] | None = None
 def to_networkx(
     graph: TokenGraph, *, undirected: bool = False, edge_attrs: Sequence[str] | None = None
 ) -> nx.Graph:
-    """Return a networkx graph, with the names the tokens came with if they had any.
+    """Return a networkx graph whose nodes are the names of the tokens, or their indices.
 
-    A bipartite graph gives nodes `("target", i)` and `("source", j)`.
+    A bipartite graph has nodes `("target", i)` and `("source", j)`.
 
     Args:
         graph: any token graph.
-        undirected: give a Graph or MultiGraph; the token graph must be symmetric.
+        undirected: return a Graph or MultiGraph; the token graph must be symmetric.
         edge_attrs: names for the columns of `edge_attr`, which become edge attributes.
 
     Raises:
@@ -75,10 +79,11 @@ def to_networkx(
     >>> sorted(to_networkx(Causal(3)).edges)
     [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
     """
+    import networkx as nx
+
     rows = _edge_columns(graph, edge_attrs)
     targets, sources = _node_names(graph)
-    many = graph.has_multi_edges
-    result = nx.MultiDiGraph() if many else nx.DiGraph()
+    result = nx.MultiDiGraph() if graph.has_multi_edges else nx.DiGraph()
     result.add_nodes_from(targets)
     result.add_nodes_from(sources)
     for (j, i), row in zip(graph.edge_index().t().tolist(), rows, strict=True):
@@ -87,18 +92,21 @@ def to_networkx(
 
 
 def from_pyg(data: Data) -> Edges:
-    """Return the token graph of a PyG `Data`, or the `Disjoint` one of a `Batch`.
+    """Return the token graph of a PyG `Data`, or the `Disjoint` graph of a `Batch`.
 
-    `edge_attr` is kept, in the order of `edge_index`; without it `edge_weight` takes its
-    place, as a single column.
+    `edge_attr` is kept, in the order of `edge_index`. Without it, `edge_weight` becomes a
+    single column of `edge_attr`.
 
     Raises:
         TypeError: `data` is not a `Data`.
         ValueError: it has no `edge_index`, or its number of nodes is not known.
 
+    >>> from torch_geometric.data import Data
     >>> from_pyg(Data(edge_index=torch.tensor([[0, 1], [1, 2]]), num_nodes=3))
     Edges(3): 3 tokens, 2 edges, density 0.222
     """
+    from torch_geometric.data import Batch, Data
+
     if not isinstance(data, Data):
         raise TypeError(f"data must be a PyG Data or Batch, got {type(data).__name__}")
     if isinstance(data, Batch):
@@ -112,7 +120,7 @@ def from_pyg(data: Data) -> Edges:
 
 
 def from_mask(mask: Tensor) -> Edges:
-    """Return the graph of a boolean mask (N, M), True where target i listens to source j.
+    """Return the graph of a boolean mask (N, M), True where target i attends to source j.
 
     This is the meaning of `attn_mask` in `scaled_dot_product_attention`. In
     `nn.MultiheadAttention` a boolean mask means the opposite: pass `~attn_mask`.
@@ -135,37 +143,48 @@ def from_mask(mask: Tensor) -> Edges:
 def from_mask_mod(mask_mod: MaskMod, n: int, m: int | None = None) -> TokenGraph:
     """Return the graph of a FlexAttention `mask_mod(batch, head, query, key)`.
 
-    One graph serves all batches and heads, so `mask_mod` is asked about batch 0, head 0.
-    It is given tensors, and so must use `&`, `|`, `~` rather than `and`, `or`, `not`.
+    One graph serves all batches and heads, so `mask_mod` is called for batch 0, head 0.
+    Its arguments are tensors, so that it must use `&`, `|`, `~` rather than `and`, `or`, `not`.
 
     Raises:
-        ValueError: `mask_mod` does not take four index tensors, or is not elementwise.
+        ValueError: `mask_mod` does not accept four index tensors, or is not elementwise.
 
     >>> from_mask_mod(lambda b, h, i, j: i >= j, 4)
-    Predicate(<lambda>, 4, 4): 4 tokens, 10 edges, density 0.625
+    from_mask_mod(<lambda>, 4): 4 tokens, 10 edges, density 0.625
     """
-
-    predicate = _AtBatchZero(mask_mod)
+    graph = MaskModGraph(mask_mod, n, m)
     try:
-        predicate(torch.zeros(2, 1, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long))
+        graph.call(torch.zeros(2, 1, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long))
     except (TypeError, RuntimeError) as error:
         raise ValueError(
             "mask_mod must take (batch, head, query, key) and be elementwise, with & and | for "
             f"`and` and `or`: {error}"
         ) from error
-    return Predicate(predicate, n, m)
+    return graph
 
 
-class _AtBatchZero:
-    """A `mask_mod` asked about batch 0, head 0."""
+class MaskModGraph(TokenGraph):
+    """The graph of a FlexAttention `mask_mod`; see `from_mask_mod`."""
 
-    def __init__(self, mask_mod: MaskMod) -> None:
+    def __init__(self, mask_mod: MaskMod, n: int, m: int | None = None) -> None:
+        super().__init__(n, m)
         self.mask_mod = mask_mod
-        self.__name__ = getattr(mask_mod, "__name__", "mask_mod")
 
-    def __call__(self, i: Tensor, j: Tensor) -> Tensor:
+    def call(self, i: Tensor, j: Tensor) -> Tensor:
         zero = torch.zeros_like(i)
         return self.mask_mod(zero, zero, i, j)
+
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        return as_mask(self.call(i, j), i, j)
+
+    def _count(self) -> str:
+        if self.num_targets * self.num_sources > BLOCK_ENTRIES:
+            return "edges not counted"
+        return super()._count()
+
+    def _name(self) -> str:
+        size = f"{self.num_targets}{'' if self.is_square else f', {self.num_sources}'}"
+        return f"from_mask_mod({getattr(self.mask_mod, '__name__', 'mask_mod')}, {size})"
 
 
 def to_mask_mod(graph: TokenGraph) -> MaskMod:
@@ -200,7 +219,9 @@ def _edge_row(u: Any, v: Any, data: dict[str, Any], names: Sequence[str]) -> lis
 def _as_matrix(rows: list[list[float]], names: Sequence[str]) -> Tensor:
     widths = sorted({len(row) for row in rows})
     if len(widths) > 1:
-        raise ValueError(f"edge_attrs: {list(names)} must be as long on every edge, got {widths}")
+        raise ValueError(
+            f"edge_attrs: {list(names)} must have the same length on every edge, got {widths}"
+        )
     width = widths[0] if widths else len(names)
     return torch.tensor(rows, dtype=torch.get_default_dtype()).reshape(len(rows), width)
 
@@ -208,27 +229,24 @@ def _as_matrix(rows: list[list[float]], names: Sequence[str]) -> Tensor:
 def _edge_columns(graph: TokenGraph, names: Sequence[str] | None) -> list[dict[str, float]]:
     if names is None:
         return [{} for _ in range(graph.num_edges)]
-    attr = getattr(graph, "edge_attr", None)
-    if attr is None:
-        attr = torch.zeros(graph.num_edges, 0)
-    columns = attr.detach()
+    attr = graph.edge_attr
+    columns = torch.zeros(graph.num_edges, 0) if attr is None else attr.detach()
     if columns.shape[1] != len(names):
         raise ValueError(f"edge_attrs names {len(names)} columns, edge_attr has {columns.shape[1]}")
-    rows = columns.tolist()
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [dict(zip(names, row, strict=True)) for row in columns.tolist()]
 
 
 def _node_names(graph: TokenGraph) -> tuple[Sequence[Any], Sequence[Any]]:
     if not graph.is_square:
         targets = [("target", i) for i in range(graph.num_targets)]
         return targets, [("source", j) for j in range(graph.num_sources)]
-    names = getattr(graph, "names", None)
-    if names is None:
-        names = range(graph.num_targets)
+    names = range(graph.num_targets) if graph.names is None else graph.names
     return names, names
 
 
 def _undirected(graph: nx.DiGraph) -> nx.Graph:
+    import networkx as nx
+
     for u, v in graph.edges():
         if _attributes(graph, u, v) != _attributes(graph, v, u):
             raise ValueError(
@@ -239,9 +257,9 @@ def _undirected(graph: nx.DiGraph) -> nx.Graph:
         return graph.to_undirected()
     result = nx.MultiGraph()
     result.add_nodes_from(graph.nodes)
-    place = {name: number for number, name in enumerate(graph.nodes)}
+    index = {name: number for number, name in enumerate(graph.nodes)}
     for u, v, data in graph.edges(data=True):
-        if place[u] <= place[v]:  # an edge and its reverse are one undirected edge
+        if index[u] <= index[v]:  # an edge and its reverse are one undirected edge
             result.add_edge(u, v, **data)
     return result
 
@@ -249,5 +267,5 @@ def _undirected(graph: nx.DiGraph) -> nx.Graph:
 def _attributes(graph: nx.DiGraph, u: Any, v: Any) -> list[list[tuple[str, Any]]]:
     """Attributes of every edge from u to v, in an order that does not depend on theirs."""
     found = graph.get_edge_data(u, v, default={})
-    edges = found.values() if graph.is_multigraph() else [found] if graph.attends(u, v) else []
+    edges = found.values() if graph.is_multigraph() else [found] if graph.has_edge(u, v) else []
     return sorted(sorted(data.items()) for data in edges)

@@ -1,23 +1,21 @@
-"""A ragged batch of graphs is one bigger graph."""
+"""`Disjoint`: sets of different sizes in one batch, as one bigger graph."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokennet.graphs.algebra import TokenGraph, set_of_each
+from tokennet.graphs.algebra import TokenGraph, check_permutation, set_of_each
 from tokennet.graphs.base import EdgePredicate
-from tokennet.graphs.edge_list import check_permutation
 from tokennet.graphs.edges import Edges
 
 
 class Disjoint(Edges):
-    """Several graphs side by side, with no edge between them.
+    """Several graphs side by side, with no edge between them: a ragged batch.
 
-    This is the only notion of a ragged batch: there is no padding, so none can leak.
+    Use it, or `Tokens.batch`, for sets of different sizes. There is no padding.
     Edges come graph by graph, in each graph's own order. `&` keeps the graphs apart;
     so does `|` with a graph that adds no edge between them (`Self(n)`, say). A union
     that does connect them is one graph, and an `Edges`.
@@ -33,14 +31,14 @@ class Disjoint(Edges):
 
     def __init__(self, graphs: Iterable[TokenGraph]) -> None:
         parts: list[TokenGraph] = []
-        for position, graph in enumerate(graphs):
+        for index, graph in enumerate(graphs):
             if not isinstance(graph, TokenGraph):
-                raise TypeError(f"graphs[{position}] must be a TokenGraph, got {graph!r}")
+                raise TypeError(f"graphs[{index}] must be a TokenGraph, got {graph!r}")
             parts += graph.parts
         self.graphs: tuple[TokenGraph, ...] = tuple(parts)
         self._sizes = [graph.num_targets for graph in self.graphs]
         self._source_sizes = [graph.num_sources for graph in self.graphs]
-        # The edges are listed when first asked for, not here: sizes alone serve a readout.
+        # Edges are listed when first needed, not here: a readout needs the sizes only.
         EdgePredicate.__init__(self, sum(self.sizes), sum(self.source_sizes))
         self.edge_attr = _joined_attr(self.graphs)
         self.names = None
@@ -75,7 +73,7 @@ class Disjoint(Edges):
         return torch.cat([torch.arange(0), *(torch.arange(size) for size in self.sizes)])
 
     def _build_edge_index(self) -> Tensor:
-        # Their lists are not kept with the parts: there may be many, and they are used here only.
+        # Not `edge_index()`, which would keep each part's list with the part as well.
         edges = [graph._build_edge_index() for graph in self.graphs]
         sizes = torch.tensor([self.source_sizes, self.sizes], dtype=torch.long)
         counts = torch.tensor([part.shape[1] for part in edges], dtype=torch.long)
@@ -90,10 +88,10 @@ class Disjoint(Edges):
         return self._split(super().__and__(other))
 
     def __or__(self, other: TokenGraph) -> Edges:
-        return self._rejoin(super().__or__(other))
+        return self._split_union(super().__or__(other))
 
-    def _rejoin(self, union: Edges) -> Edges:
-        """Keep a union divided unless it connects the parts."""
+    def _split_union(self, union: Edges) -> Edges:
+        """Divide a union into the parts unless it connects them."""
         source, target = union.edge_index()
         if torch.equal(set_of_each(self.source_sizes)[source], self.batch()[target]):
             return self._split(union)
@@ -104,7 +102,9 @@ class Disjoint(Edges):
         return self._split(Edges.__and__(left, self)) if isinstance(left, Edges) else self & left
 
     def __ror__(self, left: TokenGraph) -> Edges:
-        return self._rejoin(Edges.__or__(left, self)) if isinstance(left, Edges) else self | left
+        return (
+            self._split_union(Edges.__or__(left, self)) if isinstance(left, Edges) else self | left
+        )
 
     def with_edge_attr(self, edge_attr: Tensor | None) -> Disjoint:
         edges = Edges(self.edge_index(), self.num_targets, self.num_sources, edge_attr=edge_attr)
@@ -118,13 +118,12 @@ class Disjoint(Edges):
         owned = order.split(torch.bincount(owner, minlength=self.num_graphs).tolist())
         start = torch.zeros(2, 1, dtype=torch.long)
         parts = []
-        for graph, mine in zip(self.graphs, owned, strict=True):
-            size = graph.num_targets, graph.num_sources
-            attr = None if edges.edge_attr is None else edges.edge_attr[mine]
-            names = getattr(graph, "names", None)
-            local = torch.stack([source[mine], target[mine]]) - start
-            parts.append(Edges(local, *size, edge_attr=attr, names=names))
-            start = start + torch.tensor([[size[1]], [size[0]]])
+        for graph, own in zip(self.graphs, owned, strict=True):
+            n, m = graph.num_targets, graph.num_sources
+            attr = None if edges.edge_attr is None else edges.edge_attr[own]
+            local = torch.stack([source[own], target[own]]) - start
+            parts.append(Edges(local, n, m, edge_attr=attr, names=graph.names))
+            start = start + torch.tensor([[m], [n]])
         return Disjoint(parts)
 
     def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
@@ -136,7 +135,7 @@ class Disjoint(Edges):
         )
 
     def _last(self, count: int) -> TokenGraph:
-        raise ValueError(f"last takes a graph of one set, got {self!r}")
+        raise ValueError(f"last needs a graph of one set, got {self!r}")
 
     def _reach(self, k: int) -> TokenGraph:
         return Disjoint(graph.reach(k) for graph in self.graphs)
@@ -149,10 +148,10 @@ class Disjoint(Edges):
 
 
 def _joined_attr(graphs: tuple[TokenGraph, ...]) -> Tensor | None:
-    attrs: list[Any] = [getattr(graph, "edge_attr", None) for graph in graphs]
-    if not attrs or all(attr is None for attr in attrs):
+    attrs = [graph.edge_attr for graph in graphs if graph.edge_attr is not None]
+    if not attrs:
         return None
-    missing = [number for number, attr in enumerate(attrs) if attr is None]
+    missing = [number for number, graph in enumerate(graphs) if graph.edge_attr is None]
     if missing:
         raise ValueError(f"either all graphs have edge_attr or none; graphs {missing} have none")
     return torch.cat(attrs)

@@ -1,4 +1,4 @@
-"""`Edges`: a graph given as a list, the form that PyG and networkx data come in."""
+"""`Edges`: a graph given as a list of edges, the form that PyG and networkx data come in."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs.algebra import TokenGraph, check_combinable, missing_edges
-from tokennet.graphs.edge_list import check_edge_index, is_listed, side_by_side, sorted_keys
 
 
 class Edges(TokenGraph):
     """A graph given as a list of edges, kept exactly as given: order, repeats, self-loops.
 
+    For graphs that no formula describes, such as molecules or social networks.
+
     Args:
         edge_index: (2, E) integer, rows `[source, target]` as in PyG.
-        num_targets: number of tokens that listen.
-        num_sources: number of tokens listened to; by default the same set.
+        num_targets: number of targets.
+        num_sources: number of sources; by default targets and sources are the same tokens.
         edge_attr: (E, F) features of the edges, or None; (E,) becomes (E, 1).
         names: name of each token (target), kept for `to_networkx`.
 
@@ -43,9 +44,9 @@ class Edges(TokenGraph):
         names: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(num_targets, num_sources)
-        self._edge_index = check_edge_index(edge_index, self.num_targets, self.num_sources)
+        self._edge_index = _check_edge_index(edge_index, self.num_targets, self.num_sources)
         if names is not None and len(set(names)) != num_targets:
-            raise ValueError(f"names must be {num_targets} different ones, got {len(set(names))}")
+            raise ValueError(f"names must be {num_targets} different names, got {len(set(names))}")
         self.edge_attr = _check_edge_attr(edge_attr, self._edge_index.shape[1])
         self.names = None if names is None else tuple(names)
 
@@ -57,7 +58,7 @@ class Edges(TokenGraph):
         )  # fmt: skip
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
-        return is_listed(self.cached(sorted_keys, device=i.device), self, i, j)
+        return self._is_listed(i, j)
 
     @property
     def has_multi_edges(self) -> bool:
@@ -73,7 +74,7 @@ class Edges(TokenGraph):
         return dense
 
     def _find_multi_edges(self) -> bool:
-        return bool((sorted_keys(self).diff() == 0).any())
+        return bool((self._build_keys().diff() == 0).any())
 
     def __and__(self, other: TokenGraph) -> Edges:
         check_combinable(self, other)
@@ -88,7 +89,7 @@ class Edges(TokenGraph):
         if self.edge_attr is not None and new.shape[1]:
             raise ValueError(
                 f"edge_attr has no rows for the {new.shape[1]} edges that | adds; "
-                "combine with_edge_attr(None) first and give the result with_edge_attr(...)"
+                "combine .with_edge_attr(None) first, then call .with_edge_attr(...) on the result"
             )
         edges = torch.cat([self.edge_index(), new], dim=1)
         return Edges(*self._resized(edges), edge_attr=self.edge_attr, names=self.names)
@@ -127,6 +128,28 @@ class Edges(TokenGraph):
         return f"{type(self).__name__}({self.num_targets}{size})"
 
 
+def _check_edge_index(edge_index: Any, num_targets: int, num_sources: int) -> Tensor:
+    """Return `edge_index` as int64 on the CPU if it names existing tokens, or raise."""
+    if not isinstance(edge_index, Tensor):
+        raise TypeError(f"edge_index must be a tensor, got {type(edge_index).__name__}")
+    if edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool:
+        raise TypeError(f"edge_index must hold integers, got {edge_index.dtype}")
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise ValueError(f"edge_index must have shape (2, E), got {tuple(edge_index.shape)}")
+    for row, size, what in ((0, num_sources, "sources"), (1, num_targets, "targets")):
+        if edge_index.shape[1] == 0:
+            break
+        low, high = (int(end) for end in edge_index[row].aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(
+                f"edge_index[{row}] must name one of {size} {what}, 0 to {size - 1}; "
+                f"got {low if low < 0 else high}"
+            )
+    with torch.inference_mode(False):
+        # A copy: what the caller does to the tensor later must not reach the graph.
+        return edge_index.detach().to("cpu", torch.long, copy=True)
+
+
 def _check_edge_attr(edge_attr: Any, num_edges: int) -> Tensor | None:
     if edge_attr is None:
         return None
@@ -143,8 +166,8 @@ def _check_edge_attr(edge_attr: Any, num_edges: int) -> Tensor | None:
 def repeat(graph: TokenGraph, count: int) -> Edges:
     """Return `count` copies side by side, copy by copy in the order of the edges.
 
-    The last few are kept with the graph: a batch that shares a graph is folded with it
-    into one set, at every call. Edge features are not repeated.
+    A batch that shares a graph is folded with it into one set in every call, so the last few
+    results are kept with the graph. Edge features are not repeated.
 
     >>> from tokennet import Causal
     >>> repeat(Causal(2), 2).edge_index().tolist()
@@ -155,4 +178,6 @@ def repeat(graph: TokenGraph, count: int) -> Edges:
 
 def _repeat(graph: TokenGraph, count: int) -> Edges:
     n, m = graph.num_targets, graph.num_sources
-    return Edges(side_by_side(graph.edge_index(), n, m, count), count * n, count * m)
+    first = torch.arange(count)[None, :, None] * torch.tensor([m, n])[:, None, None]
+    edges = graph.edge_index()[:, None, :] + first  # (2, count, E)
+    return Edges(edges.flatten(1), count * n, count * m)

@@ -1,33 +1,37 @@
-"""A graph with further tokens put before its own."""
+"""Graphs with tokens added before their own: class tokens, registers, memory."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from tokennet.graphs.algebra import TokenGraph
+from tokennet.graphs.algebra import TokenGraph, sort_by_target
 from tokennet.graphs.disjoint import Disjoint
-from tokennet.graphs.edge_list import sort_by_target
 from tokennet.graphs.edges import Edges
-from tokennet.graphs.symbolic import Causal, Full, Window
+from tokennet.graphs.formulas import Causal, Full, Window
 
 
-class Prefix(TokenGraph):
+class Prefixed(TokenGraph):
     """`count` tokens before those of a graph; see `prefixed`."""
 
     def __init__(
-        self, graph: TokenGraph, count: int, listening: bool, heard: bool, among_targets: bool
+        self,
+        graph: TokenGraph,
+        count: int,
+        attend_to_all: bool,
+        visible_to_all: bool,
+        as_targets: bool,
     ) -> None:
-        super().__init__(graph.num_targets + count * among_targets, graph.num_sources + count)
-        self.graph, self.count = graph, count
-        self.listening, self.heard, self.among_targets = listening, heard, among_targets
+        super().__init__(graph.num_targets + count * as_targets, graph.num_sources + count)
+        self.graph, self.count, self.as_targets = graph, count, as_targets
+        self.attend_to_all, self.visible_to_all = attend_to_all, visible_to_all
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
-        first = self.count if self.among_targets else 0
-        of_first = (j <= i) | self.listening
+        first = self.count if self.as_targets else 0
+        of_added = (j <= i) | self.attend_to_all
         own = self._own((i - first).clamp(min=0), (j - self.count).clamp(min=0))
-        of_own = torch.where(j < self.count, self.heard, own)
-        return torch.where(i < first, of_first, of_own)
+        of_own = torch.where(j < self.count, self.visible_to_all, own)
+        return torch.where(i < first, of_added, of_own)
 
     def _own(self, i: Tensor, j: Tensor) -> Tensor:
         if 0 in (self.graph.num_targets, self.graph.num_sources):
@@ -35,57 +39,61 @@ class Prefix(TokenGraph):
         return self.graph.attends(i, j)
 
     def _build_edge_index(self) -> Tensor:
-        flags = self.listening, self.heard, self.among_targets
+        flags = self.attend_to_all, self.visible_to_all, self.as_targets
         return sort_by_target(_edges(self.graph, self.count, *flags))
 
     def _name(self) -> str:
-        return f"{self.graph._name()} after {self.count} more"
+        return f"prefixed({self.graph._name()}, {self.count})"
 
 
 def prefixed(
     graph: TokenGraph,
     count: int,
     *,
-    listening: bool = True,
-    heard: bool = True,
-    among_targets: bool = True,
+    attend_to_all: bool = True,
+    visible_to_all: bool = True,
+    as_targets: bool = True,
 ) -> TokenGraph:
-    """Put `count` tokens before those of a graph, of each set in a ragged batch.
+    """Add `count` tokens before those of a graph, in each set of a ragged batch.
 
-    Complete graphs stay complete and formulas stay formulas; a list of edges keeps its edges
-    in their order, new ones come after them, with features of 0 where there are features.
+    Complete graphs stay complete and formulas stay formulas. A list of edges keeps its edges
+    in their order; new edges come after them, with features of 0 where there are features.
 
     Args:
-        listening: whether they listen to all tokens, or to themselves and those before them
-            only.
-        heard: whether all tokens listen to them, or they to each other only.
-        among_targets: whether they are targets too, or sources only.
+        attend_to_all: whether the added tokens attend to all tokens; if not, each attends to
+            itself and to the added tokens before it.
+        visible_to_all: whether all tokens attend to them; if not, they attend to each other only.
+        as_targets: whether they are targets too, or sources only.
 
     >>> prefixed(Causal(2), 1).dense().int().tolist()
     [[1, 1, 1], [1, 1, 0], [1, 1, 1]]
-    >>> prefixed(Causal(2), 1, listening=False)
+    >>> prefixed(Causal(2), 1, attend_to_all=False)
     Causal(3): 3 tokens, 6 edges, density 0.667
     """
-    flags = {"listening": listening, "heard": heard, "among_targets": among_targets}
+    flags = {
+        "attend_to_all": attend_to_all,
+        "visible_to_all": visible_to_all,
+        "as_targets": as_targets,
+    }
     if isinstance(graph, Disjoint):
-        return Disjoint(prefixed(part, count, **flags) for part in graph.graphs)
+        return Disjoint(prefixed(part, count, **flags) for part in graph.parts)
     if count == 0:
         return graph
     n, m = graph.num_targets, graph.num_sources
-    if isinstance(graph, Full) and heard and (listening or not among_targets):
-        return Full(n + count * among_targets, m + count)
-    if isinstance(graph, Causal) and heard and not listening and among_targets:
+    if isinstance(graph, Full) and visible_to_all and (attend_to_all or not as_targets):
+        return Full(n + count * as_targets, m + count)
+    if isinstance(graph, Causal) and visible_to_all and not attend_to_all and as_targets:
         return Causal(n + count)
     if isinstance(graph, Edges):
         edges, attr = _edges(graph, count, **flags), graph.edge_attr
         if attr is not None:
             attr = torch.cat([attr, attr.new_zeros(edges.shape[1] - len(attr), attr.shape[1])])
-        return Edges(edges, n + count * among_targets, m + count, edge_attr=attr)
-    return Prefix(graph, count, **flags)
+        return Edges(edges, n + count * as_targets, m + count, edge_attr=attr)
+    return Prefixed(graph, count, **flags)
 
 
 def without_prefix(graph: TokenGraph, count: int) -> TokenGraph:
-    """Take the first `count` tokens and their edges off a graph, off each set of a ragged batch.
+    """Remove the first `count` tokens and their edges, in each set of a ragged batch.
 
     >>> without_prefix(prefixed(Window(6, 1), 2), 2)
     Window(6, radius=1): 6 tokens, 16 edges, density 0.444
@@ -93,29 +101,31 @@ def without_prefix(graph: TokenGraph, count: int) -> TokenGraph:
     Causal(4): 4 tokens, 10 edges, density 0.625
     """
     if isinstance(graph, Disjoint):
-        return Disjoint(without_prefix(part, count) for part in graph.graphs)
+        return Disjoint(without_prefix(part, count) for part in graph.parts)
     if count == 0:
         return graph
     n = graph.num_targets - count
-    if isinstance(graph, Prefix) and graph.among_targets:
-        left, more = max(graph.count - count, 0), max(count - graph.count, 0)
-        own = without_prefix(graph.graph, more)
-        return prefixed(own, left, listening=graph.listening, heard=graph.heard)
+    if isinstance(graph, Prefixed) and graph.as_targets:
+        added, own = max(graph.count - count, 0), max(count - graph.count, 0)
+        return prefixed(
+            without_prefix(graph.graph, own), added,
+            attend_to_all=graph.attend_to_all, visible_to_all=graph.visible_to_all,
+        )  # fmt: skip
     if isinstance(graph, Full | Causal):
         return type(graph)(n)
     if isinstance(graph, Window):
         return Window(n, graph.radius)
     edges = graph.edge_index()
     keep = (edges >= count).all(0)
-    attr: Tensor | None = getattr(graph, "edge_attr", None)
+    attr = graph.edge_attr
     return Edges(edges[:, keep] - count, n, edge_attr=None if attr is None else attr[keep])
 
 
 def is_one_sided(graph: TokenGraph) -> bool:
-    """Whether tokens listen to earlier ones only, or to later ones only, in some set.
+    """Whether, in some set, tokens attend only to earlier tokens, or only to later tokens.
 
-    The order of a list of edges need not mean anything, so that such a graph counts only if
-    its tokens are a sequence: each listens to the one before it, and none to a later one.
+    In a list of edges the order of the tokens need not mean anything. Such a graph counts only
+    if its tokens are a sequence: each attends to the token before it, and none to a later one.
 
     >>> is_one_sided(Causal(3)), is_one_sided(Causal(1)), is_one_sided(Full(3))
     (True, False, False)
@@ -125,7 +135,7 @@ def is_one_sided(graph: TokenGraph) -> bool:
 
 def _find_one_sided(graph: TokenGraph) -> bool:
     if isinstance(graph, Disjoint):
-        return any(is_one_sided(part) for part in graph.graphs)
+        return any(is_one_sided(part) for part in graph.parts)
     if graph.band is not None:
         return (graph.band[0] > 0) != (graph.band[1] > 0)
     if graph.is_explicit:
@@ -142,15 +152,15 @@ def _find_one_sided(graph: TokenGraph) -> bool:
 
 
 def _edges(
-    graph: TokenGraph, count: int, listening: bool, heard: bool, among_targets: bool
+    graph: TokenGraph, count: int, attend_to_all: bool, visible_to_all: bool, as_targets: bool
 ) -> Tensor:
-    """(2, E): the graph's own in their order, those to the first tokens, those of them."""
-    first = count if among_targets else 0
+    """(2, E): the edges of the graph in their order, then edges from and to the added tokens."""
+    first = count if as_targets else 0
     parts = [graph.edge_index() + torch.tensor([[count], [first]])]
-    if heard:
-        to_first = Full(graph.num_targets, count).edge_index()
-        parts.append(to_first + torch.tensor([[0], [first]]))
-    if among_targets:
-        of_first = Full(count, count + graph.num_sources) if listening else Causal(count)
-        parts.append(of_first.edge_index())
+    if visible_to_all:
+        from_added = Full(graph.num_targets, count).edge_index()
+        parts.append(from_added + torch.tensor([[0], [first]]))
+    if as_targets:
+        to_added = Full(count, count + graph.num_sources) if attend_to_all else Causal(count)
+        parts.append(to_added.edge_index())
     return torch.cat(parts, dim=1)

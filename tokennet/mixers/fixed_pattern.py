@@ -87,9 +87,7 @@ class FixedPatternMixer(Mixer):
                 )
 
     def _is_allowed_by(self, graph: TokenGraph) -> bool:
-        if self.wiring is None:
-            return self._is_contained_in(graph)
-        return graph.cached(self._is_contained_in)
+        return self._is_contained_in(graph)
 
     def _is_contained_in(self, graph: Any) -> bool:
         needed = self.connections(graph)

@@ -63,13 +63,14 @@ class GridConvolution(FixedPatternMixer):
         self.conv = nn.Conv2d(dim, dim, kernel_size, groups=groups or dim, bias=bias)
 
     def connections(self, graph: TokenGraph) -> TokenGraph:
-        return Grid(*self._sides(graph), self.radius, self.periodic)
+        return Grid(*self._sides(graph), radius=self.radius, periodic=self.periodic)
 
     def _sides(self, graph: TokenGraph) -> tuple[int, int]:
-        own = (graph.height, graph.width) if isinstance(graph, Grid) else None
+        shape = graph.grid_shape or ()
+        own = (shape[0], shape[1]) if len(shape) == 2 else None
         if self.grid is None and own is None:
             raise ValueError(
-                f"graph must be a Grid for {type(self).__name__}, or its sides must be told: "
+                f"graph must be a 2-D Grid for {type(self).__name__}, or its sides must be told: "
                 f"grid=(height, width); got {graph!r}"
             )
         if self.grid is not None and own not in (None, self.grid):

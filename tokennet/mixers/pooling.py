@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokennet.graphs import Grid, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.mixers.base import Mixer
 from tokennet.ops import attend
 from tokennet.tokens import Tokens
@@ -34,7 +34,7 @@ class Pooling(Mixer):
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         if graph.is_full:
             mean = source.z.sum(-2, keepdim=True) / max(graph.num_sources, 1)
-        elif isinstance(graph, Grid) and _is_a_box_everywhere(graph):
+        elif _is_a_box_everywhere(graph):
             mean = _mean_of_boxes(source.z, graph)
         else:
             equal = source.z.new_zeros(1, 1, 1)  # scores of 0: each neighbor weighs the same
@@ -48,17 +48,19 @@ class Pooling(Mixer):
         return tokens.z.shape[:-2].numel() * tokens.graph.num_edges * self.dim
 
 
-def _is_a_box_everywhere(graph: Grid) -> bool:
-    """Not where a box that wraps round would hold a token twice, and not without tokens."""
-    side = 2 * graph.radius + 1
-    if graph.periodic:
-        return min(graph.height, graph.width) >= side
-    return graph.num_targets > 0
+def _is_a_box_everywhere(graph: TokenGraph) -> bool:
+    """Not if a periodic box would hold a token twice, nor without tokens."""
+    shape, radius = graph.grid_shape or (), graph.radius or 0
+    if len(shape) != 2 or graph.neighborhood != "box":
+        return False
+    return min(shape) >= 2 * radius + 1 if graph.periodic else graph.num_targets > 0
 
 
-def _mean_of_boxes(z: Tensor, graph: Grid) -> Tensor:
-    image = z.reshape(-1, graph.height, graph.width, z.shape[-1]).permute(0, 3, 1, 2)
-    side, border = 2 * graph.radius + 1, graph.radius  # image is (B, D, height, width)
+def _mean_of_boxes(z: Tensor, graph: TokenGraph) -> Tensor:
+    height, width = graph.grid_shape  # type: ignore[misc]
+    image = z.reshape(-1, height, width, z.shape[-1]).permute(0, 3, 1, 2)
+    border: int = graph.radius or 0
+    side = 2 * border + 1  # image is (B, D, height, width)
     if image.is_cuda:
         # With channels last and a border PyTorch's gradient is wrong there, before a fix of June
         # 2026: https://github.com/pytorch/pytorch/issues/188344. One channel counts as last even

@@ -60,7 +60,7 @@ class StridedConvolution(TokenLayer):
         batch, count = tokens.z.shape[:-2], grid.num_targets
         pos = tokens.pos
         if pos is not None:
-            pos = pos.unflatten(-2, (old.height, old.width))
+            pos = pos.unflatten(-2, old.grid_shape)
             pos = pos[..., :: self.stride, :: self.stride, :].flatten(-3, -2)
         if tokens.z.numel() == 0:
             z = tokens.z.new_zeros(*batch, count, self.conv.out_channels)
@@ -69,7 +69,7 @@ class StridedConvolution(TokenLayer):
         return Tokens(z, grid, pos)
 
     def _convolve(self, z: Tensor, grid: Grid) -> Tensor:
-        image = z.unflatten(-2, (grid.height, grid.width))  # (..., height, width, D)
+        image = z.unflatten(-2, grid.grid_shape)  # (..., height, width, D)
         for dim in (-2, -3):
             image = with_border(image, dim, self.radius, self.radius, grid.periodic)
         out = self.conv(image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2))
@@ -79,7 +79,9 @@ class StridedConvolution(TokenLayer):
 def _coarser(graph: TokenGraph, stride: int) -> TokenGraph:
     if graph.is_ragged:
         return Disjoint(_coarser(part, stride) for part in graph.parts)
-    if not isinstance(graph, Grid):
-        raise ValueError(f"graph must be a Grid for StridedConvolution, got {graph!r}")
-    height, width = -(-graph.height // stride), -(-graph.width // stride)
-    return Grid(height, width, graph.radius, graph.periodic)
+    if len(graph.grid_shape or ()) != 2:
+        raise ValueError(f"graph must be a 2-D Grid for StridedConvolution, got {graph!r}")
+    sizes = [-(-size // stride) for size in graph.grid_shape]  # type: ignore[union-attr]
+    return Grid(
+        *sizes, radius=graph.radius, periodic=graph.periodic, neighborhood=graph.neighborhood,  # type: ignore[arg-type]
+    )  # fmt: skip

@@ -75,11 +75,13 @@ class MemoryTokens(TokenLayer):
             TypeError: the memory listens, to tokens that are not there yet.
         """
         if self.memory.listening:
-            raise TypeError("MemoryTokens cannot be run step by step: the memory listens to all")
+            raise TypeError(
+                "MemoryTokens does not support incremental decoding: the memory attends to all"
+            )
         count, dim = self.memory.vectors.shape
         check_step(tokens, graph, dim)
         first = state is None
-        longer = prefixed(graph, count, listening=False, among_targets=first)
+        longer = prefixed(graph, count, attend_to_all=False, as_targets=first)
         given = self.memory.join(tokens) if first else tokens
         out, state = self.layers.step(given, longer, state, source)
         return tokens.replace(z=out.z[..., count:, :] if first else out.z), state

@@ -39,7 +39,7 @@ class PrependTokens(TokenLayer):
     >>> out.graph
     Disjoint([Full(3), Full(4)]): 7 tokens, 25 edges, density 0.51
     >>> PrependTokens(8)(Tokens(torch.zeros(5, 8), Window(5, 1))).graph
-    Window(5, radius=1) after 1 more: 6 tokens, 24 edges, density 0.667
+    prefixed(Window(5, radius=1), 1): 6 tokens, 24 edges, density 0.667
     """
 
     symmetry = Symmetry()
@@ -86,7 +86,7 @@ def _checked(graph: TokenGraph, count: int, listening: bool, heard: bool) -> Tok
             "tokens would reach earlier ones through them; give listening=False or heard=False. "
             f"Got {graph!r}"
         )
-    return prefixed(graph, count, listening=listening, heard=heard)
+    return prefixed(graph, count, attend_to_all=listening, visible_to_all=heard)
 
 
 class DropTokens(TokenLayer):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from tokennet.graphs import Grid, TokenGraph
+from tokennet.graphs import TokenGraph
 
 _Kind = tuple[Any, ...]
 """Targets, sources, causal or not, and all else that sets have in common which go together."""
@@ -102,8 +102,7 @@ def causal_order(graph: TokenGraph) -> Tensor | None:
 
 
 def _by_shape(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
-    grid = (part.height, part.width) if isinstance(part, Grid) else ()
-    return (part.num_targets, part.num_sources, False, *grid), None
+    return (part.num_targets, part.num_sources, False, *(part.grid_shape or ())), None
 
 
 def _by_type(part: TokenGraph) -> tuple[_Kind, Tensor | None]:

@@ -93,8 +93,8 @@ def _formulas(n: int) -> SearchStrategy[TokenGraph]:
         size.map(lambda radius: Cycle(n, radius)),
         size.map(lambda k: Global(n, k)),
         st.builds(
-            lambda width, radius, periodic: Grid(n // width, width, radius, periodic),
-            st.sampled_from(divisors), st.integers(0, 2), st.booleans(),
+            lambda width, **options: Grid(n // width, width, **options),
+            st.sampled_from(divisors), radius=st.integers(0, 2), periodic=st.booleans(),
         ),
     )  # fmt: skip
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tokennet.graphs import Causal, Grid, Self, TokenGraph, Window
-from tokennet.graphs.algebra import And, Transposed
+from tokennet.graphs import TokenGraph
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.flash import attend_sequences, sdpa
@@ -29,7 +28,7 @@ def unsupported(call: Call) -> str | None:
         return call.more_than_dot_products
     if call.bias is not None:
         return "there is a bias, which would have to be cut into blocks"
-    if call.graph.band is None or isinstance(call.graph, Causal | Grid):
+    if call.graph.band is None or call.graph.is_causal or call.graph.grid_shape is not None:
         return "the graph is not a window, by its formula"
     if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
         return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
@@ -108,16 +107,7 @@ def _masks(graph: TokenGraph) -> Tensor:
 
 
 def _by_flash(call: Call) -> bool:
-    return fills_its_band(call.graph) and not_by_flash(call) is None
-
-
-def fills_its_band(graph: TokenGraph) -> bool:
-    """Whether every pair within the band is an edge, by what the graph is made of."""
-    if isinstance(graph, And):
-        return fills_its_band(graph.a) and fills_its_band(graph.b)
-    if isinstance(graph, Transposed):
-        return fills_its_band(graph.graph)
-    return type(graph) in (Window, Self, Causal)
+    return call.graph.is_band and not_by_flash(call) is None
 
 
 def _ends(graph: TokenGraph) -> Tensor:

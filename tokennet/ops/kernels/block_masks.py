@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from tokennet.graphs import TokenGraph, to_mask_mod
-from tokennet.ops.backends.banded import fills_its_band
 
 SIZE = 128
 _WORD = 32
@@ -81,7 +80,7 @@ def _lists(row: Tensor, column: Tensor, whole: Tensor, rows: int) -> list[Tensor
 
 def _are_whole(graph: TokenGraph, row: Tensor, column: Tensor) -> Tensor:
     """Whether all pairs of these blocks are edges, as far as it is known."""
-    if graph.is_explicit or not fills_its_band(graph):
+    if graph.is_explicit or not graph.is_band:
         return torch.zeros_like(row, dtype=torch.bool)
     below, above = graph.band  # type: ignore[misc]
     first, last = column * SIZE, column * SIZE + SIZE - 1

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from tokennet.graphs import TokenGraph
-from tokennet.graphs.edge_list import check_permutation
+from tokennet.graphs.algebra import check_permutation
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
 from tokennet.testing.engine.intervention import Inputs, Permuting

@@ -1,10 +1,13 @@
 """Graphs given by a formula: O(1) memory whatever the number of tokens.
 
 `attends` defines each of them. The edge list and the edge count are written out where
-the formula allows it in time proportional to the edges rather than to all pairs.
+the formula allows it in time proportional to the edges rather than to all pairs. Add a graph
+here when its edges follow from the indices of the tokens.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,7 +17,9 @@ from tokennet.graphs.algebra import TokenGraph
 
 
 class Full(TokenGraph):
-    """Every one of n targets listens to every one of m sources (m = n unless given).
+    """Each of n targets attends to each of m sources (m = n unless given).
+
+    The graph of a transformer on sets, and the default of `Tokens`.
 
     >>> Full(4)
     Full(4): 4 tokens, 16 edges, density 1
@@ -22,15 +27,13 @@ class Full(TokenGraph):
     Full(2, 5): 2 targets, 5 sources, 10 edges, density 1
     """
 
+    is_full = True
+
     def __init__(self, n: int, m: int | None = None) -> None:
         super().__init__(check_size("n", n), None if m is None else check_size("m", m))
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return torch.ones_like(i + j, dtype=torch.bool)
-
-    @property
-    def is_full(self) -> bool:
-        return True
 
     @property
     def has_empty_targets(self) -> bool:
@@ -74,18 +77,17 @@ class _Square(TokenGraph):
 
 
 class Causal(_Square):
-    """Token i listens to tokens 0 .. i.
+    """Token i attends to tokens 0 .. i: for sequences that are generated from left to right.
 
     >>> Causal(3).dense().int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
 
+    is_causal = True
+    is_band = True
+
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i >= j
-
-    @property
-    def is_causal(self) -> bool:
-        return True
 
     @property
     def has_empty_targets(self) -> bool:
@@ -110,11 +112,13 @@ class Causal(_Square):
 
 
 class Self(_Square):
-    """Each token listens to itself alone.
+    """Each token attends to itself only: `graph | Self(n)` adds self-loops.
 
     >>> Self(3).edge_index().tolist()
     [[0, 1, 2], [0, 1, 2]]
     """
+
+    is_band = True
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i == j
@@ -143,11 +147,11 @@ class Self(_Square):
 
 
 class _Local(_Square):
-    """A symmetric graph in which every token has at most a few sources, known by formula."""
+    """Tokens on a line or ring that attend to those within a radius."""
 
     def __init__(self, n: int, radius: int) -> None:
         super().__init__(n)
-        self.radius = check_size("radius", radius)
+        self.radius: int = check_size("radius", radius)
 
     @property
     def T(self) -> TokenGraph:
@@ -160,23 +164,20 @@ class _Local(_Square):
     def _reach(self, k: int) -> TokenGraph:
         return type(self)(self.num_targets, k * self.radius)
 
-    def _build_edge_index(self) -> Tensor:
-        i = torch.arange(self.num_targets)[:, None]
-        width = min(self.radius, self.num_targets)
-        j = i + torch.arange(-width, width + 1)  # (N, 2 radius + 1)
-        row, column = ((j >= 0) & (j < self.num_targets)).nonzero(as_tuple=True)
-        return torch.stack([j[row, column], row])
-
     def _name(self) -> str:
         return f"{type(self).__name__}({self.num_targets}, radius={self.radius})"
 
 
 class Window(_Local):
-    """Token i listens to the tokens at most `radius` places away, itself included.
+    """Token i attends to tokens i - radius .. i + radius, itself included.
+
+    Local attention on a sequence; `Causal(n) & Window(n, radius)` is its causal form.
 
     >>> Window(4, radius=1).dense().int().tolist()
     [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
     """
+
+    is_band = True
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return (i - j).abs() <= self.radius
@@ -187,17 +188,24 @@ class Window(_Local):
 
     @property
     def num_edges(self) -> int:
-        return line_edges(self.num_targets, self.radius)
+        n, reach = self.num_targets, min(self.radius, max(self.num_targets - 1, 0))
+        return n + reach * (2 * n - reach - 1)
+
+    def _build_edge_index(self) -> Tensor:
+        width = min(self.radius, self.num_targets)
+        return _edges_at(torch.arange(-width, width + 1), self.num_targets)
 
 
 class Cycle(_Local):
-    """A window on a ring: token i listens to i - radius .. i + radius modulo n.
+    """A window on a ring: token i attends to i - radius .. i + radius modulo n.
 
-    Its automorphisms are the rotations and reflections of the ring.
+    For periodic signals; its automorphisms are the rotations and reflections of the ring.
 
     >>> Cycle(4, radius=1).dense().int().tolist()
     [[1, 1, 0, 1], [1, 1, 1, 0], [0, 1, 1, 1], [1, 0, 1, 1]]
     """
+
+    periodic = True
 
     def __init__(self, n: int, radius: int = 1) -> None:
         super().__init__(n, radius)
@@ -211,14 +219,63 @@ class Cycle(_Local):
 
     def _build_edge_index(self) -> Tensor:
         n = self.num_targets
-        near = torch.arange(n)[:, None] + torch.arange(min(n, 2 * self.radius + 1)) - self.radius
-        source = (near % max(n, 1)).sort(dim=1).values  # (N, min(N, 2 radius + 1))
-        target = torch.arange(n)[:, None].expand_as(source)
-        return torch.stack([source.flatten(), target.flatten()])
+        offsets = torch.arange(min(n, 2 * self.radius + 1)) - self.radius
+        return _edges_at(offsets, n, periodic=True)
+
+
+class Offsets(TokenGraph):
+    """Token i attends to i + o for each offset o; on a ring of n tokens if `periodic`.
+
+    What a convolution connects: `Offsets(n, (-2, -1, 0))` is causal with a kernel of three,
+    `Offsets(n, (-8, -4, 0))` the same dilated by four. On a ring it is a circulant graph, the
+    skip links of Murphy et al., 2019 (arXiv 1903.02541) for `Offsets(n, (-s, -1, 1, s))`.
+
+    >>> Offsets(4, (-2, 0)).dense().int().tolist()
+    [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 1]]
+    >>> Offsets(4, (1,), periodic=True).edge_index().tolist()
+    [[1, 2, 3, 0], [0, 1, 2, 3]]
+    """
+
+    def __init__(self, n: int, offsets: Iterable[int], periodic: bool = False) -> None:
+        super().__init__(check_size("n", n))
+        given = tuple(offsets)
+        for offset in given:
+            if isinstance(offset, bool) or not isinstance(offset, int):
+                raise TypeError(f"offsets must be integers, got {offset!r}")
+        self.offsets, self.periodic = tuple(sorted(set(given))), bool(periodic)
+
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        ahead, found = j - i, torch.zeros_like(i + j, dtype=torch.bool)
+        for offset in self.offsets:
+            if self.periodic:
+                found = found | ((ahead - offset) % max(self.num_targets, 1) == 0)
+            else:
+                found = found | (ahead == offset)
+        return found
+
+    @property
+    def band(self) -> tuple[int, int] | None:
+        if self.periodic:
+            return None
+        return max(-o for o in (*self.offsets, 0)), max((*self.offsets, 0))
+
+    @property
+    def T(self) -> TokenGraph:
+        return Offsets(self.num_targets, (-offset for offset in self.offsets), self.periodic)
+
+    def _build_edge_index(self) -> Tensor:
+        n, offsets = self.num_targets, self.offsets
+        if self.periodic:
+            offsets = tuple({offset % max(n, 1) for offset in offsets})
+        return _edges_at(torch.tensor(offsets, dtype=torch.long), n, self.periodic)
+
+    def _name(self) -> str:
+        periodic = ", periodic=True" if self.periodic else ""
+        return f"Offsets({self.num_targets}, {self.offsets}{periodic})"
 
 
 class Global(_Square):
-    """Tokens 0 .. k - 1 are hubs: they listen to all and all listen to them.
+    """Tokens 0 .. k - 1 are hubs: they attend to all tokens, and all tokens attend to them.
 
     Other pairs are not connected; `Global(n, k) | Window(n, radius)` is the pattern of
     Longformer (Beltagy et al., 2020, arXiv 2004.05150).
@@ -255,10 +312,15 @@ class Global(_Square):
 
 
 def ring_distance(a: Tensor, b: Tensor, size: int) -> Tensor:
+    """Steps from a to b on a ring of `size` points, the shorter way round."""
     ahead = (a - b) % max(size, 1)
     return torch.minimum(ahead, size - ahead)
 
 
-def line_edges(n: int, radius: int) -> int:
-    reach = min(radius, max(n - 1, 0))
-    return n + sum(2 * (n - offset) for offset in range(1, reach + 1))
+def _edges_at(offsets: Tensor, n: int, periodic: bool = False) -> Tensor:
+    """(2, E): the edges i + offset -> i; offsets ascend, or differ modulo n if periodic."""
+    source = torch.arange(n)[:, None] + offsets  # (N, number of offsets)
+    if periodic:
+        source = (source % max(n, 1)).sort(dim=1).values
+    row, column = ((source >= 0) & (source < n)).nonzero(as_tuple=True)
+    return torch.stack([source[row, column], row])

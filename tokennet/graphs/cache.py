@@ -1,0 +1,99 @@
+"""What follows from an object, built once and kept with it: `graph.cached(build, *args)`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from tokennet._compiling import outside_compilation
+
+MOST_KEPT = 8
+"""Values that are kept of one function and device, for different arguments; then the oldest go."""
+
+_Key = tuple[Callable[..., Any], str | None, tuple[Hashable, ...]]
+"""The function that builds, the device, and further arguments."""
+_ABSENT = object()
+_LOCK = threading.RLock()
+os.register_at_fork(
+    before=_LOCK.acquire, after_in_child=_LOCK.release, after_in_parent=_LOCK.release
+)
+
+
+class Cached:
+    """An immutable object that keeps what is built from it; a base class of graphs."""
+
+    def __init__(self) -> None:
+        self._cache: dict[_Key, Any] = {}
+
+    def cached(
+        self,
+        build: Callable[..., Any],
+        *args: Hashable,
+        device: torch.device | str | None = None,
+    ) -> Any:
+        """Return `build(self, *args)` on `device`, built on the CPU once and kept with this graph.
+
+        What is kept is freed with the graph and is never pickled or copied. Threads may ask for
+        the same value at the same time: one of them builds it.
+
+        Args:
+            build: a function of a module, which is the key. A function that is made anew in each
+                call, such as a lambda, would be a new key each time. It returns a tensor, a
+                NamedTuple of tensors, or anything that belongs to no device.
+            args: hashable; values for the last `MOST_KEPT` of them are kept.
+            device: where its tensors should be; None for the CPU.
+        """
+        key = (build, None if device is None else str(device), args)
+        value = self._cache.get(key, _ABSENT)
+        return _build_and_keep(self, key) if value is _ABSENT else value
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+
+@outside_compilation(
+    "what this token graph needs is not built yet; run the model once before compiling it"
+)
+def _build_and_keep(owner: Cached, key: _Key) -> Any:
+    """Build real tensors, whatever mode is on: a graph is a constant of the program.
+
+    Without this, a fake tensor (`torch.export`) or an inference tensor could be kept
+    on the graph and break the next call that has nothing to do with either. Under
+    `torch.compile` the first call breaks the compiled graph here; with `fullgraph=True`
+    the model must have run once, or dynamo raises the reason above.
+    """
+    build, device, args = key
+    with _LOCK:
+        if key in owner._cache:  # another thread was first
+            return owner._cache[key]
+        with _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), _on_cpu():
+            value = _move(build(owner, *args), device)
+        same_function = [other for other in owner._cache if other[:2] == key[:2]]
+        for oldest in same_function[: max(len(same_function) + 1 - MOST_KEPT, 0)]:
+            del owner._cache[oldest]
+        owner._cache[key] = value
+    return value
+
+
+def _on_cpu() -> AbstractContextManager:
+    """Make tensors on the CPU: a context that every operation pays for, so only where needed."""
+    if torch.get_default_device().type == "cpu":
+        return nullcontext()
+    return torch.device("cpu")  # type: ignore[return-value]
+
+
+def _move(value: Any, device: str | None) -> Any:
+    if device is None:
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return type(value)(*(_move(item, device) for item in value))
+    return value
