@@ -1,8 +1,8 @@
-"""What a layer declares: its symmetry is what it cannot see."""
+"""`Symmetry`: what a layer declares to read, and the permutations it commutes with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from tokennet.tokens import Tokens
@@ -14,12 +14,13 @@ READABLE = ("graph", "pos", "index")
 class Symmetry:
     """The permutations a layer commutes with, given by what it reads besides `z`.
 
-    A layer that reads nothing but z commutes with every permutation of the tokens. Each
-    further thing it reads leaves only the permutations that keep that thing as it is:
+    Set it as the class attribute `symmetry` of a layer. A layer that reads nothing but z commutes
+    with every permutation of the tokens. Each further thing that it reads leaves only the
+    permutations that keep that thing as it is:
 
-    - `"graph"`: who listens to whom (attention on a graph, message passing),
-    - `"pos"`: `tokens.pos` (positional codes made from content),
-    - `"index"`: the place of a token in the array (learned tables, MLP-Mixer).
+    - `"graph"`: which token attends to which (attention on a graph, message passing),
+    - `"pos"`: `tokens.pos` (positional encodings made from content),
+    - `"index"`: the index of a token in the array (learned tables, MLP-Mixer).
 
     Two actions tell them apart. *Relabeling* moves z, graph and pos together, so that
     only reading the index can break it. *Shuffling* moves z alone.
@@ -31,14 +32,13 @@ class Symmetry:
     'trivial'
     """
 
-    reads: frozenset[str] = frozenset()
+    reads: Set[str] = frozenset()
 
-    def __init__(self, reads: Iterable[str] = ()) -> None:
-        reads = frozenset(reads)
-        unknown = sorted(reads - set(READABLE))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", frozenset(self.reads))
+        unknown = sorted(self.reads - set(READABLE))
         if unknown:
             raise ValueError(f"reads must be among {READABLE}, got {unknown}")
-        object.__setattr__(self, "reads", reads)
 
     def __and__(self, other: Symmetry) -> Symmetry:
         """Intersection: what a net of both layers commutes with."""
@@ -59,7 +59,7 @@ class Symmetry:
         return f"Aut({', '.join(sorted(self.reads))})"
 
     def on(self, tokens: Tokens) -> Symmetry:
-        """The symmetry on given tokens: a complete graph, or absent positions, show nothing.
+        """The symmetry on given tokens: reading a complete graph or absent positions is harmless.
 
         In a ragged batch, permutations are those within each set.
         """
@@ -75,12 +75,9 @@ class Symmetry:
 
 
 def intersection(symmetries: Iterable[Symmetry]) -> Symmetry:
-    """Symmetry of layers in sequence: what all of them share.
+    """Symmetry of layers in sequence: the permutations that all of them commute with.
 
     >>> str(intersection([Symmetry({"graph"}), Symmetry({"pos"})]))
     'relabeling S_n, shuffling Aut(graph, pos)'
     """
-    result = Symmetry()
-    for symmetry in symmetries:
-        result = result & symmetry
-    return result
+    return Symmetry(frozenset().union(*(symmetry.reads for symmetry in symmetries)))

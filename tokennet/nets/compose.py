@@ -160,7 +160,7 @@ def _reads(graph_of: GraphOf, reads: Iterable[str] | None) -> Symmetry:
     """Symmetry of making the new graph."""
     if reads is None:
         return Symmetry() if _is_known(graph_of) else Symmetry({"index"})
-    return Symmetry(reads)
+    return Symmetry(frozenset(reads))
 
 
 def _is_known(graph_of: GraphOf) -> bool:
