@@ -1,4 +1,4 @@
-"""`TokenLayer`: Tokens in, Tokens out, on the same graph."""
+"""`TokenLayer`: the base class of all layers; Tokens in, Tokens out, on the same graph."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tokennet.tokens import Tokens
 
 
 class TokenLayer(nn.Module, ABC):
-    """A layer of a token net.
+    """A layer of a token net: the base class of mixers, residuals, encodings and whole nets.
 
-    Called with `Tokens` it gives `Tokens` with the same graph and positions. Called with
-    a tensor (..., N, D) it takes it as tokens on the complete graph, or on the `graph`
-    given, and gives a tensor back, so that it drops into any PyTorch model.
+    Called with `Tokens` it returns `Tokens` with the same graph and positions. Called with a
+    tensor (..., N, D), which stands for tokens on the complete graph or on the given `graph`, it
+    returns a tensor, so that it drops into any PyTorch model.
 
-    A subclass defines `transform` and says in `symmetry` what it reads besides z.
+    A subclass defines `transform` and declares in `symmetry` what it reads besides z.
 
     >>> class Double(TokenLayer):
     ...     is_tokenwise = True
@@ -35,12 +35,12 @@ class TokenLayer(nn.Module, ABC):
 
     symmetry = Symmetry()
     takes_source = False
-    """Whether the layer can listen to another set."""
+    """Whether the layer can attend to another set."""
     needs_source = False
-    """Whether it listens to another set only: in a net, to the net's `source`."""
+    """Whether it attends only to another set: in a net, to the net's `source`."""
     is_tokenwise = False
-    """Whether it is a function of single tokens, whatever their place and graph, so that
-    they can be given in steps."""
+    """Whether each output depends on its own token only, not on the index, the graph or other
+    tokens; incremental decoding then needs no state."""
 
     def forward(
         self,
@@ -55,7 +55,7 @@ class TokenLayer(nn.Module, ABC):
             context["graph"] = graph
         if context and not self.takes_source:
             raise TypeError(
-                f"{type(self).__name__} takes no {' or '.join(context)}: it does not mix"
+                f"{type(self).__name__} accepts no {' or '.join(context)}: it does not mix"
             )
         if isinstance(tokens, Tensor):
             if source is None:
@@ -67,35 +67,37 @@ class TokenLayer(nn.Module, ABC):
 
     @abstractmethod
     def transform(self, tokens: Tokens, /, *args: Any, **context: Any) -> Tokens:
-        """What the layer does; `source` and `graph` come only to layers that take them."""
+        """The layer's function; only layers with `takes_source` are given `source` and `graph`."""
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        """The next tokens of a sequence, given what earlier steps have left behind.
+        """Incremental decoding: process the next tokens of a sequence, given the state so far.
 
-        Steps in a row give what one call on the whole sequence gives, each token computed
-        once. Layers that say `is_tokenwise` need no state; others override this, or refuse.
+        Consecutive calls return what one call on the whole sequence returns, and each token is
+        computed once. Layers with `is_tokenwise` need no state; others override this method, or
+        do not support it.
 
         Args:
-            tokens: the m new tokens of one set, or of several of one length as a batch;
-                their graph plays no part.
-            graph: the m new tokens as targets, all tokens so far and they as sources.
-            state: what the step before returned; None at the start. The leading dimensions
-                of its tensors are those of the tokens, so that rows can be picked.
+            tokens: the m new tokens of one set, or of a batch of sets of the same length;
+                their graph is not used.
+            graph: the m new tokens as targets; all tokens so far, new ones included, as sources.
+            state: what the previous call returned (such as a KV cache); None in the first call.
+                The leading dimensions of its tensors are those of the tokens, so that rows of
+                a batch can be selected.
             source: the other set, for layers that need one.
 
         Raises:
-            TypeError: the layer cannot be run step by step.
-            ValueError: `graph` is a ragged batch, or not one of these tokens.
+            TypeError: the layer does not support incremental decoding.
+            ValueError: `graph` is a ragged batch, or does not fit these tokens.
         """
         if not self.is_tokenwise:
-            raise TypeError(f"{type(self).__name__} cannot be run step by step")
+            raise TypeError(f"{type(self).__name__} does not support incremental decoding")
         check_step(tokens, graph)
         return cast(Tokens, self(tokens)), None
 
     def flops(self, tokens: Tokens) -> int:
-        """Floating-point operations of one forward pass, for all tokens given.
+        """Floating-point operations of one forward pass on all given tokens.
 
         Matrix products count 2 per multiply-add, sums along edges 1 per addition;
         norms, activations, softmax and residual sums are not counted. This base method
@@ -110,20 +112,20 @@ class TokenLayer(nn.Module, ABC):
 
 
 def check_step(tokens: Tokens, graph: TokenGraph, dim: int | None = None) -> None:
-    """Raise ValueError unless `graph` is one of a step with these tokens, of `dim` channels."""
+    """Raise ValueError unless `step` can process `tokens`, of `dim` channels, on `graph`."""
     if graph.is_ragged:
         raise ValueError(
-            f"graph must be that of one set: a ragged batch cannot go step by step; got {graph!r}"
+            f"graph must be that of one set: no ragged batch in incremental decoding; got {graph!r}"
         )
     if graph.num_targets != tokens.num_tokens or graph.num_sources < graph.num_targets:
         raise ValueError(
-            f"graph must have the {tokens.num_tokens} new tokens as targets, and all so far and "
-            f"they as sources; got {graph!r}"
+            f"graph must have the {tokens.num_tokens} new tokens as targets and all tokens so far, "
+            f"new ones included, as sources; got {graph!r}"
         )
     if dim is not None and tokens.dim != dim:
         raise ValueError(f"tokens must have {dim} channels, got shape {tuple(tokens.z.shape)}")
 
 
 def linear_flops(linear: nn.Linear, tokens: Tensor) -> int:
-    """2 in out for each token of (..., N, D)."""
+    """Floating-point operations of a linear layer: 2 in out for each token of (..., N, D)."""
     return 2 * linear.in_features * linear.out_features * tokens.shape[:-1].numel()

@@ -111,7 +111,7 @@ def test_what_needs_all_tokens_says_so():
     with pytest.raises(ValueError, match="graph must be complete, set by set, for Perceiver"):
         PerceiverMixer(DIM, HEADS)(Tokens(torch.zeros(4, DIM), Causal(4)))
     for layer in layers().values():
-        with pytest.raises(TypeError, match="cannot be run step by step"):
+        with pytest.raises(TypeError, match="does not support incremental decoding"):
             layer.step(Tokens(torch.zeros(1, DIM)), Full(1, 4))
     with pytest.raises(ValueError, match="num_latents must be at least 1, got 0"):
         Latents(DIM, 0)

@@ -164,7 +164,7 @@ def test_what_needs_all_tokens_says_so():
     with pytest.raises(ValueError, match="graph must be complete, set by set, for Induced"):
         InducedSetAttentionBlock(DIM, HEADS)(Tokens(torch.zeros(4, DIM), Causal(4)))
     for layer in (InducedSetAttentionBlock(DIM, HEADS), PoolingByAttention(DIM, HEADS)):
-        with pytest.raises(TypeError, match="cannot be run step by step"):
+        with pytest.raises(TypeError, match="does not support incremental decoding"):
             layer.step(Tokens(torch.zeros(1, DIM)), Full(1, 4))
     with pytest.raises(ValueError, match="num_points must be at least 1, got 0"):
         InducedSetAttentionBlock(DIM, HEADS, 0)

@@ -217,7 +217,7 @@ def test_a_capacity_breaks_all_permutations_and_is_declared_to():
     free = copy.deepcopy(layer)
     free.capacity_factor = None
     torch.testing.assert_close(free(z.flip(0)), free(z).flip(0))
-    with pytest.raises(TypeError, match="cannot be run step by step"):
+    with pytest.raises(TypeError, match="does not support incremental decoding"):
         layer.step(Tokens(z), Full(8))
 
 

@@ -97,7 +97,9 @@ def test_beams_with_the_cache_are_those_without(mixer, beams):
 def test_a_net_that_cannot_step_says_what_to_do():
     layers = [Embedding(VOCAB, 8), WithGraph(complete), Residual(Attention(8, 2))]
     net = Decoder(layers, TokenReadout(8, VOCAB))
-    with pytest.raises(TypeError, match="WithGraph cannot be run step by step; cache=False"):
+    with pytest.raises(
+        TypeError, match="WithGraph does not support incremental decoding; cache=False"
+    ):
         net.generate([1, 2], 3)
     assert net.generate([1, 2], 3, cache=False).shape == (5,)
 

@@ -332,12 +332,12 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
         (
             lambda: TokenWise(mlp(8))(torch.zeros(3, 8), source=torch.zeros(3, 8)),
             TypeError,
-            "TokenWise takes no source: it does not mix",
+            "TokenWise accepts no source: it does not mix",
         ),
         (
             lambda: Residual(TokenWise(mlp(8)))(torch.zeros(3, 8), graph=Full(3)),
             TypeError,
-            "Residual takes no graph: it does not mix",
+            "Residual accepts no graph: it does not mix",
         ),
         (
             lambda: Attention(8, 2)(torch.zeros(3, 8), source=[1.0]),

@@ -320,6 +320,6 @@ def test_a_net_in_a_residual_connection():
     assert not layer.is_tokenwise
     alone = Residual(TokenNet([TokenWise(nn.GELU())]))
     assert alone.is_tokenwise
-    with pytest.raises(TypeError, match="Residual takes no source"):
+    with pytest.raises(TypeError, match="Residual accepts no source"):
         alone(z, source)
     assert layer.flops(Tokens(z), source) == inner.flops(Tokens(z), source)

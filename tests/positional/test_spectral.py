@@ -265,5 +265,5 @@ def test_bad_arguments_are_named(call, message):
 
 
 def test_cannot_be_run_step_by_step():
-    with pytest.raises(TypeError, match="cannot be run step by step"):
+    with pytest.raises(TypeError, match="does not support incremental decoding"):
         LaplacianEncoding(8, 2).step(Tokens(torch.zeros(1, 8)), Full(1))

@@ -118,7 +118,7 @@ class Latents(TokenLayer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        raise TypeError("Latents cannot be run step by step: they listen to all tokens")
+        raise TypeError("Latents does not support incremental decoding: they attend to all tokens")
 
     def flops(self, tokens: Tokens) -> int:
         """Attention of latents to tokens, and of latents to each other, with their MLPs."""

@@ -128,7 +128,9 @@ class LearnedMixing(FixedPatternMixer):
         known = graph.num_sources
         rows = self._rows(known - graph.num_targets, known)
         if rows is None and known <= self.graph.num_targets:
-            raise TypeError("LearnedMixing cannot be run step by step: it listens to later tokens")
+            raise TypeError(
+                "LearnedMixing does not support incremental decoding: it attends to later tokens"
+            )
         if rows is None or not graph.contains(rows[1]):
             raise ValueError(
                 f"graph must have the edges of {self.graph!r} to these tokens; got {graph!r}"

@@ -188,7 +188,9 @@ class PoolingByAttention(TokenLayer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        raise TypeError("PoolingByAttention cannot be run step by step: it asks all tokens")
+        raise TypeError(
+            "PoolingByAttention does not support incremental decoding: it attends to all tokens"
+        )
 
     def flops(self, tokens: Tokens) -> int:
         """One projection of the tokens, and a block from the tokens to the seeds."""

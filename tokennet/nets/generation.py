@@ -46,7 +46,7 @@ class Scores:
         try:
             scores, self.state = self.net.step(new, graph, self.state, self.source)
         except TypeError as error:
-            if "step by step" not in str(error):
+            if "incremental decoding" not in str(error):
                 raise
             raise TypeError(f"{error}; cache=False runs the whole each time instead") from error
         return scores[:, -1]

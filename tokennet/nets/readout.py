@@ -53,7 +53,7 @@ class Readout(nn.Module):
             TypeError: the readout pools all tokens, so that it cannot go step by step.
         """
         if self.is_invariant:
-            raise TypeError(f"{type(self).__name__} cannot be run step by step")
+            raise TypeError(f"{type(self).__name__} does not support incremental decoding")
         return self(tokens)
 
     def flops(self, tokens: Tokens) -> int:

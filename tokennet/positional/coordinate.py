@@ -78,5 +78,5 @@ class UnitIntervalEncoding(IntegerEncoding):
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
         raise TypeError(
-            "UnitIntervalEncoding cannot be run step by step: each new token changes all codes"
+            "UnitIntervalEncoding does not support incremental decoding: it depends on all tokens"
         )
