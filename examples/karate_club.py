@@ -1,7 +1,7 @@
-"""From networkx to a picture: who will follow whom when the karate club splits in two?
+"""From networkx to a picture: which side does each member of a karate club join when it splits?
 
-Two members know where they stand, the teacher and the officer; attention along friendships
-tells the others. Data: Zachary, 1977, as shipped with networkx.
+Two labels are known, those of the teacher and the officer; attention along friendships predicts
+the others. Data: Zachary, 1977, as shipped with networkx.
 """
 
 import matplotlib
@@ -10,8 +10,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import networkx as nx
 import torch
+from tokennet.interpret import trace_attention
 
-from tokennet import IOSpec, Self, Tokens, attention_weights_of, build_net, from_networkx
+from tokennet import Self, Tokens, from_networkx
+from tokennet.nets import IOSpec, build_net
 
 torch.manual_seed(0)
 club = nx.karate_club_graph()
@@ -36,8 +38,8 @@ for _ in range(200):
 
 net.eval()
 with torch.no_grad():
-    guess = net(tokens).argmax(1)
-    weights = attention_weights_of(net, tokens)["layers.1.layer"].weights
+    prediction = net(tokens).argmax(1)
+    weights = trace_attention(net, tokens)["layers.1.layer"].weights
     weights = weights.mean(-1)  # (E,), heads averaged
 
 edges = graph.edge_index().t().tolist()
@@ -51,13 +53,14 @@ nx.draw_networkx(
     shown,
     nx.spring_layout(club, seed=1),
     ax=axis,
-    node_color=["tab:orange" if one else "tab:blue" for one in guess.tolist()],
+    node_color=["tab:orange" if officer else "tab:blue" for officer in prediction.tolist()],
     width=[4 * data["weight"] for *_, data in shown.edges(data=True)],
     edge_color="0.6",
     font_color="white",
     arrows=False,
 )
-axis.set_title("Attention along friendships; color: the side the net expects")
+axis.set_title("Attention along friendships; color: the predicted side")
 axis.axis("off")
 figure.savefig("karate_club.png", dpi=100)
-print(f"{int((guess == side).sum())} of {len(club)} sides are right; see karate_club.png")
+correct = int((prediction == side).sum())
+print(f"{correct} of {len(club)} predictions are correct; see karate_club.png")

@@ -1,4 +1,4 @@
-"""One attention layer, one set of parameters, five graphs: who hears of a change in token 0?"""
+"""One attention layer, one set of parameters, five graphs: which outputs depend on token 0?"""
 
 import torch
 
@@ -17,11 +17,11 @@ graphs = [
     Causal(n) & Window(n, radius=3),
     Window(n, radius=1) | Global(n, k=1),
 ]
-heard = 0
+total = 0
 for graph in graphs:
     difference = layer(Tokens(changed, graph)).z - layer(Tokens(z, graph)).z
-    listens = difference.abs().amax(1) > 1e-6
-    assert torch.equal(listens, graph.dense()[:, 0])
-    heard += int(listens.sum())
-    print(f"{''.join('#' if one else '.' for one in listens)}  {graph}")
-print(f"{heard} of {len(graphs) * n} tokens hear of it")
+    depends = difference.abs().amax(1) > 1e-6  # (N,)
+    assert torch.equal(depends, graph.dense()[:, 0])
+    total += int(depends.sum())
+    print(f"{''.join('#' if dependent else '.' for dependent in depends)}  {graph}")
+print(f"{total} of {len(graphs) * n} outputs depend on token 0")

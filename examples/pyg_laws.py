@@ -1,8 +1,8 @@
 """Which symmetry laws do PyG's own modules obey? A table of what the checker finds.
 
 Aggregations are checked on tokens of three sets (x, batch index), convolutions on a graph
-(x, edge_index, ...), attention and norms on what they take. A law that breaks is no bug where
-the documentation says so: an LSTM over neighbors reads their order, and is meant to.
+(x, edge_index, ...), attention and norms on the inputs that they accept. A broken law is not a bug
+where the documentation says so: an LSTM over neighbors depends on their order by design.
 """
 
 from collections import Counter
@@ -17,8 +17,8 @@ torch.manual_seed(0)
 D, NODES = 8, 9
 
 
-class Once(nn.Module):
-    """A module that is called in a way of its own."""
+class Called(nn.Module):
+    """A module with another signature: `call(module, *inputs)`."""
 
     def __init__(self, module: nn.Module, call) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ CONVOLUTIONS = {
 }
 OTHERS = {
     "MultiheadAttention (batch first)": (
-        Once(nn.MultiheadAttention(D, 2, batch_first=True), lambda m, z: m(z, z, z)[0]),
+        Called(nn.MultiheadAttention(D, 2, batch_first=True), lambda m, z: m(z, z, z)[0]),
         torch.randn(3, 7, D),
     ),
     "PerformerAttention": (
@@ -158,11 +158,11 @@ def main() -> None:
         for law, result in report.reports.items():
             if result.verdict is not Verdict.PASS:
                 where = result.location
-                place = f" at {where.file.rpartition('/')[2]}:{where.line}" if where else ""
-                found.append(f"{law} {result.verdict}{place}: {result.reason}")
-        count["obeys all" if not found else "does not"] += 1
+                location = f" at {where.file.rpartition('/')[2]}:{where.line}" if where else ""
+                found.append(f"{law} {result.verdict}{location}: {result.reason}")
+        count["passes all laws" if not found else "breaks some laws"] += 1
         laws = f"{len(report.reports)} laws"
-        print(f"{name:34} {laws}: " + ("obeyed" if not found else f"\n{'':8}".join(["", *found])))
+        print(f"{name:34} {laws}: " + ("pass" if not found else f"\n{'':8}".join(["", *found])))
     print(dict(count))
 
 

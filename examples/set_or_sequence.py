@@ -2,9 +2,11 @@
 
 import torch
 
-from tokennet import Full, IOSpec, Tokens, build_net, relabeling_error, shuffling_error
+from tokennet import Full, Tokens
+from tokennet.nets import IOSpec, build_net
+from tokennet.testing import relabeling_error, shuffling_error
 
-interface = IOSpec(in_features=4, out_features=4, readout="token", num_tokens=10, num_coordinates=1)
+spec = IOSpec(in_features=4, out_features=4, readout="token", num_tokens=10, num_coordinates=1)
 tokens = Tokens(torch.randn(10, 4), Full(10), pos=torch.arange(10.0)[:, None])
 
 print(f"{'mixer':<11}{'positions':<11}{'relabeling':>12}{'shuffling':>12}   declared")
@@ -14,8 +16,7 @@ for mixer, positions in [
     ("attention", "index"),
     ("mlp", "none"),
 ]:
-    net = build_net(mixer, interface, dim=16, positions=positions)
-    moved = relabeling_error(net, tokens), shuffling_error(net, tokens)
-    print(
-        f"{mixer:<11}{positions:<11}{moved[0]:>12.0e}{moved[1]:>12.0e}   {net.symmetry.on(tokens)}"
-    )
+    net = build_net(mixer, spec, dim=16, positions=positions)
+    relabeling, shuffling = relabeling_error(net, tokens), shuffling_error(net, tokens)
+    errors = f"{relabeling:>12.0e}{shuffling:>12.0e}"
+    print(f"{mixer:<11}{positions:<11}{errors}   {net.symmetry.on(tokens)}")

@@ -1,8 +1,8 @@
 """Why a fixed tolerance cannot tell a symmetric model from a broken one: a table.
 
-Encoders on 64 tokens, half of them symmetric and badly conditioned, half with positions
-added that are small. `torch.allclose` in float32, at any tolerance, accuses some of the first
-or misses some of the second.
+The models are encoders on 64 tokens. About half of them are symmetric, some badly conditioned; the
+others add positions, some very small. At any tolerance, `torch.allclose` in float32 either fails
+for a symmetric encoder (false positive) or passes for a broken encoder.
 """
 
 import torch
@@ -25,8 +25,8 @@ class Block(nn.Module):
 
     def forward(self, x):
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
-        num_heads = F.scaled_dot_product_attention(self.gain * q, self.gain * k, v)
-        x = x + self.out(num_heads.transpose(1, 2).flatten(2))
+        heads = F.scaled_dot_product_attention(self.gain * q, self.gain * k, v)  # (B, H, N, C)
+        x = x + self.out(heads.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 
 
@@ -60,9 +60,9 @@ CASES = {
 
 def main() -> None:
     columns = [f"allclose, {tolerance:.0e}" for tolerance in TOLERANCES]
-    num_heads = ["model", "float32 error", *columns, "float64 error", "tolerance", "verdict"]
-    print("| " + " | ".join(num_heads) + " |")
-    print("|" + "---|" * len(num_heads))
+    head = ["model", "float32 error", *columns, "float64 error", "tolerance", "verdict"]
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
     wrong = [0] * (len(TOLERANCES) + 1)
     for name, options in CASES.items():
         torch.manual_seed(0)
@@ -71,17 +71,17 @@ def main() -> None:
         with torch.no_grad():
             y, moved = model(x)[:, perm], model(x[:, perm])
         symmetric = name.startswith("symmetric")
-        fixed = [torch.allclose(moved, y, rtol=0, atol=tolerance) for tolerance in TOLERANCES]
+        by_allclose = [torch.allclose(moved, y, rtol=0, atol=tolerance) for tolerance in TOLERANCES]
         report = check_equivariance(model, x)
-        ours = report.verdict == "PASS"
-        for place, passed in enumerate([*fixed, ours]):
-            wrong[place] += passed != symmetric
-        words = [
+        by_checker = report.verdict == "PASS"
+        for column, passed in enumerate([*by_allclose, by_checker]):
+            wrong[column] += passed != symmetric
+        results = [
             ("passes" if passed else "fails") + ("" if passed == symmetric else " (wrong)")
-            for passed in fixed
+            for passed in by_allclose
         ]
         error = float((moved - y).abs().max())
-        cells = [name, f"{error:.1e}", *words, f"{report.error:.1e}", f"{report.tolerance:.1e}"]
+        cells = [name, f"{error:.1e}", *results, f"{report.error:.1e}", f"{report.tolerance:.1e}"]
         print("| " + " | ".join([*cells, str(report.verdict)]) + " |")
     print(f"\nwrong: allclose {wrong[:-1]} of {len(CASES)}, the checker {wrong[-1]}")
 

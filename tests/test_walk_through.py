@@ -38,15 +38,15 @@ def test_votes_are_4_against_5_and_after_masking_0_against_1(model, way):
 def test_the_three_agree_exactly_on_any_different_words_after_the_one_that_decides(model, masked):
     draw = random.Random(0)
     fillers = [word for word in model["WORDS"] if word not in ("program", "battery")]
-    heard = torch.zeros(0)
+    seen = torch.zeros(0)
     for _ in range(40):
         words = draw.sample(fillers, k=draw.randint(0, len(fillers)))
         words = [draw.choice(["program", "battery"]), *words]
         votes = model["by_features"](words, masked)
         assert torch.equal(model["by_matrices"](words, masked), votes)
         assert torch.equal(model["by_layers"](words, masked), votes)
-        heard = torch.cat([heard, votes.flatten()])
-    assert heard.unique().numel() >= (2 if masked else 5)
+        seen = torch.cat([seen, votes.flatten()])
+    assert seen.unique().numel() >= (2 if masked else 5)
 
 
 def test_softmax_shares_one_vote_among_the_words_that_the_mask_leaves(model):
@@ -58,13 +58,13 @@ def test_softmax_shares_one_vote_among_the_words_that_the_mask_leaves(model):
 @pytest.mark.parametrize("part", ["query", "key", "value", "out"])
 def test_every_matrix_of_the_attention_matters(model, part):
     words = model["SENTENCES"][0]
-    mixer = model["listen_by_mask"]()
+    mixer = model["attention_by_mask"]()
     tokens = model["as_tokens"](words)
     votes = model["by_features"](words, True)
     with torch.no_grad():
-        assert torch.equal(model["heard"](mixer)(tokens).z, votes)
+        assert torch.equal(model["language_model"](mixer)(tokens).z, votes)
         getattr(mixer, part).weight.mul_(-1)
-        assert not torch.equal(model["heard"](mixer)(tokens).z, votes)
+        assert not torch.equal(model["language_model"](mixer)(tokens).z, votes)
 
 
 def test_the_script_tells_the_story(model, capsys):
