@@ -1,4 +1,4 @@
-"""Tables on the pages of docs/, written between two marks."""
+"""Write generated tables into the pages of docs/, between two marks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def row(*cells: str) -> str:
 
 
 def head(*cells: str) -> list[str]:
-    """The names of the columns, and the line below them."""
+    """The header of a table: the names of the columns and the line below."""
     return [row(*cells), "|---" * len(cells) + "|"]
 
 
 def write(page: Path, name: str, lines: list[str]) -> None:
-    """Put lines between the marks `<!-- name -->` and `<!-- end of name -->`."""
+    """Replace what is between the marks `<!-- name -->` and `<!-- end of name -->`."""
     start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     pattern = f"{re.escape(start)}.*{re.escape(end)}"
     table = "".join(f"{line}\n" for line in lines)
     text, count = re.subn(pattern, lambda _: start + table + end, page.read_text(), flags=re.DOTALL)
-    assert count == 1, f"{page} must have the marks of {name!r} once"
+    assert count == 1, f"{page} must have the marks of {name!r} exactly once"
     page.write_text(text)

@@ -1,7 +1,7 @@
-"""The tables of speed in docs/benchmarks.md: python -m benchmarks.speed.
+"""Write the tables of speed in docs/benchmarks.md: python -m benchmarks.speed.
 
-From benchmarks/results, as `tokennet bench --json` writes it: attention alone where that was timed,
-otherwise the layer; forward and backward, and on a GPU forward besides.
+They are made from benchmarks/results, in the format of `tokennet bench --json`: attention alone
+where that was timed, otherwise the layer; forward and backward, and on a GPU also forward alone.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ GPU_COLUMNS = ("case", "edges", "took", "ms", "of a gather", *(f"`{peer}`" for p
 
 
 def rows(cases: list[dict[str, Any]]) -> Iterator[str]:
+    """A row for each case on a CPU; times are forward and backward."""
     for case in cases:
-        name, found = _figures(case)
-        ours, both = found["tokennet"]["both"], _by_peer(found, "both")
+        name, measured = _measurements(case)
+        ours, both = measured["tokennet"]["both"], _by_peer(measured, "both")
         memory = "" if ours.get("peak_mb") is None else f"{ours['peak_mb']:.0f}"
         times = f"{ours['median_ms']:.3g}", memory
         yield row(name, f"{case['edges']:,}", *times, *(_ratio(both.get(p)) for p in PEERS))
 
 
 def gpu_rows(found: dict[str, Any]) -> Iterator[str]:
-    """Forward / forward and backward."""
+    """A row for each case; times are forward / forward and backward."""
     for case in found["cases"]:
-        name, figures = _figures(case)
-        ours = {direction: x["median_ms"] for direction, x in figures["tokennet"].items()}
+        name, measured = _measurements(case)
+        ours = {direction: x["median_ms"] for direction, x in measured["tokennet"].items()}
         floor = next(x for x in case["floors"] if x["direction"] == "forward")
         gather = 1e-6 * floor["gathered"] / found["ceilings"]["gbytes"]
         yield row(
@@ -43,14 +44,14 @@ def gpu_rows(found: dict[str, Any]) -> Iterator[str]:
             " / ".join(f"{ms:.3g}" for ms in ours.values()),
             f"{ours['forward'] / gather:.2g}x",
             *(
-                " / ".join(f"{x['ratio']:.3g}x" for x in figures.get(peer, {}).values())
+                " / ".join(f"{x['ratio']:.3g}x" for x in measured.get(peer, {}).values())
                 for peer in GPU_PEERS
             ),
         )
 
 
-def _figures(case: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The name of a case, and its figures by peer and direction."""
+def _measurements(case: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The name of a case, and its measurements by peer and direction."""
     levels = {figure["level"] for figure in case["figures"]}
     level = "attend" if "attend" in levels else "layer"
     found: dict[str, dict[str, Any]] = {}
@@ -65,7 +66,7 @@ def _by_peer(found: dict[str, dict[str, Any]], direction: str) -> dict[str, Any]
 
 
 def _ratio(figure: dict[str, Any] | None) -> str:
-    """How many times as long a peer takes, and its memory where that was measured."""
+    """The time of a peer as a multiple of ours, and its memory if measured."""
     if figure is None:
         return ""
     memory = figure.get("peak_mb")
