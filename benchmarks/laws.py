@@ -1,6 +1,6 @@
 """What the law checker finds, and at what cost: python -m benchmarks.laws --json FILE.
 
-Planted bugs (found, named to the line, seconds), truthful models (accused or not), groups
+Injected bugs (found, localized to the line, seconds), passing models (false positives), groups
 (found, seconds), and the cost of a check in forward passes of the model in float64.
 """
 
@@ -17,11 +17,11 @@ from typing import Any
 
 import networkx as nx
 import torch
-from tests.symmetry.test_discover import KNOWN
 from torch import nn
 
-from tests.testing.planted import BUGS, TRUTHFUL, bug_line
-from tokennet import IOSpec, Tokens, build_net, from_networkx
+from tests.testing.cases import INJECTED_BUGS, PASSING_MODELS, bug_lines
+from tests.testing.cases.known_groups import KNOWN_GROUPS, token_net
+from tokennet import Tokens, from_networkx
 from tokennet.bench import environment
 from tokennet.testing import check, check_equivariance, discover_group
 
@@ -34,40 +34,40 @@ GRAPHS = {
 
 
 def bugs() -> list[dict[str, Any]]:
-    """One row for each planted bug."""
+    """One row for each injected bug."""
     rows = []
-    for bug in BUGS:
+    for bug in INJECTED_BUGS:
         model, example = bug.make()
         start = time.perf_counter()
-        report = check(model, example, laws=bug.laws, **bug.kwargs)
+        report = check(model, example, laws=bug.laws, **bug.options)
         seconds = time.perf_counter() - start
         found = report.reports[bug.law]
-        place = found.location
-        named = place is not None and any(
-            place.file == file and place.line <= line <= place.end_line
-            for file, line in bug_line(model)
+        location = found.location
+        localized = location is not None and any(
+            location.file == file and location.line <= line <= location.end_line
+            for file, line in bug_lines(model)
         )
-        others = sorted(set(report.broken) - {bug.law, *bug.also})
+        false_positives = sorted(set(report.broken) - {bug.law, *bug.also_broken})
         rows.append(
             {
                 "bug": bug.name,
                 "law": bug.law,
                 "verdict": str(found.verdict),
-                "named": named,
-                "source": place.source.removesuffix("# bug").strip() if place else "",
-                "other laws accused": others,
+                "localized": localized,
+                "source": location.source.removesuffix("# bug").strip() if location else "",
+                "false positives": false_positives,
                 "seconds": seconds,
             }
         )
     return rows
 
 
-def truthful() -> list[dict[str, Any]]:
-    """One row for each model that obeys every law."""
+def passing() -> list[dict[str, Any]]:
+    """One row for each model without a bug."""
     rows = []
-    for model in TRUTHFUL:
+    for model in PASSING_MODELS:
         start = time.perf_counter()
-        report = check(*model.make(), laws=model.laws, **model.kwargs)
+        report = check(*model.make(), laws=model.laws, **model.options)
         verdicts = Counter(str(result.verdict) for result in report.reports.values())
         seconds = time.perf_counter() - start
         rows.append({"model": model.name, "verdicts": dict(verdicts), "seconds": seconds})
@@ -77,12 +77,11 @@ def truthful() -> list[dict[str, Any]]:
 def groups() -> list[dict[str, Any]]:
     """One row for each model whose group is known."""
     rows = []
-    for name, (make, n, _) in KNOWN.items():
+    for name, (make, n, _) in KNOWN_GROUPS.items():
         rows.append(_group(name, make(), torch.randn(n, 4)))
     for name, graph in GRAPHS.items():
-        net = build_net("attention", IOSpec(4, 3, "token"), 16, 2, num_heads=2)
         tokens = Tokens(torch.randn(len(graph), 4), from_networkx(graph))
-        rows.append(_group(f"graph net on the {name}", net, tokens))
+        rows.append(_group(f"graph net on the {name}", token_net(), tokens))
     return rows
 
 
@@ -95,7 +94,7 @@ def _group(name: str, model: nn.Module, x: Any) -> dict[str, Any]:
 
 
 def cost(rounds: int) -> dict[str, float]:
-    """Seconds of a trial of a check over those of one forward pass in float64, by turns."""
+    """Seconds of a run of a check over those of one forward pass in float64, by turns."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
     encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False).eval()
@@ -115,30 +114,33 @@ def cost(rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="also write the metrics here")
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
-    figures = {"cost per trial": cost(args.rounds)}
-    figures |= {"bugs": bugs(), "truthful": truthful(), "groups": groups()}
-    for row in figures["bugs"]:
+    metrics = {"cost per run": cost(args.rounds)}
+    metrics |= {"bugs": bugs(), "passing": passing(), "groups": groups()}
+    for row in metrics["bugs"]:
         print(
             f"{row['bug']:<28}{row['law']:<20}{row['verdict']:<8}"
-            f"{'named' if row['named'] else 'NOT NAMED':<10}{row['seconds']:6.2f} s",
+            f"{'found' if row['localized'] else 'NOT FOUND':<10}{row['seconds']:6.2f} s",
             row["source"],
             sep="  ",
         )
-    for row in figures["groups"]:
+    for row in metrics["groups"]:
         print(f"{row['model']:<48}{row['group']:<14}order {float(row['order']):<10.4g}", end="")
         print(f"{row['evaluations']:>6} calls{row['seconds']:8.2f} s")
-    missed = sum(row["verdict"] != "BROKEN" for row in figures["bugs"])
-    unnamed = sum(not row["named"] for row in figures["bugs"])
-    accused = sum(bool(row["other laws accused"]) for row in figures["bugs"])
-    alarms = sum("BROKEN" in row["verdicts"] for row in figures["truthful"])
-    print(f"{len(BUGS)} bugs: {missed} missed, {unnamed} not named, {accused} with others accused")
-    print(f"{len(TRUTHFUL)} truthful models: {alarms} accused")
-    print(f"a trial costs {figures['cost per trial']['median']:.2f} forward passes in float64")
+    missed = sum(row["verdict"] != "BROKEN" for row in metrics["bugs"])
+    elsewhere = sum(not row["localized"] for row in metrics["bugs"])
+    wrong = sum(bool(row["false positives"]) for row in metrics["bugs"])
+    alarms = sum("BROKEN" in row["verdicts"] for row in metrics["passing"])
+    print(
+        f"{len(INJECTED_BUGS)} injected bugs: {missed} missed, {elsewhere} not localized, "
+        f"{wrong} with false positives"
+    )
+    print(f"{len(PASSING_MODELS)} passing models: {alarms} false positives")
+    print(f"a run costs {metrics['cost per run']['median']:.2f} forward passes in float64")
     if args.json:
-        args.json.write_text(json.dumps({**figures, **environment()}, indent=1) + "\n")
+        args.json.write_text(json.dumps({**metrics, **environment()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

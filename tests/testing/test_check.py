@@ -1,4 +1,4 @@
-"""The checker is checked: planted bugs are found and named, truthful models are not accused."""
+"""`check`: injected bugs are found and localized, and passing models give no false positive."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
-from tests.testing.planted import BUGS, TRUTHFUL, bug_line
+from tests.testing.cases import INJECTED_BUGS, PASSING_MODELS, bug_lines
 from tokennet import (
     Attention,
     Causal,
@@ -27,23 +27,35 @@ from tokennet import (
 from tokennet.testing import LAWS, Verdict, applicable_laws, check
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_a_planted_bug_is_found_and_named_and_shown(bug):
+@pytest.mark.parametrize("bug", INJECTED_BUGS, ids=lambda bug: bug.name)
+def test_an_injected_bug_is_found_localized_and_reproduced(bug):
     model, example = bug.make()
-    report = check(model, example, laws=bug.laws, **bug.kwargs)
+    found = check(model, example, laws=[bug.law], **bug.options).reports[bug.law]
+    assert found.verdict is Verdict.BROKEN
+    assert localized(found, model)
+    assert reproduced_by(found.witness.script, bug.make()[0])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("bug", INJECTED_BUGS, ids=lambda bug: bug.name)
+def test_an_injected_bug_breaks_its_law_and_no_unrelated_one(bug):
+    model, example = bug.make()
+    report = check(model, example, laws=bug.laws, **bug.options)
     assert bug.law in report.broken
-    assert set(report.broken) <= {bug.law, *bug.also}
-    found = report.reports[bug.law]
-    places = bug_line(model)
-    assert any(
-        found.location.file == file and found.location.line <= line <= found.location.end_line
-        for file, line in places
-    ), f"{found.location} is not at {places}"
-    assert shown_by(found.witness.script, bug.make()[0])
+    assert set(report.broken) <= {bug.law, *bug.also_broken}
 
 
-def shown_by(script: str, model: nn.Module) -> bool:
-    """Whether the script of a report shows the break, on a model that was not checked."""
+def localized(report, model: nn.Module) -> bool:
+    """Whether the statement that a report blames is one marked as a bug in the model."""
+    blamed = report.location
+    return any(
+        blamed.file == file and blamed.line <= line <= blamed.end_line
+        for file, line in bug_lines(model)
+    )
+
+
+def reproduced_by(script: str, model: nn.Module) -> bool:
+    """Whether the script of a report shows the broken law, on a model that was not checked."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(script, {"model": model})
@@ -51,20 +63,20 @@ def shown_by(script: str, model: nn.Module) -> bool:
     return "False" in words if set(words) <= {"True", "False"} else float(words[0]) > 1e-9
 
 
-@pytest.mark.parametrize("truthful", TRUTHFUL, ids=lambda truthful: truthful.name)
-def test_a_truthful_model_is_not_accused(truthful):
-    model, example = truthful.make()
-    report = check(model, example, laws=truthful.laws, **truthful.kwargs)
+@pytest.mark.parametrize("passing", PASSING_MODELS, ids=lambda passing: passing.name)
+def test_a_passing_model_gives_no_false_positive(passing):
+    model, example = passing.make()
+    report = check(model, example, laws=passing.laws, **passing.options)
     verdicts = {law: str(result.verdict) for law, result in report.reports.items()}
     assert set(verdicts.values()) == {"PASS"}, verdicts
-    decided = {result.dtype for result in report.reports.values()}
-    assert decided == {"float64"} or not truthful.exact
+    dtypes = {result.dtype for result in report.reports.values()}
+    assert dtypes == {"float64"} or not passing.exact
 
 
-def test_there_are_many():
-    assert len(BUGS) >= 25
-    assert len(TRUTHFUL) >= 15
-    assert {bug.law for bug in BUGS} >= set(LAWS) - {"backend_agreement"}
+def test_each_law_has_an_injected_bug():
+    assert len(INJECTED_BUGS) >= 25
+    assert len(PASSING_MODELS) >= 15
+    assert {bug.law for bug in INJECTED_BUGS} >= set(LAWS) - {"backend_agreement"}
 
 
 class Everything(nn.Module):
@@ -122,7 +134,7 @@ def _assert_same(a, b):
         assert a == b
 
 
-def test_the_model_is_given_back_exactly_as_it_came():
+def test_the_state_of_the_model_is_restored():
     model = Everything().train()
     model.norm.eval()
     model(torch.randn(3, 5, 4)).sum().backward()
@@ -132,7 +144,7 @@ def test_the_model_is_given_back_exactly_as_it_came():
     _assert_same(_state(model), before)
 
 
-def test_the_model_is_given_back_when_it_raises():
+def test_the_state_of_the_model_is_restored_after_an_error():
     class Raises(Everything):
         def forward(self, x):
             super().forward(x)
@@ -146,7 +158,7 @@ def test_the_model_is_given_back_when_it_raises():
     _assert_same(_state(model), before)
 
 
-def test_the_example_is_left_as_it_is():
+def test_the_example_is_not_changed():
     class InPlace(nn.Module):
         def forward(self, x):
             return x.add_(1.0).cumsum(1)
@@ -171,7 +183,7 @@ def test_a_broken_gradient_is_found_where_values_agree():
     assert report.verdict is Verdict.BROKEN
     assert "gradient" in report.reason
     assert report.location.source.startswith("side = self.table")
-    assert shown_by(report.witness.script, Hidden())
+    assert reproduced_by(report.witness.script, Hidden())
 
 
 def test_a_kernel_that_differs_in_float32_is_found():
@@ -212,7 +224,7 @@ def test_an_output_that_does_not_depend_on_tokens_is_vacuous():
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4), (2, 3, 5, 4)])
-def test_a_token_wise_model_is_said_to_be_one(shape):
+def test_a_token_wise_model_is_reported_as_such(shape):
     report = check(nn.Linear(4, 4), torch.randn(shape)).reports["node_permutation"]
     assert report.verdict is Verdict.PASS
     assert "own token alone" in report.notes[0]
@@ -225,7 +237,7 @@ def test_a_nan_output_is_inconclusive():
     assert report.reports["node_permutation"].verdict is Verdict.INCONCLUSIVE
 
 
-def test_float32_inside_is_decided_in_float32():
+def test_a_model_with_float32_inside_is_judged_in_float32():
     class Numpy(nn.Module):
         def forward(self, x):
             half = torch.from_numpy(x.numpy().astype("float32"))
@@ -239,10 +251,10 @@ def test_float32_inside_is_decided_in_float32():
 
 EXAMPLES = {
     "set": (nn.Linear(4, 4), torch.randn(2, 5, 4)),
-    "one_set": (nn.Linear(4, 4), torch.randn(5, 4)),
+    "single_set": (nn.Linear(4, 4), torch.randn(5, 4)),
     "tokens": (Attention(4, 2), Tokens(torch.randn(5, 4), Full(5))),
     "causal_tokens": (Attention(4, 2), Tokens(torch.randn(5, 4), Causal(5))),
-    "listed_tokens": (
+    "tokens_on_edges": (
         GraphAttention(4, 2),
         Tokens(torch.randn(3, 4), Edges(torch.tensor([[0, 1, 1], [1, 2, 0]]), 3)),
     ),
@@ -254,20 +266,20 @@ def test_which_laws_apply():
     assert laws["set"] == (
         "node_permutation", "tied_inputs", "batch_composition", "deterministic",
     )  # fmt: skip
-    assert laws["one_set"] == ("node_permutation", "tied_inputs", "deterministic")
-    assert applicable_laws(nn.Linear(4, 4), torch.randn(2, 4)) == laws["one_set"]
+    assert laws["single_set"] == ("node_permutation", "tied_inputs", "deterministic")
+    assert applicable_laws(nn.Linear(4, 4), torch.randn(2, 4)) == laws["single_set"]
     assert applicable_laws(nn.Linear(4, 4), torch.randn(1, 4)) == ("deterministic",)
     assert "backend_agreement" in laws["tokens"]
     assert "causality" not in laws["tokens"]
     assert "causality" in laws["causal_tokens"]
-    assert {"edge_permutation", "empty_neighborhood"} <= set(laws["listed_tokens"])
+    assert {"edge_permutation", "empty_neighborhood"} <= set(laws["tokens_on_edges"])
     assert applicable_laws(*EXAMPLES["set"], causal=True) == (
         "batch_composition", "causality", "deterministic",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_laws_hold_on_our_own_layers(name):
+def test_laws_hold_for_our_own_layers(name):
     report = check(*EXAMPLES[name])
     assert all(result.verdict is Verdict.PASS for result in report.reports.values()), report
 
@@ -307,7 +319,7 @@ def test_laws_on_a_gpu():
     assert "x.cumsum(1)" in broken.location.source
 
 
-def test_token_ids_are_an_example():
+def test_token_ids_as_example():
     class Bag(nn.Module):
         def __init__(self, positions):
             super().__init__()
@@ -345,7 +357,7 @@ class Reader(nn.Module):
         return {"states": h, "first": (h * attention_mask[..., None]).sum(1)}
 
 
-def test_arguments_by_name():
+def test_arguments_given_by_name():
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]])
     example = {"input_ids": torch.randint(0, 11, (3, 5)), "attention_mask": mask}
     report = check(Reader(), example)
@@ -353,11 +365,11 @@ def test_arguments_by_name():
     assert report.passed, report
     found = check(Reader(positions=True), example).reports["node_permutation"]
     assert "self.table.weight" in found.location.source
-    assert shown_by(found.witness.script, Reader(positions=True))
+    assert reproduced_by(found.witness.script, Reader(positions=True))
     assert "padding" in check(Reader(masked=False), example).broken
 
 
-def test_a_mask_may_hide_or_show_and_be_of_one_set():
+def test_a_mask_may_mark_tokens_or_padding_of_a_single_set():
     def mean(x, mask):
         return (x * mask[..., None]).sum(-2) / mask.sum(-1, keepdim=True)
 
@@ -390,7 +402,7 @@ def test_several_outputs_of_ragged_batches():
     assert "x.mean(0)" in report.reports["batch_composition"].location.source
 
 
-def test_the_dimension_of_tokens_is_seen_where_sizes_coincide():
+def test_the_dimension_of_tokens_is_found_where_sizes_coincide():
     from torch_geometric.nn import Set2Set
 
     index = torch.arange(3).repeat_interleave(torch.tensor([5, 7, 4]))
@@ -411,12 +423,12 @@ def test_a_model_that_raises_on_what_should_be_the_same_breaks_the_law():
     assert "raise ValueError" in report.location.source
 
 
-def test_an_error_that_is_not_the_models_is_no_verdict(monkeypatch):
+def test_an_error_of_the_checker_itself_is_raised(monkeypatch):
     def fails(case, options):
-        raise KeyError("of the checker's own")
+        raise KeyError("of the checker itself")
 
     monkeypatch.setitem(LAWS, "deterministic", LAWS["deterministic"]._replace(check=fails))
-    with pytest.raises(KeyError, match="of the checker's own"):
+    with pytest.raises(KeyError, match="of the checker itself"):
         check(nn.Linear(4, 4), torch.randn(2, 5, 4))
 
 
@@ -443,12 +455,12 @@ def test_the_report_can_be_printed_and_stored():
         (lambda x: "text", torch.randn(2, 5, 4), TypeError, "must give tensors"),
     ],
 )
-def test_misuse_is_named(model, example, error, match):
+def test_bad_arguments_are_named(model, example, error, match):
     with pytest.raises(error, match=match):
         check(model, example)
 
 
-def test_laws_are_named_by_their_names():
+def test_unknown_laws_and_dtypes_are_errors():
     x = torch.randn(2, 5, 4)
     with pytest.raises(ValueError, match="laws must be among"):
         check(nn.Linear(4, 4), x, laws=["no_law"])
@@ -458,7 +470,7 @@ def test_laws_are_named_by_their_names():
         check(nn.Linear(4, 4), x, dtype="float8")
 
 
-def test_the_precision_can_be_chosen():
+def test_the_dtype_can_be_chosen():
     net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     for dtype in ("float32", "bfloat16"):
         report = check(net, torch.randn(2, 5, 8), laws=["node_permutation"], dtype=dtype)
@@ -481,12 +493,12 @@ def test_batches_of_graphs():
     assert report.passed, report
 
 
-def test_dropout_is_named_as_random():
-    class Left(nn.Module):
+def test_active_dropout_is_reported_as_random():
+    class ActiveDropout(nn.Module):
         def forward(self, x):
             return F.dropout(x, 0.1).mean(1)
 
-    report = check(Left(), torch.randn(2, 5, 4))
+    report = check(ActiveDropout(), torch.randn(2, 5, 4))
     assert report.broken == ("deterministic",)
     assert report.reports["node_permutation"].verdict is Verdict.INCONCLUSIVE
     assert "F.dropout" in report.reports["deterministic"].location.source

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.testing.cases.known_groups import KNOWN_GROUPS, Blocks, token_net
 from tokennet import (
     Causal,
     Cycle,
@@ -29,47 +30,6 @@ FANO = torch.tensor([[0, 1, 2], [0, 3, 4], [0, 5, 6], [1, 3, 5], [1, 4, 6], [2, 
 PLANE_OF_13 = torch.tensor([[(d + s) % 13 for d in (0, 1, 3, 9)] for s in range(13)])
 
 
-def net(mixer="attention", readout="token", positions="none", num_tokens=None):
-    interface = IOSpec(4, 3, readout, num_tokens)
-    return build_net(mixer, interface, 16, 2, num_heads=2, positions=positions)
-
-
-class TwoKinds(nn.Module):
-    """A set transformer told which of its first tokens are of another kind."""
-
-    def __init__(self, first):
-        super().__init__()
-        self.first, self.kinds, self.net = first, nn.Embedding(2, 4), net()
-
-    def forward(self, x):
-        return self.net(x + self.kinds((torch.arange(x.shape[-2]) < self.first).long()))
-
-
-class Blocks(nn.Module):
-    """Tokens in blocks; means within these, a function of each mean, their mean over all."""
-
-    def __init__(self, blocks, size):
-        super().__init__()
-        self.shape, self.inner, self.outer = (blocks, size), nn.Linear(4, 4), nn.Linear(4, 4)
-
-    def forward(self, x):
-        blocks = x.unflatten(-2, self.shape)
-        means = blocks.mean(-2, keepdim=True)
-        overall = self.outer(means).tanh().mean(-3, keepdim=True)
-        return (self.inner(blocks).sin() * means + overall * blocks).flatten(-3, -2)
-
-
-class CircularConv(nn.Module):
-    def __init__(self, symmetric=False):
-        super().__init__()
-        self.weight, self.symmetric = nn.Parameter(torch.randn(3, 4, 5)), symmetric
-
-    def forward(self, x):
-        weight = self.weight + self.weight.flip(-1) if self.symmetric else self.weight
-        padded = nn.functional.pad(x.mT, (2, 2), mode="circular")
-        return nn.functional.conv1d(padded, weight).mT.tanh()
-
-
 def products(blocks):
     """Pooled sum of products over given sets of tokens."""
     return lambda x: x[blocks].prod(1).sum(0)
@@ -86,22 +46,7 @@ def neighbors(a, b):
     return lambda x: (x.roll(-a, -2) - x) * (x.roll(-b, -2) - x)
 
 
-KNOWN = {
-    "set transformer": (lambda: net(), 32, "S_32"),
-    "pooled set transformer": (lambda: net(readout="mean"), 32, "S_32"),
-    "two kinds of tokens": (lambda: TwoKinds(8), 32, "S_8 x S_24"),
-    "circular convolution": (CircularConv, 32, "C_32"),
-    "symmetric circular convolution": (lambda: CircularConv(True), 32, "D_32"),
-    "positional table": (lambda: net(positions="index", num_tokens=12), 12, "trivial"),
-    "MLP-Mixer": (lambda: net("mlp", num_tokens=12), 12, "trivial"),
-    "means of means": (lambda: Blocks(8, 4), 32, "S_4 wr S_8"),
-    "means of few means": (lambda: Blocks(2, 3), 6, "S_3 wr S_2"),
-    "128 tokens": (lambda: net(), 128, "S_128"),
-    "128 tokens around a circle": (CircularConv, 128, "C_128"),
-}
-
-
-@pytest.mark.parametrize(("make", "n", "expected"), KNOWN.values(), ids=KNOWN)
+@pytest.mark.parametrize(("make", "n", "expected"), KNOWN_GROUPS.values(), ids=KNOWN_GROUPS)
 def test_known_groups(make, n, expected):
     report = discover_group(make(), torch.randn(n, 4))
     assert report.exact
@@ -129,7 +74,7 @@ GRAPHS = {
 def test_nets_on_a_graph_have_its_automorphisms(graph, size, mixer, readout):
     n, known = graph.num_targets, automorphisms(graph)
     assert order(known, n) == size
-    report = discover_group(net(mixer, readout), Tokens(torch.randn(n, 4), graph))
+    report = discover_group(token_net(mixer, readout), Tokens(torch.randn(n, 4), graph))
     assert report.exact
     assert report.order == size
     assert report.evaluations < 7 * n + 150
@@ -138,7 +83,7 @@ def test_nets_on_a_graph_have_its_automorphisms(graph, size, mixer, readout):
 
 
 def test_sets_of_a_ragged_batch_keep_apart():
-    report = discover_group(net(), Tokens(torch.randn(7, 4), Disjoint([Full(3), Full(4)])))
+    report = discover_group(token_net(), Tokens(torch.randn(7, 4), Disjoint([Full(3), Full(4)])))
     assert report.exact
     assert report.name == "S_3 x S_4"
 
@@ -162,7 +107,7 @@ def test_generators_are_symmetries_of_the_model_as_it_is():
 
 
 def test_the_model_is_left_as_it_was():
-    model = net().train()
+    model = token_net().train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     discover_group(model, torch.randn(5, 4))
     assert model.training
@@ -215,9 +160,9 @@ def test_an_exhausted_budget_gives_bounds():
 
 def test_the_smallest_budget_is_kept():
     with pytest.raises(ValueError, match="budget must be at least") as error:
-        discover_group(net(), torch.randn(32, 4), budget=0)
+        discover_group(token_net(), torch.randn(32, 4), budget=0)
     least = int(str(error.value).split()[5])
-    report = discover_group(net(), torch.randn(32, 4), budget=least)
+    report = discover_group(token_net(), torch.randn(32, 4), budget=least)
     assert not report.exact
     assert report.evaluations <= least
 

@@ -10,7 +10,8 @@ import torch
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from tokennet import Disjoint, Edges, Grid, Window, relabeling_error
+from tokennet import Disjoint, Edges, Grid, Window
+from tokennet.testing import relabeling_error
 from tokennet.testing.strategies import (
     GRAPH_KINDS,
     TOKEN_KINDS,

@@ -1,4 +1,4 @@
-"""Models of sets that mix up tokens, ties, sets of a batch, padding, or runs."""
+"""Models of sets that mix tokens or sets, break ties by index, or are random."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.testing.planted.base import DIM, HEADS, TIED, Block, Mean, Planted, made, mlp, tensor
+from tests.testing.cases.base import (
+    DIM,
+    NUM_HEADS,
+    TIED,
+    Block,
+    InjectedBug,
+    Mean,
+    after_block,
+    between_blocks,
+    mlp,
+    seeded,
+    tensor,
+)
 
-EVERY_OTHER = ("node_permutation", "tied_inputs", "batch_composition")
-"""What no random model can obey."""
+ALL_OTHERS = ("node_permutation", "tied_inputs", "batch_composition")
+"""Laws that a random model breaks as well."""
 
 
 class HeadsByReshape(nn.Module):
@@ -21,7 +33,7 @@ class HeadsByReshape(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, d = x.shape
-        q, k, v = self.qkv(x).view(b, 3, HEADS, n, d // HEADS).unbind(1)  # bug
+        q, k, v = self.qkv(x).view(b, 3, NUM_HEADS, n, d // NUM_HEADS).unbind(1)  # bug
         out = F.scaled_dot_product_attention(q, k, v)
         return x + self.out(out.transpose(1, 2).reshape(b, n, d))
 
@@ -37,7 +49,7 @@ class HeadsNotTransposed(Block):
 
 
 class ExpertCapacity(nn.Module):
-    """Each expert takes the first two tokens that ask for it and drops the others."""
+    """Each expert processes the first two tokens that are routed to it and drops the others."""
 
     def __init__(self, experts: int = 2, capacity: int = 2) -> None:
         super().__init__()
@@ -48,8 +60,8 @@ class ExpertCapacity(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gates = self.router(x).softmax(dim=-1)  # (B, N, experts)
         chosen = F.one_hot(gates.argmax(dim=-1), len(self.experts)).to(gates.dtype)
-        queue = chosen.cumsum(dim=1)  # bug
-        gates = gates * chosen * (queue <= self.capacity)
+        rank = chosen.cumsum(dim=1)  # bug
+        gates = gates * chosen * (rank <= self.capacity)
         answers = torch.stack([expert(x) for expert in self.experts], dim=-1)
         return x + (answers * gates.unsqueeze(2)).sum(-1)
 
@@ -69,8 +81,8 @@ class SortedByRectified(nn.Module):
         return self.head(h[:, :5].flatten(1))
 
 
-class RankCode(nn.Module):
-    """A code for the rank of each token: equal tokens get different ones."""
+class RankEmbedding(nn.Module):
+    """An embedding of the rank of each token: equal tokens get different ranks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +94,7 @@ class RankCode(nn.Module):
 
 
 class Leader(nn.Module):
-    """Marks the token of highest score: of equal ones, the first."""
+    """Marks the token of highest score: of equal tokens, the first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +106,7 @@ class Leader(nn.Module):
 
 
 class DroppedTokens(nn.Module):
-    """Keeps the three tokens of highest score: of two equal ones at the edge, one."""
+    """Keeps the three tokens of highest score: of two equal tokens at the threshold, one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +119,7 @@ class DroppedTokens(nn.Module):
 
 
 class WinnerTakesAll(nn.Module):
-    """Each feature survives in one token."""
+    """Each feature is kept in one token only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +131,7 @@ class WinnerTakesAll(nn.Module):
         return x + self.decode(winner * h)
 
 
-class CentredBatch(nn.Module):
+class CenteredBatch(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.mlp = nn.Linear(DIM, DIM), mlp()
@@ -142,7 +154,7 @@ class BatchStatistics(nn.Module):
 
 
 class UntrackedNorm(nn.Module):
-    """A batch norm that has no statistics of its own to use in evaluation."""
+    """A batch norm without running statistics to use in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,11 +168,11 @@ class UntrackedNorm(nn.Module):
 
 
 class SequenceFirst(nn.Module):
-    """Attention that takes the sets of the batch for the tokens."""
+    """Attention over the sets of the batch in place of the tokens."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.attention = nn.LayerNorm(DIM), nn.MultiheadAttention(DIM, HEADS)
+        self.norm, self.attention = nn.LayerNorm(DIM), nn.MultiheadAttention(DIM, NUM_HEADS)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
@@ -172,7 +184,7 @@ class SequenceFirstLayer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(DIM, DIM)
-        self.layer = nn.TransformerEncoderLayer(DIM, HEADS, dim_feedforward=16, dropout=0.1)
+        self.layer = nn.TransformerEncoderLayer(DIM, NUM_HEADS, dim_feedforward=16, dropout=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.embed(x)
@@ -228,44 +240,36 @@ class RedrawnFeatures(nn.Module):
         return x + phi @ total / (phi @ phi.sum(1).unsqueeze(-1))
 
 
-def _between(kind: type[nn.Module]) -> nn.Module:
-    return nn.Sequential(Block(), kind(), Block())
-
-
 def _pooled(kind: type[nn.Module]) -> nn.Module:
     return nn.Sequential(Block(), kind(), Mean())
 
 
-def _after(kind: type[nn.Module]) -> nn.Module:
-    return nn.Sequential(Block(), kind())
+def _bug(name: str, build, kind: type[nn.Module], law: str, also_broken=()) -> InjectedBug:
+    return InjectedBug(name, seeded(lambda: build(kind), tensor), law, also_broken=also_broken)
 
 
-def _planted(name: str, build, kind: type[nn.Module], law: str, also=()) -> Planted:
-    return Planted(name, made(lambda: build(kind), tensor), law, also=also)
-
-
-MIXED_UP = [
-    _planted("heads_by_reshape", _between, HeadsByReshape, "node_permutation", TIED),
-    _planted("heads_not_transposed", _pooled, HeadsNotTransposed, "node_permutation", TIED),
-    _planted("expert_capacity", _between, ExpertCapacity, "node_permutation", TIED),
-    _planted("sorted_by_rectified", _after, SortedByRectified, "node_permutation", TIED),
-    _planted("rank_code", _between, RankCode, "tied_inputs"),
-    _planted("leader", _between, Leader, "tied_inputs"),
-    _planted("dropped_tokens", _between, DroppedTokens, "tied_inputs"),
-    _planted("winner_takes_all", _between, WinnerTakesAll, "tied_inputs"),
+MIXES_TOKENS = [
+    _bug("heads_by_reshape", between_blocks, HeadsByReshape, "node_permutation", TIED),
+    _bug("heads_not_transposed", _pooled, HeadsNotTransposed, "node_permutation", TIED),
+    _bug("expert_capacity", between_blocks, ExpertCapacity, "node_permutation", TIED),
+    _bug("sorted_by_rectified", after_block, SortedByRectified, "node_permutation", TIED),
+    _bug("rank_embedding", between_blocks, RankEmbedding, "tied_inputs"),
+    _bug("leader", between_blocks, Leader, "tied_inputs"),
+    _bug("dropped_tokens", between_blocks, DroppedTokens, "tied_inputs"),
+    _bug("winner_takes_all", between_blocks, WinnerTakesAll, "tied_inputs"),
 ]
 
-LEAKS = [
-    _planted("centred_batch", _between, CentredBatch, "batch_composition"),
-    _planted("batch_statistics", _between, BatchStatistics, "batch_composition"),
-    _planted("untracked_norm", _pooled, UntrackedNorm, "batch_composition"),
-    _planted("sequence_first", _between, SequenceFirst, "batch_composition"),
-    _planted("sequence_first_layer", _pooled, SequenceFirstLayer, "batch_composition"),
-    _planted("softmax_over_batch", _after, SoftmaxOverBatch, "batch_composition"),
-    _planted("shared_scale", _between, SharedScale, "batch_composition"),
+MIXES_SETS = [
+    _bug("centered_batch", between_blocks, CenteredBatch, "batch_composition"),
+    _bug("batch_statistics", between_blocks, BatchStatistics, "batch_composition"),
+    _bug("untracked_norm", _pooled, UntrackedNorm, "batch_composition"),
+    _bug("sequence_first", between_blocks, SequenceFirst, "batch_composition"),
+    _bug("sequence_first_layer", _pooled, SequenceFirstLayer, "batch_composition"),
+    _bug("softmax_over_batch", after_block, SoftmaxOverBatch, "batch_composition"),
+    _bug("shared_scale", between_blocks, SharedScale, "batch_composition"),
 ]
 
-RANDOM = [
-    _planted("dropout_left_on", _between, DropoutLeftOn, "deterministic", EVERY_OTHER),
-    _planted("redrawn_features", _pooled, RedrawnFeatures, "deterministic", EVERY_OTHER),
+IS_RANDOM = [
+    _bug("dropout_left_on", between_blocks, DropoutLeftOn, "deterministic", ALL_OTHERS),
+    _bug("redrawn_features", _pooled, RedrawnFeatures, "deterministic", ALL_OTHERS),
 ]

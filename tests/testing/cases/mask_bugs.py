@@ -1,25 +1,25 @@
-"""Models in which padding speaks, and some that fail where nothing else does."""
+"""Models that depend on padding, and models that are not finite for an empty set."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.testing.planted.base import (
+from tests.testing.cases.base import (
     DIM,
-    HEADS,
+    NUM_HEADS,
     Block,
+    InjectedBug,
     Masked,
-    Planted,
-    made,
     masked,
     mlp,
     padded,
+    seeded,
 )
 
 
 class SoftmaxOfAll(Block):
-    """Silences padded tokens in the output only."""
+    """Masks padded tokens in the output only."""
 
     def mix(self, x: Tensor, mask: Tensor) -> Tensor:
         return super().mix(x, mask) * mask.unsqueeze(-1)
@@ -31,7 +31,7 @@ class SoftmaxOfAll(Block):
 
 
 class MaskedTooLate(Block):
-    """Padding is cut out of the weights, but stays in their normalizer."""
+    """Padding is removed from the weights, but stays in their normalizer."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
@@ -41,7 +41,7 @@ class MaskedTooLate(Block):
 
 
 class FinitePadding(Block):
-    """A mask that is merely unlikely, and scores that are not small."""
+    """A finite number for padding, and scores that are not small beside it."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         scores = 25 * q @ k.transpose(-2, -1)
@@ -50,7 +50,7 @@ class FinitePadding(Block):
 
 
 class InvertedMask(Block):
-    """Takes a mask that is True for padding to one that is True for tokens."""
+    """Passes a mask that is True for padding where True should mean a token."""
 
     def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:
         return super().forward(x, padding_mask)
@@ -83,7 +83,7 @@ class InstanceNorm(nn.Module):
 
 
 class Pooled(nn.Module):
-    """Sound attention, and a pooling to be written."""
+    """Attention without a bug; a subclass writes the pooling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class CountedPadding(Pooled):
         return self.head(pooled)
 
 
-class MeanOfNothing(Pooled):
+class MeanOfEmptySet(Pooled):
     """0 / 0."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class MeanOfNothing(Pooled):
         return self.head(pooled)
 
 
-class SoftmaxOfNothing(Block):
-    """Over -inf alone."""
+class SoftmaxOfEmptySet(Block):
+    """Over -inf alone: 0 / 0."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
@@ -131,11 +131,11 @@ class SoftmaxOfNothing(Block):
         return scores.softmax(dim=-1) @ v  # bug
 
 
-class AttentionToNothing(nn.Module):
+class AttentionToEmptySet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.mlp = nn.LayerNorm(DIM), mlp()
-        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+        self.attention = nn.MultiheadAttention(DIM, NUM_HEADS, batch_first=True)
 
     def forward(self, x: Tensor, key_padding_mask: Tensor) -> Tensor:
         h = self.norm(x)
@@ -143,14 +143,14 @@ class AttentionToNothing(nn.Module):
         return x + self.mlp(x + h)
 
 
-class LengthOfNothing(Pooled):
-    """A length that is 0, and whose derivative there is not finite."""
+class NormOfEmptySet(Pooled):
+    """A Euclidean norm that is 0, where its derivative is not finite."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         h = self.norm(self.block(x, mask)) * mask.unsqueeze(-1)
         total = h.sum(dim=1)
-        length = total.square().sum(dim=-1, keepdim=True).sqrt()  # bug
-        return self.head(total / (length + 1e-6))
+        norm = total.square().sum(dim=-1, keepdim=True).sqrt()  # bug
+        return self.head(total / (norm + 1e-6))
 
 
 def _between(kind: type[nn.Module]) -> nn.Module:
@@ -161,25 +161,25 @@ def _alone(kind: type[nn.Module]) -> nn.Module:
     return kind()
 
 
-def _planted(name: str, build, kind: type[nn.Module], law: str, example=masked) -> Planted:
-    return Planted(name, made(lambda: build(kind), example), law)
+def _bug(name: str, build, kind: type[nn.Module], law: str, example=masked) -> InjectedBug:
+    return InjectedBug(name, seeded(lambda: build(kind), example), law)
 
 
-PADDING = [
-    _planted("softmax_of_all", _between, SoftmaxOfAll, "padding"),
-    _planted("masked_too_late", _between, MaskedTooLate, "padding"),
-    _planted("finite_padding", _between, FinitePadding, "padding"),
-    _planted("inverted_mask", _alone, InvertedMask, "padding", padded),
-    _planted("joint_norm", _between, JointNorm, "padding"),
-    _planted("instance_norm", _between, InstanceNorm, "padding"),
-    _planted("mean_of_all", _alone, MeanOfAll, "padding"),
-    _planted("max_of_all", _alone, MaxOfAll, "padding", padded),
-    _planted("counted_padding", _alone, CountedPadding, "padding"),
+READS_PADDING = [
+    _bug("softmax_of_all", _between, SoftmaxOfAll, "padding"),
+    _bug("masked_too_late", _between, MaskedTooLate, "padding"),
+    _bug("finite_padding", _between, FinitePadding, "padding"),
+    _bug("inverted_mask", _alone, InvertedMask, "padding", padded),
+    _bug("joint_norm", _between, JointNorm, "padding"),
+    _bug("instance_norm", _between, InstanceNorm, "padding"),
+    _bug("mean_of_all", _alone, MeanOfAll, "padding"),
+    _bug("max_of_all", _alone, MaxOfAll, "padding", padded),
+    _bug("counted_padding", _alone, CountedPadding, "padding"),
 ]
 
-NOTHING_THERE = [
-    _planted("mean_of_nothing", _alone, MeanOfNothing, "empty_neighborhood"),
-    _planted("softmax_of_nothing", _between, SoftmaxOfNothing, "empty_neighborhood"),
-    _planted("attention_to_nothing", _alone, AttentionToNothing, "empty_neighborhood", padded),
-    _planted("length_of_nothing", _alone, LengthOfNothing, "empty_neighborhood"),
+FAILS_ON_EMPTY_SETS = [
+    _bug("mean_of_empty_set", _alone, MeanOfEmptySet, "empty_neighborhood"),
+    _bug("softmax_of_empty_set", _between, SoftmaxOfEmptySet, "empty_neighborhood"),
+    _bug("attention_to_empty_set", _alone, AttentionToEmptySet, "empty_neighborhood", padded),
+    _bug("norm_of_empty_set", _alone, NormOfEmptySet, "empty_neighborhood"),
 ]

@@ -1,4 +1,4 @@
-"""What a planted bug and a truthful model are, and the sound parts that both are built of."""
+"""What a model with an injected bug and a passing model are, and the parts both are built of."""
 
 from __future__ import annotations
 
@@ -14,50 +14,51 @@ from torch_geometric.data import Batch, Data
 
 from tokennet import Edges, Tokens
 
-SETS, NODES, DIM, HEADS = 3, 7, 8, 2
+NUM_SETS, NUM_TOKENS, DIM, NUM_HEADS = 3, 7, 8, 2
 TIED = ("tied_inputs",)
-IN_ORDER = ("causality", "batch_composition", "deterministic")
-"""Laws of a model that is causal on purpose; it commutes with no permutation."""
+CAUSAL_LAWS = ("causality", "batch_composition", "deterministic")
+"""Laws of a model that is meant to be causal; it commutes with no permutation."""
 
 Make = Callable[[], tuple[nn.Module, Any]]
 
 
 @dataclass(frozen=True)
-class Planted:
-    """A model with one bug.
+class InjectedBug:
+    """A model in which one statement, marked `# bug`, breaks a law.
 
     Attributes:
-        make: gives the model and an example, the same ones at each call.
+        make: returns the model and an example, the same ones at each call.
         law: that the bug breaks.
-        kwargs: what the checker is to be told.
-        also: other laws that break with it, of necessity, if they are asked about.
-        laws: to ask about; None for all that apply to the example.
+        options: of `check` for this model.
+        also_broken: other laws that such a bug breaks as well.
+        laws: to be checked; None for all that apply to the example.
     """
 
     name: str
     make: Make
     law: str
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    also: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    also_broken: tuple[str, ...] = ()
     laws: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Truthful:
-    """A model that obeys every law; attributes as of `Planted`.
+class PassingModel:
+    """A model without a bug, on which a broken law is a false positive.
 
-    `exact` is False where it computes in float32 whatever it is given.
+    Attributes as of `InjectedBug`; `exact` is False where the model computes in float32
+    whatever the precision of its input.
     """
 
     name: str
     make: Make
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     laws: tuple[str, ...] | None = None
     exact: bool = True
 
 
-def made(model: Callable[[], nn.Module], example: Callable[[], Any]) -> Make:
-    """A `make` that draws from a seed and leaves the generator as it was."""
+def seeded(model: Callable[[], nn.Module], example: Callable[[], Any]) -> Make:
+    """A `make` that draws from a fixed seed and leaves the global generator as it was."""
 
     def make() -> tuple[nn.Module, Any]:
         with torch.random.fork_rng():
@@ -67,7 +68,7 @@ def made(model: Callable[[], nn.Module], example: Callable[[], Any]) -> Make:
     return make
 
 
-def bug_line(model: nn.Module) -> list[tuple[str, int]]:
+def bug_lines(model: nn.Module) -> list[tuple[str, int]]:
     """File and line of each statement marked `# bug` in the classes of `model`."""
     found = []
     for kind in dict.fromkeys(type(module) for module in model.modules()):
@@ -78,13 +79,21 @@ def bug_line(model: nn.Module) -> list[tuple[str, int]]:
     return found
 
 
+def between_blocks(kind: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(Block(), kind(), Block())
+
+
+def after_block(kind: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(Block(), kind())
+
+
 def tensor() -> Tensor:
-    return torch.randn(SETS, NODES, DIM)
+    return torch.randn(NUM_SETS, NUM_TOKENS, DIM)
 
 
 def masked() -> tuple[Tensor, Tensor]:
     """Sets of 7, 4 and 5 tokens, and a mask that is True for them."""
-    return tensor(), torch.arange(NODES) < torch.tensor([[7], [4], [5]])
+    return tensor(), torch.arange(NUM_TOKENS) < torch.tensor([[7], [4], [5]])
 
 
 def padded() -> tuple[Tensor, Tensor]:
@@ -93,8 +102,8 @@ def padded() -> tuple[Tensor, Tensor]:
     return x, ~mask
 
 
-def edges(n: int = NODES) -> Tensor:
-    """Edges in no order, at least one to each node and at most one a pair."""
+def edges(n: int = NUM_TOKENS) -> Tensor:
+    """Edges in random order: at least one to each node, none twice."""
     ring = torch.stack([torch.arange(n), (torch.arange(n) + 1) % n])
     chords = torch.stack([torch.arange(n), (torch.arange(n) * 2 + 3) % n])
     others = torch.stack([torch.arange(n), (torch.arange(n) * 3 + 1) % n])
@@ -103,7 +112,7 @@ def edges(n: int = NODES) -> Tensor:
 
 
 def graph() -> tuple[Tensor, Tensor]:
-    return torch.randn(NODES, DIM), edges()
+    return torch.randn(NUM_TOKENS, DIM), edges()
 
 
 def data(n: int) -> Data:
@@ -120,7 +129,7 @@ def ragged() -> tuple[Tensor, Tensor]:
 
 
 def tokens() -> Tokens:
-    return Tokens(torch.randn(NODES, DIM), Edges(edges(), NODES))
+    return Tokens(torch.randn(NUM_TOKENS, DIM), Edges(edges(), NUM_TOKENS))
 
 
 def disjoint() -> Tokens:
@@ -132,12 +141,12 @@ def mlp(dim: int = DIM, out: int | None = None) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block; `attend` is there to be overridden.
+    """A pre-norm transformer block; subclasses override `attend` or `mix`.
 
-    `mask` (B, N) is True for tokens that take part.
+    `mask` (B, N) is True for tokens and False for padding.
     """
 
-    def __init__(self, dim: int = DIM, num_heads: int = HEADS) -> None:
+    def __init__(self, dim: int = DIM, num_heads: int = NUM_HEADS) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -160,7 +169,7 @@ class Block(nn.Module):
 
 
 class Masked(nn.Module):
-    """Layers that take (x, mask), one after the other."""
+    """Layers of (x, mask), one after the other."""
 
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()

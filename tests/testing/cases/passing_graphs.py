@@ -1,4 +1,4 @@
-"""Models of masks, graphs and token nets that obey every law."""
+"""Passing models of padded sets, of graphs (PyG), and token nets."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from torch_geometric import nn as pyg
 from torch_geometric.data import Batch
 from torch_geometric.utils import sort_edge_index, to_dense_batch
 
-from tests.testing.planted.base import (
+from tests.testing.cases.base import (
     DIM,
-    HEADS,
-    NODES,
+    NUM_HEADS,
+    NUM_TOKENS,
     Block,
     Masked,
-    Truthful,
+    PassingModel,
     batch,
     disjoint,
     graph,
-    made,
     masked,
     mlp,
     padded,
     ragged,
+    seeded,
     tensor,
     tokens,
 )
-from tests.testing.planted.batches import net
-from tests.testing.planted.graphs import Layer
-from tests.testing.planted.masks import Pooled
+from tests.testing.cases.batch_bugs import net
+from tests.testing.cases.graph_bugs import Layer
+from tests.testing.cases.mask_bugs import Pooled
 from tokennet import Cycle, Tokens
 
 
 class Infinite(Block):
-    """-inf for padding; a set of nothing but padding listens to all of it and gives 0."""
+    """-inf for padding; a set of padding only attends to all of it and returns 0."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        some = mask.any(dim=1)[:, None, None, None]
+        not_empty = mask.any(dim=1)[:, None, None, None]
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
-        scores = scores.masked_fill(~mask[:, None, None, :] & some, float("-inf"))
-        return scores.softmax(dim=-1) @ v * some
+        scores = scores.masked_fill(~mask[:, None, None, :] & not_empty, float("-inf"))
+        return scores.softmax(dim=-1) @ v * not_empty
 
 
 class Lowest(Block):
@@ -54,13 +54,13 @@ class Lowest(Block):
 class KeyPadding(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+        self.attention = nn.MultiheadAttention(DIM, NUM_HEADS, batch_first=True)
         self.norm = nn.LayerNorm(DIM)
 
     def forward(self, x: Tensor, key_padding_mask: Tensor) -> Tensor:
         ignored = key_padding_mask & ~key_padding_mask.all(dim=1, keepdim=True)
-        heard, _ = self.attention(x, x, x, key_padding_mask=ignored)
-        return self.norm(x + heard)
+        received, _ = self.attention(x, x, x, key_padding_mask=ignored)
+        return self.norm(x + received)
 
 
 class MaskedMean(Pooled):
@@ -88,13 +88,13 @@ class Convolutions(nn.Module):
         return self.second(self.first(x, edge_index).relu(), edge_index)
 
 
-class SortsItself(Layer):
-    """Sorts the edges before it trusts their order."""
+class SortsEdges(Layer):
+    """Sorts the edges before it relies on their order."""
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         return super().forward(x, sort_edge_index(edge_index, sort_by_row=False))
 
-    def hear(self, h: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    def aggregate(self, h: Tensor, source: Tensor, target: Tensor) -> Tensor:
         degree = torch.bincount(target, minlength=len(h))
         return torch.segment_reduce(h[source], "sum", lengths=degree)
 
@@ -162,53 +162,53 @@ def _gin() -> nn.Module:
 
 
 def _full() -> Tokens:
-    return Tokens(torch.randn(NODES, DIM))
+    return Tokens(torch.randn(NUM_TOKENS, DIM))
 
 
 def _ring() -> Tokens:
-    return Tokens(torch.randn(2, NODES, DIM), Cycle(NODES))
+    return Tokens(torch.randn(2, NUM_TOKENS, DIM), Cycle(NUM_TOKENS))
 
 
-def _truthful(name, model, example) -> Truthful:
-    return Truthful(name, made(model, example))
+def _passing(name, model, example) -> PassingModel:
+    return PassingModel(name, seeded(model, example))
 
 
-MASKS_OBEY = [
-    _truthful("masked_blocks", lambda: Masked(Block(), Block()), masked),
-    _truthful("minus_infinity", lambda: Masked(Infinite(), Infinite()), masked),
-    _truthful("lowest_number", lambda: Masked(Lowest(), Lowest()), masked),
-    _truthful("key_padding", KeyPadding, padded),
-    _truthful("masked_mean", MaskedMean, masked),
-    _truthful("masked_max", MaskedMax, padded),
+PASSING_MASKS = [
+    _passing("masked_blocks", lambda: Masked(Block(), Block()), masked),
+    _passing("minus_infinity_for_padding", lambda: Masked(Infinite(), Infinite()), masked),
+    _passing("lowest_number_for_padding", lambda: Masked(Lowest(), Lowest()), masked),
+    _passing("key_padding", KeyPadding, padded),
+    _passing("masked_mean", MaskedMean, masked),
+    _passing("masked_max", MaskedMax, padded),
 ]
 
-GRAPHS_OBEY = [
-    _truthful("gcn", lambda: Convolutions(pyg.GCNConv(DIM, DIM), pyg.GCNConv(DIM, 5)), graph),
-    _truthful(
+PASSING_GRAPHS = [
+    _passing("gcn", lambda: Convolutions(pyg.GCNConv(DIM, DIM), pyg.GCNConv(DIM, 5)), graph),
+    _passing(
         "gat", lambda: Convolutions(pyg.GATConv(DIM, 4, heads=2), pyg.GATv2Conv(DIM, 5)), graph
     ),
-    _truthful("gin", _gin, graph),
-    _truthful(
+    _passing("gin", _gin, graph),
+    _passing(
         "transformer_conv",
         lambda: Convolutions(pyg.TransformerConv(DIM, 4, heads=2), pyg.TransformerConv(DIM, 5)),
         graph,
     ),
-    _truthful("sum_of_neighbors", Layer, graph),
-    _truthful("sorts_itself", SortsItself, graph),
-    _truthful("graph_classifier", GraphClassifier, batch),
-    _truthful("dense_attention", DenseAttention, batch),
-    _truthful("set_means", SetMeans, ragged),
-    _truthful("set_softmax", SetSoftmax, ragged),
+    _passing("sum_of_neighbors", Layer, graph),
+    _passing("sorts_edges", SortsEdges, graph),
+    _passing("graph_classifier", GraphClassifier, batch),
+    _passing("dense_attention", DenseAttention, batch),
+    _passing("set_means", SetMeans, ragged),
+    _passing("set_softmax", SetSoftmax, ragged),
 ]
 
-TOKENS_OBEY = [
-    _truthful("attention_on_tensor", Wrapped, tensor),
-    _truthful("attention_on_full", lambda: net("attention", "token"), _full),
-    _truthful("attention_on_edges", lambda: net("attention", "token"), tokens),
-    _truthful("attention_on_ring", lambda: net("attention", "mean"), _ring),
-    _truthful("gat_on_edges", lambda: net("gat", "attention"), tokens),
-    _truthful("mean_on_edges", lambda: net("mean", "token"), tokens),
-    _truthful("attention_on_sets", lambda: net("attention", "mean"), disjoint),
-    _truthful("gat_on_sets", lambda: net("gat", "token"), disjoint),
-    _truthful("max_on_sets", lambda: net("max", "attention"), disjoint),
+PASSING_TOKENS = [
+    _passing("attention_on_tensor", Wrapped, tensor),
+    _passing("attention_on_full", lambda: net("attention", "token"), _full),
+    _passing("attention_on_edges", lambda: net("attention", "token"), tokens),
+    _passing("attention_on_ring", lambda: net("attention", "mean"), _ring),
+    _passing("gat_on_edges", lambda: net("gat", "attention"), tokens),
+    _passing("mean_on_edges", lambda: net("mean", "token"), tokens),
+    _passing("attention_on_sets", lambda: net("attention", "mean"), disjoint),
+    _passing("gat_on_sets", lambda: net("gat", "token"), disjoint),
+    _passing("max_on_sets", lambda: net("max", "attention"), disjoint),
 ]

@@ -1,4 +1,4 @@
-"""Models that claim to be causal, and hear the future."""
+"""Models that claim to be causal and depend on later tokens."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.testing.planted.base import DIM, IN_ORDER, Block, Planted, made, mlp, tensor
+from tests.testing.cases.base import CAUSAL_LAWS, DIM, Block, InjectedBug, mlp, seeded, tensor
 
 
 class CausalBlock(Block):
-    """Sound: token i listens to 0 .. i."""
+    """Without a bug: token i attends to 0 .. i."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 class FiniteFuture(Block):
-    """A mask that is merely unlikely, and scores that are not small."""
+    """A finite number for the future, and scores that are not small beside it."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         n = q.shape[2]
@@ -39,14 +39,14 @@ class OffByOne(Block):
 
 
 class MaskAfterSoftmax(Block):
-    """The future is cut out of the weights, but stays in their normalizer."""
+    """The future is removed from the weights, but stays in their normalizer."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1)  # bug
         return weights.tril() @ v
 
 
-class ChosenTokens(nn.Module):
+class TopTokens(nn.Module):
     """Only the three tokens of highest score go through the expert (mixture of depths).
 
     Whether a token is chosen depends on those after it, and no gradient shows it.
@@ -62,7 +62,7 @@ class ChosenTokens(nn.Module):
         return x + torch.where(chosen, self.expert(x), 0.0)
 
 
-class CentredConvolution(nn.Module):
+class CenteredConvolution(nn.Module):
     """Padding on both sides where it belongs on the left."""
 
     def __init__(self) -> None:
@@ -97,17 +97,17 @@ class SequenceGate(nn.Module):
         return x * self.gate(x.mean(dim=1, keepdim=True))  # bug
 
 
-def _causal(name: str, kind: type[nn.Module]) -> Planted:
-    make = made(lambda: nn.Sequential(CausalBlock(), kind(), CausalBlock()), tensor)
-    return Planted(name, make, "causality", {"causal": True}, laws=IN_ORDER)
+def _causal(name: str, kind: type[nn.Module]) -> InjectedBug:
+    make = seeded(lambda: nn.Sequential(CausalBlock(), kind(), CausalBlock()), tensor)
+    return InjectedBug(name, make, "causality", {"causal": True}, laws=CAUSAL_LAWS)
 
 
-CAUSAL = [
+READS_FUTURE = [
     _causal("finite_mask_of_the_future", FiniteFuture),
     _causal("mask_off_by_one", OffByOne),
     _causal("future_in_the_normalizer", MaskAfterSoftmax),
-    _causal("chosen_tokens", ChosenTokens),
-    _causal("centred_convolution", CentredConvolution),
+    _causal("top_tokens", TopTokens),
+    _causal("centered_convolution", CenteredConvolution),
     _causal("both_ways", BothWays),
     _causal("gate_of_the_sequence", SequenceGate),
 ]

@@ -1,4 +1,4 @@
-"""Models of sets that read the order of the tokens."""
+"""Models of sets that depend on the order of the tokens."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.testing.planted.base import (
+from tests.testing.cases.base import (
     DIM,
-    NODES,
+    NUM_TOKENS,
     TIED,
     Block,
+    InjectedBug,
     Mean,
-    Planted,
-    made,
+    after_block,
+    between_blocks,
     mlp,
+    seeded,
     tensor,
 )
 
@@ -37,7 +39,7 @@ class ZeroTable(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(DIM, DIM)
-        self.positions = nn.Parameter(torch.zeros(1, NODES, DIM))
+        self.positions = nn.Parameter(torch.zeros(1, NUM_TOKENS, DIM))
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,8 +53,8 @@ class TinyPositions(nn.Module):
         self.positions = nn.Embedding(16, DIM)
 
     def forward(self, x: Tensor) -> Tensor:
-        code = self.positions(torch.arange(x.shape[1], device=x.device))
-        return self.embed(x) + 1e-6 * code  # bug
+        encoding = self.positions(torch.arange(x.shape[1], device=x.device))
+        return self.embed(x) + 1e-6 * encoding  # bug
 
 
 class Sinusoidal(nn.Module):
@@ -64,14 +66,14 @@ class Sinusoidal(nn.Module):
         self.register_buffer("frequency", 100 ** -(torch.arange(0, DIM, 2) / DIM))
 
     def forward(self, x: Tensor) -> Tensor:
-        place = torch.arange(x.shape[1], device=x.device).to(x.dtype)
-        angle = place[:, None] * self.frequency  # (N, D / 2)
-        code = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
-        return self.embed(x) * DIM**0.5 + code  # bug
+        index = torch.arange(x.shape[1], device=x.device).to(x.dtype)
+        angle = index[:, None] * self.frequency  # (N, D / 2)
+        encoding = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+        return self.embed(x) * DIM**0.5 + encoding  # bug
 
 
 class GatedPositions(nn.Module):
-    """A branch that reads positions behind a gate that starts as zero (ReZero)."""
+    """A branch with positional encodings behind a gate that starts as zero (ReZero)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,11 +91,11 @@ class RelativeBias(Block):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.randn(self.num_heads, 2 * NODES - 1))
+        self.bias = nn.Parameter(torch.randn(self.num_heads, 2 * NUM_TOKENS - 1))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        place = torch.arange(q.shape[2], device=q.device)
-        distance = place - place[:, None] + NODES - 1
+        index = torch.arange(q.shape[2], device=q.device)
+        distance = index - index[:, None] + NUM_TOKENS - 1
         scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
         scores = scores + self.bias[:, distance]  # bug
         return scores.softmax(-1) @ v
@@ -104,8 +106,8 @@ class Rotary(Block):
         return F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v)
 
     def rotate(self, x: Tensor) -> Tensor:
-        place = torch.arange(x.shape[2], dtype=x.dtype, device=x.device)
-        angle = place[:, None] * 0.1 ** torch.arange(x.shape[-1] // 2, device=x.device)
+        index = torch.arange(x.shape[2], dtype=x.dtype, device=x.device)
+        angle = index[:, None] * 0.1 ** torch.arange(x.shape[-1] // 2, device=x.device)
         a, b = x.chunk(2, dim=-1)
         cos, sin = angle.cos(), angle.sin()
         return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)  # bug
@@ -131,7 +133,7 @@ class TokenMixing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(DIM), nn.LayerNorm(DIM)
-        self.tokens, self.channels = mlp(NODES), mlp()
+        self.tokens, self.channels = mlp(NUM_TOKENS), mlp()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)  # bug
@@ -150,7 +152,7 @@ class RecurrentPooling(nn.Module):
 
 
 class FirstToken(nn.Module):
-    """Reads a class token that nobody put there."""
+    """Reads token 0 as if it were a class token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +177,7 @@ class LastToken(nn.Module):
 class FlattenedHead(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Linear(NODES * DIM, 5)
+        self.head = nn.Linear(NUM_TOKENS * DIM, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x.relu().flatten(1))  # bug
@@ -215,38 +217,32 @@ class LocalConvolution(nn.Module):
         return x + self.mlp(y)
 
 
-def _between(kind: type[nn.Module]) -> nn.Module:
-    return nn.Sequential(Block(), kind(), Block())
-
-
 def _pooled(kind: type[nn.Module]) -> nn.Module:
     return nn.Sequential(kind(), Block(), Mean())
 
 
-def _after(kind: type[nn.Module]) -> nn.Module:
-    return nn.Sequential(Block(), kind())
+def _ordered(name: str, build, kind: type[nn.Module]) -> InjectedBug:
+    return InjectedBug(
+        name, seeded(lambda: build(kind), tensor), "node_permutation", also_broken=TIED
+    )
 
 
-def _ordered(name: str, build, kind: type[nn.Module]) -> Planted:
-    return Planted(name, made(lambda: build(kind), tensor), "node_permutation", also=TIED)
-
-
-ORDERED = [
+READS_ORDER = [
     _ordered("learned_table", _pooled, LearnedTable),
-    _ordered("sinusoidal_code", _between, Sinusoidal),
+    _ordered("sinusoidal_encoding", between_blocks, Sinusoidal),
     _ordered("table_of_zeros", _pooled, ZeroTable),
-    _ordered("gated_positions", _between, GatedPositions),
-    _ordered("tiny_positions", _between, TinyPositions),
-    _ordered("relative_bias", _between, RelativeBias),
-    _ordered("rotary_code", _between, Rotary),
-    _ordered("causal_by_accident", _between, CausalByAccident),
+    _ordered("gated_positions", between_blocks, GatedPositions),
+    _ordered("tiny_positions", between_blocks, TinyPositions),
+    _ordered("relative_bias", between_blocks, RelativeBias),
+    _ordered("rotary_encoding", between_blocks, Rotary),
+    _ordered("causal_by_accident", between_blocks, CausalByAccident),
     _ordered("triangular_mask", _pooled, TriangularMask),
-    _ordered("mlp_over_tokens", _between, TokenMixing),
-    _ordered("recurrent_pooling", _after, RecurrentPooling),
-    _ordered("first_token", _after, FirstToken),
-    _ordered("last_token", _after, LastToken),
-    _ordered("flattened_head", _after, FlattenedHead),
-    _ordered("running_mean", _between, RunningMean),
-    _ordered("token_shift", _between, TokenShift),
+    _ordered("mlp_over_tokens", between_blocks, TokenMixing),
+    _ordered("recurrent_pooling", after_block, RecurrentPooling),
+    _ordered("first_token", after_block, FirstToken),
+    _ordered("last_token", after_block, LastToken),
+    _ordered("flattened_head", after_block, FlattenedHead),
+    _ordered("running_mean", between_blocks, RunningMean),
+    _ordered("token_shift", between_blocks, TokenShift),
     _ordered("convolution_over_tokens", _pooled, LocalConvolution),
 ]

@@ -1,4 +1,4 @@
-"""Models of sets that look as if they broke a law, or are hard to check, and obey them all."""
+"""Modules of passing models that look as if they broke a law, or that are hard to check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from tests.testing.planted.base import DIM, NODES, Block, mlp
+from tests.testing.cases.base import DIM, NUM_TOKENS, Block, mlp
 
 
 class ClassToken(nn.Module):
@@ -40,7 +40,7 @@ class SortedFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.weight = mlp(), nn.Parameter(torch.randn(NODES, DIM))
+        self.embed, self.weight = mlp(), nn.Parameter(torch.randn(NUM_TOKENS, DIM))
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.embed(x).sort(dim=1).values * self.weight).sum(1)
@@ -93,7 +93,7 @@ class InPlace(Block):
 
 
 class AcrossHeads(Block):
-    """Attends over the heads of each token; odd, but no token hears another."""
+    """Attends over the heads of each token; odd, but no token receives from another."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
@@ -101,7 +101,7 @@ class AcrossHeads(Block):
 
 
 class Coordinates(nn.Module):
-    """Codes of positions that are features of the tokens."""
+    """Positional encodings of coordinates that are features of the tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,8 +110,8 @@ class Coordinates(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         angle = x[..., :2, None] * self.frequency  # (B, N, 2, 4)
-        code = torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(2)
-        return self.block(self.embed(torch.cat([x, code], dim=-1)))
+        encoding = torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(2)
+        return self.block(self.embed(torch.cat([x, encoding], dim=-1)))
 
 
 class RandomFeatures(nn.Module):
@@ -154,7 +154,7 @@ class Constrained(nn.Module):
         return self.head((h + self.mix(h.mean(1, keepdim=True))).logsumexp(dim=1))
 
 
-class SingleConstant(nn.Module):
+class Float32Constant(nn.Module):
     """A constant from numpy: it cannot run in float64."""
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class SingleConstant(nn.Module):
         return self.block(x @ torch.from_numpy(self.basis).to(x.device))
 
 
-class SingleOnly(nn.Module):
+class Float32Only(nn.Module):
     """Refuses float64, as wrappers of fused kernels do."""
 
     def __init__(self) -> None:
@@ -190,7 +190,7 @@ class Score(nn.Module):
         return self.head(self.block(x)).squeeze(-1)
 
 
-class Past(nn.Module):
+class LeftPaddedConvolution(nn.Module):
     """A convolution with padding on the left, and a GRU."""
 
     def __init__(self) -> None:

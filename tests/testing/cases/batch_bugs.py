@@ -1,4 +1,4 @@
-"""Graph and token nets that hear other sets of the batch, or read places in it."""
+"""Graph and token nets that depend on other sets of the batch, or on the index of a token."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch_geometric.data import Batch
 from torch_geometric.nn import GCNConv, GraphNorm, SAGEConv, global_add_pool, global_mean_pool
 from torch_geometric.utils import scatter, to_dense_batch
 
-from tests.testing.planted.base import (
+from tests.testing.cases.base import (
     DIM,
-    HEADS,
+    NUM_HEADS,
     TIED,
-    Planted,
+    InjectedBug,
     batch,
     disjoint,
-    made,
     mlp,
     ragged,
+    seeded,
     tokens,
 )
 from tokennet import IOSpec, Tokens, build_net
 
 
 class Classifier(nn.Module):
-    """Of graphs: two convolutions, and what comes after them to be written."""
+    """A graph classifier: two convolutions; a subclass writes what follows them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class MeanOfBatch(Classifier):
 
 
 class NormOfBatch(Classifier):
-    """Forgets to tell the norm which node belongs to which graph."""
+    """Does not pass the norm which node belongs to which graph."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,12 +79,12 @@ class PaddedAttention(Classifier):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(DIM, HEADS, batch_first=True)
+        self.attention = nn.MultiheadAttention(DIM, NUM_HEADS, batch_first=True)
 
     def forward(self, data: Batch) -> Tensor:
         dense, real = to_dense_batch(self.encode(data), data.batch)
-        heard, _ = self.attention(dense, dense, dense, need_weights=False)  # bug
-        return self.head(global_mean_pool((dense + heard)[real], data.batch))
+        received, _ = self.attention(dense, dense, dense, need_weights=False)  # bug
+        return self.head(global_mean_pool((dense + received)[real], data.batch))
 
 
 class SoftmaxOfAllSets(nn.Module):
@@ -112,7 +112,7 @@ class NumberedTokens(nn.Module):
         return self.net(tokens.replace(z=z))
 
 
-class CentredTokens(nn.Module):
+class CenteredTokens(nn.Module):
     """Subtracts the mean of all tokens, whichever set they belong to."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -125,36 +125,36 @@ class CentredTokens(nn.Module):
 
 
 def net(mixer: str, readout: str) -> nn.Module:
-    return build_net(mixer, IOSpec(DIM, 5, readout), dim=DIM, num_heads=HEADS)
+    return build_net(mixer, IOSpec(DIM, 5, readout), dim=DIM, num_heads=NUM_HEADS)
 
 
-def _planted(
+def _bug(
     name: str,
     model: Callable[[], nn.Module],
     law: str,
-    also: tuple[str, ...] = (),
+    also_broken: tuple[str, ...] = (),
     example: Callable[[], Any] = batch,
-) -> Planted:
-    return Planted(name, made(model, example), law, also=also)
+) -> InjectedBug:
+    return InjectedBug(name, seeded(model, example), law, also_broken=also_broken)
 
 
-BATCHES = [
-    _planted("mean_of_batch", MeanOfBatch, "batch_composition"),
-    _planted("norm_of_batch", NormOfBatch, "batch_composition"),
-    _planted("size_of_batch", SizeOfBatch, "batch_composition"),
-    _planted("padded_attention", PaddedAttention, "batch_composition"),
-    _planted("first_node", FirstNode, "node_permutation", TIED),
-    _planted("softmax_of_all_sets", SoftmaxOfAllSets, "batch_composition", example=ragged),
-    _planted(
+READS_THE_BATCH = [
+    _bug("mean_of_batch", MeanOfBatch, "batch_composition"),
+    _bug("norm_of_batch", NormOfBatch, "batch_composition"),
+    _bug("size_of_batch", SizeOfBatch, "batch_composition"),
+    _bug("padded_attention", PaddedAttention, "batch_composition"),
+    _bug("first_node", FirstNode, "node_permutation", TIED),
+    _bug("softmax_of_all_sets", SoftmaxOfAllSets, "batch_composition", example=ragged),
+    _bug(
         "numbered_tokens",
         lambda: NumberedTokens(net("gat", "token")),
         "node_permutation",
         (*TIED, "batch_composition"),
         tokens,
     ),
-    _planted(
-        "centred_tokens",
-        lambda: CentredTokens(net("mean", "mean")),
+    _bug(
+        "centered_tokens",
+        lambda: CenteredTokens(net("mean", "mean")),
         "batch_composition",
         example=disjoint,
     ),
