@@ -452,7 +452,7 @@ def test_the_report_can_be_printed_and_stored():
         (3, torch.randn(2, 5, 4), TypeError, "model must be callable"),
         (nn.Linear(4, 4), (torch.randn(5, 4), torch.randn(3, 3)), TypeError, "positional"),
         (nn.Linear, torch.randn(2, 5, 4), TypeError, "must be an instance, got the class Linear"),
-        (lambda x: "text", torch.randn(2, 5, 4), TypeError, "must give tensors"),
+        (lambda x: "text", torch.randn(2, 5, 4), TypeError, "must return tensors"),
     ],
 )
 def test_bad_arguments_are_named(model, example, error, match):

@@ -360,7 +360,7 @@ X = torch.randn(6, 2)
     ("f", "arguments", "error", "message"),
     [
         (torch.sin, {"x": [1.0]}, TypeError, "x must be a tensor or Tokens, got list"),
-        (lambda x: "text", {"x": X}, TypeError, "the model must give tensors"),
+        (lambda x: "text", {"x": X}, TypeError, "the model must return tensors"),
         (torch.sin, {"x": X + 0j}, TypeError, "x must hold real numbers or integers"),
         (torch.sin, {"x": X, "dim": 2}, ValueError, r"dim must be a dimension of x, .* got 2"),
         (torch.sin, {"x": Tokens(X), "dim": -1}, ValueError, "dim must be -2 for Tokens"),

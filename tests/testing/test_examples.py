@@ -1,4 +1,4 @@
-"""Examples of every form and models of every kind of output: what is broken, and nothing else."""
+"""Examples of every form, models with every kind of output: verdicts are right on all of them."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def overflowing(x):
     return (weight / weight.sum(1, keepdim=True) * x).sum(1)
 
 
-def in_float32_alone(f):
+def in_float32_only(f):
     def g(x, *others):
         assert x.dtype == torch.float32
         return f(x, *others)
@@ -111,19 +111,19 @@ class ClassToken(nn.Module):
 class Reader(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed, self.kinds, self.places = (nn.Embedding(n, 8) for n in (11, 2, 20))
+        self.embed, self.kinds, self.positions = (nn.Embedding(n, 8) for n in (11, 2, 20))
 
     def forward(self, input_ids, token_type_ids=None, attention_mask=None, position_ids=None):
         h = self.embed(input_ids)
         if token_type_ids is not None:
             h = h + self.kinds(token_type_ids)
         if position_ids is not None:
-            h = h + self.places(position_ids)
+            h = h + self.positions(position_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return summed(h, mask)
 
 
-class Size8(nn.Module):
+class EightTokensOnly(nn.Module):
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(8, 8)
@@ -137,8 +137,8 @@ def half(x):
     return x.to(torch.bfloat16)
 
 
-OBEYED = {
-    # Outputs: pairs, edges, class tokens, all in a row, sorted, sets in another dimension.
+PASSING = {
+    # Outputs: pairs, edges, class tokens, flattened, sorted, sets in another dimension.
     "attention_weights": (Weights(), (X, ~REAL)),
     "class_token_first": (ClassToken(True), X),
     "class_token_last": (ClassToken(False), X),
@@ -164,10 +164,10 @@ OBEYED = {
         Wraps(GATConv(8, 4), lambda m, x, e: m(x, e, return_attention_weights=True)),
         (NODES, EDGES),
     ),
-    "as_many_outputs_as_tokens": (nn.Linear(8, 7), X),
-    "one_size_only": (Size8(), draw(3, 8, 8)),
+    "same_number_of_outputs_as_tokens": (nn.Linear(8, 7), X),
+    "one_size_only": (EightTokensOnly(), draw(3, 8, 8)),
     "complex": (nn.Linear(4, 4, dtype=torch.complex64), torch.complex(X[..., :4], X[..., 4:])),
-    # Constants beside the outputs, and what overflows.
+    # Constant outputs, and overflow.
     "constants": (lambda x: torch.cat([centered(x) + x, torch.full_like(x, 1e16)], -1), X),
     "rounded_to_one": (
         lambda x: torch.cat([x.softmax(-1).sum(-1, keepdim=True), centered(x)], -1),
@@ -190,16 +190,16 @@ OBEYED = {
     ),
     "dense_graph": (lambda x, adjacency: adjacency @ x, (X, draw(3, 7, 7))),
     "a_number": (lambda x, mask, t: summed(x * t, mask), (X, REAL, torch.tensor(2.0))),
-    "as_many_edges_as_nodes": (GCNConv(8, 4), (NODES, RING)),
-    "named_weights_of_as_many": (GCNConv(8, 4), (NODES, RING, torch.rand(9))),
-    "no_weights_and_a_batch": (
+    "same_number_of_edges_as_nodes": (GCNConv(8, 4), (NODES, RING)),
+    "named_edge_weights_of_the_same_number": (GCNConv(8, 4), (NODES, RING, torch.rand(9))),
+    "no_edge_weights_and_a_batch": (
         lambda x, edge_index, weight, batch: pooled(x, batch),
         (draw(16, 8), EDGES[:, :0], None, SETS),
     ),
     "one_edge": (GCNConv(8, 4), (NODES, EDGES[:, :1])),
     "no_edge": (GCNConv(8, 4), (NODES, EDGES[:, :0])),
     # By name, in any order.
-    "kinds_before_the_mask": (
+    "token_types_before_the_mask": (
         Reader(),
         {"input_ids": IDS, "token_type_ids": KINDS, "attention_mask": REAL.long()},
     ),
@@ -209,16 +209,16 @@ OBEYED = {
         {"input_ids": IDS, "position_ids": torch.arange(7)[None], "attention_mask": REAL.long()},
     ),
     "the_mask_first": (Reader(), {"attention_mask": REAL.long(), "input_ids": IDS}),
-    "nothing_for_a_mask": (Reader(), {"input_ids": IDS, "attention_mask": None}),
+    "mask_of_none": (Reader(), {"input_ids": IDS, "attention_mask": None}),
     # Precision, writing, ties.
     "padded_outputs_do_not_count": (Encoder(), (X, ~REAL)),
-    "half_inside": (
+    "bfloat16_inside": (
         Wraps(nn.Linear(8, 8).to(torch.bfloat16), lambda m, x: m(half(x)).float().mean(1)),
         X,
     ),
     "writes_to_its_input": (lambda x, edge_index: gathered(x.relu_(), edge_index), (NODES, EDGES)),
-    "single_precision_only": (in_float32_alone(gathered), (NODES, EDGES)),
-    "ties_of_its_own": (lambda x: x.max(1).values, torch.eye(5)[None, [0, 1, 1, 2, 3]]),
+    "float32_only": (in_float32_only(gathered), (NODES, EDGES)),
+    "equal_tokens_in_the_example": (lambda x: x.max(1).values, torch.eye(5)[None, [0, 1, 1, 2, 3]]),
 }
 
 BROKEN = {
@@ -235,44 +235,48 @@ BROKEN = {
         X,
         ORDER,
     ),
-    "half_inside": (lambda x: half(x).cumsum(1).float(), X, ORDER),
+    "bfloat16_inside": (lambda x: half(x).cumsum(1).float(), X, ORDER),
     "gradient_raises": (written_to_after_use, X, ("node_permutation", "batch_composition")),
-    "padding_is_never_cut": (
+    "zeros_for_padding_in_a_maximum": (
         lambda x, mask: (x - 10).masked_fill(~mask[..., None], 0).amax(1),
         (X, REAL),
         ("padding",),
     ),
-    "added_mask_of_nothing": (
+    "additive_mask_of_an_empty_set": (
         lambda x, mask: ((x.sum(-1) + mask).softmax(-1)[..., None] * x).sum(1),
         (X, torch.zeros(3, 7).masked_fill(~REAL, -INF)),
         ("empty_neighborhood",),
     ),
-    "masked_the_other_way": (lambda x, mask: summed(x, ~mask), (X, REAL), ("padding",)),
+    "inverted_mask": (lambda x, mask: summed(x, ~mask), (X, REAL), ("padding",)),
 }
 
 
-@pytest.mark.parametrize("name", OBEYED)
-def test_is_not_accused(name):
-    report = check(*OBEYED[name])
+@pytest.mark.parametrize("name", PASSING)
+def test_no_false_positive(name):
+    report = check(*PASSING[name])
     verdicts = {law: str(found.verdict) for law, found in report.reports.items()}
     assert set(verdicts.values()) == {"PASS"}, report
 
 
-def test_what_mixes_tokens_is_not_said_not_to():
-    for model, example in ((GCNConv(8, 4), (NODES, EDGES)), (Reader(), IDS), OBEYED["dense_graph"]):
+def test_models_that_mix_tokens_are_not_noted_as_token_wise():
+    for model, example in (
+        (GCNConv(8, 4), (NODES, EDGES)),
+        (Reader(), IDS),
+        PASSING["dense_graph"],
+    ):
         report = check(model, example, laws=["node_permutation"])
         assert not any("own token" in note for note in report.reports["node_permutation"].notes)
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_is_found(name):
+def test_broken_laws_are_found(name):
     model, example, laws = BROKEN[name]
     report = check(model, example)
     assert report.broken == tuple(law for law in report.reports if law in laws), report
 
 
 @pytest.mark.parametrize("tokens", [7, 300])
-def test_causality_is_asked_of_all_outputs_and_of_many_tokens(tokens):
+def test_causality_of_all_outputs_and_of_many_tokens(tokens):
     x = draw(tokens, 4)
     assert check(lambda x: (x.cumsum(-2), x), x, causal=True).passed
     for model in (
@@ -293,16 +297,16 @@ def test_causality_within_rounding_and_in_float32():
     x = draw(64, 4)
     found = check(lambda x: convolved(convolved(x)), x, causal=True).reports["causality"]
     assert found.verdict is Verdict.PASS, found
-    found = check(in_float32_alone(lambda x: x.cumsum(0)), x, causal=True).reports["causality"]
+    found = check(in_float32_only(lambda x: x.cumsum(0)), x, causal=True).reports["causality"]
     assert (found.verdict, found.dtype) == (Verdict.PASS, "float32")
 
 
-def test_what_cannot_be_claimed_or_told_is_refused():
+def test_ambiguous_examples_are_errors():
     with pytest.raises(ValueError, match="causal=True needs an output for each token"):
         check(lambda x: x.sum(1), X, causal=True)
     with pytest.raises(ValueError, match="in no way that is known"):
         check(nn.Conv2d(3, 4, 3), draw(2, 3, 8, 8))
-    with pytest.raises(ValueError, match="as many edges as nodes, 9"):
+    with pytest.raises(ValueError, match="the same number of edges and nodes, 9"):
         check(lambda x, e, w: gathered(x * w[:, None], e), (NODES, RING, draw(9)))
     with pytest.raises(ValueError, match="a mask must hold"):
         check(Reader(), {"input_ids": IDS, "attention_mask": draw(3, 7)})
@@ -311,12 +315,14 @@ def test_what_cannot_be_claimed_or_told_is_refused():
 
 
 def test_a_smaller_edge_list_keeps_the_right_edges():
-    from tokennet.testing.example.inputs import recognized
+    from tokennet.testing.example.inputs import read_example
     from tokennet.testing.example.parts import keep_edges, keep_tokens, one_set
 
     edges = torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 2, 4]])
     weight, batch = torch.arange(5.0) + 10, torch.tensor([0, 0, 1, 1, 1, 1])
-    example = recognized((draw(6, 2), edges, weight, batch), ["x", "edge_index", "weight", "batch"])
+    example = read_example(
+        (draw(6, 2), edges, weight, batch), ["x", "edge_index", "weight", "batch"]
+    )
     x, kept, w, sets = keep_tokens(example, torch.tensor([3, 2, 4]))
     assert torch.equal(x, draw(6, 2)[[3, 2, 4]])
     assert kept.tolist() == [[1, 0, 2], [0, 1, 2]]

@@ -1,4 +1,4 @@
-"""Ways in which a model is called with the parts of an example."""
+"""How a model is called with the inputs of an example: by name, with PyG `Data`, with a mask."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
-from torch_geometric.data import Data
 
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.example.layout import Layout
@@ -16,21 +15,21 @@ from tokennet.testing.example.values import tensors_of
 
 @dataclass(frozen=True)
 class OnData(Wrapped):
-    """A model of (x, edge_index, ...), called with a `Data` that has these."""
+    """A model of (x, edge_index, ...) that is called with a PyG `Data` with these attributes."""
 
     names: tuple[str, ...]
 
     def expression(self, inner: str) -> tuple[str, str]:
         return "from tokennet.testing.example.calls import OnData", f"OnData({inner}, {self.names})"
 
-    def __call__(self, *inputs: Data) -> Any:
+    def __call__(self, *inputs: Any) -> Any:
         given = {name: inputs[0][name] for name in self.names if name in inputs[0]}
         return self.function(**given)
 
 
 @dataclass(frozen=True)
 class ByName(Wrapped):
-    """A model called with arguments by name."""
+    """A model that is called with keyword arguments."""
 
     names: tuple[str, ...]
 
@@ -43,13 +42,13 @@ class ByName(Wrapped):
 
 @dataclass(frozen=True)
 class Selected(Wrapped):
-    """Some of the outputs of a model; of tokens only where there are some.
+    """Some of the outputs of a model, with zeros where they belong to padding.
 
     Args:
-        outputs: their numbers.
+        outputs: indices of the outputs.
         layouts: of these outputs.
-        mask: the number of the input that says where tokens are, None if all places do.
-        hides: the mask is True, or -inf, where there is none.
+        mask: the index of the input that is the mask, None if there is no padding.
+        hides: the mask is True, or -inf, for padding and not for tokens.
     """
 
     outputs: tuple[int, ...]
@@ -75,11 +74,11 @@ class Selected(Wrapped):
 
 
 def _cleared(output: Tensor, layout: Layout, real: Tensor) -> Tensor:
-    """The output with zeros for places without a token."""
+    """The output with zeros for padding."""
     for dim in layout.tokens:
-        size, places = output.shape[dim], real.repeat_interleave(layout.width, -1)
-        rest = size - layout.before - places.shape[-1]
-        shown = F.pad(places, (layout.before, rest), value=True)
+        size, entries = output.shape[dim], real.repeat_interleave(layout.width, -1)
+        rest = size - layout.before - entries.shape[-1]
+        shown = F.pad(entries, (layout.before, rest), value=True)
         shape = [1] * output.dim()
         shape[dim] = size
         if layout.sets is not None and real.dim() == 2:

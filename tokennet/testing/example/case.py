@@ -1,24 +1,28 @@
-"""A model with an example: how it is called, and how permutations act on what it gives."""
+"""`Case`: a model with an example, how it is called, and how permutations act on its outputs.
+
+Every law reads a `Case`. `make_case` finds by a few runs, with one token, edge or set less,
+which dimensions of each output belong to tokens, edges and sets.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from tokennet.testing.engine.actions import Action, Conjugate, Invariant, Permute, PermutePart
 from tokennet.testing.engine.intervention import Permuting, difference
 from tokennet.testing.engine.run import called
 from tokennet.testing.engine.sandbox import borrowed
 from tokennet.testing.example.calls import ByName, OnData, Selected
-from tokennet.testing.example.inputs import Example, parameters_of, recognized
+from tokennet.testing.example.inputs import Example, parameters_of, read_example
 from tokennet.testing.example.layout import Layout
 from tokennet.testing.example.parts import Inputs, keep_edges, one_set_less, one_token_less
+from tokennet.testing.example.values import is_pyg_data
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Case:
 
     Attributes:
         function: called with the inputs of the example; refers to the model.
-        layouts: which dimensions of each output count tokens, edges and sets.
+        layouts: which dimensions of each output belong to tokens, edges and sets.
         out_actions: how a permutation of the tokens acts on each output.
     """
 
@@ -47,11 +51,11 @@ class Case:
 
 
 def make_case(model: Callable[..., Any], example: Any) -> Case:
-    """Infer what an example is, and from the outputs how permutations act on them.
+    """Infer what an example holds, and from the outputs how permutations act on them.
 
     Raises:
-        TypeError: the example is nothing that the laws know, or the model is a class.
-        ValueError: it is, but its shapes do not fit together.
+        TypeError: the example has no form that the laws know, or the model is a class.
+        ValueError: it has one, but its shapes do not fit together.
     """
     if isinstance(model, type):
         raise TypeError(f"model must be an instance, got the class {model.__name__}")
@@ -61,11 +65,11 @@ def make_case(model: Callable[..., Any], example: Any) -> Case:
     function: Callable[..., Any] = model
     if isinstance(example, dict):
         example = {name: value for name, value in example.items() if value is not None}
-        order = sorted(example, key=lambda name: "mask" in name)  # tokens come first
-        names, example = order, tuple(example[name] for name in order)
+        names = sorted(example, key=lambda name: "mask" in name)  # tokens come first
+        example = tuple(example[name] for name in names)
         function = ByName(model, tuple(names))
-    found = recognized(example, names)
-    if isinstance(example, Data) and "edge_index" in names:
+    found = read_example(example, names)
+    if is_pyg_data(example) and "edge_index" in names:
         function = OnData(model, tuple(names))
     return _with_outputs(model, function, found)
 
@@ -74,18 +78,22 @@ def _with_outputs(model: Any, function: Callable[..., Any], example: Example) ->
     with borrowed(function, dtype=None, jitter=0), torch.no_grad():
         outputs = called(function, example.inputs)
         layouts = _layouts(function, example, outputs)
-        chosen = [n for n, y in enumerate(outputs) if _has_a_known_action(y, layouts[n], example)]
-        if not chosen:
+        known = [n for n, y in enumerate(outputs) if _has_a_known_action(y, layouts[n], example)]
+        if not known:
             shapes = [tuple(y.shape) for y in outputs]
             raise ValueError(
                 f"the output, of shape {shapes}, follows the {example.num_tokens} tokens in no way "
-                "that is known: take check_equivariance, with an action of your own"
+                "that is known: use check_equivariance, with an action of your own"
             )
-        layouts, outputs = [layouts[n] for n in chosen], [outputs[n] for n in chosen]
-        if len(chosen) < len(called(function, example.inputs)):
-            function = Selected(function, tuple(chosen), ())
+        if len(known) < len(outputs):
+            function = Selected(function, tuple(known), ())
+        layouts, outputs = [layouts[n] for n in known], [outputs[n] for n in known]
         actions = _actions(function, example, outputs, layouts)
-        layouts = [_placed(layout, a) for layout, a in zip(layouts, actions, strict=True)]
+    for n, action in enumerate(actions):  # tokens are where the action on the output has them
+        before, width = 0, layouts[n].width
+        if isinstance(action, PermutePart):
+            before, width = action.start, action.width
+        layouts[n] = dataclasses.replace(layouts[n], before=before, width=width)
     if example.mask is not None and any(layout.tokens for layout in layouts):
         mask, real = example.inputs[example.mask], example.real
         assert real is not None
@@ -95,7 +103,7 @@ def _with_outputs(model: Any, function: Callable[..., Any], example: Example) ->
 
 
 def _has_a_known_action(y: Tensor, layout: Layout, example: Example) -> bool:
-    """Whether it can be said what permutations do to an output; indices are left out."""
+    """Whether it is known what permutations do to an output; outputs that are indices are not."""
     if not y.is_floating_point() and not y.is_complex() and layout.tokens:
         return False
     edges = example.edge_index
@@ -104,61 +112,59 @@ def _has_a_known_action(y: Tensor, layout: Layout, example: Example) -> bool:
     return all(y.shape[dim] >= example.num_tokens for dim in layout.tokens)
 
 
+_Dims = list[tuple[int, ...] | None]
+"""Of each output the dimensions of another size with other inputs; None where unknown."""
+
+
 def _layouts(function: Callable[..., Any], example: Example, outputs: list[Tensor]) -> list[Layout]:
-    """From which dimensions follow the numbers of tokens, edges and sets."""
-    n, shapes = example.num_tokens, [tuple(y.shape) for y in outputs]
-    fewer = _shapes(function, lambda: one_token_less(example)) if n > 2 else None
-    edges = None
-    if example.edge_index is not None and example.edge_index.shape[1] > 1:
-        keep = torch.ones(example.edge_index.shape[1], dtype=torch.bool)
-        keep[-1] = False
-        edges = _shapes(function, lambda: keep_edges(example, keep))
-    sets = None
+    """Which dimensions change their size with the numbers of tokens, edges and sets."""
+    n, edge_index = example.num_tokens, example.edge_index
+    tokens: _Dims = [None] * len(outputs)
+    edges, sets = tokens, tokens
+    if n > 2:
+        tokens = _changed(function, outputs, lambda: one_token_less(example))
+    if edge_index is not None and edge_index.shape[1] > 1:
+        keep = torch.arange(edge_index.shape[1]) < edge_index.shape[1] - 1
+        edges = _changed(function, outputs, lambda: keep_edges(example, keep))
     if len(example.lead) > 1 and example.lead[0] > 1:
-        sets = _shapes(function, lambda: one_set_less(example))
-    return [
-        _layout(shape, n, *(_of(found, number, shape) for found in (fewer, edges, sets)))
-        for number, shape in enumerate(shapes)
-    ]
+        sets = _changed(function, outputs, lambda: one_set_less(example))
+    return [_layout(y, n, *dims) for y, *dims in zip(outputs, tokens, edges, sets, strict=True)]
 
 
-def _shapes(function: Callable[..., Any], inputs: Callable[[], Inputs]) -> list[Any] | None:
+def _changed(
+    function: Callable[..., Any], outputs: list[Tensor], inputs: Callable[[], Inputs]
+) -> _Dims:
     try:
-        return [tuple(y.shape) for y in called(function, inputs())]
+        others = called(function, inputs())
     except Exception:  # whatever a model of other people raises at another size
-        return None
-
-
-def _of(found: list[Any] | None, number: int, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    if found is None or number >= len(found) or len(found[number]) != len(shape):
-        return None
-    return found[number]
+        return [None] * len(outputs)
+    dims: _Dims = [
+        tuple(d for d in range(-y.dim(), 0) if other.shape[d] != y.shape[d])
+        if other.dim() == y.dim()
+        else None
+        for y, other in zip(outputs, others, strict=False)
+    ]
+    return dims + [None] * (len(outputs) - len(dims))
 
 
 def _layout(
-    shape: tuple[int, ...],
+    y: Tensor,
     n: int,
-    fewer: tuple[int, ...] | None,
+    tokens: tuple[int, ...] | None,
     edges: tuple[int, ...] | None,
     sets: tuple[int, ...] | None,
 ) -> Layout:
-    dims = range(-len(shape), 0)
-    of_edges = tuple(d for d in dims if edges is not None and edges[d] != shape[d])
-    of_sets = [d for d in dims if sets is not None and sets[d] != shape[d]]
-    if fewer is None:  # the model takes no other number of tokens
-        same = [d for d in dims if shape[d] == n and d not in of_edges]
-        tokens = tuple(same if len(same) < 2 or -2 not in same else [-2])[:1]
-    else:
-        tokens = tuple(d for d in dims if fewer[d] != shape[d] and d not in of_edges)
-    usual = -len(shape) if sets is None and shape else None
-    return Layout(tokens, edges=of_edges, sets=of_sets[0] if of_sets else usual)
+    edges = edges or ()
+    if tokens is None:  # the model accepts no other number of tokens
+        tokens = tuple(d for d in range(-y.dim(), 0) if y.shape[d] == n and d not in edges)
+        tokens = (-2,) if -2 in tokens else tokens[:1]
+    usual = -y.dim() if sets is None and y.dim() else None
+    tokens = tuple(d for d in tokens if d not in edges)
+    return Layout(tokens, edges=edges, sets=sets[0] if sets else usual)
 
 
 def _actions(
-    function: Callable[..., Any],
-    example: Example,
-    outputs: list[Tensor],
-    layouts: Sequence[Layout],
+    function: Callable[..., Any], example: Example, outputs: list[Tensor], layouts: list[Layout]
 ) -> list[Action]:
     """The action on each output that its layout says, or another that holds where that fails."""
     n = example.num_tokens
@@ -168,30 +174,19 @@ def _actions(
     perm = example.actions[0].random(example.inputs[0], generator)
     try:
         moved = called(function, Permuting(perm, example.actions, ()).move(example.inputs))
-    except Exception:  # a model that raises here breaks a law, and is told so by it
+    except Exception:  # a model that raises here breaks a law, and the law reports it
         moved = outputs
-    return [
-        _fitting(_candidates(y, layout, n), y, got, perm)
-        for y, layout, got in zip(outputs, layouts, moved, strict=True)
-    ]
-
-
-def _placed(layout: Layout, action: Action) -> Layout:
-    """The layout, with the tokens where the action that explains the output has them."""
-    if isinstance(action, PermutePart):
-        return dataclasses.replace(layout, before=action.start, width=action.width)
-    return dataclasses.replace(layout, before=0)
-
-
-def _fitting(candidates: list[Action], y: Tensor, moved: Tensor, perm: Tensor) -> Action:
-    """The likeliest action, or one that explains the output where that does not."""
-    errors = [difference([action.apply(y, perm)], [moved]) for action in candidates]
-    best = min(range(len(candidates)), key=errors.__getitem__)
-    return candidates[best] if errors[best] < 1e-3 < errors[0] else candidates[0]
+    actions = []
+    for y, layout, other in zip(outputs, layouts, moved, strict=True):
+        candidates = _candidates(y, layout, n)
+        errors = [difference([action.apply(y, perm)], [other]) for action in candidates]
+        best = min(range(len(candidates)), key=errors.__getitem__)
+        actions.append(candidates[best if errors[best] < 1e-3 < errors[0] else 0])
+    return actions
 
 
 def _candidates(y: Tensor, layout: Layout, n: int) -> list[Action]:
-    """Actions that the shape allows, the likeliest first."""
+    """Actions that the shape allows, the most probable first."""
     if not layout.tokens:
         return [Invariant()]
     if len(layout.tokens) > 1:

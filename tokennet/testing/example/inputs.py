@@ -1,4 +1,8 @@
-"""What an example is: sets, padded sets, graphs, ragged batches; what each input holds."""
+"""`Example`: what each input of a model holds, told from types, shapes and argument names.
+
+Needed to say how a permutation of tokens or edges acts on the inputs. A new form of example
+starts in `read_example`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
 
 from tokennet.testing.engine.actions import (
     Action,
@@ -21,7 +24,7 @@ from tokennet.testing.engine.actions import (
     RelabelEdges,
 )
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges
-from tokennet.testing.example.values import describe, features
+from tokennet.testing.example.values import describe, features, is_pyg_batch, is_pyg_data
 from tokennet.tokens import Tokens
 
 Kind = Literal["set", "padded", "tokens", "data", "graph", "ragged"]
@@ -29,6 +32,7 @@ FORMS = (
     "a tensor (..., N, D) or of ids (B, N), (x, mask), Tokens, Data, Batch, "
     "(x, edge_index, ...), (x, batch index), or a dict of such tensors by argument"
 )
+_NOT_A_MASK = ("position", "type", "segment", "label", "weight")
 
 
 class Role(StrEnum):
@@ -38,14 +42,14 @@ class Role(StrEnum):
     PAIRS = "pairs of tokens"
     EDGES = "edges"
     EDGE_INDEX = "edge_index"
-    SETS = "the number of the set of each token"
-    WHOLE = "tokens with all about them"
+    SETS = "the index of the set of each token"
+    WHOLE = "Tokens or Data, which hold all of these"
     OTHER = "neither tokens nor edges"
 
 
 @dataclass(frozen=True)
 class Input:
-    """The role of an input, and the dimension that counts tokens or edges."""
+    """The role of an input, and the dimension of the tokens or edges in it."""
 
     role: Role
     dim: int = 0
@@ -56,9 +60,9 @@ class Example:
     """Inputs of a model and what they hold.
 
     Attributes:
-        real: (..., N) True where a padded set has a token.
-        mask: the number of the input that says so.
-        membership: (N,) the number of the set or graph of each token of a ragged batch.
+        real: (..., N) True for tokens and False for padding.
+        mask: the index of the input that is the mask.
+        membership: (N,) the index of the set or graph of each token in a ragged batch.
     """
 
     kind: Kind
@@ -70,16 +74,15 @@ class Example:
 
     @property
     def num_tokens(self) -> int:
-        first = self.inputs[0]
-        if self.roles[0].role is Role.WHOLE:
+        first, given = self.inputs[0], self.roles[0]
+        if given.role is Role.WHOLE:
             return int(Relabel().degree(first))
-        return first.shape[self.roles[0].dim]
+        return first.shape[given.dim]
 
     @property
     def lead(self) -> torch.Size:
         """(..., N), the leading dimensions of the tokens."""
-        z = features(self.inputs[0])
-        return z.shape[:-1] if z.is_floating_point() or z.is_complex() else z.shape
+        return _lead(features(self.inputs[0]))
 
     @property
     def edge_index(self) -> Tensor | None:
@@ -87,9 +90,7 @@ class Example:
         for value, given in zip(self.inputs, self.roles, strict=True):
             if given.role is Role.EDGE_INDEX:
                 return value
-        if isinstance(self.inputs[0], Data):
-            return self.inputs[0].edge_index
-        return None
+        return self.inputs[0].edge_index if is_pyg_data(self.inputs[0]) else None
 
     @property
     def actions(self) -> tuple[Action, ...]:
@@ -118,43 +119,49 @@ class Example:
         return tuple(found.get(given.role, Invariant()) for given in self.roles)
 
 
-def recognized(given: Any, names: Sequence[str]) -> Example:
-    """Tell from names, types and shapes what an example is.
+def read_example(given: Any, names: Sequence[str]) -> Example:
+    """Tell from names, types and shapes what an example holds.
 
     Args:
         names: of the model's arguments; a mask with "pad" in its name is True for padding.
 
     Raises:
         TypeError: the example has no form that the laws know.
-        ValueError: it has, but what belongs to what cannot be told.
+        ValueError: its shapes do not tell what belongs to what.
     """
     if isinstance(given, Tokens):
         membership = given.graph.batch() if given.graph.is_ragged else None
         return Example("tokens", (given,), (Input(Role.WHOLE),), membership=membership)
-    if isinstance(given, Data):
-        _check_data(given)
-        membership = given.batch if isinstance(given, Batch) else None
+    if is_pyg_data(given):
+        features(given)  # an error names what is missing
+        if given.edge_index is None:
+            raise ValueError(f"Data must have an edge_index, got {given}")
+        membership = given.batch if is_pyg_batch(given) else None
         return Example("data", (given,), (Input(Role.WHOLE),), membership=membership)
     parts = tuple(given) if isinstance(given, tuple | list) else (given,)
     if not parts or not isinstance(parts[0], Tensor):
         raise TypeError(f"example must be {FORMS}, got {describe(given)}")
-    x, others = parts[0], parts[1:]
-    if any(_is_edge_index(x, value) for value in others):
+    x, names = parts[0], [*names, *[""] * len(parts)]
+    if any(_is_edge_index(x, value) for value in parts[1:]):
         return _graph(parts, names)
-    lead = x.shape[:-1] if x.is_floating_point() or x.is_complex() else x.shape
+    lead = _lead(x)
     if x.dim() < 2 or not lead:
         raise ValueError(f"example must have shape (..., N, D), got {tuple(x.shape)}")
-    for number, value in enumerate(others, start=1):
-        name = names[number] if number < len(names) else ""
-        if _is_membership(x, value, name):
-            roles = [Input(Role.TOKENS, 0), *(_along(v, lead) for v in others)]
-            roles[number] = Input(Role.SETS)
+    first = Input(Role.TOKENS, len(lead) - 1 - x.dim())
+    roles = [first, *(_along(value, lead) for value in parts[1:])]
+    for number, value in enumerate(parts[1:], start=1):
+        if _is_membership(x, value, names[number]):
+            roles[0], roles[number] = Input(Role.TOKENS, 0), Input(Role.SETS)
             return Example("ragged", parts, tuple(roles), membership=value)
-    return _set(parts, lead, names)
+    mask = _mask_number(parts, lead, names)
+    if mask is None:
+        return Example("set", parts, tuple(roles))
+    real = _is_real(parts[mask], names[mask])
+    return Example("padded", parts, tuple(roles), real=real, mask=mask)
 
 
 def parameters_of(model: Any) -> list[str]:
-    """Names of the arguments of a model, none where it does not tell."""
+    """Names of the arguments of a model, none where it has no signature."""
     target = model.forward if isinstance(model, nn.Module) else model
     try:
         return list(inspect.signature(target).parameters)
@@ -162,17 +169,8 @@ def parameters_of(model: Any) -> list[str]:
         return []
 
 
-def _set(parts: tuple[Any, ...], lead: torch.Size, names: Sequence[str]) -> Example:
-    x = parts[0]
-    roles = [Input(Role.TOKENS, len(lead) - 1 - x.dim())]
-    roles += [_along(value, lead) for value in parts[1:]]
-    number = _mask_number(parts, lead, names)
-    if number is None:
-        return Example("set", parts, tuple(roles))
-    mask = parts[number]
-    name = names[number] if number < len(names) else ""
-    real = _real(mask, name)
-    return Example("padded", parts, tuple(roles), real=real, mask=number)
+def _lead(x: Tensor) -> torch.Size:
+    return x.shape[:-1] if x.is_floating_point() or x.is_complex() else x.shape
 
 
 def _along(value: Any, lead: torch.Size) -> Input:
@@ -183,33 +181,33 @@ def _along(value: Any, lead: torch.Size) -> Input:
         return Input(Role.PAIRS, -2)
     if value.shape[: len(lead)] == lead:
         return Input(Role.TOKENS, len(lead) - 1 - value.dim())
-    if value.shape == (1, lead[-1]) or value.shape == lead[-1:]:  # positions for all sets
+    if value.shape in ((1, lead[-1]), lead[-1:]):  # the same positions for all sets
         return Input(Role.TOKENS, -1)
     return Input(Role.OTHER)
 
 
 def _mask_number(parts: tuple[Any, ...], lead: torch.Size, names: Sequence[str]) -> int | None:
+    """The index of the input that is a mask: named so, or else of zeros and ones."""
     fitting = [
         n
         for n, value in enumerate(parts)
         if n and isinstance(value, Tensor) and value.shape == lead
     ]
-    named = [n for n in fitting if n < len(names) and "mask" in names[n]]
-    if named:
-        return named[0]
-    likely = [n for n in fitting if n >= len(names) or not _says_otherwise(names[n])]
-    return next((n for n in likely if parts[n].dtype == torch.bool or _is_binary(parts[n])), None)
-
-
-def _says_otherwise(name: str) -> bool:
-    return any(word in name for word in ("position", "type", "segment", "label", "weight"))
+    named = [n for n in fitting if "mask" in names[n]]
+    binary = (
+        n
+        for n in fitting
+        if _is_binary(parts[n]) and not any(word in names[n] for word in _NOT_A_MASK)
+    )
+    return named[0] if named else next(binary, None)
 
 
 def _is_binary(value: Tensor) -> bool:
     return bool(((value == 0) | (value == 1)).all())
 
 
-def _real(mask: Tensor, name: str) -> Tensor:
+def _is_real(mask: Tensor, name: str) -> Tensor:
+    """(..., N) True for tokens."""
     if mask.is_floating_point() and not _is_binary(mask):
         if not bool(((mask == 0) | (mask < -1e3)).all()):
             raise ValueError(f"a mask must hold truth values, 0 and 1, or 0 and -inf, got {mask}")
@@ -241,23 +239,22 @@ def _is_membership(x: Tensor, value: Any, name: str) -> bool:
 
 def _graph(parts: tuple[Any, ...], names: Sequence[str]) -> Example:
     n = parts[0].shape[0]
-    place = next(k for k, value in enumerate(parts) if k and _is_edge_index(parts[0], value))
-    edges = parts[place].shape[1]
+    index_number = next(k for k, value in enumerate(parts) if k and _is_edge_index(parts[0], value))
+    num_edges = parts[index_number].shape[1]
     roles, membership = [Input(Role.TOKENS, 0)], None
     for number, value in enumerate(parts[1:], start=1):
-        name = names[number] if number < len(names) else ""
         size = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
-        if number == place:
+        if number == index_number:
             roles.append(Input(Role.EDGE_INDEX))
-        elif size == n and value.dtype == torch.long and "batch" in name:
+        elif size == n and value.dtype == torch.long and "batch" in names[number]:
             membership = value
             roles.append(Input(Role.SETS))
-        elif size == edges and (size != n or "edge" in name):
+        elif size == num_edges and (size != n or "edge" in names[number]):
             roles.append(Input(Role.EDGES))
-        elif size == n and size == edges:
+        elif size == n and size == num_edges:
             raise ValueError(
-                f"example has as many edges as nodes, {n}, so that what input {number} belongs "
-                "to cannot be told: take another number, or name it edge_... in the model"
+                f"example has the same number of edges and nodes, {n}: whether input {number} "
+                "belongs to nodes or edges is unknown; name it edge_... or take another number"
             )
         elif size == n and value.dtype == torch.long and number == len(parts) - 1:
             membership = value
@@ -265,9 +262,3 @@ def _graph(parts: tuple[Any, ...], names: Sequence[str]) -> Example:
         else:
             roles.append(Input(Role.TOKENS, 0) if size == n else Input(Role.OTHER))
     return Example("graph", parts, tuple(roles), membership=membership)
-
-
-def _check_data(data: Data) -> None:
-    features(data)
-    if data.edge_index is None:
-        raise ValueError(f"Data must have an edge_index, got {data}")

@@ -1,4 +1,4 @@
-"""Which dimensions of an output count tokens, edges and sets."""
+"""`Layout`: which dimensions of an output have an entry for each token, edge or set."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tokennet.testing.engine.intervention import Outputs
 
 @dataclass(frozen=True)
 class Layout:
-    """Dimensions of an output, counted from the end.
+    """Which dimensions of an output belong to what, counted from the end.
 
     Attributes:
-        tokens: those that have an entry for each token; two for pairs of tokens.
-        before: entries that stand before those of the tokens, such as a class token's.
-        width: entries of each token, where all their vectors stand in a row.
-        edges: those that have an entry for each edge.
-        sets: that which has an entry for each set of a batch, or None.
+        tokens: dimensions with an entry for each token; two for pairs of tokens.
+        before: entries before those of the tokens, that of a class token for instance.
+        width: entries for each token, more than 1 where the token vectors are flattened.
+        edges: dimensions with an entry for each edge.
+        sets: the dimension with an entry for each set of a batch, or None.
     """
 
     tokens: tuple[int, ...] = ()
@@ -30,11 +30,11 @@ class Layout:
     sets: int | None = None
 
     def of_set(self, output: Tensor, number: int) -> Tensor:
-        """What an output says of one set, its dimension kept."""
+        """The part of an output that belongs to one set; its dimension is kept."""
         return output if self.sets is None else output.narrow(self.sets, number, 1)
 
     def of_tokens(self, output: Tensor, index: Tensor) -> Tensor:
-        """What an output says of some tokens."""
+        """The part of an output that belongs to some tokens."""
         entries = (index[:, None] * self.width + torch.arange(self.width)).flatten() + self.before
         for dim in self.tokens:
             output = output.index_select(dim, entries.to(output.device))
@@ -42,7 +42,7 @@ class Layout:
 
 
 def usual_layouts(outputs: Outputs, lead: torch.Size) -> list[Layout]:
-    """Layouts where nothing else is known: sets first, then tokens, or pooled outputs.
+    """Layouts if nothing else is known: sets first, then tokens, or pooled outputs.
 
     Args:
         lead: (..., N), the leading dimensions of the tokens.
@@ -55,5 +55,5 @@ def usual_layouts(outputs: Outputs, lead: torch.Size) -> list[Layout]:
 
 
 def of_sets(outputs: Outputs, layouts: Sequence[Layout], number: int) -> Outputs:
-    """What outputs say of one set."""
+    """The parts of outputs that belong to one set."""
     return [layout.of_set(y, number) for y, layout in zip(outputs, layouts, strict=True)]

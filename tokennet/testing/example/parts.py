@@ -1,17 +1,21 @@
-"""Parts of an example: fewer tokens, edges or sets, and one set alone."""
+"""Smaller inputs made of an example: some of its tokens or edges, one set less, one set alone.
+
+Needed to find the layout of outputs, and by the laws of batches and empty neighborhoods.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
 
-from tokennet.graphs import Edges, TokenGraph
+from tokennet.graphs import TokenGraph
 from tokennet.testing.engine.graph_actions import Relabel
 from tokennet.testing.example.inputs import Example, Role
+from tokennet.testing.example.values import is_pyg_batch, is_pyg_data
 from tokennet.tokens import Tokens
 
 Inputs = tuple[Any, ...]
@@ -30,34 +34,34 @@ def keep_tokens(example: Example, index: Tensor) -> Inputs:
     """The inputs of some tokens, and of the edges between them.
 
     Raises:
-        NotImplementedError: such a smaller input cannot be made.
+        NotImplementedError: such smaller inputs cannot be made.
     """
-    n, edges = example.num_tokens, example.edge_index
-    inside = None
+    edges = example.edge_index
     if edges is not None and example.roles[0].role is not Role.WHOLE:
-        place = torch.full((n,), -1, device=edges.device)
-        place[index.to(edges.device)] = torch.arange(len(index), device=edges.device)
-        inside = (place[edges] >= 0).all(0)
+        new_index = torch.full((example.num_tokens,), -1, device=edges.device)
+        new_index[index.to(edges.device)] = torch.arange(len(index), device=edges.device)
+        inside = (new_index[edges] >= 0).all(0)
     kept: list[Any] = []
     for value, given in zip(example.inputs, example.roles, strict=True):
-        if given.role in (Role.TOKENS, Role.SETS):
-            kept.append(value.index_select(given.dim, index.to(value.device)))
-        elif given.role is Role.PAIRS:
-            on = index.to(value.device)
-            kept.append(value.index_select(-2, on).index_select(-1, on))
-        elif given.role is Role.EDGE_INDEX:
-            kept.append(place[value[:, inside]])
-        elif given.role is Role.EDGES:
-            kept.append(value[inside])
-        elif given.role is Role.WHOLE:
-            kept.append(Relabel().restrict(value, index))
-        else:
-            kept.append(value)
+        local = index.to(value.device) if isinstance(value, Tensor) else index
+        match given.role:
+            case Role.TOKENS | Role.SETS:
+                kept.append(value.index_select(given.dim, local))
+            case Role.PAIRS:
+                kept.append(value.index_select(-2, local).index_select(-1, local))
+            case Role.EDGE_INDEX:
+                kept.append(new_index[value[:, inside]])
+            case Role.EDGES:
+                kept.append(value[inside])
+            case Role.WHOLE:
+                kept.append(Relabel().restrict(value, index))
+            case Role.OTHER:
+                kept.append(value)
     return tuple(kept)
 
 
 def keep_edges(example: Example, keep: Tensor) -> Inputs:
-    """The inputs with some of the edges, `keep` (E,) being True for these."""
+    """The inputs with some of the edges; `keep` (E,) is True for these."""
     index = keep.nonzero().flatten()
     pairs = zip(example.edge_actions, example.inputs, strict=True)
     return tuple(action.apply(value, index) for action, value in pairs)
@@ -71,20 +75,14 @@ def one_token_less(example: Example) -> Inputs:
     """
     first = example.inputs[0]
     if isinstance(first, Tokens) and first.graph.is_ragged:
-        sets = first.unbatch()
-        return (Tokens.batch(_cut(sets, [s.num_tokens for s in sets])),)
-    if isinstance(first, Batch):
+        return (Tokens.batch(_cut(first.unbatch(), first.graph.sizes)),)
+    if is_pyg_batch(first):
         graphs = first.to_data_list()
-        return (Batch.from_data_list(_cut(graphs, [g.num_nodes for g in graphs])),)
-    if example.membership is None:
-        return keep_tokens(example, torch.arange(example.num_tokens - 1))
-    sizes = example.membership.bincount()
-    largest = int(sizes.argmax())
-    if int(sizes[largest]) < 2:
-        raise NotImplementedError("every set has one token")
-    last = int((example.membership == largest).nonzero().flatten()[-1])
-    others = [i for i in range(example.num_tokens) if i != last]
-    return keep_tokens(example, torch.tensor(others))
+        return (_pyg_batch(_cut(graphs, [graph.num_nodes for graph in graphs])),)
+    last = example.num_tokens - 1
+    if example.membership is not None:
+        last = int((example.membership == _largest(example.membership.bincount())).nonzero()[-1])
+    return keep_tokens(example, torch.tensor([i for i in range(example.num_tokens) if i != last]))
 
 
 def one_set_less(example: Example) -> Inputs:
@@ -101,11 +99,10 @@ def one_set(example: Example, number: int) -> Inputs:
     first = example.inputs[0]
     if isinstance(first, Tokens):
         return (Tokens.batch([first.unbatch()[number]]),)
-    if isinstance(first, Batch):
-        return (Batch.from_data_list([first.get_example(number)]),)
+    if is_pyg_batch(first):
+        return (_pyg_batch([first.get_example(number)]),)
     assert example.membership is not None
-    nodes = (example.membership == number).nonzero().flatten()
-    kept = keep_tokens(example, nodes)
+    kept = keep_tokens(example, (example.membership == number).nonzero().flatten())
     return tuple(
         torch.zeros_like(value) if given.role is Role.SETS else value
         for value, given in zip(kept, example.roles, strict=True)
@@ -113,40 +110,48 @@ def one_set(example: Example, number: int) -> Inputs:
 
 
 def without_neighbors(example: Example) -> list[Inputs]:
-    """Inputs in which a token listens to nobody, or a set is empty."""
+    """Inputs in which a token has no neighbors, or a set has no tokens."""
+    first, edges = example.inputs[0], example.edge_index
     if example.kind == "padded":
         return [_first_set_empty(example)]
     if example.kind == "ragged":
-        return [
-            tuple(
-                value + 1 if given.role is Role.SETS else value
-                for value, given in zip(example.inputs, example.roles, strict=True)
-            )
-        ]
-    edges = example.edge_index
-    if isinstance(example.inputs[0], Tokens) and is_listed(example.inputs[0].graph):
-        edges = example.inputs[0].graph.edge_index()
+        roles = zip(example.inputs, example.roles, strict=True)
+        return [tuple(value + 1 if given.role is Role.SETS else value for value, given in roles)]
+    if isinstance(first, Tokens) and is_listed(first.graph):
+        edges = first.graph.edge_index()
     if edges is None:
         return []
-    into = torch.zeros(edges.shape[1], dtype=torch.bool, device=edges.device)
-    if edges.shape[1]:
-        into = edges[1] == edges[1, 0]
-    return [keep_edges(example, keep) for keep in (~into, torch.zeros_like(into))]
+    into_first = edges[1] == edges[1, :1]  # (E,), edges with the target of edge 0
+    return [keep_edges(example, keep) for keep in (~into_first, torch.zeros_like(into_first))]
 
 
 def is_listed(graph: TokenGraph) -> bool:
     """Whether a graph is one list of edges."""
-    return isinstance(graph, Edges) and not graph.is_ragged
+    return graph.is_explicit and not graph.is_ragged
+
+
+def _pyg_batch(graphs: list[Any]) -> Any:
+    from torch_geometric.data import Batch
+
+    return Batch.from_data_list(graphs)
+
+
+def _largest(sizes: Any) -> int:
+    """The index of the largest set."""
+    largest = max(range(len(sizes)), key=sizes.__getitem__)
+    if sizes[largest] < 2:
+        raise NotImplementedError("every set has one token")
+    return largest
 
 
 def _cut(parts: list[Any], sizes: list[int]) -> list[Any]:
     """The parts, the largest without its last token."""
-    largest = max(range(len(sizes)), key=sizes.__getitem__)
-    if sizes[largest] < 2:
-        raise NotImplementedError("every set has one token")
+    largest = _largest(sizes)
     part = parts[largest]
-    if isinstance(part, Data):
-        part = Data(**{key: value for key, value in part if key not in ("batch", "ptr")})
+    if is_pyg_data(part):
+        part = copy.copy(part)
+        for key in {"batch", "ptr"}.intersection(part.keys()):
+            del part[key]
     cut = Relabel().restrict(part, torch.arange(sizes[largest] - 1))
     return [*parts[:largest], cut, *parts[largest + 1 :]]
 
@@ -156,9 +161,7 @@ def _first_set_empty(example: Example) -> Inputs:
     assert example.mask is not None
     mask = example.inputs[example.mask].clone()
     hidden = mask[~example.real].flatten()
+    is_real = torch.equal(mask != 0, example.real)
     first = mask if mask.dim() == 1 else mask[(0,) * (mask.dim() - 1)]
-    says_real = torch.equal(mask != 0, example.real)
-    first.fill_(hidden[0] if len(hidden) else (0 if says_real else 1))
-    return tuple(
-        mask if number == example.mask else value for number, value in enumerate(example.inputs)
-    )
+    first.fill_(hidden[0] if len(hidden) else (0 if is_real else 1))
+    return (*example.inputs[: example.mask], mask, *example.inputs[example.mask + 1 :])

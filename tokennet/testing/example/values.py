@@ -1,26 +1,45 @@
-"""Values that models take and give: tensors, `Tokens`, PyG `Data`, and nests of them."""
+"""Inputs and outputs as values: tensors, `Tokens`, PyG `Data`, and nests of these.
+
+Needed where something is done to each tensor of an input or output, whatever holds it.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
-from tokennet.graphs import Disjoint, Edges, TokenGraph
 from tokennet.tokens import Tokens
 
 
+def is_pyg_data(value: Any) -> bool:
+    """Whether a value is a `Data` or `Batch` of PyG, told without loading torch_geometric.
+
+    >>> is_pyg_data(torch.ones(3))
+    False
+    """
+    module = sys.modules.get("torch_geometric.data")
+    return module is not None and isinstance(value, module.Data)
+
+
+def is_pyg_batch(value: Any) -> bool:
+    """Whether a value is a `Batch` of PyG."""
+    return is_pyg_data(value) and hasattr(value, "to_data_list")
+
+
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply a function to every tensor of a nested value; the value itself stays as it is."""
+    """A copy of a nested value with a function applied to every tensor in it."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Tokens):
-        pos = None if value.pos is None else function(value.pos)
-        return Tokens(function(value.z), _map_edge_attr(function, value.graph), pos)
-    if isinstance(value, Data):  # a Batch is one too
+        graph: Any = value.graph
+        if graph.edge_attr is not None:
+            graph = graph.with_edge_attr(function(graph.edge_attr))
+        return Tokens(function(value.z), graph, None if value.pos is None else function(value.pos))
+    if is_pyg_data(value):
         return value.clone().apply(function)
     if isinstance(value, dict):
         return {key: map_tensors(function, item) for key, item in value.items()}
@@ -32,14 +51,12 @@ def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
-    """Copy a nested value; floating-point tensors take `dtype`, complex ones its precision."""
-    kinds = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+    """A copy of a nested value: floating-point tensors in `dtype`, complex ones as precise."""
+    complex_of = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
     def copied(tensor: Tensor) -> Tensor:
-        target = dtype if tensor.is_floating_point() else tensor.dtype
-        if tensor.is_complex():
-            target = kinds.get(dtype, tensor.dtype)
-        return tensor.detach().to(target, copy=True)
+        target = complex_of.get(dtype, tensor.dtype) if tensor.is_complex() else tensor.dtype
+        return tensor.detach().to(dtype if tensor.is_floating_point() else target, copy=True)
 
     return map_tensors(copied, value)
 
@@ -50,14 +67,16 @@ def to_device(value: Any, device: torch.device | str | None) -> Any:
 
 
 def tensors_of(output: Any) -> list[Tensor]:
-    """The tensors of an output, in order: of `Tokens` its z, of `Data` its x (or all it has).
+    """The tensors of an output, in order: of `Tokens` z, of `Data` x (or all tensors it has).
 
     Raises:
-        TypeError: there is none.
+        TypeError: the output holds no tensor.
     """
     found = _collect(output)
     if not found:
-        raise TypeError(f"the model must give tensors, Tokens or Data, got {type(output).__name__}")
+        raise TypeError(
+            f"the model must return tensors, Tokens or Data, got {type(output).__name__}"
+        )
     return found
 
 
@@ -66,7 +85,7 @@ def _collect(output: Any) -> list[Tensor]:
         return [output]
     if isinstance(output, Tokens):
         return [output.z]
-    if isinstance(output, Data):
+    if is_pyg_data(output):
         return [output.x] if output.x is not None else _collect(list(output.to_dict().values()))
     if hasattr(output, "to_tuple"):  # the outputs of Hugging Face models
         return _collect(output.to_tuple())
@@ -78,27 +97,17 @@ def _collect(output: Any) -> list[Tensor]:
 
 
 def describe(value: Any) -> str:
-    """Shapes, for messages."""
+    """Types and shapes, for messages."""
     if isinstance(value, Tensor):
         return f"tensor {tuple(value.shape)}"
     if isinstance(value, tuple | list):
         return f"({', '.join(map(describe, value))})"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {describe(item)}' for key, item in value.items())}}}"
-    if isinstance(value, Tokens | Data | int | float | str | None):
+    if isinstance(value, Tokens | int | float | str | None) or is_pyg_data(value):
         return repr(value)
     shape = getattr(value, "shape", None)
     return type(value).__name__ if shape is None else f"{type(value).__name__} {tuple(shape)}"
-
-
-def _map_edge_attr(function: Callable[[Tensor], Tensor], graph: TokenGraph) -> TokenGraph:
-    if graph.is_ragged:
-        if all(part is _map_edge_attr(function, part) for part in graph.parts):
-            return graph  # keeps what was derived from it
-        return Disjoint(_map_edge_attr(function, part) for part in graph.parts)
-    if isinstance(graph, Edges) and graph.edge_attr is not None:
-        return graph.with_edge_attr(function(graph.edge_attr))
-    return graph
 
 
 def features(value: Any) -> Tensor:
@@ -111,7 +120,7 @@ def features(value: Any) -> Tensor:
         return value
     if isinstance(value, Tokens):
         return value.z
-    if isinstance(value, Data) and isinstance(value.x, Tensor):
+    if is_pyg_data(value) and isinstance(value.x, Tensor):
         return value.x
     raise TypeError(f"expected a tensor, Tokens or Data with x, got {describe(value)}")
 
@@ -120,8 +129,8 @@ def with_features(value: Any, tensor: Tensor) -> Any:
     """The same input with other token vectors."""
     if isinstance(value, Tokens):
         return value.replace(z=tensor)
-    if isinstance(value, Data):
-        other = value.clone()
-        other.x = tensor
-        return other
+    if is_pyg_data(value):
+        value = value.clone()
+        value.x = tensor
+        return value
     return tensor

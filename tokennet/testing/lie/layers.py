@@ -181,7 +181,7 @@ def _of_tensors(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     def function(z: Tensor) -> Tensor:
         output = layer(z)
         if not isinstance(output, Tensor):
-            raise TypeError(f"layers of model must give tensors, got {type(output).__name__}")
+            raise TypeError(f"layers of model must return tensors, got {type(output).__name__}")
         return output
 
     return function
