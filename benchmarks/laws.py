@@ -107,7 +107,7 @@ def cost(rounds: int) -> dict[str, float]:
         forward = time.perf_counter() - start
         report = check_equivariance(encoder, x)
         if number:
-            ratios.append(report.seconds / report.trials / forward)
+            ratios.append(report.seconds / report.runs / forward)
     low, _, high = statistics.quantiles(ratios, n=4)
     return {"median": statistics.median(ratios), "quartiles": [low, high]}
 

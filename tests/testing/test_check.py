@@ -33,7 +33,7 @@ def test_an_injected_bug_is_found_localized_and_reproduced(bug):
     found = check(model, example, laws=[bug.law], **bug.options).reports[bug.law]
     assert found.verdict is Verdict.BROKEN
     assert localized(found, model)
-    assert reproduced_by(found.witness.script, bug.make()[0])
+    assert reproduced_by(found.counterexample.script, bug.make()[0])
 
 
 @pytest.mark.sweep
@@ -183,7 +183,7 @@ def test_a_broken_gradient_is_found_where_values_agree():
     assert report.verdict is Verdict.BROKEN
     assert "gradient" in report.reason
     assert report.location.source.startswith("side = self.table")
-    assert reproduced_by(report.witness.script, Hidden())
+    assert reproduced_by(report.counterexample.script, Hidden())
 
 
 def test_a_kernel_that_differs_in_float32_is_found():
@@ -365,7 +365,7 @@ def test_arguments_given_by_name():
     assert report.passed, report
     found = check(Reader(positions=True), example).reports["node_permutation"]
     assert "self.table.weight" in found.location.source
-    assert reproduced_by(found.witness.script, Reader(positions=True))
+    assert reproduced_by(found.counterexample.script, Reader(positions=True))
     assert "padding" in check(Reader(masked=False), example).broken
 
 

@@ -143,7 +143,7 @@ def test_padding():
     inverted = ~MASK
     assert_padding_ignored(lambda z, hidden: masked_mean(z, ~hidden), (x, inverted), MASK)
     assert_padding_ignored(lambda z: masked_mean(z, MASK), x, MASK)  # known to the function
-    with pytest.raises(ValueError, match="real must leave some places"):
+    with pytest.raises(ValueError, match="real must mark some tokens"):
         check_padding(masked_mean, (x, MASK), torch.ones(2, 6).bool())
     with pytest.raises(ValueError, match="real must have shape"):
         check_padding(masked_mean, (x, MASK), torch.ones(6).bool())

@@ -24,9 +24,9 @@ from tokennet.testing import (
     assert_set_to_set,
     check_equivariance,
 )
-from tokennet.testing.engine.scale import units
+from tokennet.testing.engine.run import units
+from tokennet.testing.engine.tolerance import UNDECIDED, tolerance
 from tokennet.testing.example.layout import Layout
-from tokennet.testing.report import UNDECIDED, tolerance
 
 
 def mix(x):
@@ -56,23 +56,23 @@ def test_between_rounding_and_a_break_lies_the_unknown(x, factor):
         scale = z.abs().max()  # so that errors are relative
         return z / scale + factor * limit * table.to(z.dtype)[torch.arange(7)] / 2
 
-    report = check_equivariance(nearly, x[:1], trials=20)
+    report = check_equivariance(nearly, x[:1], num_permutations=20)
     wanted = {0.5: Verdict.PASS, 5000.0: Verdict.BROKEN}.get(factor, Verdict.INCONCLUSIVE)
     assert report.verdict is wanted, report
 
 
 def test_the_evidence(x):
-    report = check_equivariance(mix, x, trials=3)
+    report = check_equivariance(mix, x, num_permutations=3)
     assert 0 <= report.error < report.tolerance
     assert report.tolerance == tolerance(torch.float64, report.rounding, torch.float32)
     assert report.dtype == "float64"
     assert 0 < report.rounding < 1e-6
     assert report.signal > 0.1
     assert report.noise == 0
-    assert report.trials == 3
+    assert report.runs == 3
     assert set(report.float32) == {"default"}
     assert report.float32["default"] < 1e-5
-    assert report.witness is None
+    assert report.counterexample is None
     assert report.location is None
 
 
@@ -117,9 +117,9 @@ def test_each_kernel_of_attention_is_diagnosed():
 def test_counterexamples_are_reduced_to_one_swap_of_two_tokens():
     x = torch.randn(3, 50, 4)
     report = check_equivariance(lambda x: x.cumsum(-2), x)
-    assert report.witness.perm == (1, 0)
-    assert report.witness.inputs[0].shape == (3, 2, 4)
-    assert report.witness.error > 0.01
+    assert report.counterexample.perm == (1, 0)
+    assert report.counterexample.inputs[0].shape == (3, 2, 4)
+    assert report.counterexample.error > 0.01
 
 
 def test_where_two_tokens_show_nothing_more_are_kept():
@@ -127,15 +127,15 @@ def test_where_two_tokens_show_nothing_more_are_kept():
         return x + 0.1 * x.roll(1, -2) if x.shape[-2] > 2 else mix(x)
 
     report = check_equivariance(window, torch.randn(12, 4))
-    assert len(report.witness.perm) == 3
-    assert sorted(report.witness.perm) == [0, 1, 2]
+    assert len(report.counterexample.perm) == 3
+    assert sorted(report.counterexample.perm) == [0, 1, 2]
 
 
 def test_a_model_of_fixed_size_keeps_its_tokens():
     table = torch.randn(6, 4)
     report = check_equivariance(lambda x: x + table.to(x), torch.randn(6, 4))
-    moved = [i for i, p in enumerate(report.witness.perm) if i != p]
-    assert len(report.witness.perm) == 6
+    moved = [i for i, p in enumerate(report.counterexample.perm) if i != p]
+    assert len(report.counterexample.perm) == 6
     assert len(moved) == 2
 
 
@@ -222,7 +222,7 @@ def test_automorphisms_of_a_fixed_graph():
     )
     ring = Tokens(torch.randn(8, 4), Cycle(8, 1))
     report = assert_automorphism_equivariant(net, ring)
-    assert report.trials >= 2  # generators and words that are not the identity
+    assert report.runs >= 2  # generators and words that are not the identity
     line = Edges(torch.tensor([[0, 1, 2], [1, 2, 3]]), 4)
     with pytest.raises(ValueError, match="no automorphism but the identity"):
         assert_automorphism_equivariant(net, Tokens(torch.randn(4, 4), line))
@@ -242,7 +242,7 @@ def test_a_group_by_generators():
     assert_equivariant(convolve, x, group=[shift])
     report = check_equivariance(convolve, x, group=[[5, 4, 3, 2, 1, 0]])
     assert report.verdict is Verdict.BROKEN
-    assert report.witness.perm == (5, 4, 3, 2, 1, 0)  # no swap is in the group
+    assert report.counterexample.perm == (5, 4, 3, 2, 1, 0)  # no swap is in the group
 
 
 def test_several_outputs():
@@ -262,7 +262,11 @@ def test_several_outputs():
     [
         (lambda x: check_equivariance(mix, ()), ValueError, "at least one input"),
         (lambda x: check_equivariance(mix, x[:, :1]), ValueError, "at least 2 tokens"),
-        (lambda x: check_equivariance(mix, x, trials=0), ValueError, "trials must be"),
+        (
+            lambda x: check_equivariance(mix, x, num_permutations=0),
+            ValueError,
+            "num_permutations must",
+        ),
         (lambda x: check_equivariance(mix, x, group=[]), ValueError, "at least one generator"),
         (lambda x: check_equivariance(mix, x, group=[[0, 0]]), ValueError, "group must be"),
         (lambda x: check_equivariance(mix, x, in_action=3), TypeError, "not iterable"),

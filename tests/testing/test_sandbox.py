@@ -1,4 +1,4 @@
-"""A model that was borrowed comes back as it was, whatever it did meanwhile."""
+"""A model that was sandboxed comes back as it was, whatever it did meanwhile."""
 
 import functools
 import random
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import cached as parametrize_cached
 
-from tokennet.testing.engine.sandbox import borrowed, module_names, modules_of, moved_to
+from tokennet.testing.engine.sandbox import module_names, modules_of, moved_to, sandboxed
 from tokennet.testing.example.values import cast
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)
@@ -47,7 +47,7 @@ class Doing(nn.Module):
 
 
 def run(model, **options):
-    with borrowed(model, **options):
+    with sandboxed(model, **options):
         return model(X.to(options.get("dtype", torch.float64)))
 
 
@@ -227,7 +227,7 @@ def test_modules_are_found(way):
     net, f = ways()[way]
     net.train()
     weight, data = net.weight, net.weight.data_ptr()
-    with borrowed(f, jitter=0):
+    with sandboxed(f, jitter=0):
         assert not net.training
         assert net.weight.dtype == torch.float64
         assert (net.weight.data_ptr(), net.weight is weight) != (data, False)
@@ -374,7 +374,7 @@ def test_complex_tensors_take_the_precision():
         (torch.float64, torch.complex128),
         (torch.float32, torch.complex64),
     ]:
-        with borrowed(model, dtype=dtype):
+        with sandboxed(model, dtype=dtype):
             assert model(cast(x, dtype)).dtype == expected
             assert model.p.dtype == model.b.dtype == model.t[0].dtype == expected
     assert model.p.dtype == model.b.dtype == model.t[0].dtype == torch.complex64
@@ -382,7 +382,7 @@ def test_complex_tensors_take_the_precision():
     assert cast(x, torch.bfloat16).dtype == torch.complex64
 
 
-# Modules that cannot be borrowed
+# Modules that cannot be sandboxed
 
 
 @pytest.mark.parametrize("lazy", [nn.LazyLinear(3), nn.LazyBatchNorm1d(affine=False)])
@@ -390,7 +390,7 @@ def test_lazy_modules_are_named(lazy):
     model = nn.Sequential(nn.Linear(3, 3), lazy)
     state = torch.get_rng_state()
     message = rf"model must have run once: 1 \({type(lazy).__name__}\) is not initialized"
-    for context in (borrowed(model), moved_to("cpu", model)):
+    for context in (sandboxed(model), moved_to("cpu", model)):
         with pytest.raises(ValueError, match=message), context:
             pass
     assert model.training
@@ -469,7 +469,7 @@ def test_modules_are_given_back(name, dtype):
     model.action = ACTIONS[name]
     before = state(model)
     try:
-        with borrowed(model, dtype=dtype, jitter=3):
+        with sandboxed(model, dtype=dtype, jitter=3):
             assert model.net.weight.dtype == dtype
             random.random(), np.random.rand(1), torch.rand(1)  # noqa: NPY002
             model.action(model)
@@ -482,9 +482,9 @@ def test_modules_are_given_back(name, dtype):
 def test_borrowing_within_borrowing():
     model = Doing(lambda m: m.steps.add_(1), it=[torch.zeros(1)])
     before = state(model)
-    with borrowed(model):
+    with sandboxed(model):
         weight = model.net.weight.data_ptr()
-        with borrowed(model, dtype=torch.float32, jitter=1), borrowed(model):
+        with sandboxed(model, dtype=torch.float32, jitter=1), sandboxed(model):
             model(X.double())
         assert model.net.weight.data_ptr() == weight
         assert model.steps.tolist() == [0, 0]
@@ -556,7 +556,7 @@ def test_script_modules():
     weight, values = model.net.weight, model.net.weight.clone()
     pointers = [p.data_ptr() for p in [*model.parameters(), *model.buffers()]]
     attributes = dict(vars(model))
-    with borrowed(outer):
+    with sandboxed(outer):
         assert not model.training
         assert outer(X.double()).dtype == torch.float64
     assert vars(model) == attributes
@@ -602,9 +602,9 @@ def test_constants_beside_trained_parameters_are_not_jittered():
             self.linear = nn.Linear(4, 4)
 
     model = Averages()
-    with borrowed(model, jitter=0):
+    with sandboxed(model, jitter=0):
         assert torch.equal(model.weights, torch.full((5, 5), 0.25).double())
         assert not torch.equal(model.linear.weight.float(), Averages().linear.weight)
     model.requires_grad_(False)
-    with borrowed(model, jitter=0):  # where nothing is trained, anything may hide a break
+    with sandboxed(model, jitter=0):  # where nothing is trained, anything may hide a break
         assert not torch.equal(model.weights, torch.full((5, 5), 0.25).double())

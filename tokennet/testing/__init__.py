@@ -17,11 +17,18 @@ from tokennet.testing.engine.actions import (
     PermuteWithin,
     RelabelEdges,
 )
-from tokennet.testing.engine.gradient import GradientOf
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle, random_permutation
+from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.groups import GroupReport, automorphisms, discover_group
+from tokennet.testing.laws import LAWS
+from tokennet.testing.laws.batch import assert_batch_independent, check_batch
 from tokennet.testing.laws.declared import DeclaredReport, check_declared
-from tokennet.testing.laws.dependency import assert_causal, assert_dependency, check_dependency
+from tokennet.testing.laws.dependency import (
+    assert_causal,
+    assert_dependency,
+    check_dependency,
+    dependency_matrix,
+)
 from tokennet.testing.laws.equivariance import (
     assert_automorphism_equivariant,
     assert_equivariant,
@@ -31,14 +38,7 @@ from tokennet.testing.laws.equivariance import (
     check_equivariance,
 )
 from tokennet.testing.laws.finiteness import check_finite
-from tokennet.testing.laws.influence import dependency_matrix
-from tokennet.testing.laws.isolation import (
-    assert_batch_independent,
-    assert_padding_ignored,
-    check_batch,
-    check_padding,
-)
-from tokennet.testing.laws.registry import LAWS
+from tokennet.testing.laws.padding import assert_padding_ignored, check_padding
 from tokennet.testing.lie import (
     LieError,
     LieGenerator,
@@ -49,7 +49,7 @@ from tokennet.testing.lie import (
     shift_table,
 )
 from tokennet.testing.measure import relabeling_error, shuffling_error
-from tokennet.testing.report import Location, SymmetryReport, Verdict, Witness
+from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
 
 if TYPE_CHECKING:
     from tokennet.testing.parametrize import parametrize_with_checks
@@ -58,6 +58,7 @@ __all__ = [
     "LAWS",
     "Action",
     "Conjugate",
+    "Counterexample",
     "DeclaredReport",
     "GradientOf",
     "GroupReport",
@@ -75,7 +76,6 @@ __all__ = [
     "Shuffle",
     "SymmetryReport",
     "Verdict",
-    "Witness",
     "applicable_laws",
     "assert_automorphism_equivariant",
     "assert_batch_independent",

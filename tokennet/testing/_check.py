@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from tokennet.testing.engine.precision import precision_of
 from tokennet.testing.engine.sandbox import moved_to
-from tokennet.testing.engine.verdict import name_of, raised
+from tokennet.testing.engine.tolerance import precision_of
+from tokennet.testing.engine.verdict import name_of, verdict_on_error
 from tokennet.testing.example.case import Case, make_case
 from tokennet.testing.example.values import describe, to_device
-from tokennet.testing.laws.registry import LAWS
+from tokennet.testing.laws import LAWS
 from tokennet.testing.report import SymmetryReport, Verdict
 
 
@@ -124,7 +124,7 @@ def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
     try:
         report = LAWS[name].check(case, options)
     except Exception as error:  # whatever a model of other people raises
-        report = raised(error)
+        report = verdict_on_error(error)
     return dataclasses.replace(report, law=name, subject=name_of(case.model))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, Shuffle
-from tokennet.testing.engine.sandbox import borrowed
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.example.values import cast, features
 from tokennet.tokens import Tokens
 
@@ -21,7 +21,7 @@ def relabeling_error(
     tokens: Tokens | Tensor,
     *,
     invariant: bool = False,
-    trials: int = 3,
+    num_permutations: int = 3,
     seed: int = 0,
 ) -> float:
     r"""Largest relative error of f(P tokens) = P f(tokens), z, graph and pos moved together.
@@ -37,7 +37,7 @@ def relabeling_error(
             modules that a function refers to are in float64 too.
         tokens: an example; a tensor is taken as tokens on the complete graph.
         invariant: the output has no token dimension (pooled), so P leaves it as it is.
-        trials: number of permutations; within each graph for a ragged batch.
+        num_permutations: number of permutations; within each graph for a ragged batch.
         seed: of the permutations.
 
     Raises:
@@ -46,7 +46,7 @@ def relabeling_error(
     >>> relabeling_error(lambda tokens: tokens.z.relu(), torch.randn(5, 2))
     0.0
     """
-    return _error(model, tokens, Relabel(), invariant, trials, seed)
+    return _error(model, tokens, Relabel(), invariant, num_permutations, seed)
 
 
 def shuffling_error(
@@ -54,7 +54,7 @@ def shuffling_error(
     tokens: Tokens | Tensor,
     *,
     invariant: bool = False,
-    trials: int = 3,
+    num_permutations: int = 3,
     seed: int = 0,
 ) -> float:
     """The same as `relabeling_error` with z alone moved, graph and pos held.
@@ -65,22 +65,27 @@ def shuffling_error(
     >>> shuffling_error(lambda tokens: tokens.z.cumsum(-2), torch.randn(5, 2)) > 1e-2
     True
     """
-    return _error(model, tokens, Shuffle(), invariant, trials, seed)
+    return _error(model, tokens, Shuffle(), invariant, num_permutations, seed)
 
 
 def _error(
-    model: Model, tokens: Tokens | Tensor, action: Action, invariant: bool, trials: int, seed: int
+    model: Model,
+    tokens: Tokens | Tensor,
+    action: Action,
+    invariant: bool,
+    num_permutations: int,
+    seed: int,
 ) -> float:
     if isinstance(tokens, Tensor):
         tokens = Tokens(tokens)
     out_action = Invariant() if invariant else Permute()
     generator = torch.Generator().manual_seed(seed)
-    with borrowed(model), torch.no_grad():
+    with sandboxed(model), torch.no_grad():
         expected = _run(model, tokens)
         if not invariant:
             _check_rows(expected, tokens.num_tokens)
         errors = [0.0]
-        for _ in range(trials):
+        for _ in range(num_permutations):
             perm = action.random(tokens, generator)
             moved = _run(model, action.apply(tokens, perm))
             errors.append(_largest(moved - out_action.apply(expected, perm)))

@@ -12,7 +12,7 @@ import pytest
 from torch import nn
 
 from tokennet.testing._check import applicable_laws, check
-from tokennet.testing.laws.registry import LAWS
+from tokennet.testing.laws import LAWS
 from tokennet.testing.report import SymmetryReport, Verdict
 
 VACUOUS_BY_NATURE = frozenset({"backend_agreement", "deterministic"})

@@ -1,24 +1,16 @@
-"""Verdicts on symmetry laws, and the evidence for them."""
+"""What `check` and the check functions return: a verdict on a law, and the evidence for it."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import textwrap
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import torch
-
-MARGIN = {torch.float64: 64, torch.float32: 64, torch.float16: 8, torch.bfloat16: 4}
-"""Rounding errors of one epsilon that a symmetric model may collect."""
-UNDECIDED = {torch.float64: 1e3, torch.float32: 32, torch.float16: 16, torch.bfloat16: 4}
-"""How many times the tolerance an error may be before it is called a break."""
-
 
 class Verdict(StrEnum):
-    """What an experiment says about a law.
+    """What the runs of a model say about a law.
 
     - `PASS`: the law holds up to rounding.
     - `BROKEN`: the error is far beyond rounding.
@@ -30,22 +22,6 @@ class Verdict(StrEnum):
     BROKEN = "BROKEN"
     INCONCLUSIVE = "INCONCLUSIVE"
     VACUOUS = "VACUOUS"
-
-
-def tolerance(dtype: torch.dtype, rounding: float, rounding_dtype: torch.dtype) -> float:
-    r"""How large an error a symmetric model can show.
-
-        m eps max(1, r / eps_r)
-
-    with m = 64 in float64 and float32, 8 in float16 and 4 in bfloat16. r is the measured
-    relative rounding of the model at a precision eps_r, so that r / eps_r is how much the
-    model amplifies rounding, whatever the precision.
-
-    >>> print(f"{tolerance(torch.float64, 1.2e-5, torch.float32):.1e}")  # amplifies 100 times
-    1.4e-12
-    """
-    amplification = rounding / torch.finfo(rounding_dtype).eps
-    return MARGIN[dtype] * torch.finfo(dtype).eps * max(1.0, amplification)
 
 
 @dataclass(frozen=True)
@@ -69,7 +45,7 @@ class Location:
 
 
 @dataclass(frozen=True)
-class Witness:
+class Counterexample:
     """The smallest counterexample found.
 
     `perm`, where the law is about a permutation, moves tokens as `x[..., perm, :]` does;
@@ -99,8 +75,8 @@ class SymmetryReport:
 
     Errors are relative to the largest output. `error` and `tolerance` are in `dtype`, the
     precision that decided; `float32` holds the error in float32 for each attention kernel,
-    `rounding` |f32 - f64|, `signal` how much the change alters the output at all, `noise`
-    the difference between two runs on one input.
+    `rounding` |f32 - f64|, `signal` how much the intervention alters the output at all,
+    `noise` the difference between two runs on one input (NaN where they were not measured).
     """
 
     law: str
@@ -110,32 +86,32 @@ class SymmetryReport:
     error: float
     tolerance: float
     dtype: str
-    rounding: float
-    signal: float
-    noise: float
+    rounding: float = math.nan
+    signal: float = math.nan
+    noise: float = math.nan
     float32: dict[str, float] = field(default_factory=dict)
-    trials: int = 0
+    runs: int = 0
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
-    witness: Witness | None = None
+    counterexample: Counterexample | None = None
     location: Location | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.subject}: {self.law} {self.verdict}: {self.reason}", self._evidence()]
         if self.location is not None:
             lines.append(f"breaks at {self.location}")
-        if self.witness is not None:
-            lines.append(f"smallest counterexample: {self.witness}")
+        if self.counterexample is not None:
+            lines.append(f"smallest counterexample: {self.counterexample}")
         lines += [f"note: {note}" for note in self.notes]
-        if self.witness is not None and self.witness.script:
-            lines += ["to see it:", textwrap.indent(self.witness.script.rstrip(), "    ")]
+        if self.counterexample is not None and self.counterexample.script:
+            lines += ["to see it:", textwrap.indent(self.counterexample.script.rstrip(), "    ")]
         return "\n".join(lines)
 
     def _evidence(self) -> str:
         parts = [f"error {self.error:.2g} in {self.dtype} (tolerance {self.tolerance:.2g})"]
         parts += [f"{error:.2g} in float32 ({name})" for name, error in self.float32.items()]
         parts += [f"rounding {self.rounding:.2g}", f"signal {self.signal:.2g}"]
-        parts += [f"noise {self.noise:.2g}", f"{self.trials} trials", f"{self.seconds:.2f} s"]
+        parts += [f"noise {self.noise:.2g}", f"{self.runs} runs", f"{self.seconds:.2f} s"]
         return ", ".join(parts)
 
     def assert_pass(self) -> SymmetryReport:
@@ -150,16 +126,10 @@ class SymmetryReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON; what is not finite is a word."""
-        witness = None
-        if self.witness:
-            witness = {key: value for key, value in vars(self.witness).items() if key != "inputs"}
-        values = {
-            **vars(self),
-            "verdict": str(self.verdict),
-            "notes": list(self.notes),
-            "location": dataclasses.asdict(self.location) if self.location else None,
-            "witness": witness,
-        }
+        values = {**vars(self), "verdict": str(self.verdict), "notes": list(self.notes)}
+        for name in ("location", "counterexample"):
+            part = values[name]
+            values[name] = part and {k: v for k, v in vars(part).items() if k != "inputs"}
         return _for_json(values)
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tokennet.testing.diagnose.source import Site, statement_at, user_site
-from tokennet.testing.engine.intervention import Change, Inputs
-from tokennet.testing.engine.run import Experiment
-from tokennet.testing.engine.sandbox import module_names
+from tokennet.testing.diagnose.source import Site, location_at, user_site
+from tokennet.testing.engine.intervention import Inputs, Intervention
+from tokennet.testing.engine.run import Runner
+from tokennet.testing.engine.sandbox import LOW_PRECISION, module_names
 from tokennet.testing.report import Location
 
 
@@ -32,7 +32,7 @@ class Value:
 
 @dataclass
 class Call:
-    """An operation: where it was called, what it took and what it gave."""
+    """An operation: where it was called, its inputs and its outputs."""
 
     operation: str
     site: Site
@@ -45,7 +45,7 @@ class Call:
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps what each operation took and gave, as it was then, and where it was called.
+    """Keeps the inputs and outputs of each operation, as they were then, and where it was called.
 
     In-place operations and views are followed by storage: whoever last wrote to the memory
     of a tensor is one of its writers.
@@ -77,8 +77,8 @@ class Recorder(TorchDispatchMode):
         unchanged = [x for x in results if not any(x is other for other in written)]
         call.outputs = [self.value(tensor) for tensor in unchanged]
         # The version of what is written to changes only later: an older copy may be there.
-        whole = [*written, *(x._base for x in written if x._base is not None)]
-        call.outputs += [Value(_copy(tensor), [number]) for tensor in whole]
+        bases = [x._base for x in written if x._base is not None]
+        call.outputs += [Value(_copy(tensor), [number]) for tensor in [*written, *bases]]
         return result
 
     def value(self, tensor: Tensor) -> Value:
@@ -92,23 +92,23 @@ class Recorder(TorchDispatchMode):
 
 
 def localize(
-    experiment: Experiment, inputs: Inputs, change: Change, threshold: float
+    runner: Runner, inputs: Inputs, intervention: Intervention, threshold: float
 ) -> Location | None:
     """The first operation whose inputs obey the law and whose output does not.
 
     From the output, which breaks the law, the search goes back through those inputs that
-    break it too. So operations that break it on a side path, and mend it before the
-    output, as code that works in chunks does, are not accused.
+    break it too. So operations that break it on a side path and restore it before the
+    output, as code that works in chunks does, are no false positives.
 
     Args:
-        experiment: to be called within its `at`.
+        runner: to be called within its `at`.
         threshold: relative discrepancy from which a tensor counts as breaking the law.
 
     Returns:
         the place, or None where no operation of torch shows the break.
     """
-    run, names = experiment.run, module_names(experiment.model)
-    moved = change.move(inputs)
+    run, names = runner.run, module_names(runner.model)
+    moved = intervention.apply(inputs)
     with torch.no_grad(), _anomaly_mode():
         run(inputs), run(moved)  # so that what is cached at first use is there
         before, after = Recorder(names), Recorder(names)
@@ -116,9 +116,9 @@ def localize(
             first = [before.value(tensor) for tensor in run(inputs)]
         with after:
             second = [after.value(tensor) for tensor in run(moved)]
-    _measure(before, after, change)
+    _measure(before, after, intervention)
     for a, b in zip(first, second, strict=False):
-        a.error = change.discrepancy(a.content, b.content)
+        a.error = intervention.discrepancy(a.content, b.content)
     roots = roots_of(before.calls, first, threshold)
     copies = ("detach", "clone")  # of inputs and outputs, by the checker
     roots = {
@@ -136,33 +136,33 @@ def _anomaly_mode() -> Iterator[None]:
             yield
 
 
-def _measure(before: Recorder, after: Recorder, change: Change) -> None:
+def _measure(before: Recorder, after: Recorder, intervention: Intervention) -> None:
     """Set the error of every value of `before`.
 
-    A call that has no like in the other run, such as a copy that was not needed there,
-    passes on the errors of its inputs.
+    A call that has no counterpart in the other run, such as a copy that was not needed
+    there, passes on the errors of its inputs.
     """
     paired = {id(a): b for a, b in _aligned(before.calls, after.calls)}
     for call in before.calls:
-        like = paired.get(id(call))
-        if like is None:
+        pair = paired.get(id(call))
+        if pair is None:
             for value in call.inputs:
                 value.error = _worst([v for n in value.writers for v in before.calls[n].outputs])
             for value in call.outputs:
                 value.error = _worst(call.inputs)
             continue
-        for old, new in ((call.inputs, like.inputs), (call.outputs, like.outputs)):
+        for old, new in ((call.inputs, pair.inputs), (call.outputs, pair.outputs)):
             for x, y in zip(old, new, strict=False):
-                x.error = _discrepancy(change, x.content, y.content)
+                x.error = _discrepancy(intervention, x.content, y.content)
 
 
-def _discrepancy(change: Change, before: Tensor, after: Tensor) -> float:
+def _discrepancy(intervention: Intervention, before: Tensor, after: Tensor) -> float:
     if before.layout != torch.strided or before.is_complex():
         before, after = (
             torch.view_as_real(x.to_dense()) if x.is_complex() else x.to_dense()
             for x in (before, after)
         )
-    return change.discrepancy(before, after)
+    return intervention.discrepancy(before, after)
 
 
 def _aligned(first: list[Call], second: list[Call]) -> list[tuple[Call, Call]]:
@@ -178,7 +178,7 @@ def _aligned(first: list[Call], second: list[Call]) -> list[tuple[Call, Call]]:
 
 
 def roots_of(calls: list[Call], outputs: list[Value], threshold: float) -> set[int]:
-    """Calls with broken outputs and whole inputs, on the way to a broken output."""
+    """Calls with broken outputs and consistent inputs, on the way to a broken output."""
     broken = {n for n, call in enumerate(calls) if _worst(call.outputs) > threshold}
     waiting = [n for v in outputs if v.error > threshold for n in _writers(calls, v, threshold)]
     seen, roots = set(), set()
@@ -201,7 +201,7 @@ def roots_of(calls: list[Call], outputs: list[Value], threshold: float) -> set[i
 
 
 def _writers(calls: list[Call], value: Value, threshold: float) -> list[int]:
-    """The calls that may have broken a value: none before one that left all of it whole."""
+    """The calls that may have broken a value: none before one that left it consistent."""
     found = []
     for number in reversed(value.writers):
         found.append(number)
@@ -213,16 +213,12 @@ def _writers(calls: list[Call], value: Value, threshold: float) -> list[int]:
     return found
 
 
-def location_of(call: Call, threshold: float) -> Location:
-    """The place of a call, with the errors before and after it."""
-    start, end, source = statement_at(call.site.file, call.site.line)
-    return Location(
-        operation=call.operation,
+def location_of(call: Call, threshold: float) -> Location | None:
+    """The statement that made a call, with the errors before and after it."""
+    return location_at(
+        call.operation,
+        [(call.site.file, call.site.line)],
         module=call.site.module,
-        file=call.site.file,
-        line=start,
-        end_line=end,
-        source=source,
         error_in=_worst([value for value in call.inputs if value.error <= threshold]),
         error_out=_worst(call.outputs),
     )
@@ -252,3 +248,29 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
             value = args[number] if number < len(args) else kwargs.get(argument.name)
             written += [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
     return written
+
+
+def lowered_at(runner: Runner) -> str:
+    """The first line that computes in less than float64 when the model runs in it, or ''."""
+    watch = _LowPrecision(module_names(runner.model))
+    with runner.at(torch.float64) as x, watch:
+        runner.run(x)
+    return watch.line
+
+
+class _LowPrecision(TorchDispatchMode):
+    """Notes the first operation that returns less than float64."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.line, self._names = "", names
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self.line and any(
+            isinstance(leaf, Tensor) and leaf.dtype in LOW_PRECISION and leaf.dim()
+            for leaf in tree_leaves(result)
+        ):
+            site = user_site(self._names)
+            self.line = f"{site.file}:{site.line}"
+        return result

@@ -1,4 +1,4 @@
-"""A few lines of Python that show a break without the checker."""
+"""The script of a report: a few lines of Python that show a break without the checker."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
-from tokennet.testing.diagnose.literal import literal
+from tokennet.graphs import TokenGraph
 from tokennet.testing.engine.actions import Action, Invariant, Permute
-from tokennet.testing.engine.intervention import Change, Inputs, Outputs, Permuting, difference
+from tokennet.testing.engine.intervention import (
+    Inputs,
+    Intervention,
+    Outputs,
+    PermutationIntervention,
+    difference,
+)
 from tokennet.testing.engine.wrapped import Wrapped
-from tokennet.testing.example.values import features, map_tensors, with_features
+from tokennet.testing.example.values import (
+    features,
+    is_pyg_batch,
+    is_pyg_data,
+    map_tensors,
+    with_features,
+)
 from tokennet.tokens import Tokens
 
 LONGEST = 1000
@@ -21,10 +32,12 @@ LONGEST = 1000
 JITTER = """with torch.no_grad():  # parameters that start as zeros hide nothing now
     for p in model.parameters():
         p.add_(0.1 * torch.randn_like(p))"""
+TENSORS_OF = "from tokennet.testing.example.values import tensors_of"
+SEED = "generator=torch.Generator().manual_seed(0)"
 
 
 class Code(NamedTuple):
-    """A change as code on the inputs `x`, `x1`, ...
+    """An intervention as code on the inputs `x`, `x1`, ...
 
     `lines` make what `arguments` name; `before` of the output y and `after` of the output
     `moved` must be the same.
@@ -40,7 +53,7 @@ def script_of(
     model: Any,
     run: Callable[[Inputs], Outputs],
     inputs: Inputs,
-    change: Change,
+    intervention: Intervention,
     *,
     jittered: bool,
     seeded: bool,
@@ -49,57 +62,82 @@ def script_of(
 
     Args:
         model: what was checked, maybe within wrappers of the checker's own.
-        run: calls it and gives a list of tensors.
+        run: calls it and returns a list of tensors.
     """
-    names, worst = _names(inputs), _worst_output(run, inputs, change)
-    if isinstance(change, Permuting):
-        code: Code | None = _permuting(change, names, worst)
-        values = (*inputs, *change.in_actions, *change.out_actions)
+    names = _names(inputs)
+    wanted = intervention.expected(run(inputs))
+    got = intervention.compared(run(intervention.apply(inputs)))
+    errors = [difference([a], [b]) for a, b in zip(wanted, got, strict=True)]
+    worst = errors.index(max(errors))
+    actions: tuple[Action, ...] = ()
+    if isinstance(intervention, PermutationIntervention):
+        code: Code | None = _permuting(intervention, names, worst)
+        actions = (*intervention.in_actions, *intervention.out_actions)
     else:
-        code = _replacing(run, inputs, change, names, worst)
-        values = inputs
+        code = _replacing(run, inputs, intervention, names, worst)
     if code is None:
         return ""
-    lines = _start(model, inputs, jittered=jittered, seeded=seeded)
-    lines[1:1] = _imports(values[len(inputs) :])
-    lines += code.lines
-    lines += [
+    lines = [
+        *_start(model, inputs, actions, jittered=jittered, seeded=seeded),
+        *code.lines,
         "with torch.no_grad():",
         f"    y, moved = f({', '.join(names)}), f({', '.join(code.arguments)})",
     ]
-    if not _gives_a_tensor(model, inputs):
-        lines[1:1] = ["from tokennet.testing.example.values import tensors_of"]
+    with torch.no_grad():
+        output = model(*map_tensors(torch.clone, inputs))
+    if not isinstance(output, Tensor):
+        lines[1:1] = [TENSORS_OF]
         lines.append(f"y, moved = tensors_of(y)[{worst}], tensors_of(moved)[{worst}]")
     lines.append(f"print(float(({code.after} - {code.before}).abs().max()))  # not 0")
     return "\n".join(lines) + "\n"
 
 
-def _worst_output(run: Callable[[Inputs], Outputs], inputs: Inputs, change: Change) -> int:
-    """The number of the output that is furthest off."""
-    wanted, got = change.expected(run(inputs)), change.compared(run(change.move(inputs)))
-    errors = [difference([a], [b]) for a, b in zip(wanted, got, strict=True)]
-    return errors.index(max(errors))
+def script_of_two_runs(model: Any, inputs: Inputs) -> str:
+    """A script for a model that is random: two runs on one input."""
+    call = f"f({', '.join(_names(inputs))})"
+    lines = [
+        *_start(model, inputs, (), jittered=False, seeded=False),
+        "with torch.no_grad():",
+        f"    print(float(({call} - {call}).abs().max()))  # not 0",
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def _gives_a_tensor(model: Any, inputs: Inputs) -> bool:
-    with torch.no_grad():
-        return isinstance(model(*map_tensors(torch.clone, inputs)), Tensor)
+def script_of_finiteness(model: Any, inputs: Inputs, *, jittered: bool, seeded: bool) -> str:
+    """A script for a model whose output or gradients are not finite."""
+    z = _features_of(inputs[0])
+    lines = [
+        *_start(model, inputs, (), jittered=jittered, seeded=seeded),
+        f"{z}.requires_grad_()",
+        f"y = tensors_of(f({', '.join(_names(inputs))}))[0]",
+        f"(gradient,) = torch.autograd.grad(y.square().sum() + y.sum(), {z})",
+        "print(bool(y.isfinite().all()), bool(gradient.isfinite().all()))  # not True True",
+    ]
+    lines[1:1] = [TENSORS_OF]
+    return "\n".join(lines) + "\n"
 
 
 def _names(inputs: Inputs) -> list[str]:
     return [f"x{n}" if n else "x" for n in range(len(inputs))]
 
 
-def _start(model: Any, inputs: Inputs, *, jittered: bool, seeded: bool) -> list[str]:
+def _start(
+    model: Any, inputs: Inputs, actions: tuple[Action, ...], *, jittered: bool, seeded: bool
+) -> list[str]:
     """Imports, the model and the inputs."""
     imports, expression, subject = _unwrapped(model)
-    dtype = features(inputs[0]).dtype
-    precision = f".to({dtype})" if dtype.is_floating_point else ""
-    prepared = f"{expression.replace('model', f'model{precision}.eval()', 1)}"
-    if not hasattr(subject, "eval"):
-        prepared = expression
-    lines = ["import torch", *imports, *_imports(inputs)]
-    lines += [f"# model = ...  the {_name(subject)} that was checked", f"f = {prepared}"]
+    has_eval = hasattr(subject, "eval")
+    if has_eval:
+        dtype = features(inputs[0]).dtype
+        precision = f".to({dtype})" if dtype.is_floating_point else ""
+        expression = expression.replace("model", f"model{precision}.eval()", 1)
+    name = type(subject).__name__ if has_eval else getattr(subject, "__name__", "model")
+    lines = ["import torch", *_imports(actions), *imports]
+    if any(map(is_pyg_data, inputs)):
+        lines.append("from torch_geometric.data import Batch, Data")
+    if any(isinstance(value, Tokens) for value in inputs):
+        lines.append("from tokennet import Edges, Tokens")
+    lines += [f"# model = ...  the {name} that was checked", f"f = {expression}"]
     lines += [JITTER] if jittered else []
     for number, (name, value) in enumerate(zip(_names(inputs), inputs, strict=True)):
         lines.append(f"{name} = {literal(value, seeded and number == 0)}")
@@ -115,100 +153,83 @@ def _unwrapped(model: Any) -> tuple[list[str], str, Any]:
     return [*imports, line], expression, subject
 
 
-def _name(model: Any) -> str:
-    return type(model).__name__ if hasattr(model, "eval") else getattr(model, "__name__", "model")
+def _imports(actions: tuple[Action, ...]) -> list[str]:
+    own = [action for action in actions if not isinstance(action, Invariant | Permute)]
+    names = sorted({type(action).__name__ for action in own})
+    return [f"from tokennet.testing import {', '.join(names)}"] if names else []
 
 
-def _permuting(change: Permuting, names: list[str], worst: int) -> Code:
-    outs = change.out_actions
-    actions = zip(change.in_actions, names, strict=True)
+def _permuting(intervention: PermutationIntervention, names: list[str], worst: int) -> Code:
+    outs = intervention.out_actions
+    actions = zip(intervention.in_actions, names, strict=True)
     return Code(
-        [f"perm = torch.tensor({change.perm.tolist()})"],
+        [f"perm = torch.tensor({intervention.perm.tolist()})"],
         [_applied(action, name) for action, name in actions],
         _applied(outs[worst] if len(outs) > 1 else outs[0], "y"),
         "moved",
     )
 
 
+def _applied(action: Action, name: str) -> str:
+    if isinstance(action, Invariant):
+        return name
+    if isinstance(action, Permute):
+        return f"{name}.index_select({action.dim}, perm)"
+    return f"{action!r}.apply({name}, perm)"
+
+
 def _replacing(
     run: Callable[[Inputs], Outputs],
     inputs: Inputs,
-    change: Change,
+    intervention: Intervention,
     names: list[str],
     worst: int,
 ) -> Code | None:
     """Other content, fewer or more tokens; the rest of the outputs by numbers of rows."""
-    moved = change.move(inputs)
-    old, new = features(inputs[0]), features(moved[0])
-    y, other_y = run(inputs), run(moved)
-    before = _rows(change.expected(_numbered(y))[worst], y[worst])
-    after = _rows(change.compared(_numbered(other_y))[worst], other_y[worst])
+    changed = intervention.apply(inputs)
+    old, new = features(inputs[0]), features(changed[0])
+    y, changed_y = run(inputs), run(changed)
+    before = _rows(intervention.expected(_numbered(y))[worst], y[worst])
+    after = _rows(intervention.compared(_numbered(changed_y))[worst], changed_y[worst])
     lines: list[str] = []
     if old.shape == new.shape:
-        places = tuple((old != new).any(-1).nonzero().T.tolist())
-        seeded = _seeded(inputs, places)
+        index = tuple((old != new).any(-1).nonzero().T.tolist())
+        seeded = _seeded(inputs, index)
         if seeded is not None and not torch.equal(
-            _picked(run(seeded)[worst], after), _picked(y[worst], before)
+            _as_rows(run(seeded)[worst])[after], _as_rows(y[worst])[before]
         ):
-            lines = _new_content(inputs[0], places)
+            lines = [
+                f"other = {_features_of(inputs[0])}.clone()",
+                f"index = {index}",
+                f"other[index] = 9 * torch.randn(other[index].shape, {SEED}, dtype=other.dtype)",
+            ]
     elif isinstance(inputs[0], Tensor):
         lines = _chosen_rows(old, new)
-    if lines:
-        other = _with_features(inputs[0])
-    elif new.numel() <= LONGEST:
-        lines, other = [f"other = {literal(moved[0], False)}"], "other"
-    else:
+    other = "other"
+    if lines and isinstance(inputs[0], Tokens):
+        other = "x.replace(z=other)"
+    elif lines and is_pyg_data(inputs[0]):
+        other = "x.clone().update({'x': other})"
+    elif not lines and new.numel() <= LONGEST:
+        lines = [f"other = {literal(changed[0], False)}"]
+    elif not lines:
         return None
     arguments = [other]
-    for name, value, given in zip(names[1:], inputs[1:], moved[1:], strict=True):
-        arguments.append(name if _same(value, given) else literal(given, False))
-    return Code(lines, arguments, _picking("y", before), _picking("moved", after))
+    for name, value, given in zip(names[1:], inputs[1:], changed[1:], strict=True):
+        same = value is given or (isinstance(value, Tensor) and torch.equal(value, given))
+        arguments.append(name if same else literal(given, False))
+    return Code(lines, arguments, f"y.flatten(0, -2)[{before}]", f"moved.flatten(0, -2)[{after}]")
 
 
-def twice(model: Any, inputs: Inputs) -> str:
-    """A script for a model that is random: two runs on one input."""
-    lines = _start(model, inputs, jittered=False, seeded=False)
-    call = f"f({', '.join(_names(inputs))})"
-    lines += [
-        "with torch.no_grad():",
-        f"    print(float(({call} - {call}).abs().max()))  # not 0",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def unfinished(model: Any, inputs: Inputs, *, jittered: bool, seeded: bool) -> str:
-    """A script for a model whose output or gradients are not finite."""
-    lines = _start(model, inputs, jittered=jittered, seeded=seeded)
-    lines[1:1] = ["from tokennet.testing.example.values import tensors_of"]
-    z = _features_of(inputs[0])
-    lines += [
-        f"{z}.requires_grad_()",
-        f"y = f({', '.join(_names(inputs))})",
-        "y = tensors_of(y)[0]",
-        f"(gradient,) = torch.autograd.grad(y.square().sum() + y.sum(), {z})",
-        "print(bool(y.isfinite().all()), bool(gradient.isfinite().all()))  # not True True",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _seeded(inputs: Inputs, places: tuple[list[int], ...]) -> Inputs | None:
-    """The inputs with the content in some places that `_new_content` writes."""
+def _seeded(inputs: Inputs, index: tuple[list[int], ...]) -> Inputs | None:
+    """The inputs with the content that the script draws for some tokens."""
     z = features(inputs[0])
-    if not z.is_floating_point() or not places or not places[0]:
+    if not z.is_floating_point() or not index or not index[0]:
         return None
     other = z.clone()
     generator = torch.Generator().manual_seed(0)
-    other[places] = 9 * torch.randn(z[places].shape, generator=generator, dtype=z.dtype).to(z)
+    other[index] = 9 * torch.randn(z[index].shape, generator=generator, dtype=z.dtype).to(z)
     return (with_features(inputs[0], other), *inputs[1:])
-
-
-def _new_content(value: Any, places: tuple[list[int], ...]) -> list[str]:
-    generator = "generator=torch.Generator().manual_seed(0)"
-    return [
-        f"other = {_features_of(value)}.clone()",
-        f"places = {places}",
-        f"other[places] = 9 * torch.randn(other[places].shape, {generator}, dtype=other.dtype)",
-    ]
 
 
 def _chosen_rows(old: Tensor, new: Tensor) -> list[str]:
@@ -224,58 +245,62 @@ def _numbered(outputs: Outputs) -> Outputs:
     return [torch.arange(y.numel(), dtype=torch.float64).view(y.shape) for y in outputs]
 
 
-def _rows(chosen: Tensor, all_of_it: Tensor) -> list[int]:
+def _rows(chosen: Tensor, output: Tensor) -> list[int]:
     """The numbers of the rows of an output from which numbered entries were chosen."""
-    return (chosen.long().flatten() // _width(all_of_it)).unique().tolist()
+    return (chosen.long().flatten() // _as_rows(output).shape[-1]).unique().tolist()
 
 
-def _width(tensor: Tensor) -> int:
-    return tensor.shape[-1] if tensor.dim() > 1 else 1
-
-
-def _picked(tensor: Tensor, rows: list[int]) -> Tensor:
-    return tensor.reshape(-1, _width(tensor))[rows]
-
-
-def _picking(name: str, rows: list[int]) -> str:
-    return f"{name}.flatten(0, -2)[{rows}]"
-
-
-def _same(value: Any, other: Any) -> bool:
-    return value is other or (isinstance(value, Tensor) and torch.equal(value, other))
+def _as_rows(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1, tensor.shape[-1] if tensor.dim() > 1 else 1)
 
 
 def _features_of(value: Any) -> str:
-    return {Tokens: "x.z"}.get(type(value), "x.x" if isinstance(value, Data) else "x")
+    return "x.z" if isinstance(value, Tokens) else "x.x" if is_pyg_data(value) else "x"
 
 
-def _with_features(value: Any) -> str:
+def literal(value: Any, seeded: bool) -> str:
+    """A value written as Python.
+
+    Args:
+        seeded: the vectors of tokens are `torch.randn` from seed 0.
+    """
     if isinstance(value, Tokens):
-        return "x.replace(z=other)"
-    return "x.clone().update({'x': other})" if isinstance(value, Data) else "other"
+        return _tokens(value, seeded)
+    if is_pyg_batch(value):
+        bare = value.clone()
+        bare.x = torch.zeros(value.num_nodes, 1)  # x is written apart
+        parts = ", ".join(literal(part, False) for part in bare.to_data_list())
+        return f"Batch.from_data_list([{parts}]).update({{'x': {literal(value.x, seeded)}}})"
+    if is_pyg_data(value):
+        fields = [
+            f"{key}={literal(item, seeded and key == 'x')}"
+            for key, item in value
+            if isinstance(item, Tensor)
+        ]
+        return f"Data({', '.join(fields)})"
+    if not isinstance(value, Tensor):
+        return repr(value)
+    if seeded:
+        return f"torch.randn({tuple(value.shape)}, {SEED}, dtype={value.dtype})"
+    dtype = f", dtype={value.dtype}" if value.is_floating_point() else ""
+    return f"torch.tensor({value.tolist()}{dtype})"
 
 
-def _applied(action: Action, name: str) -> str:
-    if isinstance(action, Invariant):
-        return name
-    if isinstance(action, Permute):
-        return f"{name}.index_select({action.dim}, perm)"
-    return f"{action!r}.apply({name}, perm)"
-
-
-def _imports(values: tuple[Any, ...]) -> list[str]:
-    lines = []
-    if any(isinstance(value, Data) for value in values):
-        lines.append("from torch_geometric.data import Batch, Data")
-    if any(isinstance(value, Tokens) for value in values):
-        lines.append("from tokennet import Edges, Tokens")
-    actions = sorted(
-        {
-            type(value).__name__
-            for value in values
-            if isinstance(value, Action) and not isinstance(value, Invariant | Permute)
-        }
+def _tokens(tokens: Tokens, seeded: bool) -> str:
+    z = literal(tokens.z, seeded)
+    pos = "" if tokens.pos is None else f", pos={literal(tokens.pos, False)}"
+    if not tokens.graph.is_ragged:
+        return f"Tokens({z}{_graph(tokens.graph)}{pos})"
+    parts = ", ".join(
+        f"Tokens(torch.zeros({part.num_targets}, 1){_graph(part)})" for part in tokens.graph.parts
     )
-    if actions:
-        lines.append(f"from tokennet.testing import {', '.join(actions)}")
-    return lines
+    return f"Tokens.batch([{parts}]).replace(z={z}{pos})"
+
+
+def _graph(graph: TokenGraph) -> str:
+    if graph.is_full:
+        return ""
+    edges = f"torch.tensor({graph.edge_index().tolist()}, dtype=torch.long)"
+    attr = graph.edge_attr
+    given = "" if attr is None else f", edge_attr={literal(attr, False)}"
+    return f", Edges({edges}, {graph.num_targets}{given})"

@@ -1,4 +1,4 @@
-"""From a failing permutation to the smallest counterexample, and a script that shows it."""
+"""From a failing intervention to the smallest counterexample, and a script that shows it."""
 
 from __future__ import annotations
 
@@ -8,111 +8,118 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.diagnose.script import script_of
-from tokennet.testing.engine.content import seeded_content
-from tokennet.testing.engine.intervention import Change, Inputs, Permuting
-from tokennet.testing.engine.run import Experiment
-from tokennet.testing.report import Witness
+from tokennet.testing.engine.intervention import (
+    Inputs,
+    Intervention,
+    PermutationIntervention,
+    seeded_content,
+)
+from tokennet.testing.engine.run import Runner
+from tokennet.testing.report import Counterexample
 
-Error = Callable[[Inputs, Change], float]
+Error = Callable[[Inputs, Intervention], float]
 FEWEST = 8
 """Up to this many tokens are tried when the number is reduced."""
 
 
-def smallest_witness(
-    experiment: Experiment,
+def smallest_counterexample(
+    runner: Runner,
     inputs: Inputs,
-    change: Change,
+    intervention: Intervention,
     *,
     threshold: float,
     swaps: bool,
     jittered: bool,
-) -> Witness:
-    """Reduce a failing change while its error stays above `threshold`.
+) -> Counterexample:
+    """Reduce a failing intervention while its error stays above `threshold`.
 
     A permutation is a product of transpositions; as the error of a product is at most the
     sum of those of its factors, on the inputs they meet, halving it and going on with the
     worse half ends in one transposition that carries a share of the error.
 
     Args:
-        experiment: to be called within its `at`.
+        runner: to be called within its `at`.
         swaps: transpositions are in the group.
         jittered: the break shows only once parameters are moved a little.
     """
-    error = experiment.error
-    if isinstance(change, Permuting) and swaps:
-        inputs, change = _one_swap(error, inputs, change, threshold)
-        inputs, change = _fewer_tokens(error, inputs, change, threshold)
-    inputs, seeded = _random_content(error, inputs, change, threshold)
-    perm = tuple(change.perm.tolist()) if isinstance(change, Permuting) else None
-    text = script_of(
-        experiment.model, experiment.run, inputs, change, jittered=jittered, seeded=seeded
+    error = runner.error
+    if isinstance(intervention, PermutationIntervention) and swaps:
+        inputs, intervention = _one_swap(error, inputs, intervention, threshold)
+        inputs, intervention = _fewer_tokens(error, inputs, intervention, threshold)
+    inputs, seeded = _random_content(error, inputs, intervention, threshold)
+    perm = (
+        tuple(intervention.perm.tolist())
+        if isinstance(intervention, PermutationIntervention)
+        else None
     )
-    return Witness(perm, error(inputs, change), text, inputs)
+    text = script_of(
+        runner.model, runner.run, inputs, intervention, jittered=jittered, seeded=seeded
+    )
+    return Counterexample(perm, error(inputs, intervention), text, inputs)
 
 
 def _one_swap(
-    error: Error, inputs: Inputs, change: Permuting, threshold: float
-) -> tuple[Inputs, Permuting]:
-    states = _arrangements(change.perm)
+    error: Error, inputs: Inputs, intervention: PermutationIntervention, threshold: float
+) -> tuple[Inputs, PermutationIntervention]:
+    states = _arrangements(intervention.perm)
     low, high = 0, len(states) - 1
 
-    def step(a: int, b: int) -> tuple[Inputs, Permuting]:
+    def step(a: int, b: int) -> tuple[Inputs, PermutationIntervention]:
         between = torch.argsort(states[a])[states[b]]
-        return change.with_perm(states[a]).move(inputs), change.with_perm(between)
+        return intervention.with_perm(states[a]).apply(inputs), intervention.with_perm(between)
 
     while high - low > 1:
         middle = (low + high) // 2
         halves = [(low, middle), (middle, high)]
         low, high = max(halves, key=lambda half: error(*step(*half)))
     found = step(low, high)
-    return found if error(*found) > threshold else (inputs, change)
+    return found if error(*found) > threshold else (inputs, intervention)
 
 
 def _arrangements(perm: Tensor) -> list[Tensor]:
     """Permutations from the identity to `perm`, each one swap further."""
-    current = list(range(len(perm)))
-    place = list(range(len(perm)))
+    current, index_of = list(range(len(perm))), list(range(len(perm)))
     states = [torch.tensor(current, dtype=torch.long)]
     for i, wanted in enumerate(perm.tolist()):
-        j = place[wanted]
+        j = index_of[wanted]
         if i != j:
             current[i], current[j] = current[j], current[i]
-            place[current[i]], place[current[j]] = i, j
+            index_of[current[i]], index_of[current[j]] = i, j
             states.append(torch.tensor(current))
     return states
 
 
 def _fewer_tokens(
-    error: Error, inputs: Inputs, change: Permuting, threshold: float
-) -> tuple[Inputs, Permuting]:
-    moved = (change.perm != torch.arange(len(change.perm))).nonzero().flatten()
+    error: Error, inputs: Inputs, intervention: PermutationIntervention, threshold: float
+) -> tuple[Inputs, PermutationIntervention]:
+    moved = (intervention.perm != torch.arange(len(intervention.perm))).nonzero().flatten()
     if len(moved) != 2:
-        return inputs, change
-    others = [i for i in range(len(change.perm)) if i not in moved.tolist()]
-    swap = change.with_perm(torch.tensor([1, 0]))
-    for count in range(2, min(len(change.perm), FEWEST + 1)):
+        return inputs, intervention
+    others = [i for i in range(len(intervention.perm)) if i not in moved.tolist()]
+    swap = intervention.with_perm(torch.tensor([1, 0]))
+    for count in range(2, min(len(intervention.perm), FEWEST + 1)):
         index = torch.tensor([*moved.tolist(), *others[: count - 2]])
         perm = torch.cat([swap.perm, torch.arange(2, count)])
         try:
             fewer = tuple(
                 action.restrict(value, index)
-                for action, value in zip(change.in_actions, inputs, strict=True)
+                for action, value in zip(intervention.in_actions, inputs, strict=True)
             )
-            smaller = change.with_perm(perm)
+            smaller = intervention.with_perm(perm)
             if error(fewer, smaller) > threshold:
                 return fewer, smaller
         except Exception:  # whatever a model of other people raises at another size
             continue
-    return inputs, change
+    return inputs, intervention
 
 
 def _random_content(
-    error: Error, inputs: Inputs, change: Change, threshold: float
+    error: Error, inputs: Inputs, intervention: Intervention, threshold: float
 ) -> tuple[Inputs, bool]:
-    """Numbers that a script can make again from a seed, if they show the break too."""
+    """Content that a script can draw again from a seed, if it shows the break too."""
     other = seeded_content(inputs)
     try:
-        shows = other is not None and error(other, change) > threshold
+        shows = other is not None and error(other, intervention) > threshold
     except Exception:  # content that the model refuses
         shows = False
     return (other, True) if shows and other is not None else (inputs, False)

@@ -1,4 +1,4 @@
-"""From a running operation to the statement of the user's that called it."""
+"""From a running operation to the statement in the model's code that called it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from types import FrameType
 from typing import Any
 
 import torch
+
+from tokennet.testing.report import Location
 
 _TESTING = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TOKENNET = os.path.dirname(_TESTING) + os.sep
@@ -80,6 +82,22 @@ def blamed(lines: list[tuple[str, int]]) -> tuple[str, int]:
     """Of lines from the innermost out, the first that is not in a package, or the first."""
     users = [line for line in lines if not _is_installed(line[0])]
     return next(iter([*users, *lines]), ("<unknown>", 0))
+
+
+def location_at(
+    operation: str,
+    lines: list[tuple[str, int]],
+    *,
+    module: str = "",
+    error_in: float = 0.0,
+    error_out: float,
+) -> Location | None:
+    """The statement to blame for lines from the innermost out; None where there are none."""
+    if not lines:
+        return None
+    file, line = blamed(lines)
+    start, end, source = statement_at(file, line)
+    return Location(operation, module, file, start, end, source, error_in, error_out)
 
 
 def _is_installed(file: str) -> bool:

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.testing.engine.actions import Action, RelabelEdges, check_edge_index, within
-from tokennet.testing.example.values import describe, features, with_features
+from tokennet.testing.example.values import describe, features, is_pyg_data, with_features
 from tokennet.tokens import Tokens
 
 
@@ -92,7 +91,7 @@ class ReorderEdges(Action):
     def degree(self, value: Any) -> int:
         if isinstance(value, Tokens):
             return value.graph.num_edges
-        if isinstance(value, Data):
+        if is_pyg_data(value):
             _check_edges(value)
             return value.edge_index.shape[1] if "edge_index" in value else 0
         check_edge_index(value)
@@ -101,7 +100,7 @@ class ReorderEdges(Action):
     def apply(self, value: Any, perm: Tensor) -> Any:
         if isinstance(value, Tokens):
             return value.replace(graph=_reordered(value.graph, perm))
-        if not isinstance(value, Data):
+        if not is_pyg_data(value):
             return value[:, perm.to(value.device)]
         moved, count = value.clone(), self.degree(value)
         for key, item in value:
@@ -147,18 +146,18 @@ def _induced(graph: TokenGraph, index: Tensor) -> TokenGraph:
 def _num_tokens(action: Action, value: Any) -> int:
     if isinstance(value, Tokens):
         return value.num_tokens
-    if isinstance(value, Data):
+    if is_pyg_data(value):
         _check_edges(value)
         return int(value.num_nodes)
     raise TypeError(f"{action} acts on Tokens and Data, got {describe(value)}")
 
 
-def _check_edges(data: Data) -> None:
+def _check_edges(data: Any) -> None:
     if "adj_t" in data:
         raise ValueError(f"Data must have its edges in edge_index, and no adj_t, got {data}")
 
 
-def _holds_node_numbers(data: Data, key: str, item: Any) -> bool:
+def _holds_node_numbers(data: Any, key: str, item: Any) -> bool:
     integers = isinstance(item, Tensor) and item.dtype in (torch.int64, torch.int32)
     if not integers or "batch" in key or key.endswith("ptr"):  # of graphs, places in a list
         return False
@@ -166,7 +165,7 @@ def _holds_node_numbers(data: Data, key: str, item: Any) -> bool:
     return bool(counted) and bool((item < data.num_nodes).all())
 
 
-def _has_row_for_each(data: Data, key: str, count: int) -> bool:
+def _has_row_for_each(data: Any, key: str, count: int) -> bool:
     """Whether dimension 0 counts the nodes or edges, not others, as `edge_label` may."""
     item = data[key]
     if not isinstance(item, Tensor) or key.endswith("ptr") or f"{key}_index" in data:

@@ -1,4 +1,7 @@
-"""What a law changes in the input, and what should become of the output."""
+"""What a law changes in the input, and what should become of the output.
+
+A new law is a new intervention: needed to add one, or to read why a report says BROKEN.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,28 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.engine.actions import Action
+from tokennet.testing.example.values import features, with_features
 
 Inputs = tuple[Any, ...]
 Outputs = list[Tensor]
 
-
 OUTLIER = 1e6
+"""Numbers this many times the median stand for infinity, as in masks."""
 
 
-class Change(ABC):
-    """One trial of a law: f(move(x)), where it is compared, must be expected(f(x))."""
+class Intervention(ABC):
+    """One run of a law: compared(f(apply(x))) must equal expected(f(x))."""
 
     @abstractmethod
-    def move(self, inputs: Inputs) -> Inputs:
+    def apply(self, inputs: Inputs) -> Inputs:
         """The changed input."""
 
     def expected(self, outputs: Outputs) -> Outputs:
-        """What f(x) says that f(move(x)) must be."""
+        """What f(x) says that f(apply(x)) must be."""
         return outputs
 
     def compared(self, outputs: Outputs) -> Outputs:
-        """The part of f(move(x)) that the law speaks of."""
+        """The part of f(apply(x)) that the law speaks of."""
         return outputs
 
     @property
@@ -45,7 +49,7 @@ class Change(ABC):
         """How far an intermediate tensor is from having changed as the law allows.
 
         0 if there is a way in which `before`, of the run on x, becomes `after`, of the
-        run on move(x); relative to the largest value. For localizing breaks.
+        run on apply(x); relative to the largest value. To localize breaks.
         """
         if before.dim() != after.dim():
             return float("inf")
@@ -84,15 +88,14 @@ def _difference(wanted: Tensor, got: Tensor) -> float:
     if error != error:
         return float("inf")
     sizes = wanted.abs()
-    # Numbers that stand for infinity, as in masks, are no measure of the others.
     usual = sizes[sizes <= OUTLIER * sizes.median()] if sizes.is_floating_point() else sizes
     scale = float(usual.max()) if usual.numel() else float(sizes.max())
     return error / scale if scale else error
 
 
 @dataclass(frozen=True)
-class Permuting(Change):
-    """f(P x) = P f(x): each input and output moved by its own action of the same P."""
+class PermutationIntervention(Intervention):
+    """f(P x) = P f(x): each input and output permuted by its own action of the same P."""
 
     perm: Tensor
     in_actions: tuple[Action, ...]
@@ -102,17 +105,24 @@ class Permuting(Change):
 
     None: nothing is listed in another order."""
     membership: Tensor | None = None
-    """(N,) the set of each token of a ragged batch, which may be brought to one size."""
+    """(N,) the set of each token of a ragged batch, which the model may pad to one size."""
 
-    def move(self, inputs: Inputs) -> Inputs:
+    def apply(self, inputs: Inputs) -> Inputs:
         moved = zip(self.in_actions, inputs, strict=True)
         return tuple(action.apply(value, self.perm) for action, value in moved)
 
     def expected(self, outputs: Outputs) -> Outputs:
-        actions = spread(self.out_actions, outputs)
-        return [self._moved(action, y) for action, y in zip(actions, outputs, strict=True)]
+        actions = (
+            self.out_actions * len(outputs) if len(self.out_actions) == 1 else self.out_actions
+        )
+        if len(actions) != len(outputs):
+            raise ValueError(
+                f"out_action must be one action or one for each of the {len(outputs)} outputs, "
+                f"got {len(actions)}"
+            )
+        return [self._permuted(action, y) for action, y in zip(actions, outputs, strict=True)]
 
-    def _moved(self, action: Action, output: Tensor) -> Tensor:
+    def _permuted(self, action: Action, output: Tensor) -> Tensor:
         try:
             degree = action.degree(output)
         except ValueError:
@@ -124,7 +134,7 @@ class Permuting(Change):
             )
         return action.apply(output, self.perm)
 
-    def with_perm(self, perm: Tensor) -> Permuting:
+    def with_perm(self, perm: Tensor) -> PermutationIntervention:
         return dataclasses.replace(self, perm=perm)
 
     def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -142,7 +152,7 @@ class Permuting(Change):
                 yield _sorted_along(before, dim), _sorted_along(after, dim)
 
     def _padded(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Sets side by side in two dimensions, as PyG's to_dense_batch gives them."""
+        """Sets padded to one size, as PyG's to_dense_batch returns them."""
         if self.membership is None or not len(self.membership):
             return
         sizes = self.membership.bincount()
@@ -156,7 +166,7 @@ class Permuting(Change):
                 yield flat.view(before.shape), after
 
     def _slots(self, length: int) -> Tensor:
-        """P on sets that are each brought to `length` tokens."""
+        """P on sets that are each padded to `length` tokens."""
         assert self.membership is not None
         sizes = self.membership.bincount()
         starts = sizes.cumsum(0) - sizes
@@ -174,7 +184,7 @@ class Permuting(Change):
 
 @dataclass(frozen=True)
 class Unaffected:
-    """In dimensions of a size, the part that must not notice; sizes may differ in the runs."""
+    """In dimensions of a size, the entries that must not change; sizes may differ in the runs."""
 
     size: int
     index: Tensor
@@ -183,18 +193,18 @@ class Unaffected:
 
     @staticmethod
     def at(size: int, index: Tensor) -> Unaffected:
-        """The same place in both runs."""
+        """The same entries in both runs."""
         return Unaffected(size, index, size, index)
 
 
 @dataclass(frozen=True)
-class Perturbing(Change):
-    """Some tokens, sets or graphs are given other content, or left out; the rest must not notice.
+class ContentIntervention(Intervention):
+    """Other content for some tokens, sets or graphs, or fewer of them; the rest must not change.
 
     Args:
         change: makes the changed input.
         kept: where the rest is, in intermediate tensors.
-        select: the part of f(move(x)) that belongs to the rest.
+        select: the part of f(apply(x)) that belongs to the rest.
         wanted: the part of f(x), where it is not selected in the same way.
     """
 
@@ -203,7 +213,7 @@ class Perturbing(Change):
     select: Callable[[Outputs], Outputs] = field(default=list)
     wanted: Callable[[Outputs], Outputs] | None = None
 
-    def move(self, inputs: Inputs) -> Inputs:
+    def apply(self, inputs: Inputs) -> Inputs:
         return self.change(inputs)
 
     def expected(self, outputs: Outputs) -> Outputs:
@@ -237,18 +247,6 @@ class Perturbing(Change):
                 )
         if not found and size == new_size:
             yield None, None
-
-
-def spread(actions: tuple[Action, ...], outputs: Outputs) -> tuple[Action, ...]:
-    """One action for each output; a single one is for all of them."""
-    if len(actions) == 1:
-        return actions * len(outputs)
-    if len(actions) != len(outputs):
-        raise ValueError(
-            f"out_action must be one action or one for each of the {len(outputs)} outputs, "
-            f"got {len(actions)}"
-        )
-    return actions
 
 
 def _permutations(size: int, perm: Tensor) -> list[Tensor | None]:
@@ -285,3 +283,35 @@ def _sorted_along(tensor: Tensor, dim: int) -> Tensor:
     rows = rows.double().nan_to_num()
     weight = torch.linspace(1.0, 2.0, rows.shape[1], dtype=torch.float64, device=rows.device)
     return tensor.index_select(dim, torch.argsort(rows @ weight.sin()))
+
+
+def new_content(z: Tensor, seed: int, scale: float = 1.0) -> Tensor:
+    """Normal numbers of `scale` times the size of z; for ids of tokens, others of those present."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    if not z.is_floating_point():
+        order = torch.randperm(z.numel(), generator=generator).to(z.device)
+        shuffled = z.flatten()[order].view_as(z)
+        return torch.where(shuffled == z, z.flatten().roll(1).view_as(z), shuffled)
+    size = float(z.square().mean().sqrt()) if z.numel() else 1.0
+    noise = torch.randn(z.shape, generator=generator, dtype=torch.float64)
+    return noise.to(z) * (size or 1.0) * scale
+
+
+def replaced(inputs: Inputs, new: Tensor, dim: int, tokens: Sequence[int]) -> Inputs:
+    """The inputs with the content `new` for some indices in dimension `dim` of the first."""
+    z = features(inputs[0]).clone()
+    index = torch.tensor(tokens, device=z.device, dtype=torch.long)
+    z.index_copy_(dim, index, new.index_select(dim, index))
+    return (with_features(inputs[0], z), *inputs[1:])
+
+
+def seeded_content(inputs: Inputs) -> Inputs | None:
+    """The inputs with normal numbers that a script can draw again; None for ids of tokens."""
+    try:
+        z = features(inputs[0])
+    except TypeError:
+        return None
+    if not z.is_floating_point():
+        return None
+    new = torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=z.dtype)
+    return (with_features(inputs[0], new.to(z.device)), *inputs[1:])

@@ -1,4 +1,9 @@
-"""Running a model on inputs and on changed inputs, in one precision, and measuring."""
+"""Running a model on an input and on changed inputs, in one precision, and measuring the errors.
+
+Errors are measured channel by channel, in units of how far the tokens move a channel (an entry
+of an output's last dimension), so that a constant beside the outputs, or one channel that is
+much larger than the others, hides nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +17,15 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
-from tokennet.testing.engine.content import new_content, replaced
-from tokennet.testing.engine.intervention import Change, Inputs, Outputs, difference
-from tokennet.testing.engine.sandbox import borrowed
-from tokennet.testing.engine.scale import (
-    Channels,
-    gaps,
-    largest,
-    per_channel,
-    relative,
-    units,
+from tokennet.testing.engine.intervention import (
+    Inputs,
+    Intervention,
+    Outputs,
+    difference,
+    new_content,
+    replaced,
 )
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.example.values import cast, features, map_tensors, tensors_of, with_features
 
 KERNELS = {
@@ -31,6 +34,23 @@ KERNELS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+RESOLVED = 4096
+"""A channel that moves by fewer epsilons of its size is measured as if it moved by these."""
+LARGEST_FLOOR = 1e-3
+"""But by no more than this part of its size, whatever the precision."""
+
+Channels = list[Tensor]
+"""For each output the numbers (C,) of its channels."""
+
+
+def call_model(model: Callable[..., Any], inputs: Inputs) -> Outputs:
+    """The tensors that a model returns for copies of inputs, as it may write to them."""
+    return [tensor.detach() for tensor in call_with_autograd(model, inputs)]
+
+
+def call_with_autograd(model: Callable[..., Any], inputs: Inputs) -> Outputs:
+    """The same with the autograd graph that gradients need."""
+    return tensors_of(model(*map_tensors(torch.clone, inputs)))
 
 
 @dataclass
@@ -41,19 +61,19 @@ class Measured:
         outputs: f(x).
         other: f of other content, which shows how far tokens move each channel.
         again: f(x) once more.
-        moved: f(move(x)) for each change, where the law speaks of it.
+        changed: f(apply(x)) of each intervention, where the law speaks of it.
+        signal: how much the interventions alter the output at all.
+        mixes: whether some output depends on another token than its own, as far as was seen.
     """
 
     dtype: torch.dtype
-    changes: Sequence[Change]
+    interventions: Sequence[Intervention]
     outputs: Outputs
     other: Outputs
     again: Outputs
-    moved: list[Outputs]
-    signal: float
-    """How much the changes alter the output at all."""
-    mixes: bool
-    """Whether some output depends on another token than its own, as far as was seen."""
+    changed: list[Outputs]
+    signal: float = 0.0
+    mixes: bool = True
 
     @property
     def finite(self) -> bool:
@@ -66,65 +86,58 @@ class Measured:
         return relative(per_channel(gaps(self.outputs, self.again)), unit)
 
     def error(self, number: int) -> Channels:
-        """How far a change is from what the law says, in units of the response."""
-        change = self.changes[number]
-        gap = per_channel(gaps(change.expected(self.outputs), self.moved[number]))
-        return relative(gap, self.units(change))
+        """How far an intervention is from what the law says, in units of the response."""
+        intervention = self.interventions[number]
+        gap = gaps(intervention.expected(self.outputs), self.changed[number])
+        return relative(per_channel(gap), self.units(intervention))
 
-    def units(self, change: Change) -> Channels:
+    def units(self, intervention: Intervention) -> Channels:
         """By how much tokens move each channel, where the law speaks of it."""
-        moved = change.expected(gaps(self.outputs, self.other))
-        return units(moved, change.expected(self.outputs), self.dtype)
+        moved = intervention.expected(gaps(self.outputs, self.other))
+        return units(moved, intervention.expected(self.outputs), self.dtype)
 
-    def largest_units(self, change: Change) -> Channels:
+    def largest_units(self, intervention: Intervention) -> Channels:
         """One unit for each output: for float32, in which small channels are all rounding."""
-        return [unit.amax(0, keepdim=True) for unit in self.units(change)]
+        return [unit.amax(0, keepdim=True) for unit in self.units(intervention)]
 
     def rounding(self, number: int, off: Outputs) -> Channels:
         """Rounding errors |f32 - f64| of every entry in the same units."""
-        change = self.changes[number]
-        return relative(per_channel(change.expected(off)), self.units(change))
+        intervention = self.interventions[number]
+        return relative(per_channel(intervention.expected(off)), self.units(intervention))
 
     @property
     def response(self) -> float:
         """How far tokens move the output, relative to its size."""
-        size = per_channel(self.outputs)
-        moved = per_channel(gaps(self.outputs, self.other))
-        return largest([m / torch.where(s > 0, s, 1.0) for m, s in zip(moved, size, strict=True)])
+        size = [torch.where(size > 0, size, 1.0) for size in per_channel(self.outputs)]
+        return largest(relative(per_channel(gaps(self.outputs, self.other)), size))
 
 
-def called(model: Callable[..., Any], inputs: Inputs) -> Outputs:
-    """The tensors that a model gives for copies of inputs, as it may write to them."""
-    copies = map_tensors(torch.clone, inputs)
-    return [tensor.detach() for tensor in tensors_of(model(*copies))]
+class Runner:
+    """Runs a model on an input and on the interventions of a law, in any precision.
 
-
-def called_with_graph(model: Callable[..., Any], inputs: Inputs) -> Outputs:
-    """The same with the graph that gradients need."""
-    return tensors_of(model(*map_tensors(torch.clone, inputs)))
-
-
-class Experiment:
-    """A model, an input, and the changes of it that a law speaks of."""
+    Args:
+        jitter: seed of a small change of the parameters; None leaves them as they are.
+    """
 
     def __init__(
         self,
         model: Callable[..., Any],
         inputs: Inputs,
-        changes: Sequence[Change],
+        interventions: Sequence[Intervention] = (),
         *,
-        jitter: int | None,
+        jitter: int | None = None,
     ) -> None:
-        self.model, self.inputs, self.changes, self.jitter = model, inputs, changes, jitter
+        self.model, self.inputs, self.jitter = model, inputs, jitter
+        self.interventions = interventions
 
     def run(self, inputs: Inputs) -> Outputs:
         with torch.no_grad():
-            return called(self.model, inputs)
+            return call_model(self.model, inputs)
 
     @contextmanager
     def at(self, dtype: torch.dtype) -> Iterator[Inputs]:
         """The model and its inputs in a precision."""
-        with borrowed(self.model, dtype=dtype, jitter=self.jitter):
+        with sandboxed(self.model, dtype=dtype, jitter=self.jitter):
             yield cast(self.inputs, dtype)
 
     def measure(self, dtype: torch.dtype) -> Measured:
@@ -136,30 +149,29 @@ class Experiment:
         with self.at(dtype) as x:
             y = self.run(x)
             again, other = self.run(x), self.run(_other_content(x))
-            mixes = not _is_diagonal(y, self.run(_even_ones_changed(x)), x)
-            moved, signal = [], 0.0
-            for change in self.changes:
-                outputs = self.run(change.move(x))
-                moved.append(change.compared(outputs))
+            mixes = not _is_diagonal(y, self.run(_even_tokens_changed(x)), x)
+            changed, signal = [], 0.0
+            for intervention in self.interventions:
+                outputs = self.run(intervention.apply(x))
+                changed.append(intervention.compared(outputs))
                 if [t.shape for t in outputs] == [t.shape for t in y]:
                     signal = max(signal, difference(y, outputs))
-        return Measured(dtype, self.changes, y, other, again, moved, signal, mixes)
+        return Measured(dtype, self.interventions, y, other, again, changed, signal, mixes)
 
-    def error(self, inputs: Inputs, change: Change) -> float:
-        """The error of one change, in units of the response; to be called within `at`."""
+    def error(self, inputs: Inputs, intervention: Intervention) -> float:
+        """The error of an intervention, in units of the response; to be called within `at`."""
         y, other = self.run(inputs), self.run(_other_content(inputs))
-        moved = change.compared(self.run(change.move(inputs)))
+        changed = intervention.compared(self.run(intervention.apply(inputs)))
         dtype = next((t.dtype for t in y if t.is_floating_point()), torch.float64)
-        measured = Measured(dtype, [change], y, other, y, [moved], 0.0, True)
-        return largest(measured.error(0))
+        return largest(Measured(dtype, [intervention], y, other, y, [changed]).error(0))
 
     def float32(self, exact: Measured, number: int) -> tuple[dict[str, float], Outputs | None]:
-        """Errors of a change in float32 by attention kernel; |f32 - f64| of the best one.
+        """Errors in float32 by attention kernel; |f32 - f64| of the best kernel.
 
         A kernel whose output is not finite where that of float64 is says nothing.
         """
-        change = self.changes[number]
-        unit = exact.largest_units(change)
+        intervention = exact.interventions[number]
+        unit = exact.largest_units(intervention)
         errors: dict[str, float] = {}
         off: dict[str, Outputs] = {}
         with self.at(torch.float32) as x:
@@ -167,15 +179,13 @@ class Experiment:
                 try:
                     with kernel:
                         y = self.run(x)
-                        moved = change.compared(self.run(change.move(x)))
-                except RuntimeError:  # the kernel does not take this call, or float32
+                        changed = intervention.compared(self.run(intervention.apply(x)))
+                except RuntimeError:  # the kernel does not support this call, or float32
                     continue
                 gap = gaps(exact.outputs, y)
                 if largest(per_channel(gap)) < float("inf"):
-                    errors[name] = largest(
-                        relative(per_channel(gaps(change.expected(y), moved)), unit)
-                    )
-                    off[name] = gap
+                    error = per_channel(gaps(intervention.expected(y), changed))
+                    errors[name], off[name] = largest(relative(error, unit)), gap
         rounding = {name: largest(exact.rounding(number, gap)) for name, gap in off.items()}
         if len(set(errors.values())) == 1 and len(set(rounding.values())) == 1:
             errors = {"default": errors["default"]} if "default" in errors else errors
@@ -200,7 +210,7 @@ def _other_content(inputs: Inputs) -> Inputs:
     return (with_features(inputs[0], new_content(z, seed=0)), *inputs[1:])
 
 
-def _even_ones_changed(inputs: Inputs) -> Inputs:
+def _even_tokens_changed(inputs: Inputs) -> Inputs:
     """Other content in every other token, the first included."""
     z = features(inputs[0])
     if z.dim() < 2:
@@ -209,18 +219,15 @@ def _even_ones_changed(inputs: Inputs) -> Inputs:
 
 
 def _is_diagonal(before: Outputs, after: Outputs, inputs: Inputs) -> bool:
-    """Whether a change of the even tokens changed even outputs and no other."""
+    """Whether other content in the even tokens changed even outputs and no other."""
     tokens = features(inputs[0])
     if tokens.dim() < 2 or tokens.shape[-2] < 2 or not tokens.is_floating_point():
         return False
     n = tokens.shape[-2]
     if any(y.dim() < 2 or y.shape[-2] != n for y in before):
         return False
-    changed = [
-        (a != b).any(-1).flatten(0, -2) if a.dim() > 2 else (a != b).any(-1)
-        for a, b in zip(before, after, strict=True)
-    ]
-    rows = torch.stack([c.reshape(-1, n).any(0) for c in changed]).any(0)
+    pairs = zip(before, after, strict=True)
+    rows = torch.stack([(a != b).any(-1).reshape(-1, n).any(0) for a, b in pairs]).any(0)
     return bool(rows[::2].any()) and not bool(rows[1::2].any())
 
 
@@ -231,3 +238,62 @@ def _nudged(inputs: Inputs, eps: float, seed: int) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, old.shape, generator=generator).to(old) * 2 - 1
     return (with_features(inputs[0], old * (1 + eps * signs)), *inputs[1:])
+
+
+def gaps(wanted: Outputs, got: Outputs) -> Outputs:
+    """|got - wanted|, entry by entry; infinite where shapes, infinities or NaN disagree.
+
+    Integers and truth values are 1 apart where they differ.
+    """
+    if len(wanted) != len(got):
+        return [torch.full_like(a, float("inf"), dtype=torch.float64) for a in wanted]
+    return [_gap(a, b) for a, b in zip(wanted, got, strict=True)]
+
+
+def _gap(wanted: Tensor, got: Tensor) -> Tensor:
+    if wanted.shape != got.shape:
+        return torch.full(wanted.shape or (1,), float("inf"), dtype=torch.float64)
+    same = (wanted == got) | (wanted.isnan() & got.isnan())
+    if not wanted.is_floating_point() and not wanted.is_complex():
+        return (~same).double()
+    gap = (got - wanted).abs().double()
+    return torch.where(same, 0.0, torch.where(gap.isnan(), float("inf"), gap))
+
+
+def per_channel(tensors: Outputs) -> Channels:
+    """The largest finite absolute value in each channel, or infinity if there is one."""
+    return [_largest_of_channels(tensor) for tensor in tensors]
+
+
+def _largest_of_channels(tensor: Tensor) -> Tensor:
+    width = tensor.shape[-1] if tensor.dim() > 1 else 1
+    if not tensor.numel():
+        return torch.zeros(max(width, 1), dtype=torch.float64, device=tensor.device)
+    sizes = (tensor.abs() if tensor.is_complex() else tensor).double().abs()
+    return sizes.reshape(-1, width).nan_to_num(float("inf"), float("inf")).amax(0)
+
+
+def units(moved: Outputs, outputs: Outputs, dtype: torch.dtype) -> Channels:
+    """By how much each channel moves with the tokens; its own size where it does not.
+
+    Args:
+        moved: |f(other content) - f(x)|.
+        outputs: f(x), the same entries.
+    """
+    found = []
+    for response, size in zip(per_channel(moved), per_channel(outputs), strict=True):
+        size = torch.where(size.isfinite(), size, 0.0)
+        floor = min(RESOLVED * torch.finfo(dtype).eps, LARGEST_FLOOR) * size
+        unit = torch.where(response.isfinite(), torch.maximum(response, floor), 1.0)
+        found.append(torch.where(response == 0, torch.where(size > 0, size, 1.0), unit))
+    return found
+
+
+def relative(sizes: Channels, unit: Channels) -> Channels:
+    """Sizes in units, channel by channel."""
+    return [size / by for size, by in zip(sizes, unit, strict=True)]
+
+
+def largest(channels: Channels) -> float:
+    """The largest number of all."""
+    return max((float(part.max()) for part in channels if part.numel()), default=0.0)

@@ -32,7 +32,7 @@ from tokennet.testing.engine.reach import (
 )
 from tokennet.testing.example.values import cast
 
-__all__ = ["LOW_PRECISION", "borrowed", "module_names", "modules_of", "moved_to"]
+__all__ = ["LOW_PRECISION", "module_names", "modules_of", "moved_to", "sandboxed"]
 
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 SMALL = 2**24
@@ -41,7 +41,7 @@ _TO_COMPLEX = (torch.Tensor.cfloat, torch.Tensor.chalf)  # type: ignore[attr-def
 
 
 @contextmanager
-def borrowed(
+def sandboxed(
     model: Callable[..., Any],
     *,
     dtype: torch.dtype | None = torch.float64,

@@ -1,4 +1,4 @@
-"""Errors against the tolerance that the model's own rounding gives, channel by channel."""
+"""The precision in which a law is decided, and the tolerance that rounding of the model needs."""
 
 from __future__ import annotations
 
@@ -9,20 +9,94 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.engine.intervention import Outputs
-from tokennet.testing.engine.precision import first_line
-from tokennet.testing.engine.run import Experiment, Measured
-from tokennet.testing.engine.scale import largest
-from tokennet.testing.report import MARGIN
+from tokennet.testing.engine.run import Measured, Runner, largest
+from tokennet.testing.engine.sandbox import LOW_PRECISION
+from tokennet.testing.example.values import features
+
+MARGIN = {torch.float64: 64, torch.float32: 64, torch.float16: 8, torch.bfloat16: 4}
+"""Rounding errors of one epsilon that a symmetric model may collect."""
+UNDECIDED = {torch.float64: 1e3, torch.float32: 32, torch.float16: 16, torch.bfloat16: 4}
+"""How many times the tolerance an error may be before it is called a break."""
+PRECISIONS = {str(dtype).removeprefix("torch."): dtype for dtype in MARGIN}
+
+
+def tolerance(dtype: torch.dtype, rounding: float, rounding_dtype: torch.dtype) -> float:
+    r"""How large an error a symmetric model can show.
+
+        m eps max(1, r / eps_r)
+
+    with m = 64 in float64 and float32, 8 in float16 and 4 in bfloat16. r is the measured
+    relative rounding of the model at a precision eps_r, so that r / eps_r is how much the
+    model amplifies rounding, whatever the precision.
+
+    >>> print(f"{tolerance(torch.float64, 1.2e-5, torch.float32):.1e}")  # amplifies 100 times
+    1.4e-12
+    """
+    amplification = rounding / torch.finfo(rounding_dtype).eps
+    return MARGIN[dtype] * torch.finfo(dtype).eps * max(1.0, amplification)
+
+
+def precision_of(dtype: str | torch.dtype) -> torch.dtype | None:
+    """The precision that is to decide, None for "auto".
+
+    Raises:
+        ValueError: it is unknown.
+    """
+    if dtype == "auto":
+        return None
+    found = PRECISIONS.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in PRECISIONS.values():
+        raise ValueError(f"dtype must be 'auto' or among {sorted(PRECISIONS)}, got {dtype!r}")
+    return found
+
+
+def name_of_dtype(dtype: torch.dtype) -> str:
+    """`float64` for torch.float64."""
+    return str(dtype).removeprefix("torch.")
+
+
+def runnable(runner: Runner, dtype: str | torch.dtype) -> tuple[torch.dtype, list[str]]:
+    """The precision to decide in, for "auto" float64 where the model runs in it; and notes.
+
+    Raises:
+        whatever the model raises in the precision of its input too.
+    """
+    given = precision_of(dtype)
+    if given is not None:
+        return given, []
+    try:
+        with runner.at(torch.float64) as x:
+            lower = [y.dtype for y in runner.run(x) if y.dtype in LOW_PRECISION]
+        if not lower:
+            return torch.float64, []
+        text = f"the output is {name_of_dtype(lower[0])} for an input in float64"
+    except Exception as error:  # whatever a model of other people raises in float64
+        text = first_line(error)
+    own = features(runner.inputs[0]).dtype
+    decided = own if own in LOW_PRECISION else torch.float32
+    with runner.at(decided) as x:
+        runner.run(x)
+    return decided, [f"cannot run in float64 ({text}); decided in {name_of_dtype(decided)}"]
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @dataclass
-class Weighed:
-    """Errors against the tolerance that was measured; that of the worst channel is shown."""
+class Errors:
+    """Errors against the tolerance that was measured; that of the worst channel is shown.
+
+    Attributes:
+        excess: for each intervention, how many tolerances the worst channel is off.
+        noisy: two runs on the same input differ.
+        float32: the error in float32 by attention kernel.
+    """
 
     excess: list[float]
-    """For each change, how many tolerances the worst channel is off."""
     error: float
-    limit: float
+    tolerance: float
     rounding: float
     noise: float
     noisy: bool
@@ -30,67 +104,57 @@ class Weighed:
 
     @property
     def worst(self) -> int:
-        """The number of the change that is furthest off."""
+        """The number of the intervention that is furthest off."""
         return self.excess.index(max(self.excess))
 
 
-def weighed(experiment: Experiment, measured: Measured, notes: list[str]) -> Weighed:
+class _Channel(NamedTuple):
+    excess: float
+    rounding: float
+    error: float
+    tolerance: float
+
+
+def errors_against_tolerance(runner: Runner, measured: Measured, notes: list[str]) -> Errors:
     """Hold errors against 64 eps max(1, r / eps32), r being a channel's rounding in float32."""
     dtype = measured.dtype
-    trials = range(len(measured.changes))
-    first = max(trials, key=lambda number: largest(measured.error(number)))
-    float32, off, eps = _rounding(experiment, measured, first, notes)
+    numbers = range(len(measured.interventions))
+    first = max(numbers, key=lambda number: largest(measured.error(number)))
+    float32, off, eps = _rounding(runner, measured, first, notes)
     least = MARGIN[dtype] * torch.finfo(dtype).eps
-    worst, excess = _Channel(0.0, least, 0.0), []
-    for number in trials:
+    channels = []
+    for number in numbers:
         pairs = zip(measured.error(number), measured.rounding(number, off), strict=True)
-        found = [_worst_channel(error, rounding, least, eps) for error, rounding in pairs]
-        here = max(found, key=_by_excess)
-        worst = max(worst, here, key=_by_excess)
-        excess.append(here.excess)
+        channels.append(max(_worst_channel(*pair, least, eps) for pair in pairs))
+    worst = max([_Channel(0.0, 0.0, 0.0, least), *channels])
     noise = largest(measured.noise)
-    allowed = worst.limit if dtype == torch.float64 else least
-    return Weighed(
-        excess, worst.error, worst.limit, worst.rounding, noise, noise > allowed, float32
-    )
-
-
-class _Channel(NamedTuple):
-    error: float
-    limit: float
-    rounding: float
-
-    @property
-    def excess(self) -> float:
-        return self.error / self.limit
-
-
-def _by_excess(channel: _Channel) -> tuple[float, float]:
-    return channel.excess, channel.rounding
+    noisy = noise > (worst.tolerance if dtype == torch.float64 else least)
+    excess = [channel.excess for channel in channels]
+    return Errors(excess, worst.error, worst.tolerance, worst.rounding, noise, noisy, float32)
 
 
 def _worst_channel(error: Tensor, rounding: Tensor, least: float, eps: float) -> _Channel:
     limit = least * (rounding / eps).clamp(min=1.0)
-    number = int((error / limit).nan_to_num(float("inf"), float("inf")).argmax())
-    return _Channel(float(error[number]), float(limit[number]), float(rounding[number]))
+    excess = error / limit
+    worst = int(excess.nan_to_num(float("inf"), float("inf")).argmax())
+    return _Channel(*(float(values[worst]) for values in (excess, rounding, error, limit)))
 
 
 def _rounding(
-    experiment: Experiment, measured: Measured, number: int, notes: list[str]
+    runner: Runner, measured: Measured, number: int, notes: list[str]
 ) -> tuple[dict[str, float], Outputs, float]:
     """Errors in float32, how far rounding moves each entry, and the epsilon of that."""
     dtype, single = measured.dtype, torch.finfo(torch.float32).eps
-    nothing = [torch.zeros(y.shape, dtype=torch.float64, device=y.device) for y in measured.outputs]
     if dtype != torch.float64:
         eps = torch.finfo(dtype).eps
         if largest(measured.noise) > MARGIN[dtype] * eps:  # noise would pass for rounding
-            return {}, nothing, eps
-        return {}, experiment.sensitivity(dtype, eps), eps
+            return {}, [torch.zeros_like(y, dtype=torch.float64) for y in measured.outputs], eps
+        return {}, runner.sensitivity(dtype, eps), eps
     try:
-        float32, off = experiment.float32(measured, number)
+        float32, off = runner.float32(measured, number)
         if off is not None:
             return float32, off, single
         notes.append("float32 gives no finite output where float64 does")
     except Exception as error:  # whatever a model of other people raises in float32
         notes.append(f"cannot run in float32 ({first_line(error)})")
-    return {}, experiment.sensitivity(torch.float64, single), single
+    return {}, runner.sensitivity(torch.float64, single), single

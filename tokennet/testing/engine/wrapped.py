@@ -1,4 +1,4 @@
-"""A model within a wrapper of the checker's own."""
+"""Models within a wrapper of the checker's own: the base class, and gradients as a function."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.testing.example.values import features, tensors_of, with_features
 
 
 @dataclass(frozen=True)
@@ -21,3 +26,44 @@ class Wrapped(ABC):
     @abstractmethod
     def __call__(self, *inputs: Any) -> Any:
         """Call the model."""
+
+
+class NoGradient(TypeError):
+    """There is nothing to differentiate."""
+
+
+@dataclass(frozen=True)
+class GradientOf(Wrapped):
+    r"""x -> d/dx sum phi(f(x)) with phi(y) = y + y^2 / 2 + y^3 / 6, for the first input.
+
+    Needed where a law is asked of gradients too. The sum does not depend on the order of the
+    numbers, so that where f commutes with P, its gradient does. The three powers keep it
+    from vanishing after a softmax or a LayerNorm.
+
+    Raises:
+        NoGradient: the first input is no floating-point tensor, or f has no gradient.
+
+    >>> GradientOf(lambda x: 2 * x)(torch.zeros(3))
+    tensor([2., 2., 2.])
+    """
+
+    def expression(self, inner: str) -> tuple[str, str]:
+        """The import and the expression that make this of `inner` in a script."""
+        return "from tokennet.testing import GradientOf", f"GradientOf({inner})"
+
+    def __call__(self, *inputs: Any) -> Tensor:
+        leaf = features(inputs[0]).detach()
+        if not leaf.is_floating_point():
+            raise NoGradient(f"the input is {leaf.dtype}, which has no gradient")
+        leaf.requires_grad_()
+        with torch.enable_grad():
+            given = with_features(inputs[0], leaf.clone())  # the model may write to it
+            try:
+                outputs = tensors_of(self.function(given, *inputs[1:]))
+            except RuntimeError as error:  # code that leaves torch, as by .numpy()
+                raise NoGradient(f"not differentiable: {error}") from error
+            sums = [(y + y.square() / 2 + y**3 / 6).sum() for y in outputs if y.requires_grad]
+            if not sums:
+                raise NoGradient("the output has no gradient with respect to the input")
+            total = torch.stack(sums).sum()
+        return torch.autograd.grad(total, leaf, materialize_grads=True)[0]

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.engine.actions import Action, Conjugate, Invariant, Permute, PermutePart
-from tokennet.testing.engine.intervention import Permuting, difference
-from tokennet.testing.engine.run import called
-from tokennet.testing.engine.sandbox import borrowed
+from tokennet.testing.engine.intervention import PermutationIntervention, difference
+from tokennet.testing.engine.run import call_model
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.example.calls import ByName, OnData, Selected
 from tokennet.testing.example.inputs import Example, parameters_of, read_example
 from tokennet.testing.example.layout import Layout
@@ -75,8 +75,8 @@ def make_case(model: Callable[..., Any], example: Any) -> Case:
 
 
 def _with_outputs(model: Any, function: Callable[..., Any], example: Example) -> Case:
-    with borrowed(function, dtype=None, jitter=0), torch.no_grad():
-        outputs = called(function, example.inputs)
+    with sandboxed(function, dtype=None, jitter=0), torch.no_grad():
+        outputs = call_model(function, example.inputs)
         layouts = _layouts(function, example, outputs)
         known = [n for n, y in enumerate(outputs) if _has_a_known_action(y, layouts[n], example)]
         if not known:
@@ -135,7 +135,7 @@ def _changed(
     function: Callable[..., Any], outputs: list[Tensor], inputs: Callable[[], Inputs]
 ) -> _Dims:
     try:
-        others = called(function, inputs())
+        others = call_model(function, inputs())
     except Exception:  # whatever a model of other people raises at another size
         return [None] * len(outputs)
     dims: _Dims = [
@@ -173,7 +173,9 @@ def _actions(
     generator = torch.Generator().manual_seed(0)
     perm = example.actions[0].random(example.inputs[0], generator)
     try:
-        moved = called(function, Permuting(perm, example.actions, ()).move(example.inputs))
+        moved = call_model(
+            function, PermutationIntervention(perm, example.actions, ()).apply(example.inputs)
+        )
     except Exception:  # a model that raises here breaks a law, and the law reports it
         moved = outputs
     actions = []

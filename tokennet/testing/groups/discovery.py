@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.testing.engine.sandbox import borrowed
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.groups.naming import name
 from tokennet.testing.groups.permutations import Permutation, orbits, order
 from tokennet.testing.groups.probe import OutDim, Probe
@@ -101,7 +101,7 @@ def discover_group(
     >>> print(discover_group(f, torch.zeros(8, 2)))
     S_3 x S_5, order 720, orbits {0-2}, {3-7}
     """
-    with borrowed(f, jitter=seed), torch.no_grad():
+    with sandboxed(f, jitter=seed), torch.no_grad():
         probe = Probe(f, x, dim, out_dim, seed)
         search = Search(probe, budget, seed)
         exact = search.run() and probe.depends_on_input

@@ -1,9 +1,9 @@
-"""The law that attention gives the same on every backend and kernel."""
+"""The law that attention gives the same result on every backend and kernel."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,53 +13,51 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tokennet.ops import BACKENDS
-from tokennet.testing.engine.intervention import Perturbing
-from tokennet.testing.engine.run import Experiment, called
-from tokennet.testing.engine.sandbox import borrowed, modules_of
-from tokennet.testing.engine.verdict import judge
+from tokennet.testing.engine.intervention import ContentIntervention, Inputs
+from tokennet.testing.engine.run import Runner, call_model
+from tokennet.testing.engine.sandbox import modules_of, sandboxed
+from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.values import cast
+from tokennet.testing.laws.law import Law, Options
 from tokennet.testing.report import SymmetryReport
 
 MATH = "SDPA math"
 
 
-def has_backends(case: Case) -> bool:
+def _has_backends(case: Case, causal: bool) -> bool:
     """Whether the model has attention that can be computed in several ways."""
+    if not isinstance(case.model, nn.Module):
+        return False
     modules = modules_of(case.function)
-    if any(_takes_backend(module) for module in modules):
+    if any(_has_backend(m) or isinstance(m, nn.MultiheadAttention) for m in modules):
         return True
-    return any(isinstance(module, nn.MultiheadAttention) for module in modules) or _uses_sdpa(case)
+    seen = _Seen(torch.nn.functional.scaled_dot_product_attention)
+    try:
+        with Runner(case.function, case.inputs).at(torch.float64) as x, seen, torch.no_grad():
+            call_model(case.function, x)
+    except Exception:  # models that cannot run in float64 have no such law
+        return False
+    return seen.found
 
 
-def check_backends(case: Case, **options: Any) -> SymmetryReport:
-    """Whether the backends that take the example agree."""
+def _check(case: Case, options: Options) -> SymmetryReport:
+    """Whether the backends that support the example agree."""
     ways = _ways(case)
-    changes = [Perturbing(_another(way)) for way in ways]
+    interventions = [ContentIntervention(_on(way)) for way in ways]
     function = OnBackend(case.function)
-    report = judge("backend_agreement", function, (*case.inputs, None), changes, **options)
+    inputs = (*case.inputs, None)
+    report = run_law("backend_agreement", function, inputs, interventions, **options)
     return dataclasses.replace(report, reason=f"{report.reason}: {', '.join(ways)}")
 
 
-def _another(way: str) -> Any:
+def _on(way: str) -> Callable[[Inputs], Inputs]:
     return lambda inputs: (*inputs[:-1], way)
 
 
-def _takes_backend(module: nn.Module) -> bool:
+def _has_backend(module: nn.Module) -> bool:
     return isinstance(getattr(module, "backend", None), str)
-
-
-def _uses_sdpa(case: Case) -> bool:
-    from_there = torch.nn.functional.scaled_dot_product_attention
-    with borrowed(case.function), _Seen(from_there) as seen:
-        try:
-            Experiment(case.function, case.inputs, (), jitter=None).run(
-                cast(case.inputs, torch.float64)
-            )
-        except Exception:  # models that cannot run in float64 have no such law
-            return False
-    return seen.found
 
 
 class _Seen(torch.overrides.TorchFunctionMode):
@@ -76,13 +74,13 @@ class _Seen(torch.overrides.TorchFunctionMode):
 
 def _ways(case: Case) -> list[str]:
     """The backends on which the model runs; others say why they cannot."""
-    if not any(_takes_backend(module) for module in modules_of(case.function)):
+    if not any(_has_backend(module) for module in modules_of(case.function)):
         return [MATH]
     found = []
     for way in BACKENDS:
         try:
-            with borrowed(case.function), torch.no_grad():
-                called(OnBackend(case.function), (*cast(case.inputs, torch.float64), way))
+            with sandboxed(case.function), torch.no_grad():
+                call_model(OnBackend(case.function), (*cast(case.inputs, torch.float64), way))
         except RuntimeError:
             continue
         found.append(way)
@@ -106,7 +104,7 @@ class OnBackend(Wrapped):
 
 @contextmanager
 def _backend(function: Any, way: str | None) -> Iterator[None]:
-    modules = [module for module in modules_of(function) if _takes_backend(module)]
+    modules = [module for module in modules_of(function) if _has_backend(module)]
     before = [module.backend for module in modules]
     try:
         if way is not None and way != MATH:
@@ -116,3 +114,6 @@ def _backend(function: Any, way: str | None) -> Iterator[None]:
     finally:
         for module, backend in zip(modules, before, strict=True):
             module.backend = backend
+
+
+BACKEND_AGREEMENT = Law("every attention backend gives the same result", _has_backends, _check)

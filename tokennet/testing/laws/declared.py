@@ -1,4 +1,4 @@
-"""Declared symmetry held against the group that is measured."""
+"""`check_declared`: the symmetry that a layer declares against the group that is measured."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def check_declared(
     discover: bool = True,
     seed: int = 0,
 ) -> DeclaredReport:
-    """Hold a layer's `symmetry` against what it does on given tokens.
+    """Hold the `symmetry` that a layer declares against what it does on given tokens.
+
+    For tests of a layer that declares one: declared must be contained in measured.
 
     Relabeling is checked with random permutations, shuffling with the generators of the
     declared group: the automorphisms of what the layer reads of the tokens.
@@ -110,7 +112,7 @@ def _generators(declared: Symmetry, tokens: Tokens) -> list[Permutation]:
 
 
 def _complete(graph: TokenGraph) -> TokenGraph:
-    """The complete graph on as many tokens; in a ragged batch, on each set."""
+    """The complete graph on the same tokens; in a ragged batch, on each set."""
     if graph.is_ragged:
         return Disjoint(Full(size) for size in graph.sizes)
     return Full(graph.num_targets)

@@ -1,29 +1,41 @@
-"""Which outputs depend on which tokens, and laws about it."""
+"""Which outputs depend on which tokens, and the law that only allowed tokens matter: causality."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tokennet.graphs import Causal, TokenGraph
 from tokennet.testing.diagnose.localize import localize
-from tokennet.testing.engine.content import new_content, replaced
-from tokennet.testing.engine.intervention import Inputs, Perturbing, Unaffected
-from tokennet.testing.engine.precision import PRECISIONS
-from tokennet.testing.engine.run import Experiment
-from tokennet.testing.engine.verdict import judge
-from tokennet.testing.example.values import features
-from tokennet.testing.laws.equivariance import as_inputs
-from tokennet.testing.laws.influence import SCALES, dependency_matrix, with_dim
-from tokennet.testing.report import UNDECIDED, SymmetryReport, Verdict
+from tokennet.testing.engine.intervention import (
+    ContentIntervention,
+    Inputs,
+    Outputs,
+    Unaffected,
+    new_content,
+    replaced,
+)
+from tokennet.testing.engine.run import Runner, call_model, call_with_autograd
+from tokennet.testing.engine.tolerance import PRECISIONS, UNDECIDED, runnable
+from tokennet.testing.engine.verdict import run_law
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.values import features, with_features
+from tokennet.testing.laws.law import Law, Options, as_inputs, token_dim
+from tokennet.testing.report import SymmetryReport, Verdict
 
+Method = Literal["gradient", "perturbation", "both"]
+METHODS = ("gradient", "perturbation", "both")
+SCALES = (1.0, 1.0, 1e3)
+"""Sizes of the other content that a token is given, in units of the input's own."""
 EXACT = 8
 """Epsilons; what does not depend is not even rounded otherwise, but sums that cancel may be."""
 LONGEST, SAMPLED = 256, 16
+"""Up to this many tokens every pair is asked, of more this number of outputs."""
 
 
 def check_dependency(
@@ -40,9 +52,10 @@ def check_dependency(
 ) -> SymmetryReport:
     """Whether output i depends on token j only where `allowed` has the edge j -> i.
 
-    For a net of L layers on a graph the allowed set is `graph.reach(L)`. Up to 256 tokens
-    every pair is asked, by gradient and by perturbation; of more, 16 outputs are asked
-    whether all that they must not see, given other content at once, changes them.
+    For your own test of what a model may depend on, such as a window. For a net of L layers
+    on a graph the allowed set is `graph.reach(L)`. Up to 256 tokens every pair is tested, by
+    gradient and by perturbation; of more, 16 outputs are tested: whether other content in
+    all tokens that they must not depend on changes them.
 
     Args:
         allowed: a graph, or a boolean mask (outputs, tokens).
@@ -53,13 +66,14 @@ def check_dependency(
     >>> check_dependency(lambda x: x.flip(-2), torch.randn(6, 2), Causal(6)).verdict.name
     'BROKEN'
     """
-    inputs, n = as_inputs(x), features(as_inputs(x)[0]).shape[dim]
+    inputs = as_inputs(x)
+    n = features(inputs[0]).shape[dim]
     options: dict[str, Any] = {"jitter": jitter, "seed": seed, "dtype": dtype}
     if not isinstance(allowed, TokenGraph):
         allowed = torch.as_tensor(allowed).bool()
     if n > LONGEST:
-        changes = _sampled(allowed, n, dim, out_dim, seed)
-        return judge(law, f, inputs, changes, **options)
+        interventions = _sampled(allowed, n, dim, out_dim, seed)
+        return run_law(law, f, inputs, interventions, **options)
     ways = {
         way: dependency_matrix(f, x, method=way, dim=dim, out_dim=out_dim, **options)
         for way in ("gradient", "perturbation")
@@ -74,59 +88,15 @@ def check_dependency(
     forbidden = {way: found.masked_fill(mask.to(found.device), 0.0) for way, found in ways.items()}
     source = int(torch.stack(list(forbidden.values())).amax((0, 1)).argmax())
     kept = (~mask[:, source]).nonzero().flatten().cpu()
-    changes = [
+    interventions = [
         _other_tokens([source], kept, n, len(mask), dim, out_dim, seed + number, scale)
         for number, scale in enumerate(SCALES)
     ]
-    report = judge(law, f, inputs, changes, **options)
-    experiment = Experiment(f, inputs, changes, jitter=seed if jitter else None)
-    return _with_matrix(report, experiment, influence, forbidden)
-
-
-def _other_tokens(
-    sources: list[int],
-    kept: Tensor,
-    n: int,
-    n_out: int,
-    dim: int,
-    out_dim: int,
-    seed: int,
-    scale: float = 1.0,
-) -> Perturbing:
-    """Other content in some tokens, and the outputs that must not notice."""
-
-    def change(inputs: Inputs) -> Inputs:
-        return replaced(inputs, new_content(features(inputs[0]), seed, scale), dim, sources)
-
-    return Perturbing(
-        change,
-        [Unaffected.at(n, kept)] if n == n_out else [],
-        lambda outputs: [
-            y.index_select(out_dim, kept.to(y.device)) for y in with_dim(outputs, out_dim)
-        ],
-    )
-
-
-def _sampled(
-    allowed: TokenGraph | Tensor, n: int, dim: int, out_dim: int, seed: int
-) -> list[Perturbing]:
-    """For some outputs, other content in all tokens that they must not see."""
-    n_out = allowed.num_targets if isinstance(allowed, TokenGraph) else len(allowed)
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.randperm(n_out, generator=generator)[:SAMPLED].tolist()
-    changes = []
-    for target in targets:
-        if isinstance(allowed, TokenGraph):
-            row = allowed.attends(torch.tensor(target), torch.arange(n))
-        else:
-            row = allowed[target]
-        sources = (~row).nonzero().flatten().tolist()
-        if sources:
-            kept = torch.tensor([target])
-            changes.append(_other_tokens(sources, kept, n, n_out, dim, out_dim, seed))
-    if not changes:
-        raise ValueError(f"allowed must forbid something, got {allowed!r}")
-    return changes
+    report = run_law(law, f, inputs, interventions, **options)
+    if report.noise > report.tolerance:
+        return report
+    runner = Runner(f, inputs, interventions, jitter=seed if jitter else None)
+    return _with_matrix(report, runner, influence, forbidden)
 
 
 def assert_dependency(
@@ -152,19 +122,176 @@ def assert_causal(f: Callable[..., Any], x: Any, **options: Any) -> SymmetryRepo
     return check_dependency(f, x, Causal(n), law="causality", **options).assert_pass()
 
 
+def dependency_matrix(
+    f: Callable[..., Any],
+    x: Any,
+    *,
+    method: Method = "both",
+    dim: int = -2,
+    out_dim: int = -2,
+    jitter: bool = True,
+    seed: int = 0,
+    dtype: str | torch.dtype = "auto",
+) -> Tensor:
+    r"""How much output i depends on token j, in float64: (outputs, tokens), 0 where not at all.
+
+    "gradient" is max |d (u . f_i) / d x_j|, relative to the largest of all, for a random u; it
+    shows influences however small, as through a mask of -30. "perturbation" is the largest
+    change of f_i when x_j is given other content, relative to the largest output; it shows
+    what has no gradient, as the choices of a top-k router. "both" is the larger of them.
+    No content is ever NaN or infinite: 0 * NaN would show a dependence on what is masked.
+
+    Args:
+        f: from x, or from a tuple of inputs of which the first is varied, to a tensor.
+        dim: the dimension of tokens in x; leading dimensions count together.
+        out_dim: that of outputs; the same as `dim` for batches (0 and 0). Outputs without
+            it are left out, of several the largest influence counts.
+        dtype: the precision; "auto" is float64 where f can run in it.
+
+    Raises:
+        ValueError: `method` is unknown, or the output has no `out_dim`.
+
+    >>> x = torch.randn(3, 4)
+    >>> dependency_matrix(lambda x: x.cumsum(-2), x).gt(1e-12).int().tolist()
+    [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be among {METHODS}, got {method!r}")
+    if dim == -2 and not features(as_inputs(x)[0]).is_floating_point():
+        raise ValueError("dim must be given for ids of tokens: -1 for (B, N)")
+    runner = Runner(f, as_inputs(x), jitter=seed if jitter else None)
+    parts = []
+    with runner.at(runnable(runner, dtype)[0]) as exact:
+        if method != "perturbation":
+            parts.append(_by_gradient(f, exact, dim, out_dim))
+        if method != "gradient":
+            parts.append(_by_perturbation(f, exact, dim, out_dim, seed))
+    return torch.stack(parts).amax(0)
+
+
+def _by_gradient(f: Callable[..., Any], inputs: Inputs, dim: int, out_dim: int) -> Tensor:
+    leaf = features(inputs[0]).detach()
+    outputs = _with_dim(call_model(f, inputs), out_dim)
+    if not leaf.is_floating_point():
+        shape = (outputs[0].shape[out_dim], leaf.shape[dim])
+        return torch.zeros(shape, dtype=torch.float64, device=leaf.device)
+    leaf.requires_grad_()
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        given = (with_features(inputs[0], leaf), *inputs[1:])
+        matrices = [
+            _rows_of_gradients(y, leaf, dim, out_dim)
+            for y in _with_dim(call_with_autograd(f, given), out_dim)
+        ]
+    return torch.stack(matrices).amax(0)
+
+
+def _rows_of_gradients(y: Tensor, leaf: Tensor, dim: int, out_dim: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    u = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
+    rows = []
+    for part in (y * u).transpose(0, out_dim).flatten(1).sum(1):
+        gradient = None
+        if part.requires_grad:
+            (gradient,) = torch.autograd.grad(part, leaf, retain_graph=True, allow_unused=True)
+        rows.append(_largest(torch.zeros_like(leaf) if gradient is None else gradient, dim))
+    matrix = torch.stack(rows).double()
+    return matrix / matrix.max().clamp(min=torch.finfo(matrix.dtype).tiny)
+
+
+def _by_perturbation(
+    f: Callable[..., Any], inputs: Inputs, dim: int, out_dim: int, seed: int
+) -> Tensor:
+    with torch.no_grad():
+        first = _with_dim(call_model(f, inputs), out_dim)
+        columns = []
+        for token in range(features(inputs[0]).shape[dim]):
+            column = torch.zeros(first[0].shape[out_dim], dtype=torch.float64)
+            for number, scale in enumerate(SCALES):
+                new = new_content(features(inputs[0]), seed + number, scale)
+                outputs = call_model(f, replaced(inputs, new, dim, [token]))
+                for y, other in zip(first, _with_dim(outputs, out_dim), strict=True):
+                    size = torch.maximum(y.abs().max(), other.abs().max())
+                    moved = _largest(other - y, out_dim) / size
+                    column = torch.maximum(column, moved.double().cpu())
+            columns.append(column.nan_to_num())
+    return torch.stack(columns, 1).to(first[0].device)
+
+
+def _with_dim(outputs: Outputs, out_dim: int) -> Outputs:
+    """The outputs that have the dimension, with as many entries as the first of them."""
+    found = [
+        y
+        for y in outputs
+        if y.is_floating_point() and -y.dim() <= out_dim < y.dim() and y.dim() > 1
+    ]
+    if not found:
+        shapes = [tuple(y.shape) for y in outputs]
+        raise ValueError(f"the output must have a dimension {out_dim}, got {shapes}")
+    return [y for y in found if y.shape[out_dim] == found[0].shape[out_dim]]
+
+
+def _largest(tensor: Tensor, dim: int) -> Tensor:
+    """The largest absolute value in each slice along `dim`."""
+    return tensor.detach().abs().transpose(0, dim).flatten(1).amax(1)
+
+
+def _other_tokens(
+    sources: list[int],
+    kept: Tensor,
+    n: int,
+    n_out: int,
+    dim: int,
+    out_dim: int,
+    seed: int,
+    scale: float = 1.0,
+) -> ContentIntervention:
+    """Other content in some tokens, and the outputs that must not change."""
+
+    def change(inputs: Inputs) -> Inputs:
+        return replaced(inputs, new_content(features(inputs[0]), seed, scale), dim, sources)
+
+    return ContentIntervention(
+        change,
+        [Unaffected.at(n, kept)] if n == n_out else [],
+        lambda outputs: [
+            y.index_select(out_dim, kept.to(y.device)) for y in _with_dim(outputs, out_dim)
+        ],
+    )
+
+
+def _sampled(
+    allowed: TokenGraph | Tensor, n: int, dim: int, out_dim: int, seed: int
+) -> list[ContentIntervention]:
+    """For some outputs, other content in all tokens that they must not depend on."""
+    n_out = allowed.num_targets if isinstance(allowed, TokenGraph) else len(allowed)
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randperm(n_out, generator=generator)[:SAMPLED].tolist()
+    interventions = []
+    for target in targets:
+        if isinstance(allowed, TokenGraph):
+            row = allowed.attends(torch.tensor(target), torch.arange(n))
+        else:
+            row = allowed[target]
+        sources = (~row).nonzero().flatten().tolist()
+        if sources:
+            kept = torch.tensor([target])
+            interventions.append(_other_tokens(sources, kept, n, n_out, dim, out_dim, seed))
+    if not interventions:
+        raise ValueError(f"allowed must forbid something, got {allowed!r}")
+    return interventions
+
+
 def _with_matrix(
     report: SymmetryReport,
-    experiment: Experiment,
+    runner: Runner,
     influence: Tensor,
     forbidden: dict[str, Tensor],
 ) -> SymmetryReport:
-    """What the whole matrix says, over what one change said.
+    """What the whole matrix says, over what one intervention said.
 
     Perturbations are rounded as outputs are; gradients of what does not depend are not, so
     that small influences are theirs to find.
     """
-    if report.noise > report.tolerance:
-        return report
     precision = PRECISIONS[report.dtype]
     exact = EXACT * torch.finfo(precision).eps
     rounded = report.tolerance * UNDECIDED[precision]
@@ -176,13 +303,13 @@ def _with_matrix(
         used = bool((influence > exact).any())
         verdict = Verdict.PASS if used else Verdict.VACUOUS
         reason = "only allowed tokens matter" if used else "the output depends on no token"
-        report = dataclasses.replace(report, witness=None, location=None, tolerance=exact)
+        report = dataclasses.replace(report, counterexample=None, location=None, tolerance=exact)
         return dataclasses.replace(report, verdict=verdict, reason=reason, error=error)
     target, source = divmod(int(excess.argmax()), influence.shape[1])
     eps, place = torch.finfo(precision).eps, None
-    with experiment.at(precision) as x:  # who does not depend is not even rounded otherwise
-        for change in experiment.changes:
-            place = place or localize(experiment, x, change, eps)
+    with runner.at(precision) as x:  # who does not depend is not even rounded otherwise
+        for intervention in runner.interventions:
+            place = place or localize(runner, x, intervention, eps)
     return dataclasses.replace(
         report,
         verdict=Verdict.BROKEN if float(excess.max()) > 8 else Verdict.INCONCLUSIVE,
@@ -192,3 +319,35 @@ def _with_matrix(
         error=error,
         location=place,
     )
+
+
+def _check(case: Case, options: Options) -> SymmetryReport:
+    graph = getattr(case.inputs[0], "graph", None)
+    n = case.example.num_tokens
+    layouts = [layout for layout in case.layouts if layout.tokens]
+    return check_dependency(
+        case.function,
+        case.inputs,
+        Causal(n) if graph is None else graph.reach(n),
+        dim=token_dim(case),
+        out_dim=layouts[0].tokens[0],
+        law="causality",
+        **options,
+    )
+
+
+def _claims_causality(case: Case, causal: bool) -> bool:
+    graph = getattr(case.inputs[0], "graph", None)
+    if causal and case.pooled:
+        raise ValueError("causal=True needs an output for each token, got pooled outputs")
+    if causal or graph is None or case.pooled:
+        return causal
+    n = graph.num_targets
+    return n <= LONGEST and graph.reach(n).num_edges < n * n
+
+
+CAUSALITY = Law(
+    "outputs depend only on tokens that the graph, or the claim, makes visible to them",
+    _claims_causality,
+    _check,
+)

@@ -1,7 +1,11 @@
-"""Checks that a model commutes with permutations."""
+"""The laws of permutations: of tokens, of tokens that tie, of the order of edges.
+
+The check functions hold a model to a group and actions of your own choice.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -9,16 +13,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from tokennet.graphs import TokenGraph
 from tokennet.graphs.algebra import check_permutation
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
-from tokennet.testing.engine.intervention import Inputs, Permuting
-from tokennet.testing.engine.verdict import judge
-from tokennet.testing.example.values import describe, features
+from tokennet.testing.engine.intervention import Inputs, PermutationIntervention, new_content
+from tokennet.testing.engine.verdict import run_law
+from tokennet.testing.engine.wrapped import GradientOf
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.parts import is_listed, with_inputs
+from tokennet.testing.example.values import describe, features, is_pyg_data, with_features
 from tokennet.testing.groups import automorphisms
+from tokennet.testing.laws.law import Law, Options, as_inputs, token_dim, with_gradients, worst
 from tokennet.testing.report import SymmetryReport
 from tokennet.tokens import Tokens
 
@@ -33,7 +40,7 @@ def check_equivariance(
     group: Group = None,
     in_action: Actions | None = None,
     out_action: Actions | None = None,
-    trials: int = 5,
+    num_permutations: int = 5,
     dtype: str | torch.dtype = "auto",
     jitter: bool = True,
     seed: int = 0,
@@ -43,10 +50,11 @@ def check_equivariance(
         error = max |f(P x) - P f(x)| / max |f(x)|
 
     decided in float64 against a tolerance of 64 eps max(1, r / eps32), where r is the
-    measured |f32 - f64|, so that a model that amplifies rounding is not accused and a
-    small break is not missed. f runs in eval mode on parameters that are moved a little,
-    and is given back exactly as it came. A break comes with the smallest counterexample
-    found and the statement of code where it happens.
+    measured |f32 - f64|, so that a model that amplifies rounding is no false positive and a
+    small break is not missed. f runs in a sandbox: in eval mode, on parameters that are moved
+    a little, its state restored afterwards. A break comes with the smallest counterexample
+    found and the statement of code where it happens. `check` chooses the actions itself; use
+    this where the group or an action is your own.
 
     Args:
         f: a module or function on tensors, `Tokens` or PyG `Data`.
@@ -57,7 +65,7 @@ def check_equivariance(
             others stay as they are. By default `Permute(-2)` for a tensor and `Relabel()`
             for `Tokens` and `Data`.
         out_action: how P acts on the output, or on each output; `Permute(-2)` by default.
-        trials: number of random permutations, besides the generators of `group`.
+        num_permutations: number of random permutations, besides the generators of `group`.
         dtype: the precision that decides; "auto" is float64 where f can run in it.
         jitter: move parameters a little, so that a table of zeros hides nothing.
         seed: of permutations and of the jitter.
@@ -70,23 +78,22 @@ def check_equivariance(
     >>> print(report.verdict)
     PASS
     >>> report = check_equivariance(lambda x: x.cumsum(-2), torch.randn(5, 3))
-    >>> print(report.verdict, report.witness.perm)
+    >>> print(report.verdict, report.counterexample.perm)
     BROKEN (1, 0)
     """
     inputs = as_inputs(inputs)
-    if trials < 1:
-        raise ValueError(f"trials must be at least 1, got {trials}")
+    if num_permutations < 1:
+        raise ValueError(f"num_permutations must be at least 1, got {num_permutations}")
     ins = _in_actions(inputs, in_action)
     outs = _as_actions("out_action", out_action, Permute(-2))
-    degree = _degree(inputs, ins)
-    generator = torch.Generator().manual_seed(seed)
-    perms = _permutations(group, inputs, ins, degree, trials, generator)
+    perms = _permutations(group, inputs, ins, num_permutations, seed)
     ordered, membership = _ordered(inputs, ins), _membership(inputs, ins)
-    changes = [Permuting(perm, ins, outs, ordered, membership) for perm in perms]
-    kind = "invariance" if all(isinstance(out, Invariant) for out in outs) else "equivariance"
-    return judge(
-        kind, f, inputs, changes, dtype=dtype, jitter=jitter, seed=seed, swaps=group is None
-    )
+    interventions = [
+        PermutationIntervention(perm, ins, outs, ordered, membership) for perm in perms
+    ]
+    law = "invariance" if all(isinstance(out, Invariant) for out in outs) else "equivariance"
+    options: dict[str, Any] = {"dtype": dtype, "jitter": jitter, "seed": seed}
+    return run_law(law, f, inputs, interventions, swaps=group is None, **options)
 
 
 def assert_equivariant(f: Callable[..., Any], inputs: Any, **options: Any) -> SymmetryReport:
@@ -95,7 +102,7 @@ def assert_equivariant(f: Callable[..., Any], inputs: Any, **options: Any) -> Sy
     Raises:
         AssertionError: with the printed report.
 
-    >>> assert_equivariant(torch.relu, torch.randn(5, 3)).trials
+    >>> assert_equivariant(torch.relu, torch.randn(5, 3)).runs
     5
     """
     return check_equivariance(f, inputs, **options).assert_pass()
@@ -104,7 +111,7 @@ def assert_equivariant(f: Callable[..., Any], inputs: Any, **options: Any) -> Sy
 def assert_invariant(f: Callable[..., Any], inputs: Any, **options: Any) -> SymmetryReport:
     """Assert that f(P x) = f(x): a pooled output.
 
-    >>> assert_invariant(lambda x: x.sum(-2), torch.randn(5, 3)).trials
+    >>> assert_invariant(lambda x: x.sum(-2), torch.randn(5, 3)).runs
     5
     """
     return assert_equivariant(f, inputs, out_action=Invariant(), **options)
@@ -116,10 +123,10 @@ def assert_set_to_set(f: Callable[..., Any], inputs: Any, **options: Any) -> Sym
     For `Tokens` and `Data` the graph and positions are held, so that a model that reads
     them fails unless they are symmetric themselves.
 
-    >>> assert_set_to_set(lambda x: x - x.mean(-2, keepdim=True), torch.randn(5, 3)).trials
+    >>> assert_set_to_set(lambda x: x - x.mean(-2, keepdim=True), torch.randn(5, 3)).runs
     5
     """
-    action = Shuffle() if isinstance(as_inputs(inputs)[0], Tokens | Data) else Permute(-2)
+    action = _action_on(as_inputs(inputs)[0], Shuffle())
     return assert_equivariant(f, inputs, in_action=action, **options)
 
 
@@ -130,7 +137,7 @@ def assert_relabeling_equivariant(
 
     >>> from tokennet import Attention, Causal
     >>> tokens = Tokens(torch.randn(5, 8), Causal(5))
-    >>> assert_relabeling_equivariant(Attention(8, num_heads=2), tokens).trials
+    >>> assert_relabeling_equivariant(Attention(8, num_heads=2), tokens).runs
     5
     """
     return assert_equivariant(f, inputs, in_action=Relabel(), **options)
@@ -153,7 +160,7 @@ def assert_automorphism_equivariant(
 
     >>> from tokennet import Attention, Cycle
     >>> ring = Tokens(torch.randn(5, 8), Cycle(5))
-    >>> assert_automorphism_equivariant(Attention(8, num_heads=2), ring).trials
+    >>> assert_automorphism_equivariant(Attention(8, num_heads=2), ring).runs
     5
     """
     inputs = as_inputs(inputs)
@@ -164,16 +171,13 @@ def assert_automorphism_equivariant(
     generators = automorphisms(graph)
     if not generators:
         raise ValueError(f"graph has no automorphism but the identity: {graph!r}")
-    action = Shuffle() if isinstance(inputs[0], Tokens | Data) else Permute(-2)
+    action = _action_on(inputs[0], Shuffle())
     return assert_equivariant(f, inputs, group=generators, in_action=action, **options)
 
 
-def as_inputs(inputs: Any) -> Inputs:
-    """A tuple of inputs."""
-    values = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-    if not values:
-        raise ValueError("inputs must hold at least one input, got none")
-    return values
+def _action_on(value: Any, own: Action) -> Action:
+    """An action on `Tokens` or `Data`, or the one on a tensor."""
+    return own if isinstance(value, Tokens) or is_pyg_data(value) else Permute(-2)
 
 
 def _as_actions(name: str, given: Any, default: Action) -> tuple[Action, ...]:
@@ -187,8 +191,7 @@ def _as_actions(name: str, given: Any, default: Action) -> tuple[Action, ...]:
 
 
 def _in_actions(inputs: Inputs, given: Any) -> tuple[Action, ...]:
-    default = Relabel() if isinstance(inputs[0], Tokens | Data) else Permute(-2)
-    actions = _as_actions("in_action", given, default)
+    actions = _as_actions("in_action", given, _action_on(inputs[0], Relabel()))
     if len(actions) == 1:
         actions += (Invariant(),) * (len(inputs) - 1)
     if len(actions) != len(inputs):
@@ -217,7 +220,7 @@ def _degree(inputs: Inputs, actions: tuple[Action, ...]) -> int:
 
 
 def _ordered(inputs: Inputs, actions: tuple[Action, ...]) -> tuple[int, ...] | None:
-    """Sizes that do not count edges, where edges may come to be listed in another order."""
+    """Sizes that do not count edges, where edges may be listed in another order."""
     if any(isinstance(action, ReorderEdges) for action in actions):
         return (features(inputs[0]).shape[-2],)
     if any(isinstance(value, Tokens) for value in inputs):
@@ -231,7 +234,7 @@ def _membership(inputs: Inputs, actions: tuple[Action, ...]) -> Tensor | None:
     found = getattr(actions[0], "membership", None)
     if isinstance(first, Tokens) and first.graph.is_ragged:
         found = first.graph.batch()
-    if isinstance(first, Data) and isinstance(first.batch, Tensor):
+    if is_pyg_data(first) and isinstance(first.batch, Tensor):
         found = first.batch
     if found is None or len(found) != features(first).shape[-2] or bool((found.diff() < 0).any()):
         return None
@@ -239,30 +242,23 @@ def _membership(inputs: Inputs, actions: tuple[Action, ...]) -> Tensor | None:
 
 
 def _permutations(
-    group: Group,
-    inputs: Inputs,
-    actions: tuple[Action, ...],
-    degree: int,
-    trials: int,
-    generator: torch.Generator,
+    group: Group, inputs: Inputs, actions: tuple[Action, ...], count: int, seed: int
 ) -> list[Tensor]:
+    degree, generator = _degree(inputs, actions), torch.Generator().manual_seed(seed)
     if isinstance(group, str):
         raise TypeError(f"group must be a list of permutations, got {group!r}")
     if group is not None:
         generators = [check_permutation("group", perm, degree) for perm in group]
         if not generators:
             raise ValueError("group must have at least one generator, got none")
-        words = [_word(generators, generator) for _ in range(trials)]
+        words = [_word(generators, generator) for _ in range(count)]
         return [perm for perm in [*generators, *words] if not _is_identity(perm)]
-    mover, value = next(
-        (action, value)
-        for action, value in zip(actions, inputs, strict=True)
-        if action.degree(value) is not None
-    )
-    drawn = (mover.random(value, generator) for _ in range(20 * trials))
-    perms = list(itertools.islice((perm for perm in drawn if not _is_identity(perm)), trials))
+    pairs = zip(actions, inputs, strict=True)
+    action, value = next(pair for pair in pairs if pair[0].degree(pair[1]) is not None)
+    drawn = (action.random(value, generator) for _ in range(20 * count))
+    perms = list(itertools.islice((perm for perm in drawn if not _is_identity(perm)), count))
     if not perms:
-        raise ValueError(f"inputs must have tokens that can change places, got {describe(inputs)}")
+        raise ValueError(f"inputs must have tokens that can be permuted, got {describe(inputs)}")
     return perms
 
 
@@ -277,4 +273,83 @@ def _word(generators: list[Tensor], generator: torch.Generator) -> Tensor:
 
 
 def _is_identity(perm: Tensor) -> bool:
-    return bool((perm == torch.arange(len(perm))).all())
+    return torch.equal(perm, torch.arange(len(perm)))
+
+
+def _check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
+    function, inputs, out_actions = case.function, case.inputs, case.out_actions
+    if gradient is not None:
+        # Other content, without ties: the derivative of a maximum may choose among equals.
+        z = new_content(features(inputs[0]), options.get("seed", 0))
+        function, inputs = gradient, (with_features(inputs[0], z), *inputs[1:])
+        out_actions = (Permute(token_dim(case)),)
+    actions = case.example.actions
+    return check_equivariance(
+        function, inputs, in_action=actions, out_action=out_actions, **options
+    )
+
+
+def _check_edges(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
+    outs: list[Action] = [
+        Permute(layout.edges[0]) if layout.edges else Invariant() for layout in case.layouts
+    ]
+    return check_equivariance(
+        gradient or case.function,
+        case.inputs,
+        in_action=case.example.edge_actions,
+        out_action=[Invariant()] if gradient else outs,
+        **options,
+    )
+
+
+def _check_ties(case: Case, options: Options) -> SymmetryReport:
+    """On duplicate tokens, and on tokens that tie in each feature with another token."""
+    z, dim, generator = features(case.inputs[0]), token_dim(case), torch.Generator().manual_seed(3)
+    n = z.shape[dim]
+    tied = [z.index_select(dim, _pairs(n, generator).to(z.device)) for _ in range(3)]
+    if dim != -1 and z.is_floating_point():
+        tied.append(z.clone())
+        for feature in range(z.shape[-1]):
+            first = _pairs(n, generator).to(z.device)
+            tied[-1][..., feature] = z[..., feature].index_select(-1, first)
+    reports = []
+    for content in tied:
+        inputs = (with_features(case.inputs[0], content), *case.inputs[1:])
+        example = with_inputs(case.example, inputs)
+        reports.append(_check_nodes(dataclasses.replace(case, example=example), options, None))
+    return worst(reports)
+
+
+def _pairs(n: int, generator: torch.Generator) -> Tensor:
+    """Tokens in random pairs: for each token the index of the first of its pair."""
+    order = torch.randperm(n, generator=generator)
+    first = torch.empty_like(order)
+    first[order] = order[torch.arange(n) // 2 * 2]
+    return first
+
+
+def _can_be_permuted(case: Case, causal: bool) -> bool:
+    """Whether there are tokens, in no order that the model claims to depend on."""
+    claims_order = causal and not isinstance(case.inputs[0], Tokens)
+    return case.example.num_tokens > 1 and not claims_order
+
+
+def _has_edges(case: Case, causal: bool) -> bool:
+    first = case.inputs[0]
+    if isinstance(first, Tokens):
+        return is_listed(first.graph) and first.graph.num_edges > 1
+    edges = case.example.edge_index
+    return edges is not None and edges.shape[1] > 1
+
+
+NODE_PERMUTATION = Law(
+    "the order of tokens does not matter", _can_be_permuted, with_gradients(_check_nodes)
+)
+TIED_INPUTS = Law(
+    "the order of tokens does not matter where tokens are equal, or tie in a feature",
+    _can_be_permuted,
+    _check_ties,
+)
+EDGE_PERMUTATION = Law(
+    "the order in which edges are listed does not matter", _has_edges, with_gradients(_check_edges)
+)

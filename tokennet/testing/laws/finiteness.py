@@ -1,4 +1,7 @@
-"""The law that values and gradients are finite, and the place where they cease to be."""
+"""The law that values and gradients are finite, for tokens without neighbors too.
+
+`check_finite` also says which operation makes the first value that is not.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,19 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.diagnose.localize import Recorder, location_of, roots_of
-from tokennet.testing.diagnose.script import unfinished
-from tokennet.testing.diagnose.source import blamed, forward_lines, statement_at
-from tokennet.testing.engine.content import seeded_content
-from tokennet.testing.engine.intervention import Inputs
-from tokennet.testing.engine.precision import precision_of, runnable
-from tokennet.testing.engine.run import Experiment, called_with_graph
+from tokennet.testing.diagnose.script import script_of_finiteness
+from tokennet.testing.diagnose.source import forward_lines, location_at
+from tokennet.testing.engine.intervention import Inputs, seeded_content
+from tokennet.testing.engine.run import Runner, call_with_autograd
 from tokennet.testing.engine.sandbox import module_names
+from tokennet.testing.engine.tolerance import name_of_dtype, runnable
 from tokennet.testing.engine.verdict import name_of
+from tokennet.testing.example.calls import Selected
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.parts import without_neighbors
 from tokennet.testing.example.values import features, with_features
-from tokennet.testing.report import Location, SymmetryReport, Verdict, Witness
+from tokennet.testing.laws.law import Law, Options, worst
+from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
 
 
 def check_finite(
@@ -34,24 +40,24 @@ def check_finite(
 ) -> SymmetryReport:
     """Whether outputs, and gradients of the first input and of parameters, are finite.
 
-    -inf within the model, as a mask before a softmax, is no fault; a NaN or an infinity
-    that reaches the output or a gradient is.
+    For your own test on an example of your choice. -inf within the model, as a mask before a
+    softmax, is no fault; a NaN or an infinity that reaches the output or a gradient is.
 
     >>> import torch
     >>> check_finite(torch.sqrt, (-torch.ones(3, 2),)).verdict.name
     'BROKEN'
     """
     started = time.perf_counter()
-    experiment = Experiment(f, inputs, (), jitter=seed if jitter else None)
-    precision, notes = runnable(experiment, precision_of(dtype))
-    with experiment.at(precision) as x:
-        reason, place = _fault(experiment, x)
+    runner = Runner(f, inputs, jitter=seed if jitter else None)
+    precision, notes = runnable(runner, dtype)
+    with runner.at(precision) as x:
+        reason, place = _fault(runner, x)
         text = ""
         if reason:
             other = seeded_content(x)
-            seeded = other is not None and bool(_fault(experiment, other)[0])
+            seeded = other is not None and bool(_fault(runner, other)[0])
             x = other if seeded and other is not None else x
-            text = unfinished(f, x, jittered=jitter, seeded=seeded)
+            text = script_of_finiteness(f, x, jittered=jitter, seeded=seeded)
     return SymmetryReport(
         law=law,
         subject=name_of(f),
@@ -59,23 +65,20 @@ def check_finite(
         reason=reason or "values and gradients are finite",
         error=float("inf") if reason else 0.0,
         tolerance=0.0,
-        dtype=str(precision).removeprefix("torch."),
+        dtype=name_of_dtype(precision),
         notes=tuple(notes),
-        rounding=0.0,
-        signal=0.0,
-        noise=0.0,
-        trials=1,
+        runs=1,
         seconds=time.perf_counter() - started,
-        witness=Witness(None, float("inf"), text, x) if reason else None,
+        counterexample=Counterexample(None, float("inf"), text, x) if reason else None,
         location=place,
     )
 
 
-def _fault(experiment: Experiment, x: Inputs) -> tuple[str, Location | None]:
+def _fault(runner: Runner, x: Inputs) -> tuple[str, Location | None]:
     """What is not finite, or ''; and where."""
-    if not all(_is_finite(y) for y in experiment.run(x)):
-        return "the output is not finite", _where_forward(experiment, x)
-    finite, place = _backward(experiment.model, x)
+    if not all(_is_finite(y) for y in runner.run(x)):
+        return "the output is not finite", _where_forward(runner, x)
+    finite, place = _backward(runner.model, x)
     return ("" if finite else "the output is finite, but a gradient is not"), place
 
 
@@ -90,10 +93,10 @@ def _is_sound(tensor: Tensor) -> bool:
     return not bool((tensor.isnan() | (tensor == float("inf"))).any())
 
 
-def _where_forward(experiment: Experiment, x: Inputs) -> Location | None:
-    recorder = Recorder(module_names(experiment.model))
+def _where_forward(runner: Runner, x: Inputs) -> Location | None:
+    recorder = Recorder(module_names(runner.model))
     with torch.no_grad(), recorder:
-        outputs = [recorder.value(y) for y in experiment.run(x)]
+        outputs = [recorder.value(y) for y in runner.run(x)]
     for call in recorder.calls:
         for value in [*call.inputs, *call.outputs]:
             value.error = 0.0 if _is_sound(value.content) else float("inf")
@@ -113,7 +116,7 @@ def _backward(f: Callable[..., Any], x: Inputs) -> tuple[bool, Location | None]:
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore", UserWarning)  # anomaly mode says that it is slow
         with torch.autograd.set_detect_anomaly(True, check_nan=False):
-            outputs = called_with_graph(f, (with_features(x[0], z), *x[1:]))
+            outputs = call_with_autograd(f, (with_features(x[0], z), *x[1:]))
             sums = [y.square().sum() + y.sum() for y in outputs if y.requires_grad]
             if not sums:
                 return True, None
@@ -126,7 +129,11 @@ def _backward(f: Callable[..., Any], x: Inputs) -> tuple[bool, Location | None]:
             ]
             gradients = torch.autograd.grad(total, leaves, allow_unused=True)
     finite = all(gradient is None or _is_finite(gradient) for gradient in gradients)
-    return finite, None if finite or not faulty else _place_of(faulty[0])
+    if finite or not faulty:
+        return finite, None
+    # The line of the model that made the node, from the traceback that anomaly mode keeps.
+    name = f"backward of {faulty[0].name().removesuffix('Backward0')}"
+    return finite, location_at(name, forward_lines(faulty[0]), error_out=float("inf"))
 
 
 def _nodes(root: Any) -> Iterator[Any]:
@@ -141,20 +148,23 @@ def _nodes(root: Any) -> Iterator[Any]:
 
 def _watch(node: Any, faulty: list[Any]) -> Callable[[Any, Any], None]:
     def hook(inputs: Any, outputs: Any) -> None:
-        whole = [_is_finite(g) for g in outputs if g is not None]
-        given = [_is_finite(g) for g in inputs if g is not None]
-        if all(whole) and not all(given):
+        finite_before = all(_is_finite(g) for g in outputs if g is not None)
+        if finite_before and not all(_is_finite(g) for g in inputs if g is not None):
             faulty.append(node)
 
     return hook
 
 
-def _place_of(node: Any) -> Location | None:
-    """The user's line that made a node, from the traceback that anomaly mode keeps."""
-    lines = forward_lines(node)
-    if not lines:
-        return None
-    file, line = blamed(lines)
-    start, end, source = statement_at(file, line)
-    name = f"backward of {node.name().removesuffix('Backward0')}"
-    return Location(name, "", file, start, end, source, 0.0, float("inf"))
+def _check(case: Case, options: Options) -> SymmetryReport:
+    function = case.function
+    if isinstance(function, Selected) and function.mask is not None:
+        function = function.function  # what is not finite spreads from padding too
+    inputs = without_neighbors(case.example)
+    return worst([check_finite(function, x, **options) for x in inputs])
+
+
+EMPTY_NEIGHBORHOOD = Law(
+    "values and gradients are finite for tokens without neighbors",
+    lambda case, causal: bool(without_neighbors(case.example)),
+    _check,
+)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tokennet.testing.engine.sandbox import borrowed
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.example.values import describe, tensors_of
 
 Map = Callable[[Tensor], Any]
@@ -25,7 +25,7 @@ def measuring(f: Callable[..., Any]) -> Iterator[None]:
         torch.inference_mode(False),
         torch.no_grad(),
         sdpa_kernel(SDPBackend.MATH),
-        borrowed(f),
+        sandboxed(f),
     ):
         yield
 

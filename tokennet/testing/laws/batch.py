@@ -1,0 +1,193 @@
+"""The law that the sets of a batch, padded or ragged, do not depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.testing.engine.intervention import (
+    ContentIntervention,
+    Inputs,
+    Outputs,
+    Unaffected,
+    new_content,
+    replaced,
+)
+from tokennet.testing.engine.verdict import run_law
+from tokennet.testing.engine.wrapped import GradientOf
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.inputs import Example
+from tokennet.testing.example.layout import Layout, of_sets
+from tokennet.testing.example.parts import one_set, with_inputs
+from tokennet.testing.example.values import describe, features, with_features
+from tokennet.testing.laws.law import Law, Options, as_inputs, with_gradients
+from tokennet.testing.report import SymmetryReport
+from tokennet.tokens import Tokens
+
+Select = Callable[[Outputs], Outputs]
+SCALE = 3.0
+"""Size of the other content of other sets, in units of the input's own."""
+
+
+def check_batch(
+    f: Callable[..., Any],
+    inputs: Any,
+    *,
+    layouts: Sequence[Layout] | None = None,
+    **options: Any,
+) -> SymmetryReport:
+    """Whether the sets along dimension 0 of the inputs do not depend on each other.
+
+    For your own test of a model on batches. Each set is run beside others of other content,
+    and alone. Inputs with another size in dimension 0 than the first, and numbers, belong to
+    all sets.
+
+    Args:
+        layouts: of the outputs, where sets are not counted in dimension 0.
+
+    Raises:
+        ValueError: there are not at least 2 sets.
+
+    >>> check_batch(lambda x: x - x.mean(0), torch.randn(3, 4, 2)).verdict.name
+    'BROKEN'
+    """
+    inputs = as_inputs(inputs)
+    count = features(inputs[0]).shape[0]
+    if count < 2:
+        raise ValueError(f"inputs must have at least 2 sets in dimension 0, got {describe(inputs)}")
+    interventions = [c for row in (0, 1) for c in _on_row(count, row, layouts)]
+    return run_law("batch_composition", f, inputs, interventions, **options)
+
+
+def assert_batch_independent(f: Callable[..., Any], inputs: Any, **options: Any) -> SymmetryReport:
+    """Assert that `check_batch` gives PASS; its options.
+
+    >>> assert_batch_independent(lambda x: x - x.mean(1, keepdim=True), torch.randn(3, 4, 2)).law
+    'batch_composition'
+    """
+    return check_batch(f, inputs, **options).assert_pass()
+
+
+def _on_row(
+    count: int, row: int, layouts: Sequence[Layout] | None
+) -> tuple[ContentIntervention, ContentIntervention]:
+    """Other content in all sets but one, and that set alone."""
+
+    def others(inputs: Inputs) -> Inputs:
+        new = new_content(features(inputs[0]), row, SCALE)
+        return replaced(inputs, new, 0, [other for other in range(count) if other != row])
+
+    def alone(inputs: Inputs) -> Inputs:
+        return tuple(
+            v[row : row + 1] if isinstance(v, Tensor) and v.shape[:1] == (count,) else v
+            for v in inputs
+        )
+
+    def of_set(number: int) -> Select:
+        return lambda outputs: of_sets(
+            outputs, layouts or [Layout(sets=-y.dim()) for y in outputs], number
+        )
+
+    index = torch.tensor([row])
+    return (
+        ContentIntervention(others, [Unaffected.at(count, index)], of_set(row)),
+        ContentIntervention(
+            alone,
+            [Unaffected(count, index, 1, torch.tensor([0]))],
+            of_set(0),
+            wanted=of_set(row),
+        ),
+    )
+
+
+def _on_set(
+    case: Case, number: int, per_token: bool
+) -> tuple[ContentIntervention, ContentIntervention]:
+    """Other content in all sets of a ragged batch but one, and that set alone.
+
+    Args:
+        per_token: every output has a row for each token, as gradients have.
+    """
+    example = case.example
+    assert example.membership is not None
+    is_other = example.membership.cpu() != number
+    nodes = (~is_other).nonzero().flatten()
+
+    def others(inputs: Inputs) -> Inputs:
+        old = features(inputs[0])
+        new = torch.where(is_other.to(old.device)[:, None], new_content(old, number, SCALE), old)
+        return (with_features(inputs[0], new), *inputs[1:])
+
+    def alone(inputs: Inputs) -> Inputs:
+        return one_set(with_inputs(example, inputs), number)
+
+    def of_set(number: int, nodes: Tensor) -> Select:
+        """The part of outputs that belongs to the set: rows of its tokens, or its own row."""
+
+        def select(outputs: Outputs) -> Outputs:
+            picked = []
+            for y, layout in zip(outputs, case.layouts, strict=False):
+                if per_token:
+                    picked.append(y.index_select(-2, nodes.to(y.device)))
+                elif layout.tokens:
+                    picked.append(layout.of_tokens(y, nodes))
+                elif not layout.edges:
+                    picked.append(y.narrow(-min(2, y.dim()), number, 1))
+            return picked
+
+        return select
+
+    rows, sizes = of_set(number, nodes), _sizes(example, number, nodes)
+    kept = [Unaffected(size, index, len(index), torch.arange(len(index))) for size, index in sizes]
+    return (
+        ContentIntervention(others, [Unaffected.at(size, index) for size, index in sizes], rows),
+        ContentIntervention(alone, kept, of_set(0, torch.arange(len(nodes))), wanted=rows),
+    )
+
+
+def _sizes(example: Example, number: int, nodes: Tensor) -> list[tuple[int, Tensor]]:
+    """Sizes of dimensions of tokens, sets and edges, and the indices of one set in them."""
+    assert example.membership is not None
+    counts = example.membership.bincount()
+    count, longest, own = len(counts), int(counts.max()), torch.arange(len(nodes))
+    found = [
+        (example.num_tokens, nodes),
+        (count, torch.tensor([number])),
+        # Sets padded to one size, as by PyG's to_dense_batch.
+        (longest, own),
+        (count * longest, number * longest + own),
+    ]
+    edges, first = example.edge_index, example.inputs[0]
+    if isinstance(first, Tokens) and first.graph.is_ragged:
+        edges = first.graph.edge_index()
+    if edges is not None and edges.shape[1]:
+        inside = torch.isin(edges.cpu(), nodes).all(0)
+        found.append((edges.shape[1], inside.nonzero().flatten()))
+    return found
+
+
+def _is_batch(case: Case, causal: bool) -> bool:
+    membership = case.example.membership
+    if membership is not None:
+        return bool(membership.numel()) and int(membership.max()) > 0
+    lead = case.example.lead
+    return case.example.kind in ("set", "padded") and len(lead) > 1 and lead[0] > 1
+
+
+def _check(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
+    function, membership = gradient or case.function, case.example.membership
+    if membership is None:
+        layouts = None if gradient else case.layouts
+        return check_batch(function, case.inputs, layouts=layouts, **options)
+    per_token = gradient is not None
+    numbers = membership.unique()[:2].tolist()
+    interventions = [c for number in numbers for c in _on_set(case, number, per_token)]
+    return run_law("batch_composition", function, case.inputs, interventions, **options)
+
+
+BATCH_COMPOSITION = Law(
+    "a set gives the same alone and beside any others", _is_batch, with_gradients(_check)
+)

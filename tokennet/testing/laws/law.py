@@ -1,0 +1,75 @@
+"""What a law is, and what several laws share. To add a law: a file here, a line in `LAWS`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from tokennet.testing.engine.intervention import Inputs
+from tokennet.testing.engine.wrapped import GradientOf, NoGradient
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.inputs import Role
+from tokennet.testing.report import SymmetryReport, Verdict
+
+Options = dict[str, Any]
+"""`dtype`, `jitter` and `seed`, as given to `check`."""
+
+
+class Law(NamedTuple):
+    """A law that `check` asks of a model: needed to add one to `LAWS`.
+
+    Args:
+        summary: what the law says, in a line.
+        applies: whether it can be asked of a case, and whether the model claims to be causal.
+        check: its verdict on a case.
+    """
+
+    summary: str
+    applies: Callable[[Case, bool], bool]
+    check: Callable[[Case, Options], SymmetryReport]
+
+
+def with_gradients(
+    check: Callable[[Case, Options, GradientOf | None], SymmetryReport],
+) -> Callable[[Case, Options], SymmetryReport]:
+    """The law asked of values, and where it holds, of gradients.
+
+    Args:
+        check: its third argument is the gradient as a function, or None for the values.
+    """
+
+    def checked(case: Case, options: Options) -> SymmetryReport:
+        report = check(case, options, None)
+        if report.verdict is not Verdict.PASS:
+            return report
+        try:
+            gradients = check(case, options, GradientOf(case.function))
+        except NoGradient as error:
+            return dataclasses.replace(report, notes=(*report.notes, f"values only: {error}"))
+        if gradients.verdict in (Verdict.PASS, Verdict.VACUOUS):
+            return report
+        reason = f"values agree, the gradient: {gradients.reason}"
+        return dataclasses.replace(gradients, reason=reason)
+
+    return checked
+
+
+def worst(reports: Sequence[SymmetryReport]) -> SymmetryReport:
+    """The report with the worst verdict."""
+    order = (Verdict.PASS, Verdict.VACUOUS, Verdict.INCONCLUSIVE, Verdict.BROKEN)
+    return max(reports, key=lambda report: order.index(report.verdict))
+
+
+def token_dim(case: Case) -> int:
+    """The dimension of the first input that counts tokens."""
+    role = case.example.roles[0]
+    return role.dim if role.role is Role.TOKENS else -2
+
+
+def as_inputs(inputs: Any) -> Inputs:
+    """A tuple of inputs."""
+    values = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    if not values:
+        raise ValueError("inputs must hold at least one input, got none")
+    return values

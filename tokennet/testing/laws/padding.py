@@ -1,0 +1,204 @@
+"""The law that the content of padding, and how much of it there is, does not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.testing.engine.intervention import (
+    ContentIntervention,
+    Inputs,
+    Outputs,
+    Unaffected,
+    new_content,
+)
+from tokennet.testing.engine.run import call_model
+from tokennet.testing.engine.sandbox import sandboxed
+from tokennet.testing.engine.verdict import run_law
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.layout import Layout, of_sets, usual_layouts
+from tokennet.testing.example.values import cast, describe, features, with_features
+from tokennet.testing.laws.law import Law, Options, as_inputs
+from tokennet.testing.report import SymmetryReport
+
+SCALES = (1.0, 1e3)
+"""Sizes of the other content of padding, in units of the input's own."""
+
+
+def check_padding(
+    f: Callable[..., Any],
+    inputs: Any,
+    real: Tensor,
+    *,
+    layouts: Sequence[Layout] | None = None,
+    **options: Any,
+) -> SymmetryReport:
+    """Whether the output does not depend on padding: what it holds, and how much there is.
+
+    For your own test of a model that has a mask. The padding is given other content, made
+    longer, and cut off where the model accepts that.
+
+    Args:
+        f: from `inputs`, the first of which is (B, N, D), (N, D) or ids (B, N), to a row
+            for each token or for each set; the mask is among the other inputs, or known to f.
+        real: (B, N) or (N,) True where there is a token.
+        layouts: of the outputs, where they are others than (B, N, ...) or (B, ...).
+
+    Raises:
+        ValueError: `real` does not fit the tokens, or there is no padding to vary.
+
+    >>> real = torch.tensor([[True, True, True], [True, False, False]])
+    >>> masked = lambda x, real: (x * real[..., None]).sum(1)
+    >>> check_padding(masked, (torch.randn(2, 3, 4), real), real).verdict.name
+    'PASS'
+    """
+    inputs = as_inputs(inputs)
+    z = features(inputs[0])
+    real = torch.as_tensor(real).bool()
+    if real.dim() > 2 or real.shape != z.shape[: real.dim()]:
+        raise ValueError(
+            f"real must have shape (B, N) or (N,) of the tokens {describe(z)}, "
+            f"got {tuple(real.shape)}"
+        )
+    rows = real if real.dim() == 2 else real[None]
+    padded = [n for n, row in enumerate(rows) if bool(row.any()) and not bool(row.all())]
+    if not padded:
+        raise ValueError("real must mark some tokens of a set that is not empty as padding")
+    sets = _PaddedSets(real, layouts)
+    interventions = [sets.other_padding(row, scale) for row in padded[:3] for scale in SCALES]
+    for other_size in (sets.more_padding(padded[0]), sets.no_padding(padded[0])):
+        if _runs(f, other_size, inputs):
+            interventions.append(other_size)
+    return run_law("padding", f, inputs, interventions, **options)
+
+
+def assert_padding_ignored(
+    f: Callable[..., Any], inputs: Any, real: Tensor, **options: Any
+) -> SymmetryReport:
+    """Assert that `check_padding` gives PASS; its options.
+
+    >>> real = torch.tensor([[True, True, True], [True, False, False]])
+    >>> masked = lambda x, real: (x * real[..., None]).sum(1)
+    >>> assert_padding_ignored(masked, (torch.randn(2, 3, 4), real), real).law
+    'padding'
+    """
+    return check_padding(f, inputs, real, **options).assert_pass()
+
+
+@dataclass(frozen=True)
+class _PaddedSets:
+    """The interventions on padding, each with the tokens of one set, which must not change."""
+
+    real: Tensor
+    layouts: Sequence[Layout] | None
+
+    def other_padding(self, row: int, scale: float) -> ContentIntervention:
+        """Other content in the padding of every set."""
+
+        def change(inputs: Inputs) -> Inputs:
+            z = features(inputs[0])
+            hidden = ~self.real.to(z.device)
+            other = z.clone()
+            other[hidden] = new_content(z, row, scale)[hidden]
+            return (with_features(inputs[0], other), *inputs[1:])
+
+        tokens = self._tokens(row)
+        return self._intervention(change, row, row, self.real.shape, tokens)
+
+    def more_padding(self, row: int) -> ContentIntervention:
+        """Two more padded tokens in every set."""
+        real, dim = self.real, self.real.dim() - 1
+
+        def lengthened(value: Any) -> Any:
+            if not self._has_entry_for_each(value):
+                return value
+            end = value.narrow(dim, 0, 2)
+            if value.shape == real.shape:  # the mask says that there is no token
+                end = value[~real.to(value.device)].flatten()[:1].expand(end.shape)
+            return torch.cat([value, end], dim)
+
+        lead = torch.Size([*real.shape[:-1], real.shape[-1] + 2])
+        return self._intervention(
+            lambda inputs: tuple(map(lengthened, inputs)), row, row, lead, self._tokens(row)
+        )
+
+    def no_padding(self, row: int) -> ContentIntervention:
+        """One set alone, its padding cut off."""
+        real, tokens = self.real, self._tokens(row)
+
+        def cut(value: Any) -> Any:
+            if not self._has_entry_for_each(value):
+                return value
+            value = value[row : row + 1] if real.dim() == 2 else value
+            return value.index_select(real.dim() - 1, tokens.to(value.device))
+
+        lead = torch.Size([1, len(tokens)] if real.dim() == 2 else [len(tokens)])
+        own = torch.arange(len(tokens))
+        return self._intervention(lambda inputs: tuple(map(cut, inputs)), row, 0, lead, own)
+
+    def _tokens(self, row: int) -> Tensor:
+        """The indices of the tokens of a set."""
+        return (self.real[row] if self.real.dim() == 2 else self.real).nonzero().flatten().cpu()
+
+    def _has_entry_for_each(self, value: Any) -> bool:
+        return isinstance(value, Tensor) and value.shape[: self.real.dim()] == self.real.shape
+
+    def _intervention(
+        self,
+        change: Callable[[Inputs], Inputs],
+        row: int,
+        new_row: int,
+        lead: torch.Size,
+        new_tokens: Tensor,
+    ) -> ContentIntervention:
+        """A change after which the set is `new_row` of inputs with leading dimensions `lead`."""
+        shape, tokens = self.real.shape, self._tokens(row)
+        kept = [Unaffected(shape[-1], tokens, lead[-1], new_tokens)]
+        if len(shape) == 2 and shape[0] > 1:
+            kept.append(Unaffected(shape[0], torch.tensor([row]), lead[0], torch.tensor([new_row])))
+        return ContentIntervention(
+            change,
+            kept,
+            self._of_tokens(new_row, lead, new_tokens),
+            wanted=self._of_tokens(row, shape, tokens),
+        )
+
+    def _of_tokens(
+        self, row: int, lead: torch.Size, tokens: Tensor
+    ) -> Callable[[Outputs], Outputs]:
+        """What outputs of inputs with leading dimensions `lead` say of tokens of a set."""
+
+        def select(outputs: Outputs) -> Outputs:
+            layouts = self.layouts or usual_layouts(outputs, lead)
+            picked = of_sets(outputs, layouts, row)
+            return [layout.of_tokens(y, tokens) for y, layout in zip(picked, layouts, strict=True)]
+
+        return select
+
+
+def _runs(f: Callable[..., Any], intervention: ContentIntervention, inputs: Inputs) -> bool:
+    """Whether the model accepts the changed input; it is known to accept the given one."""
+    try:
+        with sandboxed(f, dtype=torch.float32), torch.no_grad():
+            changed = intervention.apply(cast(inputs, torch.float32))
+            intervention.compared(call_model(f, changed))
+    except Exception:  # whatever a model of other people raises at another size
+        return False
+    return True
+
+
+def _has_padding(case: Case, causal: bool) -> bool:
+    return case.example.real is not None and not bool(case.example.real.all())
+
+
+def _check(case: Case, options: Options) -> SymmetryReport:
+    real = case.example.real
+    assert real is not None
+    return check_padding(case.function, case.inputs, real, layouts=case.layouts, **options)
+
+
+PADDING = Law("the content of padding does not matter", _has_padding, _check)
