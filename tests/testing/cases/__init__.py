@@ -1,6 +1,7 @@
 """Models that a law checker is tested with: some with one injected bug each, others without any."""
 
 from tests.testing.cases import (
+    backend_bugs,
     batch_bugs,
     causal_bugs,
     graph_bugs,
@@ -24,6 +25,7 @@ INJECTED_BUGS: list[InjectedBug] = [
     *graph_bugs.READS_NODE_INDEX,
     *graph_bugs.FAILS_WITHOUT_NEIGHBORS,
     *batch_bugs.READS_THE_BATCH,
+    *backend_bugs.DIFFERS_BY_BACKEND,
 ]
 
 PASSING_MODELS: list[PassingModel] = [

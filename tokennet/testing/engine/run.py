@@ -235,9 +235,10 @@ def _nudged(inputs: Inputs, eps: float, seed: int) -> Inputs:
     old = features(inputs[0])
     if not old.is_floating_point():
         return inputs
+    values, index = old.unique(return_inverse=True)  # equal values stay equal: ties are no rounding
     generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, old.shape, generator=generator).to(old) * 2 - 1
-    return (with_features(inputs[0], old * (1 + eps * signs)), *inputs[1:])
+    signs = torch.randint(0, 2, values.shape, generator=generator).to(old) * 2 - 1
+    return (with_features(inputs[0], old * (1 + eps * signs[index])), *inputs[1:])
 
 
 def gaps(wanted: Outputs, got: Outputs) -> Outputs:
