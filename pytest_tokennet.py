@@ -56,19 +56,19 @@ def symmetry_device(pytestconfig: pytest.Config) -> torch.device:
 
 @pytest.fixture(scope="session")
 def symmetry_dtype(pytestconfig: pytest.Config) -> torch.dtype | str:
-    """The precision that `--symmetry-dtype` names, or "auto", as `check` takes it."""
+    """The precision that `--symmetry-dtype` names, or "auto", as `check` accepts it."""
     return _dtype(pytestconfig.getoption("symmetry_dtype") or "auto")
 
 
 @pytest.fixture(scope="session")
 def symmetry_seed(pytestconfig: pytest.Config) -> int:
-    """The number that `--symmetry-seed` gives; 0 without it."""
+    """The number of `--symmetry-seed`; 0 without it."""
     return pytestconfig.getoption("symmetry_seed") or 0
 
 
 @pytest.fixture
 def record_symmetry(request: pytest.FixtureRequest) -> Callable[[Any], None]:
-    """Put a report, one with `to_dict()`, among those that `--symmetry-report` writes."""
+    """Add a report, any with `to_dict()`, to those that `--symmetry-report` writes."""
 
     def record(report: Any) -> None:
         _record(request.node, report)

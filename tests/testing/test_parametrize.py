@@ -155,13 +155,13 @@ def test_a_law_holds_the_model_it_is_called_with():
     assert law.report.verdict == "BROKEN"
     law(lambda: Told())
     assert law.report.verdict == "PASS"
-    with pytest.raises(TypeError, match="the factory model must give a model, got None"):
+    with pytest.raises(TypeError, match="the factory model must return a model, got None"):
         law(lambda: None)
     assert law.report is None
-    with pytest.raises(TypeError, match="the factory model must give a model, got 3"):
+    with pytest.raises(TypeError, match="the factory model must return a model, got 3"):
         law(lambda: 3)
     law = laws({"late": (Told(), lambda: None)})["node_permutation"]
-    with pytest.raises(TypeError, match="the factory model must give an example, got None"):
+    with pytest.raises(TypeError, match="the factory model must return an example, got None"):
         law(Told())
 
 

@@ -16,7 +16,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import cached as parametrize_cached
 
-from tokennet.testing.engine.sandbox import module_names, modules_of, moved_to, sandboxed
+from tokennet.testing.engine.reach import module_names, modules_of
+from tokennet.testing.engine.sandbox import moved_to, sandboxed
 from tokennet.testing.example.values import cast
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)

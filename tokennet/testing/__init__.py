@@ -1,6 +1,8 @@
-"""Laws for models of anyone: `check` says which of them a model obeys, and where one breaks.
+"""Laws for any model of tokens: `check` says which it obeys, and where in the code it breaks one.
 
-`parametrize_with_checks` needs pytest, `tokennet.testing.strategies` hypothesis.
+`parametrize_with_checks` makes a test suite of them (needs pytest), `tokennet.testing.strategies`
+draws inputs (needs hypothesis). The `check_...` functions hold a model to one law with options
+of your own, the `assert_...` functions raise where it does not PASS.
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs pytest only where it is asked for."""
+    """Import what needs pytest only where it is used."""
     if name == "parametrize_with_checks":
         return importlib.import_module("tokennet.testing.parametrize").parametrize_with_checks
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`check`: which laws a model obeys on an example."""
+"""`check`: which laws a model obeys on an example. Start here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LawReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no law is broken; INCONCLUSIVE and VACUOUS ones are in the report."""
+        """Whether no law is broken; INCONCLUSIVE and VACUOUS are no breaks."""
         return not self.broken
 
     def having(self, verdict: Verdict) -> tuple[str, ...]:
@@ -61,13 +61,13 @@ class LawReport:
         return "\n\n".join(["\n".join(lines), *self.details()])
 
     def details(self) -> list[str]:
-        """The printed reports of broken laws; in full once for each place in the code."""
-        places: dict[Any, str] = {}
+        """The printed reports of broken laws; in full once for each location in the code."""
+        laws: dict[Any, str] = {}
         found = []
         for law in self.broken:
             report = self.reports[law]
-            first = places.setdefault(report.location, law) if report.location else law
-            same = f"{self.subject}: {law} BROKEN at the same place as {first}"
+            first = laws.setdefault(report.location, law) if report.location else law
+            same = f"{self.subject}: {law} BROKEN at the same location as {first}"
             found.append(str(report) if first == law else same)
         return found
 
@@ -86,7 +86,7 @@ def check(
     """Check every law that applies to a model on an example, values and gradients.
 
     Args:
-        model: a module or function; it is given back exactly as it came.
+        model: a module or function; it runs in a sandbox, its state is restored.
         example: a tensor (..., N, D), or of ids (B, N); with a mask (..., N) beside it that is
             True or 1 for a token, or for padding if the argument's name has "pad" in it, or
             0 and -inf as added to scores; `Tokens`; PyG `Data` or `Batch`; (x, edge_index,

@@ -1,4 +1,7 @@
-"""Measuring the two actions on a layer or net, in float64."""
+"""The error under relabeling and under shuffling as a number, in float64.
+
+For plots and tables; `check` returns a verdict with the evidence.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ def relabeling_error(
 
         max |f(P x) - P f(x)| / max |f(x)|
 
-    over random permutations P, with the model in eval mode and float64; it is given back
-    as it came. A model without index-based parameters gives rounding, about 1e-15. Where
+    over random permutations P, with the model in eval mode and float64; its state is
+    restored. A model without index-based parameters gives rounding, about 1e-15. Where
     an output is NaN, so is the error.
 
     Args:
@@ -37,7 +40,7 @@ def relabeling_error(
             modules that a function refers to are in float64 too.
         tokens: an example; a tensor is taken as tokens on the complete graph.
         invariant: the output has no token dimension (pooled), so P leaves it as it is.
-        num_permutations: number of permutations; within each graph for a ragged batch.
+        num_permutations: how many are drawn; within each graph for a ragged batch.
         seed: of the permutations.
 
     Raises:
@@ -87,8 +90,8 @@ def _error(
         errors = [0.0]
         for _ in range(num_permutations):
             perm = action.random(tokens, generator)
-            moved = _run(model, action.apply(tokens, perm))
-            errors.append(_largest(moved - out_action.apply(expected, perm)))
+            permuted = _run(model, action.apply(tokens, perm))
+            errors.append(_largest(permuted - out_action.apply(expected, perm)))
     # In `max` a NaN can hide behind a number; here it comes out.
     worst = float(torch.tensor(errors, dtype=torch.float64).max())
     scale = _largest(expected)

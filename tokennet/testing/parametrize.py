@@ -1,4 +1,4 @@
-"""`parametrize_with_checks`: the laws as a test suite for models of one's own."""
+"""`parametrize_with_checks`: the laws as a test suite for your own models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokennet.testing.laws import LAWS
 from tokennet.testing.report import SymmetryReport, Verdict
 
 VACUOUS_BY_NATURE = frozenset({"backend_agreement", "deterministic"})
-"""Laws that compare runs on the same tokens: no verdict on what the tokens do can void them."""
+"""Laws that compare runs on the same tokens, and so say nothing of what the tokens do."""
 
 
 class BrokenLaw(AssertionError):
@@ -34,7 +34,7 @@ class BoundLaw:
         name: of the law.
         subject: name of the model in test ids.
         report: the `SymmetryReport` of the last call, or None.
-        settings: options of `check` that hold where the decorator gives none; the pytest
+        settings: options of `check` that hold where the decorator has none; the pytest
             plugin puts `--symmetry-device` and its like here.
     """
 
@@ -47,23 +47,23 @@ class BoundLaw:
         self._example, self._options, self._reason = example, options, reason
 
     def __call__(self, model: Any) -> None:
-        """Check `model`, or the model that a factory gives.
+        """Check `model`, or the model that a factory returns.
 
         Raises:
             BrokenLaw: the model breaks the law; the message is the printed report.
             UndecidedLaw: the example does not show whether it does.
             AssertionError: the law is expected to fail, and holds.
             ValueError: the law is expected to fail, and does not apply.
-            TypeError: a factory gives no model.
+            TypeError: a factory returns no model.
         """
         __tracebackhide__ = True
         self.report = None
-        model, example = _made(model, "a model"), _made(self._example, "an example")
+        model, example = _created(model, "a model"), _created(self._example, "an example")
         if "laws" not in self._options:
             self._skip_unless_applicable(model, example)
         options = {**self.settings, **self._options, "laws": (self.name,)}
         self.report = check(model, example, **options).reports[self.name]
-        self._judge(self.report)
+        self._raise_unless_passed(self.report)
 
     def _skip_unless_applicable(self, model: Any, example: Any) -> None:
         __tracebackhide__ = True
@@ -73,7 +73,7 @@ class BoundLaw:
                 raise ValueError(_inapplicable(self.name, self.subject, laws))
             pytest.skip(f"{self.name} does not apply to {self.subject}")
 
-    def _judge(self, report: SymmetryReport) -> None:
+    def _raise_unless_passed(self, report: SymmetryReport) -> None:
         __tracebackhide__ = True
         if report.verdict == Verdict.BROKEN:
             raise BrokenLaw(str(report))
@@ -109,12 +109,12 @@ def parametrize_with_checks(
 
     Args:
         models: `(model, example)`, or `(model, example, options)` with options of its own,
-            in a list, or in a dict by the name that stands in test ids.
+            in a list, or in a dict by the name in test ids.
 
-            A factory, that is a class or a function that needs no arguments, may stand
-            for a model or an example. It is called anew in each test, so that collecting
+            A factory, that is a class or a function that needs no arguments, may be
+            given for a model or an example. It is called anew in each test, so that collecting
             tests costs nothing; the test gets the factory, and `law(model)` calls it.
-            As nobody knows then which laws apply, there is a test for each, and those
+            As it is not known then which laws apply, there is a test for each, and those
             that do not apply are skipped; name them in `laws` to leave them out.
         expected_failures: law -> reason, for every model; also an option of a single one,
             which adds to it. Such a test must fail, by breaking the law: it is a strict
@@ -180,7 +180,7 @@ def _named(models: Any) -> list[tuple[str, Any, Any, dict[str, Any]]]:
 
 
 def _name(model: Any) -> str:
-    """`GCNConv` for one, for the class, for a partial of it; a function's own name."""
+    """`GCNConv` for an instance, the class, or a partial of it; a function's own name."""
     if isinstance(model, functools.partial):
         return _name(model.func)
     name = getattr(model, "__name__", type(model).__name__)
@@ -226,8 +226,8 @@ def _is_factory(value: Any) -> bool:
     """Whether `value` is a class, or a function that needs no arguments (and takes no `*args`)."""
     if isinstance(value, nn.Module) or not callable(value):
         return False
-    made = value.func if isinstance(value, functools.partial) else value
-    if isinstance(made, type):
+    function = value.func if isinstance(value, functools.partial) else value
+    if isinstance(function, type):
         return True
     try:
         parameters = inspect.signature(value).parameters.values()
@@ -236,10 +236,10 @@ def _is_factory(value: Any) -> bool:
     return all(p.default is not p.empty or p.kind == p.VAR_KEYWORD for p in parameters)
 
 
-def _made(value: Any, what: str) -> Any:
+def _created(value: Any, what: str) -> Any:
     if not _is_factory(value):
         return value
-    made = value()
-    if made is None or (what == "a model" and not callable(made)):  # a forgotten return
-        raise TypeError(f"the factory {_name(value)} must give {what}, got {made!r}")
-    return made
+    created = value()
+    if created is None or (what == "a model" and not callable(created)):  # a forgotten return
+        raise TypeError(f"the factory {_name(value)} must return {what}, got {created!r}")
+    return created

@@ -1,4 +1,4 @@
-"""Models and examples by name, for the shell."""
+"""Models and examples by name, `module:object`, for `tokennet check`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def resolve(name: str, what: str) -> Any:
 
 
 def resolve_model(name: str) -> Any:
-    """A model by name: a module or function, or a class that is made without arguments.
+    """A model by name: a module or function, or a class without arguments.
 
     Raises:
         ValueError: as `resolve`, or it is not callable, or the class needs arguments.
@@ -61,14 +61,14 @@ def resolve_model(name: str) -> Any:
     except TypeError as error:
         raise ValueError(
             f"model {name!r} needs arguments ({error}): "
-            "name an instance, or a class that is made without"
+            "name an instance, or a class without arguments"
         ) from error
     except Exception as error:  # whatever a class of the user's raises
         raise ValueError(f"model {name!r}: {type(error).__name__}: {error}") from error
 
 
 def resolve_example(name: str | None, model: Any) -> Any:
-    """An example by name; without one a set of random tokens of the width the model takes.
+    """An example by name; without one a set of random tokens of the width that the model accepts.
 
     A function is called to make the example.
 

@@ -28,7 +28,7 @@ _LARGE = 2.0**12  # exact in every type; a normal value of it still fits into fl
 
 @st.composite
 def permutations(draw: st.DrawFn, n: int) -> Tensor:
-    """Permutations of n tokens, (n,) int64; every one of S_n can be drawn.
+    """Permutations of n tokens, (n,) int64; each of S_n can be drawn.
 
     Drawn as at most n - 1 transpositions, so that a failure shrinks to the identity or,
     where that does not fail, to as few swaps as do.
@@ -106,7 +106,7 @@ def symmetric_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_TEN) -> TokenGra
     Message passing cannot tell the tokens of such a graph apart, nor many a pair of them
     from each other, so they show what reads the index or the order of edges.
 
-    - circulant graphs: i - j is one of a set of jumps, modulo n;
+    - circulant graphs: i - j is in a set of jumps, modulo n;
     - circular skip links, n >= 5: a cycle and the cycle of steps of length `skip`, coprime
       to n (Murphy et al., 2019, arXiv 1903.02541);
     - generalized Petersen graphs, even n >= 6: an outer cycle of k = n / 2 tokens, spokes,
@@ -184,7 +184,7 @@ def token_sets(
 
     Args:
         num_tokens: N, a number or a strategy for it.
-        dim: D, likewise.
+        dim: D, a number or a strategy for it.
         kinds: some of "generic", normal values; "duplicates", where some tokens are equal;
             "zeros", where some tokens, perhaps all, are zero; "large", values in the thousands.
         batch: leading dimensions.
@@ -232,7 +232,7 @@ def tokens(
     Args:
         graphs: a strategy for square graphs; by default `token_graphs()`.
         dim: D, a number or a strategy for it.
-        pos_dim: P, likewise; None draws none.
+        pos_dim: P, a number or a strategy for it; None draws no positions.
         kinds, batch, dtype: see `token_sets`. Positions are uniform in [0, 1], of that type.
 
     >>> from hypothesis import given, settings
@@ -281,10 +281,10 @@ def ragged_batches(
     True
     """
     d = draw(_strategy(dim))
-    one = tokens(
+    tokens_of_set = tokens(
         token_graphs(num_tokens, graph_kinds), d, pos_dim=pos_dim, kinds=kinds, dtype=dtype
     )
-    return Tokens.batch(draw(st.lists(one, min_size=1, max_size=max_sets)))
+    return Tokens.batch(draw(st.lists(tokens_of_set, min_size=1, max_size=max_sets)))
 
 
 def _strategy(value: Size) -> SearchStrategy[int]:

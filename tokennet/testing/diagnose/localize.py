@@ -16,14 +16,15 @@ from torch.utils._pytree import tree_leaves
 
 from tokennet.testing.diagnose.source import Site, location_at, user_site
 from tokennet.testing.engine.intervention import Inputs, Intervention
+from tokennet.testing.engine.reach import module_names
 from tokennet.testing.engine.run import Runner
-from tokennet.testing.engine.sandbox import LOW_PRECISION, module_names
+from tokennet.testing.engine.sandbox import LOW_PRECISION
 from tokennet.testing.report import Location
 
 
 @dataclass
 class Value:
-    """A tensor as it was at one moment; `writers` are the calls that made it so."""
+    """A copy of a tensor at one moment; `writers` are the calls that wrote it."""
 
     content: Tensor
     writers: list[int]
@@ -47,8 +48,8 @@ class Call:
 class Recorder(TorchDispatchMode):
     """Keeps the inputs and outputs of each operation, as they were then, and where it was called.
 
-    In-place operations and views are followed by storage: whoever last wrote to the memory
-    of a tensor is one of its writers.
+    In-place operations and views are followed by storage: the calls that wrote to the memory
+    of a tensor are its writers.
     """
 
     def __init__(self, names: dict[int, str]) -> None:
@@ -57,7 +58,7 @@ class Recorder(TorchDispatchMode):
         self._names = names
         self._copies: dict[tuple[int, int], Tensor] = {}
         self._alive: list[Tensor] = []  # so that no identity is used twice
-        self._made_by: dict[int, int] = {}
+        self._created_by: dict[int, int] = {}
         self._written_by: dict[int, list[int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,7 +73,7 @@ class Recorder(TorchDispatchMode):
             self._written_by.setdefault(_storage(tensor), []).append(number)
         for tensor in results:
             if not any(tensor is other for other in given):
-                self._made_by[id(tensor)] = number
+                self._created_by[id(tensor)] = number
         self.calls.append(call)
         unchanged = [x for x in results if not any(x is other for other in written)]
         call.outputs = [self.value(tensor) for tensor in unchanged]
@@ -86,9 +87,9 @@ class Recorder(TorchDispatchMode):
         if key not in self._copies:
             self._copies[key] = _copy(tensor)
             self._alive.append(tensor)
-        made = self._made_by.get(id(tensor), -1)
-        writers = [n for n in self._written_by.get(_storage(tensor), []) if n > made]
-        return Value(self._copies[key], ([made] if made >= 0 else []) + writers)
+        first = self._created_by.get(id(tensor), -1)
+        writers = [n for n in self._written_by.get(_storage(tensor), []) if n > first]
+        return Value(self._copies[key], ([first] if first >= 0 else []) + writers)
 
 
 def localize(
@@ -105,12 +106,12 @@ def localize(
         threshold: relative discrepancy from which a tensor counts as breaking the law.
 
     Returns:
-        the place, or None where no operation of torch shows the break.
+        the statement, or None where no operation of torch shows the break.
     """
     run, names = runner.run, module_names(runner.model)
     moved = intervention.apply(inputs)
     with torch.no_grad(), _anomaly_mode():
-        run(inputs), run(moved)  # so that what is cached at first use is there
+        run(inputs), run(moved)  # fills caches that are filled at first use
         before, after = Recorder(names), Recorder(names)
         with before:
             first = [before.value(tensor) for tensor in run(inputs)]
@@ -131,7 +132,7 @@ def localize(
 def _anomaly_mode() -> Iterator[None]:
     """Lets nodes of a backward pass know the lines of forward."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it says that it is slow
+        warnings.simplefilter("ignore", UserWarning)  # its warning that it is slow
         with torch.autograd.set_detect_anomaly(True, check_nan=False):
             yield
 

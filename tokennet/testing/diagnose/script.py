@@ -58,7 +58,7 @@ def script_of(
     jittered: bool,
     seeded: bool,
 ) -> str:
-    """The script, for a `model` that is defined before it; empty where there is none.
+    """The script, for a `model` that is defined before it; empty where it would be too long.
 
     Args:
         model: what was checked, maybe within wrappers of the checker's own.

@@ -42,7 +42,7 @@ class Site:
 
 
 def user_site(names: dict[int, str]) -> Site:
-    """The place in the model's code from which torch is being called.
+    """The statement in the model's code from which torch is being called.
 
     Args:
         names: of modules by id.

@@ -1,1 +1,1 @@
-"""Running a model on an input and on a changed one."""
+"""How a law is decided: sandbox, runs, interventions, tolerance, verdict."""

@@ -1,4 +1,7 @@
-"""How a permutation acts on what a model takes and gives."""
+"""How a permutation acts on inputs and outputs: of tensors, by dimension.
+
+Needed to say what a law of your own permutes; `graph_actions` has those on `Tokens` and `Data`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Action(ABC):
     ...         return len(value)
     ...
     ...     def apply(self, value, perm):
-    ...         return [value[place] for place in perm.tolist()]
+    ...         return [value[index] for index in perm.tolist()]
     >>> Reverse().apply(["a", "b", "c"], torch.tensor([2, 1, 0]))
     ['c', 'b', 'a']
     """

@@ -21,6 +21,7 @@ class Relabel(Action):
     In a ragged batch (`Disjoint`, `Batch`) tokens stay within their graph. Node numbers in
     `Data` (`edge_index`, `edge_label_index`, `face`, ...) are known by `Data.__inc__`.
 
+    >>> from torch_geometric.data import Data
     >>> data = Data(x=torch.eye(3), face=torch.tensor([[0], [1], [2]]))
     >>> Relabel().apply(data, torch.tensor([2, 0, 1])).face.flatten().tolist()
     [1, 2, 0]
@@ -137,9 +138,9 @@ def _induced(graph: TokenGraph, index: Tensor) -> TokenGraph:
         return Full(len(index))
     if graph.is_ragged or graph.edge_attr is not None:
         raise NotImplementedError(f"{graph!r} is not cut into smaller graphs")
-    place = torch.full((graph.num_targets,), -1)
-    place[index] = torch.arange(len(index))
-    edges = place[graph.edge_index()]
+    new_index = torch.full((graph.num_targets,), -1)
+    new_index[index] = torch.arange(len(index))
+    edges = new_index[graph.edge_index()]
     return Edges(edges[:, (edges >= 0).all(0)], len(index))
 
 
@@ -159,7 +160,7 @@ def _check_edges(data: Any) -> None:
 
 def _holds_node_numbers(data: Any, key: str, item: Any) -> bool:
     integers = isinstance(item, Tensor) and item.dtype in (torch.int64, torch.int32)
-    if not integers or "batch" in key or key.endswith("ptr"):  # of graphs, places in a list
+    if not integers or "batch" in key or key.endswith("ptr"):  # of graphs, indices in a list
         return False
     counted = torch.as_tensor(data.__inc__(key, item)).eq(data.num_nodes).all()
     return bool(counted) and bool((item < data.num_nodes).all())

@@ -1,4 +1,4 @@
-"""Borrowing a model: run it in another precision and state, and give it back as it came."""
+"""The sandbox: a model runs in another precision, mode or device; its state is restored."""
 
 from __future__ import annotations
 
@@ -25,18 +25,15 @@ from tokennet.testing.engine.reach import (
     held,
     is_a,
     module_names,
-    modules_of,
     reached,
     referred,
     results_of,
 )
 from tokennet.testing.example.values import cast
 
-__all__ = ["LOW_PRECISION", "module_names", "modules_of", "moved_to", "sandboxed"]
-
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 SMALL = 2**24
-"""NumPy arrays of up to so many bytes are put back when written in place."""
+"""NumPy arrays of at most this number of bytes are restored when written in place."""
 _TO_COMPLEX = (torch.Tensor.cfloat, torch.Tensor.chalf)  # type: ignore[attr-defined]
 
 
@@ -47,19 +44,19 @@ def sandboxed(
     dtype: torch.dtype | None = torch.float64,
     jitter: int | None = None,
 ) -> Iterator[None]:
-    """Within the context `model` is in eval mode and `dtype`; after it, exactly as it came.
+    """Within the context `model` is in eval mode and `dtype`; after it, its state is restored.
 
     Of every module that `model` is or refers to (as method, partial, closure, global, item
     or attribute), floating-point and complex tensors are replaced by copies: parameters,
     buffers, attributes, and what containers and plain objects among the attributes hold.
-    All is put back: the same objects with the same values, gradients, flags, modes, hooks
-    and items. So are the states of the random number generators and the default dtype.
-    Functions with `functools.lru_cache` that the code names forget what they kept, before
-    and after, unless it is a module. In float64, requests of the code for a lower precision
+    All is restored: the same objects with the same values, gradients, flags, modes, hooks
+    and items; the states of the random number generators; the default dtype. Functions with
+    `functools.lru_cache` that the code names are cleared before and after, unless they keep
+    a module. In float64, requests of the code for a lower precision
     (`x.float()`, `dtype=torch.float32`) are raised to float64, as code that normalizes in
     float32 would hide 1e-7 of every break.
 
-    Not put back are attributes in `__slots__`, class attributes, containers that are global
+    Not restored are attributes in `__slots__`, class attributes, containers that are global
     or in a closure, and tensors in sets or in containers of more than `LENGTH` items.
 
     Args:
@@ -70,9 +67,13 @@ def sandboxed(
     Raises:
         ValueError: a lazy module has not run yet, so that its parameters have no shape.
     """
+
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor.detach().clone() if dtype is None else cast(tensor, dtype)
+
     with ExitStack() as stack:
         stack.enter_context(_global_state())
-        modules = stack.enter_context(_kept(model, lambda tensor: _copied(tensor, dtype)))
+        modules = stack.enter_context(_restored(model, copied))
         for module in modules:
             module.training = False
         if jitter is not None:
@@ -83,13 +84,9 @@ def sandboxed(
         yield
 
 
-def _copied(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return tensor.detach().clone() if dtype is None else cast(tensor, dtype)
-
-
 @contextmanager
 def moved_to(device: torch.device | str | None, model: Callable[..., Any]) -> Iterator[None]:
-    """Within the context the model is on a device; after it, where it was. None moves nothing.
+    """Within the context the model is on a device, then restored. None moves nothing.
 
     Raises:
         ValueError: a lazy module has not run yet.
@@ -97,20 +94,20 @@ def moved_to(device: torch.device | str | None, model: Callable[..., Any]) -> It
     if device is None:
         yield
         return
-    with _kept(model, lambda tensor: tensor.detach().to(device)):
+    with _restored(model, lambda tensor: tensor.detach().to(device)):
         yield
 
 
 @contextmanager
-def _kept(model: Any, change: Callable[[Tensor], Tensor]) -> Iterator[list[nn.Module]]:
+def _restored(model: Any, change: Callable[[Tensor], Tensor]) -> Iterator[list[nn.Module]]:
     """Within the context the tensors of the model are changed copies."""
-    met = reached([model], referred)
-    modules = [value for value in met if is_a(value, nn.Module)]
+    referred_to = reached([model], referred)
+    modules = [value for value in referred_to if is_a(value, nn.Module)]
     for module in modules:
         if any(map(is_lazy, [*module.parameters(False), *module.buffers(False)])):
             name = module_names(model)[id(module)]
             raise ValueError(f"model must have run once: {name} is not initialized")
-    caches = [value for value in met if is_a(value, CACHED)]
+    caches = [value for value in referred_to if is_a(value, CACHED)]
     content = reached(modules, held)
     containers = [(value, _items(value)) for value in content if is_a(value, CONTAINERS)]
     undo = [restore for value in content if (restore := _restoring(value))]
@@ -133,7 +130,7 @@ def _forget(caches: list[Any]) -> None:
 
 
 def _restoring(value: Any) -> Callable[[], Any] | None:
-    """What gives an object that is no container the content that it has now."""
+    """A function that gives an object that is no container its present content again."""
     if is_a(value, nn.Parameter):
         return functools.partial(
             _restore_parameter, value, value.data, value.grad, value.requires_grad

@@ -15,7 +15,7 @@ from tokennet.testing.example.values import features, tensors_of, with_features
 
 @dataclass(frozen=True)
 class Wrapped(ABC):
-    """Calls a model in a way of its own; reports speak of the model within."""
+    """Calls a model in another way; reports name the model itself."""
 
     function: Callable[..., Any]
 

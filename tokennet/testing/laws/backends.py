@@ -14,8 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tokennet.ops import BACKENDS
 from tokennet.testing.engine.intervention import ContentIntervention, Inputs
+from tokennet.testing.engine.reach import modules_of
 from tokennet.testing.engine.run import Runner, call_model
-from tokennet.testing.engine.sandbox import modules_of, sandboxed
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.example.case import Case
@@ -33,13 +34,13 @@ def _has_backends(case: Case, causal: bool) -> bool:
     modules = modules_of(case.function)
     if any(_has_backend(m) or isinstance(m, nn.MultiheadAttention) for m in modules):
         return True
-    seen = _Seen(torch.nn.functional.scaled_dot_product_attention)
+    watch = _Watch(torch.nn.functional.scaled_dot_product_attention)
     try:
-        with Runner(case.function, case.inputs).at(torch.float64) as x, seen, torch.no_grad():
+        with Runner(case.function, case.inputs).at(torch.float64) as x, watch, torch.no_grad():
             call_model(case.function, x)
     except Exception:  # models that cannot run in float64 have no such law
         return False
-    return seen.found
+    return watch.called
 
 
 def _check(case: Case, options: Options) -> SymmetryReport:
@@ -60,20 +61,20 @@ def _has_backend(module: nn.Module) -> bool:
     return isinstance(getattr(module, "backend", None), str)
 
 
-class _Seen(torch.overrides.TorchFunctionMode):
+class _Watch(torch.overrides.TorchFunctionMode):
     """Notes whether a function is called."""
 
     def __init__(self, function: Any) -> None:
         super().__init__()
-        self.function, self.found = function, False
+        self.function, self.called = function, False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found = self.found or func is self.function
+        self.called = self.called or func is self.function
         return func(*args, **(kwargs or {}))
 
 
 def _ways(case: Case) -> list[str]:
-    """The backends on which the model runs; others say why they cannot."""
+    """The backends on which the model runs; others raise."""
     if not any(_has_backend(module) for module in modules_of(case.function)):
         return [MATH]
     found = []

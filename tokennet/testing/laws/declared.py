@@ -44,9 +44,9 @@ class DeclaredReport:
         return self.measured is not None and self.measured.order > self.declared_order
 
     def __str__(self) -> str:
-        found = "" if self.measured is None else f"; measured {self.measured}"
-        more = ", more than declared" if self.larger else ""
-        lines = [f"declared {self.declared} of order {self.declared_order}{found}{more}"]
+        measured = "" if self.measured is None else f"; measured {self.measured}"
+        larger = ", more than declared" if self.larger else ""
+        lines = [f"declared {self.declared} of order {self.declared_order}{measured}{larger}"]
         lines += [str(law) for law in self.laws.values() if law.verdict is not Verdict.PASS]
         return "\n".join(lines)
 

@@ -35,7 +35,7 @@ SCALES = (1.0, 1.0, 1e3)
 EXACT = 8
 """Epsilons; what does not depend is not even rounded otherwise, but sums that cancel may be."""
 LONGEST, SAMPLED = 256, 16
-"""Up to this many tokens every pair is asked, of more this number of outputs."""
+"""Up to 256 tokens every pair is tested; of more tokens, 16 outputs are."""
 
 
 def check_dependency(
@@ -306,10 +306,10 @@ def _with_matrix(
         report = dataclasses.replace(report, counterexample=None, location=None, tolerance=exact)
         return dataclasses.replace(report, verdict=verdict, reason=reason, error=error)
     target, source = divmod(int(excess.argmax()), influence.shape[1])
-    eps, place = torch.finfo(precision).eps, None
+    eps, location = torch.finfo(precision).eps, None
     with runner.at(precision) as x:  # who does not depend is not even rounded otherwise
         for intervention in runner.interventions:
-            place = place or localize(runner, x, intervention, eps)
+            location = location or localize(runner, x, intervention, eps)
     return dataclasses.replace(
         report,
         verdict=Verdict.BROKEN if float(excess.max()) > 8 else Verdict.INCONCLUSIVE,
@@ -317,7 +317,7 @@ def _with_matrix(
         reason=f"output {target} depends on token {source} ({error:.2g} of the largest), "
         f"one of {count} such pairs",
         error=error,
-        location=place,
+        location=location,
     )
 
 

@@ -17,8 +17,8 @@ from tokennet.testing.diagnose.localize import Recorder, location_of, roots_of
 from tokennet.testing.diagnose.script import script_of_finiteness
 from tokennet.testing.diagnose.source import forward_lines, location_at
 from tokennet.testing.engine.intervention import Inputs, seeded_content
+from tokennet.testing.engine.reach import module_names
 from tokennet.testing.engine.run import Runner, call_with_autograd
-from tokennet.testing.engine.sandbox import module_names
 from tokennet.testing.engine.tolerance import name_of_dtype, runnable
 from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.example.calls import Selected
@@ -33,7 +33,6 @@ def check_finite(
     f: Callable[..., Any],
     inputs: Inputs,
     *,
-    law: str = "finite",
     jitter: bool = True,
     seed: int = 0,
     dtype: str | torch.dtype = "auto",
@@ -51,7 +50,7 @@ def check_finite(
     runner = Runner(f, inputs, jitter=seed if jitter else None)
     precision, notes = runnable(runner, dtype)
     with runner.at(precision) as x:
-        reason, place = _fault(runner, x)
+        reason, location = _fault(runner, x)
         text = ""
         if reason:
             other = seeded_content(x)
@@ -59,7 +58,7 @@ def check_finite(
             x = other if seeded and other is not None else x
             text = script_of_finiteness(f, x, jittered=jitter, seeded=seeded)
     return SymmetryReport(
-        law=law,
+        law="finite",
         subject=name_of(f),
         verdict=Verdict.BROKEN if reason else Verdict.PASS,
         reason=reason or "values and gradients are finite",
@@ -70,7 +69,7 @@ def check_finite(
         runs=1,
         seconds=time.perf_counter() - started,
         counterexample=Counterexample(None, float("inf"), text, x) if reason else None,
-        location=place,
+        location=location,
     )
 
 
@@ -78,8 +77,8 @@ def _fault(runner: Runner, x: Inputs) -> tuple[str, Location | None]:
     """What is not finite, or ''; and where."""
     if not all(_is_finite(y) for y in runner.run(x)):
         return "the output is not finite", _where_forward(runner, x)
-    finite, place = _backward(runner.model, x)
-    return ("" if finite else "the output is finite, but a gradient is not"), place
+    finite, location = _backward(runner.model, x)
+    return ("" if finite else "the output is finite, but a gradient is not"), location
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -87,7 +86,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _is_sound(tensor: Tensor) -> bool:
-    """Finite but for -inf, which masks are made of."""
+    """Finite, or -inf as in masks."""
     if not tensor.is_floating_point() or tensor.layout != torch.strided:
         return True
     return not bool((tensor.isnan() | (tensor == float("inf"))).any())
@@ -114,7 +113,7 @@ def _backward(f: Callable[..., Any], x: Inputs) -> tuple[bool, Location | None]:
     z.requires_grad_()
     faulty: list[Any] = []
     with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore", UserWarning)  # anomaly mode says that it is slow
+        warnings.simplefilter("ignore", UserWarning)  # of anomaly mode: it is slow
         with torch.autograd.set_detect_anomaly(True, check_nan=False):
             outputs = call_with_autograd(f, (with_features(x[0], z), *x[1:]))
             sums = [y.square().sum() + y.sum() for y in outputs if y.requires_grad]
