@@ -148,7 +148,7 @@ class PermutationIntervention(Intervention):
                 yield torch.argsort(self.perm).to(moved)[moved], after
         yield from self._padded(before, after)
         for dim, size in enumerate(before.shape):
-            if self._may_be_listed(size):
+            if self._may_be_edges(size):
                 yield _sorted_along(before, dim), _sorted_along(after, dim)
 
     def _padded(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -176,7 +176,7 @@ class PermutationIntervention(Intervention):
         perm[slots] = slots[self.perm]
         return perm
 
-    def _may_be_listed(self, size: int) -> bool:
+    def _may_be_edges(self, size: int) -> bool:
         if self.ordered is None or size < 2 or size in self.ordered:
             return False
         return size % len(self.perm) != 0

@@ -203,7 +203,11 @@ def _counterexample(
         text = script_of_two_runs(runner.model, runner.inputs)
         return Counterexample(None, errors.noise, text, runner.inputs)
     worst = measured.interventions[errors.worst]
-    hidden = runner.jitter is not None and _holds_as_given(runner, worst, errors)
+    hidden = False
+    if runner.jitter is not None:
+        given = Runner(runner.model, runner.inputs)
+        with given.at(torch.float64 if errors.tolerance < 1e-6 else torch.float32) as x:
+            hidden = given.error(x, worst) <= errors.tolerance
     if hidden:
         notes.append(
             "holds for the parameters as given, and breaks once they are changed a little: "
@@ -218,10 +222,3 @@ def _counterexample(
     except Exception as error:  # sizes and content that the model refuses
         notes.append(f"no smaller example: {first_line(error)}")
         return None
-
-
-def _holds_as_given(runner: Runner, worst: Intervention, errors: Errors) -> bool:
-    given = Runner(runner.model, runner.inputs)
-    dtype = torch.float64 if errors.tolerance < 1e-6 else torch.float32
-    with given.at(dtype) as x:
-        return given.error(x, worst) <= errors.tolerance
