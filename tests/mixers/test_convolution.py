@@ -100,6 +100,11 @@ def test_grids_of_a_ragged_batch_keep_their_sides():
         (GridConvolution(DIM, 5), Grid(2, 3), r"graph must be Grid\(2, 3, radius=2\) or contain"),
         (GridConvolution(DIM, periodic=True), Grid(4, 4), "graph must be Grid.*periodic=True"),
         (GridConvolution(DIM), Full(6), r"graph must be a 2-D Grid .* or its sides must be told"),
+        (
+            GridConvolution(DIM),
+            Grid(1, 2, 3),
+            r"graph must be a 2-D Grid .* or its sides must be told",
+        ),
         (GridConvolution(DIM, grid=(3, 2)), Grid(2, 3, radius=5), "graph must be a Grid of 3 x 2"),
         (GridConvolution(DIM, grid=(2, 2)), Full(6), r"graph must be Grid\(2, 2, radius=1\)"),
         (Convolution(DIM), Disjoint([Full(3), Causal(3)]), r"got Causal\(3\)"),

@@ -57,8 +57,9 @@ def test_the_coarser_grid_is_made_once():
 
 
 def test_what_it_cannot_do_is_refused():
-    with pytest.raises(ValueError, match=r"graph must be a 2-D Grid for StridedConvolution, got Full"):
-        StridedConvolution(DIM, OUT)(Tokens(torch.zeros(4, DIM), Full(4)))
+    for graph in (Full(4), Grid(4), Grid(2, 2, 1)):
+        with pytest.raises(ValueError, match="graph must be a 2-D Grid for Strided"):
+            StridedConvolution(DIM, OUT)(Tokens(torch.zeros(4, DIM), graph))
     with pytest.raises(ValueError, match="kernel_size must be odd"):
         StridedConvolution(DIM, OUT, kernel_size=2)
     with pytest.raises(ValueError, match="stride must be at least 1"):
