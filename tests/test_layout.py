@@ -1,4 +1,4 @@
-"""The house: who may import whom, circles, hidden modules, sizes, docstrings, and what is loaded."""
+"""The house: who may import whom, circles, hidden modules, sizes, docstrings, what is loaded."""
 
 import ast
 import dataclasses

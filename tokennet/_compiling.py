@@ -46,7 +46,6 @@ def outside_compilation(reason: str) -> Callable[[F], F]:
     """
 
     def mark(function: F) -> F:
-        @wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
             # Without dynamo nothing is being compiled, and what is called here needs no guard.
             if "torch._dynamo" in sys.modules:
@@ -56,7 +55,7 @@ def outside_compilation(reason: str) -> Callable[[F], F]:
         set_code_exec_strategy(run.__code__, _SKIP)
         run._torchdynamo_disable = True  # type: ignore[attr-defined]
         run._torchdynamo_disable_msg = reason  # type: ignore[attr-defined]
-        return run  # type: ignore[return-value]
+        return wraps(function)(run)  # type: ignore[return-value]
 
     return mark
 
