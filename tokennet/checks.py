@@ -42,7 +42,10 @@ def lookup(argument: str, name: Any, registry: Mapping[str, T], *, also: str = "
     """
     if isinstance(name, str) and name in registry:
         return registry[name]
-    nearest = difflib.get_close_matches(name, registry) if isinstance(name, str) else []
+    nearest: list[str] = []
+    if isinstance(name, str) and name:
+        nearest = [known for known in registry if known.startswith(name)]
+        nearest = nearest or difflib.get_close_matches(name, registry)
     hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
     more = f", {also}" if also else ""
     raise ValueError(f"{argument} must be one of {', '.join(registry)}{more}; got {name!r}{hint}")

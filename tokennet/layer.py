@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,28 @@ from torch.utils.flop_counter import FlopCounterMode
 from tokennet.graphs import TokenGraph
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
+
+
+class IncrementalDecodingError(TypeError):
+    """A layer or readout does not support incremental decoding.
+
+    Args:
+        layer: what cannot do it.
+        reason: of the message, such as "it attends to later tokens".
+    """
+
+    def __init__(self, layer: nn.Module, reason: str = "") -> None:
+        because = f": {reason}" if reason else ""
+        super().__init__(f"{type(layer).__name__} does not support incremental decoding{because}")
+
+
+class Upstream(NamedTuple):
+    """What the layers before have changed in the tokens, for the symmetry of a net."""
+
+    hidden: frozenset[str] = frozenset()
+    """Of what `Symmetry` can read: what was replaced by something that depends on nothing."""
+    prepended: int = 0
+    """Number of learned tokens before the others of each set."""
 
 
 class TokenLayer(nn.Module, ABC):
@@ -41,6 +63,19 @@ class TokenLayer(nn.Module, ABC):
     is_tokenwise = False
     """Whether each output depends on its own token only, not on the index, the graph or other
     tokens; incremental decoding then needs no state."""
+
+    @property
+    def source_symmetry(self) -> Symmetry:
+        """As a function of the source, which is visible as a whole, whatever graph it has."""
+        return Symmetry(self.symmetry.reads - {"graph"})
+
+    def reads_after(self, upstream: Upstream) -> tuple[frozenset[str], Upstream]:
+        """What the layer reads of the input of a net, and what layers after it are to know.
+
+        Args:
+            upstream: what the layers before it in the net have changed.
+        """
+        return self.symmetry.reads - upstream.hidden, upstream
 
     def forward(
         self,
@@ -88,11 +123,11 @@ class TokenLayer(nn.Module, ABC):
             source: the other set, for layers that need one.
 
         Raises:
-            TypeError: the layer does not support incremental decoding.
-            ValueError: `graph` is a ragged batch, or does not fit these tokens.
+            IncrementalDecodingError: the layer does not support incremental decoding.
+            ValueError: `graph` is a ragged batch, or not one of these tokens.
         """
         if not self.is_tokenwise:
-            raise TypeError(f"{type(self).__name__} does not support incremental decoding")
+            raise IncrementalDecodingError(self)
         check_step(tokens, graph)
         return cast(Tokens, self(tokens)), None
 

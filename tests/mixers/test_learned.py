@@ -184,12 +184,12 @@ def test_a_decoder_goes_on_step_by_step_or_from_the_start(cache):
     mixing = Residual(LearnedMixing(DIM, Causal(16), HEADS))
     net = Decoder([Embedding(11, DIM), mixing, mixing], TokenReadout(DIM, 11)).double()
     prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    ids = net.generate(prompt, 13, cache=cache)
+    ids = net.generate(prompt, 13, use_cache=cache)
     assert ids.shape == (2, 16)
     scores = net(ids)  # all at once
     assert torch.equal(ids[:, 3:], scores[:, 2:-1].argmax(-1))
     with pytest.raises(ValueError, match=r"graph must (be|have the edges of) Causal\(16\)"):
-        net.generate(prompt, 15, cache=cache)
+        net.generate(prompt, 15, use_cache=cache)
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)

@@ -255,7 +255,7 @@ def test_in_steps_the_queues_go_on(top_k):
     _, again = layer.step(Tokens(z[1:2, :5]), Causal(5))
     _, several = layer.step(Tokens(z[:, :5]), Causal(5))
     torch.testing.assert_close(several[1:2], again)  # rows of the state are those of the tokens
-    with pytest.raises(ValueError, match="graph must let each token hear all before it"):
+    with pytest.raises(ValueError, match="graph must let each token attend to all before it"):
         layer.step(Tokens(z[:, :2]), Window(6, 1).last(2))
 
 
@@ -269,21 +269,21 @@ def test_no_expert_takes_more_than_its_capacity(capacity):
     assert max(sizes) == 4  # 0.5 x 2 x 16 / 4
 
 
-def test_a_capacity_needs_a_graph_on_which_the_past_is_heard():
+def test_a_capacity_needs_a_graph_in_which_the_past_is_visible():
     layer, z = MixtureOfExperts(DIM, EXPERTS, capacity=1), torch.zeros(6, DIM)
     assert layer.symmetry == Symmetry({"index"})
     layer(Tokens(z, Causal(6)))
     layer(Tokens(z, Causal(6) | Window(6, 1)))
-    with pytest.raises(ValueError, match="graph must let each token hear all before it"):
+    with pytest.raises(ValueError, match="graph must let each token attend to all before it"):
         layer(Tokens(z, Window(6, 2)))
 
 
-def test_a_capacity_that_is_a_share_needs_all_to_be_heard():
+def test_a_capacity_that_is_a_share_needs_all_to_be_visible():
     layer, z = MixtureOfExperts(DIM, EXPERTS, capacity_factor=1.0), torch.zeros(6, DIM)
     layer(Tokens(z, Causal(6) | Causal(6).T))
     layer(Tokens.batch([Tokens(z), Tokens(z)]))
     for graph in (Causal(6), Causal(6) | Window(6, 1)):
-        with pytest.raises(ValueError, match="graph must let each token hear all others"):
+        with pytest.raises(ValueError, match="graph must let each token attend to all others"):
             layer(Tokens(z, graph))
 
 

@@ -1,4 +1,4 @@
-"""Completion: with and without a cache, alone and in batches, by draws and by beams."""
+"""Generation: with and without a cache, alone and in batches, by sampling and by beam search."""
 
 import itertools
 
@@ -29,13 +29,13 @@ from tokennet.nets import (
     BlockConfig,
     Decoder,
     EncoderDecoder,
+    Sampling,
     WithGraph,
     mask_tokens,
     shift_right,
 )
 from tokennet.nets.compose import complete
-from tokennet.nets.sampling import Sampling
-from tokennet.nets.text import _repeated
+from tokennet.nets.decoder import _repeated
 from tokennet.testing import assert_causal
 
 VOCAB = 11
@@ -57,13 +57,13 @@ def translator(**options):
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("how", [{}, {"temperature": 0.9, "top_k": 5}, {"beams": 3}], ids=str)
+@pytest.mark.parametrize("how", [{}, {"temperature": 0.9, "top_k": 5}, {"num_beams": 3}], ids=str)
 def test_with_the_cache_as_without(graph, how):
     net, prompt = language_model(GRAPHS[graph]), torch.randint(0, VOCAB, (3, 4))
 
     def completed(cache):
         generator = torch.Generator().manual_seed(1)
-        return net.generate(prompt, 9, cache=cache, generator=generator, **how)
+        return net.generate(prompt, 9, use_cache=cache, generator=generator, **how)
 
     assert torch.equal(completed(True), completed(False))
     assert torch.equal(completed(True)[:, :4], prompt)
@@ -90,7 +90,9 @@ def test_beams_with_the_cache_are_those_without(mixer, beams):
         for parameter in net.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
     prompt = torch.randint(0, VOCAB, (2, 3))
-    cached, whole = (net.generate(prompt, 8, beams=beams, cache=cache) for cache in (True, False))
+    cached, whole = (
+        net.generate(prompt, 8, num_beams=beams, use_cache=cache) for cache in (True, False)
+    )
     assert torch.equal(cached, whole)
 
 
@@ -98,14 +100,14 @@ def test_a_net_that_cannot_step_says_what_to_do():
     layers = [Embedding(VOCAB, 8), WithGraph(complete), Residual(Attention(8, 2))]
     net = Decoder(layers, TokenReadout(8, VOCAB))
     with pytest.raises(
-        TypeError, match="WithGraph does not support incremental decoding; cache=False"
+        TypeError, match="WithGraph does not support incremental decoding\n.*use_cache=False"
     ):
         net.generate([1, 2], 3)
-    assert net.generate([1, 2], 3, cache=False).shape == (5,)
+    assert net.generate([1, 2], 3, use_cache=False).shape == (5,)
 
 
 def test_a_negative_length_is_refused():
-    with pytest.raises(ValueError, match="length must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 0, got -1"):
         language_model().generate([1, 2], -1)
     assert language_model().generate([1, 2], 0).tolist() == [1, 2]
 
@@ -146,12 +148,12 @@ def test_stopping():
     net = language_model()
     free = net.generate([[1], [2], [3]], 8)
     stop = int(free[1][4])
-    stopped = net.generate([[1], [2], [3]], 8, stop=stop)
+    stopped = net.generate([[1], [2], [3]], 8, eos_token_id=stop)
     for long, short in zip(free, stopped, strict=True):
         hits = (long[1:] == stop).nonzero().flatten()
         end = len(long) if not len(hits) else 2 + int(hits[0])
         assert torch.equal(short, long[:end])
-    rows = net.generate(torch.tensor([[1], [2], [3]]), 8, stop=[stop])
+    rows = net.generate(torch.tensor([[1], [2], [3]]), 8, eos_token_id=[stop])
     for row, short in zip(rows, stopped, strict=True):
         assert torch.equal(row[: len(short)], short[: len(row)])
         assert (row[len(short) :] == stop).all()
@@ -171,7 +173,7 @@ def test_draws_have_the_probabilities():
         ({"temperature": -1.0}, "temperature must be at least 0"),
         ({"top_k": 0}, "top_k must be at least 1"),
         ({"top_p": 1.5}, r"top_p must be in \(0, 1\]"),
-        ({"beams": 2, "temperature": 1.0}, "beams must be 1"),
+        ({"num_beams": 2, "temperature": 1.0}, "num_beams must be 1"),
     ],
 )
 def test_options_out_of_range(options, message):
@@ -201,7 +203,7 @@ def test_a_graph_that_shows_later_ids_is_refused(graph):
         with pytest.raises(ValueError, match="graph must be causal for a decoder: no token"):
             run(torch.tensor([1, 2, 3]), 2)
     past = language_model(lambda n: Edges(torch.tensor([[0, *range(n)], [0, *range(n)]]), n))
-    assert past.generate(torch.tensor([1, 2]), 2, cache=False).shape == (4,)
+    assert past.generate(torch.tensor([1, 2]), 2, use_cache=False).shape == (4,)
 
 
 def test_a_graph_is_a_function_and_a_prompt_is_ids():
@@ -233,8 +235,8 @@ def test_all_hypotheses_find_the_best():
         (torch.tensor([1, 2, *rest]) for rest in itertools.product(range(4), repeat=3)),
         key=lambda ids: float(log_probability(net, ids, 2)),
     )
-    assert torch.equal(net.generate(prompt, 3, beams=16), best)
-    assert torch.equal(net.generate(prompt, 3, beams=1), net.generate(prompt, 3))
+    assert torch.equal(net.generate(prompt, 3, num_beams=16), best)
+    assert torch.equal(net.generate(prompt, 3, num_beams=1), net.generate(prompt, 3))
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
@@ -249,23 +251,23 @@ def test_beams_that_stop_are_weighed_by_their_length(penalty):
         for end in ends
     }
     best = max(scored, key=scored.__getitem__)
-    (found,) = net.generate([[0]], 3, beams=64, stop=stop, length_penalty=penalty)
+    (found,) = net.generate([[0]], 3, num_beams=64, eos_token_id=stop, length_penalty=penalty)
     assert tuple(found[1:].tolist()) == best
 
 
-STYLES = {
+CONFIGS = {
     "post": BlockConfig(post_norm=True, activation=nn.ReLU),
     "pre": BlockConfig(),
     "batch": BlockConfig(norm=BatchNorm),
 }
 
 
-@pytest.mark.parametrize("how", [{}, {"beams": 3}], ids=["greedy", "beams"])
-@pytest.mark.parametrize("style", STYLES)
-def test_translation_with_the_cache_as_without(style, how):
-    net = translator(style=STYLES[style]).eval()
+@pytest.mark.parametrize("how", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_translation_with_the_cache_as_without(config, how):
+    net = translator(config=CONFIGS[config]).eval()
     source = torch.randint(0, VOCAB, (2, 5))
-    cached, whole = (net.generate(source, 1, 6, cache=cache, **how) for cache in (True, False))
+    cached, whole = (net.generate(source, 1, 6, use_cache=cache, **how) for cache in (True, False))
     assert torch.equal(cached, whole)
     for row, alone in zip(cached, source, strict=True):
         assert torch.equal(row, net.generate(alone, 1, 6, **how))
@@ -281,9 +283,9 @@ def test_translations_of_any_length_are_those_alone():
 @pytest.mark.gpu
 def test_translations_on_a_device_start_from_lists_and_tokens_of_the_cpu():
     net, sources = translator().to("cuda"), [[1, 2, 3], [4, 5]]
-    for source, ids in zip(sources, net.generate(sources, 1, 4, stop=2), strict=True):
+    for source, ids in zip(sources, net.generate(sources, 1, 4, eos_token_id=2), strict=True):
         assert ids.device.type == "cuda"
-        alone = net.generate(Tokens(torch.tensor(source)[:, None]), 1, 4, stop=2)
+        alone = net.generate(Tokens(torch.tensor(source)[:, None]), 1, 4, eos_token_id=2)
         assert torch.equal(alone[: len(ids)], ids)
 
 
@@ -304,8 +306,8 @@ def test_only_the_last_ids_are_read_where_the_context_says_so():
         ids = torch.cat([ids, choose(net(ids[:, -6:])[:, -1])[:, None]], 1)
     for cache in (True, False):
         draws = {"temperature": 1.0, "generator": torch.Generator().manual_seed(1)}
-        assert torch.equal(net.generate(prompt, 30, context=6, cache=cache, **draws), ids)
-    assert net.generate(prompt, 30, context=6, beams=3).shape == (2, 33)
+        assert torch.equal(net.generate(prompt, 30, context=6, use_cache=cache, **draws), ids)
+    assert net.generate(prompt, 30, context=6, num_beams=3).shape == (2, 33)
     with pytest.raises(ValueError, match="context must be at least 1, got 0"):
         net.generate(prompt, 1, context=0)
     with pytest.raises(ValueError, match="must together be at most 25 ids"):
@@ -326,7 +328,7 @@ def test_ids_have_the_positions_that_the_net_gives_them(cache):
         scores = net(Tokens(want[..., None], Causal(count), pos))
         torch.testing.assert_close(net(want), scores)
         want = torch.cat([want, scores[:, -1].argmax(-1)[:, None]], 1)
-    assert torch.equal(net.generate(ids, 4, cache=cache), want)
+    assert torch.equal(net.generate(ids, 4, use_cache=cache), want)
 
 
 def test_flops_of_nets_of_two_sets_are_those_of_their_parts():
@@ -386,9 +388,9 @@ def test_questions_of_any_length_are_about_an_image_each(rank):
 
 def test_encoder_and_decoder_must_fit():
     decoder = translator().decoder
-    with pytest.raises(ValueError, match="encoder must give tokens"):
+    with pytest.raises(ValueError, match="encoder must return tokens"):
         EncoderDecoder(language_model(), decoder)
-    with pytest.raises(ValueError, match="decoder must listen to a source"):
+    with pytest.raises(ValueError, match="decoder must attend to a source"):
         EncoderDecoder(translator().encoder, language_model())
     asking = create_model("question_net", in_features=4, vocab=VOCAB, dim=16, depth=1)
     with pytest.raises(TypeError, match="decoder must be a Decoder"):

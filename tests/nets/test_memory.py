@@ -128,9 +128,9 @@ def test_causal_graphs_stay_causal_or_are_refused():
     z = torch.randn(6, DIM, dtype=torch.float64, requires_grad=True)
     listed = Edges((Causal(6) & Window(6, 2)).edge_index(), 6)
     for graph in (Causal(6), Causal(6) & Window(6, 2), listed, Disjoint([Full(2), Causal(4)])):
-        with pytest.raises(ValueError, match="graph must not be causal where tokens put"):
+        with pytest.raises(ValueError, match="graph must not be causal where prepended tokens"):
             MemoryTokens(net(), DIM, COUNT).double()(Tokens(z, graph))
-    silent = MemoryTokens(net(), DIM, COUNT, listening=False).double()
+    silent = MemoryTokens(net(), DIM, COUNT, attend_to_all=False).double()
     out = silent(Tokens(z, Causal(6))).z
     (gradient,) = torch.autograd.grad(out[2].sum(), z)
     assert gradient[3:].abs().max() == 0
@@ -139,7 +139,7 @@ def test_causal_graphs_stay_causal_or_are_refused():
 
 @pytest.mark.parametrize("sizes", [(7,), (1,) * 7, (3, 1, 3)], ids=str)
 def test_steps_are_the_whole(sizes):
-    layer = MemoryTokens(net(position=Rotary()), DIM, COUNT, listening=False)
+    layer = MemoryTokens(net(position=Rotary()), DIM, COUNT, attend_to_all=False)
     model = TokenNet([layer]).double()
     z, state, outputs, done = torch.randn(2, 7, DIM).double(), None, [], 0
     for size in sizes:

@@ -35,7 +35,7 @@ from tokennet import (
 )
 from tokennet.mixers import MIXERS
 
-INTERFACE = IOSpec(in_features=3, out_features=5, num_tokens=12, num_coordinates=2)
+SPEC = IOSpec(in_features=3, out_features=5, num_tokens=12, num_coordinates=2)
 GRAPHS = {
     "full": lambda: Full(12),
     "causal": lambda: Causal(12),
@@ -59,19 +59,31 @@ TRACED = [
 ]
 
 
+def by_turns(cases):
+    """A case of each mixer, graphs by turns; the others are marked as sweep."""
+    params = []
+    for number, mixer in enumerate(MIXERS):
+        own = [case for case in cases if case[0] == mixer]
+        chosen = own[number % len(own)]
+        params += [
+            pytest.param(*case, marks=() if case == chosen else pytest.mark.sweep) for case in own
+        ]
+    return params
+
+
 def example(graph):
     batch = () if isinstance(graph, Disjoint) else (2,)
     return Tokens(torch.randn(*batch, 12, 3), graph, torch.rand(12, 2))
 
 
-def net_for(mixer, positions="pos"):
-    return build_net(mixer, INTERFACE, 16, depth=2, num_heads=2, positions=positions)
+def net_for(mixer, positions="pos", depth=2):
+    return build_net(mixer, SPEC, 16, depth=depth, num_heads=2, positions=positions)
 
 
-@pytest.mark.parametrize(("mixer", "graph"), TRACED)
+@pytest.mark.parametrize(("mixer", "graph"), by_turns(TRACED))
 def test_compile_fullgraph_forward_and_backward(mixer, graph):
     torch.compiler.reset()
-    net, tokens = net_for(mixer), example(GRAPHS[graph]())
+    net, tokens = net_for(mixer, depth=1), example(GRAPHS[graph]())
     expected = net(tokens)
     wanted = torch.autograd.grad(expected.square().sum(), list(net.parameters()))
     out = torch.compile(net, fullgraph=True, backend="aot_eager")(tokens)
@@ -83,14 +95,14 @@ def test_compile_fullgraph_forward_and_backward(mixer, graph):
 
 def test_compile_by_inductor():
     torch.compiler.reset()
-    net, tokens = net_for("attention"), example(Grid(3, 4))
+    net, tokens = net_for("attention", depth=1), example(Grid(3, 4))
     expected = net(tokens)
     torch.testing.assert_close(torch.compile(net, fullgraph=True)(tokens), expected)
 
 
 def test_compile_before_the_first_run_says_what_to_do():
     torch.compiler.reset()
-    net, tokens = net_for("attention"), example(GRAPHS["edges"]())
+    net, tokens = net_for("attention", depth=1), example(GRAPHS["edges"]())
     compiled = torch.compile(net, fullgraph=True, backend="eager")
     with pytest.raises(Exception, match="run the model once before compiling it"):
         compiled(tokens)
@@ -110,10 +122,10 @@ class OnGraph(nn.Module):
         return self.net(Tokens(z, self.graph, self.pos))
 
 
-@pytest.mark.parametrize(("mixer", "graph"), TRACED)
+@pytest.mark.parametrize(("mixer", "graph"), by_turns(TRACED))
 def test_export_also_before_the_first_run(mixer, graph):
     tokens = example(GRAPHS[graph]())
-    module = OnGraph(net_for(mixer), tokens.graph, tokens.pos)
+    module = OnGraph(net_for(mixer, depth=1), tokens.graph, tokens.pos)
     program = torch.export.export(module, (tokens.z,))
     torch.testing.assert_close(program.module()(tokens.z), module(tokens.z))
 
@@ -129,8 +141,10 @@ def test_bfloat16_autocast_forward_and_backward(mixer, graph):
     assert (out.float() - exact).abs().max() < 0.1 * exact.abs().max()
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
-@pytest.mark.parametrize("positions", ["pos", "index", "none"])
+@pytest.mark.parametrize(
+    ("mixer", "positions"),
+    by_turns([(mixer, positions) for mixer in MIXERS for positions in ("pos", "index", "none")]),
+)
 def test_state_dict_round_trip_and_deepcopy(mixer, positions):
     net, other = net_for(mixer, positions), net_for(mixer, positions)
     tokens = example(GRAPHS[dict(CASES)[mixer]]())
@@ -297,14 +311,14 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: build_net("magic", INTERFACE, 8), ValueError, "mixer must be one of .* 'magic'"),
+        (lambda: build_net("magic", SPEC, 8), ValueError, "mixer must be one of .* 'magic'"),
         (
             lambda: build_net("mean", IOSpec(3, 5, readout="median"), 8),
             ValueError,
-            "readout must be one of token, mean, sum, max, one, attention; got 'median'",
+            "readout must be one of token, mean, sum, max, class_token, attention; got 'median'",
         ),
         (
-            lambda: build_net("mean", INTERFACE, 8, positions="learned"),
+            lambda: build_net("mean", SPEC, 8, positions="learned"),
             ValueError,
             "positions must be 'pos', 'index' or 'none', got 'learned'",
         ),
@@ -325,9 +339,9 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
             r"layers\[0\] must be .* Linear",
         ),
         (
-            lambda: TokenNet([build_net("mean", INTERFACE, 8)]),
+            lambda: TokenNet([build_net("mean", SPEC, 8)]),
             ValueError,
-            r"layers\[0\] must give tokens: it has a readout",
+            r"layers\[0\] must return tokens: it has a readout",
         ),
         (
             lambda: TokenWise(mlp(8))(torch.zeros(3, 8), source=torch.zeros(3, 8)),
@@ -432,7 +446,7 @@ def test_bad_input_is_named(make, error, message):
 
 
 def test_a_net_takes_a_graph_beside_a_tensor_as_its_layers_do():
-    net, z = build_net("attention", INTERFACE, dim=16), torch.randn(12, 3)
+    net, z = build_net("attention", SPEC, dim=16), torch.randn(12, 3)
     torch.testing.assert_close(net(z, graph=Grid(3, 4)), net(Tokens(z, Grid(3, 4))))
     assert not torch.allclose(net(z, graph=Grid(3, 4)), net(z))
     with pytest.raises(ValueError, match="graph must be left out where tokens have a graph"):

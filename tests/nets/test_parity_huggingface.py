@@ -144,7 +144,7 @@ def test_generation_is_that_of_gpt2(beams):
         do_sample=False,
         pad_token_id=0,
     )
-    assert torch.equal(from_huggingface(theirs).generate(prompt, 6, beams=beams), want)
+    assert torch.equal(from_huggingface(theirs).generate(prompt, 6, num_beams=beams), want)
 
 
 @pytest.mark.parametrize("options", [{"top_k": 4}, {"top_p": 0.7}, {"top_k": 6, "top_p": 0.5}])

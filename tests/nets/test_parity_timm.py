@@ -99,9 +99,9 @@ def test_models_of_timm(net, make, hold):
 
 
 def test_what_is_not_known_is_refused():
-    with pytest.raises(ValueError, match="read at its class token"):
+    with pytest.raises(ValueError, match="read from its class token"):
         from_timm(vit(global_pool="avg", class_token=False))
-    with pytest.raises(ValueError, match="nothing besides"):
+    with pytest.raises(ValueError, match="without further parts"):
         from_timm(vit(reg_tokens=2))
     with pytest.raises(TypeError, match="model must be one of VisionTransformer, MlpMixer"):
         from_timm(torch.nn.Linear(2, 2))

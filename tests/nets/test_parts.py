@@ -112,13 +112,13 @@ def test_unembedding_shares_the_table_also_in_a_copy():
     torch.testing.assert_close(net.readout(Tokens(z)), want)
 
 
-@pytest.mark.parametrize("heard", [True, False])
+@pytest.mark.parametrize("visible", [True, False])
 @pytest.mark.parametrize("family", SQUARE)
-def test_tokens_put_before_and_taken_off(family, heard):
-    graph, layer = SQUARE[family](), PrependTokens(DIM, 2, heard=heard).double()
+def test_tokens_put_before_and_taken_off(family, visible):
+    graph, layer = SQUARE[family](), PrependTokens(DIM, 2, visible_to_all=visible).double()
     tokens = tokens_on(graph)
-    if heard and is_one_sided(graph):
-        with pytest.raises(ValueError, match="must not be causal where tokens put before"):
+    if visible and is_one_sided(graph):
+        with pytest.raises(ValueError, match="must not be causal where prepended tokens"):
             layer(tokens)
         return
     more = layer(tokens)
@@ -126,7 +126,7 @@ def test_tokens_put_before_and_taken_off(family, heard):
     for part, old, within in zip(more.unbatch(), tokens.unbatch(), parts, strict=True):
         dense = part.graph.dense()
         assert dense[:2].all()
-        assert dense[2:, :2].all() == (heard or not old.num_tokens)
+        assert dense[2:, :2].all() == (visible or not old.num_tokens)
         assert torch.equal(dense[2:, 2:], within.dense())
         assert torch.equal(part.z[:2], layer.vectors)
         assert torch.equal(part.z[2:], old.z)
@@ -156,7 +156,7 @@ def test_put_before_is_one_by_one_and_checks():
         laws.ragged_is_one_by_one(net, tokens_on(graph))
         laws.batch_is_one_by_one(net, tokens_on(graph))
     assert isinstance(PrependTokens(DIM)(torch.zeros(3, 5, DIM)), torch.Tensor)
-    with pytest.raises(ValueError, match="must hold 9 to take off, got a set of 6"):
+    with pytest.raises(ValueError, match="must hold 9 to drop, got a set of 6"):
         DropTokens(9)(torch.zeros(6, DIM))
 
 
@@ -216,9 +216,9 @@ def test_class_tokens_do_not_carry_the_future():
     z = torch.randn(N, DIM)
     listed = Edges(Causal(N).edge_index(), N)
     for graph in (Causal(N), listed, Disjoint([Full(2), Causal(N - 2)])):
-        with pytest.raises(ValueError, match="give listening=False or heard=False"):
+        with pytest.raises(ValueError, match="give attend_to_all=False or visible_to_all=False"):
             PrependTokens(DIM)(Tokens(z, graph))
-        PrependTokens(DIM, heard=False)(Tokens(z, graph))
+        PrependTokens(DIM, visible_to_all=False)(Tokens(z, graph))
     PrependTokens(DIM)(Tokens(z[:1], Causal(1)))
 
 
@@ -261,9 +261,9 @@ def test_what_a_net_reads_of_its_source():
 @pytest.mark.parametrize("final_norm", [True, False])
 @pytest.mark.parametrize("post_norm", [True, False])
 def test_stacks_keep_all_their_blocks(post_norm, final_norm):
-    stack = encoder_stack(DIM, 2, 2, style=BlockConfig(post_norm=post_norm), final_norm=final_norm)
+    stack = encoder_stack(DIM, 2, 2, config=BlockConfig(post_norm=post_norm), final_norm=final_norm)
     assert len(stack.layers) == 4 + (final_norm and not post_norm)
-    net = vit(3, 2, N, DIM, 2, 2, style=BlockConfig(post_norm=post_norm))
+    net = vit(3, 2, N, DIM, 2, 2, config=BlockConfig(post_norm=post_norm))
     assert len(net.layers) == 4 + 4
     assert len(clip(3, 5, N, DIM, 2, 2, image_dim=DIM, image_heads=2).text.layers) == 2 + 4
 

@@ -7,6 +7,7 @@ from tokennet import (
     AttentionReadout,
     Causal,
     ClassTokenReadout,
+    Disjoint,
     Full,
     MeanReadout,
     TokenReadout,
@@ -41,6 +42,24 @@ def test_pooling_is_invariant(name):
     torch.testing.assert_close(readout(Tokens(z[torch.randperm(6)])), readout(Tokens(z)))
 
 
+@pytest.mark.parametrize("name", ["sum", "mean", "max"])
+def test_pooling_of_ragged_sets_has_the_values_and_gradients_of_each_set(name):
+    torch.compiler.reset()
+    pool, z = READOUTS[name](3, 2).double().pool, torch.randn(7, 3).double().requires_grad_()
+    graph = Disjoint([Full(2), Full(0), Full(5)])
+    z.data[3] = z.data[4]  # equal largest values share the gradient
+    parts = [pool(Tokens(part)) for part in z.split([2, 0, 5])]
+    weight = torch.randn(3, 3).double()
+    wanted = torch.autograd.grad((torch.stack(parts) * weight).sum(), z)
+    for run in (pool, torch.compile(pool, fullgraph=True, backend="aot_eager")):
+        pooled = run(Tokens(z, graph))
+        torch.testing.assert_close(pooled, torch.stack(parts))
+        found = torch.autograd.grad((pooled * weight).sum(), z)
+        torch.testing.assert_close(found, wanted)
+    distinct = torch.randn(7, 3).double().requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda z: pool(Tokens(z, graph)), distinct)
+
+
 def test_mean_by_hand():
     readout = MeanReadout(2, 2)
     z = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
@@ -73,7 +92,7 @@ def test_flops_of_attention_pooling():
 def test_attention_pooling_by_hand():
     readout, z = AttentionReadout(8, 3, num_heads=2).double(), torch.randn(5, 8).double()
     attention = readout.attention
-    q = attention.query(readout.question).view(2, 4)
+    q = attention.query(readout.query).view(2, 4)
     k, v = attention.key(z).view(5, 2, 4), attention.value(z).view(5, 2, 4)
     weights = ((q * k).sum(-1) / 4**0.5).softmax(0)  # (5, 2)
     answer = attention.out((weights[..., None] * v).sum(0).flatten())

@@ -193,7 +193,7 @@ STEPPING = {
     "learned": lambda: LearnedMixing(DIM, Causal(N), 2),
     "encoding": lambda: LearnedEncoding(DIM, N),
     "sines": lambda: SinusoidalEncoding(DIM, "index"),
-    "memory": lambda: MemoryTokens(Attention(DIM, 2), DIM, 2, listening=False),
+    "memory": lambda: MemoryTokens(Attention(DIM, 2), DIM, 2, attend_to_all=False),
     "token-wise": lambda: TokenWise(nn.Identity()),
 }
 

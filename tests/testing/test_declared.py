@@ -87,7 +87,7 @@ def test_nets(mixer, readout):
     net = build_net(mixer, interface, dim=8, depth=2, num_heads=2)
     report = check_declared(net, tokens_on(graph), pooled=readout != "token")
     assert report.holds, report
-    if readout != "one":
+    if readout != "class_token":
         assert not report.larger, report
     elif "index" not in MIXERS[mixer](DIM, 2, N).symmetry.reads:
         # One token is read: all that keeps its place is a symmetry, though it declares none.

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from tokennet import Full, Tokens
 from tokennet.tokenizers import Patches, Pixels, Superpixels
 from tokennet.tokenizers.image import blurred
-from tokennet.tokenizers.superpixels import touching
+from tokennet.tokenizers.superpixels import adjacent
 
 
 @pytest.mark.parametrize(("size", "stride"), [(4, 4), (4, 2), (3, 1), ((2, 4), (1, 3))])
@@ -176,7 +176,7 @@ def test_superpixels_are_those_of_scikit_image(channels):
 
 def test_regions_do_not_touch_at_corners_or_themselves():
     segments = torch.tensor([[0, 1, 1], [2, 3, 3]])
-    pairs = {tuple(pair) for pair in touching(segments).T.tolist()}
+    pairs = {tuple(pair) for pair in adjacent(segments).T.tolist()}
     assert pairs == {(0, 1), (1, 0), (0, 2), (2, 0), (1, 3), (3, 1), (2, 3), (3, 2)}
 
 

@@ -1,4 +1,4 @@
-"""Models of other libraries as nets of layers, with their weights."""
+"""Models of torch.nn, Hugging Face and timm as nets of layers, with their weights."""
 
 from tokennet.interop._from_huggingface import from_huggingface
 from tokennet.interop._from_timm import from_timm

@@ -1,33 +1,28 @@
-"""Models of Hugging Face's transformers as nets of layers, with their weights.
-
-Written against transformers 5; it is not imported here, and models are recognized by their
-configuration.
-"""
+"""`from_huggingface`: models of transformers (version 5, not imported here) as nets of layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from tokennet.interop.copy import Copier, converted, expect_kind
+from tokennet.interop.copy import Converters, Copier, convert, expect_kind
 from tokennet.models import bert, gpt, vit
 
 
 def from_huggingface(model: Any) -> Any:
     """A model of Hugging Face as a net of layers, with a copy of its weights.
 
-    `GPT2LMHeadModel` becomes a `Decoder`, `BertForMaskedLM` a `MaskedLanguageModel`,
-    `ViTForImageClassification` a net over patches (..., N, C x P x P). Dropout of attention
-    weights is not there.
+    Use it to run, check or draw a pretrained model with this library. `GPT2LMHeadModel` becomes
+    a `Decoder`, `BertForMaskedLM` a `MaskedLanguageModel`, `ViTForImageClassification` a net over
+    patches (..., N, C x P x P). The net has no dropout of attention weights.
 
     Args:
         model: pretrained or of a configuration of your own.
 
     Raises:
-        TypeError: no such model.
-        ValueError: a configuration that the net cannot follow.
+        TypeError: another kind of model.
+        ValueError: a configuration that the net does not support.
 
     >>> import torch
     >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -37,10 +32,7 @@ def from_huggingface(model: Any) -> Any:
     >>> bool((from_huggingface(model)(ids) - model(ids).logits).abs().max() < 1e-5)
     True
     """
-    kind = type(model).__name__
-    if kind not in CONVERTERS:
-        raise TypeError(f"model must be one of {', '.join(CONVERTERS)}; got {kind}")
-    return converted(CONVERTERS[kind], model)
+    return convert("model", model, CONVERTERS)
 
 
 def _expect(config: Any, **values: Any) -> None:
@@ -71,7 +63,7 @@ def _gpt2(model: Any, copy: Copier) -> nn.Module:
     for number, block in enumerate(theirs.h):
         mixing, function = layers[3 + 2 * number : 5 + 2 * number]
         copy.norm(mixing.norm, block.ln_1)
-        # Their linear maps keep (in, out).
+        # Their linear maps have weights (in, out).
         weights = [*block.attn.c_attn.weight.T.chunk(3), block.attn.c_proj.weight.T]
         biases = [*block.attn.c_attn.bias.chunk(3), block.attn.c_proj.bias]
         copy.attention(mixing.layer, weights, biases)
@@ -120,12 +112,12 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
     config, theirs = model.config, model.vit
     _expect(config, hidden_act="gelu")
     expect_kind("classifier", model.classifier, nn.Linear)
-    place = theirs.embeddings.position_embeddings[0]  # (1 + N, D)
+    positions = theirs.embeddings.position_embeddings[0]  # (1 + N, D)
     patch = theirs.embeddings.patch_embeddings.projection
     net = vit(
         patch.weight[0].numel(),
         model.classifier.out_features,
-        len(place) - 1,
+        len(positions) - 1,
         config.hidden_size,
         config.num_hidden_layers,
         config.num_attention_heads,
@@ -134,7 +126,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
     layers: Any = net.layers
     copy.linear(layers[1].fn, patch)
     copy.parameter(layers[2].vectors, theirs.embeddings.cls_token[0])
-    copy.parameter(layers[3].tables[0].weight, place)
+    copy.parameter(layers[3].tables[0].weight, positions)
     for number, block in enumerate(theirs.layers):
         mixing, function = layers[4 + 2 * number : 6 + 2 * number]
         parts = block.attention
@@ -152,7 +144,7 @@ def _of(linears: list[Any]) -> tuple[list[Any], list[Any]]:
     return [linear.weight for linear in linears], [linear.bias for linear in linears]
 
 
-CONVERTERS: dict[str, Callable[[Any, Copier], nn.Module]] = {
+CONVERTERS: Converters = {
     "GPT2LMHeadModel": _gpt2,
     "BertForMaskedLM": _bert,
     "ViTForImageClassification": _vit,

@@ -1,35 +1,32 @@
-"""Models of timm as nets of layers, with their weights; timm is not imported here."""
+"""`from_timm`: models of timm (not imported here) as nets of layers, with their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from tokennet.interop.copy import Copier, converted, expect_kind
+from tokennet.interop.copy import Converters, Copier, convert, expect_kind
 from tokennet.models import mlp_mixer, poolformer, resmlp, vit
 
 
 def from_timm(model: Any) -> Any:
     """A model of timm as a net over patches (..., N, C x P x P), with a copy of its weights.
 
-    `VisionTransformer` with a class token (`vit_*`), `MlpMixer` (`mixer_*`, `resmlp_*`) and
-    the `MetaFormer` that pools (`poolformer_*`). The patches of the last overlap, and are on a
-    `Grid`: `Patches(7, stride=4)` of images with a border of zeros, see `poolformer`.
+    Use it to run, check or draw a pretrained model with this library: `VisionTransformer` with a
+    class token (`vit_*`), `MlpMixer` (`mixer_*`, `resmlp_*`) and the `MetaFormer` that pools
+    (`poolformer_*`). The patches of the last overlap and are on a `Grid`:
+    `Patches(7, stride=4)` of images with a border of zeros, see `poolformer`.
 
     Raises:
-        TypeError: no such model.
-        ValueError: a variant that the net cannot follow.
+        TypeError: another kind of model.
+        ValueError: a variant that the net does not support.
 
     >>> from_timm(nn.Linear(2, 2))
     Traceback (most recent call last):
     TypeError: model must be one of VisionTransformer, MlpMixer, MetaFormer; got Linear
     """
-    kind = type(model).__name__
-    if kind not in CONVERTERS:
-        raise TypeError(f"model must be one of {', '.join(CONVERTERS)}; got {kind}")
-    return converted(CONVERTERS[kind], model)
+    return convert("model", model, CONVERTERS)
 
 
 def _vit(model: Any, copy: Copier) -> nn.Module:
@@ -37,7 +34,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
     extra += [name for name in ("norm_pre", "fc_norm") if list(getattr(model, name).children())]
     if model.cls_token is None or model.global_pool != "token" or extra or model.no_embed_class:
         raise ValueError(
-            "model must be a VisionTransformer read at its class token, with nothing besides; "
+            "model must be a VisionTransformer read from its class token, without further parts; "
             f"got global_pool={model.global_pool!r} and {extra}"
         )
     patch, first = model.patch_embed.proj, model.blocks[0]
@@ -181,7 +178,7 @@ def _copy_end(copy: Copier, net: Any, model: Any) -> None:
     copy.linear(net.readout.head, model.head)
 
 
-CONVERTERS: dict[str, Callable[[Any, Copier], nn.Module]] = {
+CONVERTERS: Converters = {
     "VisionTransformer": _vit,
     "MlpMixer": _mixer,
     "MetaFormer": _poolformer,

@@ -1,4 +1,4 @@
-"""Transformers of `torch.nn` as nets of layers, with their weights."""
+"""`from_torch`: transformers of `torch.nn` as nets of layers, with their weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from torch.nn import functional
 
-from tokennet.interop.copy import Copier, converted, expect_kind
+from tokennet.interop.copy import Converters, Copier, convert, expect_kind
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention
 from tokennet.nets import BlockConfig, EncoderDecoder, TokenNet, TokenWise
@@ -18,13 +18,13 @@ from tokennet.nets import BlockConfig, EncoderDecoder, TokenNet, TokenWise
 def from_torch(module: nn.Module) -> Any:
     """A module of `torch.nn` as layers of tokens, with a copy of its weights.
 
-    `nn.MultiheadAttention` becomes an `Attention`; `nn.TransformerEncoder` and
-    `nn.TransformerDecoder` a `TokenNet`; `nn.Transformer` an `EncoderDecoder`. Masks become
-    graphs: a causal mask is `Causal(n)`, padding is left out in a ragged batch. Dropout of
-    attention weights is not there.
+    Use it to put a trained module on a graph: `nn.MultiheadAttention` becomes an `Attention`;
+    `nn.TransformerEncoder` and `nn.TransformerDecoder` a `TokenNet`; `nn.Transformer` an
+    `EncoderDecoder`. Masks become graphs: a causal mask is `Causal(n)`, a padded batch is a
+    ragged batch. The net has no dropout of attention weights.
 
     Raises:
-        TypeError: no such module.
+        TypeError: another kind of module.
         ValueError: keys or values of other channels, learned extra keys, other norms, or a
             parameter that the layers do not have.
 
@@ -34,11 +34,7 @@ def from_torch(module: nn.Module) -> Any:
     >>> net(torch.zeros(3, 5, 8)).shape
     torch.Size([3, 5, 8])
     """
-    for kind, convert in CONVERTERS.items():
-        if isinstance(module, kind):
-            return converted(convert, module)
-    names = ", ".join(kind.__name__ for kind in CONVERTERS)
-    raise TypeError(f"module must be one of {names}; got {type(module).__name__}")
+    return convert("module", module, CONVERTERS, subclasses=True)
 
 
 def _attention(module: Any, copy: Copier, kind: type[Attention] = Attention) -> Attention:
@@ -74,12 +70,12 @@ def _stack(module: Any, copy: Copier) -> TokenNet:
 def _block(
     layer: Any, copy: Copier, mixers: Sequence[Attention], norms: list[Any]
 ) -> list[TokenLayer]:
-    style = BlockConfig(
+    config = BlockConfig(
         post_norm=not layer.norm_first,
         activation=_activation(layer.activation, copy),
         dropout=layer.dropout1.p,
     )
-    block: list[Any] = style.block(mixers, mixers[0].dim, layer.linear1.out_features)
+    block: list[Any] = config.block(mixers, mixers[0].dim, layer.linear1.out_features)
     for ours, norm in zip(block, norms, strict=True):
         copy.norm(ours.norm, norm)
     copy.mlp(block[-1].layer.fn, layer.linear1, layer.linear2)
@@ -101,9 +97,9 @@ def _transformer(module: Any, copy: Copier) -> EncoderDecoder:
     return EncoderDecoder(_stack(module.encoder, copy), _stack(module.decoder, copy))
 
 
-CONVERTERS: dict[type[nn.Module], Callable[[Any, Copier], nn.Module]] = {
-    nn.MultiheadAttention: _attention,
-    nn.TransformerEncoder: _stack,
-    nn.TransformerDecoder: _stack,
-    nn.Transformer: _transformer,
+CONVERTERS: Converters = {
+    "MultiheadAttention": _attention,
+    "TransformerEncoder": _stack,
+    "TransformerDecoder": _stack,
+    "Transformer": _transformer,
 }

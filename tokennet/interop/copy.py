@@ -1,8 +1,8 @@
-"""Weights from one module to another, all of them."""
+"""`Copier`, which copies all weights of a model into a net, and `convert`, which uses it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from tokennet.mixers import Attention
 
 
 class Copier:
-    """Copies the weights of a model, and knows which it has copied.
+    """Copies the weights of a model, and records which parameters it has copied.
 
-    A value may be a view of a parameter: a part of it, or transposed.
+    Use it to convert a model of your own. A value may be a view of a parameter: a part of it, or
+    transposed.
     """
 
     def __init__(self) -> None:
@@ -24,11 +25,11 @@ class Copier:
         return any(parameter is copied for copied in self._parameters)
 
     def mark(self, parameter: Tensor) -> None:
-        """Take note that the net has the parameter."""
+        """Record that the net has the parameter."""
         self._parameters.append(parameter if parameter._base is None else parameter._base)
 
     def parameter(self, to: Any, value: Tensor) -> None:
-        """A copy of the value, of its type; the parameter, which may be shared, stays.
+        """Set the parameter `to`, which may be shared, to a copy of the value, of its dtype.
 
         Raises:
             ValueError: the shapes differ.
@@ -39,7 +40,7 @@ class Copier:
         self.mark(value)
 
     def weight(self, to: Any, weight: Tensor, bias: Tensor | None = None) -> None:
-        """Weight and bias into a linear layer, a norm or a table; without one the bias goes."""
+        """Weight and bias of a linear layer, a norm or a table; without a bias `to` has none."""
         self.parameter(to.weight, weight)
         if bias is None:
             to.bias = None
@@ -50,7 +51,7 @@ class Copier:
         """A linear layer, or a convolution of patches that do not overlap.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: another kind of module.
         """
         expect_kind("linear layer", linear, nn.Linear, nn.Conv2d)
         self.weight(to, linear.weight.flatten(1), linear.bias)
@@ -60,7 +61,7 @@ class Copier:
         """Weight, bias and eps of a normalization.
 
         Raises:
-            ValueError: it is no `nn.LayerNorm` with a weight.
+            ValueError: not an `nn.LayerNorm` with a weight.
         """
         expect_kind("norm", norm, nn.LayerNorm)
         if norm.weight is None:
@@ -77,24 +78,43 @@ class Copier:
             self.weight(linear, weight, bias)
 
     def mlp(self, to: Any, first: nn.Linear, second: nn.Linear) -> None:
-        """Both linear layers of what `tokennet.mlp` makes."""
+        """Both linear layers of `tokennet.mlp`."""
         self.linear(to[0], first)
         self.linear(to[-1], second)
 
 
-def converted(convert: Callable[[Any, Copier], Any], model: nn.Module) -> Any:
-    """The net on the device, of the type and in the mode of the model.
+Converters = Mapping[str, Callable[[Any, Copier], nn.Module]]
+"""By the name of a class: from a model of it to a net, whose weights the copier has copied."""
+
+
+def convert(
+    argument: str, model: nn.Module, converters: Converters, *, subclasses: bool = False
+) -> Any:
+    """The net of a model, on its device, of its dtype and in its mode.
+
+    Args:
+        argument: of the caller, for the message.
+        subclasses: whether models of a subclass are converted too.
 
     Raises:
+        TypeError: there is no converter for its class.
         ValueError: the net lacks a parameter of the model.
     """
+    kinds = [kind.__name__ for kind in type(model).__mro__] if subclasses else [_name(model)]
+    known = [kind for kind in kinds if kind in converters]
+    if not known:
+        raise TypeError(f"{argument} must be one of {', '.join(converters)}; got {_name(model)}")
     copier = Copier()
-    net = convert(model, copier)
+    net = converters[known[0]](model, copier)
     for name, parameter in model.named_parameters():
         if not copier.has(parameter):
             raise ValueError(f"model must have no parameter besides those of the net, got {name}")
     parameter = next(model.parameters())
     return net.to(parameter.device, parameter.dtype).train(model.training)
+
+
+def _name(model: nn.Module) -> str:
+    return type(model).__name__
 
 
 def expect_kind(name: str, found: Any, *kinds: type) -> None:

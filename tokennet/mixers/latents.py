@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.layer import TokenLayer
+from tokennet.layer import IncrementalDecodingError, TokenLayer
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.latent_graphs import (
@@ -118,7 +118,7 @@ class Latents(TokenLayer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        raise TypeError("Latents does not support incremental decoding: they attend to all tokens")
+        raise IncrementalDecodingError(self, "the latents attend to all tokens")
 
     def flops(self, tokens: Tokens) -> int:
         """Attention of latents to tokens, and of latents to each other, with their MLPs."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Edges, Full, TokenGraph
-from tokennet.layer import check_step, linear_flops
+from tokennet.layer import IncrementalDecodingError, check_step, linear_flops
 from tokennet.mixers.base import Mixer, check_heads
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.ops import combine, normalize
@@ -128,9 +128,7 @@ class LearnedMixing(FixedPatternMixer):
         known = graph.num_sources
         rows = self._rows(known - graph.num_targets, known)
         if rows is None and known <= self.graph.num_targets:
-            raise TypeError(
-                "LearnedMixing does not support incremental decoding: it attends to later tokens"
-            )
+            raise IncrementalDecodingError(self, "it attends to later tokens")
         if rows is None or not graph.contains(rows[1]):
             raise ValueError(
                 f"graph must have the edges of {self.graph!r} to these tokens; got {graph!r}"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.layer import TokenLayer
+from tokennet.layer import IncrementalDecodingError, TokenLayer
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.latent_graphs import (
@@ -188,9 +188,7 @@ class PoolingByAttention(TokenLayer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        raise TypeError(
-            "PoolingByAttention does not support incremental decoding: it attends to all tokens"
-        )
+        raise IncrementalDecodingError(self, "the seeds attend to all tokens")
 
     def flops(self, tokens: Tokens) -> int:
         """One projection of the tokens, and a block from the tokens to the seeds."""

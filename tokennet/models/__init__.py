@@ -1,4 +1,4 @@
-"""Named architectures with their heads, each a few lines of layers; `create_model` makes them."""
+"""Named architectures with their heads and losses; `create_model` makes one by name."""
 
 from tokennet.models.detection import (
     Objects,

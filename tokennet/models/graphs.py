@@ -1,4 +1,4 @@
-"""Nets on graphs: the tokens' own graph says who listens to whom."""
+"""Nets on graphs, whose tokens attend along their own graph: `gat`, `gin`, `gps`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def gps(
 ) -> TokenNet:
     """A general, powerful, scalable graph transformer (Rampasek et al., 2022, arXiv 2205.12454).
 
-    In each block two mixers side by side: messages along the graph, attention among all.
+    Each block has two mixers in parallel: messages along the graph, attention among all tokens.
 
     >>> import torch
     >>> from tokennet import Cycle, Tokens
@@ -84,12 +84,12 @@ def gps(
     >>> gps(in_features=3, out_features=2, dim=8)(graphs).shape
     torch.Size([2, 2])
     """
-    style = BlockConfig(post_norm=True, norm=BatchNorm, activation=nn.ReLU, dropout=dropout)
+    config = BlockConfig(post_norm=True, norm=BatchNorm, activation=nn.ReLU, dropout=dropout)
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
         fn = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
-        near = GraphIsomorphism(dim, fn, edge_dim=edge_dim)
-        far = OnGraph(complete, Attention(dim, num_heads))
-        both = Parallel([style.around(near, dim), style.around(far, dim)])
-        layers += [both, *style.block([], dim, hidden=2 * dim)]
+        along_graph = config.around(GraphIsomorphism(dim, fn, edge_dim=edge_dim), dim)
+        among_all = config.around(OnGraph(complete, Attention(dim, num_heads)), dim)
+        layers.append(Parallel([along_graph, among_all]))
+        layers += config.block([], dim, hidden=2 * dim)
     return TokenNet(layers, make_readout(readout, dim, out_features))

@@ -1,4 +1,4 @@
-"""The body of `tokennet nets`."""
+"""The tables that `tokennet nets` prints: named nets, and the mixers that nets are made of."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tokennet.nets.summary import count_parameters
 
 
 def nets() -> None:
-    """Print the nets that go by a name, and the mixers that nets are made of."""
+    """Print the named nets, and the mixers that nets are made of."""
     console = Console()
-    console.print(_named(), "`create_model(name, ...)` makes one; options replace its sizes.\n")
+    console.print(_named(), "`create_model(name, ...)` makes a net; options replace its sizes.\n")
     console.print(_mixers())
     console.print(
         "A net to compare is mixer@graph, such as attention@full; `tokennet tasks` lists the "
@@ -30,8 +30,8 @@ def _named() -> Table:
     for column in table.columns[1:3]:
         column.justify = "right"
     for name, net in NETS.items():
-        made: Any = net.on_meta()
-        size, symmetry = f"{count_parameters(made):,}", made.symmetry
+        model: Any = net.on_meta()
+        size, symmetry = f"{count_parameters(model):,}", model.symmetry
         table.add_row(name, str(net.lines), size, symmetry.relabeling, symmetry.shuffling)
     return table
 
@@ -40,8 +40,7 @@ def _mixers() -> Table:
     table = Table("mixer", "layer", "what it does", "relabeling", "shuffling")
     for name, make in MIXERS.items():
         mixer = make(8, 2, 4)
-        kind = type(mixer)
+        kind, symmetry = type(mixer), mixer.symmetry
         summary = (kind.__doc__ or "").strip().splitlines()[0]
-        symmetry = mixer.symmetry
         table.add_row(name, kind.__name__, summary, symmetry.relabeling, symmetry.shuffling)
     return table

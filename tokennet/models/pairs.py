@@ -1,4 +1,4 @@
-"""Nets of two sets: questions asked of an image, texts and images that belong together."""
+"""Nets of two sets: `question_net` and `detr`, whose queries attend to an image, and `clip`."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def question_net(
 
     >>> import torch
     >>> from tokennet import Tokens
-    >>> places = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
+    >>> positions = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
     >>> net = question_net(in_features=6, vocab=10, out_features=3, dim=8)
-    >>> net(Tokens(torch.zeros(2, 4, 6), pos=places), torch.tensor([[1, 2, 3], [4, 5, 6]])).shape
+    >>> net(Tokens(torch.zeros(2, 4, 6), pos=positions), torch.tensor([[1, 2, 3], [4, 5, 6]])).shape
     torch.Size([2, 3])
     """
-    looking: list[TokenLayer | TokenNet] = [
+    image: list[TokenLayer | TokenNet] = [
         WithGraph(complete),
         TokenWise(nn.Linear(in_features, dim)),
         SinusoidalEncoding(dim, "pos", num_coordinates=2),
         encoder_stack(dim, depth, num_heads),
     ]
-    asking: list[TokenLayer | TokenNet] = [
+    question: list[TokenLayer | TokenNet] = [
         Embedding(vocab, dim),
         LearnedEncoding(dim, max_length),
         decoder_stack(dim, depth, num_heads, final_norm=False),
     ]
     answer = make_readout(readout, dim, out_features)
-    return EncoderDecoder(TokenNet(looking), TextNet(asking, answer, max_length=max_length))
+    return EncoderDecoder(TokenNet(image), TextNet(question, answer, max_length=max_length))
 
 
 def clip(
@@ -73,8 +73,8 @@ def clip(
     """Text-image matching (Radford et al., 2021, arXiv 2103.00020): a tower for each.
 
     The image tower is a vision transformer with a norm before its blocks, the text tower a
-    causal one, read at its last token; both end in `dim` channels. GELU stands for the paper's
-    sigmoid of 1.702 z, times z.
+    causal transformer whose output is read from the last token; both return `dim` channels.
+    GELU replaces the paper's approximation of it, z sigmoid(1.702 z).
 
     >>> import torch
     >>> sizes = {"dim": 8, "depth": 1, "num_heads": 2, "image_dim": 12, "image_heads": 2}
@@ -85,7 +85,7 @@ def clip(
     text: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
     text += list(encoder_stack(dim, depth, num_heads, final_norm=False).layers)  # type: ignore[arg-type]
     image = vit(in_features, dim, num_tokens, image_dim, depth, image_heads)
-    image.layers.insert(4, TokenWise(nn.LayerNorm(image_dim)))  # of patches that have a place
+    image.layers.insert(4, TokenWise(nn.LayerNorm(image_dim)))  # after the positional encoding
     return TwoTower(
         image,
         TextNet(text, ClassTokenReadout(dim, dim, index=-1), graph=Causal, max_length=max_length),
@@ -101,30 +101,27 @@ def detr(
     num_heads: int = 8,
     *,
     hidden: int | None = 2048,
-    style: BlockConfig | None = None,
+    config: BlockConfig | None = None,
 ) -> SetPrediction:
-    """Objects of an image as a set (Carion et al., 2020, arXiv 2005.12872).
+    """DETR, objects of an image as a set (Carion et al., 2020, arXiv 2005.12872).
 
-    Patches with positions (row and column) stand where the paper has a convolutional net,
-    and learned queries start as the tokens themselves, not as codes added in each layer.
+    Patches with positions (row and column) replace the paper's convolutional net, and learned
+    queries are the tokens themselves, not positional encodings that are added in each layer.
 
     >>> import torch
     >>> from tokennet import Tokens
-    >>> places = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
+    >>> positions = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
     >>> net = detr(in_features=6, classes=3, queries=5, dim=8, depth=1, num_heads=2, hidden=16)
-    >>> answer = net(Tokens(torch.zeros(2, 4, 6), pos=places))
-    >>> answer.logits.shape, answer.boxes.shape
+    >>> prediction = net(Tokens(torch.zeros(2, 4, 6), pos=positions))
+    >>> prediction.logits.shape, prediction.boxes.shape
     (torch.Size([2, 5, 4]), torch.Size([2, 5, 4]))
     """
-    style = style or BlockConfig(post_norm=True, activation=nn.ReLU)
-    looking = TokenNet(
-        [
-            WithGraph(complete),
-            TokenWise(nn.Linear(in_features, dim)),
-            SinusoidalEncoding(dim, "pos", num_coordinates=2),
-            encoder_stack(dim, depth, num_heads, hidden, style),
-        ]
-    )
-    return SetPrediction(
-        looking, decoder_stack(dim, depth, num_heads, hidden, style), dim, queries, classes
-    )
+    config = config or BlockConfig(post_norm=True, activation=nn.ReLU)
+    image: list[TokenLayer | TokenNet] = [
+        WithGraph(complete),
+        TokenWise(nn.Linear(in_features, dim)),
+        SinusoidalEncoding(dim, "pos", num_coordinates=2),
+        encoder_stack(dim, depth, num_heads, hidden, config),
+    ]
+    decoder = decoder_stack(dim, depth, num_heads, hidden, config)
+    return SetPrediction(TokenNet(image), decoder, dim, queries, classes)

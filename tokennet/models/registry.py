@@ -1,4 +1,4 @@
-"""Nets by name, with sensible sizes."""
+"""`create_model` and `list_models`: named architectures with their published sizes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from tokennet.checks import lookup
 from tokennet.models import graphs, pairs, sequences, sets, text, vision
 from tokennet.models import transformers as transformer
-from tokennet.nets.net import check_name
 
 
 @dataclass(frozen=True)
 class NamedNet:
-    """An architecture and the sizes that go by a name.
+    """An architecture and its sizes, as they are registered in `NETS` under a name.
 
     >>> NETS["gpt2"].on_meta().layers[0].dim, NETS["gpt2"].lines < 30
     (768, True)
@@ -33,13 +33,13 @@ class NamedNet:
         return self.build(**{**self.sizes, **options})
 
     def on_meta(self) -> nn.Module:
-        """The net without memory for its parameters: to count them, to read its symmetry."""
+        """The net on the meta device, without memory: to count parameters, to read its symmetry."""
         with torch.device("meta"):
             return self()
 
     @property
     def lines(self) -> int:
-        """Lines of code of the architecture's body, docstring, comments and blanks left out."""
+        """Lines of code of the architecture, without docstring, comments and blank lines."""
         source = textwrap.dedent(inspect.getsource(self.build))
         function = ast.parse(source).body[0]
         assert isinstance(function, ast.FunctionDef)
@@ -85,16 +85,16 @@ NETS: dict[str, NamedNet] = {
     "clip": NamedNet(pairs.clip),
     "detr": NamedNet(pairs.detr),
 }
-"""Nets by name: `NETS[name](**options)` makes one, the options as its architecture has them."""
+"""Named nets: `NETS[name](**options)` makes a net; options are arguments of its architecture."""
 
 
 def create_model(name: str, **options: Any) -> Any:
-    """Make a net by name.
+    """Make a named net.
 
     Args:
         name: one of `list_models()`.
-        options: arguments of the architecture in place of the sizes that go by the name, such
-            as `in_features`, `out_features`, `dim`, `depth`, `num_heads`.
+        options: arguments of the architecture that replace its registered sizes, such as
+            `in_features`, `out_features`, `dim`, `depth`, `num_heads`.
 
     Raises:
         ValueError: there is no net of that name, or it has no such option.
@@ -103,16 +103,14 @@ def create_model(name: str, **options: Any) -> Any:
     >>> net(torch.zeros(2, 64, 48)).shape
     torch.Size([2, 10])
     """
-    check_name("name", name, NETS)
-    known = inspect.signature(NETS[name].build).parameters
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise ValueError(f"options of {name} are {', '.join(known)}; got {', '.join(unknown)}")
-    return NETS[name](**options)
+    net = lookup("name", name, NETS)
+    for option in options:
+        lookup(f"option of {name}", option, inspect.signature(net.build).parameters)
+    return net(**options)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the nets that `create_model` makes, those that match a pattern.
+    """Names of the nets that `create_model` makes and that match a pattern.
 
     >>> list_models("vit_*")
     ['vit_tiny', 'vit_small', 'vit_base', 'vit_large']

@@ -1,4 +1,4 @@
-"""Nets over sequences and series, in the order of their tokens."""
+"""Nets over sequences and time series, in the order of their tokens: `tcn` and `rnn`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def tcn(
         out = relu(z + F(F(z))),   F = dropout relu convolution
 
     Each block is one residual around two full convolutions of one dilation, which doubles
-    from block to block: the last token hears 1 + 2 (kernel_size - 1) (2^depth - 1) tokens. An
+    from block to block: the last token depends on 1 + 2 (kernel_size - 1) (2^depth - 1) tokens. An
     embedding, a 1x1 convolution, comes first, so that no block changes the width and none
-    needs a 1x1 convolution beside it. The paper also normalizes the filters by their length:
+    needs a 1x1 convolution in its residual. The paper also normalizes the filters by their length:
     `torch.nn.utils.parametrizations.weight_norm` of each `Convolution.conv` does so.
 
     >>> import torch
@@ -57,7 +57,7 @@ def rnn(
     *,
     readout: str = "token",
 ) -> TokenNet:
-    """A recurrent net (Cho et al., 2014, arXiv 1406.1078): GRU or LSTM, a latent state.
+    """A recurrent net (Cho et al., 2014, arXiv 1406.1078): GRU or LSTM, with a hidden state.
 
     >>> import torch
     >>> from tokennet import Causal, Tokens

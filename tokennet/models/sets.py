@@ -1,4 +1,4 @@
-"""Functions of sets."""
+"""Nets on sets: `deep_sets`, `set_transformer`, `perceiver`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def deep_sets(
 ) -> TokenNet:
     r"""Deep Sets (Zaheer et al., 2017, arXiv 1703.06114): rho(\sum_i phi(z_i)).
 
-    Tokens never meet but in the pooling: "sum", "mean" or "max".
+    Tokens are mixed in the pooling only: "sum", "mean" or "max".
 
     >>> import torch
     >>> from tokennet import Tokens
@@ -57,8 +57,8 @@ def set_transformer(
 ) -> TokenNet:
     """The Set Transformer (Lee et al., 2019, arXiv 1810.00825): ISAB, then PMA, then SAB.
 
-    Tokens hear of each other through `num_points` learned points; `num_seeds` learned seeds
-    ask them, hear each other, and are averaged.
+    Tokens exchange information through `num_points` learned points; `num_seeds` learned seeds
+    attend to them, then to each other, and are averaged.
 
     >>> import torch
     >>> net = set_transformer(in_features=3, out_features=2, dim=8, num_points=4)
@@ -88,17 +88,17 @@ def perceiver(
     """A Perceiver (Jaegle et al., 2021, arXiv 2103.03206): any number of tokens, few latents.
 
     Args:
-        num_coordinates: columns of `tokens.pos`, given as sinusoidal codes; 0 for sets.
+        num_coordinates: columns of `tokens.pos`, as sinusoidal encodings; 0 for sets.
 
     >>> import torch
     >>> net = perceiver(in_features=3, out_features=2, dim=8, depth=1, num_latents=4)
     >>> net(torch.zeros(5, 30, 3)).shape
     torch.Size([5, 2])
     """
-    interface = IOSpec(in_features, out_features, num_coordinates=num_coordinates)
+    spec = IOSpec(in_features, out_features, num_coordinates=num_coordinates)
     layers: list[TokenLayer] = [
         TokenWise(nn.Linear(in_features, dim)),
-        *positions_of("pos" if num_coordinates else "none", interface, dim),
+        *positions_of("pos" if num_coordinates else "none", spec, dim),
         Latents(dim, num_latents, num_heads, depth=depth),
     ]
     return TokenNet(layers, MeanReadout(dim, out_features))

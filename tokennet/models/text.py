@@ -1,4 +1,4 @@
-"""Language models: GPT from left to right, BERT from both sides."""
+"""Language models: `gpt`, which predicts the next id, and `bert`, which fills in masked ids."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention
 from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
+from tokennet.nets.decoder import Decoder
 from tokennet.nets.embedding import Embedding, Unembedding
-from tokennet.nets.text import Decoder, MaskedLanguageModel
+from tokennet.nets.text import MaskedLanguageModel
 from tokennet.positional import LearnedEncoding
 
 
@@ -31,7 +32,7 @@ def gpt(
     """GPT-2 (Radford et al., 2019): a pre-norm decoder with tied embeddings.
 
     Args:
-        mixer: from channels and heads to any mixer that goes step by step.
+        mixer: from channels and heads to any mixer that supports incremental decoding.
         graph: any causal family, such as `lambda n: Causal(n) & Window(n, 64)`.
 
     >>> import torch
@@ -39,12 +40,12 @@ def gpt(
     >>> net(torch.tensor([[1, 2, 3]])).shape
     torch.Size([1, 3, 10])
     """
-    style = BlockConfig(activation=partial(nn.GELU, approximate="tanh"), dropout=dropout)
+    config = BlockConfig(activation=partial(nn.GELU, approximate="tanh"), dropout=dropout)
     embedding = Embedding(vocab, dim)
     layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
     layers.append(TokenWise(nn.Dropout(dropout)))
     for _ in range(depth):
-        layers += style.block([mixer(dim, num_heads)], dim)
+        layers += config.block([mixer(dim, num_heads)], dim)
     return Decoder(layers, Unembedding(embedding), graph, max_length)
 
 
@@ -59,7 +60,7 @@ def bert(
     hidden: int | None = None,
     dropout: float = 0.0,
 ) -> MaskedLanguageModel:
-    """BERT (Devlin et al., 2018, arXiv 1810.04805): hidden ids guessed from both sides.
+    """BERT (Devlin et al., 2018, arXiv 1810.04805): masked ids are predicted from both sides.
 
     Ids may come with types as a second column, tokens of z (..., N, 2).
 
@@ -68,11 +69,11 @@ def bert(
     >>> net([[1, 2, 3], [4, 5]]).shape
     torch.Size([5, 10])
     """
-    style = BlockConfig(post_norm=True, dropout=dropout)
+    config = BlockConfig(post_norm=True, dropout=dropout)
     embedding = Embedding((vocab, types), dim)
     layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
     layers.append(TokenWise(nn.Sequential(nn.LayerNorm(dim), nn.Dropout(dropout))))
     for _ in range(depth):
-        layers += style.block([Attention(dim, num_heads)], dim, hidden)
+        layers += config.block([Attention(dim, num_heads)], dim, hidden)
     layers.append(TokenWise(nn.Sequential(nn.Linear(dim, dim), nn.GELU())))
     return MaskedLanguageModel(layers, Unembedding(embedding, bias=True), max_length=max_length)

@@ -1,4 +1,4 @@
-"""Stacks of attention: encoder, decoder, and both (Vaswani et al., 2017, arXiv 1706.03762)."""
+"""Stacks of attention: encoder, decoder, and the transformer of both (arXiv 1706.03762)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention, LinearAttention
 from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
+from tokennet.nets.decoder import Decoder
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder
 from tokennet.nets.net import IOSpec, Positions, TokenNet, positions_of
 from tokennet.nets.readout import make_readout
-from tokennet.nets.text import Decoder, TextNet
+from tokennet.nets.text import TextNet
 from tokennet.positional import SinusoidalEncoding
 
 
@@ -24,11 +25,11 @@ def encoder_stack(
     depth: int,
     num_heads: int,
     hidden: int | None = None,
-    style: BlockConfig | None = None,
+    config: BlockConfig | None = None,
     *,
     final_norm: bool = True,
 ) -> TokenNet:
-    """Blocks of self-attention and MLP, tokens in, tokens out: `nn.TransformerEncoder`.
+    """Blocks of self-attention and MLP, from tokens to tokens: `nn.TransformerEncoder`.
 
     Args:
         final_norm: whether pre-norm blocks are followed by a norm, as they need to be unless
@@ -38,11 +39,11 @@ def encoder_stack(
     >>> encoder_stack(dim=8, depth=2, num_heads=2)(torch.zeros(3, 5, 8)).shape
     torch.Size([3, 5, 8])
     """
-    style = style or BlockConfig()
+    config = config or BlockConfig()
     layers: list[TokenLayer] = []
     for _ in range(depth):
-        layers += style.block([Attention(dim, num_heads)], dim, hidden)
-    return TokenNet(layers + style.final_norm(dim) if final_norm else layers)
+        layers += config.block([Attention(dim, num_heads)], dim, hidden)
+    return TokenNet(layers + config.final_norm(dim) if final_norm else layers)
 
 
 def decoder_stack(
@@ -50,7 +51,7 @@ def decoder_stack(
     depth: int,
     num_heads: int,
     hidden: int | None = None,
-    style: BlockConfig | None = None,
+    config: BlockConfig | None = None,
     *,
     final_norm: bool = True,
 ) -> TokenNet:
@@ -64,13 +65,13 @@ def decoder_stack(
     >>> stack(torch.zeros(3, 5, 8), torch.zeros(3, 7, 8)).shape
     torch.Size([3, 5, 8])
     """
-    style = style or BlockConfig()
+    config = config or BlockConfig()
     layers: list[TokenLayer] = []
     for _ in range(depth):
-        layers += style.block(
+        layers += config.block(
             [Attention(dim, num_heads), CrossAttention(dim, num_heads)], dim, hidden
         )
-    return TokenNet(layers + style.final_norm(dim) if final_norm else layers)
+    return TokenNet(layers + config.final_norm(dim) if final_norm else layers)
 
 
 def encoder(
@@ -84,7 +85,7 @@ def encoder(
     positions: Positions = "none",
     num_tokens: int | None = None,
     num_coordinates: int = 0,
-    style: BlockConfig | None = None,
+    config: BlockConfig | None = None,
 ) -> TokenNet:
     """A transformer over tokens of any kind, on any graph; without positions, a set function.
 
@@ -93,13 +94,13 @@ def encoder(
     >>> net(torch.zeros(2, 5, 6)).shape, net.symmetry.relabeling
     (torch.Size([2, 3]), 'S_n')
     """
-    interface = IOSpec(in_features, out_features, readout, num_tokens, num_coordinates)
+    spec = IOSpec(in_features, out_features, readout, num_tokens, num_coordinates)
     embed = TokenWise(nn.Linear(in_features, dim))
     return TokenNet(
         [
             embed,
-            *positions_of(positions, interface, dim),
-            *encoder_stack(dim, depth, num_heads, style=style, final_norm=False).layers,
+            *positions_of(positions, spec, dim),
+            *encoder_stack(dim, depth, num_heads, config=config, final_norm=False).layers,
         ],
         make_readout(readout, dim, out_features),
     )
@@ -113,7 +114,7 @@ def performer(
     num_heads: int = 4,
     *,
     readout: str = "mean",
-    style: BlockConfig | None = None,
+    config: BlockConfig | None = None,
 ) -> TokenNet:
     """A Performer (Choromanski et al., 2020, arXiv 2009.14794): time linear in the tokens.
 
@@ -124,10 +125,10 @@ def performer(
     >>> net(torch.zeros(2, 1000, 6)).shape
     torch.Size([2, 3])
     """
-    style = style or BlockConfig()
+    config = config or BlockConfig()
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
-        layers += style.block([LinearAttention(dim, num_heads, "softmax")], dim)
+        layers += config.block([LinearAttention(dim, num_heads, "softmax")], dim)
     return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
@@ -139,15 +140,15 @@ def transformer(
     num_heads: int = 8,
     hidden: int | None = None,
     *,
-    style: BlockConfig | None = None,
+    config: BlockConfig | None = None,
     graph: Callable[[int], TokenGraph] = Causal,
 ) -> EncoderDecoder:
-    """The encoder-decoder of 2017, sequences to sequences.
+    """The encoder-decoder of Vaswani et al., 2017 (arXiv 1706.03762), sequences to sequences.
 
     Without `target_vocab` both languages share one vocabulary and one table of vectors.
 
     Args:
-        style: `BlockConfig(post_norm=True, activation=nn.ReLU, dropout=0.1)` by default, as in the
+        config: `BlockConfig(post_norm=True, activation=nn.ReLU, dropout=0.1)` by default, as in the
             paper; pre-norm or `norm=BatchNorm` on request.
 
     >>> import torch
@@ -155,18 +156,15 @@ def transformer(
     >>> net(torch.tensor([[1, 2, 3]]), torch.tensor([[0, 4]])).shape
     torch.Size([1, 2, 12])
     """
-    style = style or BlockConfig(post_norm=True, activation=nn.ReLU, dropout=0.1)
+    config = config or BlockConfig(post_norm=True, activation=nn.ReLU, dropout=0.1)
     source = Embedding(source_vocab, dim, scale=dim**0.5)
     target = Embedding(target_vocab, dim, scale=dim**0.5) if target_vocab else source
 
-    def place() -> list[TokenLayer]:
-        return [SinusoidalEncoding(dim, "index"), TokenWise(nn.Dropout(style.dropout))]
+    def positions() -> list[TokenLayer | TokenNet]:
+        return [SinusoidalEncoding(dim, "index"), TokenWise(nn.Dropout(config.dropout))]
 
+    encoder = [source, *positions(), encoder_stack(dim, depth, num_heads, hidden, config)]
+    decoder = [target, *positions(), decoder_stack(dim, depth, num_heads, hidden, config)]
     readout = Unembedding(target)
-    readout.norm = nn.Identity()  # the last block, or what follows it, has one
-    return EncoderDecoder(
-        TextNet([source, *place(), encoder_stack(dim, depth, num_heads, hidden, style)]),
-        Decoder(
-            [target, *place(), decoder_stack(dim, depth, num_heads, hidden, style)], readout, graph
-        ),
-    )
+    readout.norm = nn.Identity()  # the last block, or the final norm, has one
+    return EncoderDecoder(TextNet(encoder), Decoder(decoder, readout, graph))

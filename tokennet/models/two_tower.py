@@ -1,4 +1,4 @@
-"""Two nets that agree on what belongs together."""
+"""`TwoTower`, two nets whose outputs are compared, and the contrastive loss (CLIP)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from tokennet.nets.generation import evaluating
+from tokennet.nets._evaluating import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
 
 
 class TwoTower(nn.Module):
-    r"""Similarity of every image with every text, or of any two kinds of things.
+    r"""Similarity of every image with every text, or of any other two kinds of data.
+
+    Use it, or `clip`, to find the texts that belong to an image, and the images of a text.
 
         s_ij = exp(t) a_i . b_j / (|a_i| |b_j|)
 
     Radford et al., 2021 (arXiv 2103.00020); t is learned and starts at log(1 / 0.07).
 
     Args:
-        image: gives a vector (..., D) for each image: it has a readout that pools.
-        text: gives one of as many channels for each text.
+        image: returns a vector (..., D) for each image: it has a readout that pools.
+        text: returns a vector of the same size for each text.
 
     Raises:
         ValueError: a tower has no readout, or one that does not pool.
 
     >>> from tokennet.models import clip
-    >>> sizes = {"dim": 8, "heads": 2, "image_dim": 12, "image_heads": 2, "depth": 1}
+    >>> sizes = {"dim": 8, "num_heads": 2, "image_dim": 12, "image_heads": 2, "depth": 1}
     >>> net = clip(in_features=4, vocab=10, num_tokens=9, **sizes)
     >>> net(torch.zeros(3, 9, 4), [[1, 2], [3, 4, 5]]).shape  # of 3 images with 2 texts
     torch.Size([3, 2])
@@ -45,7 +47,7 @@ class TwoTower(nn.Module):
 
     @property
     def symmetry(self) -> Symmetry:
-        """What both towers commute with, each permuting its own tokens."""
+        """The intersection over both towers, each of which permutes its own tokens."""
         return self.image.symmetry & self.text.symmetry
 
     def forward(self, images: Any, texts: Any) -> Tensor:
@@ -69,9 +71,9 @@ class TwoTower(nn.Module):
 
 
 def contrastive_loss(similarity: Tensor) -> Tensor:
-    """Each image is to find its text among all, and each text its image.
+    """The loss of finding the text of each image among all texts, and the image of each text.
 
-    The mean of two cross entropies over (B, B) similarities whose diagonal belongs together.
+    The mean of two cross entropies over (B, B) similarities; text i belongs to image i.
 
     Raises:
         ValueError: the similarities are not square.

@@ -1,4 +1,4 @@
-"""Nets over patches: what a tokenizer has cut an image into."""
+"""Nets over the patches of an image: `vit`, `mlp_mixer`, `resmlp`, `poolformer`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def vit(
     num_heads: int = 3,
     *,
     hidden: int | None = None,
-    style: BlockConfig | None = None,
+    config: BlockConfig | None = None,
     graph: GraphOf = complete,
 ) -> TokenNet:
     """The vision transformer (Dosovitskiy et al., 2020, arXiv 2010.11929).
 
     Args:
         in_features: values of a patch.
-        num_tokens: number of patches, each place with a learned code; None for images of any
-            size, with sinusoidal codes of `tokens.pos` (row and column).
-        graph: from the graph of the patches to the one of attention; all listen to all, or
+        num_tokens: number of patches, each with a learned positional encoding; None for images
+            of any size, with sinusoidal encodings of `tokens.pos` (row and column).
+        graph: from the graph of the patches to that of attention; complete, or
             `lambda grid: grid.reach(3)` for neighborhoods and the class token.
 
     >>> import torch
@@ -49,7 +49,7 @@ def vit(
         layers += [SinusoidalEncoding(dim, "pos", num_coordinates=2), PrependTokens(dim)]
     else:
         layers += [PrependTokens(dim), LearnedEncoding(dim, num_tokens + 1)]
-    blocks = encoder_stack(dim, depth, num_heads, hidden, style, final_norm=False)
+    blocks = encoder_stack(dim, depth, num_heads, hidden, config, final_norm=False)
     layers += list(blocks.layers)  # type: ignore[arg-type]
     return TokenNet(layers, ClassTokenReadout(dim, out_features))
 
@@ -63,7 +63,7 @@ def mlp_mixer(
     *,
     token_hidden: int | None = None,
     hidden: int | None = None,
-    style: BlockConfig | None = None,
+    config: BlockConfig | None = None,
 ) -> TokenNet:
     """MLP-Mixer (Tolstikhin et al., 2021, arXiv 2105.01601): tokens, but no attention.
 
@@ -72,11 +72,11 @@ def mlp_mixer(
     >>> net(torch.zeros(2, 4, 48)).shape
     torch.Size([2, 10])
     """
-    style = style or BlockConfig()
+    config = config or BlockConfig()
     token_hidden = dim // 2 if token_hidden is None else token_hidden
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
-        layers += style.block([TokenMixingMLP(dim, num_tokens, token_hidden)], dim, hidden)
+        layers += config.block([TokenMixingMLP(dim, num_tokens, token_hidden)], dim, hidden)
     return TokenNet(layers, MeanReadout(dim, out_features))
 
 
@@ -96,10 +96,10 @@ def resmlp(
     >>> net(torch.zeros(2, 4, 48)).shape
     torch.Size([2, 10])
     """
-    style = BlockConfig(norm=Affine, layer_scale=1e-4)
+    config = BlockConfig(norm=Affine, layer_scale=1e-4)
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
     for _ in range(depth):
-        layers += style.block([CrossPatchLinear(dim, num_tokens)], dim, hidden)
+        layers += config.block([CrossPatchLinear(dim, num_tokens)], dim, hidden)
     readout = MeanReadout(dim, out_features)
     readout.norm = Affine(dim)
     return TokenNet(layers, readout)
@@ -115,9 +115,9 @@ def poolformer(
 ) -> TokenNet:
     """PoolFormer (Yu et al., 2022, arXiv 2111.11418): means of neighbors, in stages.
 
-    A convolution makes the grid of patches half as fine from stage to stage. The norms are
-    those of all patches of an image; the graph of the patches says whom pooling is over. With
-    the patches of the paper, 7 x 7 pixels every 4, of images with a border of zeros:
+    A convolution halves the sides of the grid of patches from stage to stage. Norms are over all
+    patches of an image, pooling is over the neighbors in their graph. With the patches of the
+    paper, 7 x 7 pixels every 4, of images with a border of zeros:
 
     >>> import torch
     >>> from tokennet.tokenizers import Patches

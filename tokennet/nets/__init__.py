@@ -1,11 +1,13 @@
-"""How nets are made: token-wise functions, residuals, readouts, `TokenNet`, text nets."""
+"""Parts of nets: token-wise functions, residuals, readouts; `TokenNet`, text nets, generation."""
 
 from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
 from tokennet.nets.compose import OnGraph, Parallel, WithGraph, add_self_loops, complete
 from tokennet.nets.config import Affine, BatchNorm, BlockConfig, LayerScale
+from tokennet.nets.decoder import Decoder
 from tokennet.nets.embedding import Embedding, Unembedding
 from tokennet.nets.encoder_decoder import EncoderDecoder, shift_right
 from tokennet.nets.experts import MixtureOfExperts, collect_router_losses
+from tokennet.nets.generation import Sampling
 from tokennet.nets.memory import MemoryTokens
 from tokennet.nets.net import IOSpec, TokenNet, build_net
 from tokennet.nets.prepend import DropTokens, PrependTokens
@@ -19,9 +21,8 @@ from tokennet.nets.readout import (
     SumReadout,
     TokenReadout,
 )
-from tokennet.nets.sampling import Sampling
 from tokennet.nets.summary import Summary, count_parameters
-from tokennet.nets.text import Decoder, MaskedLanguageModel, TextNet, mask_tokens
+from tokennet.nets.text import MaskedLanguageModel, TextNet, mask_tokens
 
 __all__ = [
     "READOUTS",

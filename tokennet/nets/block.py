@@ -1,4 +1,4 @@
-"""What stands around a mixer: token-wise functions and residual connections."""
+"""Token-wise functions and residual connections: the parts of a block around its mixer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from tokennet.tokens import Tokens
 class TokenWise(TokenLayer):
     """The same function on every token: (..., N, D) to (..., N, D').
 
+    Use it to put any module of the last dimension, such as `nn.Linear` or `mlp(dim)`, into a
+    net. It does not mix tokens.
+
     Args:
-        fn: a module or function on the last dimension that does not look at the others.
+        fn: a module or function on the last dimension that does not depend on the others.
+
+    Raises:
+        ValueError: tokens of another number of channels than a linear `fn` has.
 
     >>> import torch
     >>> TokenWise(nn.Linear(4, 6))(torch.zeros(2, 3, 4)).shape
@@ -31,7 +37,7 @@ class TokenWise(TokenLayer):
         super().__init__()
         self.fn = fn
         first = fn[0] if isinstance(fn, nn.Sequential) and len(fn) else fn
-        # What else `fn` may be does not say how many channels it takes.
+        # Other kinds of `fn` do not say how many channels they accept.
         self.in_features = first.in_features if type(first) is nn.Linear else None
 
     def transform(self, tokens: Tokens) -> Tokens:
@@ -63,7 +69,8 @@ def mlp(
 class Residual(TokenLayer):
     """Pre-norm residual connection: z + layer(norm(z)).
 
-    The form of Xiong et al., 2020 (arXiv 2002.04745).
+    Use it around each mixer and token-wise function of a net that is trained from scratch: the
+    form of Xiong et al., 2020 (arXiv 2002.04745).
 
     Args:
         layer: a mixer or token-wise layer, or a net of several without a readout; `source` and
@@ -78,6 +85,12 @@ class Residual(TokenLayer):
     torch.Size([3, 8])
     """
 
+    symmetry = property(lambda self: self.layer.symmetry)  # type: ignore[assignment]
+    source_symmetry = property(lambda self: self.layer.source_symmetry)  # type: ignore[assignment]
+    takes_source = property(lambda self: self.layer.takes_source)  # type: ignore[assignment]
+    needs_source = property(lambda self: self.layer.needs_source)  # type: ignore[assignment]
+    is_tokenwise = property(lambda self: self.layer.is_tokenwise)  # type: ignore[assignment]
+
     def __init__(
         self,
         layer: Any,
@@ -91,32 +104,20 @@ class Residual(TokenLayer):
         self.scale = nn.Identity() if scale is None else scale
         self.dropout = nn.Dropout(dropout)
 
-    @property
-    def symmetry(self) -> Symmetry:  # type: ignore[override]
-        return self.layer.symmetry
-
-    @property
-    def takes_source(self) -> bool:  # type: ignore[override]
-        return self.layer.takes_source
-
-    @property
-    def needs_source(self) -> bool:  # type: ignore[override]
-        return self.layer.needs_source
-
-    @property
-    def is_tokenwise(self) -> bool:  # type: ignore[override]
-        return self.layer.is_tokenwise
-
     def transform(self, tokens: Tokens, **context: Any) -> Tokens:
-        change = self.layer(tokens.replace(z=self.norm(tokens.z)), **context)
-        return tokens.replace(z=tokens.z + self.dropout(self.scale(change.z)))
+        return self._add(tokens, self.layer(self._normalize(tokens), **context))
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        normal = tokens.replace(z=self.norm(tokens.z))
-        change, state = self.layer.step(normal, graph, state, source)
-        return tokens.replace(z=tokens.z + self.dropout(self.scale(change.z))), state
+        update, state = self.layer.step(self._normalize(tokens), graph, state, source)
+        return self._add(tokens, update), state
+
+    def _normalize(self, tokens: Tokens) -> Tokens:
+        return tokens.replace(z=self.norm(tokens.z))
+
+    def _add(self, tokens: Tokens, update: Tokens) -> Tokens:
+        return tokens.replace(z=tokens.z + self.dropout(self.scale(update.z)))
 
     def flops(self, tokens: Tokens, *source: Any) -> int:
         return self.layer.flops(tokens, *source)
@@ -125,7 +126,8 @@ class Residual(TokenLayer):
 class PostNorm(Residual):
     """Post-norm residual connection: norm(z + layer(z)).
 
-    The form of Vaswani et al., 2017 (arXiv 1706.03762). Arguments as for `Residual`.
+    Use it to reproduce nets before 2020, such as BERT: the form of Vaswani et al., 2017
+    (arXiv 1706.03762). Arguments as for `Residual`.
 
     >>> import torch
     >>> layer = PostNorm(TokenWise(mlp(8)), nn.LayerNorm(8))
@@ -133,14 +135,8 @@ class PostNorm(Residual):
     tensor(True)
     """
 
-    def transform(self, tokens: Tokens, **context: Any) -> Tokens:
-        return self._add(tokens, self.layer(tokens, **context))
+    def _normalize(self, tokens: Tokens) -> Tokens:
+        return tokens
 
-    def step(
-        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
-    ) -> tuple[Tokens, Any]:
-        change, state = self.layer.step(tokens, graph, state, source)
-        return self._add(tokens, change), state
-
-    def _add(self, tokens: Tokens, change: Tokens) -> Tokens:
-        return tokens.replace(z=self.norm(tokens.z + self.dropout(self.scale(change.z))))
+    def _add(self, tokens: Tokens, update: Tokens) -> Tokens:
+        return super()._normalize(super()._add(tokens, update))

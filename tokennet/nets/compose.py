@@ -1,4 +1,4 @@
-"""Layers made of layers: on another graph, or side by side."""
+"""Layers made of layers: on another graph, or in parallel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from tokennet.graphs import Disjoint, Full, Self, TokenGraph
-from tokennet.layer import TokenLayer
+from tokennet.layer import TokenLayer, Upstream
 from tokennet.symmetry import Symmetry, intersection
 from tokennet.tokens import Tokens
 
@@ -28,7 +28,7 @@ def complete(graph: TokenGraph) -> TokenGraph:
 
 
 def add_self_loops(graph: TokenGraph) -> TokenGraph:
-    """The graph in which each token listens to itself too, as graph attention nets want it.
+    """The graph in which each token attends to itself too, as graph attention nets need it.
 
     >>> import torch
     >>> from tokennet import Edges
@@ -39,7 +39,10 @@ def add_self_loops(graph: TokenGraph) -> TokenGraph:
 
 
 class WithGraph(TokenLayer):
-    """Gives the tokens another graph, for all layers that follow.
+    """Replaces the graph of the tokens, for all layers that follow.
+
+    Use it at the start of a net that has its own graph, whatever graph the tokens come with;
+    `OnGraph` changes the graph of one layer only.
 
     Args:
         graph_of: from the graph of the tokens to the new one, as for `OnGraph`.
@@ -54,11 +57,13 @@ class WithGraph(TokenLayer):
     def __init__(self, graph_of: GraphOf, *, reads: Iterable[str] | None = None) -> None:
         super().__init__()
         self.graph_of = graph_of
-        self._reads = _reads(graph_of, reads)
+        self.symmetry = _symmetry_of(graph_of, reads)
 
-    @property
-    def symmetry(self) -> Symmetry:  # type: ignore[override]
-        return self._reads
+    def reads_after(self, upstream: Upstream) -> tuple[frozenset[str], Upstream]:
+        reads, upstream = super().reads_after(upstream)
+        if self.graph_of is complete:
+            upstream = upstream._replace(hidden=upstream.hidden | {"graph"})
+        return reads, upstream
 
     def transform(self, tokens: Tokens) -> Tokens:
         return tokens.replace(graph=tokens.graph.cached(self.graph_of))
@@ -68,12 +73,15 @@ class WithGraph(TokenLayer):
 
 
 class OnGraph(TokenLayer):
-    """A layer on another graph than the one the tokens have.
+    """A layer on another graph than the one that the tokens have.
+
+    Use it for one mixer that needs its own graph; `WithGraph` changes the graph of all layers
+    that follow.
 
     Args:
         graph_of: from the graph of the tokens to the one to be used, such as `complete`,
-            `add_self_loops`, or `lambda graph: graph.reach(2)`. Made once for each graph.
-        layer: what runs on it.
+            `add_self_loops`, or `lambda graph: graph.reach(2)`. Called once for each graph.
+        layer: the layer that runs on it.
         reads: what `graph_of` reads. `{"graph"}` promises that the graph of relabeled
             tokens is the new graph relabeled, as with `reach`. By default that is known of
             `complete` and `add_self_loops` only; others may read the index, as
@@ -91,12 +99,12 @@ class OnGraph(TokenLayer):
     ) -> None:
         super().__init__()
         self.graph_of, self.layer = graph_of, layer
-        self._reads = _reads(graph_of, reads)
+        self._graph_symmetry = _symmetry_of(graph_of, reads)
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
-        unseen = {"graph"} if self.graph_of is complete else set()
-        return self._reads & Symmetry(self.layer.symmetry.reads - unseen)
+        hidden = {"graph"} if self.graph_of is complete else set()
+        return self._graph_symmetry & Symmetry(self.layer.symmetry.reads - hidden)
 
     @property
     def is_tokenwise(self) -> bool:  # type: ignore[override]
@@ -111,7 +119,10 @@ class OnGraph(TokenLayer):
 
 
 class Parallel(TokenLayer):
-    """Layers side by side, their outputs summed up.
+    """The sum of the outputs of several layers, each on the same tokens.
+
+    Use it for blocks with two mixers, such as messages along a graph and attention among all
+    tokens (`gps`).
 
     Args:
         layers: each gets the same tokens; they must keep their graph and agree on channels.
@@ -143,25 +154,20 @@ class Parallel(TokenLayer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        """The states of all layers are the state."""
+        """The state is a list of the states of all layers."""
         states = [None] * len(self.layers) if state is None else state
-        pairs = [
+        steps = [
             layer.step(tokens, graph, old, source)  # type: ignore[operator]
             for layer, old in zip(self.layers, states, strict=True)
         ]
-        z = sum(new.z for new, _ in pairs)
-        return tokens.replace(z=z), [new for _, new in pairs]
+        return tokens.replace(z=sum(out.z for out, _ in steps)), [new for _, new in steps]
 
     def flops(self, tokens: Tokens) -> int:
         return sum(layer.flops(tokens) for layer in self.layers)  # type: ignore[operator]
 
 
-def _reads(graph_of: GraphOf, reads: Iterable[str] | None) -> Symmetry:
-    """Symmetry of making the new graph."""
-    if reads is None:
-        return Symmetry() if _is_known(graph_of) else Symmetry({"index"})
-    return Symmetry(frozenset(reads))
-
-
-def _is_known(graph_of: GraphOf) -> bool:
-    return graph_of is complete or graph_of is add_self_loops
+def _symmetry_of(graph_of: GraphOf, reads: Iterable[str] | None) -> Symmetry:
+    """The symmetry of making the new graph: what `graph_of` reads, as far as that is known."""
+    if reads is None and graph_of not in (complete, add_self_loops):
+        return Symmetry({"index"})
+    return Symmetry(reads or ())

@@ -1,4 +1,4 @@
-"""How the blocks of a net are dressed: norms, residuals, activations, dropout."""
+"""`BlockConfig`, the norms, residuals, activations and dropout of a net's blocks; further norms."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class BatchNorm(nn.BatchNorm1d):
 
         out_id = g_d (z_id - mean_d) / sqrt(var_d + eps) + b_d
 
-    Ioffe, Szegedy, 2015 (arXiv 1502.03167). Mean and variance are those of every token there
-    is; a ragged batch holds no padding, so none is counted.
+    Ioffe, Szegedy, 2015 (arXiv 1502.03167); the norm of `gin` and `gps`. Mean and variance are
+    over all tokens; a ragged batch has no padding that could be counted.
 
-    In training mode the statistics carry something from each token to all others, along no
-    edge of any graph: permutations still commute, but sets of a batch see each other and a
-    causal net sees the future. In eval mode it is a function of single tokens, and all laws
-    hold. z has shape (..., N, D); arguments are those of `nn.BatchNorm1d`.
+    In training mode the statistics carry information from each token to all others, whatever
+    the graph: the net is still equivariant, but sets of a batch depend on each other, and causal
+    nets on later tokens. In eval mode it is a function of single tokens, and all laws hold. z
+    has shape (..., N, D); arguments are those of `nn.BatchNorm1d`.
 
     >>> import torch
     >>> BatchNorm(8)(torch.randn(2, 5, 8)).mean((0, 1)).abs().max() < 1e-6
@@ -35,9 +35,9 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class Affine(nn.Module):
-    """A factor and a shift for each channel: ResMLP's place of a norm, which needs no statistics.
+    """A factor and a shift for each channel, in place of a norm where no statistics are wanted.
 
-    Touvron et al., 2021 (arXiv 2105.03404). z has shape (..., D).
+    Touvron et al., 2021 (ResMLP, arXiv 2105.03404). z has shape (..., D).
 
     >>> Affine(3)(torch.ones(2, 3)).tolist()
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
@@ -53,7 +53,7 @@ class Affine(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A factor for each channel of a residual branch, small at the start.
+    """A factor for each channel of a residual branch, small at the start, to train deep nets.
 
     Touvron et al., 2021 (arXiv 2103.17239). z has shape (..., D).
 
@@ -71,7 +71,10 @@ class LayerScale(nn.Module):
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """What stands around the mixers of a net.
+    """Norms, residual connections, activation and dropout of all blocks of a net.
+
+    Use it to write a net of blocks, or as `config=` of a named architecture, in place of repeating
+    `Residual` and `mlp` with the same options.
 
     >>> from tokennet import Attention
     >>> [type(layer).__name__ for layer in BlockConfig(post_norm=True).block([Attention(8, 2)], 8)]
@@ -83,14 +86,14 @@ class BlockConfig:
     norm: Callable[[int], nn.Module] = nn.LayerNorm
     """From the channels to a normalization, such as `BatchNorm`."""
     activation: Callable[[], nn.Module] = nn.GELU
-    """Of the token-wise MLPs."""
+    """Activation of the token-wise MLPs."""
     dropout: float = 0.0
     """On every residual branch and within the MLPs."""
     layer_scale: float | None = None
-    """The start of a learned factor for each channel of a residual branch."""
+    """Initial value of a learned factor for each channel of a branch; None for no factor."""
 
     def around(self, layer: TokenLayer, dim: int) -> Residual:
-        """The layer in its residual connection."""
+        """The layer in a residual connection."""
         kind = PostNorm if self.post_norm else Residual
         scale = None if self.layer_scale is None else LayerScale(dim, self.layer_scale)
         return kind(layer, self.norm(dim), self.dropout, scale)
@@ -98,7 +101,7 @@ class BlockConfig:
     def block(
         self, mixers: Iterable[TokenLayer], dim: int, hidden: int | None = None
     ) -> list[TokenLayer]:
-        """Mixers and then a token-wise MLP, each in its residual connection."""
+        """Mixers and then a token-wise MLP, each in a residual connection."""
         function = TokenWise(mlp(dim, hidden, self.dropout, self.activation))
         return [self.around(layer, dim) for layer in (*mixers, function)]
 

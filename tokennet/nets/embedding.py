@@ -1,4 +1,4 @@
-"""Ids to vectors, and vectors to scores of ids."""
+"""`Embedding`, from ids to vectors, and `Unembedding`, from vectors to logits of ids."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from tokennet.tokens import Tokens
 
 
 class Embedding(TokenLayer):
-    r"""A learned vector for each id; with several ids per token, the sum of one for each.
+    r"""A learned vector for each id; with several ids per token, the sum of their vectors.
+
+    Use it as the first layer of a net whose tokens are ids: words, bytes, kinds of atoms.
 
         out_i = scale \sum_c E_c[z_ic]
 
-    z holds integers (..., N, P): words; words and types (BERT); kinds of an atom. Columns
-    that are left out count as 0, as token types do in BERT.
+    z holds integers (..., N, P), such as words, or words and types (BERT). Missing columns count
+    as 0, as token types do in BERT.
 
     Args:
-        size: number of ids, or one number for each column.
+        size: number of ids, or a number for each column.
         dim: channels D.
         scale: factor on the vectors; sqrt(dim) in Vaswani et al., 2017 (arXiv 1706.03762).
 
@@ -51,8 +53,8 @@ class Embedding(TokenLayer):
             )
         if not torch.compiler.is_compiling() and ids.numel():
             self._check_range(ids)
-        absent = ids.new_zeros(*ids.shape[:-1], len(self.sizes) - ids.shape[-1])
-        columns = torch.cat([ids, absent], dim=-1).long().unbind(-1)
+        missing = ids.new_zeros(*ids.shape[:-1], len(self.sizes) - ids.shape[-1])
+        columns = torch.cat([ids, missing], dim=-1).long().unbind(-1)
         vectors = [table(column) for table, column in zip(self.tables, columns, strict=True)]
         return tokens.replace(z=self.scale * torch.stack(vectors).sum(0))
 
@@ -66,9 +68,10 @@ class Embedding(TokenLayer):
 
 
 class Unembedding(TokenReadout):
-    """A score for each id, by the product with its vector: the embedding turned round.
+    """Logits of the ids for each token: the product with the transposed table of an embedding.
 
-    The table is the one of `embedding`, not a copy (Press, Wolf, 2017, arXiv 1608.05859).
+    Use it as the readout of a language model with tied embeddings: the table is that of
+    `embedding`, not a copy (Press, Wolf, 2017, arXiv 1608.05859).
 
     Args:
         embedding: its first table is used.

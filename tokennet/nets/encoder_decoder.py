@@ -1,4 +1,4 @@
-"""Two nets, of which the second listens to the first."""
+"""`EncoderDecoder`: two nets, of which the second attends to the output of the first."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Disjoint
-from tokennet.nets.generation import evaluating, per_length
+from tokennet.nets._evaluating import evaluating
+from tokennet.nets.decoder import Decoder
+from tokennet.nets.generation import run_by_length, stop_ids
 from tokennet.nets.net import TokenNet
-from tokennet.nets.text import Decoder, Ids
+from tokennet.nets.text import Ids
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
 
 class EncoderDecoder(nn.Module):
-    """`decoder(target, encoder(source))`.
+    """`decoder(target, encoder(source))`: the decoder attends to what the encoder returns.
 
-    Vaswani et al., 2017 (arXiv 1706.03762) where both are text; a question over patches where
-    the source is an image and the target a text.
+    Use it for translation, where both are text (Vaswani et al., 2017, arXiv 1706.03762), and for
+    questions about an image, where the source is patches and the target a text.
 
     Args:
-        encoder: gives tokens: it has no readout.
-        decoder: has layers that listen to the source.
+        encoder: returns tokens: it has no readout.
+        decoder: has layers that attend to the source.
 
     Raises:
-        ValueError: the encoder has a readout, or the decoder listens to no source.
+        ValueError: the encoder has a readout, or the decoder attends to no source.
 
     >>> from tokennet.models import transformer
     >>> net = transformer(source_vocab=10, dim=8, depth=1, num_heads=2)
-    >>> net(torch.tensor([1, 2, 3]), torch.tensor([0, 4])).shape  # a score for each next id
+    >>> net(torch.tensor([1, 2, 3]), torch.tensor([0, 4])).shape  # logits of each next id
     torch.Size([2, 10])
-    >>> net.generate(torch.tensor([1, 2, 3]), start=0, length=4).shape
+    >>> net.generate(torch.tensor([1, 2, 3]), start=0, max_new_tokens=4).shape
     torch.Size([5])
     """
 
     def __init__(self, encoder: TokenNet, decoder: TokenNet) -> None:
         super().__init__()
         if encoder.readout is not None:
-            raise ValueError("encoder must give tokens: it has a readout")
+            raise ValueError("encoder must return tokens: it has a readout")
         if not decoder.needs_source:
-            raise ValueError("decoder must listen to a source: it has no CrossAttention")
+            raise ValueError("decoder must attend to a source: it has no CrossAttention")
         self.encoder, self.decoder = encoder, decoder
 
     @property
@@ -52,40 +54,42 @@ class EncoderDecoder(nn.Module):
 
     @property
     def source_symmetry(self) -> Symmetry:
-        """As a function of the source, for a given target: what permutations change nothing."""
+        """As a function of the source, for a given target: permutations that change nothing."""
         return self.encoder.symmetry & self.decoder.source_symmetry
 
     def forward(self, source: Any, target: Any) -> Any:
-        return self.decoder(*self._heard(source, target))
+        return self.decoder(*self._encode(source, target))
 
-    def _heard(self, source: Any, target: Any) -> tuple[Tokens, Any]:
-        """The target's tokens, and what they listen to.
+    def _encode(self, source: Any, target: Any) -> tuple[Tokens, Any]:
+        """The target's tokens, and the encoded source, called memory, that they attend to.
 
-        Where targets of any lengths listen to a batch of sources, each has a source.
+        Where targets of any lengths attend to a batch of sources, each has its own source.
         """
         tokens, memory = self.decoder.tokens(target), self.encoder(source)
         z = memory.z if isinstance(memory, Tokens) else memory
         if tokens.graph.is_ragged and len(z) == tokens.graph.num_graphs > 0:
-            memory = _side_by_side(memory) if z.dim() == 3 else memory
+            memory = _as_ragged(memory) if z.dim() == 3 else memory
         return tokens, memory
 
     def flops(self, source: Any, target: Any) -> int:
         """Floating-point operations of one forward pass, of both nets."""
         with evaluating(self):
-            tokens, memory = self._heard(source, target)
+            tokens, memory = self._encode(source, target)
         return self.encoder.flops(source) + self.decoder.flops(tokens, memory)
 
-    def generate(self, source: Ids | Tokens, start: int | Tensor, length: int, **how: Any) -> Any:
-        """Translate: continue `start` by at most `length` ids, listening to the source.
+    def generate(
+        self, source: Ids | Tokens, start: int | Tensor, max_new_tokens: int, **options: Any
+    ) -> Any:
+        """Translate: continue `start` by at most `max_new_tokens` ids, attending to the source.
 
         Args:
             source: (N,) or (B, N) ids, tokens, or a list of sources of any lengths.
             start: the id that every target begins with, or ids (B, M).
-            length: how many new ids at most.
-            how: see `Decoder.generate`: temperature, top_k, top_p, beams, stop and others.
+            max_new_tokens: the largest number of new ids.
+            options: of `Decoder.generate`: temperature, num_beams, eos_token_id and others.
 
         Returns:
-            Targets with their start, as `Decoder.generate` gives them.
+            Targets with their start, as `Decoder.generate` returns them.
 
         Raises:
             TypeError: the decoder cannot generate.
@@ -93,19 +97,19 @@ class EncoderDecoder(nn.Module):
         if not isinstance(self.decoder, Decoder):
             raise TypeError(f"decoder must be a Decoder, got {type(self.decoder).__name__}")
         if isinstance(source, Tensor | Tokens) or (len(source) and isinstance(source[0], int)):
-            return self._translate(source, start, length, how)
-        stop = how.get("stop", ())
-        device = next(self.parameters()).device
-        stops = torch.tensor([stop] if isinstance(stop, int) else list(stop), device=device)
+            return self._translate(source, start, max_new_tokens, options)
 
         def translated(ids: Tensor, numbers: list[int]) -> Tensor:
             begin = start[numbers] if isinstance(start, Tensor) else start
-            return self._translate(ids, begin, length, how)
+            return self._translate(ids, begin, max_new_tokens, options)
 
-        begins = start.shape[-1] if isinstance(start, Tensor) else 1
-        return per_length([torch.as_tensor(row) for row in source], translated, stops, begins)
+        stops = stop_ids(options.get("eos_token_id"), next(self.parameters()).device)
+        begin = start.shape[-1] if isinstance(start, Tensor) else 1
+        return run_by_length([torch.as_tensor(row) for row in source], translated, stops, begin)
 
-    def _translate(self, source: Any, start: int | Tensor, length: int, how: Any) -> Any:
+    def _translate(
+        self, source: Any, start: int | Tensor, max_new_tokens: int, options: dict[str, Any]
+    ) -> Any:
         device = next(self.parameters()).device
         with evaluating(self.encoder):
             memory = self.encoder(
@@ -114,11 +118,11 @@ class EncoderDecoder(nn.Module):
         z = memory.z if isinstance(memory, Tokens) else memory
         if not isinstance(start, Tensor):
             start = torch.full((*z.shape[:-2], 1), start, device=device)
-        return self.decoder.generate(start, length, source=memory, **how)  # type: ignore[operator]
+        return self.decoder.generate(start, max_new_tokens, source=memory, **options)  # type: ignore[operator]
 
 
-def _side_by_side(memory: Any) -> Tokens:
-    """A batch of sets of one size (B, N, D) as a ragged batch (B N, D)."""
+def _as_ragged(memory: Any) -> Tokens:
+    """A batch of sets of the same size (B, N, D) as a ragged batch (B N, D)."""
     batch = memory if isinstance(memory, Tokens) else Tokens(memory)
     count, n, _ = batch.z.shape
     pos = batch.pos
@@ -128,7 +132,7 @@ def _side_by_side(memory: Any) -> Tokens:
 
 
 def shift_right(ids: Sequence[int] | Tensor, start: int) -> Tensor:
-    """Targets (..., N) as the decoder's input: `start` first, the last id left out.
+    """Targets (..., N) as the decoder's input: `start` first, without the last id.
 
     >>> shift_right(torch.tensor([5, 6, 7]), start=1).tolist()
     [1, 5, 6]

@@ -1,4 +1,4 @@
-"""A token-wise function of which each token uses a part: a sparse mixture of experts."""
+"""`MixtureOfExperts`: many token-wise functions, of which each token uses a few; its losses."""
 
 from __future__ import annotations
 
@@ -19,62 +19,64 @@ from tokennet.tokens import Tokens
 
 
 class Routing(NamedTuple):
-    """Which experts the tokens of a call go to."""
+    """Which experts process the tokens of a call."""
 
     logits: Tensor
     """(R, E) of the router, a row for each token of all sets."""
     experts: Tensor
-    """(R, K) the best first."""
+    """(R, K) the most probable first."""
     gates: Tensor
     """(R, K) weight of each of them in the token's output."""
 
 
 class RouterLosses(NamedTuple):
-    """What is added to the loss of a net, with small factors, so that all experts are used."""
+    """Terms to add to the loss of a net, with small factors, so that all experts are used."""
 
     balance: Tensor
     r"""E \sum_e f_e P_e, with f_e the share of the choices that fell on expert e and P_e its
-    mean probability: 1 where all are used alike, E where one is used alone. Fedus et al., 2021
+    mean probability: 1 where all are used equally, E where only one is used. Fedus et al., 2021
     (arXiv 2101.03961), eq. 4."""
     z: Tensor
     """Mean of logsumexp(logits)^2; keeps logits small. Zoph et al., 2022 (arXiv 2202.08906)."""
 
 
 class MixtureOfExperts(TokenLayer):
-    r"""Each token is a function of the few experts that a router picks for it.
+    r"""Each token is processed by the few experts that a router chooses for it.
+
+    Use it in place of `TokenWise(mlp(dim))` for more parameters at the same cost per token.
 
         out_i = \sum_{e in top_K(p_i)} g_ie Expert_e(z_i),   p_i = softmax(W z_i)
         g_ie = p_ie / \sum_{e' in top_K} p_ie' for K > 1, and p_ie for K = 1
 
     Shazeer et al., 2017 (arXiv 1701.06538), without noise; with K = 1 the layer of Switch
     Transformers (Fedus et al., 2021, arXiv 2101.03961), with K = 2 that of Mixtral (2024,
-    arXiv 2401.04088). `collect_router_losses` gives what training needs beside the loss.
+    arXiv 2401.04088). `collect_router_losses` collects the losses that training needs too.
 
     Without a capacity each token is a function of itself alone, and the layer commutes with
-    every permutation. With one, each set's experts take at most
+    every permutation. With a capacity, an expert accepts at most
 
         capacity   or   ceil(capacity_factor K N / E)
 
-    of its N tokens, served in the order of the array; who comes too late gets 0 from that
-    expert, and `Residual` passes it on unchanged. So a token depends on those before it:
-    the layer reads the index, commutes with no permutation, and the graph must let tokens
-    hear all that come before. A share of N depends on how many come later too, so that it
-    needs the complete graph. Sets of a batch, ragged or not, are served apart.
+    of the N tokens of a set, in the order of the array; later tokens get 0 from that expert, and
+    `Residual` passes them on unchanged. So a token depends on those before it: the layer reads
+    the index, commutes with no permutation, and all earlier tokens must be visible to each
+    token. A share of N depends on the number of later tokens too, and needs the complete
+    graph. Sets of a batch, ragged or not, do not depend on each other.
 
     Args:
         dim: channels D.
         num_experts: E.
         top_k: K.
         expert: makes one expert, a module on the last dimension; `mlp(dim)` by default.
-        capacity_factor: what an expert takes at most, as a share of N; None for no limit.
+        capacity_factor: the capacity as a share of N; None for no limit.
         renormalize: whether gates add up to 1; by default where K > 1.
         jitter: in training the router sees z times random numbers in [1 - jitter, 1 + jitter].
-        capacity: what an expert takes at most, as a number of tokens; None for no limit.
+        capacity: as a number of tokens; None for no limit.
 
     Raises:
-        ValueError: K is not in 1 .. E, jitter not in 0 .. 1, or two capacities are given; with
-            a capacity, a graph in which a token does not hear all before it, and with a
-            `capacity_factor`, all others.
+        ValueError: K is not in 1 .. E, jitter not in 0 .. 1, or two capacities are given; a
+            graph in which a token does not attend to all earlier ones, with a capacity, or to
+            all others, with a `capacity_factor`.
 
     >>> layer = MixtureOfExperts(8, num_experts=4, top_k=2)
     >>> with collect_router_losses(layer) as losses:
@@ -127,29 +129,29 @@ class MixtureOfExperts(TokenLayer):
 
     def transform(self, tokens: Tokens) -> Tokens:
         if self._is_limited:
-            check_is_heard(tokens.graph, future=self.capacity is None)
-        return self._serve(tokens)[0]
+            check_visibility(tokens.graph, future=self.capacity is None)
+        return self._run(tokens)[0]
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        """With a capacity, how often each expert was chosen (..., 1, E) is the state."""
+        """With a capacity, the state is how often each expert was chosen (..., 1, E)."""
         if self.capacity is None:
             return super().step(tokens, graph, state, source)
         check_step(tokens, graph)
-        check_is_heard(graph, future=False)
-        return self._serve(tokens, state)
+        check_visibility(graph, future=False)
+        return self._run(tokens, state)
 
-    def _serve(self, tokens: Tokens, chosen: Tensor | None = None) -> tuple[Tokens, Tensor | None]:
-        """What the experts make of the tokens, and with a capacity how many chose each so far."""
+    def _run(self, tokens: Tokens, chosen: Tensor | None = None) -> tuple[Tokens, Tensor | None]:
+        """The outputs, and with a capacity how often each expert was chosen so far."""
         rows = tokens.z.flatten(0, -2)  # (R, D), all sets of the batch
         routing = self.route(rows)
         if self.collected is not None:
             self.collected.append(router_losses(routing))
-        served = None
+        accepted = None
         if self._is_limited:
-            served, chosen = self._served(routing.experts, tokens, chosen)
-        z = self._combine(rows, routing, served)
+            accepted, chosen = self._limit(routing.experts, tokens, chosen)
+        z = self._combine(rows, routing, accepted)
         return tokens.replace(z=z.unflatten(0, tokens.z.shape[:-1])), chosen
 
     def route(self, rows: Tensor) -> Routing:
@@ -164,63 +166,61 @@ class MixtureOfExperts(TokenLayer):
             gates = gates / gates.sum(-1, keepdim=True)
         return Routing(logits, experts, gates)
 
-    def _combine(self, rows: Tensor, routing: Routing, served: Tensor | None) -> Tensor:
-        """Each expert sees its rows together; what it gives goes back to their places."""
+    def _combine(self, rows: Tensor, routing: Routing, accepted: Tensor | None) -> Tensor:
+        """Each expert runs once, on all its rows; outputs return to the indices of their rows."""
         chosen = routing.experts.flatten()  # (R K,)
         order = chosen.argsort(stable=True)
-        if served is not None:
-            order = order[served.flatten()[order]]
+        if accepted is not None:
+            order = order[accepted.flatten()[order]]
         counts = _lengths(chosen[order], len(self.experts)).tolist()
         parts = rows[order // self.top_k].split(counts)
         outs = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
-        placed = outs.new_zeros(len(chosen), outs.shape[-1]).index_copy(0, order, outs)
-        placed = placed.unflatten(0, (-1, self.top_k))  # (R, K, D)
-        return (placed * routing.gates[..., None].to(outs.dtype)).sum(1)
+        outs = outs.new_zeros(len(chosen), outs.shape[-1]).index_copy(0, order, outs)
+        outs = outs.unflatten(0, (-1, self.top_k))  # (R, K, D)
+        return (outs * routing.gates[..., None].to(outs.dtype)).sum(1)
 
-    def _served(
+    def _limit(
         self, experts: Tensor, tokens: Tokens, chosen: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """(R, K) whether the choice is among those that the expert has room for.
+        """(R, K) whether the expert accepts the token.
 
         And how often each expert was chosen, (..., sets, E), `chosen` before included.
         """
-        graph, batch = tokens.graph, tokens.z.shape[:-2].numel()
+        graph, batch, device = tokens.graph, tokens.z.shape[:-2].numel(), experts.device
         sizes = graph.sizes if graph.is_ragged else [tokens.num_tokens]
-        capacity = torch.tensor([self._room(n) for n in sizes], device=experts.device)
-        own = torch.arange(len(sizes), device=experts.device).repeat_interleave(
-            torch.tensor(sizes, device=experts.device)
+        if self.capacity is None:
+            share = self.capacity_factor * self.top_k / len(self.experts)  # type: ignore[operator]
+            capacity = torch.tensor([math.ceil(share * n) for n in sizes], device=device)
+        else:
+            capacity = torch.full((len(sizes),), self.capacity, device=device)
+        own = torch.arange(len(sizes), device=device).repeat_interleave(
+            torch.tensor(sizes, device=device)
         )
-        first = torch.arange(batch, device=experts.device)[:, None] * len(sizes)
+        first = torch.arange(batch, device=device)[:, None] * len(sizes)
         queue = (first + own).flatten()[:, None] * len(self.experts) + experts  # (R, K)
         count = batch * len(sizes) * len(self.experts)
         before = queue.new_zeros(count) if chosen is None else chosen.flatten()
-        places = before[queue] + place_in_queue(queue.flatten(), count).view_as(queue)
+        rank = before[queue] + rank_in_queue(queue.flatten(), count).view_as(queue)
         after = before + _lengths(queue.flatten(), count)
         shape = *tokens.z.shape[:-2], len(sizes), len(self.experts)
-        return places < capacity[own].repeat(batch)[:, None], after.view(shape)
-
-    def _room(self, n: int) -> int:
-        """How many of a set of n tokens an expert takes."""
-        if self.capacity is not None:
-            return self.capacity
-        return math.ceil(self.capacity_factor * self.top_k / len(self.experts) * n)  # type: ignore[operator]
+        return rank < capacity[own].repeat(batch)[:, None], after.view(shape)
 
 
-def place_in_queue(queue: Tensor, count: int) -> Tensor:
-    """(R,) how many entries before each one stand in the same of `count` queues.
+def rank_in_queue(queue: Tensor, count: int) -> Tensor:
+    """(R,) for each entry, the number of entries before it in the same of `count` queues.
 
-    >>> place_in_queue(torch.tensor([1, 0, 1, 1]), 2).tolist()
+    >>> rank_in_queue(torch.tensor([1, 0, 1, 1]), 2).tolist()
     [0, 0, 1, 2]
     """
     order = queue.argsort(stable=True)
     length = _lengths(queue, count)
     start = length.cumsum(0) - length
-    place = torch.arange(len(queue), device=queue.device) - start[queue[order]]
-    return torch.empty_like(place).index_copy(0, order, place)
+    rank = torch.arange(len(queue), device=queue.device) - start[queue[order]]
+    return torch.empty_like(rank).index_copy(0, order, rank)
 
 
 def _lengths(queue: Tensor, count: int) -> Tensor:
-    """`bincount`, of a size that compilers and `torch.export` know beforehand."""
+    """`bincount`, of a size that `torch.compile` and `torch.export` know in advance."""
     return queue.new_zeros(count).scatter_add(0, queue, torch.ones_like(queue))
 
 
@@ -236,7 +236,7 @@ def router_losses(routing: Routing) -> RouterLosses:
 
 @contextmanager
 def collect_router_losses(net: nn.Module) -> Iterator[list[RouterLosses]]:
-    """Within it, each call of a mixture of experts in `net` adds its losses to the list.
+    """A context in which each call of a mixture of experts in `net` adds its losses to the list.
 
     >>> from tokennet import Residual, TokenNet
     >>> net = TokenNet([Residual(MixtureOfExperts(8, num_experts=4))])
@@ -256,26 +256,27 @@ def collect_router_losses(net: nn.Module) -> Iterator[list[RouterLosses]]:
             layer.collected = collected
 
 
-def check_is_heard(graph: TokenGraph, future: bool) -> None:
-    """Raise ValueError unless each token listens to itself and all those before it in its set.
+def check_visibility(graph: TokenGraph, future: bool) -> None:
+    """Raise ValueError unless each token attends to itself and all earlier ones in its set.
 
     Args:
         graph: of the tokens.
-        future: whether those after it must be heard too.
+        future: whether later ones must be visible too.
     """
-    if future and not graph.cached(_all_is_heard):
+    if future and not graph.cached(_all_is_visible):
         raise ValueError(
-            "graph must let each token hear all others where experts have a capacity that is a "
-            f"share of them; got {graph!r}. Give capacity=, a number of tokens, for a causal graph"
+            "graph must let each token attend to all others where experts have a capacity that is "
+            f"a share of them; got {graph!r}. Give capacity=, a number of tokens, for a causal "
+            "graph"
         )
-    if not future and not graph.cached(_past_is_heard):
+    if not future and not graph.cached(_past_is_visible):
         raise ValueError(
-            "graph must let each token hear all before it where experts have a capacity, which "
-            f"fills in their order; got {graph!r}. capacity=None honors any graph"
+            "graph must let each token attend to all before it where experts have a capacity, "
+            f"which is used up in their order; got {graph!r}. capacity=None honors any graph"
         )
 
 
-def _past_is_heard(graph: TokenGraph) -> bool:
+def _past_is_visible(graph: TokenGraph) -> bool:
     return all(
         (part.is_full or part.is_causal)
         or part.contains(Causal(part.num_sources).last(part.num_targets))
@@ -283,5 +284,5 @@ def _past_is_heard(graph: TokenGraph) -> bool:
     )
 
 
-def _all_is_heard(graph: TokenGraph) -> bool:
+def _all_is_visible(graph: TokenGraph) -> bool:
     return all(part.is_full or part.contains(Full(part.num_targets)) for part in graph.parts)

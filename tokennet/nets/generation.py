@@ -1,58 +1,108 @@
-"""Completing sequences: one id after the other, or several hypotheses at once."""
+"""Generation of sequences from logits: `Sampling` of the next id, and beam search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from tokennet.nets.text import TextNet
 from tokennet.tokens import Tokens
 
-if TYPE_CHECKING:
-    from tokennet.nets.text import Decoder
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next id is chosen from logits: the most probable one, or drawn at random.
+
+    `Decoder.generate` makes one of its arguments; use it alone for a generation loop of your own.
+
+    Raises:
+        ValueError: a number out of its range.
+
+    >>> Sampling(top_k=1, temperature=1.0)(torch.tensor([[0.0, 3.0, 1.0]]))
+    tensor([1])
+    """
+
+    temperature: float = 0.0
+    """Logits are divided by it; 0 chooses the most probable id."""
+    top_k: int | None = None
+    """Only the k most probable ids."""
+    top_p: float | None = None
+    """Only the smallest number of most probable ids that together have probability p (nucleus
+    sampling, Holtzman et al., 2019, arXiv 1904.09751)."""
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """(B, V) logits to (B,) ids."""
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        probabilities = self.probabilities(logits)
+        return torch.multinomial(probabilities, 1, generator=self.generator).squeeze(-1)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(B, V) logits to the probabilities that are drawn from, (B, V)."""
+        logits = logits / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            best = logits.topk(self.top_k, dim=-1).indices  # k of them, also where some are equal
+            excluded = torch.ones_like(logits, dtype=torch.bool).scatter_(-1, best, False)
+            logits = logits.masked_fill(excluded, -torch.inf)
+        if self.top_p is not None:
+            ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
+            before = ordered.cumsum(-1) - ordered  # probability of all that are more probable
+            excluded = torch.zeros_like(before, dtype=torch.bool)
+            excluded.scatter_(-1, order, before >= self.top_p)
+            logits = logits.masked_fill(excluded, -torch.inf)
+        return logits.softmax(-1)
 
 
-class Scores:
-    """Scores of the next id, step by step, with what earlier steps left behind or without.
+class NextLogits:
+    """Logits of the next id: by incremental decoding, or by a run on all ids each time.
 
     Args:
-        net: a decoder.
-        source: what its cross-attention listens to, a row for each sequence; or None.
-        cache: keep keys, values and other states; if not, the whole is run at each step.
-        context: only the last so many ids are read, without the cache once there are more.
+        net: reads ids, and has a readout of logits for each token.
+        source: what its cross-attention attends to, a row for each sequence; or None.
+        use_cache: keep keys, values and other states; if not, all ids are run each time.
+        context: only this number of last ids is read, without the cache once there are more.
     """
 
     def __init__(
-        self, net: Decoder, source: Tokens | None, cache: bool, context: int | None = None
+        self, net: TextNet, source: Tokens | None, use_cache: bool, context: int | None
     ) -> None:
-        self.net, self.source, self.cache, self.context = net, source, cache, context
+        self.net, self.source, self.use_cache, self.context = net, source, use_cache, context
         self.state: Any = None
         self.seen = 0
 
-    def next(self, ids: Tensor) -> Tensor:
-        """(B, N) ids so far to (B, V) scores of the next."""
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(B, N) ids so far to (B, V) logits of the next.
+
+        Raises:
+            IncrementalDecodingError: a layer needs all ids at once.
+        """
         total = ids.shape[1]
         cut = self.context is not None and total > self.context
-        whole = self.net.tokens(ids[:, -self.context :] if cut else ids)  # type: ignore[operator]
-        if cut or not self.cache:
-            return self.net(whole, self.source)[:, -1]
+        tokens = self.net.tokens(ids[:, -self.context :] if cut else ids)  # type: ignore[operator]
+        if cut or not self.use_cache:
+            return self.net(tokens, self.source)[:, -1]
         seen, self.seen = self.seen, total
-        new = Tokens(whole.z[:, seen:], pos=None if whole.pos is None else whole.pos[seen:])
-        graph = whole.graph.last(total - seen)
-        try:
-            scores, self.state = self.net.step(new, graph, self.state, self.source)
-        except TypeError as error:
-            if "incremental decoding" not in str(error):
-                raise
-            raise TypeError(f"{error}; cache=False runs the whole each time instead") from error
-        return scores[:, -1]
+        new = Tokens(tokens.z[:, seen:], pos=None if tokens.pos is None else tokens.pos[seen:])
+        graph = tokens.graph.last(total - seen)
+        logits, self.state = self.net.step(new, graph, self.state, self.source)
+        return logits[:, -1]
 
-    def reorder(self, rows: Tensor) -> None:
-        """Go on with these rows, some perhaps more than once."""
+    def select(self, rows: Tensor) -> None:
+        """Continue with these rows of the batch, some perhaps more than once."""
 
         def pick(part: Any) -> Any:
             return part.index_select(0, rows) if isinstance(part, Tensor) else part
@@ -61,96 +111,89 @@ class Scores:
 
 
 def sample(
-    scores: Scores, ids: Tensor, length: int, choose: Callable[[Tensor], Tensor], stop: Tensor
+    logits_of: NextLogits,
+    ids: Tensor,
+    max_new_tokens: int,
+    choose: Callable[[Tensor], Tensor],
+    stops: Tensor,
 ) -> Tensor:
-    """Continue (B, N) ids by at most `length`; a row that has stopped repeats its last id."""
-    done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    for _ in range(length):
-        chosen = choose(scores.next(ids)).where(~done, ids[:, -1])
+    """Continue (B, N) ids by at most `max_new_tokens`; a row that has ended repeats its last id."""
+    ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+    for _ in range(max_new_tokens):
+        chosen = choose(logits_of(ids)).where(~ended, ids[:, -1])
         ids = torch.cat([ids, chosen[:, None]], dim=1)
-        done = done | torch.isin(chosen, stop)
-        if done.all():
+        ended = ended | torch.isin(chosen, stops)
+        if ended.all():
             break
     return ids
 
 
 def beam_search(
-    scores: Scores, ids: Tensor, length: int, beams: int, stop: Tensor, length_penalty: float
+    logits_of: NextLogits,
+    ids: Tensor,
+    max_new_tokens: int,
+    num_beams: int,
+    stops: Tensor,
+    length_penalty: float,
 ) -> Tensor:
-    r"""Continue (B, N) ids by the likeliest sequences that `beams` hypotheses lead to.
+    r"""Continue (B, N) ids by the most probable sequences that `num_beams` hypotheses lead to.
 
-    Those compared at the end have score \sum log p / m^{length_penalty} for m new ids; one
-    that has stopped waits, unchanged, among the others.
+    They are compared at the end by \sum log p / m^{length_penalty} for m new ids. A hypothesis
+    that has ended stays among the others, unchanged.
     """
     count = len(ids)
-    total = ids.new_full((count, beams), 0, dtype=torch.float64)
-    total[:, 1:] = -torch.inf  # all hypotheses begin alike: go on with one
-    ids = ids.repeat_interleave(beams, 0)
-    done = torch.zeros_like(total, dtype=torch.bool)
-    made = torch.zeros_like(total)
-    first = torch.arange(count, device=ids.device)[:, None] * beams
-    for _ in range(length):
-        step = scores.next(ids).double().log_softmax(-1).unflatten(0, (count, beams))  # (B, W, V)
-        step = _only_waiting(step, done, ids.view(count, beams, -1)[..., -1])
-        size = step.shape[-1]
-        total, place = (total[..., None] + step).flatten(1).topk(beams, dim=1)  # (B, W)
-        parent, chosen = place // size, place % size
+    total = ids.new_full((count, num_beams), 0, dtype=torch.float64)  # log p
+    total[:, 1:] = -torch.inf  # all hypotheses start equal: continue with one
+    ids = ids.repeat_interleave(num_beams, 0)
+    ended, length = torch.zeros_like(total, dtype=torch.bool), torch.zeros_like(total)
+    first = torch.arange(count, device=ids.device)[:, None] * num_beams
+    for _ in range(max_new_tokens):
+        log_p = logits_of(ids).double().log_softmax(-1).unflatten(0, (count, num_beams))
+        last = ids.view(count, num_beams, -1)[..., -1:]
+        repeat = torch.full_like(log_p, -torch.inf).scatter(-1, last, 0.0)  # of ended hypotheses
+        log_p = torch.where(ended[..., None], repeat, log_p)  # (B, beams, V)
+        vocab = log_p.shape[-1]
+        total, index = (total[..., None] + log_p).flatten(1).topk(num_beams, dim=1)  # (B, beams)
+        parent, chosen = index // vocab, index % vocab
         rows = (first + parent).flatten()
         ids = torch.cat([ids[rows], chosen.view(-1, 1)], dim=1)
-        scores.reorder(rows)
-        done, made = done.gather(1, parent), made.gather(1, parent)
-        made = made + ~done
-        done = done | torch.isin(chosen, stop)
-        if done.all():
+        logits_of.select(rows)
+        ended, length = ended.gather(1, parent), length.gather(1, parent)
+        length = length + ~ended
+        ended = ended | torch.isin(chosen, stops)
+        if ended.all():
             break
-    best = (total / made.clamp(min=1) ** length_penalty).argmax(1)
+    best = (total / length.clamp(min=1) ** length_penalty).argmax(1)
     return ids[first.flatten() + best]
 
 
-def _only_waiting(step: Tensor, done: Tensor, last: Tensor) -> Tensor:
-    """A hypothesis that has stopped repeats its last id, at no cost."""
-    waiting = torch.full_like(step, -torch.inf).scatter(-1, last[..., None], 0.0)
-    return torch.where(done[..., None], waiting, step)
-
-
-def per_length(
+def run_by_length(
     rows: Sequence[Tensor],
     run: Callable[[Tensor, list[int]], Tensor],
-    stop: Tensor,
+    stops: Tensor,
     start: int | None = None,
 ) -> list[Tensor]:
-    """Run rows of a length together, so that none is padded; results are cut at their stop.
+    """Run rows of the same length together, without padding; results end with their first stop.
 
     Args:
         rows: 1-D tensors.
         run: from (B, N) rows and their numbers to (B, N') results.
-        start: how many ids of a result are not looked at for stops; those of its row if None.
+        start: where in a result to look for stops; after the ids of its row if None.
     """
     groups: dict[int, list[int]] = {}
     for number, row in enumerate(rows):
         groups.setdefault(len(row), []).append(number)
     results = {}
     for size, numbers in groups.items():
-        together = run(torch.stack([rows[number] for number in numbers]), numbers)
-        for number, ids in zip(numbers, together, strict=True):
-            results[number] = _cut(ids, size if start is None else start, stop)
+        begin = size if start is None else start
+        batch = run(torch.stack([rows[number] for number in numbers]), numbers)
+        for number, ids in zip(numbers, batch, strict=True):
+            found = torch.isin(ids[begin:], stops).nonzero().flatten().tolist()
+            results[number] = ids[: begin + found[0] + 1] if found else ids
     return [results[number] for number in range(len(rows))]
 
 
-def _cut(ids: Tensor, start: int, stop: Tensor) -> Tensor:
-    """(N,) ids up to the first stop after the first `start`, which is kept."""
-    found = torch.isin(ids[start:], stop).nonzero().flatten()
-    return ids if not len(found) else ids[: start + int(found[0]) + 1]
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """In eval mode and without gradients; modes are put back afterwards."""
-    training = [module for module in net.modules() if module.training]
-    net.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
+def stop_ids(eos_token_id: int | Sequence[int] | None, device: torch.device) -> Tensor:
+    """The ids after which a sequence ends, (K,)."""
+    ids = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or ())
+    return torch.tensor(ids, dtype=torch.long, device=device)

@@ -1,4 +1,4 @@
-"""From tokens to a tensor: the end of a net."""
+"""Readouts, from tokens to an output tensor, the last part of a net; `READOUTS` has their names."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import scatter
 
+from tokennet.checks import lookup
+from tokennet.layer import IncrementalDecodingError, Upstream
 from tokennet.mixers import Attention
 from tokennet.mixers.latent_graphs import attention_flops, for_each_set, latent_graphs
 from tokennet.symmetry import Symmetry
@@ -17,7 +18,8 @@ from tokennet.tokens import Tokens
 class Readout(nn.Module):
     """Pools the tokens of each set, then maps to the output: norm, `pool`, linear.
 
-    The output has shape (..., out_features); for a ragged batch, one row for each set.
+    Subclass it for a pooling that `READOUTS` does not have. The output has shape
+    (..., out_features); for a ragged batch, a row for each set.
 
     Args:
         dim: channels D of the tokens.
@@ -32,12 +34,16 @@ class Readout(nn.Module):
 
     symmetry = Symmetry()
     is_invariant = True
-    """Whether the tokens are pooled away; if not, the output has a row for each of them."""
+    """Whether the tokens are pooled; if not, the output has a row for each token."""
 
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
         self.norm: nn.Module = nn.LayerNorm(dim)
         self.head: nn.Module = nn.Linear(dim, out_features)
+
+    def reads_after(self, upstream: Upstream) -> frozenset[str]:
+        """What the readout reads of the input of a net; see `TokenLayer.reads_after`."""
+        return self.symmetry.reads - upstream.hidden
 
     @abstractmethod
     def pool(self, tokens: Tokens) -> Tensor:
@@ -50,24 +56,24 @@ class Readout(nn.Module):
         """The output for the next tokens of a sequence.
 
         Raises:
-            TypeError: the readout pools all tokens, so that it cannot go step by step.
+            IncrementalDecodingError: the readout pools the tokens, which needs all of them.
         """
         if self.is_invariant:
-            raise TypeError(f"{type(self).__name__} does not support incremental decoding")
+            raise IncrementalDecodingError(self)
         return self(tokens)
 
     def flops(self, tokens: Tokens) -> int:
         linears = [part for part in self.head.modules() if isinstance(part, nn.Linear)]
-        return sum(2 * part.in_features * part.out_features for part in linears) * self._rows(
-            tokens
-        )
-
-    def _rows(self, tokens: Tokens) -> int:
-        return tokens.z.shape[:-2].numel() * len(tokens.graph.parts)
+        per_row = sum(2 * part.in_features * part.out_features for part in linears)
+        if self.is_invariant:
+            return per_row * tokens.z.shape[:-2].numel() * len(tokens.graph.parts)
+        return per_row * tokens.z.shape[:-1].numel()
 
 
 class TokenReadout(Readout):
     """An output for every token: (..., N, out_features).
+
+    Use it to label tokens: nodes of a graph, pixels, the next id of a text.
 
     >>> TokenReadout(8, 3)(Tokens(torch.zeros(5, 8))).shape
     torch.Size([5, 3])
@@ -78,12 +84,11 @@ class TokenReadout(Readout):
     def pool(self, tokens: Tokens) -> Tensor:
         return tokens.z
 
-    def _rows(self, tokens: Tokens) -> int:
-        return tokens.z.shape[:-1].numel()
-
 
 class MeanReadout(Readout):
     """The mean of the tokens of each set; of an empty set, 0.
+
+    Use it where the number of tokens should not matter; `SumReadout` keeps it.
 
     >>> MeanReadout(8, 3)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 5)])).shape
     torch.Size([2, 3])
@@ -94,9 +99,10 @@ class MeanReadout(Readout):
 
 
 class SumReadout(Readout):
-    """The sum of the tokens of each set, so that numbers of tokens can be told apart.
+    """The sum of the tokens of each set, which depends on how many tokens there are.
 
-    With a token-wise net before it, the Deep Sets of Zaheer et al., 2017 (arXiv 1703.06114).
+    Use it for counts and other extensive quantities. With a token-wise net before it, these are
+    the Deep Sets of Zaheer et al., 2017 (arXiv 1703.06114).
 
     >>> SumReadout(8, 3)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 5)])).shape
     torch.Size([2, 3])
@@ -109,31 +115,36 @@ class SumReadout(Readout):
 class MaxReadout(Readout):
     """The largest value of each channel over the tokens of each set; of an empty set, 0.
 
-    As in PointNet: Qi et al., 2017 (arXiv 1612.00593).
+    Use it where it matters whether some token has a feature, as in PointNet: Qi et al., 2017
+    (arXiv 1612.00593).
 
     >>> MaxReadout(8, 3)(Tokens.batch([Tokens(torch.zeros(n, 8)) for n in (2, 5)])).shape
     torch.Size([2, 3])
     """
 
     def pool(self, tokens: Tokens) -> Tensor:
-        return _pooled(tokens, "max")
+        return _pooled(tokens, "amax")
 
 
 def _pooled(tokens: Tokens, reduce: str) -> Tensor:
+    """(..., D), or (..., number of sets, D), reduced by "mean", "sum" or "amax"."""
     graph, z = tokens.graph, tokens.z
     if graph.is_ragged:
-        batch = graph.batch(z.device)
-        return scatter(z, batch, dim=-2, dim_size=graph.num_graphs, reduce=reduce)
-    if reduce == "max":
-        return z.amax(-2) if tokens.num_tokens else z.new_zeros(*z.shape[:-2], z.shape[-1])
-    return z.sum(-2) / (max(tokens.num_tokens, 1) if reduce == "mean" else 1)
+        pooled = z.new_zeros(*z.shape[:-2], graph.num_graphs, z.shape[-1])
+        index = graph.batch(z.device)[:, None].expand_as(z)  # (..., N, D)
+        return pooled.scatter_reduce(-2, index, z, reduce, include_self=False)
+    if not tokens.num_tokens:
+        return z.sum(-2)
+    return getattr(z, reduce)(-2)
 
 
 class ClassTokenReadout(Readout):
-    """One token stands for its set, as a class token does.
+    """The token at one index of each set, such as a class token, or the last token of a text.
+
+    Use it after `PrependTokens`, or with `index=-1` after causal layers.
 
     Args:
-        index: place of the token within its set; negative counts from the end.
+        index: of the token within its set; negative counts from the end.
 
     Raises:
         ValueError: a set has no such token.
@@ -148,24 +159,27 @@ class ClassTokenReadout(Readout):
         super().__init__(dim, out_features)
         self.index = index
 
+    def reads_after(self, upstream: Upstream) -> frozenset[str]:
+        reads = super().reads_after(upstream)
+        return reads - {"index"} if 0 <= self.index < upstream.prepended else reads
+
     def pool(self, tokens: Tokens) -> Tensor:
-        graph = tokens.graph
-        ragged = graph.is_ragged
-        sizes = graph.sizes if graph.is_ragged else [tokens.num_tokens]
-        places, start = [], 0
-        for size in sizes:
+        ragged = tokens.graph.is_ragged
+        indices, start = [], 0
+        for size in tokens.graph.sizes if ragged else [tokens.num_tokens]:
             if not -size <= self.index < size:
                 raise ValueError(f"index {self.index} names no token of a set of {size}")
-            places.append(start + self.index % size)
+            indices.append(start + self.index % size)
             start += size
-        picked = tokens.z[..., places, :]  # (..., number of sets, D)
+        picked = tokens.z[..., indices, :]  # (..., number of sets, D)
         return picked if ragged else picked.squeeze(-2)
 
 
 class AttentionReadout(Readout):
-    """A learned question asked of the tokens: attention with one query for each set.
+    """A learned query attends to the tokens of each set: a weighted mean.
 
-    Pooling by multihead attention of Lee et al., 2019 (arXiv 1810.00825).
+    Use it where some tokens matter more than others: pooling by multihead attention of Lee et
+    al., 2019 (arXiv 1810.00825).
 
     Args:
         num_heads: number of heads; divides `dim`.
@@ -176,19 +190,19 @@ class AttentionReadout(Readout):
 
     def __init__(self, dim: int, out_features: int, num_heads: int = 4) -> None:
         super().__init__(dim, out_features)
-        self.question = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
+        self.query = nn.Parameter(torch.randn(1, dim) * dim**-0.5)
         self.attention = Attention(dim, num_heads)
 
     def pool(self, tokens: Tokens) -> Tensor:
         graphs = latent_graphs(tokens.graph, 1)
-        question = for_each_set(self.question, graphs.within, tokens.z)
-        answer = self.attention(question, tokens.z, graphs.gather)  # (..., number of sets, D)
-        return answer if tokens.graph.is_ragged else answer.squeeze(-2)
+        query = for_each_set(self.query, graphs.within, tokens.z)
+        pooled = self.attention(query, tokens.z, graphs.gather)  # (..., number of sets, D)
+        return pooled if tokens.graph.is_ragged else pooled.squeeze(-2)
 
     def flops(self, tokens: Tokens) -> int:
         sets, n = len(tokens.graph.parts), tokens.num_tokens
-        asked = tokens.z.shape[:-2].numel() * attention_flops(self.attention, sets, n, n)
-        return super().flops(tokens) + asked
+        pooling = tokens.z.shape[:-2].numel() * attention_flops(self.attention, sets, n, n)
+        return super().flops(tokens) + pooling
 
 
 def make_readout(name: str, dim: int, out_features: int) -> Readout:
@@ -197,9 +211,7 @@ def make_readout(name: str, dim: int, out_features: int) -> Readout:
     >>> type(make_readout("mean", 8, 3)).__name__
     'MeanReadout'
     """
-    if name not in READOUTS:
-        raise ValueError(f"readout must be one of {', '.join(READOUTS)}; got {name!r}")
-    return READOUTS[name](dim, out_features)
+    return lookup("readout", name, READOUTS)(dim, out_features)
 
 
 READOUTS: dict[str, type[Readout]] = {
@@ -207,6 +219,6 @@ READOUTS: dict[str, type[Readout]] = {
     "mean": MeanReadout,
     "sum": SumReadout,
     "max": MaxReadout,
-    "one": ClassTokenReadout,
+    "class_token": ClassTokenReadout,
     "attention": AttentionReadout,
 }

@@ -1,4 +1,4 @@
-"""A table of a net's layers."""
+"""`Summary`, the table of a net's layers that `TokenNet.summary` returns; `count_parameters`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokennet.symmetry import Symmetry
 
 @dataclass(frozen=True)
 class Row:
-    """One layer, as run on the example."""
+    """A layer of the table, as it ran on the example."""
 
     name: str
     shape: tuple[int, ...]
@@ -25,13 +25,18 @@ class Row:
         name = type(layer).__name__
         if isinstance(inner, nn.Module):
             name += f"({type(inner).__name__})"
-        parameters = count_parameters(layer)
-        return Row(name, tuple(output.shape), parameters, flops, symmetry)
+        return Row(name, tuple(output.shape), count_parameters(layer), flops, symmetry)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        shape = str(self.shape) if self.shape else ""
+        counts = f"{self.parameters:,}", f"{self.flops:,}"
+        return self.name, shape, *counts, self.symmetry.relabeling, self.symmetry.shuffling
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `TokenNet.summary` gives; print it for the table.
+    """Shapes, parameters, FLOPs and symmetry of a net's layers; print it for the table.
 
     >>> import torch
     >>> from tokennet.nets import TokenNet, TokenWise
@@ -51,30 +56,16 @@ class Summary:
 
     def __str__(self) -> str:
         header = ("layer", "output", "parameters", "FLOPs", "relabeling", "shuffling")
-        cells: list[tuple[str, ...]] = [header]
-        cells += [
-            _cells(row.name, str(row.shape), row.parameters, row.flops, row.symmetry)
-            for row in self.rows
-        ]
-        cells.append(_cells("net", "", self.parameters, self.flops, self.symmetry))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        right = {2, 3}
-        lines = [
-            "  ".join(
-                cell.rjust(width) if column in right else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        total = Row("net", (), self.parameters, self.flops, self.symmetry)
+        lines = [header, *[row.cells for row in (*self.rows, total)]]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        form = "{:<{}}  {:<{}}  {:>{}}  {:>{}}  {:<{}}  {:<{}}"
+        return "\n".join(
+            form.format(
+                *(part for pair in zip(line, widths, strict=True) for part in pair)
             ).rstrip()
-            for line in cells
-        ]
-        return "\n".join(lines)
-
-
-def _cells(
-    name: str, shape: str, parameters: int, flops: int, symmetry: Symmetry
-) -> tuple[str, ...]:
-    return (
-        name, shape, f"{parameters:,}", f"{flops:,}", symmetry.relabeling, symmetry.shuffling,
-    )  # fmt: skip
+            for line in lines
+        )
 
 
 def count_parameters(module: nn.Module) -> int:

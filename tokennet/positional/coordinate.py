@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from tokennet.graphs import TokenGraph
+from tokennet.layer import IncrementalDecodingError
 from tokennet.positional.absolute import By, PositionalEncoding, check_columns
 from tokennet.tokens import Tokens
 
@@ -77,6 +78,4 @@ class UnitIntervalEncoding(IntegerEncoding):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        raise TypeError(
-            "UnitIntervalEncoding does not support incremental decoding: it depends on all tokens"
-        )
+        raise IncrementalDecodingError(self, "each new token changes all encodings")

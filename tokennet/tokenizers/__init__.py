@@ -1,4 +1,4 @@
-"""From raw data to tokens and back; `TOKENIZERS` names the ways."""
+"""Tokenizers, from raw data to tokens and back; `TOKENIZERS` has their names."""
 
 from tokennet.tokenizers.audio import Frames, LogMel
 from tokennet.tokenizers.base import Tokenizer

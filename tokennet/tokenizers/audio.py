@@ -1,4 +1,4 @@
-"""Snippets of sound: frames of samples, and their mel spectrum."""
+"""Tokenizers of sound: `Frames` of samples, and `LogMel`, their mel spectrum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph, Window
-from tokennet.tokenizers.base import check_tensor, places_of
+from tokennet.tokenizers.base import check_tensor, indices_of
 from tokennet.tokenizers.line import LineTokenizer, tokens_in_line
 from tokennet.tokenizers.overlap import join
 from tokennet.tokens import Tokens
@@ -18,24 +18,25 @@ from tokennet.tokens import Tokens
 
 @dataclass(frozen=True)
 class Frames(LineTokenizer):
-    r"""Snippets of `size` samples, every `stride` samples: sound (..., T) to z (..., N, size).
+    r"""Frames of `size` samples, every `stride` samples: sound (..., T) to z (..., N, size).
 
-    Graph: `Window` of radius 1. pos (N, 1) counts strides: frame k begins
-    k stride / sample_rate seconds after the first sample.
+    Use it where sound is to be synthesized, and `LogMel` for recognition. Graph: `Window` of
+    radius 1. pos (N, 1) counts strides: frame k begins k stride / sample_rate seconds after the
+    first sample.
 
     The inverse is overlap-add. Frames that overlap are cross-faded with the weights
 
         w_i = sin^2(pi (i + 1/2) / size)
 
-    which are nowhere 0, so that the ends of the sound come back too.
+    which are nowhere 0, so that the ends of the sound are restored too.
 
     Args:
         size: samples in a frame.
         stride: samples from frame to frame, at most `size`; by default `size`, no overlap.
-        pad: whether zeros are added at the end where frames do not fit in.
+        pad: whether zeros are added at the end where frames do not fit.
 
     Raises:
-        ValueError: `stride` leaves gaps; frames do not fit in and `pad` is not set.
+        ValueError: `stride` leaves gaps; frames do not fit and `pad` is not set.
 
     >>> frames = Frames(4, stride=2)
     >>> tokens = frames(torch.arange(8.0))
@@ -49,14 +50,14 @@ class Frames(LineTokenizer):
 
     def tokenize(self, sound: Tensor) -> Tokens:
         check_tensor("sound", sound, "(..., T)")
-        return tokens_in_line(self.pieces("sound", sound), _next_to_each_other)
+        return tokens_in_line(self.pieces("sound", sound), _neighbors)
 
     def restore(self, tokens: Tokens) -> Tensor:
         if tokens.dim != self.size:
             raise ValueError(f"tokens must have {self.size} channels, samples, got {tokens.dim}")
         middle = torch.arange(self.size, dtype=torch.float64) + 0.5
         weight = torch.sin(math.pi * middle / self.size).square()
-        return join(tokens.z, places_of(tokens, 1), [self.step], weight)
+        return join(tokens.z, indices_of(tokens, 1), [self.step], weight)
 
 
 @dataclass(frozen=True)
@@ -66,22 +67,22 @@ class LogMel(LineTokenizer):
         z_km = log max(sum_f B_mf |DFT(hann frame_k)_f|^2, floor),  mel(f) = 2595 log10(1 + f / 700)
 
     with triangular bands B from 0 to half the sampling rate (Davis and Mermelstein, 1980; the
-    scale is O'Shaughnessy's, 1987). The sizes given are those of speech recognition: 25 ms
-    every 10 ms at 16 kHz. Graph and positions are those of `Frames`. Phases are lost: there
-    is no inverse.
+    scale is O'Shaughnessy's, 1987). The defaults are those of speech recognition: 25 ms every
+    10 ms at 16 kHz. Graph and positions are those of `Frames`. Phases are lost: there is no
+    inverse.
 
     Args:
         size: samples in a frame.
         stride: samples from frame to frame, at most `size`.
-        pad: whether zeros are added at the end where frames do not fit in.
+        pad: whether zeros are added at the end where frames do not fit.
         sample_rate: samples per second, in Hz.
         num_mels: number M of bands.
-        floor: least power, so that silence has a logarithm.
+        floor: smallest power, so that the logarithm of silence is finite.
 
     Raises:
         TypeError: the sound holds integers.
-        ValueError: `stride` leaves gaps; frames do not fit in and `pad` is not set; frames of
-            this size have no frequency in some of so many bands.
+        ValueError: `stride` leaves gaps; frames do not fit and `pad` is not set; frames of
+            this size have no frequency in some of the bands.
 
     >>> LogMel(num_mels=40)(torch.zeros(2, 16_240)).z.shape
     torch.Size([2, 100, 40])
@@ -107,7 +108,7 @@ class LogMel(LineTokenizer):
             )
 
     def bands(self) -> Tensor:
-        """The triangles B (M, size // 2 + 1), 1 at the top, in float64."""
+        """The triangles B (M, size // 2 + 1), with maximum 1, in float64."""
         frequency = torch.arange(self.size // 2 + 1, dtype=torch.float64)
         frequency = frequency * (self.sample_rate / self.size)  # in Hz
         top = 2595 * math.log10(1 + self.sample_rate / 2 / 700)
@@ -124,15 +125,15 @@ class LogMel(LineTokenizer):
         if not sound.is_floating_point():
             raise TypeError(f"sound must be of floating point, got {sound.dtype}")
         frames = self.pieces("sound", sound)
-        frames = frames.to(torch.promote_types(frames.dtype, torch.float32))  # what FFTs take
+        frames = frames.to(torch.promote_types(frames.dtype, torch.float32))  # of FFTs
         hann = torch.hann_window(self.size, dtype=torch.float64).to(frames)
         return torch.fft.rfft(frames * hann).abs().square()
 
     def tokenize(self, sound: Tensor) -> Tokens:
         power = self.power(sound)
         z = (power @ self.bands().to(power).T).clamp(min=self.floor).log()
-        return tokens_in_line(z.to(sound.dtype), _next_to_each_other)
+        return tokens_in_line(z.to(sound.dtype), _neighbors)
 
 
-def _next_to_each_other(n: int) -> TokenGraph:
+def _neighbors(n: int) -> TokenGraph:
     return Window(n, 1)

@@ -1,4 +1,4 @@
-"""`Tokenizer`: from raw data to `Tokens`, and back where there is a way back."""
+"""`Tokenizer`: the base class of all tokenizers, from raw data to `Tokens` and back."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ GraphFactory = Callable[[int], TokenGraph]
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer(ABC):
-    """Cuts raw data into tokens, with who is next to whom as graph and places as positions.
+    """Cuts raw data into tokens, on a graph of neighbors, with positions.
 
-    Called with one raw datum it gives its `Tokens`. A list of them is a batch: a leading
-    dimension where all have one size and share a graph, else a ragged `Tokens.batch`.
-    `inverse` puts tokens together again. It goes by `tokens.pos`, so that tokens may have
-    been relabeled, and reads `tokens.z`, so that it shows what a net made of them.
+    Called with one raw datum it returns its `Tokens`. A list is a batch: a leading dimension
+    where all have the same size and share a graph, else a ragged `Tokens.batch`. `inverse` joins
+    tokens again. It uses `tokens.pos`, so that tokens may have been relabeled, and `tokens.z`, so
+    that it shows the output of a net.
 
-    A subclass defines `tokenize`, and `restore` where there is an inverse.
+    Subclass it for another kind of data: define `tokenize`, and `restore` if there is an inverse.
 
     Args:
-        graph: makes the graph of N tokens, in place of the natural one: `graph=Full`.
+        graph: from the number of tokens to their graph, in place of the natural one: `graph=Full`.
 
     Raises:
         ValueError: the list of raw data is empty.
@@ -58,11 +58,11 @@ class Tokenizer(ABC):
         return tokens.replace(graph=self.graph(tokens.num_tokens))
 
     def inverse(self, tokens: Tokens) -> Any:
-        """Return the raw datum that gives these tokens; of a ragged batch, a list.
+        """Return the raw datum of these tokens; of a ragged batch, a list.
 
         Raises:
-            TypeError: there is no way back.
-            ValueError: the tokens are not of the form that this tokenizer gives.
+            TypeError: there is no inverse.
+            ValueError: the tokens do not have the form that this tokenizer returns.
         """
         if not isinstance(tokens, Tokens):
             raise TypeError(f"tokens must be Tokens, got {type(tokens).__name__}")
@@ -72,28 +72,28 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def tokenize(self, raw: Any) -> Tokens:
-        """The tokens of one raw datum, or of a tensor with leading dimensions, as it is cut."""
+        """The tokens of one raw datum, or of a tensor with leading dimensions."""
 
     def restore(self, tokens: Tokens) -> Any:
         """The raw datum of the tokens of one set."""
         raise TypeError(
-            f"{type(self).__name__} has no inverse: its tokens do not hold all there is"
+            f"{type(self).__name__} has no inverse: its tokens do not hold all information"
         )
 
     def split(self, raw: Any) -> list[Any] | None:
-        """Return the data of a batch, or None if this is a single one."""
+        """Return the data of a batch, or None if this is a single datum."""
         return list(raw) if isinstance(raw, list | tuple) else None
 
     def _batch(self, sets: list[Tokens]) -> Tokens:
         if not sets:
             raise ValueError("raw must hold at least one datum, got an empty list")
-        if self.shares_graph and all(_alike(tokens, sets[0]) for tokens in sets[1:]):
+        if self.shares_graph and all(_match(tokens, sets[0]) for tokens in sets[1:]):
             return sets[0].replace(z=torch.stack([tokens.z for tokens in sets]))
         return Tokens.batch(sets)
 
 
-def _alike(a: Tokens, b: Tokens) -> bool:
-    """Whether they are of one shape, at the same places on the same graph."""
+def _match(a: Tokens, b: Tokens) -> bool:
+    """Whether both have the same shape, positions and graph."""
     if a.z.shape != b.z.shape or (a.pos is None) != (b.pos is None):
         return False
     if a.pos is not None and not torch.equal(a.pos, b.pos):  # type: ignore[arg-type]
@@ -119,15 +119,15 @@ def check_tensor(name: str, value: Any, shape: str) -> Tensor:
     return value
 
 
-def places_of(tokens: Tokens, columns: int) -> Tensor:
-    """Return `tokens.pos` as (N, columns) whole numbers from 0 on, or raise."""
+def indices_of(tokens: Tokens, columns: int) -> Tensor:
+    """Return `tokens.pos` as (N, columns) non-negative integers, or raise."""
     pos = tokens.pos
     if pos is None or pos.shape != (tokens.num_tokens, columns):
         got = None if pos is None else tuple(pos.shape)
         raise ValueError(
-            f"tokens.pos must have shape (N, {columns}), the places of the tokens, got {got}"
+            f"tokens.pos must have shape (N, {columns}), the indices of the tokens, got {got}"
         )
-    places = pos.round().long() if pos.is_floating_point() else pos
-    if (places != pos).any() or (places < 0).any():
-        raise ValueError("tokens.pos must hold whole numbers from 0 on: the places of the tokens")
-    return places
+    indices = pos.round().long() if pos.is_floating_point() else pos
+    if (indices != pos).any() or (indices < 0).any():
+        raise ValueError("tokens.pos must hold whole numbers from 0 on: the indices of the tokens")
+    return indices

@@ -1,4 +1,4 @@
-"""Byte-pair encoding, trained here by the `tokenizers` package."""
+"""`BPE`: byte-pair encoding of text, by the `tokenizers` package."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from tokennet.checks import require
 from tokennet.tokenizers.text import TextTokenizer
 
 
@@ -17,9 +18,10 @@ from tokennet.tokenizers.text import TextTokenizer
 class BPE(TextTokenizer):
     """Frequent strings of bytes are tokens: the byte-level byte-pair encoding of GPT-2.
 
-    Sennrich et al., 2016 (arXiv 1508.07909), on bytes as in Radford et al., 2019. It begins
-    with the 256 bytes, so that every text can be written and comes back exactly. Needs the
-    `tokenizers` package.
+    Use it for long texts, which have fewer tokens than as `Bytes`. Sennrich et al., 2016
+    (arXiv 1508.07909), on bytes as in Radford et al., 2019. The vocabulary starts with the 256
+    bytes, so that every text can be encoded and is decoded exactly. Needs the `tokenizers`
+    package.
 
     Args:
         model: a byte-level `tokenizers.Tokenizer`; made by `train` or `load`.
@@ -41,7 +43,7 @@ class BPE(TextTokenizer):
     ) -> Self:
         """Merge the most frequent pairs of the texts until there are `vocab_size` tokens.
 
-        Fewer if the texts have no more pairs. Special tokens count, and come last.
+        There are fewer if the texts have no more pairs. Special tokens count, and come last.
 
         Raises:
             ImportError: the `tokenizers` package is not installed.
@@ -50,7 +52,7 @@ class BPE(TextTokenizer):
         least = 256 + len(special_tokens)
         if vocab_size < least:
             raise ValueError(f"vocab_size must be at least {least}, got {vocab_size}")
-        package = _package()
+        package = require("tokenizers", "tokenizers")
         model = package.Tokenizer(package.models.BPE())
         model.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.decoder = package.decoders.ByteLevel()
@@ -66,7 +68,7 @@ class BPE(TextTokenizer):
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
         """Read a `tokenizer.json`, this library's or that of a Hugging Face model."""
-        return cls(_package().Tokenizer.from_file(str(path)), **options)
+        return cls(require("tokenizers", "tokenizers").Tokenizer.from_file(str(path)), **options)
 
     def save(self, path: str | Path) -> None:
         """Write a `tokenizer.json`, which Hugging Face libraries read too."""
@@ -77,7 +79,7 @@ class BPE(TextTokenizer):
         return self.model.get_vocab_size()
 
     def encode(self, text: str) -> Tensor:
-        self.model.encode_special_tokens = True  # names in a text are text; files do not keep this
+        self.model.encode_special_tokens = True  # not saved in files
         encoding = self.model.encode(self.check_text(text), add_special_tokens=False)
         return torch.tensor(encoding.ids, dtype=torch.long)
 
@@ -92,14 +94,3 @@ class BPE(TextTokenizer):
 
     def __repr__(self) -> str:
         return f"BPE(vocab_size={self.vocab_size})"
-
-
-def _package() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise ImportError(
-            "byte pairs are merged by the tokenizers package, which is not installed: "
-            'pip install "tokennet[tokenizers]"'
-        ) from error
-    return tokenizers

@@ -1,4 +1,4 @@
-"""The nodes of a graph as tokens, its edges, or both."""
+"""Tokenizers of graphs (PyG `Data`): nodes as tokens, edges as tokens, or both."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
 
 from tokennet.checks import check_size
 from tokennet.graphs import Edges
-from tokennet.tokenizers.base import Tokenizer, places_of
+from tokennet.tokenizers.base import Tokenizer, indices_of
 from tokennet.tokenizers.overlap import join
 from tokennet.tokens import Tokens
 
@@ -20,9 +19,10 @@ from tokennet.tokens import Tokens
 class Nodes(Tokenizer):
     """Every node of a PyG `Data` is a token: z = x, pos = `data.pos`, on the graph as it is.
 
-    A list, or a PyG `Batch`, is a ragged batch. The inverse is a `Data` with x, edge_index,
-    edge_attr and pos.
+    Use it where nodes have the features. A list, or a PyG `Batch`, is a ragged batch. The inverse
+    is a `Data` with x, edge_index, edge_attr and pos.
 
+    >>> from torch_geometric.data import Data
     >>> data = Data(x=torch.zeros(3, 2), edge_index=torch.tensor([[0, 1], [1, 2]]))
     >>> Nodes()(data)
     Tokens(z=(3, 2), graph=Edges(3): 3 tokens, 2 edges, density 0.222)
@@ -32,13 +32,13 @@ class Nodes(Tokenizer):
     num_coordinates: ClassVar[int | None] = None
 
     def split(self, raw: Any) -> list[Any] | None:
-        return raw.to_data_list() if isinstance(raw, Batch) else super().split(raw)
+        return raw.to_data_list() if hasattr(raw, "to_data_list") else super().split(raw)
 
-    def tokenize(self, data: Data) -> Tokens:
+    def tokenize(self, data: Any) -> Tokens:
         check_data(data)
         return Tokens.from_pyg(data)
 
-    def restore(self, tokens: Tokens) -> Data:
+    def restore(self, tokens: Tokens) -> Any:
         return tokens.to_pyg()
 
 
@@ -46,18 +46,19 @@ class Nodes(Tokenizer):
 class NodesAndEdges(Nodes):
     r"""Nodes are tokens, and edges too: N + E tokens, first the nodes.
 
-    Kim et al., 2022 (TokenGT, arXiv 2207.02505). With F node and F' edge features, a column
-    for each of the two kinds at the end, and the numbers of the nodes as positions:
+    Use it where edges carry as much as nodes: Kim et al., 2022 (TokenGT, arXiv 2207.02505).
+    With F node and F' edge features, a column for each of the two kinds at the end, and the
+    indices of the nodes as positions:
 
         node v:         z = [x_v, 0, 1, 0],    pos = (v, v)
         edge u -> v:    z = [0, e_uv, 0, 1],   pos = (u, v)
 
-    Graph: the edge listens to u, and v to the edge, so that two steps are one of the graph
-    given. In TokenGT all listen to all (`graph=Full`) and an orthonormal row for each node
-    tells who belongs to whom: `rows[tokens.pos].flatten(-2)`, beside z.
+    Graph: the edge attends to u, and v to the edge, so that two layers do what one layer does on
+    the graph of the nodes. In TokenGT all attend to all (`graph=Full`), and an orthonormal row
+    for each node identifies the nodes of an edge: `rows[tokens.pos].flatten(-2)`, appended to z.
 
-    The inverse takes as nodes the tokens whose first kind is the larger one, in the order of
-    their numbers; edges come in the order of the tokens.
+    In the inverse, nodes are the tokens whose first kind is the larger one, in the order of
+    their indices; edges are in the order of the tokens.
 
     Args:
         node_dim: number F of node features.
@@ -65,6 +66,7 @@ class NodesAndEdges(Nodes):
     Raises:
         ValueError: x does not have `node_dim` columns.
 
+    >>> from torch_geometric.data import Data
     >>> data = Data(x=torch.tensor([[5.0], [6.0]]), edge_index=torch.tensor([[0], [1]]))
     >>> tokens = NodesAndEdges(1)(data)
     >>> tokens.z.tolist(), tokens.pos.tolist()
@@ -80,7 +82,7 @@ class NodesAndEdges(Nodes):
     def __post_init__(self) -> None:
         check_size("node_dim", self.node_dim)
 
-    def tokenize(self, data: Data) -> Tokens:
+    def tokenize(self, data: Any) -> Tokens:
         x, attr = features(data, self.node_dim)
         (n, num_edges), kinds = (len(x), len(attr)), torch.eye(2, device=x.device, dtype=x.dtype)
         nodes = torch.cat([x, attr.new_zeros(n, attr.shape[1]), kinds[[0]].expand(n, 2)], 1)
@@ -93,47 +95,45 @@ class NodesAndEdges(Nodes):
         pos = torch.cat([own.expand(2, n), data.edge_index], 1).T  # (N + E, 2)
         return Tokens(torch.cat([nodes, edges]), Edges(graph, n + num_edges), pos)
 
-    def restore(self, tokens: Tokens) -> Data:
+    def restore(self, tokens: Tokens) -> Any:
         if tokens.z.dim() != 2 or tokens.dim < self.node_dim + 2:
             raise ValueError(
                 f"tokens must have shape (N, at least {self.node_dim + 2}), node_dim features "
                 f"and two kinds, got {tuple(tokens.z.shape)}"
             )
-        places = places_of(tokens, 2)
+        ends = indices_of(tokens, 2)
         is_node = tokens.z[:, -2] > tokens.z[:, -1]
-        number, order = places[is_node, 0].sort()
-        if not torch.equal(number, torch.arange(len(number), device=number.device)):
+        index, order = ends[is_node, 0].sort()
+        if not torch.equal(index, torch.arange(len(index), device=index.device)):
             raise ValueError("tokens.pos must number the nodes from 0 without gaps")
-        return _data(
-            tokens.z[is_node][order, : self.node_dim],
-            places[~is_node].T,
-            tokens.z[~is_node, self.node_dim : -2],
-        )
+        x, attr = tokens.z[is_node][order, : self.node_dim], tokens.z[~is_node, self.node_dim : -2]
+        return _data(x, ends[~is_node].T, attr)
 
 
 @dataclass(frozen=True)
 class LineGraph(Nodes):
     r"""Every edge is a token: z = [x_u, e_uv, x_v], pos = (u, v).
 
-    Graph: edge v -> w listens to every edge u -> v that ends where it begins, the line graph
-    of Harary and Norman (1960). Messages along it do not turn back at once if `backtrack` is
-    False, as in the directed message passing of Yang et al., 2019 (arXiv 1904.01561).
+    Use it for messages between edges, such as the bonds of a molecule. Graph: edge v -> w
+    attends to every edge u -> v that ends where it begins, the line graph of Harary and Norman
+    (1960). With `backtrack=False` messages do not return along the edge they came from, as in
+    the directed message passing of Yang et al., 2019 (arXiv 1904.01561).
 
-    The inverse, of graphs in which every node has an edge, takes the mean of what its edges
-    say of a node.
+    The inverse needs graphs in which every node has an edge; a node is the mean over its edges.
 
     Args:
         node_dim: number F of node features.
-        backtrack: whether u -> v is heard by v -> u.
+        backtrack: whether v -> u attends to u -> v.
 
     Raises:
         ValueError: x does not have `node_dim` columns.
 
+    >>> from torch_geometric.data import Data
     >>> edge_index = torch.tensor([[0, 1, 1], [1, 2, 0]])
     >>> tokens = LineGraph(1)(Data(x=torch.tensor([[5.0], [6.0], [7.0]]), edge_index=edge_index))
     >>> tokens.z.tolist()
     [[5.0, 6.0], [6.0, 7.0], [6.0, 5.0]]
-    >>> tokens.graph.edge_index().tolist()  # 0 -> 1 -> 0 -> 1 turns back, 0 -> 1 -> 2 goes on
+    >>> tokens.graph.edge_index().tolist()  # 0 -> 1 -> 0 -> 1 returns, 0 -> 1 -> 2 does not
     [[2, 0, 0], [0, 1, 2]]
     """
 
@@ -145,7 +145,7 @@ class LineGraph(Nodes):
     def __post_init__(self) -> None:
         check_size("node_dim", self.node_dim)
 
-    def tokenize(self, data: Data) -> Tokens:
+    def tokenize(self, data: Any) -> Tokens:
         x, attr = features(data, self.node_dim)
         source, target = data.edge_index
         z = torch.cat([x[source], attr, x[target]], 1)  # (E, 2 F + F')
@@ -154,19 +154,19 @@ class LineGraph(Nodes):
             follow = follow[:, source[follow[0]] != target[follow[1]]]
         return Tokens(z, Edges(follow, len(z)), data.edge_index.T.contiguous())
 
-    def restore(self, tokens: Tokens) -> Data:
+    def restore(self, tokens: Tokens) -> Any:
         width = self.node_dim
         if tokens.z.dim() != 2 or tokens.dim < 2 * width:
             raise ValueError(
                 f"tokens must have shape (E, at least {2 * width}), two ends of node_dim "
                 f"features, got {tuple(tokens.z.shape)}"
             )
-        ends = places_of(tokens, 2).T  # (2, E)
+        ends = indices_of(tokens, 2).T  # (2, E)
         isolated = (torch.bincount(ends.flatten()) == 0).nonzero().flatten().tolist()
         if isolated:
-            raise ValueError(f"tokens.pos must name every node, nothing is said of {isolated}")
-        said = torch.cat([tokens.z[:, :width], tokens.z[:, tokens.dim - width :]])  # (2 E, F)
-        x = join(said.T[..., None], ends.reshape(-1, 1), [1]).T if ends.numel() else said
+            raise ValueError(f"tokens.pos must name every node, no token names {isolated}")
+        nodes = torch.cat([tokens.z[:, :width], tokens.z[:, tokens.dim - width :]])  # (2 E, F)
+        x = join(nodes.T[..., None], ends.reshape(-1, 1), [1]).T if ends.numel() else nodes
         return _data(x, ends, tokens.z[:, width : tokens.dim - width])
 
 
@@ -180,14 +180,14 @@ def following(edge_index: Tensor, num_nodes: int) -> Tensor:
     into = target.argsort(stable=True)  # edges, grouped by the node they lead to
     count = torch.bincount(target, minlength=num_nodes)
     start = count.cumsum(0) - count
-    heard = count[source]  # (E,) number of edges that each one follows
-    second = torch.arange(len(source), device=source.device).repeat_interleave(heard)
-    rank = torch.arange(len(second), device=source.device) - (heard.cumsum(0) - heard)[second]
+    degree = count[source]  # (E,) number of edges that lead to the source of each edge
+    second = torch.arange(len(source), device=source.device).repeat_interleave(degree)
+    rank = torch.arange(len(second), device=source.device) - (degree.cumsum(0) - degree)[second]
     return torch.stack([into[start[source[second]] + rank], second])
 
 
-def features(data: Data, node_dim: int) -> tuple[Tensor, Tensor]:
-    """Node features (N, F) and edge features (E, F'), of which there may be none."""
+def features(data: Any, node_dim: int) -> tuple[Tensor, Tensor]:
+    """Node features (N, F) and edge features (E, F'), with F' = 0 if there are none."""
     check_data(data)
     if data.x.shape[1:] != (node_dim,):
         raise ValueError(
@@ -201,6 +201,8 @@ def features(data: Data, node_dim: int) -> tuple[Tensor, Tensor]:
 
 def check_data(data: Any) -> None:
     """Raise unless this is a PyG `Data` with features and edges."""
+    from torch_geometric.data import Data
+
     if not isinstance(data, Data):
         raise TypeError(
             f"data must be a PyG Data, got {type(data).__name__}; of a networkx graph "
@@ -211,6 +213,8 @@ def check_data(data: Any) -> None:
             raise ValueError(f"data must have {name}, got {data}")
 
 
-def _data(x: Tensor, edge_index: Tensor, attr: Tensor) -> Data:
+def _data(x: Tensor, edge_index: Tensor, attr: Tensor) -> Any:
+    from torch_geometric.data import Data
+
     edge_attr = attr if attr.shape[1] else None
     return Data(x=x, edge_index=edge_index.contiguous(), edge_attr=edge_attr)

@@ -1,4 +1,4 @@
-"""Patches of images, with overlap and against aliasing, down to single pixels."""
+"""Tokenizers of images: `Patches`, with overlap and anti-aliasing, and `Pixels`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from tokennet.checks import check_size
 from tokennet.graphs import Grid
-from tokennet.tokenizers.base import Tokenizer, check_tensor, places_of
+from tokennet.tokenizers.base import Tokenizer, check_tensor, indices_of
 from tokennet.tokenizers.overlap import check_stride, join, pieces_of
 from tokennet.tokens import Tokens
 
@@ -23,29 +23,29 @@ Size = int | tuple[int, int]
 class Patches(Tokenizer):
     r"""Rectangles of an image, row by row: (..., C, H, W) to z (..., N, C height width).
 
-    A patch is flattened channel by channel, as the weights of a convolution are: with
-    `stride = size` a linear map of the patches is the patch embedding of ViT (Dosovitskiy et
-    al., 2020, arXiv 2010.11929), `Conv2d(C, dim, size, stride)`, with the weight
-    `conv.weight.flatten(1)`. The graph is a `Grid` of radius 1; pos (N, 2) is (row, column),
-    counted in strides.
+    Use it for vision transformers and MLP-Mixers. A patch is flattened channel by channel, as
+    the weights of a convolution are: with `stride = size` a linear map of the patches is the
+    patch embedding of ViT (Dosovitskiy et al., 2020, arXiv 2010.11929),
+    `Conv2d(C, dim, size, stride)`, with the weight `conv.weight.flatten(1)`. The graph is a
+    `Grid` of radius 1; pos (N, 2) is (row, column), counted in strides.
 
-    Sampling every `stride` pixels takes high frequencies for low ones. `blur` takes them
-    away first, by a binomial filter of that many taps, [1, 2, 1] / 4 or [1, 4, 6, 4, 1] / 16.
+    Sampling every `stride` pixels aliases high frequencies. `blur` removes them first, by a
+    binomial filter of this number of taps, [1, 2, 1] / 4 or [1, 4, 6, 4, 1] / 16.
     Since filters commute, a linear map of blurred patches is a dense convolution, blurred and
     then subsampled: the order of Zhang, 2019 (arXiv 1904.11486).
 
-    The inverse puts patches in their places and averages where they overlap. With `blur` it
-    is the blurred image: what the filter took away is lost.
+    The inverse joins patches and averages where they overlap. With `blur` it is the blurred
+    image: the removed frequencies are lost.
 
     Args:
         size: side of a patch in pixels, or (height, width).
         stride: step from patch to patch, at most `size`; by default `size`, no overlap.
         blur: taps of the filter, an odd number; 1 for none.
-        border: what the filter sees beyond the image: its mirror image, or its other end.
-        pad: whether zeros are added below and on the right where patches do not fit in.
+        border: how the image continues for the filter: mirrored, or periodically.
+        pad: whether zeros are added below and on the right where patches do not fit.
 
     Raises:
-        ValueError: `stride` leaves gaps; patches do not fit in and `pad` is not set.
+        ValueError: `stride` leaves gaps; patches do not fit and `pad` is not set.
 
     >>> Patches(4)(torch.zeros(3, 8, 8))
     Tokens(z=(4, 48), graph=Grid(2, 2, radius=1): 4 tokens, 16 edges, density 1, pos=(4, 2))
@@ -90,12 +90,14 @@ class Patches(Tokenizer):
                 f"tokens must have C x {height} x {width} channels, whole patches, got {tokens.dim}"
             )
         pieces = tokens.z.unflatten(-1, (-1, height, width))  # (..., N, C, height, width)
-        return join(pieces.movedim(-3, -4), places_of(tokens, 2), self.strides)
+        return join(pieces.movedim(-3, -4), indices_of(tokens, 2), self.strides)
 
 
 @dataclass(frozen=True)
 class Pixels(Patches):
     """Every pixel is a token: (..., C, H, W) to z (..., H W, C), on its grid.
+
+    Use it for small images.
 
     >>> tokens = Pixels()(torch.arange(4.0).view(1, 2, 2))
     >>> tokens.z.flatten().tolist(), tokens.pos.tolist()
@@ -111,7 +113,7 @@ def blurred(image: Tensor, taps: int, border: str = "reflect") -> Tensor:
 
     Raises:
         TypeError: the image holds integers.
-        ValueError: it is smaller than the filter reaches.
+        ValueError: it is not larger than half the filter.
 
     >>> image = torch.tensor([[[0.0, 0, 0], [0, 16, 0], [0, 0, 0]]])
     >>> blurred(image, 3, "circular")[0].tolist()

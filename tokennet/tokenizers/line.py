@@ -1,4 +1,4 @@
-"""What tokenizers along a line have in common: pieces of one size, every so many steps."""
+"""`LineTokenizer`, the base class of tokenizers of sequences: pieces of the same size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LineTokenizer(Tokenizer):
     Args:
         size: length of a piece.
         stride: step from piece to piece, at most `size`; by default `size`, no overlap.
-        pad: whether zeros are added at the end where pieces do not fit in.
+        pad: whether zeros are added at the end where pieces do not fit.
 
     Raises:
         ValueError: `stride` leaves gaps.
@@ -38,15 +38,15 @@ class LineTokenizer(Tokenizer):
 
     @property
     def step(self) -> int:
-        """The stride, given or not."""
+        """The stride, or its default, `size`."""
         return self.size if self.stride is None else self.stride
 
     def pieces(self, name: str, signal: Tensor) -> Tensor:
-        """(..., T) to (..., N, size), or ValueError if pieces do not fit in."""
+        """(..., T) to (..., N, size), or ValueError if pieces do not fit."""
         return pieces_of(name, signal, [self.size], [self.step], self.pad)
 
 
 def tokens_in_line(z: Tensor, graph: Callable[[int], TokenGraph]) -> Tokens:
-    """Tokens (..., N, D) with their place in line as position; no two share memory."""
+    """Tokens (..., N, D) with their index as position; z does not share memory with pieces."""
     n = z.shape[-2]
     return Tokens(z.contiguous(), graph(n), torch.arange(n, device=z.device)[:, None])

@@ -1,4 +1,4 @@
-"""Cutting a signal or an image into pieces that may overlap, and joining them again."""
+"""Cut a signal or an image into pieces that may overlap, and join them: `pieces_of`, `join`."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ def cut(signal: Tensor, sizes: Sequence[int], strides: Sequence[int]) -> Tensor:
 
 
 def join(
-    pieces: Tensor, places: Tensor, strides: Sequence[int], weight: Tensor | None = None
+    pieces: Tensor, indices: Tensor, strides: Sequence[int], weight: Tensor | None = None
 ) -> Tensor:
     r"""Weighted mean of the pieces wherever they overlap.
 
         x_t = sum_k w_{t - ks} piece_{k, t - ks} / sum_k w_{t - ks}
 
-    What was cut comes back whatever the weights: exactly for integers and for types of
-    single precision and below, as sums are taken in float64. Where no piece lies there is 0.
+    It inverts the cut for any weights: exactly for integers and for dtypes of single precision
+    and below, as sums are in float64. The signal is 0 where there is no piece.
 
     Args:
         pieces: (..., N, *sizes).
-        places: (N, d) number of strides from the origin to each piece.
+        indices: (N, d) number of strides from the origin to each piece.
         strides: d steps.
-        weight: (*sizes) positive; by default all pieces count alike.
+        weight: (*sizes) positive; by default 1.
 
     Returns:
         (..., *lengths), as far as the pieces reach.
     """
     d = len(strides)
     sizes = pieces.shape[-d:]
-    starts = places * torch.tensor(strides, device=places.device)  # (N, d)
+    starts = indices * torch.tensor(strides, device=indices.device)  # (N, d)
     lengths = [int(starts[:, k].max()) + sizes[k] for k in range(d)]
-    index = torch.zeros(len(places), *sizes, dtype=torch.long, device=pieces.device)
+    index = torch.zeros(len(indices), *sizes, dtype=torch.long, device=pieces.device)
     for k in range(d):
         along = starts[:, k, None].to(pieces.device) + torch.arange(sizes[k], device=pieces.device)
-        shape = [len(places), *(sizes[k] if axis == k else 1 for axis in range(d))]
+        shape = [len(indices), *(sizes[k] if axis == k else 1 for axis in range(d))]
         index = index * lengths[k] + along.view(shape)
     flat = index.flatten()  # (N * sizes)
     if weight is None:
@@ -62,36 +62,24 @@ def join(
     return (mean if pieces.is_floating_point() else mean.round()).to(pieces.dtype)
 
 
-def check_cut(
-    name: str, lengths: Sequence[int], sizes: Sequence[int], strides: Sequence[int]
-) -> None:
-    """Raise ValueError unless the pieces cover the lengths without a rest."""
-    for length, size, stride in zip(lengths, sizes, strides, strict=True):
-        if length < size or (length - size) % stride:
-            raise ValueError(
-                f"{name} must be {size} + k x {stride} long in each cut dimension, so that "
-                f"pieces of {size} every {stride} cover it, got {length}; pad=True fills it up"
-            )
-
-
-def fill_up(signal: Tensor, sizes: Sequence[int], strides: Sequence[int]) -> Tensor:
-    """Zeros at the end of the last d dimensions, until pieces cover them without a rest."""
-    missing: list[int] = []
-    lengths = signal.shape[-len(sizes) :]
-    for length, size, stride in zip(lengths, sizes, strides, strict=True):
-        more = size - length if length < size else (size - length) % stride
-        missing = [0, more, *missing]  # `F.pad` counts dimensions from the last
-    return F.pad(signal, missing)
-
-
 def pieces_of(
     name: str, signal: Tensor, sizes: Sequence[int], strides: Sequence[int], pad: bool
 ) -> Tensor:
-    """Cut, after filling up or checking that nothing is left over."""
-    if pad:
-        signal = fill_up(signal, sizes, strides)
-    check_cut(name, signal.shape[-len(sizes) :], sizes, strides)
-    return cut(signal, sizes, strides)
+    """Cut a signal, padded with zeros at the end of the last d dimensions if `pad`.
+
+    Raises:
+        ValueError: pieces do not fit, and `pad` is not set.
+    """
+    padding: list[int] = []
+    for length, size, stride in zip(signal.shape[-len(sizes) :], sizes, strides, strict=True):
+        missing = size - length if length < size else (size - length) % stride
+        if missing and not pad:
+            raise ValueError(
+                f"{name} must be {size} + k x {stride} long in each cut dimension, so that "
+                f"pieces of {size} every {stride} cover it, got {length}; pad=True pads it"
+            )
+        padding = [0, missing, *padding]  # `F.pad` counts dimensions from the last
+    return cut(F.pad(signal, padding) if any(padding) else signal, sizes, strides)
 
 
 def check_stride(size: int, stride: int) -> None:

@@ -1,13 +1,11 @@
-"""Points in space: each listens to those near it."""
+"""`Points`: points in space, each of which attends to its neighbors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from tokennet.checks import check_size
@@ -18,23 +16,23 @@ from tokennet.tokens import Tokens
 
 @dataclass(frozen=True)
 class Points(Tokenizer):
-    """Points (N, D), as they are: z and their first columns as pos, on a graph of the near ones.
+    """Points (N, D) as z, and their first columns as pos, on the graph of their neighbors.
 
-    Each point listens to its `k` nearest others, or to all others at most `radius` away
-    (Euclidean distance, in the units of the points; exact, by a k-d tree in float64). Moving
-    all points rigidly does not change the graph. Points have different graphs, so that
+    Use it for point clouds. Each point attends to its `k` nearest others, or to all others at
+    most `radius` away (Euclidean distance, in the units of the points; exact, by a k-d tree in
+    float64). The graph is invariant under rigid motions. Clouds have different graphs, so that
     several clouds are a ragged batch; a tensor (B, N, D) is a batch too.
 
     Args:
-        k: number of neighbors; all others where there are fewer. Of points at the same
-            distance some are taken: where that happens, as on a lattice, prefer `radius`.
+        k: number of neighbors; all others where there are fewer. The choice among points at the
+            same distance is arbitrary: where there are such points, as on a lattice, use `radius`.
         radius: the largest distance of neighbors, included.
-        num_coordinates: columns that say where the point is; the others, colors say, are
-            features. By default all.
-        loop: whether each point listens to itself too.
+        num_coordinates: columns that are coordinates; the others, such as colors, are features.
+            By default all.
+        loop: whether each point attends to itself too.
 
     Raises:
-        ValueError: both of `k` and `radius` are given, or none; points are not finite.
+        ValueError: both of `k` and `radius` are given, or neither; points are not finite.
 
     >>> points = torch.tensor([[0.0], [1.0], [3.0]])
     >>> Points(k=1)(points).graph.edge_index().tolist()
@@ -45,7 +43,7 @@ class Points(Tokenizer):
 
     k: int | None = None
     radius: float | None = None
-    num_coordinates: int | None = None  # type: ignore[misc]  # here the caller says
+    num_coordinates: int | None = None  # type: ignore[misc]  # of an instance here
     loop: bool = False
 
     shares_graph: ClassVar[bool] = False
@@ -76,41 +74,32 @@ class Points(Tokenizer):
         pos = points[:, :columns]
         if not pos.isfinite().all():
             raise ValueError("points must be finite, got nan or infinity")
-        return Tokens(points, Edges(self.near(pos), len(points)), pos)
+        return Tokens(points, Edges(self.neighbors(pos), len(points)), pos)
 
     def restore(self, tokens: Tokens) -> Tensor:
         return tokens.z
 
-    def near(self, pos: Tensor) -> Tensor:
-        """Edges (2, E) from near points to each; the k nearest from near to far."""
-        place = pos.detach().double().cpu().numpy()
-        if self.k is not None:
-            pairs = _nearest(place, min(self.k, max(len(place) - 1, 0)))
+    def neighbors(self, pos: Tensor) -> Tensor:
+        """Edges (2, E) to each point; those from the k nearest are sorted by distance."""
+        from scipy.spatial import KDTree  # 0.3 s
+
+        n, points = len(pos), pos.detach().double().cpu().numpy()
+        own = torch.arange(n)
+        k = 0 if self.k is None else min(self.k, n - 1)
+        if n == 0 or (self.k is not None and k == 0):
+            edges = torch.zeros(2, 0, dtype=torch.long)
+        elif self.k is not None:
+            _, nearest = KDTree(points).query(points, k=range(1, k + 2))
+            nearest = torch.as_tensor(nearest)  # (N, k + 1), the point itself among them
+            is_own = nearest == own[:, None]
+            is_own[~is_own.any(1), -1] = True  # more than k others lie on this point
+            edges = torch.stack([nearest[~is_own], own.repeat_interleave(k)])
         else:
-            pairs = _within(place, float(self.radius))  # type: ignore[arg-type]
-        edges = torch.as_tensor(pairs, dtype=torch.long)
+            pairs = KDTree(points).query_pairs(self.radius, output_type="ndarray")
+            one_way = torch.as_tensor(pairs, dtype=torch.long).T
+            edges = torch.cat([one_way, one_way.flip(0)], dim=1)
+            edges = edges[:, (edges[1] * n + edges[0]).argsort()]
         if not self.loop:
             return edges
-        own = torch.arange(len(place)).repeat(2, 1)
-        edges = torch.cat([own, edges], dim=1)
+        edges = torch.cat([own.repeat(2, 1), edges], dim=1)
         return edges[:, edges[1].argsort(stable=True)]
-
-
-def _nearest(place: np.ndarray, k: int) -> np.ndarray:
-    """(2, N k): for each target its k nearest others, near to far."""
-    n = len(place)
-    if n * k == 0:
-        return np.zeros((2, 0), dtype=np.int64)
-    _, found = KDTree(place).query(place, k=np.arange(1, k + 2))  # (N, k + 1)
-    own = found == np.arange(n)[:, None]
-    own[~own.any(1), -1] = True  # so many lie on this point that it is not among its nearest
-    return np.stack([found[~own], np.arange(n).repeat(k)])
-
-
-def _within(place: np.ndarray, radius: float) -> np.ndarray:
-    """(2, E): all pairs at most `radius` apart, both ways, sorted by target, then source."""
-    if len(place) == 0:
-        return np.zeros((2, 0), dtype=np.int64)
-    one_way = KDTree(place).query_pairs(radius, output_type="ndarray").T.astype(np.int64)
-    pairs = np.concatenate([one_way, one_way[::-1]], axis=1)
-    return pairs[:, np.lexsort(pairs)]

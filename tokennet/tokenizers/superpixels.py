@@ -1,4 +1,4 @@
-"""Superpixels: regions of like color, and which of them touch."""
+"""`Superpixels`: regions of similar color in an image, on the graph of adjacent regions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import scatter
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, require
 from tokennet.graphs import Edges
 from tokennet.tokenizers.base import Tokenizer, check_tensor
 from tokennet.tokens import Tokens
@@ -17,20 +16,20 @@ from tokennet.tokens import Tokens
 
 @dataclass(frozen=True)
 class Superpixels(Tokenizer):
-    """Regions of like color by SLIC (Achanta et al., 2012): (C, H, W) to z (N, C), mean colors.
+    """Regions of similar color by SLIC (Achanta et al., 2012): (C, H, W) to z (N, C), mean colors.
 
-    Needs scikit-image. Graph: regions that share a border, as `Edges` in both directions,
-    without self-loops. pos (N, 2) is the center of mass, (row, column) in pixels. Images have
-    different graphs, so that several of them are a ragged batch; a tensor (B, C, H, W) is a
-    batch too.
+    Use it for graph nets on images. Needs scikit-image. Graph: regions that share a border, as
+    `Edges` in both directions, without self-loops. pos (N, 2) is the center of mass, (row,
+    column) in pixels. Images have different graphs, so that several images are a ragged batch;
+    a tensor (B, C, H, W) is a batch too.
 
-    There is no inverse, for tokens do not say which pixels they are; with `segments(image)` at
-    hand, `paint` shows them.
+    There is no inverse, since tokens do not hold their pixels; `paint` draws tokens on the
+    regions of `segments(image)`.
 
     Args:
-        num_segments: number of regions to aim at.
-        compactness: weight of nearness against likeness of color; high makes squares.
-        sigma: width in pixels of the Gaussian blur before, 0 for none.
+        num_segments: approximate number of regions.
+        compactness: weight of distance relative to difference of color; high makes squares.
+        sigma: width in pixels of the Gaussian blur before segmentation, 0 for none.
 
     Raises:
         ImportError: scikit-image is not installed.
@@ -61,20 +60,13 @@ class Superpixels(Tokenizer):
 
     def segments(self, image: Tensor) -> Tensor:
         """The number of the region of each pixel, (H, W) int64, numbered from 0 without gaps."""
-        try:
-            from skimage.segmentation import slic
-        except ImportError as error:
-            raise ImportError(
-                "superpixels are found by scikit-image, which is not installed: "
-                'pip install "tokennet[superpixels]"'
-            ) from error
-
+        segmentation = require("skimage.segmentation", "superpixels")
         check_tensor("image", image, "(C, H, W)")
         if not image.is_floating_point():
             raise TypeError(f"image must be of floating point, got {image.dtype}")
         if not image.isfinite().all():
             raise ValueError("image must be finite, got nan or infinity")
-        found = slic(
+        found = segmentation.slic(
             image.detach().movedim(0, -1).double().cpu().numpy(),
             n_segments=self.num_segments,
             compactness=self.compactness,
@@ -86,22 +78,23 @@ class Superpixels(Tokenizer):
 
     def tokenize(self, image: Tensor) -> Tokens:
         segments = self.segments(image)
-        owner, n = segments.flatten(), int(segments.max()) + 1
-        colors = image.flatten(1).T  # (H W, C)
-        z = scatter(colors.double(), owner, dim_size=n, reduce="mean").to(image.dtype)
-        places = torch.cartesian_prod(*(torch.arange(float(side)) for side in segments.shape))
-        pos = scatter(places.to(owner.device).view(-1, 2), owner, dim_size=n, reduce="mean")
-        return Tokens(z, Edges(touching(segments), n), pos)
+        own, n = segments.flatten(), int(segments.max()) + 1
+        size = torch.bincount(own)[:, None]  # pixels of each region
+        colors = image.flatten(1).T.double()  # (H W, C)
+        z = colors.new_zeros(n, len(image)).index_add(0, own, colors) / size
+        rows_columns = torch.cartesian_prod(*(torch.arange(float(side)) for side in segments.shape))
+        pos = torch.zeros(n, 2, device=own.device).index_add(0, own, rows_columns.to(own.device))
+        return Tokens(z.to(image.dtype), Edges(adjacent(segments), n), pos / size)
 
     def paint(self, tokens: Tokens, segments: Tensor) -> Tensor:
         """The image (C, H, W) in which every region has the color of its token."""
         return tokens.z[segments].movedim(-1, 0)
 
 
-def touching(segments: Tensor) -> Tensor:
-    """Pairs of regions (2, E) that are neighbors across the side of a pixel, sorted by target.
+def adjacent(segments: Tensor) -> Tensor:
+    """Pairs of regions (2, E) that share the side of a pixel, sorted by target.
 
-    >>> touching(torch.tensor([[0, 0, 1], [2, 2, 1]])).tolist()
+    >>> adjacent(torch.tensor([[0, 0, 1], [2, 2, 1]])).tolist()
     [[1, 2, 0, 2, 0, 1], [0, 0, 1, 1, 2, 2]]
     """
     across = torch.stack([segments[:, :-1].flatten(), segments[:, 1:].flatten()])

@@ -1,4 +1,4 @@
-"""Text as characters or bytes, and what tokenizers of text have in common."""
+"""`TextTokenizer`, the base class of tokenizers of text; `Characters` and `Bytes`."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import Causal
-from tokennet.tokenizers.base import Tokenizer, places_of
+from tokennet.tokenizers.base import Tokenizer, indices_of
 from tokennet.tokenizers.line import tokens_in_line
 from tokennet.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class TextTokenizer(Tokenizer):
-    """A text is its ids: `encode` gives (N,) int64, and calling it z (N, 1) of the same ids.
+    """From a text to ids: `encode` returns (N,) int64, a call tokens z (N, 1) of the same ids.
 
-    Graph: `Causal`; pos (N, 1) is the place in the text. `Embedding(vocab_size, dim)` makes
-    vectors of the ids. A text is only ever text: special tokens, which come after all others,
-    are put in by their ids and come out as their names.
+    Subclass it for another vocabulary. Graph: `Causal`; pos (N, 1) is the index in the text.
+    `Embedding(vocab_size, dim)` makes vectors of the ids. The names of special tokens in a text
+    are encoded as text: special tokens, whose ids come after all others, are inserted by their
+    ids, and decoded to their names.
 
-    The inverse takes tokens in the order of `tokens.pos`, or as they stand if that is None.
+    The inverse sorts tokens by `tokens.pos`, or keeps their order if that is None.
 
     >>> from tokennet.tokenizers import Bytes
     >>> isinstance(Bytes(), TextTokenizer), Bytes().vocab_size
@@ -57,7 +58,7 @@ class TextTokenizer(Tokenizer):
 
     @abstractmethod
     def save(self, path: str | Path) -> None:
-        """Write what `load` reads, as JSON."""
+        """Write a JSON file that `load` reads."""
 
     def decode(self, ids: Tensor | Sequence[Any]) -> Any:
         """The text of ids (N,); of ids (..., N), lists of texts.
@@ -90,11 +91,11 @@ class TextTokenizer(Tokenizer):
             )
         ids = tokens.z[..., 0]
         if tokens.pos is not None:
-            ids = ids[..., places_of(tokens, 1)[:, 0].argsort(stable=True)]
+            ids = ids[..., indices_of(tokens, 1)[:, 0].argsort(stable=True)]
         return self.decode(ids)
 
     def check_text(self, text: Any) -> str:
-        """Return `text` if it is one, or raise TypeError."""
+        """Return `text` if it is a string, or raise TypeError."""
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, got {type(text).__name__}")
         return text
@@ -102,7 +103,7 @@ class TextTokenizer(Tokenizer):
 
 @dataclass(frozen=True)
 class _Spelled(TextTokenizer):
-    """A vocabulary that is known beforehand, and special tokens after it."""
+    """A fixed vocabulary, and special tokens after it."""
 
     special_tokens: tuple[str, ...] = field(default=(), kw_only=True)
 
@@ -115,21 +116,21 @@ class _Spelled(TextTokenizer):
             return self.vocab_size - len(self.special_tokens) + self.special_tokens.index(token)
         ids = self.encode(token)
         if len(ids) != 1:
-            raise ValueError(f"token must be a single one, got {token!r} of {len(ids)}")
+            raise ValueError(f"token must be a single token, got {token!r} of {len(ids)}")
         return int(ids[0])
 
     def save(self, path: str | Path) -> None:
         saved = {each.name: getattr(self, each.name) for each in fields(self)}
-        del saved["graph"]  # a function, which is for the caller to give again
+        del saved["graph"]  # a function, which the caller passes to `load`
         saved["kind"] = type(self).__name__
         Path(path).write_text(json.dumps(saved, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
-        """Read what `save` wrote; `graph` may be given anew.
+        """Read what `save` wrote; options such as `graph` are passed on.
 
         Raises:
-            ValueError: another kind of tokenizer was saved there.
+            ValueError: the file is of another kind of tokenizer.
         """
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
         kind = saved.pop("kind", None) if isinstance(saved, dict) else None
@@ -140,11 +141,13 @@ class _Spelled(TextTokenizer):
 
 @dataclass(frozen=True)
 class Characters(_Spelled):
-    """Every character of a text is a token; ids are places in the alphabet.
+    """Every character of a text is a token; ids are indices in the alphabet.
+
+    Use it for small alphabets.
 
     Args:
         alphabet: the characters that may occur, each once.
-        special_tokens: names that come after the alphabet, "[MASK]" for one.
+        special_tokens: names of the ids after the alphabet, such as "[MASK]".
 
     Raises:
         ValueError: a text has a character that is not in the alphabet.
@@ -197,8 +200,8 @@ class Characters(_Spelled):
 class Bytes(_Spelled):
     """Every byte of the text in UTF-8 is a token: 256 ids for all scripts.
 
-    Xue et al., 2021 (ByT5, arXiv 2105.13626). Bytes that are not UTF-8, as a net may write
-    them, are decoded to the replacement character.
+    Use it for any text without training: Xue et al., 2021 (ByT5, arXiv 2105.13626). Bytes that
+    are not UTF-8, as a net may generate them, are decoded to the replacement character.
 
     Args:
         special_tokens: names of the ids from 256 on.
