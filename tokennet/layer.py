@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Set
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,7 +20,7 @@ class IncrementalDecodingError(TypeError):
     """A layer or readout does not support incremental decoding.
 
     Args:
-        layer: what cannot do it.
+        layer: the layer.
         reason: of the message, such as "it attends to later tokens".
     """
 
@@ -31,7 +32,7 @@ class IncrementalDecodingError(TypeError):
 class Upstream(NamedTuple):
     """What the layers before have changed in the tokens, for the symmetry of a net."""
 
-    hidden: frozenset[str] = frozenset()
+    hidden: Set[str] = frozenset()
     """Of what `Symmetry` can read: what was replaced by something that depends on nothing."""
     prepended: int = 0
     """Number of learned tokens before the others of each set."""
@@ -69,8 +70,8 @@ class TokenLayer(nn.Module, ABC):
         """As a function of the source, which is visible as a whole, whatever graph it has."""
         return Symmetry(self.symmetry.reads - {"graph"})
 
-    def reads_after(self, upstream: Upstream) -> tuple[frozenset[str], Upstream]:
-        """What the layer reads of the input of a net, and what layers after it are to know.
+    def reads_after(self, upstream: Upstream) -> tuple[Set[str], Upstream]:
+        """What the layer reads of the input of a net, and what the next layer has to know.
 
         Args:
             upstream: what the layers before it in the net have changed.
@@ -124,7 +125,7 @@ class TokenLayer(nn.Module, ABC):
 
         Raises:
             IncrementalDecodingError: the layer does not support incremental decoding.
-            ValueError: `graph` is a ragged batch, or not one of these tokens.
+            ValueError: `graph` is a ragged batch, or does not fit these tokens.
         """
         if not self.is_tokenwise:
             raise IncrementalDecodingError(self)

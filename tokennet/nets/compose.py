@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 from torch import nn
@@ -59,7 +59,7 @@ class WithGraph(TokenLayer):
         self.graph_of = graph_of
         self.symmetry = _symmetry_of(graph_of, reads)
 
-    def reads_after(self, upstream: Upstream) -> tuple[frozenset[str], Upstream]:
+    def reads_after(self, upstream: Upstream) -> tuple[Set[str], Upstream]:
         reads, upstream = super().reads_after(upstream)
         if self.graph_of is complete:
             upstream = upstream._replace(hidden=upstream.hidden | {"graph"})
@@ -170,4 +170,4 @@ def _symmetry_of(graph_of: GraphOf, reads: Iterable[str] | None) -> Symmetry:
     """The symmetry of making the new graph: what `graph_of` reads, as far as that is known."""
     if reads is None and graph_of not in (complete, add_self_loops):
         return Symmetry({"index"})
-    return Symmetry(reads or ())
+    return Symmetry(frozenset(reads or ()))

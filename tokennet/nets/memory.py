@@ -72,7 +72,7 @@ class MemoryTokens(TokenLayer):
         count, dim = self.memory.vectors.shape
         check_step(tokens, graph, dim)
         first = state is None
-        longer = prefixed(graph, count, listening=False, among_targets=first)
+        longer = prefixed(graph, count, attend_to_all=False, as_targets=first)
         new = self.memory.prepend(tokens) if first else tokens
         out, state = self.layers.step(new, longer, state, source)
         return tokens.replace(z=out.z[..., count:, :] if first else out.z), state

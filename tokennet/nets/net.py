@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,9 +62,9 @@ class TokenNet(nn.Module):
         """
         return Symmetry(self.reads_after(Upstream())[0])
 
-    def reads_after(self, upstream: Upstream) -> tuple[frozenset[str], Upstream]:
+    def reads_after(self, upstream: Upstream) -> tuple[Set[str], Upstream]:
         """See `TokenLayer.reads_after`."""
-        reads: frozenset[str] = frozenset()
+        reads: Set[str] = frozenset()
         for layer in self.layers:
             own, upstream = layer.reads_after(upstream)  # type: ignore[operator]
             reads |= own

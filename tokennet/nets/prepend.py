@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +61,7 @@ class PrependTokens(TokenLayer):
     def count(self) -> int:
         return len(self.vectors)
 
-    def reads_after(self, upstream: Upstream) -> tuple[frozenset[str], Upstream]:
+    def reads_after(self, upstream: Upstream) -> tuple[Set[str], Upstream]:
         reads, upstream = super().reads_after(upstream)
         return reads, upstream._replace(prepended=upstream.prepended + self.count)
 
@@ -97,7 +99,7 @@ def _prefixed(
             "earlier tokens would receive from later tokens through them; give "
             f"attend_to_all=False or visible_to_all=False. Got {graph!r}"
         )
-    return prefixed(graph, count, listening=attend_to_all, heard=visible_to_all)
+    return prefixed(graph, count, attend_to_all=attend_to_all, visible_to_all=visible_to_all)
 
 
 class DropTokens(TokenLayer):
@@ -123,7 +125,7 @@ class DropTokens(TokenLayer):
         super().__init__()
         self.count = check_size("count", count)
 
-    def reads_after(self, upstream: Upstream) -> tuple[frozenset[str], Upstream]:
+    def reads_after(self, upstream: Upstream) -> tuple[Set[str], Upstream]:
         """To remove learned tokens is not to depend on the index of the others."""
         prepended = upstream.prepended
         reads = frozenset() if self.count <= prepended else self.symmetry.reads - upstream.hidden

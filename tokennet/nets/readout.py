@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Set
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class Readout(nn.Module):
         self.norm: nn.Module = nn.LayerNorm(dim)
         self.head: nn.Module = nn.Linear(dim, out_features)
 
-    def reads_after(self, upstream: Upstream) -> frozenset[str]:
+    def reads_after(self, upstream: Upstream) -> Set[str]:
         """What the readout reads of the input of a net; see `TokenLayer.reads_after`."""
         return self.symmetry.reads - upstream.hidden
 
@@ -159,7 +160,7 @@ class ClassTokenReadout(Readout):
         super().__init__(dim, out_features)
         self.index = index
 
-    def reads_after(self, upstream: Upstream) -> frozenset[str]:
+    def reads_after(self, upstream: Upstream) -> Set[str]:
         reads = super().reads_after(upstream)
         return reads - {"index"} if 0 <= self.index < upstream.prepended else reads
 
