@@ -1,6 +1,6 @@
-"""A stand-in for `tokennet.testing._check` whose verdicts the model itself tells.
+"""A fake of `tokennet.testing._check` that reports the verdicts that the model is made with.
 
-So verdicts that are hard to provoke are as easy as the others, and a law costs nothing.
+For tests of the plugin and of `parametrize_with_checks`: any verdict can be had, at no cost.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Broken(Told):
 
 
 def applicable_laws(model, example, *, causal=False):
-    """All but edge_permutation, which needs an example of edges, and causality, if wanted."""
+    """All laws, but causality only on request and edge_permutation only for the example "edges"."""
     without = {"causality": causal, "edge_permutation": example == "edges"}
     return tuple(law for law in LAWS if without.get(law, True))
 
 
 def check(model, example, *, laws=None, **options):
-    """Report each law as the model tells; `reason` shows the options."""
+    """Report the verdicts of the model; `reason` shows the options."""
     reports = {
         law: SymmetryReport(
             law, type(model).__name__, Verdict(model.verdicts.get(law, "PASS")),

@@ -26,7 +26,7 @@ PI = math.pi
 
 
 def centers(n, device="cpu"):
-    """Where samples stand in [-1, 1]."""
+    """Positions of the samples in [-1, 1]."""
     return (2 * torch.arange(n, dtype=torch.float64, device=device) + 1) / n - 1
 
 
@@ -125,8 +125,8 @@ def test_scaling_of_series_is_t_times_the_derivative():
 
 def test_differences_do_not_wrap_around():
     ramp = centers(8)[None]
-    one = torch.ones(1, 8, dtype=torch.float64)
-    assert torch.equal(LieGenerator.translation(dims=1, periodic=False)(ramp).round(), one)
+    slope = torch.ones(1, 8, dtype=torch.float64)
+    assert torch.equal(LieGenerator.translation(dims=1, periodic=False)(ramp).round(), slope)
     assert ALONG_T(ramp).min() < -1
 
 
@@ -294,7 +294,7 @@ def test_a_constant_image_shows_no_error():
     assert lie_error(f, torch.zeros(1, 3, 17), ALONG_T).relative == 0
 
 
-def test_the_action_on_the_output_can_be_said():
+def test_the_action_on_the_output_can_be_given():
     x = torch.randn(2, 3, 8)
     kept = lie_error(lambda x: x, x, ALONG_T, out_generator=None)
     assert kept.invariant
@@ -304,7 +304,7 @@ def test_the_action_on_the_output_can_be_said():
     assert lie_error(lambda x: x.flip(-1), x, ALONG_T).relative > 0.9
 
 
-def test_a_patch_embedding_gives_tokens_on_a_grid():
+def test_a_patch_embedding_returns_tokens_on_a_grid():
     x = smooth_image(3, 32, modes=3)
     f = nn.Conv2d(3, 5, 2, stride=2)
 
@@ -338,7 +338,7 @@ def test_torch_attention_has_a_forward_mode():
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
-def test_differences_stand_in_for_a_missing_forward_mode():
+def test_differences_replace_a_missing_forward_mode():
     error = lie_error(Rolled(), torch.randn(2, 3, 8), ALONG_T)
     assert error.method == "central difference"
     assert error.relative < 1e-8
@@ -374,7 +374,7 @@ def test_differences_work_at_zero():
         lambda x: x + 0.2 * x.detach(),
     ],
 )
-def test_code_that_detaches_is_found_out(lossy):
+def test_code_that_detaches_is_detected(lossy):
     x, mask = torch.randn(2, 3, 16, dtype=torch.float64), torch.rand(16)
     error = lie_error(lambda x: mask * lossy(x), x, ALONG_T)
     assert error.method == "central difference"
@@ -384,12 +384,12 @@ def test_code_that_detaches_is_found_out(lossy):
     assert error.lee == pytest.approx(float(by_hand), rel=1e-5)
 
 
-def test_kinks_do_not_count_as_lost_terms():
+def test_kinks_are_not_taken_for_lost_terms():
     net = nn.Sequential(nn.Conv1d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv1d(64, 3, 3), nn.ReLU())
     assert lie_error(net, torch.randn(8, 3, 64), ALONG_T).method == "forward mode"
 
 
-def test_in_place_models_and_inputs_stay_as_they_were():
+def test_in_place_models_and_inputs_are_restored():
     model = nn.Sequential(nn.Conv1d(3, 3, 3), nn.BatchNorm1d(3), nn.ReLU(inplace=True)).train()
     x = torch.randn(2, 3, 8, requires_grad=True)
     model(x).sum().backward()
@@ -455,11 +455,11 @@ def test_bad_arguments_are_named(measure):
         measure(lambda x: x, [1.0], ALONG_T)
     with pytest.raises(ValueError, match=r"x must have elements, got shape \(0, 3, 8\)"):
         measure(lambda x: x, x[:0], ALONG_T)
-    with pytest.raises(ValueError, match=r"f must give elements, got shape \(0, 3, 8\)"):
+    with pytest.raises(ValueError, match=r"f must return elements, got shape \(0, 3, 8\)"):
         measure(lambda x: x[:0], x, ALONG_T)
-    with pytest.raises(TypeError, match="f must give one tensor, got 2"):
+    with pytest.raises(TypeError, match="f must return one tensor, got 2"):
         measure(lambda x: (x, x), x, ALONG_T)
-    with pytest.raises(TypeError, match=r"f must give a floating-point tensor, got torch.int64"):
+    with pytest.raises(TypeError, match=r"f must return a floating-point tensor, got torch.int64"):
         measure(lambda x: x.argmax(-1), x, ALONG_T)
     with pytest.raises(ValueError, match="needs more than 3 dimensions"):
         measure(lambda x: x, x, LieGenerator.translation(dims=3))
@@ -486,7 +486,7 @@ class Branched(nn.Module):
         return self.head(self.flatten(self.padded(x)))
 
 
-def test_layers_are_measured_at_the_input_they_get():
+def test_layers_are_measured_at_their_own_input():
     model, x = Branched(), torch.randn(2, 3, 8)
     errors = lie_errors_by_layer(model, x, ALONG_T)
     assert list(errors) == ["conv", "conv (2)", "act", "conv (3)", "padded"]
@@ -528,7 +528,7 @@ def test_layers_on_tokens_and_self_attention():
     assert "head" not in errors
 
 
-def test_modules_without_one_layout_are_left_out():
+def test_modules_without_a_layout_are_left_out():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -637,10 +637,10 @@ def test_shifts_follow_upsampling_and_use_the_largest_value():
     assert table.errors == (0.0, 0.0, 0.0)
     first = torch.tensor([1.0, 0, 0, 0])
     table = shift_table(lambda x: first * x, torch.tensor([[[2.0, 6, 0, 0]]]), [1])
-    assert table.errors == (1.0,)  # rolled, 0 at the first place instead of 2
+    assert table.errors == (1.0,)  # rolled, 0 at index 0 instead of 2
 
 
-def test_shifts_can_be_told_what_stays():
+def test_shifts_of_an_output_that_is_said_to_stay():
     x = torch.randn(2, 3, 8)
     assert shift_table(lambda x: x, x, [1]).max_error == 0
     assert shift_table(lambda x: x, x, [1], invariant=True).max_error > 0.1
@@ -655,7 +655,7 @@ def test_tables_print_readably():
     assert shift_table(lambda x: x[..., ::2], torch.randn(1, 3, 8), [1]).max_error is None
 
 
-def test_nan_comes_out():
+def test_nan_is_reported():
     table = shift_table(lambda x: x / 0, torch.zeros(1, 1, 4), [1, 2])
     assert math.isnan(table.max_error)
     assert math.isnan(replace(table, errors=(0.5, float("nan"))).max_error)

@@ -47,7 +47,8 @@ class PassingModel:
     """A model without a bug, on which a broken law is a false positive.
 
     Attributes as of `InjectedBug`; `exact` is False where the model computes in float32
-    whatever the precision of its input.
+    whatever the precision of its input, `selects` says that it selects tokens by their values,
+    so that equal tokens are a hard case, and `slow` puts it under the mark `sweep`.
     """
 
     name: str
@@ -55,6 +56,8 @@ class PassingModel:
     options: dict[str, Any] = field(default_factory=dict)
     laws: tuple[str, ...] | None = None
     exact: bool = True
+    selects: bool = False
+    slow: bool = False
 
 
 def seeded(model: Callable[[], nn.Module], example: Callable[[], Any]) -> Make:

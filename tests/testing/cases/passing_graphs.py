@@ -169,8 +169,8 @@ def _ring() -> Tokens:
     return Tokens(torch.randn(2, NUM_TOKENS, DIM), Cycle(NUM_TOKENS))
 
 
-def _passing(name, model, example) -> PassingModel:
-    return PassingModel(name, seeded(model, example))
+def _passing(name, model, example, **fields) -> PassingModel:
+    return PassingModel(name, seeded(model, example), **fields)
 
 
 PASSING_MASKS = [
@@ -179,7 +179,7 @@ PASSING_MASKS = [
     _passing("lowest_number_for_padding", lambda: Masked(Lowest(), Lowest()), masked),
     _passing("key_padding", KeyPadding, padded),
     _passing("masked_mean", MaskedMean, masked),
-    _passing("masked_max", MaskedMax, padded),
+    _passing("masked_max", MaskedMax, padded, selects=True),
 ]
 
 PASSING_GRAPHS = [
@@ -203,12 +203,12 @@ PASSING_GRAPHS = [
 
 PASSING_TOKENS = [
     _passing("attention_on_tensor", Wrapped, tensor),
-    _passing("attention_on_full", lambda: net("attention", "token"), _full),
-    _passing("attention_on_edges", lambda: net("attention", "token"), tokens),
+    _passing("attention_on_full", lambda: net("attention", "token"), _full, slow=True),
+    _passing("attention_on_edges", lambda: net("attention", "token"), tokens, slow=True),
     _passing("attention_on_ring", lambda: net("attention", "mean"), _ring),
     _passing("gat_on_edges", lambda: net("gat", "attention"), tokens),
-    _passing("mean_on_edges", lambda: net("mean", "token"), tokens),
-    _passing("attention_on_sets", lambda: net("attention", "mean"), disjoint),
-    _passing("gat_on_sets", lambda: net("gat", "token"), disjoint),
-    _passing("max_on_sets", lambda: net("max", "attention"), disjoint),
+    _passing("mean_on_edges", lambda: net("mean", "token"), tokens, slow=True),
+    _passing("attention_on_sets", lambda: net("attention", "mean"), disjoint, slow=True),
+    _passing("gat_on_sets", lambda: net("gat", "token"), disjoint, slow=True),
+    _passing("max_on_sets", lambda: net("max", "attention"), disjoint, selects=True),
 ]

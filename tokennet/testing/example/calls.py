@@ -14,30 +14,25 @@ from tokennet.testing.example.values import tensors_of
 
 
 @dataclass(frozen=True)
-class OnData(Wrapped):
-    """A model of (x, edge_index, ...) that is called with a PyG `Data` with these attributes."""
-
-    names: tuple[str, ...]
-
-    def expression(self, inner: str) -> tuple[str, str]:
-        return "from tokennet.testing.example.calls import OnData", f"OnData({inner}, {self.names})"
-
-    def __call__(self, *inputs: Any) -> Any:
-        given = {name: inputs[0][name] for name in self.names if name in inputs[0]}
-        return self.function(**given)
-
-
-@dataclass(frozen=True)
 class ByName(Wrapped):
     """A model that is called with keyword arguments."""
 
     names: tuple[str, ...]
 
     def expression(self, inner: str) -> tuple[str, str]:
-        return "from tokennet.testing.example.calls import ByName", f"ByName({inner}, {self.names})"
+        kind = type(self).__name__
+        return f"from {__name__} import {kind}", f"{kind}({inner}, {self.names})"
 
     def __call__(self, *inputs: Any) -> Any:
         return self.function(**dict(zip(self.names, inputs, strict=True)))
+
+
+class OnData(ByName):
+    """A model of (x, edge_index, ...) that is called with a PyG `Data` with these attributes."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        data = inputs[0]
+        return self.function(**{name: data[name] for name in self.names if name in data})
 
 
 @dataclass(frozen=True)

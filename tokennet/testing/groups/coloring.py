@@ -1,6 +1,6 @@
-"""What single tokens do to the outputs: colors of tokens and pairs that symmetries keep.
+"""An upper bound of a model's group, from the responses of outputs to one or two tokens.
 
-Let all tokens be the same vector c, but for token t. If f(P x) = P f(x), then the response
+Let all tokens be the same vector c except token t. If f(P x) = P f(x), then the response
 of output i obeys V[p[i], p[t]] = V[i, t]: a symmetry of f is an automorphism of the colored
 pairs V. So N inputs bound the group of f from above.
 """
@@ -8,26 +8,30 @@ pairs V. So N inputs bound the group of f from above.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tokennet.testing.groups.graph_automorphisms import numbered
 from tokennet.testing.groups.probe import Probe
 
 _JUMP = 1e-6
 
 
 class Coloring(NamedTuple):
+    """Colors of tokens and of pairs that every symmetry of a model keeps."""
+
     vertices: np.ndarray
     """(N,) numbers."""
     pairs: np.ndarray
     """(N, N) numbers of [output or token, token]."""
 
     def __and__(self, other: Coloring) -> Coloring:
-        """Colors that tell apart what either does."""
+        """Colors that differ where either coloring differs."""
         return Coloring(
             numbered(np.stack([self.vertices, other.vertices], -1)),
             numbered(np.stack([self.pairs, other.pairs], -1)),
@@ -35,7 +39,7 @@ class Coloring(NamedTuple):
 
 
 def uniform(n: int) -> Coloring:
-    """All tokens alike, and all pairs."""
+    """One color for all tokens, one for all pairs."""
     return Coloring(np.zeros(n, dtype=np.int64), np.zeros((n, n), dtype=np.int64))
 
 
@@ -47,9 +51,9 @@ def one_token(probe: Probe) -> Coloring:
     and are left out.
     """
     n, (constant, other) = probe.num_tokens, _distinct(probe, 2)
-    ask = functools.partial(probe.response_with_gradient, weights=probe.weights())
+    response = functools.partial(probe.response_with_gradient, weights=probe.weights())
     inputs = [constant, *(_replaced(constant, {t: other}) for t in range(n))]
-    return _colored(probe, ask, inputs, _one_token_colors)
+    return _colored(probe, response, inputs, _one_token_colors)
 
 
 def two_tokens(probe: Probe) -> Coloring:
@@ -58,14 +62,14 @@ def two_tokens(probe: Probe) -> Coloring:
     A pair gets the multisets of the responses that it takes part in, in each of its roles.
     """
     n, (constant, first, second) = probe.num_tokens, _distinct(probe, 3)
-    ask = functools.partial(probe.response, weights=probe.weights())
+    response = functools.partial(probe.response, weights=probe.weights())
     pairs = [(s, t) for s in range(n) for t in range(n) if s != t]
     inputs = [_replaced(constant, {s: first, t: second}) for s, t in pairs]
-    return _colored(probe, ask, inputs, functools.partial(_two_token_colors, n=n))
+    return _colored(probe, response, inputs, functools.partial(_two_token_colors, n=n))
 
 
 def clustered(values: np.ndarray, tolerance: float) -> np.ndarray:
-    """Numbers that differ where values do: sorted values more than `tolerance` apart.
+    """Number values; two numbers differ if a gap of more than `tolerance` is between the values.
 
     >>> clustered(np.array([0.3, 0.1, 0.3 + 1e-13]), tolerance=1e-9).tolist()
     [1, 0, 1]
@@ -78,41 +82,31 @@ def clustered(values: np.ndarray, tolerance: float) -> np.ndarray:
     return result.reshape(values.shape)
 
 
-def numbered(codes: np.ndarray) -> np.ndarray:
-    """Number the different vectors along the last dimension, in their order."""
-    rows = codes.reshape(-1, codes.shape[-1])
-    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(codes.shape[:-1])
-
-
 def _colored(
     probe: Probe,
-    ask: Callable[[Tensor], list[Tensor]],
+    response: Callable[[Tensor], list[Tensor]],
     inputs: list[Tensor],
     colors: Callable[[np.ndarray, float], Coloring],
 ) -> Coloring:
-    """What the responses to inputs (rows, pooled outputs, gradient) tell together."""
-    responses = _stacked(map(ask, inputs))
-    nudged = zip(*map(probe.nudged, inputs), strict=True)
-    moved = [_stacked(map(ask, tokens)) for tokens in nudged]
+    """Colors from all responses to the inputs: rows, pooled outputs, gradient.
+
+    Responses that are not finite, or that jump at a small change of the inputs, are left out.
+    """
+    responses = _stacked(map(response, inputs))
+    nudged = [_stacked(map(response, z)) for z in zip(*map(probe.nudged, inputs), strict=True)]
     coloring = uniform(probe.num_tokens)
-    for part, *near in zip(responses, *moved, strict=True):
-        if (tolerance := _tolerance(probe, part, near)) is not None:
-            coloring = coloring & colors(part, tolerance)
+    for part, *neighbors in zip(responses, *nudged, strict=True):
+        if all(np.isfinite(values).all() for values in (part, *neighbors)):
+            scale = max(1.0, np.abs(part).max())
+            jump = max(np.abs(part - other).max() for other in neighbors) / scale
+            if jump <= _JUMP:
+                coloring = coloring & colors(part, scale * max(probe.resolution, jump))
     return coloring
 
 
 def _stacked(responses: Iterable[list[Tensor]]) -> list[np.ndarray]:
     """Rows (inputs, N), pooled outputs (inputs, 1), and the gradient (inputs, N) if asked for."""
     return [torch.stack(part).numpy() for part in zip(*responses, strict=True)]
-
-
-def _tolerance(probe: Probe, responses: np.ndarray, near: Sequence[np.ndarray]) -> float | None:
-    """What rounding may change, or None where next to nothing changes much."""
-    if not all(np.isfinite(part).all() for part in (responses, *near)):
-        return None
-    scale = max(1.0, np.abs(responses).max())
-    jump = max(np.abs(responses - its).max() for its in near) / scale
-    return scale * max(probe.resolution, jump) if jump <= _JUMP else None
 
 
 def _one_token_colors(responses: np.ndarray, tolerance: float) -> Coloring:
@@ -137,11 +131,8 @@ def _two_token_colors(responses: np.ndarray, tolerance: float, n: int) -> Colori
 def _distinct(probe: Probe, count: int) -> tuple[Tensor, ...]:
     """All tokens equal, (N, ...), and `count` - 1 other tokens, (...)."""
     equal = probe.random(1)[0]
-    others: list[Tensor] = []
-    while len(others) < count - 1:
-        token = probe.random(1)[0]
-        if not torch.equal(token, equal):
-            others.append(token)
+    drawn = (probe.random(1)[0] for _ in itertools.count())
+    others = itertools.islice((z for z in drawn if not torch.equal(z, equal)), count - 1)
     return equal.expand(probe.num_tokens, *equal.shape), *others
 
 

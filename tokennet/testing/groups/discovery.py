@@ -1,4 +1,4 @@
-"""Which permutations of the tokens a model commutes with, found by asking it."""
+"""`discover_group`: the permutations of the tokens that a model commutes with, by running it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from tokennet.tokens import Tokens
 
 @dataclass(frozen=True)
 class GroupReport:
-    """The group of permutations of the tokens that a model commutes with."""
+    """The group of permutations of the tokens that a model commutes with, from `discover_group`."""
 
     generators: tuple[Permutation, ...]
     """Each a tuple p that acts on the tokens as `x[p]`; all of them verified."""
     degree: int
     """The number of tokens."""
     order: int
-    """Elements of the group that the generators make."""
+    """The number of elements of the group with these generators."""
     order_at_most: int
-    """No larger group is possible; the same as `order` where the result is exact."""
+    """No larger group is possible; equal to `order` where the result is exact."""
     exact: bool
-    """Whether the group is known, and not only bounded from both sides."""
+    """Whether the group is known, not only bounded from both sides."""
     orbits: tuple[tuple[int, ...], ...]
     """The sets of tokens that the group carries into each other."""
     name: str
-    """As given by `tokennet.testing.groups.name`."""
+    """As returned by `tokennet.testing.groups.name`."""
     evaluations: int
     """Calls of the model."""
     note: str = ""
-    """What the group alone does not tell: tokens without influence, for instance."""
+    """What the group alone does not show: tokens without influence, for instance."""
 
     def __str__(self) -> str:
         known = f"{self.name}, order {_count(self.order)}"
@@ -65,16 +65,18 @@ def discover_group(
 ) -> GroupReport:
     r"""The permutations P of the tokens with f(P x) = P f(x), or f(P x) = f(x) where pooled.
 
+    For use when it is not known which symmetry a model has, or to hold it to a claim.
+
     1. All tokens equal but one: the responses of outputs to tokens color the pairs of
        tokens, and the automorphisms H of these colors contain the group (nauty, McKay and
        Piperno, 2014, arXiv 1301.1493). This takes about 3 N evaluations.
-       Where f tells equal tokens apart by their places, as sorting may, H is S_N.
+       Where f tells equal tokens apart by their index, as sorting may, H is S_N.
     2. Generators of H are tried on random inputs in float64. If all hold, H is the group.
     3. Otherwise two tokens among equal ones give finer colors, if there are evaluations
        left for 3 N^2 of them, and then every coset in H of the subgroup verified so far is
        tried, or random elements of H where these are too many.
 
-    Of `Tokens` z alone is moved, graph and positions are held ("shuffling"). The model
+    Of `Tokens` only z is moved, graph and positions are kept ("shuffling"). The model
     runs in eval mode, and every parameter is changed a little at random: the group is
     that of the architecture, not of weights that happen to be equal. "Exact" is up to
     measurement: broken symmetries below 1e-9 of the range of an output are not seen, nor
@@ -92,7 +94,7 @@ def discover_group(
         seed: of inputs and changes of parameters.
 
     Raises:
-        TypeError: `x` is neither a tensor nor `Tokens`, or f gives no tensors.
+        TypeError: `x` is neither a tensor nor `Tokens`, or f returns no tensors.
         ValueError: `dim` or `out_dim` do not fit, `budget` is too small to begin with, or
             outputs are not finite, not repeatable, or dominated by rounding.
 
@@ -105,7 +107,10 @@ def discover_group(
         probe = Probe(f, x, dim, out_dim, seed)
         search = Search(probe, budget, seed)
         exact = search.run() and probe.depends_on_input
-        note = _note(probe, search.silent())
+        silent = search.silent()
+    note = f"the output does not depend on tokens {_ranges(silent)}" if silent else ""
+    if not probe.depends_on_input:
+        note = "the output is the same at all inputs tried"
     n, found = probe.num_tokens, search.lower
     size = order(found, n)
     return GroupReport(
@@ -119,12 +124,6 @@ def discover_group(
         evaluations=probe.evaluations,
         note=note,
     )
-
-
-def _note(probe: Probe, silent: list[int]) -> str:
-    if not probe.depends_on_input:
-        return "the output is the same at all inputs tried"
-    return f"the output does not depend on tokens {_ranges(silent)}" if silent else ""
 
 
 def _count(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Automorphism groups of graphs and colorings, and what can be asked of any group."""
+"""Automorphisms of token graphs and of colorings of pairs, found by nauty."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokennet.checks import require
 from tokennet.graphs import TokenGraph
 from tokennet.testing.groups.permutations import Permutation
 
@@ -19,16 +20,17 @@ def automorphisms(
     """Generators of the permutations p that map edges to edges: A[p[i], p[j]] = A[i, j].
 
     Found by nauty (McKay and Piperno, 2014, arXiv 1301.1493). Edges are directed;
-    parallel edges must be as many, and features of edges the same, number by number.
+    parallel edges must be equal in number, and features of edges equal number by number.
 
     Args:
         graph: square, of any kind.
         vertex_colors: (N,) or (N, P), positions for instance; a permutation must keep
-            the row of every token. None: all tokens alike.
+            the row of every token. None: all tokens have the same color.
 
     Raises:
         TypeError: `graph` is no `TokenGraph`.
         ValueError: it is bipartite, or there is not one color for each token.
+        ImportError: pynauty is not installed.
 
     >>> from tokennet import Cycle
     >>> from tokennet.testing.groups import name, order
@@ -51,9 +53,9 @@ def automorphisms(
         else:
             pairs[source, target] = kinds
     looped = [(vertex, loops.get(i, ())) for i, vertex in enumerate(vertices.tolist())]
-    number = {kinds: k for k, kinds in enumerate(sorted(set(pairs.values())), start=1)}
-    edges = np.array([(*pair, number[kinds]) for pair, kinds in pairs.items()], dtype=np.int64)
-    return _by_nauty(_numbered(looped), edges.reshape(-1, 3))
+    ends = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+    edges = np.concatenate([ends, _numbered(list(pairs.values()))[:, None] + 1], axis=1)
+    return _by_nauty(_numbered(looped), edges)
 
 
 def automorphisms_of_coloring(
@@ -63,8 +65,8 @@ def automorphisms_of_coloring(
 
         v[p[i]] = v[i],   C[p[i], p[j]] = C[i, j]
 
-    The tokens are first told apart by color refinement (the multiset of what each sees);
-    where that leaves no two alike the group is trivial. Otherwise nauty decides (McKay and
+    Color refinement (the multiset of the colors of a token's pairs) first tells tokens apart;
+    if all differ, the group is trivial. Otherwise nauty decides (McKay and
     Piperno, 2014, arXiv 1301.1493), the colors written in binary on one layer of vertices
     for each digit, as its manual advises.
 
@@ -87,8 +89,8 @@ def automorphisms_of_coloring(
         )
     if n == 0:
         return []
-    both_ways = _unique_rows(np.stack([pairs, pairs.T], -1).reshape(-1, 2)).reshape(n, n)
-    cells = refined(_unique_rows(np.stack([vertices, pairs.diagonal()], 1)), both_ways)
+    both_ways = numbered(np.stack([pairs, pairs.T], -1))
+    cells = refined(numbered(np.stack([vertices, pairs.diagonal()], 1)), both_ways)
     if len(np.unique(cells)) == n:
         return []
     colors = np.unique(pairs, return_inverse=True)[1].reshape(n, n)
@@ -100,7 +102,7 @@ def automorphisms_of_coloring(
 
 
 def refined(cells: np.ndarray, both_ways: np.ndarray) -> np.ndarray:
-    """Split cells until tokens of a cell see as many tokens of each cell in each color.
+    """Split cells until tokens of one cell have equally many pairs of each color with each cell.
 
     Args:
         cells: (N,) numbers 0, 1, ... of the cells.
@@ -108,7 +110,7 @@ def refined(cells: np.ndarray, both_ways: np.ndarray) -> np.ndarray:
     """
     while True:
         seen = np.sort(both_ways * (cells.max() + 1) + cells, axis=1)  # (N, N)
-        finer = _unique_rows(np.concatenate([cells[:, None], seen], 1))
+        finer = numbered(np.concatenate([cells[:, None], seen], 1))
         if finer.max() == cells.max():
             return cells
         cells = finer
@@ -119,14 +121,6 @@ def _by_nauty(vertices: np.ndarray, edges: np.ndarray) -> list[Permutation]:
 
     Vertex v of layer l is number l N + v; layer l has the edges whose color has digit l.
     """
-    try:
-        import pynauty
-    except ImportError as error:
-        raise ImportError(
-            "automorphisms are found by pynauty, which is not installed: "
-            'pip install "tokennet[groups]" (pynauty has the license GPLv3)'
-        ) from error
-
     n = len(vertices)
     if n == 0:
         return []
@@ -141,6 +135,7 @@ def _by_nauty(vertices: np.ndarray, edges: np.ndarray) -> list[Permutation]:
     cells: dict[tuple[int, int], set[int]] = {}
     for v in range(layers * n):
         cells.setdefault((v // n, int(vertices[v % n])), set()).add(v)
+    pynauty = require("pynauty", "groups")
     graph = pynauty.Graph(
         layers * n,
         directed=True,
@@ -156,7 +151,7 @@ def _edges_by_pair(graph: TokenGraph) -> dict[tuple[int, int], tuple[int, ...]]:
     attr = graph.edge_attr
     kinds = [0] * len(edges)
     if attr is not None and len(edges):
-        kinds = _unique_rows(attr.detach().cpu().double().numpy()).tolist()
+        kinds = numbered(attr.detach().cpu().double().numpy().reshape(len(edges), -1)).tolist()
     found: dict[tuple[int, int], list[int]] = {}
     for (source, target), kind in zip(edges, kinds, strict=True):
         found.setdefault((source, target), []).append(kind)
@@ -183,6 +178,7 @@ def _numbered(colors: Sequence[Any]) -> np.ndarray:
     return np.array([number[color] for color in colors], dtype=np.int64)
 
 
-def _unique_rows(rows: np.ndarray) -> np.ndarray:
-    """Number the different rows of a matrix, in their order."""
-    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+def numbered(vectors: np.ndarray) -> np.ndarray:
+    """Number the different vectors along the last dimension, in their order."""
+    rows = vectors.reshape(-1, vectors.shape[-1])
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(vectors.shape[:-1])

@@ -1,4 +1,4 @@
-"""What a permutation group is called: only names that follow from its order and structure."""
+"""`name`: the name of a permutation group, where order and structure leave no other."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokennet.testing.groups.elements import abelian_factors, is_dihedral, listed, symmetric_factor
+from tokennet.testing.groups.factors import abelian_factors, listed, symmetric_factor
 from tokennet.testing.groups.permutations import (
     Generators,
     Permutation,
     blocks_of,
     checked,
-    compose,
     contains,
-    cycle_lengths,
     invariant_partition,
     merged,
     on_blocks,
     orbits,
     order,
+    sympy_group,
 )
 
 LARGEST_LISTED = 5040
@@ -134,12 +133,12 @@ def _indecomposable(generators: list[Permutation], degree: int) -> _Named:
 def _transitive(generators: list[Permutation], degree: int, size: int) -> _Named:
     if size == factorial(degree):
         return _Named(f"S_{degree}", True)
-    elements = listed(generators, degree) if size <= 2 * degree else []
-    if size == degree and any(cycle_lengths(p) == [degree] for p in elements):
+    group = sympy_group(tuple(generators), degree)
+    if size == degree and group.is_cyclic:
         return _Named(f"C_{degree}", True)
     if 2 * size == factorial(degree):  # the even ones: the sign is the only map onto S_2
         return _Named(f"A_{degree}", True)
-    if size == 2 * degree and is_dihedral(elements):  # what fixes a point is a reflection
+    if size == 2 * degree and group.is_dihedral:  # what fixes a point is a reflection
         return _Named(f"D_{degree}", True)
     return _wreath(generators, degree, size) or _Named(_abstract(generators, size), False)
 
@@ -196,14 +195,16 @@ def _block_stabilizer(
 
 
 def _abstract(generators: list[Permutation], size: int) -> str:
-    """A name that follows from the list of elements."""
+    """A name from the elements, whatever points they act on."""
     if size <= LARGEST_LISTED:
-        elements = listed(generators, len(generators[0]))
-        if all(compose(p, q) == compose(q, p) for p in generators for q in generators):
-            return _product([f"C_{k}" if k > 2 else "S_2" for k in abelian_factors(elements)])
-        if size > 6 and is_dihedral(elements):
+        degree = len(generators[0])
+        group = sympy_group(tuple(generators), degree)
+        if group.is_abelian:
+            orders = abelian_factors(generators, degree)
+            return _product([f"C_{k}" if k > 2 else "S_2" for k in orders])
+        if size > 6 and group.is_dihedral:
             return f"D_{size // 2}"
-        if split := symmetric_factor(elements):
-            rest = name(split.rest, len(elements[0]))
+        if split := symmetric_factor(listed(generators, degree)):
+            rest = name(split.rest, degree)
             return split.name if rest == "trivial" else _product([split.name, rest])
     return f"group of order {size:,}"

@@ -10,9 +10,12 @@ import functools
 import random
 from collections.abc import Iterable, Sequence
 from math import factorial, prod
+from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from tokennet.checks import require
 
 Permutation = tuple[int, ...]
 Generators = Sequence[Sequence[int]]
@@ -87,7 +90,7 @@ def order(generators: Generators, degree: int) -> int:
     generators = checked(generators, degree)
     blocks, quotient = _reduced(generators, degree)
     if len(blocks) == degree:
-        return int(_sympy_group(generators, degree).order())
+        return int(sympy_group(generators, degree).order())
     return prod(factorial(len(block)) for block in blocks) * order(quotient, len(blocks))
 
 
@@ -106,7 +109,8 @@ def contains(generators: Generators, p: Sequence[int]) -> bool:
         return True
     blocks, quotient = _reduced(generators, degree)
     if len(blocks) == degree:
-        return _sympy_contains(generators, moved[0])
+        group = sympy_group(generators, degree)
+        return bool(group.contains(_sympy().Permutation(list(moved[0]))))
     images = {tuple(sorted(p[i] for i in block)) for block in blocks}
     return images == set(blocks) and contains(quotient, on_blocks(p, blocks))
 
@@ -129,11 +133,18 @@ def stabilizer_chain(
 
     Every element of the group is u_1 u_2 ... with one u_k of each, in exactly one way.
     """
-    group = _sympy_group(checked(generators, degree), degree)
+    group = sympy_group(checked(generators, degree), degree)
     return [
         (base, {point: tuple(u.array_form) for point, u in transversal.items()})
         for base, transversal in zip(group.base, group.basic_transversals, strict=True)
     ]
+
+
+@functools.lru_cache(maxsize=64)
+def sympy_group(generators: tuple[Permutation, ...], degree: int) -> Any:
+    """The `PermutationGroup` of sympy, which has the algorithm of Schreier and Sims."""
+    permutations = generators or (tuple(range(degree)),)
+    return _sympy().PermutationGroup([_sympy().Permutation(list(p)) for p in permutations])
 
 
 def checked(generators: Generators, degree: int) -> tuple[Permutation, ...]:
@@ -220,19 +231,8 @@ def _transposition_in(p: Permutation) -> tuple[int, int] | None:
     return next((i, p[i]) for i in range(len(p)) if p[i] != i and p[p[i]] == i)
 
 
-@functools.lru_cache(maxsize=64)
-def _sympy_group(generators: tuple[Permutation, ...], degree: int) -> Any:
-    from sympy.combinatorics import Permutation as SympyPermutation
-    from sympy.combinatorics import PermutationGroup
-
-    identity = tuple(range(degree))
-    return PermutationGroup([SympyPermutation(list(p)) for p in generators or (identity,)])
-
-
-def _sympy_contains(generators: tuple[Permutation, ...], p: Permutation) -> bool:
-    from sympy.combinatorics import Permutation as SympyPermutation
-
-    return bool(_sympy_group(generators, len(p)).contains(SympyPermutation(list(p))))
+def _sympy() -> ModuleType:
+    return require("sympy.combinatorics", "groups")
 
 
 def _random_element(

@@ -1,4 +1,4 @@
-"""A model asked from outside: its answers to chosen inputs, on one scale."""
+"""`Probe`: a model evaluated on chosen inputs, with its outputs in units of their range."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ OutDim = int | Literal["infer"] | None
 
 
 class Answer(NamedTuple):
+    """All outputs of a model on one input, flattened."""
+
     rows: Tensor
-    """(N, R) what moves with the tokens."""
+    """(N, R), outputs that move with the tokens."""
     pooled: Tensor
-    """(S,) what stays."""
+    """(S,), outputs that do not."""
 
     def gap(self, other: Answer) -> float:
-        """The largest difference."""
-        gaps = [(mine - its).abs().flatten() for mine, its in zip(self, other, strict=True)]
+        """The largest difference between two answers."""
+        gaps = [(a - b).abs().flatten() for a, b in zip(self, other, strict=True)]
         return float(torch.cat([gaps[0].new_zeros(1), *gaps]).max())
 
 
 class Weights(NamedTuple):
-    """One number for each column of the rows, of the pooled outputs, of the tokens."""
+    """A number for each column of the rows, of the pooled outputs and of the tokens."""
 
     rows: Tensor
     pooled: Tensor
@@ -50,7 +52,7 @@ class Probe:
 
     Args:
         f: from a value like `x` to tensors, or anything that holds them.
-        x: tensor, or `Tokens` of which z is varied while graph and positions are held.
+        x: tensor, or `Tokens` whose z is varied while graph and positions are kept.
         dim: dimension of the tokens in x (in z).
         out_dim: dimension of the tokens in each output tensor, None for pooled ones;
             "infer" takes `dim` where that has N entries.
@@ -70,14 +72,16 @@ class Probe:
         self._dim, self._out_dim = _check_dim(x, example, dim), out_dim
         self.num_tokens = example.shape[dim]
         self._tokens_first = example.movedim(dim, 0)  # (N, ...)
-        self._deviation = _deviation(self._tokens_first)
+        self._deviation = 1.0
+        if example.is_floating_point():
+            self._deviation = float(example.std(correction=0)) or 1.0
         self._generator = torch.Generator().manual_seed(seed)
         self.evaluations = 0
         inputs = [self.random() for _ in range(_DRAWS)]
         raw = [self._raw(z) for z in inputs]
         parts = [torch.stack(part) for part in zip(*raw, strict=True)]
         if not all(bool(part.isfinite().all()) for part in parts):
-            raise ValueError("f must give finite numbers on random inputs of the scale of x")
+            raise ValueError("f must return finite numbers on random inputs of the scale of x")
         self.depends_on_input = any(bool((part != part[0]).any()) for part in parts)
         self._scale = Answer(*map(_range, parts))
         self.examples = [(z, self._scaled(it)) for z, it in zip(inputs, raw, strict=True)]
@@ -114,12 +118,12 @@ class Probe:
         rows = [torch.zeros(self.num_tokens, 0, dtype=torch.float64)]
         pooled = [torch.zeros(0, dtype=torch.float64)]
         for tensor in tensors_of(self._f(value)):
-            number = torch.view_as_real(tensor) if tensor.is_complex() else tensor.double()
-            where = self._place_of_tokens(tensor)
-            if where is None:
-                pooled.append(number.flatten().cpu())
+            real = torch.view_as_real(tensor) if tensor.is_complex() else tensor.double()
+            dim = self._token_dim(tensor)
+            if dim is None:
+                pooled.append(real.flatten().cpu())
             else:
-                rows.append(number.movedim(where, 0).reshape(self.num_tokens, -1).cpu())
+                rows.append(real.movedim(dim, 0).reshape(self.num_tokens, -1).cpu())
         return Answer(torch.cat(rows, 1), torch.cat(pooled))
 
     def response(self, tokens: Tensor, weights: Weights) -> list[Tensor]:
@@ -128,8 +132,8 @@ class Probe:
         return [answer.rows @ weights.rows, (answer.pooled @ weights.pooled)[None]]
 
     def response_with_gradient(self, tokens: Tensor, weights: Weights) -> list[Tensor]:
-        """The same, and where there is one the gradient of the pooled outputs by the tokens,
-        in units of their deviation and weighted, (N,)."""
+        """The same, and the gradient of the pooled outputs by the tokens if there is one,
+        weighted and in units of the deviation of the tokens, (N,)."""
         if not self._differentiable:
             return self.response(tokens, weights)
         leaf = tokens.detach().clone().requires_grad_()
@@ -150,10 +154,9 @@ class Probe:
         return Weights(*(part / max(1, len(part)) ** 0.5 for part in drawn))
 
     def nudged(self, tokens: Tensor) -> list[Tensor]:
-        """Tokens moved by 1e-12 of their deviation at random, and the opposite way.
+        """Tokens moved by 1e-12 of their deviation in a random direction, and in the opposite one.
 
-        Where equal tokens are ranked, one of the two ranks them otherwise than by index.
-        Integers stay.
+        Of the two, at least one ranks equal tokens differently than by index. Integers stay.
         """
         if not tokens.is_floating_point():
             return [tokens, tokens]
@@ -166,7 +169,7 @@ class Probe:
         again = self.answer(tokens)
         if first.gap(again) > FINEST:
             raise ValueError(
-                "f must give the same output for the same input, but two calls differ by "
+                "f must return the same output for the same input, but two calls differ by "
                 f"{first.gap(again):.1e} of its range"
             )
         change = first.gap(self.answer(self.nudged(tokens)[0]))
@@ -177,7 +180,7 @@ class Probe:
             )
         return max(FINEST, change)
 
-    def _place_of_tokens(self, output: Tensor) -> int | None:
+    def _token_dim(self, output: Tensor) -> int | None:
         n, shape = self.num_tokens, tuple(output.shape)
         if self._out_dim is None:
             return None
@@ -193,9 +196,8 @@ class Probe:
         if len(shape) == self._tokens_first.dim() and shape[self._dim] == n:
             return self._dim
         raise ValueError(
-            f"out_dim must be given for an output of shape {shape}: it has {n} entries, as "
-            f"many as there are tokens, elsewhere than in dimension {self._dim}; say None if "
-            "it is pooled"
+            f"out_dim must be given for an output of shape {shape}: it has {n} entries, the "
+            f"number of tokens, in another dimension than {self._dim}; None if it is pooled"
         )
 
 
@@ -216,13 +218,6 @@ def _check_dim(x: Any, example: Any, dim: int) -> int:
             f"from; all are {int(example.min())}"
         )
     return dim
-
-
-def _deviation(example: Tensor) -> float:
-    """Standard deviation of the entries, 1 where there is none."""
-    if not example.is_floating_point():
-        return 1.0
-    return float(example.std(correction=0)) or 1.0
 
 
 def _range(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The search for a model's group of permutations, between what holds and what is excluded."""
+"""`Search`: closes in on a model's group, between verified and not excluded permutations."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tokennet.testing.groups.permutations import (
 )
 from tokennet.testing.groups.probe import Answer, Probe
 
-_VAIN_SAMPLES = 300
+_MAX_SAMPLES = 300
 _CONFIRMATIONS = 64
-_TOGETHER = 8
+_SILENT_CHECKS = 8
 
 
 class Search:
-    """What is verified (`lower`) and what is not excluded (`upper`), as generators."""
+    """Generators of the verified group (`lower`) and of one that contains the group (`upper`)."""
 
     def __init__(self, probe: Probe, budget: int, seed: int) -> None:
         n = probe.num_tokens
-        least = probe.evaluations + 6 * n + 9 + 2 * (_TOGETHER + _CONFIRMATIONS)
+        least = probe.evaluations + 6 * n + 9 + 2 * (_SILENT_CHECKS + _CONFIRMATIONS)
         if budget < least:
             raise ValueError(f"budget must be at least {least} for {n} tokens, got {budget}")
         self.probe, self.budget, self.seed = probe, budget, seed
@@ -46,8 +46,8 @@ class Search:
 
     @property
     def left(self) -> int:
-        """Evaluations for the search: those not used, nor kept for what follows it."""
-        kept = self.probe.num_tokens + 2 * (_TOGETHER + _CONFIRMATIONS)
+        """Evaluations left for the search, without those reserved for confirmation."""
+        kept = self.probe.num_tokens + 2 * (_SILENT_CHECKS + _CONFIRMATIONS)
         return self.budget - self.probe.evaluations - kept
 
     @property
@@ -57,10 +57,10 @@ class Search:
         return order(self.upper, n) // order(self.lower, n)
 
     def run(self) -> bool:
-        """Search; whether every permutation is either verified or excluded.
+        """Search; returns whether every permutation is either verified or excluded.
 
-        What two random inputs do not refute may still not hold, where f depends on a
-        few tokens at a time, the largest for instance. Then more inputs are drawn.
+        A permutation that a few random inputs do not refute may still not hold, if f depends
+        on few tokens at a time, the largest for instance. Then more inputs are drawn.
         """
         while True:
             exact = self._search()
@@ -96,7 +96,7 @@ class Search:
         return True
 
     def holds(self, p: Permutation) -> bool:
-        """Whether f(P x) = P f(x) on random inputs; False also where evaluations ran out."""
+        """Whether f(P x) = P f(x) on random inputs; False also if the budget is used up."""
         examples = self.probe.examples
         if p in self.refuted:
             return False
@@ -110,17 +110,17 @@ class Search:
 
     def _agrees(self, p: Permutation, z: Tensor, answer: Answer) -> bool:
         moves = torch.tensor(p)
-        aim = Answer(answer.rows[moves], answer.pooled)
-        return self.probe.answer(z[moves.to(z.device)]).gap(aim) <= self.probe.resolution
+        expected = Answer(answer.rows[moves], answer.pooled)
+        return self.probe.answer(z[moves.to(z.device)]).gap(expected) <= self.probe.resolution
 
     def silent(self) -> list[int]:
-        """Tokens that change no output, neither orbit by orbit nor together."""
+        """Tokens without influence on the outputs, neither orbit by orbit nor all together."""
         found: list[int] = []
         z, answer = self.probe.examples[0]
         for orbit in orbits(self.lower, self.probe.num_tokens):
             if self._is_same(z, answer, list(orbit)):
                 found += orbit
-        for _ in range(_TOGETHER if found else 0):
+        for _ in range(_SILENT_CHECKS if found else 0):
             z = self.probe.random()
             if not self._is_same(z, self.probe.answer(z), found):
                 return []
@@ -134,9 +134,9 @@ class Search:
         return self.probe.answer(changed).gap(answer) <= self.probe.resolution
 
     def _contradicted(self) -> bool:
-        """Whether f commutes with an exchange of neighbors that the colors exclude.
+        """Whether f commutes with a transposition of neighbors that the colors exclude.
 
-        They do not say the truth where f is another function for equal tokens.
+        The colors are wrong where f is another function for equal tokens.
         """
         n = self.probe.num_tokens
         swaps = [transposition(i, i + 1, n) for i in range(n - 1)]
@@ -151,7 +151,7 @@ class Search:
             self.lower += [p for p in verified if p not in self.lower]
 
     def _add_transpositions(self) -> None:
-        """That i and j may be exchanged is an equivalence: try one of each class."""
+        """Try transpositions; exchangeable tokens form classes, so one token of each is tried."""
         n, failed = self.probe.num_tokens, 0
         classes: list[int] = []
         for j in range(n):
@@ -183,7 +183,7 @@ class Search:
 
     def _sample(self) -> bool:
         """Try random elements of the upper group; whether the verified group grew."""
-        count, n = min(self.left, _VAIN_SAMPLES), self.probe.num_tokens
+        count, n = min(self.left, _MAX_SAMPLES), self.probe.num_tokens
         drawn = sample(self.upper, n, count, seed=self.seed + self.probe.evaluations)
         return any(self.holds(p) and self._add(p) for p in drawn)
 

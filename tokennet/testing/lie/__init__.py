@@ -1,4 +1,7 @@
-"""How far a map is from equivariance under translations, rotations and other flows of space."""
+"""How far a map is from equivariance under translations, rotations and other flows of space.
+
+For models of series, images and tokens on a grid; laws of permutations are in `laws`.
+"""
 
 from tokennet.testing.lie.error import LieError, lie_derivative, lie_error
 from tokennet.testing.lie.generator import LieGenerator

@@ -1,4 +1,4 @@
-"""The Lie derivative of a map, and its size."""
+"""`lie_derivative` and `lie_error`: how far a map is from equivariance under one generator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tokennet.testing.lie.pushforward import (
 OutGenerator = LieGenerator | None | Literal["auto"]
 
 ROUNDING: dict[Method, float] = {"forward mode": 1e-12, "central difference": 1e-8}
-"""Beside the size of f(x), what is smaller counts as zero."""
+"""What is smaller than this part of f(x) counts as zero."""
 
 PROBES = 8
 
@@ -32,12 +32,12 @@ class LieError:
     """How far a map is from equivariance under one generator, at given inputs.
 
     Attributes:
-        name: of the module; empty for a whole map.
-        generator: its name.
+        name: of the module; empty for a map that is not part of a model.
+        generator: name of the generator.
         lee: the local equivariance error, in squared units of the output per unit of t.
         relative: between 0 (equivariant) and 1; see `lie_error`.
-        invariant: the output was held to stay, not to move with the input.
-        method: how J_f X x was found. A central difference is good to about 1e-10.
+        invariant: the output was expected to stay, not to move with the input.
+        method: how J_f X x was computed. A central difference has an error of about 1e-10.
         out_shape: shape of the output.
     """
 
@@ -61,7 +61,7 @@ class LieError:
 def lie_derivative(
     f: Map, x: Tensor, generator: LieGenerator, *, out_generator: OutGenerator = "auto"
 ) -> Tensor:
-    r"""The Lie derivative of f at x: zero where f is equivariant, and so a map of where not.
+    r"""The Lie derivative of f at x: it shows where in the output f is not equivariant.
 
         L_X f(x) = d/dt rho_out(-t) f(rho_in(t) x) at t = 0  =  J_f(x) X x - X_out f(x)
 
@@ -92,25 +92,27 @@ def lie_error(
 ) -> LieError:
     r"""Local equivariance error of f under a continuous group, over the batch x.
 
+    For use when a single number is needed, to compare models or layers.
+
         LEE      = E_x ||L_X f(x)||^2 / dim f(x),     L_X f(x) = J_f(x) X x - X_out f(x)
         relative = ||L_X f(x)|| / (||J_f(x) X x|| + ||X_out f(x)||)
 
     LEE is that of Gruver et al. (2022, arXiv:2210.02984), who measure classifiers after
     the softmax; it scales with f and the unit of t. `relative` does not: 0 if and only if f
     is equivariant at x, at most 1, norms over the batch. For an invariant output X_out is
-    zero and this would be always 1, so there the motion is set against motions of the same
-    size without coherence, signs s = +-1 drawn for each entry of x:
+    zero and this would be always 1, so there the motion is compared with motions of the same
+    size and random signs s = +-1 for each entry of x:
 
         relative = ||J_f(x) X x|| / (||J_f(x) X x|| + (E_s ||J_f(x) (s * X x)||^2)^(1/2))
 
-    Both forms measure how much cancels: of two terms above, of the single entries here. An
-    f that is not invariant in any special way is near 1/2. What is below rounding (1e-12
-    of ||f(x)||, 1e-8 if by differences) counts as 0.
+    Both forms measure how much cancels: of two terms above, of the single entries here. A
+    generic f, not invariant at all, is near 1/2. What is below rounding (1e-12 of ||f(x)||,
+    1e-8 if by differences) counts as 0.
 
-    f runs in float64 and eval mode and comes back as it was; tensors that it refers to
-    outside of modules stay as they are. J_f X x is taken by forward mode and checked
-    against central differences, which stand in where operations have no forward mode, where
-    code detaches, and at kinks; `method` says which it was.
+    f runs in float64 and eval mode, and its state is restored; tensors that it refers to
+    outside of modules keep their precision. J_f X x is computed by forward mode and checked
+    against central differences, which are used instead where operations have no forward
+    mode or code detaches; `method` says which it was.
 
     Args:
         f: a map from tensor to tensor (or to `Tokens`, whose z counts), a module or not.
@@ -122,9 +124,9 @@ def lie_error(
             that has lost all dimensions of space stays.
 
     Raises:
-        TypeError: x is not floating-point, or f gives not one floating-point tensor.
+        TypeError: x is not floating-point, or f does not return one floating-point tensor.
         ValueError: x or the output does not have the shape that its generator needs, or
-            "auto" cannot tell how the output moves.
+            "auto" cannot infer how the output moves.
 
     >>> from torch import nn
     >>> from tokennet.testing.lie import LieGenerator
@@ -144,10 +146,10 @@ def lie_error(
 
 
 def action_on(value: Tensor, x: Tensor, generator: LieGenerator) -> LieGenerator | None:
-    """How an output moves, told from its shape and that of the input.
+    """How an output moves, inferred from its shape and that of the input.
 
     Raises:
-        ValueError: the shape does not tell.
+        ValueError: the shape is ambiguous.
     """
     batch_dims = x.dim() - generator.value_dims
     if generator.fits(value, batch_dims):
@@ -169,7 +171,7 @@ def summary(
     out: LieGenerator | None,
     name: str = "",
 ) -> LieError:
-    """The sizes of L_X f(x), of the terms of which it is made known."""
+    """The `LieError` from the two terms of L_X f(x)."""
     expected = torch.zeros_like(pushed.value) if out is None else out(pushed.value)
     derivative = pushed.change - expected
     other = _incoherent(f, x, motion, pushed.method) if out is None else norm(expected)

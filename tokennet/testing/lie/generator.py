@@ -1,4 +1,4 @@
-"""Flows of space, and how they act on series, images and tokens."""
+"""`LieGenerator`: translation, rotation, scaling and other flows, and how they act on tensors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LieGenerator:
-    r"""An affine flow of space, acting on what is sampled there: translation, rotation, ...
+    r"""An affine flow of space, translation or rotation say, and its action on images or tokens.
+
+    Says under which motion `lie_error` and its siblings measure a model.
 
         (rho(t) x)(p) = x(exp(t v) p),    X x = v . grad x,    v(p) = matrix p + offset
 
     Units: samples are cell centers of [-1, 1]^d, so t = 1 translates by half an image at
     every resolution; p is in the order of the dimensions, (y, x) for images. Gradients are
     spectral: exact for periodic signals below the Nyquist frequency (which itself has
-    derivative 0). What does not wrap around should vanish at the border, or take
+    derivative 0). Signals that do not wrap around should vanish at the border, or use
     `periodic=False`: second-order central differences, one-sided at the border. Gruver et
     al. (2022, arXiv:2210.02984) differentiate bilinear resampling, a one-sided difference
     of first order.

@@ -1,4 +1,4 @@
-"""Which layers break an equivariance."""
+"""Which layers of a model break an equivariance: errors and contributions layer by layer."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def lie_errors_by_layer(
     *,
     token_generator: LieGenerator | None = None,
 ) -> dict[str, LieError]:
-    """Each module's own `lie_error`, at the input that it gets within the model.
+    """The `lie_error` of each module, at the input that it gets within the model.
 
     Those modules are measured whose first argument is a tensor (or `Tokens`) with a layout
-    and whose output is one tensor with a layout; further arguments are held, unless they
-    are the first one again (queries, keys and values of self-attention). Layouts are told
+    and whose output is one tensor with a layout; further arguments are kept, unless they
+    are the first argument again (queries, keys and values of self-attention). Layouts are inferred
     from shapes: as many dimensions as x, or (..., N, D) with the N of `token_generator`,
-    which goes first where both would do.
+    which is tried first.
 
     Args:
         token_generator: for tokens in a model of images: `generator.on_tokens((H, W))`.
@@ -67,13 +67,13 @@ def lie_contributions(
     token_generator: LieGenerator | None = None,
     out_generator: OutGenerator = "auto",
 ) -> dict[str, Tensor]:
-    r"""What each layer of a chain adds to the Lie derivative of the whole.
+    r"""What each layer of a chain adds to the Lie derivative of the chain.
 
         L_X (f_n ... f_1)(x) = sum_i J_{f_n} ... J_{f_(i+1)} L_X f_i(x_i)
 
     by the chain rule (Gruver et al. 2022, arXiv:2210.02984). The identity is
-    exact whatever the action on the values in between is; that action is told from their
-    shapes as in `lie_error`, and those without a layout stay.
+    exact whatever the action on the values in between is; that action is inferred from their
+    shapes as in `lie_error`, and values without a layout stay.
 
     Args:
         token_generator: for tokens in a model of images: `generator.on_tokens((H, W))`.

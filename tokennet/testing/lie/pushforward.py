@@ -1,4 +1,4 @@
-"""J_f(x) u: how an output changes as the input moves, in float64."""
+"""J_f(x) u, how an output changes as the input moves: by forward mode or by differences."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def value_of(output: Any) -> Tensor:
     """
     tensors = tensors_of(output)
     if len(tensors) > 1:
-        raise TypeError(f"f must give one tensor, got {len(tensors)}: {describe(output)}")
+        raise TypeError(f"f must return one tensor, got {len(tensors)}: {describe(output)}")
     if not tensors[0].is_floating_point():
-        raise TypeError(f"f must give a floating-point tensor, got {tensors[0].dtype}")
+        raise TypeError(f"f must return a floating-point tensor, got {tensors[0].dtype}")
     if not tensors[0].numel():
-        raise ValueError(f"f must give elements, got shape {tuple(tensors[0].shape)}")
+        raise ValueError(f"f must return elements, got shape {tuple(tensors[0].shape)}")
     return tensors[0].double()
 
 
 class Pushforward(NamedTuple):
-    """f(x), J_f(x) u, and how the second was found."""
+    """f(x), J_f(x) u, and how the second was computed."""
 
     value: Tensor
     change: Tensor
@@ -71,12 +71,12 @@ class Pushforward(NamedTuple):
 
 
 def pushforward(f: Map, x: Tensor, direction: Tensor, method: Method | None = None) -> Pushforward:
-    """J_f(x) u, unless told otherwise by forward mode, checked against central differences.
+    """J_f(x) u by forward mode, checked against central differences, or by the method given.
 
-    A difference stands in where operations have no forward mode; and where forward mode is
-    off both differences, of steps h and 10 h, by more than ten times what these are off each
-    other: code that detaches, or leaves PyTorch, loses terms of the derivative without a
-    word, while rounding and the kinks of ReLU set the differences apart too.
+    The difference is returned where operations have no forward mode, and where forward mode
+    differs from both differences, of steps h and 10 h, by more than ten times what these
+    differ from each other: code that detaches, or leaves PyTorch, silently loses terms of
+    the derivative, while rounding and the kinks of ReLU change both differences.
     """
     exact = None if method == "central difference" else _forward_mode(f, x, direction)
     if exact and method:

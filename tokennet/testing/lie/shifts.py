@@ -1,4 +1,4 @@
-"""Exact circular shifts of series and images."""
+"""`shift_table`: errors under exact circular shifts of series and images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ShiftTable:
         shifts: in samples of the input, one number for each of `dims`.
         errors: for each shift; None where the output cannot follow it by whole samples.
         dims: the dimensions shifted.
-        invariant: the output was held to stay, not to move with the input.
+        invariant: the output was expected to stay, not to move with the input.
         out_shape: shape of the output.
     """
 
@@ -33,7 +33,7 @@ class ShiftTable:
     def max_error(self) -> float | None:
         """The largest error; None if no shift could be compared."""
         errors = [error for error in self.errors if error is not None]
-        # In `max` a NaN can hide behind a number; here it comes out.
+        # Python's `max` may ignore a NaN; that of torch returns it.
         return float(torch.tensor(errors, dtype=torch.float64).max()) if errors else None
 
     def __str__(self) -> str:
@@ -58,23 +58,25 @@ def shift_table(
 ) -> ShiftTable:
     r"""Errors of f under exact circular shifts S_s of x, without any interpolation.
 
+    For use with strided layers, which no derivative describes.
+
         max |f(S_s x) - S_(s / stride) f(x)| / max |f(x)|,    stride = size of x / size of f(x)
 
     or against f(x) itself for an invariant output. Where s / stride is no whole number
     there is nothing on the grid of the output to compare with, and the error is None.
-    f runs in float64 and eval mode and comes back as it was.
+    f runs in float64 and eval mode, and its state is restored.
 
     Args:
         x: floating-point, shape (..., C, T), (..., C, H, W), ...
         shifts: in samples; an integer, or one for each of `dims`.
         dims: the dimensions to shift, the same in x and in f(x), counted from the end.
-        invariant: whether the output should stay; None: where it has not as many
-            dimensions as x.
+        invariant: whether the output should stay; None: where it has another
+            number of dimensions than x.
 
     Raises:
-        TypeError: x is not floating-point, or f gives not one floating-point tensor.
-        ValueError: a shift has not as many numbers as dims, dims are not negative or not
-            dimensions of x and f(x), or there are no shifts.
+        TypeError: x is not floating-point, or f does not return one floating-point tensor.
+        ValueError: a shift and dims differ in length, dims are not negative dimensions of x
+            and f(x), or there are no shifts.
 
     >>> from torch import nn
     >>> strided = nn.Conv1d(1, 1, 3, stride=2, padding=1, padding_mode="circular")

@@ -1,27 +1,21 @@
-"""What the elements of a small permutation group tell about it."""
+"""Direct factors of a small group, found from its elements; needed to name a group."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from math import factorial, lcm, log
+from math import factorial, prod
 from typing import NamedTuple
 
 import numpy as np
 
-from tokennet.testing.groups.permutations import (
-    Generators,
-    Permutation,
-    compose,
-    cycle_lengths,
-    inverse,
-)
+from tokennet.testing.groups.permutations import Generators, Permutation, compose, sympy_group
 
 _SEARCH_STEPS = 1000
 
 
 def listed(generators: Generators, degree: int) -> list[Permutation]:
-    """All elements, the identity first."""
+    """All elements of a group, the identity first."""
     elements = {tuple(range(degree)): None}
     queue = list(elements)
     for element in queue:
@@ -33,41 +27,17 @@ def listed(generators: Generators, degree: int) -> list[Permutation]:
     return queue
 
 
-def abelian_factors(elements: list[Permutation]) -> list[int]:
-    """Orders a, b, ... of C_a x C_b x ..., each dividing the one before.
+def abelian_factors(generators: Generators, degree: int) -> list[int]:
+    """Orders a, b, ... of an abelian group C_a x C_b x ..., each dividing the one before.
 
-    They follow from the numbers of elements whose p^k-th power is 1.
-
-    >>> abelian_factors(listed([(1, 0, 2, 3, 4), (0, 1, 3, 4, 2)], 5))
+    >>> abelian_factors([(1, 0, 2, 3, 4), (0, 1, 3, 4, 2)], 5)
     [6]
     """
-    orders = [lcm(*cycle_lengths(p)) for p in elements]
-    factors: list[int] = []
-    for p in _prime_divisors(len(elements)):
-        power, before, exponents = p, 1, []
-        while (roots := sum(power % k == 0 for k in orders)) > before:
-            exponents.append(round(log(roots // before) / log(p)))
-            power, before = power * p, roots
-        # exponents[k] cyclic factors of order p^(k + 1) or more
-        for rank in range(exponents[0]):
-            height = sum(rank < count for count in exponents)
-            factors += [1] * (rank + 1 - len(factors))
-            factors[rank] *= p**height
-    return factors
-
-
-def _prime_divisors(n: int) -> list[int]:
-    return [p for p in range(2, n + 1) if n % p == 0 and all(p % q for q in range(2, p))]
-
-
-def is_dihedral(elements: list[Permutation]) -> bool:
-    """Whether an involution inverts some r of order |G| / 2 > 2, and so is no power of r."""
-    half = len(elements) // 2
-    if half < 3:
-        return False
-    rotations = [p for p in elements if lcm(*cycle_lengths(p)) == half][:3]
-    involutions = [p for p in elements if max(cycle_lengths(p)) == 2]
-    return any(compose(s, compose(r, s)) == inverse(r) for r in rotations for s in involutions)
+    powers: dict[int, list[int]] = {}
+    for q in sorted(sympy_group(tuple(generators), degree).abelian_invariants(), reverse=True):
+        prime = next(p for p in range(2, q + 1) if q % p == 0)
+        powers.setdefault(prime, []).append(q)
+    return [prod(parts) for parts in itertools.zip_longest(*powers.values(), fillvalue=1)]
 
 
 class Factor(NamedTuple):
@@ -97,7 +67,7 @@ def symmetric_factor(elements: list[Permutation]) -> Factor | None:
 
 
 def _candidates(elements: np.ndarray) -> Iterator[tuple[str, int, list[list[np.ndarray]]]]:
-    """Name and order of a factor, and what may generate it, the largest first."""
+    """Name and order of a possible factor, and tuples that may generate it, the largest first."""
     size = len(elements)
     for n in range(7, 2, -1):
         if size % factorial(n) == 0:
@@ -109,18 +79,18 @@ def _candidates(elements: np.ndarray) -> Iterator[tuple[str, int, list[list[np.n
 def _coxeter_tuples(elements: np.ndarray, n: int) -> list[list[np.ndarray]]:
     """Involutions s_1 .. s_{n-1}: neighbors have a product of order 3, others commute."""
     involutions = elements[_orders(elements) == 2]
+
+    def following(chosen: list[np.ndarray]) -> np.ndarray:
+        fits = involutions[_orders(chosen[-1][involutions]) == 3]
+        for s in chosen[:-1]:
+            fits = fits[_orders(s[fits]) == 2]
+        return fits
+
     tuples = [[s] for s in _up_to_conjugation(involutions, elements)]
     for _ in range(n - 2):
-        longer = ([*chosen, s] for chosen in tuples for s in _next(involutions, chosen))
+        longer = ([*chosen, s] for chosen in tuples for s in following(chosen))
         tuples = list(itertools.islice(longer, _SEARCH_STEPS))
     return tuples
-
-
-def _next(involutions: np.ndarray, chosen: list[np.ndarray]) -> np.ndarray:
-    fits = involutions
-    for k, s in enumerate(reversed(chosen)):
-        fits = fits[_orders(s[fits]) == (3 if k == 0 else 2)]
-    return fits
 
 
 def _triangle_pairs(elements: np.ndarray, k: int) -> list[list[np.ndarray]]:
@@ -144,10 +114,10 @@ def _orders(elements: np.ndarray) -> np.ndarray:
     return result
 
 
-def _up_to_conjugation(some: np.ndarray, elements: np.ndarray) -> list[np.ndarray]:
-    """One of each class of permutations that elements of the group carry into each other."""
+def _up_to_conjugation(permutations: np.ndarray, elements: np.ndarray) -> list[np.ndarray]:
+    """One permutation of each conjugacy class."""
     found, seen = [], set()
-    for s in some:
+    for s in permutations:
         if s.tobytes() not in seen:
             found.append(s)
             conjugates = np.take_along_axis(elements, s[np.argsort(elements, 1)], axis=1)
