@@ -1,4 +1,4 @@
-"""A model that was sandboxed comes back as it was, whatever it did meanwhile."""
+"""The sandbox: the state of a model is restored, whatever the model does in a run."""
 
 import functools
 import random
@@ -53,7 +53,7 @@ def run(model, **options):
 
 
 class Helper:
-    """A plain object that builds its tables when they are asked for."""
+    """A plain object that builds tables at first use."""
 
     def __init__(self):
         self.cache = {}
@@ -110,7 +110,7 @@ def content(value):
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_containers_and_objects_hold_what_they_held(name):
+def test_containers_and_objects_are_restored(name):
     it, action = CONTAINERS[name]
     model = Doing(action, it=it)
     before = content(it)
@@ -121,7 +121,7 @@ def test_containers_and_objects_hold_what_they_held(name):
     assert content(it) != before
 
 
-def test_a_helper_that_keeps_tables_serves_the_model_afterwards():
+def test_a_helper_that_caches_tables_is_restored():
     class Rope(nn.Module):
         def __init__(self):
             super().__init__()
@@ -140,7 +140,7 @@ def test_a_helper_that_keeps_tables_serves_the_model_afterwards():
     assert model(X).dtype == torch.float32
 
 
-def test_one_tensor_in_several_places_stays_one():
+def test_a_shared_tensor_stays_shared():
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
@@ -166,13 +166,13 @@ def test_cycles_end():
     assert model.it[0] is model.it
 
 
-def test_long_containers_keep_their_items():
+def test_long_containers_are_restored():
     model = Doing(lambda m: m.it.append(0), it=list(range(100_000)))
     run(model)
     assert len(model.it) == 100_000
 
 
-def test_a_weak_dictionary_keeps_its_items():
+def test_a_weak_dictionary_is_restored():
     keys = [Helper(), Helper()]
     model = Doing(lambda m: m.it.update({keys[1]: torch.zeros(1)}), it=WeakKeyDictionary())
     model.it[keys[0]] = table = torch.ones(1)
@@ -243,7 +243,7 @@ def test_submodules_come_in_the_order_of_torch():
     assert [id(m) for m in modules_of(model)] == [id(m) for m in model.modules()]
 
 
-def test_a_test_or_a_trainer_with_much_in_it_is_no_problem(request):
+def test_a_model_beside_large_objects_is_found_fast(request):
     trainer = Helper()
     trainer.model, trainer.request, trainer.modules = nn.Linear(3, 3), request, sys.modules
     trainer.rows = [(torch.zeros(1), {"a": n}) for n in range(100_000)]
@@ -253,7 +253,7 @@ def test_a_test_or_a_trainer_with_much_in_it_is_no_problem(request):
     assert time.perf_counter() - started < 2
 
 
-# Functions that keep what they computed
+# Cached functions
 
 
 @functools.lru_cache
@@ -345,7 +345,7 @@ def test_cached_tables_have_the_precision_of_the_model(name):
     assert f(X).dtype == torch.float32
 
 
-def test_a_cached_module_is_not_forgotten():
+def test_a_cached_module_stays_cached():
     net = loaded()
     f = lambda x: loaded()(x)  # noqa: E731
     assert run(f).dtype == torch.float64
@@ -401,7 +401,7 @@ def test_lazy_modules_are_named(lazy):
     assert run(model).dtype == torch.float64
 
 
-# All that belongs to a module
+# The state of a module
 
 
 def replace_parameter(m):
@@ -461,7 +461,7 @@ def state(model):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ACTIONS)
-def test_modules_are_given_back(name, dtype):
+def test_modules_are_restored(name, dtype):
     model = Doing(lambda m: None)
     model.other = nn.Sequential(nn.Dropout(), nn.LayerNorm(3).eval())
     model.twice = model.net  # parameters with two names
@@ -480,7 +480,7 @@ def test_modules_are_given_back(name, dtype):
     assert state(model) == before
 
 
-def test_borrowing_within_borrowing():
+def test_nested_sandboxes():
     model = Doing(lambda m: m.steps.add_(1), it=[torch.zeros(1)])
     before = state(model)
     with sandboxed(model):
@@ -495,7 +495,7 @@ def test_borrowing_within_borrowing():
     assert state(model) == before
 
 
-def test_a_graph_from_before_can_still_go_backward():
+def test_backward_through_an_earlier_run_still_works():
     model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1))
     seen = []
     model[0].weight.register_hook(lambda grad: seen.append(grad.dtype))
@@ -520,7 +520,7 @@ def test_parametrized_modules(name):
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["spectral_norm", "weight_norm"])
-def test_normed_modules_of_old(name):
+def test_modules_normed_by_the_old_functions(name):
     model = nn.Sequential(getattr(nn.utils, name)(nn.Linear(3, 3)))
     expected, before = model.eval()(X), state(model.train())
     assert run(model, jitter=0).dtype == torch.float64

@@ -1,7 +1,7 @@
-"""Hypothesis strategies: graphs, tokens, permutations and ragged batches to test a model on.
+"""Hypothesis strategies: graphs, tokens, permutations and ragged batches, for property tests.
 
-Structure (sizes, edges, permutations) is drawn piece by piece, so that it shrinks. Values
-are made from a drawn seed, so that drawing large tensors costs no more than a seed.
+Structure (sizes, edges, permutations) is drawn item by item, so that it shrinks. Values
+come from a drawn seed, so that drawing large tensors costs no more than a seed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def permutations(draw: st.DrawFn, n: int) -> Tensor:
     """Permutations of n tokens, (n,) int64; each of S_n can be drawn.
 
     Drawn as at most n - 1 transpositions, so that a failure shrinks to the identity or,
-    where that does not fail, to as few swaps as do.
+    where that passes, to the fewest transpositions that fail.
 
     >>> from hypothesis import find
     >>> sorted(find(permutations(5), lambda perm: perm.tolist() != [0, 1, 2, 3, 4]).tolist())
@@ -76,7 +76,7 @@ def symbolic_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_SIX) -> TokenGrap
             pairs.map(lambda pair: pair[0] | pair[1]),
             children.map(lambda graph: ~graph),
             children.map(lambda graph: graph.T),
-            st.tuples(children, permutations(n)).map(lambda two: two[0].relabel(two[1])),
+            st.tuples(children, permutations(n)).map(lambda pair: pair[0].relabel(pair[1])),
         )
 
     return draw(st.recursive(_formulas(n), combined, max_leaves=3))
@@ -101,16 +101,16 @@ def _formulas(n: int) -> SearchStrategy[TokenGraph]:
 
 @st.composite
 def symmetric_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_TEN) -> TokenGraph:
-    """Undirected graphs whose automorphisms move every token to every other, under any names.
+    """Undirected graphs whose automorphisms map every token to every other, with random indices.
 
-    Message passing cannot tell the tokens of such a graph apart, nor many a pair of them
-    from each other, so they show what reads the index or the order of edges.
+    Message passing cannot distinguish the tokens of such a graph, so a model that does so
+    depends on the index or on the order of edges.
 
     - circulant graphs: i - j is in a set of jumps, modulo n;
     - circular skip links, n >= 5: a cycle and the cycle of steps of length `skip`, coprime
       to n (Murphy et al., 2019, arXiv 1903.02541);
     - generalized Petersen graphs, even n >= 6: an outer cycle of k = n / 2 tokens, spokes,
-      and inner steps of s, with s^2 = 1 or -1 modulo k (Frucht et al., 1971). s = 1 gives
+      and inner steps of s, with s^2 = 1 or -1 modulo k (Frucht et al., 1971). s = 1 makes
       the prisms, n = 10 and s = 2 the Petersen graph.
 
     >>> from hypothesis import find
@@ -188,7 +188,7 @@ def token_sets(
         kinds: some of "generic", normal values; "duplicates", where some tokens are equal;
             "zeros", where some tokens, perhaps all, are zero; "large", values in the thousands.
         batch: leading dimensions.
-        dtype: floating-point type. The same seed gives the same values, rounded to it.
+        dtype: floating-point type. The same seed draws the same values, rounded to it.
 
     Raises (when drawn):
         ValueError: a kind is not one of these, or `dtype` is not a floating-point type.
@@ -227,7 +227,7 @@ def tokens(
     batch: tuple[int, ...] = (),
     dtype: torch.dtype = torch.float32,
 ) -> Tokens:
-    """`Tokens`: z (*batch, N, D) of any kind, on any graph, with positions (N, P) if wanted.
+    """`Tokens`: z (*batch, N, D) of any kind, on any graph, with positions (N, P) if `pos_dim`.
 
     Args:
         graphs: a strategy for square graphs; by default `token_graphs()`.

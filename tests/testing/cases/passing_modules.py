@@ -175,7 +175,7 @@ class Float32Only(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float64:
-            raise TypeError("this kernel takes float32, float16 or bfloat16")
+            raise TypeError("this kernel accepts float32, float16 or bfloat16")
         return self.block(x)
 
 

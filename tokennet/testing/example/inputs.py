@@ -1,4 +1,4 @@
-"""`Example`: what each input of a model holds, told from types, shapes and argument names.
+"""`Example`: what each input of a model holds, inferred from types, shapes and argument names.
 
 Needed to say how a permutation of tokens or edges acts on the inputs. A new form of example
 starts in `read_example`.
@@ -120,14 +120,14 @@ class Example:
 
 
 def read_example(given: Any, names: Sequence[str]) -> Example:
-    """Tell from names, types and shapes what an example holds.
+    """Infer from names, types and shapes what an example holds.
 
     Args:
         names: of the model's arguments; a mask with "pad" in its name is True for padding.
 
     Raises:
         TypeError: the example has no form that the laws know.
-        ValueError: its shapes do not tell what belongs to what.
+        ValueError: its shapes are ambiguous.
     """
     if isinstance(given, Tokens):
         membership = given.graph.batch() if given.graph.is_ragged else None

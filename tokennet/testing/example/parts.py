@@ -1,4 +1,4 @@
-"""Smaller inputs made of an example: some of its tokens or edges, one set less, one set alone.
+"""Smaller inputs from an example: some of its tokens or edges, one set less, one set alone.
 
 Needed to find the layout of outputs, and by the laws of batches and empty neighborhoods.
 """

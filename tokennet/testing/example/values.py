@@ -16,7 +16,7 @@ from tokennet.tokens import Tokens
 
 
 def is_pyg_data(value: Any) -> bool:
-    """Whether a value is a `Data` or `Batch` of PyG, told without loading torch_geometric.
+    """Whether a value is a `Data` or `Batch` of PyG, found without loading torch_geometric.
 
     >>> is_pyg_data(torch.ones(3))
     False

@@ -105,7 +105,7 @@ def _colored(
 
 
 def _stacked(responses: Iterable[list[Tensor]]) -> list[np.ndarray]:
-    """Rows (inputs, N), pooled outputs (inputs, 1), and the gradient (inputs, N) if asked for."""
+    """Rows (inputs, N), pooled outputs (inputs, 1), and the gradient (inputs, N) if it exists."""
     return [torch.stack(part).numpy() for part in zip(*responses, strict=True)]
 
 

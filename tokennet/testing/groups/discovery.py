@@ -70,9 +70,9 @@ def discover_group(
     1. All tokens equal but one: the responses of outputs to tokens color the pairs of
        tokens, and the automorphisms H of these colors contain the group (nauty, McKay and
        Piperno, 2014, arXiv 1301.1493). This takes about 3 N evaluations.
-       Where f tells equal tokens apart by their index, as sorting may, H is S_N.
+       Where f treats equal tokens differently by index, as sorting may, H is S_N.
     2. Generators of H are tried on random inputs in float64. If all hold, H is the group.
-    3. Otherwise two tokens among equal ones give finer colors, if there are evaluations
+    3. Otherwise two tokens among equal tokens yield finer colors, if there are evaluations
        left for 3 N^2 of them, and then every coset in H of the subgroup verified so far is
        tried, or random elements of H where these are too many.
 
@@ -88,7 +88,7 @@ def discover_group(
             deviation of random inputs, or the range where they are integers.
         dim: dimension of the tokens in `x`.
         out_dim: dimension of the tokens in the outputs, None if these are pooled. "infer":
-            `dim` if the output has as many dimensions and N entries there, None if it
+            `dim` if the output has the same number of dimensions and N entries there, None if it
             has no dimension of N entries.
         budget: number of evaluations of f allowed.
         seed: of inputs and changes of parameters.

@@ -65,7 +65,7 @@ def automorphisms_of_coloring(
 
         v[p[i]] = v[i],   C[p[i], p[j]] = C[i, j]
 
-    Color refinement (the multiset of the colors of a token's pairs) first tells tokens apart;
+    Color refinement (the multiset of the colors of a token's pairs) first separates tokens;
     if all differ, the group is trivial. Otherwise nauty decides (McKay and
     Piperno, 2014, arXiv 1301.1493), the colors written in binary on one layer of vertices
     for each digit, as its manual advises.
@@ -106,7 +106,7 @@ def refined(cells: np.ndarray, both_ways: np.ndarray) -> np.ndarray:
 
     Args:
         cells: (N,) numbers 0, 1, ... of the cells.
-        both_ways: (N, N) numbers that tell C[i, j] and C[j, i].
+        both_ways: (N, N) numbers for the pair of C[i, j] and C[j, i].
     """
     while True:
         seen = np.sort(both_ways * (cells.max() + 1) + cells, axis=1)  # (N, N)

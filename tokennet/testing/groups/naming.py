@@ -32,11 +32,11 @@ _MOST_PARTITIONS = 64
 class _Named(NamedTuple):
     name: str
     natural: bool
-    """Whether the name tells how the group acts on its points, and not only which it is."""
+    """Whether the name also says how the group acts on its points."""
 
 
 def name(generators: Generators, degree: int) -> str:
-    """Name the group up to isomorphism, or give its order.
+    """The name of a group up to isomorphism, or its order.
 
     - 'trivial', 'S_n' (2 points: 'S_2'), 'A_n', 'C_n', 'D_n' of order 2 n;
     - 'S_8 x S_24': factors that move different tokens, by their first tokens, or factors
@@ -84,8 +84,8 @@ def _disjoint_factors(
 ) -> Iterator[list[Permutation]]:
     """The finest direct factors that move different points, each on its own points.
 
-    Orbit by orbit (Chang and Jefferson, 2022, arXiv 2004.11618): a factor of the group
-    on the orbits so far stays one unless some of its elements need the new orbit to move.
+    Orbit by orbit (Chang and Jefferson, 2022, arXiv 2004.11618): a factor of the group on
+    the orbits so far remains a factor unless some of its elements move the new orbit too.
     """
     parts: list[tuple[int, ...]] = []
     so_far: tuple[int, ...] = ()
@@ -93,11 +93,11 @@ def _disjoint_factors(
         if len(orbit) == 1:
             continue
         so_far = tuple(sorted((*so_far, *orbit)))
-        whole = restrict(generators, so_far)
+        joint = restrict(generators, so_far)
         linked, free = list(orbit), []
         for part in parts:
             alone = [_extended(p, part, so_far) for p in restrict(generators, part)]
-            if all(contains(whole, p) for p in alone):
+            if all(contains(joint, p) for p in alone):
                 free.append(part)
             else:
                 linked += part

@@ -116,7 +116,7 @@ def contains(generators: Generators, p: Sequence[int]) -> bool:
 
 
 def sample(generators: Generators, degree: int, count: int = 1, seed: int = 0) -> list[Permutation]:
-    """Independent elements of the group, each equally likely.
+    """Independent elements of the group, uniformly at random.
 
     >>> sorted(set(sample([(1, 2, 0)], 3, count=20)))
     [(0, 1, 2), (1, 2, 0), (2, 0, 1)]

@@ -120,7 +120,7 @@ def lie_error(
             `on_tokens`. The device is that of x and f.
         generator: see `LieGenerator` for the units of t.
         out_generator: the action on the output; None where it should not move. "auto": an
-            output with as many dimensions as x moves by `generator` at its own size, one
+            output with the number of dimensions of x moves by `generator` at its own size, one
             that has lost all dimensions of space stays.
 
     Raises:

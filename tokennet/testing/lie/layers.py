@@ -29,7 +29,7 @@ def lie_errors_by_layer(
     Those modules are measured whose first argument is a tensor (or `Tokens`) with a layout
     and whose output is one tensor with a layout; further arguments are kept, unless they
     are the first argument again (queries, keys and values of self-attention). Layouts are inferred
-    from shapes: as many dimensions as x, or (..., N, D) with the N of `token_generator`,
+    from shapes: the number of dimensions of x, or (..., N, D) with the N of `token_generator`,
     which is tried first.
 
     Args:
