@@ -17,6 +17,7 @@ from tokennet import (
     Tokens,
     Window,
 )
+from tokennet.mixers import MIXERS
 
 DIM = 6
 
@@ -74,7 +75,7 @@ def test_conv2d(mode, kernel, groups):
 
 @pytest.mark.parametrize("kernel", [3, 7])
 def test_rings_shorter_than_the_kernel(kernel):
-    layer, z = Convolution(DIM, kernel, periodic=True).double(), random_tokens(2)
+    layer, z = Convolution(DIM, kernel, periodic=True, groups=DIM).double(), random_tokens(2)
     taps = layer.conv.weight.squeeze(1)  # (D, kernel)
     even = torch.tensor([(k - kernel // 2) % 2 == 0 for k in range(kernel)])
     same, other = taps[:, even].sum(1), taps[:, ~even].sum(1)
@@ -99,11 +100,11 @@ def test_grids_of_a_ragged_batch_keep_their_sides():
         (Convolution(DIM, 3, periodic=True), Window(6, 1), "graph must be Offsets.*periodic=True"),
         (GridConvolution(DIM, 5), Grid(2, 3), r"graph must be Grid\(2, 3, radius=2\) or contain"),
         (GridConvolution(DIM, periodic=True), Grid(4, 4), "graph must be Grid.*periodic=True"),
-        (GridConvolution(DIM), Full(6), r"graph must be a 2-D Grid .* or its sides must be told"),
+        (GridConvolution(DIM), Full(6), r"graph must be a Grid .* or its sides must be given"),
         (
             GridConvolution(DIM),
             Grid(1, 2, 3),
-            r"graph must be a 2-D Grid .* or its sides must be told",
+            r"graph must be a Grid .* or its sides must be given",
         ),
         (GridConvolution(DIM, grid=(3, 2)), Grid(2, 3, radius=5), "graph must be a Grid of 3 x 2"),
         (GridConvolution(DIM, grid=(2, 2)), Full(6), r"graph must be Grid\(2, 2, radius=1\)"),
@@ -138,3 +139,13 @@ def test_a_graph_may_have_more_edges_or_just_these():
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_groups_are_those_of_torch():
+    for ours, theirs in (
+        (Convolution(DIM), nn.Conv1d(DIM, DIM, 3)),
+        (GridConvolution(DIM), nn.Conv2d(DIM, DIM, 3)),
+    ):
+        assert ours.conv.weight.shape == theirs.weight.shape
+    for name in ("causal_conv", "conv1d", "conv2d"):  # nets mix channels token by token
+        assert MIXERS[name](DIM, 2, None).conv.groups == DIM

@@ -21,7 +21,7 @@ from tokennet import (
     Window,
     redraw_features,
 )
-from tokennet.mixers.feature_maps import FEATURE_MAPS, orthogonal_gaussian
+from tokennet.mixers._feature_maps import FEATURE_MAPS, orthogonal_gaussian
 from tokennet.ops.batching import causal_order
 
 DIM, HEADS = 16, 2
@@ -63,7 +63,7 @@ def test_sums_are_the_formula_pair_by_pair(graph, chunk, features):
 def test_weights_add_up_to_the_output(graph):
     mixer, graph = layer(), GRAPHS[graph]()
     z = torch.randn(2, 11, DIM, dtype=torch.float64)
-    weights, (j, i) = mixer.weights(z, graph=graph), graph.edge_index()
+    weights, (j, i) = mixer.attention_weights(z, graph=graph), graph.edge_index()
     value = mixer.value(z).unflatten(-1, (HEADS, -1))
     out = torch.zeros_like(value).index_add(1, i, weights[..., None] * value[:, j])
     torch.testing.assert_close(mixer.out(out.flatten(-2)), mixer(z, graph=graph))
@@ -271,8 +271,8 @@ def test_cross_attention_reads_the_other_set_only():
         (lambda: LinearAttention(8, 2, "cosine"), "features must be one of elu, relu, softmax"),
         (lambda: LinearAttention(8, 2, 3), "features must be one of .* or a FeatureMap; got 3"),
         (lambda: LinearAttention(8, 3), "num_heads must divide dim = 8, got 3"),
-        (lambda: LinearAttention(8, 2, chunk=0), "chunk must be positive, got 0"),
-        (lambda: SoftmaxFeatures(8, 0), "num_features must be positive, got 0"),
+        (lambda: LinearAttention(8, 2, chunk=0), "chunk must be at least 1, got 0"),
+        (lambda: SoftmaxFeatures(8, 0), "num_features must be at least 1, got 0"),
         (
             lambda: LinearAttention(8, 2)(Tokens(torch.zeros(6, 8), Window(6, 1))),
             r"graph must be complete or causal, set by set, .* Window\(6",

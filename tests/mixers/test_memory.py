@@ -118,7 +118,7 @@ def test_a_step_refuses_edges_to_forgotten_tokens():
     _, state = layer.step(Tokens(z[:, :4]), Causal(4))
     new, graph = Tokens(z[:, 4:6]), Causal(6).last(2)
     for forgetting in (graph, graph & Full(2, 6), Edges(graph.edge_index(), 2, 6)):
-        with pytest.raises(ValueError, match="graph must have no edge to tokens that are forgot"):
+        with pytest.raises(ValueError, match="graph must have no edge to tokens that are not kept"):
             layer.step(new, forgetting, state)
     near = layer.remembering(graph)
     assert torch.equal(near.dense(), graph.dense() & (torch.arange(6) >= 2))

@@ -1,12 +1,17 @@
 """Recurrence is that of torch; sets of a ragged batch have states of their own."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from tests.mixers.test_parity_timm import compare
 from tokennet import Causal, Full, Recurrence, Tokens, Window
-from tokennet.mixers.ragged import set_by_set
+from tokennet.mixers import recurrence
+from tokennet.mixers._ragged import set_by_set
 
 DIM = 6
 PEERS = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
@@ -62,6 +67,50 @@ def test_graphs_that_lack_a_connection_are_refused():
     with pytest.raises(ValueError, match=r"graph must be Full\(5\) or contain it"):
         Recurrence(DIM, bidirectional=True)(z, graph=Causal(5))
     Recurrence(DIM)(z, graph=Window(5, 4))
+
+
+AUTOCAST = """
+import torch
+from tokennet import Causal, Recurrence, Tokens
+for cell in ("gru", "lstm", "rnn"):
+    layer = Recurrence(8, cell)
+    tokens = Tokens.batch([Tokens(torch.randn(n, 8), Causal(n)) for n in (3, 2)])
+    exact = layer(tokens).z
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(tokens).z
+        layer.step(Tokens(tokens.z[:2]), Causal(2))
+    assert (out.float() - exact).abs().max() < 0.1, cell
+    out.float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in layer.parameters()), cell
+"""
+
+
+def test_autocast_on_a_cpu_without_avx512():
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    subprocess.run([sys.executable, "-c", AUTOCAST], env=env, check=True)
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_lstm_under_autocast_has_the_same_types_on_any_cpu(supported, monkeypatch):
+    real = torch.lstm
+
+    def lstm(z, *args):
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive descriptor")
+        return real(z, *args)
+
+    recurrence._cpu_has_lstm.cache_clear()
+    if not supported:
+        monkeypatch.setattr(torch, "lstm", lstm)
+        monkeypatch.setattr(recurrence, "_cpu_has_lstm", lambda dtype: False)
+    elif not recurrence._cpu_has_lstm(torch.bfloat16):
+        pytest.skip("this CPU has no LSTM in bfloat16")
+    layer = Recurrence(DIM, "lstm")
+    with torch.autocast("cpu", torch.bfloat16):
+        out, state = layer.step(Tokens(torch.randn(3, DIM)), Causal(3))
+        out, state = layer.step(Tokens(torch.randn(1, DIM)), Causal(4).last(1), state)
+    assert out.z.dtype == torch.bfloat16
+    assert {part.dtype for part in state} == {torch.bfloat16}
 
 
 def test_a_causal_graph_lists_no_edges():

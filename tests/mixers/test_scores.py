@@ -126,7 +126,7 @@ def compare(layer, name, normalizer, z, graph, source=None):
     out = out.z if source is None else out
     weights, expected = by_loops(layer, name, normalizer, z, z if source is None else source, graph)
     torch.testing.assert_close(out, expected, **EXACT)
-    torch.testing.assert_close(layer.weights(tokens, *given), weights, **EXACT)
+    torch.testing.assert_close(layer.attention_weights(tokens, *given), weights, **EXACT)
     inputs = [z, *layer.parameters()]
     for got, want in zip(gradients(out, inputs), gradients(expected, inputs), strict=True):
         torch.testing.assert_close(got, want, **EXACT)
@@ -190,10 +190,10 @@ def test_location_reads_the_index_and_the_target_alone():
     tokens = laws.tokens_on(Full(6), DIM, torch.float64)
     assert relabeling_error(layer, tokens) > 1e-3
     assert layer.key is None
-    weights = layer.weights(tokens).unflatten(0, (6, 6))
+    weights = layer.attention_weights(tokens).unflatten(0, (6, 6))
     changed = tokens.replace(z=torch.cat([tokens.z[:1], torch.randn(5, DIM).double()]))
-    torch.testing.assert_close(layer.weights(changed).unflatten(0, (6, 6))[0], weights[0])
-    with pytest.raises(ValueError, match="sources must be at most 6, got place 6"):
+    torch.testing.assert_close(layer.attention_weights(changed).unflatten(0, (6, 6))[0], weights[0])
+    with pytest.raises(ValueError, match="sources must be at most 6, got index 6"):
         layer(torch.zeros(7, DIM, dtype=torch.float64))
 
 
@@ -210,12 +210,12 @@ def test_features_of_edges_enter_keys_and_values(name, normalizer):
     source, target = graph.edge_index()
     alone = Edges(torch.stack([torch.arange(graph.num_edges), target]), 6, graph.num_edges)
     places = Tokens(z, graph)
-    q = layer.score.of_query(layer._heads(layer.query(z)))
+    q = layer.score.of_query(layer._split(layer.query(z)))
     if name == "location":
         k = layer.score.table[source] + own
     else:
-        k = layer._heads(layer.key(z))[source] + own
-    v = layer._heads(layer.value(z))[source] + own
+        k = layer._split(layer.key(z))[source] + own
+    v = layer._split(layer.value(z))[source] + own
     expected = layer.out(layer.score.attend(q, k, v, alone).flatten(-2))
     out = layer(places).z
     torch.testing.assert_close(out, expected, **EXACT)
@@ -252,7 +252,7 @@ def test_the_scaled_dot_product_is_the_default():
     named.load_state_dict(plain.state_dict())
     z = torch.randn(5, DIM)
     assert torch.equal(plain(z), named(z))
-    torch.testing.assert_close(plain.weights(z), named.weights(z))
+    torch.testing.assert_close(plain.attention_weights(z), named.attention_weights(z))
     assert plain.flops(Tokens(z)) == named.flops(Tokens(z))
 
 
@@ -304,7 +304,7 @@ class Weighing(nn.Module):
 
     def forward(self, z):
         tokens = Tokens(z, self.graph)
-        return self.layer(tokens).z, self.layer.weights(tokens)
+        return self.layer(tokens).z, self.layer.attention_weights(tokens)
 
 
 TRACED = [*zip(SCORES, cycle(NORMALIZERS), cycle(["causal", "multi_edges", "full"]), strict=False)]
@@ -341,7 +341,9 @@ def test_forward_mode_of_layer_and_weights(name, family):
         _, wanted = torch.autograd.functional.jvp(module, z, t)
     for got, want in zip((*values, *tangents), (*module(z), *wanted), strict=True):
         torch.testing.assert_close(got, want, **EXACT)
-    loss = torch.func.grad(lambda z: layer.weights(Tokens(z, module.graph)).square().sum())(z)
+    loss = torch.func.grad(
+        lambda z: layer.attention_weights(Tokens(z, module.graph)).square().sum()
+    )(z)
     z.requires_grad_()
     want = torch.autograd.grad(module(z)[1].square().sum(), z)[0]
     torch.testing.assert_close(loss, want, **EXACT)
@@ -375,9 +377,9 @@ def test_places_are_those_within_the_sets_however_the_graph_is_written():
 def test_every_score_runs_under_autocast(name, graph):
     layer = Attention(DIM, HEADS, score=Location(5) if name == "location" else name)
     tokens = Tokens(torch.randn(2, 5, DIM), graph)
-    exact, weights = layer(tokens).z, layer.weights(tokens)
+    exact, weights = layer(tokens).z, layer.attention_weights(tokens)
     with torch.autocast("cpu", torch.bfloat16):
-        got, got_weights = layer(tokens).z, layer.weights(tokens)
+        got, got_weights = layer(tokens).z, layer.attention_weights(tokens)
     assert got.dtype == torch.bfloat16
     torch.testing.assert_close(got.float(), exact, rtol=0.1, atol=0.1)
     torch.testing.assert_close(got_weights.float(), weights, rtol=0.1, atol=0.1)

@@ -26,7 +26,7 @@ from tokennet import (
     TokenNet,
     Tokens,
 )
-from tokennet.mixers.latent_graphs import latent_graphs
+from tokennet.mixers._latent_graphs import latent_graphs
 
 DIM, HEADS = 16, 2
 

@@ -124,7 +124,7 @@ def check(layer, name, tokens, graph, targets, sources, source=None):
     given = () if source is None else (source, graph)
     other = tokens.z if source is None else source.z
     expected = by_loops(layer, name, tokens.z, other, graph, targets, sources)
-    torch.testing.assert_close(layer.weights(tokens, *given), expected, **EXACT)
+    torch.testing.assert_close(layer.attention_weights(tokens, *given), expected, **EXACT)
     v = layer.value(other).unflatten(-1, (HEADS, -1))
     total = torch.zeros(len(tokens.z), *v.shape[1:], dtype=torch.float64)
     total = total.index_add(
@@ -237,7 +237,7 @@ class Placed(torch.nn.Module):
 
     def forward(self, z, pos):
         tokens = Tokens(z, self.graph, pos)
-        return self.layer(tokens).z, self.layer.weights(tokens)
+        return self.layer(tokens).z, self.layer.attention_weights(tokens)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_scores_of_other_kinds_take_positions():
     z = torch.randn(5, DIM, dtype=torch.float64)
     bare = Attention(DIM, HEADS, score=Cosine("sigmoid")).double()
     bare.load_state_dict(layer.state_dict())
-    logit = layer.weights(z).logit() - bare.weights(z).logit()
+    logit = layer.attention_weights(z).logit() - bare.attention_weights(z).logit()
     distance = (torch.arange(5)[:, None] - torch.arange(5)).abs().flatten()
     torch.testing.assert_close(logit, -distance[:, None] * position.slopes)
 

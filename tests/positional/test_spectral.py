@@ -192,23 +192,23 @@ def test_signs_are_drawn_in_training_for_each_set_component_and_vector():
     graph = Disjoint([irregular(9), irregular(11)])
     layer, tokens = LaplacianEncoding(8, K), Tokens(torch.zeros(50, 20, 8), graph)
     fixed = laplacian_eigenvectors(graph, K).vectors
-    signs = (layer.code(tokens) / fixed).round()  # (50, 20, K)
-    torch.testing.assert_close(layer.code(tokens).square(), fixed.square().expand(50, 20, K))
+    signs = (layer.encode(tokens) / fixed).round()  # (50, 20, K)
+    torch.testing.assert_close(layer.encode(tokens).square(), fixed.square().expand(50, 20, K))
     for part in signs.split([9, 11], dim=1):
         assert torch.equal(part, part[:, :1].expand_as(part))
     drawn = torch.cat([signs[:, 0], signs[:, 19]], dim=1)  # (50, 2 K)
     assert set(drawn.unique().tolist()) == {-1.0, 1.0}
     assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < 0.6
-    assert not torch.equal(layer.code(tokens), layer.code(tokens))
-    assert torch.equal(layer.eval().code(tokens), fixed)
-    assert torch.equal(LaplacianEncoding(8, K, "fixed").code(tokens), fixed)
+    assert not torch.equal(layer.encode(tokens), layer.encode(tokens))
+    assert torch.equal(layer.eval().encode(tokens), fixed)
+    assert torch.equal(LaplacianEncoding(8, K, "fixed").encode(tokens), fixed)
 
 
 def test_what_the_graph_does_not_determine_may_be_left_out():
     layer = LaplacianEncoding(8, 4, "determined")
     path = Tokens(torch.zeros(6, 8), Window(6, 1))
-    assert layer.code(path).abs().amax(0).gt(0).tolist() == [False, True, False, True]
-    assert not layer.code(path.replace(graph=Cycle(6))).any()
+    assert layer.encode(path).abs().amax(0).gt(0).tolist() == [False, True, False, True]
+    assert not layer.encode(path.replace(graph=Cycle(6))).any()
 
 
 def test_the_layer_adds_a_projection_and_learns_it():

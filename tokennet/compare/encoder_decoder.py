@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from tokennet.compare.net import NetSpec, Width
 from tokennet.compare.task import TrainConfig, net_of_blocks
+from tokennet.interpret import record_attention
 from tokennet.layer import TokenLayer
-from tokennet.mixers import CrossAttention, collect_attention_weights
+from tokennet.mixers import CrossAttention
 from tokennet.models import decoder_stack
 from tokennet.nets import READOUTS, BlockConfig, EncoderDecoder, IOSpec, TokenNet
 
@@ -44,7 +45,7 @@ def cross_attention(run: Callable[[], object], net: nn.Module) -> Tensor:
     (..., N, M), the mean over heads: how much each of N tokens listens to each of M sources.
     """
     layers = {name for name, part in net.named_modules() if isinstance(part, CrossAttention)}
-    with collect_attention_weights(net) as found:
+    with record_attention(net) as found:
         run()
     graph, weights = [each for name, each in found.items() if name in layers][-1]
     return weights.mean(-1).unflatten(-1, (graph.num_targets, graph.num_sources))

@@ -47,6 +47,6 @@ def temporal_convolutions(interface: IOSpec, recipe: TrainConfig, width: Width) 
     depth = math.ceil(math.log2((interface.num_tokens - 1) / (KERNEL - 1) + 1))
     style = BlockConfig(dropout=recipe.dropout)
     for power in range(max(depth, 1)):
-        back = Convolution(width.dim, KERNEL, dilation=2**power, causal=True)
+        back = Convolution(width.dim, KERNEL, dilation=2**power, causal=True, groups=width.dim)
         layers += style.block([back], width.dim, width.hidden)
     return TokenNet(layers, ends.readout)

@@ -1,33 +1,30 @@
-"""Layers that move information between tokens; `MIXERS` names those a net is built from."""
+"""Layers that move information between tokens, one mixer a file; `MIXERS` has their names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch_geometric.nn import GCNConv
-
+from tokennet.mixers._feature_maps import EluFeatures, FeatureMap, ReLUFeatures, SoftmaxFeatures
 from tokennet.mixers.aggregate import Aggregate
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
 from tokennet.mixers.convolution import Convolution
 from tokennet.mixers.cross_attention import CrossAttention
-from tokennet.mixers.feature_maps import EluFeatures, FeatureMap, ReLUFeatures, SoftmaxFeatures
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.mixers.gmlp import GatedMLP
 from tokennet.mixers.graph_attention import GraphAttention
 from tokennet.mixers.graph_isomorphism import GraphIsomorphism
 from tokennet.mixers.grid_convolution import GridConvolution
 from tokennet.mixers.hypermixer import HyperMixer
-from tokennet.mixers.latents import Latents, PerceiverMixer
 from tokennet.mixers.learned import LearnedMixing
 from tokennet.mixers.linear_attention import LinearAttention, redraw_features
 from tokennet.mixers.memory import RecurrentAttention
+from tokennet.mixers.perceiver import Latents, PerceiverMixer
 from tokennet.mixers.pooling import Pooling
 from tokennet.mixers.pyg import PyGMixer
 from tokennet.mixers.recurrence import Recurrence
 from tokennet.mixers.resmlp import CrossPatchLinear
-from tokennet.mixers.score import Score
-from tokennet.mixers.scores import SCORES
+from tokennet.mixers.scores import SCORES, Score
 from tokennet.mixers.set_blocks import (
     InducedSetAttentionBlock,
     PoolingByAttention,
@@ -36,14 +33,9 @@ from tokennet.mixers.set_blocks import (
 from tokennet.mixers.set_norm import SetNorm
 from tokennet.mixers.strided_convolution import StridedConvolution
 from tokennet.mixers.token_mixing import TokenMixingMLP
-from tokennet.mixers.weights import (
-    EdgeWeights,
-    attention_weights_of,
-    collect_attention_weights,
-)
 
 MixerFactory = Callable[[int, int, int | None], Mixer]
-"""(dim, heads, num_tokens) to a mixer; `num_tokens` is None where it varies."""
+"""(dim, num_heads, num_tokens) to a mixer; `num_tokens` is None where it varies."""
 
 
 def _fixed(num_tokens: int | None, name: str) -> int:
@@ -57,42 +49,36 @@ def _mlp(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
     return TokenMixingMLP(dim, num_tokens, hidden=4 * num_tokens)
 
 
-def _gmlp(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
-    return GatedMLP(dim, _fixed(num_tokens, "gmlp"), hidden=2 * dim)
+def _gcn(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
+    from torch_geometric.nn import GCNConv
 
-
-def _resmlp(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
-    return CrossPatchLinear(dim, _fixed(num_tokens, "resmlp"))
-
-
-def _learned(dim: int, num_heads: int, num_tokens: int | None) -> Mixer:
-    return LearnedMixing(dim, _fixed(num_tokens, "learned"), num_heads)
+    return PyGMixer(GCNConv(dim, dim))
 
 
 MIXERS: dict[str, MixerFactory] = {
-    "attention": lambda dim, num_heads, num_tokens: Attention(dim, num_heads),
-    "gat": lambda dim, num_heads, num_tokens: GraphAttention(dim, num_heads),
+    "attention": lambda dim, num_heads, n: Attention(dim, num_heads),
+    "gat": lambda dim, num_heads, n: GraphAttention(dim, num_heads),
     "mlp": _mlp,
-    "learned": _learned,
-    "mean": lambda dim, num_heads, num_tokens: Aggregate(dim, "mean"),
-    "sum": lambda dim, num_heads, num_tokens: Aggregate(dim, "sum"),
-    "max": lambda dim, num_heads, num_tokens: Aggregate(dim, "max"),
-    "gin": lambda dim, num_heads, num_tokens: GraphIsomorphism(dim),
-    "gcn": lambda dim, num_heads, num_tokens: PyGMixer(GCNConv(dim, dim)),
-    "causal_conv": lambda dim, num_heads, num_tokens: Convolution(dim, causal=True),
-    "conv1d": lambda dim, num_heads, num_tokens: Convolution(dim),
-    "conv2d": lambda dim, num_heads, num_tokens: GridConvolution(dim),
-    "gmlp": _gmlp,
-    "gru": lambda dim, num_heads, num_tokens: Recurrence(dim, "gru"),
-    "hypermixer": lambda dim, num_heads, num_tokens: HyperMixer(dim),
-    "lstm": lambda dim, num_heads, num_tokens: Recurrence(dim, "lstm"),
-    "pool": lambda dim, num_heads, num_tokens: Pooling(dim),
-    "resmlp": _resmlp,
-    "isab": lambda dim, num_heads, num_tokens: InducedSetAttentionBlock(dim, num_heads),
-    "linear": lambda dim, num_heads, num_tokens: LinearAttention(dim, num_heads),
-    "perceiver": lambda dim, num_heads, num_tokens: PerceiverMixer(dim, num_heads),
-    "performer": lambda dim, num_heads, num_tokens: LinearAttention(dim, num_heads, "softmax"),
-    "sab": lambda dim, num_heads, num_tokens: SetAttentionBlock(dim, num_heads),
+    "learned": lambda dim, num_heads, n: LearnedMixing(dim, _fixed(n, "learned"), num_heads),
+    "mean": lambda dim, num_heads, n: Aggregate(dim, "mean"),
+    "sum": lambda dim, num_heads, n: Aggregate(dim, "sum"),
+    "max": lambda dim, num_heads, n: Aggregate(dim, "max"),
+    "gin": lambda dim, num_heads, n: GraphIsomorphism(dim),
+    "gcn": _gcn,
+    "causal_conv": lambda dim, num_heads, n: Convolution(dim, causal=True, groups=dim),
+    "conv1d": lambda dim, num_heads, n: Convolution(dim, groups=dim),
+    "conv2d": lambda dim, num_heads, n: GridConvolution(dim, groups=dim),
+    "gmlp": lambda dim, num_heads, n: GatedMLP(dim, _fixed(n, "gmlp"), hidden=2 * dim),
+    "gru": lambda dim, num_heads, n: Recurrence(dim, "gru"),
+    "hypermixer": lambda dim, num_heads, n: HyperMixer(dim),
+    "lstm": lambda dim, num_heads, n: Recurrence(dim, "lstm"),
+    "pool": lambda dim, num_heads, n: Pooling(dim),
+    "resmlp": lambda dim, num_heads, n: CrossPatchLinear(dim, _fixed(n, "resmlp")),
+    "isab": lambda dim, num_heads, n: InducedSetAttentionBlock(dim, num_heads),
+    "linear": lambda dim, num_heads, n: LinearAttention(dim, num_heads),
+    "perceiver": lambda dim, num_heads, n: PerceiverMixer(dim, num_heads),
+    "performer": lambda dim, num_heads, n: LinearAttention(dim, num_heads, "softmax"),
+    "sab": lambda dim, num_heads, n: SetAttentionBlock(dim, num_heads),
 }
 
 __all__ = [
@@ -103,7 +89,6 @@ __all__ = [
     "Convolution",
     "CrossAttention",
     "CrossPatchLinear",
-    "EdgeWeights",
     "EluFeatures",
     "FeatureMap",
     "FixedPatternMixer",
@@ -130,7 +115,5 @@ __all__ = [
     "SoftmaxFeatures",
     "StridedConvolution",
     "TokenMixingMLP",
-    "attention_weights_of",
-    "collect_attention_weights",
     "redraw_features",
 ]

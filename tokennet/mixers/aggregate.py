@@ -1,4 +1,4 @@
-"""The plain graph network: neighbors summed up without attention."""
+"""The plain graph network: neighbors are aggregated without attention."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn.aggr import GRUAggregation, LSTMAggregation
-from torch_geometric.nn.resolver import aggregation_resolver
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
@@ -36,6 +34,8 @@ def _neighborhoods(graph: TokenGraph) -> Neighborhoods:
 
 def check_unordered(module: nn.Module) -> None:
     """Raise ValueError if an aggregation in `module` depends on the order of neighbors."""
+    from torch_geometric.nn.aggr import GRUAggregation, LSTMAggregation
+
     for part in module.modules():
         if isinstance(part, LSTMAggregation | GRUAggregation):
             raise ValueError(
@@ -44,19 +44,19 @@ def check_unordered(module: nn.Module) -> None:
 
 
 class Aggregate(Mixer):
-    r"""A linear map of what the neighbors amount to.
+    r"""A linear map of the mean, sum or maximum of the neighbors.
 
         out_i = W aggr_{j -> i}(z_j) + b
 
-    With `Residual` around it, the message-passing layer of Gilmer et al., 2017
-    (arXiv 1704.01212) with a linear message. The aggregation is shown only targets that
-    have neighbors; for the others it counts as 0, whichever it is.
+    Use it for a plain graph network. With `Residual` around it, the message-passing layer of
+    Gilmer et al., 2017 (arXiv 1704.01212) with a linear message. The aggregation sees only
+    targets that have neighbors; for the others it counts as 0, whichever it is.
 
     Args:
         dim: channels D.
         aggr: "mean", "sum", "max" or any other PyG aggregation, by name or as a module;
-            aggregations that need the neighbors sorted by target get them so. Not those
-            that depend on the order of neighbors (LSTM, GRU): a graph has none.
+            neighbors are sorted by target. Not those that depend on the order of
+            neighbors (LSTM, GRU): a graph has none.
         source_dim: channels of the other set, `dim` by default.
 
     Raises:
@@ -70,20 +70,22 @@ class Aggregate(Mixer):
 
     def __init__(self, dim: int, aggr: Any = "mean", *, source_dim: int | None = None) -> None:
         super().__init__(dim, source_dim)
+        from torch_geometric.nn.resolver import aggregation_resolver
+
         self.aggr = aggregation_resolver(aggr)
         check_unordered(self.aggr)
         with torch.no_grad():
-            one = torch.zeros(1, self.source_dim), torch.zeros(1, dtype=torch.long)
-            self.linear = nn.Linear(self.aggr(*one, dim_size=1, dim=0).shape[-1], dim)
+            example = torch.zeros(1, self.source_dim), torch.zeros(1, dtype=torch.long)
+            self.linear = nn.Linear(self.aggr(*example, dim_size=1, dim=0).shape[-1], dim)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         z, sources, graph, batch = fold_batch(tokens.z, source.z, graph)
-        near = graph.cached(_neighborhoods, device=z.device)
+        edges = graph.cached(_neighborhoods, device=z.device)
         total = sources.new_zeros(graph.num_targets, self.linear.in_features)
         if graph.num_edges:
-            messages = sources.index_select(0, near.source)  # (E, Ds), by target
-            sums = self.aggr(messages, near.group, dim_size=len(near.targets), dim=0)
-            total = total.index_copy(0, near.targets, sums.to(total.dtype))
+            messages = sources.index_select(0, edges.source)  # (E, Ds), by target
+            sums = self.aggr(messages, edges.group, dim_size=len(edges.targets), dim=0)
+            total = total.index_copy(0, edges.targets, sums.to(total.dtype))
         return self.linear(total).reshape(*batch, tokens.num_tokens, self.dim)
 
     def flops(self, tokens: Tokens) -> int:

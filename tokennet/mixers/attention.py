@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import check_step, linear_flops
+from tokennet.layer import linear_flops
+from tokennet.mixers._decoding import State, cached_step, kept_positions
+from tokennet.mixers._positions import Positions, check_position, positions_of
 from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
-from tokennet.mixers.place import Place, source_index, target_index
-from tokennet.mixers.score import Score
-from tokennet.mixers.scores import make_score
+from tokennet.mixers.scores import Score, make_score
 from tokennet.ops import EdgeFeatures
 from tokennet.ops.call import Bias
 from tokennet.positional import RelativePosition
@@ -22,11 +23,12 @@ from tokennet.tokens import Tokens
 
 
 class Attention(Mixer):
-    r"""Multi-head attention along the edges of the graph.
+    r"""Multi-head attention along the edges of the graph: the mixer of transformers.
 
         out_i = W_o concat_h \sum_{j -> i} softmax_j(q_i^h . k_j^h / sqrt(C)) v_j^h
         q = W_q z,  k = W_k source,  v = W_v source
 
+    Use it where the weights should depend on the tokens; on sparse graphs it costs O(edges).
     Vaswani et al., 2017 (arXiv 1706.03762) on the complete graph. With the same weights it
     equals `nn.MultiheadAttention`; with W_o the identity, PyG's
     `TransformerConv(root_weight=False)`. The parameters do not depend on the graph.
@@ -79,7 +81,7 @@ class Attention(Mixer):
         self.backend = backend
         self.position = position
         self.score = make_score(score)
-        self._reads_places = position is not None or self.score.reads_index
+        self.reads_positions = position is not None or self.score.reads_index
         self.query = self._map(0, dim, bias)
         self.key = self._map(1, self.source_dim, bias)
         self.value = nn.Linear(self.source_dim, dim, bias)
@@ -88,10 +90,90 @@ class Attention(Mixer):
         self._build(self.score)
         self.reset_parameters()
 
+    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        targets, sources = None, None
+        if self.reads_positions:
+            targets, sources = positions_of(self.position, tokens, source, graph)
+        q = self.queries(tokens.z, targets)  # (..., N, H, C)
+        k = self.keys(source.z, sources)  # (..., M, H, C)
+        v = self.values(source.z)  # (..., M, H, C)
+        return self.attend(q, k, v, graph, targets, sources)  # (..., N, D)
+
+    # Parts are read from `_modules`: for `self.query`, PyTorch searches as long as a small product
+    # takes.
+
+    def queries(self, z: Tensor, at: Positions | None = None) -> Tensor:
+        """(..., N, D) to (..., N, H, C)."""
+        q: Tensor = self._modules["score"].of_query(self._split(self._modules["query"](z)))  # type: ignore
+        return q if at is None or at.pos is None else self.position.rotate(q, at.pos)  # type: ignore[union-attr]
+
+    def keys(self, z: Tensor, at: Positions | None = None) -> Tensor:
+        """(..., M, Ds) to (..., M, H, C)."""
+        key, score = self._modules["key"], self._modules["score"]
+        if key is None:  # the score reads the index of a source, and not the source
+            return score.of_index(at.indices).expand(*z.shape[:-1], self.num_heads, -1)  # type: ignore
+        k: Tensor = score.of_key(self._split(key(z)))  # type: ignore
+        return k if at is None or at.pos is None else self.position.rotate(k, at.pos)  # type: ignore[union-attr]
+
+    def values(self, z: Tensor) -> Tensor:
+        """(..., M, Ds) to (..., M, H, C)."""
+        return self._split(self._modules["value"](z))  # type: ignore[misc]
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        graph: TokenGraph,
+        targets: Positions | None,
+        sources: Positions | None,
+    ) -> Tensor:
+        """What the targets receive, (..., N, D)."""
+        bias = None if self.position is None else self._bias(targets, sources)
+        edges = None if self.edge is None else self._edges(graph, q)
+        out = self._modules["score"].attend(q, k, v, graph, bias, edges, self.backend)  # type: ignore
+        return self._modules["out"](out.flatten(-2))  # type: ignore[misc]
+
+    def attention_weights(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> Tensor:
+        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
+        tokens, source, graph = self.inputs(tokens, source, graph)
+        targets, sources = positions_of(self.position, tokens, source, graph)
+        q, k = self.queries(tokens.z, targets), self.keys(source.z, sources)
+        bias = None if self.position is None else self._bias(targets, sources)
+        edges = None if self.edge is None else self._edges(graph, q)
+        return self.score.weights(q, k, graph, bias, edges)
+
+    def _split(self, z: Tensor) -> Tensor:
+        # Not `unflatten`, which is written in Python.
+        shape, num_heads = z.shape, self.num_heads
+        return z.view(*shape[:-1], num_heads, shape[-1] // num_heads)
+
+    def _bias(self, targets: Positions | None, sources: Positions | None) -> Bias | None:
+        return self.position.bias(targets.pos, sources.pos)  # type: ignore[arg-type, union-attr]
+
+    def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures:
+        weight = self.edge.weight.unflatten(0, (self.num_heads, self.channels))  # type: ignore[union-attr]
+        return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[union-attr]
+
+    def step(
+        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
+    ) -> tuple[Tokens, Any]:
+        """The keys and values of all tokens so far are the state, and their `pos` if it is read."""
+        return cached_step(self, tokens, graph, state)
+
+    def kept_sources(self, state: State, graph: TokenGraph) -> tuple[Positions | None, TokenGraph]:
+        """Positions of the tokens whose keys are kept, and the graph from them to the new ones."""
+        return kept_positions(self.position, state, graph), graph
+
     def _map(self, end: int, in_features: int, bias: bool) -> Any:
         given = self.score.maps[end]
         if given is not None:
-            return given
+            return given if isinstance(given, nn.Module) else _Function(given)
         return nn.Identity() if self.score.identity_maps else nn.Linear(in_features, self.dim, bias)
 
     def _build(self, score: Score) -> None:
@@ -103,7 +185,7 @@ class Attention(Mixer):
         if score.reads_index:
             self.key = None
         if self.position is not None:
-            self._check_position(score, self.position, key_channels)
+            check_position(self.position, score, self.num_heads, key_channels)
         kind = type(score).__name__
         if self.edge is not None and (not score.adds_features or key_channels != self.channels):
             raise ValueError(f"edge_dim must be None: features do not add to the keys of {kind}")
@@ -113,24 +195,11 @@ class Attention(Mixer):
                 f"got {self.backend!r}"
             )
 
-    def _check_position(self, score: Score, position: RelativePosition, channels: int) -> None:
-        if not isinstance(position, RelativePosition):
-            raise TypeError(
-                f"position must be a RelativePosition, got {type(position).__name__}; codes that "
-                "are added to the tokens are layers of their own"
-            )
-        if position.num_heads not in (None, self.num_heads):
-            raise ValueError(
-                f"position must be for {self.num_heads} heads, not for {position.num_heads}"
-            )
-        if position.rotates and not score.is_product:
-            kind = type(score).__name__
-            raise ValueError(f"position must not rotate: {kind} is no product of query and key")
-        position.check_channels(channels)
-
     def reset_parameters(self) -> None:
         for linear in (self.query, self.key, self.value, self.out, self.edge):
-            if isinstance(linear, nn.Linear) and not any(linear is one for one in self.score.maps):
+            if isinstance(linear, nn.Linear) and not any(
+                linear is given for given in self.score.maps
+            ):
                 nn.init.xavier_uniform_(linear.weight)
                 if linear.bias is not None:
                     nn.init.zeros_(linear.bias)
@@ -149,148 +218,39 @@ class Attention(Mixer):
         if self.edge is not None:
             check_edge_attr(graph, self.edge.in_features)
 
-    def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        score = self._found("score")
-        targets, sources = self._places(tokens, source, graph)
-        one = tokens.z.dim() == source.z.dim() == 2
-        q = self._queries(score, tokens.z, targets, one)
-        k = self._keys(score, source.z, sources, one)
-        v = self._heads(self._found("value")(source.z), one)  # (..., M, H, C)
-        return self._attend(score, q, k, v, graph, targets, sources, one)
-
-    def weights(
+    def flops(
         self,
         tokens: Tokens | Tensor,
         source: Tokens | Tensor | None = None,
         graph: TokenGraph | None = None,
-    ) -> Tensor:
-        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
-        tokens, source, graph = self.inputs(tokens, source, graph)
-        targets, sources = self._places(tokens, source, graph)
-        score = self.score
-        q, k = self._queries(score, tokens.z, targets), self._keys(score, source.z, sources)
-        k = k.to(q.dtype)  # autocast may have made one of them only shorter
-        return score.weights(q, k, graph, self._bias(targets, sources), self._edges(graph, q))
-
-    def step(
-        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
-    ) -> tuple[Tokens, Any]:
-        """The keys and values of all tokens so far are the state, and their `pos` if it is read."""
-        check_step(tokens, graph, self.dim)
-        self.check_graph(graph)
-        score, targets = self.score, self._last_places(tokens, graph)
-        new = [self._keys(score, tokens.z, targets), self._heads(self.value(tokens.z))]
-        if self.position is not None and self.position.by == "pos":
-            places = targets.positions[..., None, :]  # type: ignore[index, union-attr]  # (..., m, 1, P)
-            new.append(places.expand(*tokens.z.shape[:-1], 1, places.shape[-1]))
-        if state is not None:
-            new = [torch.cat([old, one], dim=-3) for old, one in zip(state, new, strict=True)]
-        sources, graph = self._remembered(new, graph)
-        q, k, v = self._queries(score, tokens.z, targets), new[0], new[1]
-        return tokens.replace(z=self._attend(score, q, k, v, graph, targets, sources)), tuple(new)
-
-    def flops(self, tokens: Tokens) -> int:
+    ) -> int:
         """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum.
 
         An additive score adds D per edge, a general one 2 N D C. Features add 4 H F per edge,
         and 4 N D F to ask of them and to bring them back.
         """
-        batch, num_edges = tokens.z.shape[:-2].numel(), tokens.graph.num_edges
-        maps = (self.query, self.key, self.value, self.out)
-        each = sum(map_flops(module, tokens.z) for module in maps)
-        each += batch * self.score.flops(tokens.num_tokens, num_edges, self.dim)
-        edges = 4 * num_edges * self.dim
+        tokens, source, graph = self.inputs(tokens, source, graph)
+        n, num_edges = tokens.num_tokens, graph.num_edges
+        flops = 4 * num_edges * self.dim + self.score.flops(n, num_edges, self.dim)
         if self.edge is not None:
-            features = self.edge.in_features
-            edges += 4 * features * (num_edges * self.num_heads + tokens.num_tokens * self.dim)
-        return each + batch * edges
-
-    def _found(self, name: str) -> Any:
-        """A module of this layer, or a function of its score, without the search of `nn.Module`."""
-        found = self._modules.get(name)
-        return getattr(self, name) if found is None else found
-
-    def _heads(self, z: Tensor, one: bool = False) -> Tensor:
-        """(..., N, D) to (..., N, H, C), or of one set to (1, N, H, C), which kernels want."""
-        # `unflatten` is written in Python, and takes as long as a small product does.
-        lead = (1, z.shape[0]) if one else z.shape[:-1]
-        return z.view(*lead, self.num_heads, z.shape[-1] // self.num_heads)
-
-    def _queries(self, score: Score, z: Tensor, place: Place | None, one: bool = False) -> Tensor:
-        return self._turned(score.of_query(self._heads(self._found("query")(z), one)), place)
-
-    def _keys(self, score: Score, z: Tensor, place: Place | None, one: bool = False) -> Tensor:
-        key = self._found("key")
-        if key is None:
-            k = score.of_index(place.indices)  # type: ignore[union-attr]
-            return k.expand(*z.shape[:-2], *k.shape)  # type: ignore[union-attr]
-        return self._turned(score.of_key(self._heads(key(z), one)), place)
-
-    def _turned(self, x: Tensor, place: Place | None) -> Tensor:
-        if place is None or place.positions is None:
-            return x
-        return self.position.rotate(x, place.positions)  # type: ignore[union-attr]
-
-    def _attend(
-        self,
-        score: Score,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        graph: TokenGraph,
-        targets: Place | None,
-        sources: Place | None,
-        one: bool = False,
-    ) -> Tensor:
-        if not q.dtype == k.dtype == v.dtype:  # autocast may have made some of them only shorter
-            q, k = q.to(v.dtype), k.to(v.dtype)
-        bias, edges = self._bias(targets, sources), self._edges(graph, q)
-        out = score.attend(q, k, v, graph, bias, edges, self.backend)
-        joined = out.reshape(out.shape[1], self.dim) if one else out.flatten(-2)  # (..., N, D)
-        return self._found("out")(joined)
-
-    def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures | None:
-        if self.edge is None:
-            return None
-        weight = self.edge.weight.unflatten(0, (self.num_heads, self.channels))  # (H, C, F)
-        return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[union-attr]
-
-    def _bias(self, targets: Place | None, sources: Place | None) -> Bias | None:
-        if self.position is None:
-            return None
-        return self.position.bias(targets.positions, sources.positions)  # type: ignore[arg-type, union-attr]
-
-    def _places(
-        self, tokens: Tokens, source: Tokens, graph: TokenGraph
-    ) -> tuple[Place | None, Place | None]:
-        """Of targets and sources; None where nothing reads them."""
-        if not self._reads_places:
-            return None, None
-        targets = Place.of(self.position, tokens, target_index(tokens, graph))
-        if source is tokens:
-            return targets, targets
-        return targets, Place.of(self.position, source, source_index(source, graph))
-
-    def _last_places(self, tokens: Tokens, graph: TokenGraph) -> Place | None:
-        if not self._reads_places:
-            return None
-        count, total = graph.num_targets, graph.num_sources
-        indices = torch.arange(total - count, total, device=tokens.z.device)
-        return Place.of(self.position, tokens, indices)
-
-    def _remembered(
-        self, state: list[Tensor], graph: TokenGraph
-    ) -> tuple[Place | None, TokenGraph]:
-        """Where the tokens are whose keys the state holds, and the graph from them."""
-        if self.position is None:
-            return None, graph
-        total = graph.num_sources
-        indices = torch.arange(total - state[0].shape[-3], total, device=state[0].device)
-        by_pos = self.position.by == "pos"
-        return Place(indices, state[2].squeeze(-2) if by_pos else indices[:, None]), graph
+            flops += 4 * self.edge.in_features * (num_edges * self.num_heads + n * self.dim)
+        flops *= tokens.z.shape[:-2].numel()
+        flops += _map_flops(self.query, tokens.z) + _map_flops(self.out, tokens.z)
+        return flops + _map_flops(self.key, source.z) + _map_flops(self.value, source.z)
 
 
-def map_flops(module: nn.Module | None, z: Tensor) -> int:
+class _Function(nn.Module):
+    """A map to queries or keys that is given as a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.function(z)
+
+
+def _map_flops(module: nn.Module | None, z: Tensor) -> int:
     """Of a module on tokens (..., N, D)."""
     if module is None or isinstance(module, nn.Identity):
         return 0

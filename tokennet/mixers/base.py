@@ -17,13 +17,13 @@ from tokennet.tokens import Tokens
 
 
 class Mixer(TokenLayer):
-    """Tokens listen to tokens, `mixer(tokens)`, or to another set, `mixer(tokens, source)`.
+    """Base of layers by which tokens receive from tokens, or from those of another set.
 
-    With `source` the graph has N targets and M sources. It is complete unless given, and
-    for two ragged batches of as many sets, complete within each pair of sets; the graphs
-    within tokens and source play no part but to say which sets these are.
-
-    A subclass defines `mix`, and `check_graph` if there are graphs it cannot honor.
+    Subclass it for a mixer of your own: define `mix`, and `check_graph` if there are graphs
+    that it cannot honor. Called as `mixer(tokens)` it mixes along the graph of the tokens. As
+    `mixer(tokens, source)` it reads another set, along a graph of N targets and M sources that
+    is complete unless given; between two ragged batches of the same number of sets, complete
+    within each pair. The graphs of tokens and source then only say which sets these are.
 
     Args:
         dim: number of channels D of the tokens.
@@ -48,8 +48,8 @@ class Mixer(TokenLayer):
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         """N targets and M sources to the targets' new z (..., N, D).
 
-        `source` is `tokens` itself where tokens listen to their own set; `graph` is the
-        one to honor, whatever graph `tokens` and `source` have.
+        `source` is `tokens` itself where no other set is given; `graph` is the one to honor,
+        whatever graph `tokens` and `source` have.
         """
 
     def check_graph(self, graph: TokenGraph) -> None:
@@ -62,7 +62,7 @@ class Mixer(TokenLayer):
         graph: TokenGraph | None = None,
     ) -> Tokens:
         source, graph = self.resolve(tokens, source, graph)
-        return tokens.replace(z=self.mix(tokens, source, graph))
+        return Tokens(self.mix(tokens, source, graph), tokens.graph, tokens.pos)
 
     def inputs(
         self,
@@ -80,8 +80,12 @@ class Mixer(TokenLayer):
     def resolve(
         self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
     ) -> tuple[Tokens, TokenGraph]:
-        """What the tokens listen to, and along which graph; checked."""
-        _check_dim("tokens", tokens.z, self.dim)
+        """The source that the tokens receive from, and the graph; checked."""
+        if tokens.z.shape[-1] != self.dim:
+            _check_dim("tokens", tokens.z, self.dim)
+        if source is None and graph is None and self.source_dim == self.dim:
+            self.check_graph(tokens.graph)
+            return tokens, tokens.graph
         source, graph = _resolve(tokens, source, graph)
         if source is not tokens or self.source_dim != self.dim:
             _check_dim("source", source.z, self.source_dim)
@@ -124,8 +128,8 @@ def cross_graph(targets: TokenGraph, sources: TokenGraph) -> TokenGraph:
         return Full(targets.num_targets, sources.num_targets)
     if ragged != (True, True) or targets.num_graphs != sources.num_graphs:  # type: ignore[attr-defined]
         raise ValueError(
-            "graph must be given where tokens and source are not ragged batches of equally "
-            f"many sets; tokens are on {targets!r}, source on {sources!r}"
+            "graph must be given where tokens and source are not ragged batches of the same "
+            f"number of sets; tokens are on {targets!r}, source on {sources!r}"
         )
     sizes = sources.sizes  # type: ignore[attr-defined]
     return targets.cached(_all_to_all, tuple(sizes))
@@ -138,10 +142,10 @@ def _all_to_all(targets: Disjoint, source_sizes: tuple[int, ...]) -> TokenGraph:
 def fold_batch(
     z: Tensor, source: Tensor, graph: TokenGraph
 ) -> tuple[Tensor, Tensor, TokenGraph, torch.Size]:
-    """Turn a batch that shares a graph into one set on a bigger graph: (B N, D), (B M, Ds).
+    """Fold a batch that shares a graph into one set on a larger graph: (B N, D), (B M, Ds).
 
-    For mixers built on libraries that know no leading dimensions. Undo on the result
-    with `.reshape(*batch, N, -1)`; the batch comes back last.
+    For mixers built on libraries without leading dimensions. Undo it on the result with
+    `.reshape(*batch, N, -1)`; the leading dimensions are returned last.
     """
     batch = torch.broadcast_shapes(z.shape[:-2], source.shape[:-2])
     count = math.prod(batch)

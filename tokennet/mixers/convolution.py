@@ -16,26 +16,26 @@ from tokennet.tokens import Tokens
 
 
 class Convolution(FixedPatternMixer):
-    r"""A convolution along the tokens: weights are parameters, tied by offset.
+    r"""A convolution along a sequence, for local mixing: weights are parameters, tied by offset.
 
         out_i = \sum_k W_k z_{i + o_k} + b
 
     The offsets o_k are -r s, ..., -s, 0, s, ..., r s for `dilation` s and kernel size 2r + 1,
     or, where `causal`, 0 and those before it: the layer of a temporal convolutional network
-    (Bai, Kolter, Koltun, 2018, arXiv 1803.01271). By default W_k is diagonal, each channel by
-    itself (depthwise), because the token-wise functions of a net mix channels. Past the ends
+    (Bai, Kolter, Koltun, 2018, arXiv 1803.01271). With `groups=dim` it is depthwise, W_k is
+    diagonal, which suffices where token-wise functions of the net mix channels. Past the ends
     tokens count as 0, or the sequence is a ring. Equal to `nn.Conv1d` with the same weights.
 
     It needs a graph with the edges of `Offsets(n, offsets)`, such as `Window(n, r s)`, or
-    `Causal(n)` where it is causal. Then it can be run step by step as well.
+    `Causal(n)` where it is causal. Then it supports incremental decoding as well.
 
     Args:
         dim: channels D.
         kernel_size: number of offsets; odd unless `causal`.
         dilation: distance s between them.
-        causal: whether a token hears only itself and those before it.
+        causal: whether a token attends only to itself and those before it.
         periodic: whether the sequence is a ring.
-        groups: as in `nn.Conv1d`; `dim` by default, 1 for full matrices W_k.
+        groups: as in `nn.Conv1d`; `dim` for a depthwise convolution.
         bias: whether there is a b.
 
     Raises:
@@ -56,7 +56,7 @@ class Convolution(FixedPatternMixer):
         dilation: int = 1,
         causal: bool = False,
         periodic: bool = False,
-        groups: int | None = None,
+        groups: int = 1,
         bias: bool = True,
     ) -> None:
         super().__init__(dim)
@@ -70,13 +70,8 @@ class Convolution(FixedPatternMixer):
         reach = (kernel_size - 1) * dilation
         self.before, self.after = (reach, 0) if causal else (reach // 2, reach // 2)
         self.offsets = tuple(range(-self.before, self.after + 1, dilation))
-        self.wiring = f"convolution {self.offsets} {periodic}"
-        self.conv = nn.Conv1d(
-            dim, dim, kernel_size, dilation=dilation, groups=groups or dim, bias=bias
-        )
-
-    def connections(self, graph: TokenGraph) -> TokenGraph:
-        return Offsets(graph.num_sources, self.offsets, self.periodic)
+        self.pattern = (_offsets, self.offsets, periodic)
+        self.conv = nn.Conv1d(dim, dim, kernel_size, dilation=dilation, groups=groups, bias=bias)
 
     def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
         return self._convolve(with_border(z, -2, self.before, self.after, self.periodic))
@@ -84,22 +79,22 @@ class Convolution(FixedPatternMixer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        """The tokens that later ones still hear are the state."""
+        """The tokens that later ones attend to are the state."""
         if not self.causal:
             return super().step(tokens, graph, state, source)
         check_step(tokens, graph, self.dim)
         self.check_graph(graph)
         if state is None:
             state = tokens.z.new_zeros(*tokens.z.shape[:-2], self.before, self.dim)
-        heard = torch.cat([state, tokens.z], dim=-2)
-        later = heard[..., heard.shape[-2] - self.before :, :]
-        return tokens.replace(z=self._convolve(heard)), later
+        z = torch.cat([state, tokens.z], dim=-2)
+        state = z[..., z.shape[-2] - self.before :, :]
+        return tokens.replace(z=self._convolve(z)), state
 
     def _convolve(self, z: Tensor) -> Tensor:
         if z.shape[-2] <= self.before + self.after or z.numel() == 0:
             return z[..., :0, :] if z.numel() else z  # no tokens but the border
-        # Tokens that hear each other lie `dilation` apart: as columns of a grid they are
-        # neighbors, and channels stay last. Several times faster than `self.conv(z.mT)`.
+        # Tokens that are mixed lie `dilation` apart: as columns of a grid they are neighbors,
+        # and channels stay last. Several times faster than `self.conv(z.mT)`.
         size, (dilation,) = z.shape[-2], self.conv.dilation
         columns = F.pad(z.reshape(-1, size, self.dim), (0, 0, 0, -size % dilation))
         out = F.conv2d(
@@ -112,8 +107,12 @@ class Convolution(FixedPatternMixer):
         return out.reshape(*z.shape[:-2], *out.shape[1:])
 
     def flops(self, tokens: Tokens) -> int:
-        """2 D^2 / groups for each of the connections."""
+        """2 D^2 / groups for each edge of the pattern."""
         return convolution_flops(self, self.conv, tokens)
+
+
+def _offsets(graph: TokenGraph, offsets: tuple[int, ...], periodic: bool) -> TokenGraph:
+    return Offsets(graph.num_sources, offsets, periodic).last(graph.num_targets)
 
 
 def check_odd(kernel_size: int) -> None:
@@ -134,6 +133,4 @@ def with_border(z: Tensor, dim: int, before: int, after: int, periodic: bool) ->
 
 
 def convolution_flops(mixer: FixedPatternMixer, conv: nn.Conv1d | nn.Conv2d, tokens: Tokens) -> int:
-    edges = sum(mixer.connections(part).num_edges for part in tokens.graph.parts)
-    per_edge = 2 * conv.in_channels * conv.out_channels // conv.groups
-    return tokens.z.shape[:-2].numel() * edges * per_edge
+    return mixer.pattern_edges(tokens) * 2 * conv.in_channels * conv.out_channels // conv.groups

@@ -8,14 +8,16 @@ from torch import Tensor
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import check_step
-from tokennet.mixers.attention import Attention, map_flops
+from tokennet.mixers._positions import last_positions, positions_of
+from tokennet.mixers.attention import Attention
 from tokennet.tokens import Tokens
 
 
 class CrossAttention(Attention):
-    """Attention to another set only: what a decoder asks of an encoder.
+    """Attention to another set only, as a decoder needs it to read the output of an encoder.
 
-    In a `TokenNet` it listens to the net's `source`. Arguments as for `Attention`.
+    In a `TokenNet` it attends to the net's `source`; use `Attention` where the source may be
+    left out. Arguments as for `Attention`.
 
     Raises:
         ValueError: called without `source`.
@@ -31,7 +33,7 @@ class CrossAttention(Attention):
         self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
     ) -> tuple[Tokens, TokenGraph]:
         if source is None:
-            raise ValueError("source must be given: CrossAttention listens to another set only")
+            raise ValueError("source must be given: CrossAttention attends to another set only")
         return super().resolve(tokens, source, graph)
 
     def step(
@@ -40,21 +42,9 @@ class CrossAttention(Attention):
         """The keys and values of the source, computed once, are the state."""
         check_step(tokens, graph, self.dim)
         source, between = self.resolve(tokens, source, None)
-        _, sources = self._places(tokens, source, between)
-        score = self.score
+        _, sources = positions_of(self.position, tokens, source, between)
         if state is None:
-            state = self._keys(score, source.z, sources), self._heads(self.value(source.z))
-        targets = self._last_places(tokens, graph)
-        q, (k, v) = self._queries(score, tokens.z, targets), state
-        return tokens.replace(z=self._attend(score, q, k, v, between, targets, sources)), state
-
-    def flops(self, tokens: Tokens, source: Tokens | Tensor | None = None) -> int:
-        """As for `Attention`, on the complete graph from tokens to source."""
-        asked, graph = self.resolve(tokens, source, None)
-        batch, edges = tokens.z.shape[:-2].numel(), graph.num_edges
-        return (
-            sum(map_flops(module, tokens.z) for module in (self.query, self.out))
-            + sum(map_flops(module, asked.z) for module in (self.key, self.value))
-            + batch * edges * 4 * self.dim
-            + batch * self.score.flops(tokens.num_tokens, edges, self.dim)
-        )
+            state = self.keys(source.z, sources), self.values(source.z)
+        targets = last_positions(self.position, tokens, graph) if self.reads_positions else None
+        q, (k, v) = self.queries(tokens.z, targets), state
+        return tokens.replace(z=self.attend(q, k, v, between, targets, sources)), state

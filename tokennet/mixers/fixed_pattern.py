@@ -1,36 +1,38 @@
-"""Mixers with connections of their own, which a graph allows or does not."""
+"""Mixers with a fixed sparsity pattern: they connect tokens by their index."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from tokennet.graphs import Full, TokenGraph
+from tokennet.mixers._ragged import set_by_set
 from tokennet.mixers.base import Mixer
-from tokennet.mixers.ragged import set_by_set
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
 
 class FixedPatternMixer(Mixer):
-    """A mixer that connects tokens by their places, whatever the graph: weights are parameters.
+    """Base of mixers that connect tokens by their index, with weights that are parameters.
 
-    A graph says who may listen to whom. So it is honored if all connections of the mixer are
-    among its edges, in each set of a ragged batch, and refused otherwise. The mixer makes no
-    use of further edges.
+    Subclass it for layers such as a convolution, whose edges do not depend on the graph. A
+    graph says which edges are allowed. So it is honored if it contains the pattern of the
+    mixer, in each set of a ragged batch, and refused otherwise; further edges are not used.
 
-    A subclass defines `connections` and `mix_set`.
+    A subclass sets `pattern` and defines `mix_set`.
 
     Args:
         dim: number of channels D of the tokens.
 
     >>> import torch
     >>> from tokennet import Causal, Offsets
+    >>> def previous(graph):
+    ...     return Offsets(graph.num_sources, (-1,))
     >>> class Before(FixedPatternMixer):
-    ...     def connections(self, graph):
-    ...         return Offsets(graph.num_sources, (-1,))
+    ...     pattern = (previous,)
     ...
     ...     def mix_set(self, z, graph):
     ...         return torch.cat([torch.zeros_like(z[..., :1, :]), z[..., :-1, :]], dim=-2)
@@ -39,26 +41,17 @@ class FixedPatternMixer(Mixer):
     """
 
     symmetry = Symmetry({"index"})
-
-    def __init__(self, dim: int, source_dim: int | None = None) -> None:
-        super().__init__(dim, source_dim)
-        self.wiring: str | None = None
-        """Says which connections, so that a graph is looked at once for all mixers of a class
-        that have the same; None to look at it in every call."""
-
-    @abstractmethod
-    def connections(self, graph: TokenGraph) -> TokenGraph:
-        """Who listens to whom among as many tokens as one set on `graph` has.
-
-        Raises:
-            ValueError: the mixer has none for such a set.
-        """
+    pattern: tuple[Any, ...]
+    """(build, *args): `build(graph, *args)` is the graph of the mixer for a set like that of
+    `graph`, or raises ValueError. A function of a module and hashable arguments, as for
+    `graph.cached`: each graph is compared once with all mixers of the same pattern. Mixers with
+    a `step` return the edges to its targets, the last tokens: `.last(graph.num_targets)`."""
 
     @abstractmethod
     def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
-        """Tokens (..., n, D) of one set, or of several of one shape, to as many.
+        """Tokens (..., n, D) of one set, or of several of one shape, to new ones.
 
-        The graph, or that of one of them, has been checked.
+        The graph, or that of the first set, has been checked.
         """
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
@@ -74,26 +67,32 @@ class FixedPatternMixer(Mixer):
         return super().resolve(tokens, source, graph)
 
     def check_graph(self, graph: TokenGraph) -> None:
-        """Raise ValueError if a connection of the mixer is no edge of `graph`.
-
-        In a step the graph has the new tokens as targets and all so far as sources.
-        """
+        """Raise ValueError if an edge of the pattern is no edge of `graph`."""
         for part in graph.parts:
-            if not self._is_allowed_by(part):
-                needed = self.connections(part)
+            if not part.cached(_contains_pattern, *self.pattern):
                 raise ValueError(
-                    f"graph must be {needed._name()} or contain it: {type(self).__name__} has "
-                    f"these connections whatever the graph; got {part!r}"
+                    f"graph must be {self.pattern_for(part)._name()} or contain it: "
+                    f"{type(self).__name__} has these edges whatever the graph; got {part!r}"
                 )
 
-    def _is_allowed_by(self, graph: TokenGraph) -> bool:
-        return self._is_contained_in(graph)
+    def pattern_for(self, graph: TokenGraph) -> TokenGraph:
+        """The edges of the mixer for a set like that of `graph`."""
+        build, *args = self.pattern
+        return build(graph, *args)
 
-    def _is_contained_in(self, graph: Any) -> bool:
-        needed = self.connections(graph)
-        if needed.num_sources != graph.num_sources or graph.num_targets > graph.num_sources:
-            return False
-        return graph.contains(needed.last(graph.num_targets))
+    def pattern_edges(self, tokens: Tokens) -> int:
+        """Number of edges of the mixer for all tokens given."""
+        edges = sum(self.pattern_for(part).num_edges for part in tokens.graph.parts)
+        return tokens.z.shape[:-2].numel() * edges
+
+
+def _contains_pattern(graph: TokenGraph, build: Callable[..., TokenGraph], *args: Any) -> bool:
+    needed = build(graph, *args)
+    if (needed.num_targets, needed.num_sources) != (graph.num_targets, graph.num_sources):
+        return False
+    if needed.is_causal and graph.is_causal:
+        return True  # by their formula, without a list of the edges
+    return graph.contains(needed)
 
 
 class AllToAll(FixedPatternMixer):
@@ -101,8 +100,8 @@ class AllToAll(FixedPatternMixer):
 
     def __init__(self, dim: int, num_tokens: int) -> None:
         super().__init__(dim)
-        self.num_tokens = num_tokens
-        self.wiring = f"all to all {num_tokens}"
+        self.num_tokens, self.pattern = num_tokens, (_all_to_all, num_tokens)
 
-    def connections(self, graph: TokenGraph) -> TokenGraph:
-        return Full(self.num_tokens)
+
+def _all_to_all(graph: TokenGraph, num_tokens: int) -> TokenGraph:
+    return Full(num_tokens)

@@ -1,4 +1,4 @@
-"""Tokens gated by a linear map over the tokens."""
+"""gMLP: hidden channels are gated by a linear map over the tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokennet.mixers.fixed_pattern import AllToAll
 
 
 class GatedMLP(AllToAll):
-    r"""A token-wise MLP whose hidden layer is gated across tokens.
+    r"""A token-wise MLP whose hidden layer is gated across tokens, for a fixed number of them.
 
         (u, v) = halves of gelu(W_1 z + b_1)
         gate_{., c} = W norm(v)_{., c} + b,   W in R^{N x N}
@@ -18,12 +18,12 @@ class GatedMLP(AllToAll):
 
     The block of gMLP with its spatial gating unit, without norm and residual before and
     around it: Liu et al., 2021 (arXiv 2105.08050), timm's `GatedMlp` with `SpatialGatingUnit`.
-    At first W is almost 0 and b is 1, as the authors advise: tokens mix as training goes on.
+    W starts near 0 and b at 1, as the authors advise: tokens mix as training goes on.
 
     Args:
         dim: channels D.
         num_tokens: the number of tokens N.
-        hidden: width of the hidden layer, an even number; `6 dim` by default, as there.
+        hidden: width of the hidden layer, an even number; `6 dim` by default.
 
     Raises:
         ValueError: `hidden` is odd, the graph is not complete on `num_tokens` tokens, or there

@@ -13,14 +13,14 @@ from tokennet.tokens import Tokens
 
 
 class GraphAttention(Mixer):
-    r"""Graph attention with dynamic scores (GATv2).
+    r"""Graph attention with additive scores (GATv2), the attention of graph networks.
 
         e_ij = a_h . LeakyReLU(W_t z_i + W_s z_j + W_e f_ij)
         out_i = \sum_{j -> i} softmax_j(e_ij) W_s z_j + b
 
     Brody, Alon, Yahav, 2021 (arXiv 2105.14491). With the same weights it equals PyG's
-    `GATv2Conv(add_self_loops=False)`: here the graph alone says who listens to whom, so
-    self-loops are in it or not (`graph | Self(n)`).
+    `GATv2Conv(add_self_loops=False)`: here self-loops are edges of
+    the graph or not (`graph | Self(n)`).
 
     Args:
         dim: channels D of tokens and output.
@@ -28,7 +28,7 @@ class GraphAttention(Mixer):
         edge_dim: number of features F of each edge; they are read from `graph.edge_attr`.
         source_dim: channels of the other set, `dim` by default.
         negative_slope: of the LeakyReLU.
-        backend: see `attend`; those that know dot products only decline.
+        backend: see `attend`; those for dot products only do not support it.
 
     Raises:
         ValueError: `num_heads` does not divide `dim`, or the graph lacks `edge_attr` of
@@ -78,7 +78,7 @@ class GraphAttention(Mixer):
         out = attend(query, key, key, graph, score=score, edges=edges, backend=self.backend)
         return out.flatten(-2) + self.bias
 
-    def weights(
+    def attention_weights(
         self,
         tokens: Tokens | Tensor,
         source: Tokens | Tensor | None = None,

@@ -1,4 +1,4 @@
-"""The sum of the neighbors beside the token itself, and a function of both."""
+"""GIN: a function of the token and the sum of its neighbors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from tokennet.tokens import Tokens
 
 
 class GraphIsomorphism(Mixer):
-    r"""As strong as color refinement, where neighbors are a multiset.
+    r"""A function of the token and the sum of its neighbors (GIN), to tell graphs apart.
 
         out_i = fn((1 + eps) z_i + \sum_{j -> i} z_j)
 
-    Xu et al., 2018 (arXiv 1810.00826); PyG's `GINConv`. With features of edges, messages are
-    relu(z_j + W_e f_ij), as in Hu et al., 2019 (arXiv 1905.12265); PyG's `GINEConv`.
+    As strong as color refinement: Xu et al., 2018 (arXiv 1810.00826); PyG's `GINConv`. With
+    features of edges, messages are relu(z_j + W_e f_ij), as in Hu et al., 2019
+    (arXiv 1905.12265); PyG's `GINEConv`.
 
     Args:
         dim: channels D of tokens and output.

@@ -1,4 +1,4 @@
-"""Convolution on a grid."""
+"""Convolution on a grid in the plane."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class GridConvolution(FixedPatternMixer):
 
         out_{x, y} = \sum_{a, b = -r}^{r} W_{a, b} z_{x + a, y + b} + bias
 
-    By default W_{a, b} is diagonal, each channel by itself (depthwise), as in ConvMixer
-    (Trockman and Kolter, 2022, arXiv 2201.09792). Past the border tokens count as 0, or the
-    grid is a torus. Equal to `nn.Conv2d` with the same weights.
+    With `groups=dim` it is depthwise, W_{a, b} is diagonal, as in ConvMixer (Trockman and
+    Kolter, 2022, arXiv 2201.09792). Past the border tokens count as 0, or the grid is a torus.
+    Equal to `nn.Conv2d` with the same weights.
 
     Height and width are those of the graph where it is a `Grid`. On other graphs, such as
-    the complete one that patches of a ViT are on, they must be told. The graph must have the
-    edges of `Grid(height, width, radius=r, periodic=periodic)`.
+    the complete one that patches of a ViT are on, give `grid`. The graph must have the edges
+    of `Grid(height, width, radius=r, periodic=periodic)`.
 
     Args:
         dim: channels D.
         kernel_size: side of the box, 2r + 1.
         grid: (height, width); by default the graph's own.
         periodic: whether the grid is a torus.
-        groups: as in `nn.Conv2d`; `dim` by default, 1 for full matrices.
+        groups: as in `nn.Conv2d`; `dim` for a depthwise convolution.
         bias: whether there is a bias.
 
     Raises:
@@ -50,7 +50,7 @@ class GridConvolution(FixedPatternMixer):
         *,
         grid: tuple[int, int] | None = None,
         periodic: bool = False,
-        groups: int | None = None,
+        groups: int = 1,
         bias: bool = True,
     ) -> None:
         super().__init__(dim)
@@ -59,36 +59,35 @@ class GridConvolution(FixedPatternMixer):
             raise ValueError(f"grid must be (height, width) or None, got {grid!r}")
         self.radius, self.periodic = kernel_size // 2, periodic
         self.grid = None if grid is None else (grid[0], grid[1])
-        self.wiring = f"grid convolution {self.radius} {self.grid} {periodic}"
-        self.conv = nn.Conv2d(dim, dim, kernel_size, groups=groups or dim, bias=bias)
-
-    def connections(self, graph: TokenGraph) -> TokenGraph:
-        return Grid(*self._sides(graph), radius=self.radius, periodic=self.periodic)
-
-    def _sides(self, graph: TokenGraph) -> tuple[int, int]:
-        shape = graph.grid_shape or ()
-        own = (shape[0], shape[1]) if len(shape) == 2 else None
-        if self.grid is None and own is None:
-            raise ValueError(
-                f"graph must be a 2-D Grid for {type(self).__name__}, or its sides must be told: "
-                f"grid=(height, width); got {graph!r}"
-            )
-        if self.grid is not None and own not in (None, self.grid):
-            raise ValueError(
-                f"graph must be a Grid of {self.grid[0]} x {self.grid[1]}, as {type(self).__name__}"
-                f" was told by grid; got {graph!r}"
-            )
-        return self.grid or own  # type: ignore[return-value]
+        self.pattern = (_boxes, self.radius, self.grid, periodic)
+        self.conv = nn.Conv2d(dim, dim, kernel_size, groups=groups, bias=bias)
 
     def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
         if z.numel() == 0:
             return z
-        image = z.unflatten(-2, self._sides(graph))  # (..., height, width, D)
+        image = z.unflatten(-2, self.grid or graph.grid_shape)  # (..., height, width, D)
         for dim in (-2, -3):
             image = with_border(image, dim, self.radius, self.radius, self.periodic)
         out = self.conv(image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2))
         return out.permute(0, 2, 3, 1).reshape(z.shape)
 
     def flops(self, tokens: Tokens) -> int:
-        """2 D^2 / groups for each of the connections."""
+        """2 D^2 / groups for each edge of the pattern."""
         return convolution_flops(self, self.conv, tokens)
+
+
+def _boxes(
+    graph: TokenGraph, radius: int, grid: tuple[int, int] | None, periodic: bool
+) -> TokenGraph:
+    shape = graph.grid_shape
+    if grid is None and (shape is None or len(shape) != 2):
+        raise ValueError(
+            "graph must be a Grid of two dimensions for GridConvolution, or its sides must be "
+            f"given: grid=(height, width); got {graph!r}"
+        )
+    if grid is not None and shape not in (None, grid):
+        raise ValueError(
+            f"graph must be a Grid of {grid[0]} x {grid[1]}, as GridConvolution was given by "
+            f"grid; got {graph!r}"
+        )
+    return Grid(*(grid or shape), radius=radius, periodic=periodic)  # type: ignore[misc]

@@ -6,21 +6,21 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
+from tokennet.mixers._ragged import check_complete, set_by_set
 from tokennet.mixers.base import Mixer
-from tokennet.mixers.ragged import check_complete, set_by_set
 from tokennet.tokens import Tokens
 
 
 class HyperMixer(Mixer):
-    r"""An MLP over the tokens, with a row of weights made from each token.
+    r"""An MLP over the tokens whose weights are made from the tokens: any number of them.
 
         out = norm(W_2(z) gelu(W_1(s)^T s)),   W_1(s)_j = mlp_1(s_j),  W_2(z)_i = mlp_2(z_i)
 
     Mai et al., 2022 (arXiv 2203.03691): s are the tokens z themselves, or those of another set.
     The hidden layer gathers all of s, and each token reads from it, at a cost linear in their
-    number. So it takes any number of tokens, in ragged batches too, and commutes with every
-    permutation, where `TokenMixingMLP` does neither. It needs the complete graph: what is gathered
-    is the same for all. Positions are those in z.
+    number. Use it in place of `TokenMixingMLP` where sets have different sizes, as in ragged
+    batches, or no order: it commutes with every permutation. It needs the complete graph, as
+    what is gathered is the same for all. It reads no positions but those added to z.
 
     Args:
         dim: channels D.
@@ -52,12 +52,6 @@ class HyperMixer(Mixer):
     def _mix_set(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
         gathered = self.weights_in(source).transpose(-1, -2) @ source  # (..., hidden, D)
         return self.norm(self.weights_out(z) @ self.activation(gathered))  # (..., N, D)
-
-    def flops(self, tokens: Tokens) -> int:
-        """Two MLPs of D x D and D x hidden, and two products of N x hidden x D."""
-        rows = tokens.z.shape[:-1].numel()
-        made = 2 * 2 * rows * self.dim * (self.dim + self.hidden)
-        return made + 2 * 2 * rows * self.hidden * self.dim
 
 
 def _hypernetwork(dim: int, hidden: int) -> nn.Sequential:

@@ -1,8 +1,7 @@
-"""Linear combinations whose weights are parameters."""
+"""Linear combinations of tokens whose weights are parameters, one for each edge."""
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -25,10 +24,11 @@ class LearnedMixing(FixedPatternMixer):
 
     With the softmax, the random Synthesizer of Tay et al., 2020 (arXiv 2005.00743); with
     "none", any linear map of the tokens along the graph. `value` and `out` are those of an
-    `Attention` of the same sizes, which it can take the place of in a net.
+    `Attention` of the same sizes: put it in its place to see what weights that depend on the
+    tokens add.
 
-    Where no token has weights for later ones, as on `Causal`, shorter sets will do too: they
-    are mixed as the first tokens are.
+    Where no token has weights for later ones, as on `Causal`, sets may be shorter: they are
+    mixed as the first tokens are.
 
     Args:
         dim: channels D of tokens and output.
@@ -67,7 +67,7 @@ class LearnedMixing(FixedPatternMixer):
             raise ValueError(f"graph must be that of one set, got {graph!r}")
         self.num_heads, self.normalizer = num_heads, normalizer
         self.graph = Full(graph) if isinstance(graph, int) else graph
-        self.wiring = _fingerprint(self.graph)
+        self.pattern = (_first_rows, self.graph)
         self.weight = nn.Parameter(torch.empty(self.graph.num_edges, num_heads))
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
@@ -82,21 +82,20 @@ class LearnedMixing(FixedPatternMixer):
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
 
-    def connections(self, graph: TokenGraph) -> TokenGraph:
-        """All that have weights, or those among the first tokens."""
-        rows = self._rows(0, graph.num_sources)
-        return self.graph if rows is None else rows[1]
+    def check_graph(self, graph: TokenGraph) -> None:
+        if graph is not self.graph:
+            super().check_graph(graph)
 
     def resolve(
         self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
     ) -> tuple[Tokens, TokenGraph]:
-        return Mixer.resolve(self, tokens, source, graph)  # unlike others, from another set too
+        return Mixer.resolve(self, tokens, source, graph)  # unlike its base, from another set too
 
     def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
         """Sources (..., m, D) to targets (..., n, D)."""
-        return self._combined(self._values(z), *self._rows(0, graph.num_sources))  # type: ignore[misc]
+        return self._combined(self._values(z), *_rows(self.graph, 0, graph.num_sources))  # type: ignore[misc]
 
-    def weights(
+    def attention_weights(
         self,
         tokens: Tokens | Tensor,
         source: Tokens | Tensor | None = None,
@@ -108,10 +107,10 @@ class LearnedMixing(FixedPatternMixer):
         """
         tokens, source, graph = self.inputs(tokens, source, graph)
         number, edge = (index.to(self.weight.device) for index in self._edges_of(graph))
-        found = self.weight.new_zeros(graph.num_edges, self.num_heads)
-        found = found.index_add(0, edge, self._normalized().index_select(0, number))
+        weights = self.weight.new_zeros(graph.num_edges, self.num_heads)
+        weights = weights.index_add(0, edge, self._normalized().index_select(0, number))
         batch = torch.broadcast_shapes(tokens.z.shape[:-2], source.z.shape[:-2])
-        return found.expand(*batch, -1, -1)
+        return weights.expand(*batch, -1, -1)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
@@ -126,7 +125,7 @@ class LearnedMixing(FixedPatternMixer):
         v = self._values(tokens.z)
         v = v if state is None else torch.cat([state, v], dim=-3)
         known = graph.num_sources
-        rows = self._rows(known - graph.num_targets, known)
+        rows = _rows(self.graph, known - graph.num_targets, known)
         if rows is None and known <= self.graph.num_targets:
             raise IncrementalDecodingError(self, "it attends to later tokens")
         if rows is None or not graph.contains(rows[1]):
@@ -138,14 +137,7 @@ class LearnedMixing(FixedPatternMixer):
     def flops(self, tokens: Tokens) -> int:
         """Two projections, 4 N D^2, and 2 D per edge that has a weight."""
         projections = linear_flops(self.value, tokens.z) + linear_flops(self.out, tokens.z)
-        edges = sum(self.connections(part).num_edges for part in tokens.graph.parts)
-        return projections + tokens.z.shape[:-2].numel() * edges * 2 * self.dim
-
-    def _is_contained_in(self, graph: Any) -> bool:
-        needed = self.connections(graph)
-        if (needed.num_targets, needed.num_sources) != (graph.num_targets, graph.num_sources):
-            return False
-        return graph.contains(needed)
+        return projections + self.pattern_edges(tokens) * 2 * self.dim
 
     def _values(self, z: Tensor) -> Tensor:
         return self.value(z).unflatten(-1, (self.num_heads, -1))  # (..., M, H, C)
@@ -159,30 +151,13 @@ class LearnedMixing(FixedPatternMixer):
             weights = weights.index_select(0, number.to(weights.device))
         return self.out(combine(weights, v, graph).flatten(-2))
 
-    def _rows(self, first: int, known: int) -> tuple[Tensor | None, TokenGraph] | None:
-        """Edges to the targets `first` .. `known` - 1: their numbers, None for all, and graph.
-
-        None where these targets are not there, or listen to others than the first `known`.
-        """
-        own = self.graph
-        if first == 0 and known == own.num_sources:
-            return None, own
-        if known > own.num_targets or not own.is_square:
-            return None
-        j, i = own.edge_index()
-        number = ((i >= first) & (i < known)).nonzero().squeeze(1)
-        j, i = j[number], i[number] - first
-        if (j >= known).any():
-            return None
-        return number, Edges(torch.stack([j, i]), known - first, known)
-
     def _edges_of(self, graph: TokenGraph) -> tuple[Tensor, Tensor]:
         """Numbers of the weights that play a part on a graph, and of the edges that have them."""
         if graph is self.graph:
             return (torch.arange(graph.num_edges),) * 2
         numbers, keys, offset = [torch.arange(0)], [torch.arange(0)], [0, 0]
         for part in graph.parts:
-            number, rows = self._rows(0, part.num_sources)  # type: ignore[misc]
+            number, rows = _rows(self.graph, 0, part.num_sources)  # type: ignore[misc]
             j, i = rows.edge_index()
             numbers.append(torch.arange(len(j)) if number is None else number)
             keys.append((i + offset[0]) * graph.num_sources + j + offset[1])
@@ -192,7 +167,24 @@ class LearnedMixing(FixedPatternMixer):
         return torch.cat(numbers), order[torch.searchsorted(listed, torch.cat(keys))]
 
 
-def _fingerprint(graph: TokenGraph) -> str:
-    """The same for graphs that list the same edges, whatever their kind."""
-    edges = sha256(graph.edge_index().numpy().tobytes()).hexdigest()
-    return f"{graph.num_targets} {graph.num_sources} {edges}"
+def _first_rows(graph: TokenGraph, own: TokenGraph) -> TokenGraph:
+    """All edges that have weights, or those among the first tokens."""
+    rows = _rows(own, 0, graph.num_sources)
+    return own if rows is None else rows[1]
+
+
+def _rows(own: TokenGraph, first: int, known: int) -> tuple[Tensor | None, TokenGraph] | None:
+    """Edges to the targets `first` .. `known` - 1: their numbers, None for all, and graph.
+
+    None where there are no such targets, or they attend to others than the first `known`.
+    """
+    if first == 0 and known == own.num_sources:
+        return None, own
+    if known > own.num_targets or not own.is_square:
+        return None
+    j, i = own.edge_index()
+    number = ((i >= first) & (i < known)).nonzero().squeeze(1)
+    j, i = j[number], i[number] - first
+    if (j >= known).any():
+        return None
+    return number, Edges(torch.stack([j, i]), known - first, known)

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import softmax
 
+from tokennet.checks import check_size, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import check_step, linear_flops
+from tokennet.mixers._feature_maps import FEATURE_MAPS, FeatureMap
+from tokennet.mixers._linear_sums import attend_causal, features, linear_attend
 from tokennet.mixers.base import Mixer, check_heads
-from tokennet.mixers.feature_maps import FEATURE_MAPS, FeatureMap
-from tokennet.mixers.linear_sums import attend_causal, features, linear_attend
+from tokennet.ops import normalize
 from tokennet.ops.batching import complete_or_causal
 from tokennet.tokens import Tokens
 
@@ -26,11 +27,11 @@ class LinearAttention(Mixer):
     Katharopoulos et al., 2020 (arXiv 2006.16236), with phi = elu + 1; as a Performer
     (Choromanski et al., 2020, arXiv 2009.14794) with `features="softmax"`, random features
     for which this is softmax attention on average. The sums over j are taken once for all
-    targets, or run along a causal set: O(N) time and memory, never N x N.
+    targets, or run along a causal set: O(N) time and memory, never N x N. Use it for long
+    complete or causal sets.
 
-    It honors graphs that are complete or causal, set by set, in any order of the tokens; one
-    that merely lists such edges is recognized. There is no padding to leak: in a ragged
-    batch each set has sums of its own.
+    It honors graphs that are complete or causal, set by set, in any order of the tokens, also
+    where such edges are listed. In a ragged batch each set has sums of its own.
 
     Args:
         dim: channels D of tokens and output.
@@ -65,16 +66,10 @@ class LinearAttention(Mixer):
     ) -> None:
         super().__init__(dim, source_dim)
         self.num_heads, self.channels = num_heads, check_heads(dim, num_heads)
-        if isinstance(features, str) and features in FEATURE_MAPS:
-            features = FEATURE_MAPS[features](self.channels)
         if not isinstance(features, FeatureMap):
-            raise ValueError(
-                f"features must be one of {', '.join(FEATURE_MAPS)}, or a FeatureMap; "
-                f"got {features!r}"
-            )
-        if chunk < 1:
-            raise ValueError(f"chunk must be positive, got {chunk}")
-        self.features, self.chunk = features, chunk
+            make = lookup("features", features, FEATURE_MAPS, also="or a FeatureMap")
+            features = make(self.channels)
+        self.features, self.chunk = features, check_size("chunk", chunk, 1)
         self.query = nn.Linear(dim, dim, bias)
         self.key = nn.Linear(self.source_dim, dim, bias)
         self.value = nn.Linear(self.source_dim, dim, bias)
@@ -116,7 +111,7 @@ class LinearAttention(Mixer):
             )
         return tokens.replace(z=self.out(out.flatten(-2).to(v.dtype))), state
 
-    def weights(
+    def attention_weights(
         self,
         tokens: Tokens | Tensor,
         source: Tokens | Tensor | None = None,
@@ -131,7 +126,7 @@ class LinearAttention(Mixer):
         k, size = features(self._log_features(self.key(source.z)))
         j, i = graph.edge_index(q.device)
         scores = (q[..., i, :, :] * k[..., j, :, :]).sum(-1).log() + size[..., j, :]
-        return softmax(scores, i, num_nodes=tokens.num_tokens, dim=scores.dim() - 2)
+        return normalize(scores, graph)
 
     def flops(self, tokens: Tokens) -> int:
         """Four projections, 8 N D^2; features; 4 F (D + H) a token for the sums and their use."""
@@ -168,7 +163,7 @@ def redraw_features(net: nn.Module, generator: torch.Generator | None = None) ->
 def _check_causal_step(graph: TokenGraph) -> None:
     if not graph.cached(_is_causal_step):
         raise ValueError(
-            "graph must let each new token hear all tokens so far and no later one, "
+            "graph must let each new token attend to all tokens so far and to no later one, "
             f"as Causal(n).last(m) does; got {graph!r}"
         )
 

@@ -1,4 +1,4 @@
-"""Attention that remembers the segment before."""
+"""Attention to a segment and to the last tokens before it, for long sequences."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from torch import Tensor
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
+from tokennet.mixers._decoding import State
+from tokennet.mixers._positions import Positions
 from tokennet.mixers.attention import Attention
-from tokennet.mixers.place import Place
 from tokennet.tokens import Tokens
 
 
 class RecurrentAttention(Attention):
-    """Attention to the segment at hand and to the last tokens of those before.
+    """Attention to a segment and to the last tokens before it, for sequences of any length.
 
-    Segment-level recurrence of Transformer-XL (Dai et al., 2019, arXiv 1901.02860): a long
-    sequence is gone through by `step`, a segment at a time; keys and values of the last
-    `memory` tokens are carried on, and no derivative goes back through them. A call without
-    `step` is one segment. A step refuses a graph with edges to tokens that are forgotten;
-    `remembering` leaves them out. So values of steps in a row are those of one call on the
-    same edges: all of `Causal(n)` with `memory` for all that came before, or, token by token,
-    `Causal(n) & Window(n, memory)`. Derivatives are the same too with `detach=False`.
+    Segment-level recurrence of Transformer-XL (Dai et al., 2019, arXiv 1901.02860): `step`
+    runs a long sequence a segment at a time; keys and values of the last `memory` tokens are
+    kept, and no derivative goes back through them. A call without `step` is one segment. A
+    step refuses a graph with edges to tokens that are not kept; `remembering` leaves them out.
+    So values of successive steps are those of one call on the same edges: all of `Causal(n)`
+    with `memory` for all that came before, or, token by token, `Causal(n) & Window(n, memory)`.
+    Derivatives are the same too with `detach=False`.
 
     Args:
         dim: channels D of tokens and output.
         num_heads: number of heads; divides `dim`.
-        memory: tokens that are remembered.
+        memory: number of tokens that are kept.
         detach: whether derivatives stop at the memory.
         options: as for `Attention`; positions should be relative, as those of `position` are.
 
@@ -54,15 +55,15 @@ class RecurrentAttention(Attention):
         """Keys and values of the last `memory` tokens are the state.
 
         Raises:
-            ValueError: `graph` has an edge to a token that is forgotten.
+            ValueError: `graph` has an edge to a token that is not kept.
         """
         out, state = super().step(tokens, graph, state, source)
         size = min(self.memory, state[0].shape[-3])
-        kept = tuple(one.narrow(-3, one.shape[-3] - size, size) for one in state)
-        return out, tuple(one.detach() for one in kept) if self.detach else kept
+        kept = tuple(tensor.narrow(-3, tensor.shape[-3] - size, size) for tensor in state)
+        return out, tuple(tensor.detach() for tensor in kept) if self.detach else kept
 
     def remembering(self, graph: TokenGraph) -> TokenGraph:
-        """The graph of a step without edges to the tokens that are forgotten by then.
+        """The graph of a step without edges to the tokens that are not kept.
 
         >>> from tokennet import Causal
         >>> layer = RecurrentAttention(8, 2, memory=1)
@@ -74,24 +75,22 @@ class RecurrentAttention(Attention):
             return graph
         return graph & _LastSources(graph.num_targets, graph.num_sources, known)
 
-    def _remembered(
-        self, state: list[Tensor], graph: TokenGraph
-    ) -> tuple[Place | None, TokenGraph]:
-        sources, graph = super()._remembered(state, graph)
+    def kept_sources(self, state: State, graph: TokenGraph) -> tuple[Positions | None, TokenGraph]:
+        sources, graph = super().kept_sources(state, graph)
         known = state[0].shape[-3]
         if known == graph.num_sources:
             return sources, graph
-        near = graph.T.last(known).T
-        if near.num_edges != graph.num_edges:
+        kept = graph.T.last(known).T
+        if kept.num_edges != graph.num_edges:
             raise ValueError(
-                f"graph must have no edge to tokens that are forgotten, all but the last {known}; "
+                f"graph must have no edge to tokens that are not kept, all but the last {known}; "
                 f"give remembering(graph), got {graph!r}"
             )
-        return sources, near
+        return sources, kept
 
 
 class _LastSources(TokenGraph):
-    """All targets listen to the last `count` sources."""
+    """All targets attend to the last `count` sources."""
 
     def __init__(self, num_targets: int, num_sources: int, count: int) -> None:
         super().__init__(num_targets, num_sources)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,11 +15,12 @@ from tokennet.tokens import Tokens
 
 
 class Pooling(Mixer):
-    r"""How the mean of the neighbors differs from a token.
+    r"""The mean of the neighbors, less the token: mixing without parameters.
 
         out_i = mean_{j -> i} z_j - z_i
 
-    The token mixer of PoolFormer: Yu et al., 2022 (arXiv 2111.11418). On `Grid(h, w, radius=1)`
+    The token mixer of PoolFormer: Yu et al., 2022 (arXiv 2111.11418); use it as a baseline
+    that shows what attention adds. On `Grid(h, w, radius=1)`
     it equals timm's `Pooling(pool_size=3)`, on other graphs it is attention with equal weights.
     The token is taken away because a residual connection brings it back. A token without
     neighbors has a mean of 0, as everywhere in this library, so that it gets -z_i.
@@ -66,7 +69,7 @@ def _mean_of_boxes(z: Tensor, graph: TokenGraph) -> Tensor:
         # 2026: https://github.com/pytorch/pytorch/issues/188344. One channel counts as last even
         # after `contiguous`.
         image = image.clone(memory_format=torch.contiguous_format)
-    if graph.periodic:
+    if grid.periodic:
         image, border = F.pad(image, 4 * (border,), mode="circular"), 0
     mean = F.avg_pool2d(image, side, stride=1, padding=border, count_include_pad=False)
     return mean.permute(0, 2, 3, 1).reshape(z.shape)

@@ -14,9 +14,9 @@ from tokennet.tokens import Tokens
 
 
 class PyGMixer(Mixer):
-    """A `torch_geometric.nn` convolution in a token net.
+    """Any `torch_geometric.nn` convolution in a token net, to compare with or to reuse it.
 
-    The convolution sees the edges in the caller's order, and `graph.edge_attr` if its
+    The convolution receives the edges in the caller's order, and `graph.edge_attr` if its
     `forward` takes `edge_attr`, or, where that is a single number, `edge_weight`.
     Convolutions that change the graph themselves (`GCNConv` adds self-loops) do so here too.
 

@@ -1,13 +1,15 @@
-"""Recurrence: what was heard so far is kept in a hidden state."""
+"""Recurrent nets along the tokens: GRU, LSTM and the plain RNN."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from tokennet.checks import lookup
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.layer import check_step
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
@@ -22,13 +24,13 @@ class Packed(NamedTuple):
     """A ragged batch by time: first tokens of all sets, longest set first, second tokens, ..."""
 
     order: Tensor
-    """(N,) place of each token of that list."""
+    """(N,) index of each token of that list."""
     back: Tensor
-    """(N,) place in that list of each token."""
+    """(N,) index in that list of each token."""
 
 
 class Recurrence(FixedPatternMixer):
-    r"""A recurrent net along the tokens: the latent-state approach to sequences.
+    r"""A recurrent net along the tokens: a baseline for sequences, with a state of fixed size.
 
         gru:   r, u = sigmoid(A z_i + B h_{i-1} + c),  n = tanh(A' z_i + a' + r (B' h_{i-1} + b'))
                h_i = (1 - u) n + u h_{i-1}
@@ -38,9 +40,9 @@ class Recurrence(FixedPatternMixer):
 
     out_i = h_i, with h_0 = 0. Cho et al., 2014 (arXiv 1406.1078); Hochreiter and Schmidhuber,
     1997; Elman, 1990. Equal to `nn.GRU`, `nn.LSTM` and `nn.RNN`, whose weights
-    `recurrence.cells.load_state_dict` takes. A token hears itself and all before it, so that
-    the graph must have the edges of `Causal(n)`; of `Full(n)` where `bidirectional`. It can be
-    run step by step unless it is.
+    `recurrence.cells.load_state_dict` accepts. A token depends on itself and all before it, so
+    that the graph must have the edges of `Causal(n)`; of `Full(n)` where `bidirectional`. It
+    supports incremental decoding unless it is.
 
     Args:
         dim: channels D of tokens and output.
@@ -65,25 +67,16 @@ class Recurrence(FixedPatternMixer):
         bidirectional: bool = False,
     ) -> None:
         super().__init__(dim)
-        if cell not in GATES:
-            raise ValueError(f"cell must be one of {', '.join(GATES)}; got {cell!r}")
+        lookup("cell", cell, GATES)
         if bidirectional and dim % 2:
             raise ValueError(f"dim must be even for two directions, got {dim}")
         self.cell, self.bidirectional = cell, bidirectional
-        self.wiring = f"recurrence {bidirectional}"
+        self.pattern = (_earlier_or_all, bidirectional)
         # The common base of nn.GRU and its like: dynamo refuses these, but not what they call.
         self.cells = nn.RNNBase(
             "RNN_TANH" if cell == "rnn" else cell.upper(), dim, dim // (1 + bidirectional),
             num_layers, batch_first=True, bidirectional=bidirectional,
         )  # fmt: skip
-
-    def connections(self, graph: TokenGraph) -> TokenGraph:
-        return (Full if self.bidirectional else Causal)(graph.num_sources)
-
-    def _is_contained_in(self, graph: Any) -> bool:
-        if graph.is_causal and not self.bidirectional:
-            return True  # by its formula: without listing all of the edges
-        return super()._is_contained_in(graph)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         # Sizes of packed steps are data to a compiler, which cannot unroll them.
@@ -112,7 +105,7 @@ class Recurrence(FixedPatternMixer):
         state = self._start(z, len(sequences)) if state is None else tree_map(_layers_first, state)
         out, state = self._call(sequences, state, batch_first=(True,))
         state = tree_map(
-            lambda one: one.transpose(0, 1).reshape(*z.shape[:-2], *one.shape[::2]), state
+            lambda part: part.transpose(0, 1).reshape(*z.shape[:-2], *part.shape[::2]), state
         )
         return out.reshape(z.shape), state
 
@@ -124,7 +117,7 @@ class Recurrence(FixedPatternMixer):
         batch = z.shape[:-2].numel()
         sizes = batch * graph.cached(_packed_sizes)  # stay on the CPU
         flat = z.reshape(batch, *z.shape[-2:]).index_select(1, packed.order)
-        data = flat.transpose(0, 1).flatten(0, 1)  # (N batch, D), step by step
+        data = flat.transpose(0, 1).flatten(0, 1)  # (N batch, D), by time
         out, _ = self._call(data, self._start(z, int(sizes[0])), sizes)
         out = out.unflatten(0, (-1, batch)).transpose(0, 1).index_select(1, packed.back)
         return out.reshape(z.shape)
@@ -137,8 +130,14 @@ class Recurrence(FixedPatternMixer):
     def _call(
         self, z: Tensor, state: Any, *sizes: Tensor, batch_first: tuple[bool, ...] = ()
     ) -> tuple[Tensor, Any]:
-        run: Any = {"gru": torch.gru, "lstm": torch.lstm, "rnn": torch.rnn_tanh}[self.cell]
         weights = [weight for layer in self.cells.all_weights for weight in layer]
+        short = torch.get_autocast_dtype("cpu")
+        if self.cell == "lstm" and _is_autocast(z) and not _cpu_has_lstm(short):
+            with torch.autocast("cpu", enabled=False):
+                wide = tree_map(lambda part: part.to(weights[0].dtype), (z, state))
+                out = self._call(*wide, *sizes, batch_first=batch_first)
+            return tree_map(lambda part: part.to(short), out)
+        run: Any = {"gru": torch.gru, "lstm": torch.lstm, "rnn": torch.rnn_tanh}[self.cell]
         # Without dropout this only says whether cuDNN keeps what its backward pass needs.
         train = self.training or torch.is_grad_enabled()
         settings = True, self.cells.num_layers, 0.0, train, self.bidirectional
@@ -151,6 +150,29 @@ class Recurrence(FixedPatternMixer):
         inputs = self.dim + (self.cells.num_layers - 1) * hidden * directions
         per_token = 2 * GATES[self.cell] * hidden * (inputs + self.cells.num_layers * hidden)
         return tokens.z.shape[:-1].numel() * directions * per_token
+
+
+def _is_autocast(z: Tensor) -> bool:
+    return z.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def _cpu_has_lstm(dtype: torch.dtype) -> bool:
+    """Whether this CPU runs an LSTM under autocast to `dtype`: for bfloat16 it needs AVX-512."""
+    cells, z = nn.LSTM(1, 1), torch.zeros(1, 1, requires_grad=True)
+    try:
+        with torch.enable_grad(), torch.autocast("cpu", dtype):
+            cells(z)[0].float().sum().backward()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _earlier_or_all(graph: TokenGraph, bidirectional: bool) -> TokenGraph:
+    if bidirectional:
+        return Full(graph.num_sources)
+    return Causal(graph.num_sources).last(graph.num_targets)
 
 
 def _layers_first(state: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One linear map over the tokens."""
+"""ResMLP: one linear map over the tokens."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tokennet.mixers.fixed_pattern import AllToAll
 
 
 class CrossPatchLinear(AllToAll):
-    r"""A linear map over the tokens, the same for every channel.
+    r"""A linear map over a fixed number of tokens, the same for every channel.
 
         out_{., d} = W z_{., d} + b,   W in R^{N x N}
 
     The cross-patch layer of ResMLP: Touvron et al., 2021 (arXiv 2105.03404), timm's
-    `linear_tokens`. In their block it stands between an affine map of the channels, in place
-    of a norm, and a scale for each channel; both are token-wise.
+    `linear_tokens`. In their block it follows an affine map of the channels, in place of a
+    norm, and a scale for each channel follows it; both are token-wise.
 
     Args:
         dim: channels D.

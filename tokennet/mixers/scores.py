@@ -1,4 +1,7 @@
-"""The scores of attention, a class each; `SCORES` has the names of those without a size."""
+"""The scores of attention: from queries and keys to scores, and from scores to weights.
+
+`SCORES` has the names of those that `Attention(score=...)` accepts as a string.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,145 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from tokennet.mixers.score import Score
-from tokennet.ops import Additive
-from tokennet.ops.call import Activation
+from tokennet.checks import lookup
+from tokennet.graphs import TokenGraph
+from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, combine
+from tokennet.ops.call import Activation, Bias
+from tokennet.ops.normalizers import check_normalizer
+
+
+class Score(nn.Module):
+    r"""How a target scores its sources, and how the scores become weights.
+
+        w_ij = normalizer_j(s_ij),   s_ij = score(q_i, k_j),   q = query(z),  k = key(source)
+
+    Subclass it where none of `tokennet.scores` is the score you need. It belongs to one
+    `Attention`, which tells it the sizes of its parameters. Scores that are dot products, or
+    additive, run on all backends of `attend` with the normalizer "softmax"; with others along
+    the edges, see `tokennet.ops.weights`.
+
+    Args:
+        normalizer: "softmax", "hard" (the best source alone, with the derivative of
+            softmax), "sigmoid" or "none"; see `tokennet.ops.normalizers`.
+        query: token-wise module from z (..., N, D) to queries (..., N, D). A linear map by
+            default; with `nn.Identity()` for both, the scores are a Gram matrix.
+        key: token-wise module from the source to keys.
+
+    Raises:
+        ValueError: an unknown normalizer.
+
+    >>> import torch
+    >>> from tokennet import Attention
+    >>> class Distance(Score):
+    ...     def of_key(self, k):
+    ...         return k - k.mean(-3, keepdim=True)
+    >>> Attention(8, 2, score=Distance("sigmoid")).attention_weights(torch.zeros(3, 8)).shape
+    torch.Size([9, 2])
+    """
+
+    is_product = True
+    """Whether the score is a dot product, so that queries and keys may be rotated."""
+    identity_maps = False
+    """Whether queries and keys are the tokens themselves unless maps are given."""
+    reads_index = False
+    """Whether the index of a source enters."""
+    adds_features = True
+    """Whether features of edges may be added to keys."""
+    scale: float | None = 1.0
+
+    def __init__(
+        self,
+        normalizer: str = "softmax",
+        *,
+        query: nn.Module | None = None,
+        key: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        check_normalizer(normalizer)
+        self.normalizer = normalizer
+        self.maps = (query, key)  # in a tuple, because it is the mixer that registers them
+        self._is_built = False
+
+    def build(self, num_heads: int, channels: int, key_channels: int) -> None:
+        """Make the parameters; done by the layer that the score is given to.
+
+        Raises:
+            ValueError: it belongs to another layer already.
+        """
+        if self._is_built:
+            raise ValueError(
+                f"score must be of this layer alone; this {type(self).__name__} belongs to another"
+            )
+        self._is_built = True
+        self.make_parameters(num_heads, channels, key_channels)
+        self.reset_parameters()
+
+    def make_parameters(self, num_heads: int, channels: int, key_channels: int) -> None:
+        """What is learned besides the maps; by default nothing."""
+
+    def reset_parameters(self) -> None:
+        """Initial values of what `make_parameters` makes."""
+
+    def of_query(self, q: Tensor) -> Tensor:
+        """Queries (..., N, H, C) as they enter the product."""
+        return q
+
+    def of_key(self, k: Tensor) -> Tensor:
+        """Keys (..., M, H, C) as they enter the product."""
+        return k
+
+    def of_index(self, index: Tensor) -> Tensor | None:
+        """Keys (M, H, C) of sources by their index, for scores that do not read the source."""
+        return None
+
+    @property
+    def additive(self) -> Additive | None:
+        """The form of a score that is not a dot product."""
+        return None
+
+    def flops(self, num_targets: int, num_edges: int, dim: int) -> int:
+        """What the score costs more than a dot product."""
+        return 0
+
+    def weights(
+        self,
+        q: Tensor,
+        k: Tensor,
+        graph: TokenGraph,
+        bias: Bias | None = None,
+        edges: EdgeFeatures | None = None,
+    ) -> Tensor:
+        """Weights (..., E, H) in the order of the graph's `edge_index()`."""
+        scale, score, normalizer = self.scale, self.additive, self.normalizer
+        k = k.to(q.dtype)  # autocast may have made only one of them shorter
+        return attention_weights(
+            q, k, graph, bias, scale=scale, score=score, edges=edges, normalizer=normalizer
+        )
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        graph: TokenGraph,
+        bias: Bias | None = None,
+        edges: EdgeFeatures | None = None,
+        backend: str = "auto",
+    ) -> Tensor:
+        """Values weighted and summed, (..., N, H, Cv)."""
+        if not q.dtype == k.dtype == v.dtype:  # autocast may have made only some of them shorter
+            q, k = q.to(v.dtype), k.to(v.dtype)
+        if self.goes_by_edges(edges is not None):
+            return combine(self.weights(q, k, graph, bias, edges), v, graph, edges)
+        scale, score = self.scale, self.additive
+        return attend(q, k, v, graph, bias, scale=scale, score=score, edges=edges, backend=backend)
+
+    def goes_by_edges(self, with_features: bool) -> bool:
+        """Whether the weights are made edge by edge, because `attend` does not know them."""
+        return self.normalizer != "softmax" or (with_features and self.additive is not None)
+
+    def extra_repr(self) -> str:
+        return self.normalizer
 
 
 class ScaledDotProduct(Score):
@@ -18,7 +157,7 @@ class ScaledDotProduct(Score):
 
     >>> from tokennet import Attention
     >>> layer = Attention(8, 2, score=ScaledDotProduct("hard"))
-    >>> layer.weights(torch.randn(3, 8)).unflatten(0, (3, 3)).sum(1)  # one source each
+    >>> layer.attention_weights(torch.randn(3, 8)).unflatten(0, (3, 3)).sum(1)  # one source each
     tensor([[1., 1.],
             [1., 1.],
             [1., 1.]], grad_fn=<SumBackward1>)
@@ -32,7 +171,7 @@ class DotProduct(Score):
 
     >>> from tokennet import Attention
     >>> gram = DotProduct("none", query=nn.Identity(), key=nn.Identity())
-    >>> Attention(2, 1, score=gram).weights(torch.eye(2)).flatten()
+    >>> Attention(2, 1, score=gram).attention_weights(torch.eye(2)).flatten()
     tensor([1., 0., 0., 1.])
     """
 
@@ -69,7 +208,7 @@ class Bahdanau(Score):
 
     Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473). With `activation="leaky_relu"`, that of
     GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491), the fused kernel runs it too. It is to
-    a layer what `tokennet.attend.Additive` is to one call of `attend`, which it makes.
+    a layer what `tokennet.ops.Additive` is to one call of `attend`, which it makes.
 
     >>> from tokennet import Attention
     >>> layer = Attention(8, 2, score=Bahdanau(activation="leaky_relu"))
@@ -117,7 +256,7 @@ class Cosine(Score):
     >>> from tokennet import Attention
     >>> angle = Cosine("none", temperature=1.0, query=nn.Identity(), key=nn.Identity())
     >>> z = torch.tensor([[3.0, 0.0], [0.0, 5.0]])
-    >>> Attention(2, 1, score=angle).weights(z).flatten().tolist()
+    >>> Attention(2, 1, score=angle).attention_weights(z).flatten().tolist()
     [1.0, 0.0, 0.0, 1.0]
     """
 
@@ -156,14 +295,13 @@ class Cosine(Score):
 
 
 class Location(Score):
-    r"""The target alone says where to look: s_ij = q_i . t_{h, place of j}.
+    r"""The target alone says where to look: s_ij = q_i . t_{h, index of j}.
 
     The location-based score of Luong, Pham, Manning, 2015 (arXiv 1508.04025): a product of the
-    target with a learned table, here of `size` places in the array for each head; the source
-    does not enter.
+    target with a learned table that has `size` rows for each head; the source does not enter.
 
     Args:
-        size: number of places; sources are at most so many, in each set of a ragged batch.
+        size: the largest number of sources, in each set of a ragged batch.
 
     Raises:
         ValueError: called with more sources.
@@ -191,7 +329,7 @@ class Location(Score):
 
     def of_index(self, index: Tensor) -> Tensor:
         if not torch.compiler.is_compiling() and len(index) and index.max() >= self.size:
-            raise ValueError(f"sources must be at most {self.size}, got place {int(index.max())}")
+            raise ValueError(f"sources must be at most {self.size}, got index {int(index.max())}")
         return self.table.index_select(0, index)
 
 
@@ -217,8 +355,6 @@ def make_score(score: Score | str | None) -> Score:
         return score
     if not isinstance(score, str):
         raise TypeError(f"score must be a Score, a name or None, got {type(score).__name__}")
-    if score not in SCORES:
-        raise ValueError(f"score must be one of {', '.join(SCORES)}; got {score!r}")
     if score == "location":
-        raise ValueError("score 'location' needs its number of places: write Location(size)")
-    return SCORES[score]()
+        raise ValueError("score 'location' needs its number of sources: write Location(size)")
+    return lookup("score", score, SCORES, also="or a Score")()

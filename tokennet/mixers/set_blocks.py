@@ -1,4 +1,4 @@
-"""The blocks of the Set Transformer."""
+"""The blocks of the Set Transformer: SAB, ISAB and PMA."""
 
 from __future__ import annotations
 
@@ -9,28 +9,24 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.layer import IncrementalDecodingError, TokenLayer
+from tokennet.layer import IncrementalDecodingError, TokenLayer, linear_flops
+from tokennet.mixers._latent_graphs import for_each_set, latent_graphs
+from tokennet.mixers._ragged import check_complete
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
-from tokennet.mixers.latent_graphs import (
-    attention_flops,
-    for_each_set,
-    latent_graphs,
-)
-from tokennet.mixers.ragged import check_complete
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
 
 class SetAttentionBlock(Mixer):
-    r"""Attention with its residuals and norms: `block(x, y)` is MAB, `block(x)` is SAB.
+    r"""Attention with its residuals and norms, for sets: `block(x, y)` is MAB, `block(x)` SAB.
 
         MAB(X, Y) = norm(H + relu(W H)),   H = norm(X + Attention(X, Y))
         SAB(X) = MAB(X, X)
 
-    Lee et al., 2019 (arXiv 1810.00825), who draw it on complete sets; it honors any graph.
-    With the same weights it equals PyG's `MultiheadAttentionBlock`. The residual is inside:
-    no `Residual` is needed around it.
+    Lee et al., 2019 (arXiv 1810.00825), on complete sets; it honors any graph. With the same
+    weights it equals PyG's `MultiheadAttentionBlock`. Use it as a whole layer: the residual is
+    inside, so that no `Residual` is needed around it.
 
     Args:
         dim: channels D.
@@ -56,42 +52,43 @@ class SetAttentionBlock(Mixer):
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         return self._close(tokens.z, self.attention(tokens, source, graph).z)
 
-    def weights(
+    def attention_weights(
         self,
         tokens: Tokens | Tensor,
         source: Tokens | Tensor | None = None,
         graph: TokenGraph | None = None,
     ) -> Tensor:
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
-        return self.attention.weights(tokens, source, graph)
+        return self.attention.attention_weights(tokens, source, graph)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        heard, state = self.attention.step(tokens, graph, state, source)
-        return tokens.replace(z=self._close(tokens.z, heard.z)), state
+        attended, state = self.attention.step(tokens, graph, state, source)
+        return tokens.replace(z=self._close(tokens.z, attended.z)), state
 
-    def _close(self, z: Tensor, heard: Tensor) -> Tensor:
-        h = self.norms[0](z + heard)
+    def _close(self, z: Tensor, attended: Tensor) -> Tensor:
+        h = self.norms[0](z + attended)
         return self.norms[1](h + self.linear(h).relu())
 
-    def flops(self, tokens: Tokens) -> int:
+    def flops(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> int:
         """Attention, and 2 N D^2."""
-        n = tokens.num_tokens
-        return tokens.z.shape[:-2].numel() * self.flops_of(n, n, tokens.graph.num_edges)
-
-    def flops_of(self, targets: int, sources: int, edges: int) -> int:
-        linear = 2 * targets * self.dim * self.dim
-        return attention_flops(self.attention, targets, sources, edges) + linear
+        z = tokens if isinstance(tokens, Tensor) else tokens.z
+        return self.attention.flops(tokens, source, graph) + linear_flops(self.linear, z)
 
 
 class InducedSetAttentionBlock(Mixer):
-    r"""Attention through K learned points, at a cost of N K: ISAB.
+    r"""Attention through K learned points, for large sets, at a cost of N K: ISAB.
 
         ISAB(X) = MAB(X, MAB(I, X)),   I in R^{K x D} learned
 
     Lee et al., 2019 (arXiv 1810.00825). With the same weights it equals PyG's
-    `InducedSetAttentionBlock`. As every token hears of all others it honors complete
+    `InducedSetAttentionBlock`. As every token depends on all others it honors complete
     graphs only; in a ragged batch each set has induced points of its own. The residual is
     inside: no `Residual` is needed around it.
 
@@ -136,22 +133,22 @@ class InducedSetAttentionBlock(Mixer):
 
     def flops(self, tokens: Tokens) -> int:
         """That of two blocks, from tokens to points and back."""
-        points, n = len(self.points), tokens.num_tokens
-        total, edges = points * len(tokens.graph.parts), points * n
-        blocks = self.gather.flops_of(total, n, edges) + self.spread.flops_of(n, total, edges)
-        return tokens.z.shape[:-2].numel() * blocks
+        graphs = latent_graphs(tokens.graph, len(self.points))
+        points = for_each_set(self.points, graphs.within, tokens.z)
+        gather = self.gather.flops(points, tokens.z, graphs.gather)
+        return gather + self.spread.flops(tokens.z, points, graphs.spread)
 
 
 class PoolingByAttention(TokenLayer):
-    r"""K learned seeds ask the tokens of a set, and are what is left of it: PMA.
+    r"""K learned seeds attend to the tokens of a set, and replace them: PMA.
 
         PMA_K(Z) = MAB(S, relu(W Z)),   S in R^{K x D} learned
 
     Lee et al., 2019 (arXiv 1810.00825). With the same weights it equals PyG's
-    `PoolingByMultiheadAttention`. Each set becomes K tokens on the complete graph, so that
-    blocks and a readout can follow; for one seed and nothing after it, take
-    `AttentionReadout`. Like a readout it asks all tokens of a set, whatever graph they have
-    among themselves, and what comes out does not depend on their order.
+    `PoolingByMultiheadAttention`. Use it to reduce a set to K tokens on the complete graph,
+    which blocks and a readout can follow; for one seed and nothing after it, take
+    `AttentionReadout`. Like a readout it attends to all tokens of a set, whatever graph they
+    have among themselves, and the output does not depend on their order.
 
     Args:
         dim: channels D.
@@ -182,8 +179,8 @@ class PoolingByAttention(TokenLayer):
     def transform(self, tokens: Tokens) -> Tokens:
         graphs = latent_graphs(tokens.graph, len(self.seeds))
         seeds = for_each_set(self.seeds, graphs.within, tokens.z)
-        asked = self.linear(tokens.z).relu()
-        return Tokens(self.block(seeds, asked, graphs.gather), graphs.within)
+        source = self.linear(tokens.z).relu()
+        return Tokens(self.block(seeds, source, graphs.gather), graphs.within)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
@@ -192,7 +189,7 @@ class PoolingByAttention(TokenLayer):
 
     def flops(self, tokens: Tokens) -> int:
         """One projection of the tokens, and a block from the tokens to the seeds."""
-        k, n, dim = len(self.seeds), tokens.num_tokens, self.linear.in_features
-        seeds = k * len(tokens.graph.parts)
-        flops = 2 * n * dim * dim + self.block.flops_of(seeds, n, k * n)
-        return tokens.z.shape[:-2].numel() * flops
+        graphs = latent_graphs(tokens.graph, len(self.seeds))
+        seeds = for_each_set(self.seeds, graphs.within, tokens.z)
+        block = self.block.flops(seeds, tokens.z, graphs.gather)
+        return linear_flops(self.linear, tokens.z) + block

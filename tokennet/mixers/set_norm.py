@@ -1,4 +1,4 @@
-"""A norm over all tokens of a set: it mixes."""
+"""A norm over all tokens of a set, which mixes them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
+from tokennet.mixers._ragged import check_complete, set_by_set
 from tokennet.mixers.base import Mixer
-from tokennet.mixers.ragged import check_complete, set_by_set
 from tokennet.tokens import Tokens
 
 
 class SetNorm(Mixer):
-    r"""Tokens less the mean of their set, over its standard deviation.
+    r"""Layer norm over a whole set: tokens less its mean, over its standard deviation.
 
         out_id = g_d (z_id - mean) / sqrt(var + eps) + b_d
 
     mean and var are those of all channels of all tokens of the set: the layer normalization
     that Ba, Kiros, Hinton, 2016 (arXiv 1607.06450) give a whole image, `nn.GroupNorm(1, dim)`
-    in PoolFormer. Other than a `LayerNorm` of each token it lets every token hear of all
+    in PoolFormer. Unlike a `LayerNorm` of each token it makes every token depend on all
     others, so that it needs the complete graph; each set of a ragged batch has statistics of
-    its own. With another set they are those of that set.
+    its own. With a source they are those of the source.
 
     Args:
         dim: channels D.
@@ -47,10 +47,10 @@ class SetNorm(Mixer):
         return set_by_set(self._mix_set, tokens.z, source.z, graph)
 
     def _mix_set(self, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-        # Many numbers are summed up: not in half precision.
-        heard = source.to(torch.promote_types(source.dtype, torch.float32))
-        count = max(heard.shape[-2:].numel(), 1)
-        mean = heard.sum((-2, -1), keepdim=True) / count  # (..., 1, 1)
-        variance = (heard - mean).square().sum((-2, -1), keepdim=True) / count
+        # Sums of many numbers are not for half precision.
+        wide = source.to(torch.promote_types(source.dtype, torch.float32))
+        count = max(wide.shape[-2:].numel(), 1)
+        mean = wide.sum((-2, -1), keepdim=True) / count  # (..., 1, 1)
+        variance = (wide - mean).square().sum((-2, -1), keepdim=True) / count
         normal = ((z - mean) * (variance + self.eps).rsqrt()).to(z.dtype)
         return self.weight * normal + self.bias

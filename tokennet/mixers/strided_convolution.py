@@ -15,11 +15,11 @@ from tokennet.tokens import Tokens
 
 
 class StridedConvolution(TokenLayer):
-    r"""Fewer tokens, each made of a box of old ones: a grid gets coarser by s.
+    r"""Fewer tokens, each made of a box of old ones: the grid becomes coarser by s.
 
         out_{x, y} = \sum_{a, b = -r}^{r} W_{a, b} z_{s x + a, s y + b} + bias
 
-    What stands between the stages of hierarchical nets, such as PoolFormer (Yu et al., 2022,
+    Use it between the stages of hierarchical nets, such as PoolFormer (Yu et al., 2022,
     arXiv 2111.11418). Equal to `nn.Conv2d(dim, out_dim, 2 r + 1, stride=s, padding=r)`. The
     height of the new grid is ceil(height / s), its radius that of the old one; the tokens take
     the positions of those in the middle of their boxes. Past the border tokens count as 0, or
@@ -52,23 +52,22 @@ class StridedConvolution(TokenLayer):
         parts = tokens.unbatch()
         if not parts:
             return Tokens(tokens.z.new_zeros(*tokens.z.shape[:-1], self.conv.out_channels), graph)
-        made = [self._merge(old, new) for old, new in zip(parts, graph.parts, strict=True)]
-        return (Tokens.batch(made) if graph.is_ragged else made[0]).replace(graph=graph)
+        merged = [self._merge(old, new) for old, new in zip(parts, graph.parts, strict=True)]
+        return (Tokens.batch(merged) if graph.is_ragged else merged[0]).replace(graph=graph)
 
     def _merge(self, tokens: Tokens, grid: TokenGraph) -> Tokens:
-        old: Any = tokens.graph
         batch, count = tokens.z.shape[:-2], grid.num_targets
         pos = tokens.pos
         if pos is not None:
-            pos = pos.unflatten(-2, old.grid_shape)
+            pos = pos.unflatten(-2, tokens.graph.grid_shape)
             pos = pos[..., :: self.stride, :: self.stride, :].flatten(-3, -2)
         if tokens.z.numel() == 0:
             z = tokens.z.new_zeros(*batch, count, self.conv.out_channels)
         else:
-            z = self._convolve(tokens.z, old).reshape(*batch, count, -1)
+            z = self._convolve(tokens.z, tokens.graph).reshape(*batch, count, -1)
         return Tokens(z, grid, pos)
 
-    def _convolve(self, z: Tensor, grid: Grid) -> Tensor:
+    def _convolve(self, z: Tensor, grid: Any) -> Tensor:
         image = z.unflatten(-2, grid.grid_shape)  # (..., height, width, D)
         for dim in (-2, -3):
             image = with_border(image, dim, self.radius, self.radius, grid.periodic)
@@ -76,7 +75,7 @@ class StridedConvolution(TokenLayer):
         return out.permute(0, 2, 3, 1)
 
 
-def _coarser(graph: TokenGraph, stride: int) -> TokenGraph:
+def _coarser(graph: Any, stride: int) -> TokenGraph:
     if graph.is_ragged:
         return Disjoint(_coarser(part, stride) for part in graph.parts)
     if len(graph.grid_shape or ()) != 2:

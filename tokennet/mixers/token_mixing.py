@@ -1,4 +1,4 @@
-"""Token mixing without attention."""
+"""MLP-Mixer: an MLP over the tokens."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tokennet.mixers.fixed_pattern import AllToAll
 
 
 class TokenMixingMLP(AllToAll):
-    r"""An MLP over the tokens, the same for every channel: weights are parameters, not data.
+    r"""An MLP over a fixed number of tokens, the same for every channel.
 
         out_{., d} = W_2 gelu(W_1 z_{., d} + b_1) + b_2,   W_1 in R^{hidden x N}
 
     The token-mixing layer of Tolstikhin et al., 2021 (arXiv 2105.01601). Its parameters
-    belong to places in the array, so it commutes with no permutation, and it needs the
-    complete graph on exactly `num_tokens` tokens.
+    belong to indices, so it commutes with no permutation, and it needs the complete graph on
+    exactly `num_tokens` tokens.
 
     Args:
         dim: channels D.
@@ -23,7 +23,7 @@ class TokenMixingMLP(AllToAll):
         hidden: width of the hidden layer.
 
     Raises:
-        ValueError: called on any other graph, with another set, or number of tokens.
+        ValueError: called on any other graph, or with a `source`.
 
     >>> import torch
     >>> TokenMixingMLP(8, num_tokens=5, hidden=16)(torch.zeros(3, 5, 8)).shape

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokennet.checks import lookup
 from tokennet.layer import IncrementalDecodingError, Upstream
 from tokennet.mixers import Attention
-from tokennet.mixers.latent_graphs import attention_flops, for_each_set, latent_graphs
+from tokennet.mixers._latent_graphs import for_each_set, latent_graphs
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -201,9 +201,9 @@ class AttentionReadout(Readout):
         return pooled if tokens.graph.is_ragged else pooled.squeeze(-2)
 
     def flops(self, tokens: Tokens) -> int:
-        sets, n = len(tokens.graph.parts), tokens.num_tokens
-        pooling = tokens.z.shape[:-2].numel() * attention_flops(self.attention, sets, n, n)
-        return super().flops(tokens) + pooling
+        graphs = latent_graphs(tokens.graph, 1)
+        query = for_each_set(self.query, graphs.within, tokens.z)
+        return super().flops(tokens) + self.attention.flops(query, tokens.z, graphs.gather)
 
 
 def make_readout(name: str, dim: int, out_features: int) -> Readout:

@@ -1,4 +1,4 @@
-"""Positions: what turns a set function into a sequence model."""
+"""Positional encodings, added to the tokens, and positions that enter the scores of attention."""
 
 from tokennet.positional.absolute import LearnedEncoding, PositionalEncoding, SinusoidalEncoding
 from tokennet.positional.coordinate import IntegerEncoding, UnitIntervalEncoding

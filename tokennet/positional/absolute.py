@@ -1,7 +1,7 @@
-"""Codes that tell a token where it is, added to z.
+"""Positional encodings that are added to z: sinusoidal, learned, and the base of all.
 
-`by="pos"` reads `tokens.pos`: content that moves with its token, so the code commutes with
-every relabeling. `by="index"` reads the place in the array (within each set of a ragged
+`by="pos"` reads `tokens.pos`: content that moves with its token, so the encoding commutes with
+every relabeling. `by="index"` reads the index in the array (within each set of a ragged
 batch): it commutes with no permutation.
 """
 
@@ -24,7 +24,7 @@ By = Literal["pos", "index"]
 
 
 def check_channels(tokens: Tokens, dim: int) -> None:
-    """Raise ValueError unless the tokens have `dim` channels, as the codes do."""
+    """Raise ValueError unless the tokens have the `dim` channels of the encoding."""
     if tokens.dim != dim:
         raise ValueError(f"tokens must have {dim} channels, got {tokens.dim}")
 
@@ -37,8 +37,27 @@ def check_columns(positions: Tensor, num_coordinates: int, argument: str) -> Non
         )
 
 
+def check_by(by: Any) -> By:
+    """Return `by`, or raise ValueError."""
+    if by not in ("pos", "index"):
+        raise ValueError(f"by must be 'pos' or 'index', got {by!r}")
+    return by
+
+
+def read_positions(by: By, pos: Tensor | None, index: Tensor) -> Tensor:
+    """`pos` (..., N, P), or `index` (N,) as a column; ValueError where there is no `pos`."""
+    if by == "index":
+        return index[:, None]  # (N, 1)
+    if pos is None:
+        raise ValueError(
+            "tokens.pos must hold positions where by='pos', got None: give "
+            "Tokens(z, graph, pos), or tokens from a tokenizer such as Patches"
+        )
+    return pos
+
+
 class PositionalEncoding(TokenLayer):
-    """Adds `encode(positions)` to z; a subclass defines `encode`.
+    """Base of layers that add `encode(positions)` to z; subclass it for one of your own.
 
     >>> class Parity(PositionalEncoding):
     ...     def encode(self, positions):
@@ -49,9 +68,7 @@ class PositionalEncoding(TokenLayer):
 
     def __init__(self, dim: int, by: By) -> None:
         super().__init__()
-        if by not in ("pos", "index"):
-            raise ValueError(f"by must be 'pos' or 'index', got {by!r}")
-        self.dim, self.by = dim, by
+        self.dim, self.by = dim, check_by(by)
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
@@ -59,18 +76,11 @@ class PositionalEncoding(TokenLayer):
 
     @abstractmethod
     def encode(self, positions: Tensor) -> Tensor:
-        """(..., N, P) positions to (..., N, D) codes."""
+        """(..., N, P) positions to (..., N, D)."""
 
     def positions(self, tokens: Tokens, index: Tensor) -> Tensor:
-        """What is encoded, (..., N, P): `tokens.pos`, or the places `index` (N,) as a column."""
-        if self.by == "index":
-            return index[:, None]  # (N, 1)
-        if tokens.pos is None:
-            raise ValueError(
-                "tokens.pos must hold positions where by='pos', got None: give "
-                "Tokens(z, graph, pos), or tokens from a tokenizer such as Patches"
-            )
-        return tokens.pos
+        """What is encoded, (..., N, P): `tokens.pos`, or `index` (N,) as a column."""
+        return read_positions(self.by, tokens.pos, index)
 
     def transform(self, tokens: Tokens) -> Tokens:
         return self._add(tokens, tokens.graph.local_index(tokens.z.device))
@@ -84,17 +94,17 @@ class PositionalEncoding(TokenLayer):
 
     def _add(self, tokens: Tokens, index: Tensor) -> Tokens:
         check_channels(tokens, self.dim)
-        code = self.encode(self.positions(tokens, index))  # (..., N, D)
-        return tokens.replace(z=tokens.z + code.to(tokens.z.dtype))
+        encoding = self.encode(self.positions(tokens, index))  # (..., N, D)
+        return tokens.replace(z=tokens.z + encoding.to(tokens.z.dtype))
 
 
 class SinusoidalEncoding(PositionalEncoding):
     r"""Sines and cosines of geometrically spaced wavelengths.
 
-        code_{2i} = sin(pos / base^{2i / d}),   code_{2i+1} = cos(pos / base^{2i / d})
+        e_{2i} = sin(pos / base^{2i / d}),   e_{2i+1} = cos(pos / base^{2i / d})
 
     Vaswani et al., 2017 (arXiv 1706.03762). With P coordinates, each gets `d = dim / P`
-    channels. Nothing is learned and any position can be encoded.
+    channels. Use it where nothing should be learned, and any position may occur.
 
     Args:
         dim: channels D; an even number for each coordinate.
@@ -127,13 +137,15 @@ class SinusoidalEncoding(PositionalEncoding):
 
 
 class LearnedEncoding(PositionalEncoding):
-    """A learned vector for each position; with P coordinates, the sum of one for each.
+    """A learned vector for each position, as in BERT and ViT, for a fixed range of positions.
+
+    With P coordinates it is the sum of P vectors, one of each table.
 
     Args:
         dim: channels D.
         size: number of positions, or one number for each coordinate. Positions are
             integers 0 .. size - 1.
-        by: "index" (as in BERT and ViT) or "pos".
+        by: "index" or "pos".
 
     Raises:
         ValueError: a negative size, or a position outside the table or not an integer.

@@ -1,4 +1,4 @@
-"""The simplest codes: the coordinate itself, as it is or scaled to the unit interval."""
+"""The simplest positional encodings: the coordinate, or its share of the extent of the set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import scatter
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import IncrementalDecodingError
@@ -17,10 +16,10 @@ from tokennet.tokens import Tokens
 class IntegerEncoding(PositionalEncoding):
     r"""The position as a number, along a learned direction of each coordinate.
 
-        code = W pos,   W in R^{D x P}
+        e = W pos,   W in R^{D x P}
 
-    By the index, positions are 0, 1, 2, ...; by `tokens.pos` they may be any numbers, such as
-    the coordinates of points. A code grows with the position without bound.
+    By the index, positions are 0, 1, 2, ...; by `tokens.pos` they may be any numbers. Use it
+    for the coordinates of points; it grows with the position without bound.
 
     Args:
         dim: channels D.
@@ -48,11 +47,12 @@ class IntegerEncoding(PositionalEncoding):
 class UnitIntervalEncoding(IntegerEncoding):
     r"""The share of the way from the first position of the set to the last, in [0, 1].
 
-        code = W (pos - low) / (high - low),   low, high: the least and largest of the set
+        e = W (pos - low) / (high - low),   low, high: the least and largest of the set
 
-    By the index, i / (N - 1). Codes are bounded, but a step is worth less in a longer set, and
-    each further token changes the codes of all: no sequence can be made step by step with it.
-    A coordinate that is the same for all tokens of a set has the code 0.
+    By the index, i / (N - 1). Use it where only the relative place in a set counts. It is
+    bounded, but offsets are worth less in a longer set, and each further token changes the
+    encodings of all: it does not support incremental decoding. A coordinate that is the same
+    for all tokens of a set is encoded as 0.
 
     Args:
         dim: channels D.
@@ -71,11 +71,18 @@ class UnitIntervalEncoding(IntegerEncoding):
         owner, count = torch.zeros_like(index), 1
         if graph.is_ragged:
             owner, count = graph.batch(index.device), graph.num_graphs
-        low = scatter(positions, owner, -2, count, "min")[..., owner, :]
-        width = scatter(positions - low, owner, -2, count, "max")[..., owner, :]
+        low = _extreme(positions, owner, count, "amin")
+        width = _extreme(positions - low, owner, count, "amax")
         return (positions - low) / width.where(width > 0, 1.0)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
         raise IncrementalDecodingError(self, "each new token changes all encodings")
+
+
+def _extreme(values: Tensor, owner: Tensor, count: int, reduce: str) -> Tensor:
+    """(..., N, P): of each token, the extreme among those with the same owner 0 .. count - 1."""
+    zeros = values.new_zeros(*values.shape[:-2], count, values.shape[-1])
+    rows = owner[:, None].expand_as(values)
+    return zeros.scatter_reduce(-2, rows, values, reduce, include_self=False)[..., owner, :]

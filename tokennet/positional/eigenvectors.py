@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 import torch
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from torch import Tensor
 
 from tokennet.checks import check_size
@@ -48,7 +45,7 @@ def laplacian_eigenvectors(
         L = I - D^{-1/2} A D^{-1/2},   L v = lambda v
 
     Dwivedi et al., 2020 (arXiv 2003.00982). A is the graph made undirected and simple: tokens
-    are joined if either listens to the other, however often, and self-loops do not count.
+    are joined if either attends to the other, however often, and self-loops do not count.
     Each connected component, and so each graph of a ragged batch, is decomposed alone; v has
     length 1 there. With fewer than k + 1 tokens it has zeros for the missing vectors.
 
@@ -76,6 +73,8 @@ def laplacian_eigenvectors(
 
 
 def _build(graph: TokenGraph, k: int) -> LaplacianEigenvectors:
+    from scipy.sparse.csgraph import connected_components
+
     if graph.is_ragged:
         return _side_by_side(k, [laplacian_eigenvectors(part, k) for part in graph.parts])
     n = graph.num_targets
@@ -110,19 +109,21 @@ def _side_by_side(k: int, parts: list[LaplacianEigenvectors]) -> LaplacianEigenv
     )
 
 
-def _laplacian(edge_index: np.ndarray, n: int) -> scipy.sparse.csr_array:
-    """I - D^{-1/2} A D^{-1/2} of the graph made undirected and simple."""
+def _laplacian(edge_index: np.ndarray, n: int) -> Any:
+    """I - D^{-1/2} A D^{-1/2} of the graph made undirected and simple, a CSR array."""
+    import scipy.sparse
+
     ends = edge_index[:, edge_index[0] != edge_index[1]]
     both_ways = np.concatenate([ends[0] * n + ends[1], ends[1] * n + ends[0]])
     i, j = np.divmod(np.unique(both_ways), max(n, 1))
     scale = np.bincount(i, minlength=n).clip(min=1) ** -0.5
     loops = np.arange(n)
     entries = np.concatenate([-scale[i] * scale[j], np.ones(n)])
-    places = np.concatenate([i, loops]), np.concatenate([j, loops])
-    return scipy.sparse.csr_array((entries, places), shape=(n, n))
+    rows, columns = np.concatenate([i, loops]), np.concatenate([j, loops])
+    return scipy.sparse.csr_array((entries, (rows, columns)), shape=(n, n))
 
 
-def _decompose(laplacian: scipy.sparse.csr_array, k: int) -> _Pairs:
+def _decompose(laplacian: Any, k: int) -> _Pairs:
     """The k + 1 smallest eigenvalues of a connected graph and one more if there is, ascending."""
     n = laplacian.shape[0]
     count = min(k + 2, n)
@@ -134,8 +135,10 @@ def _decompose(laplacian: scipy.sparse.csr_array, k: int) -> _Pairs:
     return values[order], vectors[:, order]
 
 
-def _lanczos(laplacian: scipy.sparse.csc_array, count: int) -> _Pairs:
-    """As it is where eigenvalues lie apart; inverted where they crowd, as on long paths."""
+def _lanczos(laplacian: Any, count: int) -> _Pairs:
+    """Shift and invert where the plain method does not converge, as on long paths."""
+    from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+
     start = np.random.default_rng(0).standard_normal(laplacian.shape[0])
     try:
         return eigsh(laplacian, count, which="SA", v0=start, maxiter=300)

@@ -1,4 +1,4 @@
-"""Codes that tell a token where it is in its graph."""
+"""The base of positional encodings that are made from the graph."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tokennet.tokens import Tokens
 
 
 class GraphEncoding(TokenLayer):
-    r"""Adds a projection of what a graph says of each token to z.
+    r"""Base of layers that add a projection of K numbers of each token, made from the graph.
 
-        z_i + W code_i(graph) + b
+        z_i + W e_i(graph) + b
 
-    The form of Dwivedi et al., 2020 (arXiv 2003.00982). To join codes to z side by side
-    instead, take them from the function that computes them.
+    The form of Dwivedi et al., 2020 (arXiv 2003.00982); subclass it for numbers of your own.
+    To concatenate them with z instead, take the function that computes them.
 
     Args:
         dim: channels D of the tokens.
-        columns: numbers K that a code has.
+        columns: K.
         project: a token-wise module from K to D in place of the linear map, for instance
             `nn.Sequential(nn.BatchNorm1d(K), nn.Linear(K, dim))`.
 
     >>> import torch
     >>> from tokennet import Causal
     >>> class Degree(GraphEncoding):
-    ...     def code(self, tokens):
+    ...     def encode(self, tokens):
     ...         return tokens.graph.csr().indptr.diff()[:, None]
     >>> Degree(8, columns=1)(Tokens(torch.zeros(3, 8), Causal(3))).z.shape
     torch.Size([3, 8])
@@ -43,10 +43,10 @@ class GraphEncoding(TokenLayer):
         self.project = nn.Linear(columns, dim) if project is None else project
 
     @abstractmethod
-    def code(self, tokens: Tokens) -> Tensor:
-        """The codes (N, K), or (..., N, K) where they differ within the batch."""
+    def encode(self, tokens: Tokens) -> Tensor:
+        """The numbers (N, K), or (..., N, K) where they differ within the batch."""
 
     def transform(self, tokens: Tokens) -> Tokens:
         check_channels(tokens, self.dim)
-        code = self.project(self.code(tokens).to(tokens.z.dtype))  # (..., N, D)
-        return tokens.replace(z=tokens.z + code)
+        encoding = self.project(self.encode(tokens).to(tokens.z.dtype))  # (..., N, D)
+        return tokens.replace(z=tokens.z + encoding)

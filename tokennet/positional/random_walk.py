@@ -1,9 +1,8 @@
-"""Random-walk probabilities: how likely a walker is to be back after so many steps."""
+"""Random-walk encodings: the probabilities that a walk from a token is back after k steps."""
 
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor, nn
 
@@ -22,10 +21,10 @@ def return_probabilities(
 ) -> Tensor:
     r"""Probabilities (N, steps) of being back where the walk began after 1 .. `steps` steps.
 
-        code_i = (P_ii, (P^2)_ii, ..., (P^steps)_ii),   P = D^{-1} A
+        e_i = (P_ii, (P^2)_ii, ..., (P^steps)_ii),   P = D^{-1} A
 
     Dwivedi et al., 2021 (arXiv 2110.07875). A walker leaves a token along any edge that leads
-    out of it, from source to target, each as likely: edges listed twice count twice, and a
+    out of it, from source to target, all equally likely: edges listed twice count twice, and a
     self-loop is a step that stays. Where no edge leads out the walk ends. Computed in float64
     once for each graph, in time proportional to steps x edges x N; in a ragged batch each graph
     is walked alone.
@@ -44,6 +43,8 @@ def return_probabilities(
 
 
 def _build(graph: TokenGraph, steps: int) -> Tensor:
+    import scipy.sparse
+
     if graph.is_ragged:
         none = torch.zeros(0, steps, dtype=torch.float64)
         return torch.cat([none, *(return_probabilities(part, steps) for part in graph.parts)])
@@ -72,8 +73,8 @@ class RandomWalkEncoding(GraphEncoding):
         z_i + W (P_ii, ..., (P^steps)_ii) + b
 
     Dwivedi et al., 2021 (arXiv 2110.07875); the input of GPS (Rampášek et al., 2022,
-    arXiv 2205.12454). The codes are determined by the graph alone: isomorphic graphs have the
-    same, and tokens that an automorphism exchanges have equal ones.
+    arXiv 2205.12454). Use it for graphs of molecules and the like: the graph alone determines
+    it, so that tokens that an automorphism exchanges have equal encodings.
 
     Args:
         dim: channels D.
@@ -89,5 +90,5 @@ class RandomWalkEncoding(GraphEncoding):
         super().__init__(dim, check_size("steps", steps, 1), project)
         self.steps = steps
 
-    def code(self, tokens: Tokens) -> Tensor:
+    def encode(self, tokens: Tokens) -> Tensor:
         return return_probabilities(tokens.graph, self.steps, tokens.z.device)

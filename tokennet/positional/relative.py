@@ -1,7 +1,7 @@
-"""Positions that enter scores: what counts is where a source is, seen from the target.
+"""Relative positions, which enter the scores of attention: `Attention(position=...)`.
 
-`Attention(position=...)` takes them. `by="index"` reads places in the array (within each set of
-a ragged batch), `by="pos"` reads `tokens.pos`, content that moves with its token.
+`by="index"` reads the index in the array (within each set of a ragged batch), `by="pos"` reads
+`tokens.pos`, content that moves with its token.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_size
 from tokennet.ops.call import Bias
-from tokennet.positional.absolute import By
+from tokennet.positional.absolute import By, check_by, read_positions
 from tokennet.symmetry import Symmetry
 
 
 class RelativePosition(nn.Module):
-    """Changes queries and keys, or adds a bias to scores, by the places of both ends.
+    """Base of what rotates queries and keys, or adds a bias to scores, by relative position.
+
+    Subclass it for one of your own: define `bias`, or `rotate` and `rotates = True`.
 
     >>> from tokennet import Attention
-    >>> class Near(RelativePosition):
+    >>> class Distance(RelativePosition):
     ...     def bias(self, targets, sources):
     ...         return lambda h, i, j: -(sources[j] - targets[i]).abs().squeeze(-1).float()
-    >>> Attention(8, 2, position=Near("index"))(torch.zeros(5, 8)).shape
+    >>> Attention(8, 2, position=Distance("index"))(torch.zeros(5, 8)).shape
     torch.Size([5, 8])
     """
 
@@ -35,42 +38,35 @@ class RelativePosition(nn.Module):
 
     def __init__(self, by: By) -> None:
         super().__init__()
-        if by not in ("pos", "index"):
-            raise ValueError(f"by must be 'pos' or 'index', got {by!r}")
-        self.by = by
+        self.by = check_by(by)
 
     @property
     def symmetry(self) -> Symmetry:
         return Symmetry({self.by})
 
-    def places(self, pos: Tensor | None, index: Tensor) -> Tensor:
-        """(..., N, P): the tokens' own positions, or (N, 1) their places in the array.
+    def read(self, pos: Tensor | None, index: Tensor) -> Tensor:
+        """(..., N, P): the tokens' own positions, or (N, 1) their index in the array.
 
         Raises:
             ValueError: there are no positions, or not as this needs them.
         """
-        if self.by == "index":
-            return index[:, None]
-        if pos is None:
-            raise ValueError(
-                "tokens.pos must hold positions where by='pos', got None: give "
-                "Tokens(z, graph, pos), or tokens from a tokenizer such as Patches"
-            )
-        self.check(pos)
-        return pos
+        positions = read_positions(self.by, pos, index)
+        if self.by == "pos":
+            self.check(positions)
+        return positions
 
     def check(self, pos: Tensor) -> None:
         """Raise ValueError unless positions (..., N, P) are as this needs them."""
 
     def check_channels(self, channels: int) -> None:
-        """Raise ValueError unless it is for heads of so many channels."""
+        """Raise ValueError unless it is for heads of this number of channels."""
 
-    def rotate(self, x: Tensor, places: Tensor) -> Tensor:
-        """Queries or keys (..., N, H, C) at places (..., N, P)."""
+    def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Queries or keys (..., N, H, C) at positions (..., N, P)."""
         return x
 
     def bias(self, targets: Tensor, sources: Tensor) -> Bias | None:
-        """What is added to the scores, for `attend`; places (..., N, P) and (..., M, P)."""
+        """What is added to the scores, for `attend`; positions (..., N, P) and (..., M, P)."""
         return None
 
 
@@ -83,9 +79,7 @@ class OffsetBias(RelativePosition):
 
     def __init__(self, num_heads: int, by: By) -> None:
         super().__init__(by)
-        if num_heads < 1:
-            raise ValueError(f"num_heads must be at least 1, got {num_heads}")
-        self.num_heads: int = num_heads
+        self.num_heads: int = check_size("num_heads", num_heads, 1)
 
     @abstractmethod
     def of_offset(self, h: Tensor, offset: Tensor) -> Tensor:
@@ -105,19 +99,18 @@ class OffsetBias(RelativePosition):
 
 def _look_up(table: Tensor, h: Tensor, column: Tensor) -> Tensor:
     """table[h, column], by an operator whose derivative is quick."""
-    place = h * table.shape[1] + column
-    return table.flatten().index_select(0, place.flatten()).view(place.shape)
+    index = h * table.shape[1] + column
+    return table.flatten().index_select(0, index.flatten()).view(index.shape)
 
 
 class ALiBi(OffsetBias):
-    r"""Sources further away score less: -m_h |offset|.
+    r"""Sources further away score less: -m_h |offset|; for sequences longer than in training.
 
         m_h = 2^{-8 h / H},  h = 1 .. H
 
     Attention with linear biases, Press, Smith, Lewis, 2021 (arXiv 2108.12409); where H is no
     power of two, the slopes of the next smaller one and every other of the next larger one.
-    Nothing is learned, and sequences may be longer than in training. With several coordinates
-    the distance is Euclidean.
+    Nothing is learned. With several coordinates the distance is Euclidean.
 
     Args:
         num_heads: H, as those of the attention.
@@ -137,25 +130,26 @@ class ALiBi(OffsetBias):
         self.register_buffer("slopes", torch.tensor((slopes + finer)[:num_heads]), persistent=False)
 
     def of_offset(self, h: Tensor, offset: Tensor) -> Tensor:
-        one = offset.shape[-1] == 1
-        distance = offset[..., 0].abs() if one else torch.linalg.vector_norm(offset, dim=-1)
-        return -self.slopes[h] * distance
+        if offset.shape[-1] == 1:
+            return -self.slopes[h] * offset[..., 0].abs()
+        return -self.slopes[h] * torch.linalg.vector_norm(offset, dim=-1)
 
 
 class T5Bias(OffsetBias):
-    r"""A learned number for each head and each bucket of offsets.
+    r"""A learned number for each head and each bucket of offsets, finer for near sources.
 
     Raffel et al., 2020 (arXiv 1910.10683): half of the buckets hold one offset each, the
     others grow in geometric progression up to `max_distance`; all beyond share the last one.
-    T5 uses it with `score="dot_product"`, and one instance for all layers.
+    Use it where sequences may be longer than in training and the bias is to be learned. T5 uses
+    it with `score="dot_product"`, and one instance for all layers.
 
     Args:
         num_heads: H, as those of the attention.
         by: "index", or "pos" with whole numbers in one column.
         num_buckets: their number, for both directions together.
         max_distance: from which on there is one bucket.
-        bidirectional: whether sources may come after the target; if not, they count as at
-            its own place, and all buckets are for those before.
+        bidirectional: whether sources may come after the target; if not, they have the offset
+            0, and all buckets are for those before.
 
     >>> T5Bias(4, bidirectional=False).bucket(torch.tensor([0, -1, -15, -40, -1000])).tolist()
     [0, 1, 15, 23, 31]
@@ -205,13 +199,13 @@ class T5Bias(OffsetBias):
 class LearnedOffset(OffsetBias):
     """A learned number for each head and each offset, up to a distance; beyond it, the last.
 
-    As in Swin (Liu et al., 2021, arXiv 2103.14030): with P coordinates, for each combination
-    of offsets, (2 R_1 + 1) x .. x (2 R_P + 1) of them.
+    Use it for windows and grids, as in Swin (Liu et al., 2021, arXiv 2103.14030): with P
+    coordinates there is one for each combination of offsets, (2 R_1 + 1) x .. x (2 R_P + 1).
 
     Args:
         num_heads: H, as those of the attention.
         max_distance: R, or one number for each coordinate.
-        by: "index", or "pos" with whole numbers in as many columns.
+        by: "index", or "pos" with whole numbers in the same number of columns.
 
     >>> LearnedOffset(4, (2, 3), "pos").table.shape
     torch.Size([35, 4])

@@ -1,4 +1,4 @@
-"""Rotary positions: queries and keys turned by angles that grow with their places."""
+"""Rotary positions: queries and keys are rotated by angles that grow with their positions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tokennet.positional.relative import RelativePosition
 
 
 class Rotary(RelativePosition):
-    r"""Each pair of channels is a point in the plane, turned by the position of its token.
+    r"""Each pair of channels is a point in the plane, rotated by the position of its token.
 
-        (x_{2i}, x_{2i+1}) turned by the angle pos base^{-2i / d},   i = 0 .. d / 2 - 1
+        (x_{2i}, x_{2i+1}) rotated by the angle pos base^{-2i / d},   i = 0 .. d / 2 - 1
 
-    of queries and keys, so that q_i . k_j depends on pos_j - pos_i alone. RoPE, Su et al.,
-    2021 (arXiv 2104.09864). With P coordinates each gets d / P channels of its own, as in
-    Heo et al., 2024 (arXiv 2403.13298).
+    of queries and keys, so that q_i . k_j depends on pos_j - pos_i alone: the usual choice of
+    language models. RoPE, Su et al., 2021 (arXiv 2104.09864). With P coordinates each gets
+    d / P channels of its own, as in Heo et al., 2024 (arXiv 2403.13298).
 
     Args:
         by: "index", or "pos" with any numbers.
         num_coordinates: P, the number of columns of `tokens.pos`.
-        channels: d, the channels of each head that are turned, from the first; all by default.
+        channels: d, the channels of each head that are rotated, from the first; all by default.
         base: the longest wavelength is 2 pi base.
         interleaved: whether the pairs are neighbors, as in the paper and GPT-J; if not, of
             the first and the second half, as in GPT-NeoX and Llama.
@@ -32,8 +32,8 @@ class Rotary(RelativePosition):
     Raises:
         ValueError: d is not an even number for each coordinate.
 
-    >>> turned = Rotary().rotate(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[math.pi / 2]]))
-    >>> turned.round().int().tolist()
+    >>> rotated = Rotary().rotate(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[math.pi / 2]]))
+    >>> rotated.round().int().tolist()
     [[[0, 1]]]
     """
 
@@ -65,28 +65,28 @@ class Rotary(RelativePosition):
             )
 
     def check_channels(self, channels: int) -> None:
-        """Raise ValueError unless heads of so many channels can be turned."""
-        turned = channels if self.channels is None else self.channels
-        if turned > channels or turned % (2 * self.num_coordinates):
+        """Raise ValueError unless heads of this number of channels can be rotated."""
+        rotated = channels if self.channels is None else self.channels
+        if rotated > channels or rotated % (2 * self.num_coordinates):
             raise ValueError(
                 f"channels must be a multiple of 2 x num_coordinates = {2 * self.num_coordinates} "
-                f"and at most the {channels} of each head, got {turned}"
+                f"and at most the {channels} of each head, got {rotated}"
             )
 
-    def rotate(self, x: Tensor, places: Tensor) -> Tensor:
+    def rotate(self, x: Tensor, positions: Tensor) -> Tensor:
         size = x.shape[-1] if self.channels is None else self.channels
         each = size // self.num_coordinates
         step = torch.arange(0, each, 2, device=x.device, dtype=torch.float64)
-        angle = places[..., None].double() * torch.exp(step * (-math.log(self.base) / each))
+        angle = positions[..., None].double() * torch.exp(step * (-math.log(self.base) / each))
         angle = angle[..., None, :, :]  # (..., N, 1, P, d / 2P)
         cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-        turned, rest = x[..., :size], x[..., size:]
-        pairs = turned.unflatten(-1, (self.num_coordinates, each))  # (..., N, H, P, d / P)
+        rest = x[..., size:]
+        pairs = x[..., :size].unflatten(-1, (self.num_coordinates, each))  # (..., N, H, P, d / P)
         if self.interleaved:
             a, b = pairs[..., 0::2], pairs[..., 1::2]
         else:
             a, b = pairs.chunk(2, dim=-1)
         a, b = a * cos - b * sin, b * cos + a * sin  # (..., N, H, P, d / 2P)
         pairs = torch.stack([a, b], dim=-1) if self.interleaved else torch.stack([a, b], dim=-2)
-        turned = pairs.flatten(-3)  # (..., N, H, d)
-        return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], dim=-1)
+        rotated = pairs.flatten(-3)  # (..., N, H, d)
+        return rotated if rest.shape[-1] == 0 else torch.cat([rotated, rest], dim=-1)

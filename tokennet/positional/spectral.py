@@ -1,4 +1,4 @@
-"""Laplacian eigenvectors as positions: the waves of a graph."""
+"""Laplacian eigenvectors as positional encodings, the waves of a graph."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ class LaplacianEncoding(GraphEncoding):
 
         z_i + W (s_1 v_1(i), ..., s_k v_k(i)) + b,   L v = lambda v,   s in {-1, 1}^k
 
-    Dwivedi et al., 2020 (arXiv 2003.00982); see `laplacian_eigenvectors`. On a path they are
-    the cosines of ever shorter waves, on any graph what comes closest.
+    Dwivedi et al., 2020 (arXiv 2003.00982); see `laplacian_eigenvectors`. Use it to tell tokens
+    of a graph apart by where they are: on a path eigenvectors are the cosines of ever shorter
+    waves, on any graph what comes closest.
 
-    Not every eigenvector belongs to the graph. Where an automorphism turns v into -v, or an
-    eigenvalue is repeated, a choice was made that depends on the order of the tokens: codes
-    tell tokens apart that the graph does not. What becomes of such choices is said by `signs`:
+    The graph does not determine every eigenvector. Where an automorphism maps v to -v, or an
+    eigenvalue is repeated, a choice was made that depends on the order of the tokens: it tells
+    tokens apart that the graph does not. `signs` says how such choices are treated:
 
-    - "random": in training all signs are drawn anew at each call, for each component, each set
-      of the batch and each eigenvector, so that a net learns not to rely on them; else they
-      are fixed. As in Dwivedi et al.
+    - "random": in training all signs are drawn again at each call, for each component, each
+      set of the batch and each eigenvector, so that a net learns not to rely on them; else
+      they are fixed. As in Dwivedi et al.
     - "fixed": the signs of `laplacian_eigenvectors`, always.
     - "determined": fixed, and eigenvectors that the graph does not determine are 0. The layer
       then commutes with every relabeling, but says less: nothing on a cycle.
@@ -45,7 +46,7 @@ class LaplacianEncoding(GraphEncoding):
         project: see `GraphEncoding`.
 
     Raises:
-        ValueError: `k` is less than 1, or another word for `signs`.
+        ValueError: `k` is less than 1, or an unknown value of `signs`.
 
     >>> from tokennet import Cycle, Tokens
     >>> LaplacianEncoding(8, k=3)(Tokens(torch.zeros(2, 12, 8), Cycle(12))).z.shape
@@ -64,7 +65,7 @@ class LaplacianEncoding(GraphEncoding):
     def symmetry(self) -> Symmetry:  # type: ignore[override]
         return Symmetry({"graph"} if self.signs == "determined" else {"graph", "index"})
 
-    def code(self, tokens: Tokens) -> Tensor:
+    def encode(self, tokens: Tokens) -> Tensor:
         found = laplacian_eigenvectors(tokens.graph, self.k, tokens.z.device)
         if self.signs == "determined":
             return found.vectors.where(found.determined[found.component], 0.0)

@@ -1,4 +1,4 @@
-"""The checklist of a good code, measured: which codes have which property."""
+"""Measure which properties of a good positional encoding an encoding has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import scatter
 
 from tokennet.graphs import Grid, Window
 from tokennet.positional.absolute import LearnedEncoding, SinusoidalEncoding
@@ -21,11 +20,11 @@ from tokennet.tokens import Tokens
 
 DIM = 32
 SIZE = 64
-"""Tokens that an encoding is made for; it is also shown a quarter and four times as many."""
+"""Number of tokens that an encoding is made for; a quarter and four times it are measured too."""
 
 Encoding = Callable[[Tokens], Tokens]
 Layout = Callable[[int], Tokens]
-"""A number of tokens to tokens with z = 0, on a graph, each with its true place in `pos`."""
+"""A number of tokens to tokens with z = 0, on a graph, with their positions in `pos`."""
 
 _EQUAL = 1e-5
 
@@ -46,73 +45,69 @@ def square(n: int) -> Tokens:
 
 
 @dataclass(frozen=True)
-class Checklist:
-    """Which properties of a good code an encoding was measured to have."""
+class Properties:
+    """Which properties of a good encoding an encoding was measured to have."""
 
     unique: bool
-    """No two tokens of a set have the same code."""
+    """No two tokens of a set have the same encoding."""
     bounded: bool
     """The largest entry less than doubles as a set gets four times longer."""
     consistent_distance: bool
-    """Any two tokens an equal offset apart have codes an equal distance apart, greater than
-    0, wherever they are and in sets of any length."""
+    """Any two tokens an equal offset apart have encodings an equal distance apart, greater
+    than 0, wherever they are and in sets of any length."""
     deterministic: bool
-    """The same tokens get the same codes at every call, in training too."""
+    """The same tokens get the same encodings at every call, in training too."""
     extends: bool
     """A set four times longer than the encoding was made for is encoded without an error."""
 
 
-def checklist(encoding: Encoding, layout: Layout = line, size: int = SIZE) -> Checklist:
-    r"""Measure the properties of a good positional code.
+def measure_properties(encoding: Encoding, layout: Layout = line, size: int = SIZE) -> Properties:
+    r"""Measure the properties of a good positional encoding, before you train with it.
 
-    The code of token i in a set of n tokens is c_n(i) = encoding(layout(n)).z_i, as z is 0. It
-    is taken for n = size / 4, size and 4 size, in training mode; lengths that the encoding
-    refuses with a ValueError are left out. Equal means to 1e-5 of the largest entry.
+    That of token i in a set of n tokens is e_n(i) = encoding(layout(n)).z_i, as z is 0. It is
+    taken for n = size / 4, size and 4 size, in training mode; lengths that the encoding refuses
+    with a ValueError are left out. Equal means to 1e-5 of the largest entry.
 
-    The list is the usual one of what sinusoidal codes (Vaswani et al., 2017, arXiv 1706.03762)
-    were chosen for; distances are held to more than the usual "consistent across lengths".
+    The list is the usual one of what sinusoidal encodings (Vaswani et al., 2017,
+    arXiv 1706.03762) were chosen for; distances are held to more than the usual "consistent
+    across lengths".
 
     Args:
-        encoding: a layer that adds codes to z, made for sets of `size` tokens.
+        encoding: a layer that adds encodings to z, made for sets of `size` tokens.
         layout: where tokens are; `line` or `square`.
         size: a number of tokens that 4 divides; for `square`, a square number.
 
     Raises:
         ValueError: the encoding refuses its own `size`.
 
-    >>> checklist(SinusoidalEncoding(32)).consistent_distance
+    >>> measure_properties(SinusoidalEncoding(32)).consistent_distance
     True
-    >>> checklist(LearnedEncoding(32, 64)).extends
+    >>> measure_properties(LearnedEncoding(32, 64)).extends
     False
     """
     if isinstance(encoding, nn.Module):
         encoding = copy.deepcopy(encoding).train()
     own = encoding(layout(size)).z
-    lengths = {n: _code(encoding, layout(n)) for n in (size // 4, 4 * size)}
-    codes = {size: own.detach().double()}
-    codes.update({n: code for n, code in lengths.items() if code is not None})
-    codes = dict(sorted(codes.items()))
-    largest = max(float(code.abs().max()) for code in codes.values())
+    others = {n: _encoded(encoding, layout(n)) for n in (size // 4, 4 * size)}
+    found = {size: own.detach().double()}
+    found.update({n: code for n, code in others.items() if code is not None})
+    found = dict(sorted(found.items()))
+    largest = max(float(code.abs().max()) for code in found.values())
     equal = _EQUAL * max(largest, torch.finfo(torch.float64).tiny)
-    return Checklist(
-        unique=all(_nearest(code) > equal for code in codes.values()),
-        bounded=_is_bounded(list(codes.values()), equal),
-        consistent_distance=_is_consistent([(layout(n).pos, c) for n, c in codes.items()], equal),
+    return Properties(
+        unique=all(float(torch.pdist(code).min()) > equal for code in found.values()),
+        bounded=_is_bounded(list(found.values()), equal),
+        consistent_distance=_is_consistent([(layout(n).pos, c) for n, c in found.items()], equal),
         deterministic=torch.equal(encoding(layout(size)).z, own),
-        extends=4 * size in codes,
+        extends=4 * size in found,
     )
 
 
-def _code(encoding: Encoding, tokens: Tokens) -> Tensor | None:
+def _encoded(encoding: Encoding, tokens: Tokens) -> Tensor | None:
     try:
         return encoding(tokens).z.detach().double()
     except ValueError:
         return None
-
-
-def _nearest(code: Tensor) -> float:
-    """The least distance between two codes (N, D)."""
-    return float(torch.pdist(code).min())
 
 
 def _is_bounded(codes: list[Tensor], equal: float) -> bool:
@@ -121,7 +116,7 @@ def _is_bounded(codes: list[Tensor], equal: float) -> bool:
 
 
 def _is_consistent(sets: list[tuple[Tensor | None, Tensor]], equal: float) -> bool:
-    """Whether the distance of codes is a function of the offset of places alone, above 0."""
+    """Whether the distance of encodings is a function of the offset alone, above 0."""
     offsets, distances = [], []
     for pos, code in sets:
         assert pos is not None
@@ -130,29 +125,34 @@ def _is_consistent(sets: list[tuple[Tensor | None, Tensor]], equal: float) -> bo
         distances.append((code[j] - code[i]).norm(dim=-1))
     distance = torch.cat(distances)
     _, kind = torch.cat(offsets).unique(dim=0, return_inverse=True)
-    least, most = (scatter(distance, kind, reduce=extreme) for extreme in ("min", "max"))
+    least, most = (
+        distance.new_zeros(int(kind.max()) + 1).scatter_reduce(
+            0, kind, distance, extreme, include_self=False
+        )
+        for extreme in ("amin", "amax")
+    )
     return bool((most - least).max() <= equal and least.min() > equal)
 
 
-def turned(rotary: Rotary) -> Encoding:
-    """The code that rotary positions amount to: a vector of ones, turned as a query is."""
+def rotated(rotary: Rotary) -> Encoding:
+    """The encoding that rotary positions amount to: a vector of ones, rotated as a query is."""
 
     def encoding(tokens: Tokens) -> Tokens:
         ones = torch.ones(tokens.num_tokens, 1, DIM)  # (N, H, C)
-        return tokens.replace(z=rotary.rotate(ones, rotary.places(tokens.pos, ones)).squeeze(1))
+        return tokens.replace(z=rotary.rotate(ones, rotary.read(tokens.pos, ones)).squeeze(1))
 
     return encoding
 
 
-CODES: dict[str, tuple[Callable[[], Encoding], Layout]] = {
+ENCODINGS: dict[str, tuple[Callable[[], Encoding], Layout]] = {
     "none": (lambda: lambda tokens: tokens, line),
     "integer": (lambda: IntegerEncoding(DIM), line),
     "unit interval": (lambda: UnitIntervalEncoding(DIM), line),
     "sinusoidal": (lambda: SinusoidalEncoding(DIM), line),
     "sinusoidal, 2-D": (lambda: SinusoidalEncoding(DIM, num_coordinates=2), square),
     "learned": (lambda: LearnedEncoding(DIM, SIZE), line),
-    "rotary": (lambda: turned(Rotary("pos")), line),
-    "rotary, 2-D": (lambda: turned(Rotary("pos", num_coordinates=2)), square),
+    "rotary": (lambda: rotated(Rotary("pos")), line),
+    "rotary, 2-D": (lambda: rotated(Rotary("pos", num_coordinates=2)), square),
     "Laplacian eigenvectors": (lambda: LaplacianEncoding(DIM, k=8), line),
     "Laplacian, fixed signs": (lambda: LaplacianEncoding(DIM, k=8, signs="fixed"), line),
     "Laplacian, determined": (lambda: LaplacianEncoding(DIM, k=8, signs="determined"), line),
@@ -162,10 +162,10 @@ CODES: dict[str, tuple[Callable[[], Encoding], Layout]] = {
 
 
 def table() -> str:
-    """The checklist of all codes in `CODES`, as a table in Markdown."""
-    properties = [field.name for field in fields(Checklist)]
-    rows = [["code", *(name.replace("_", " ") for name in properties)], 6 * ["---"]]
-    for name, (make, layout) in CODES.items():
-        found = checklist(make(), layout)
+    """The properties of all encodings in `ENCODINGS`, as a table in Markdown."""
+    properties = [field.name for field in fields(Properties)]
+    rows = [["encoding", *(name.replace("_", " ") for name in properties)], 6 * ["---"]]
+    for name, (make, layout) in ENCODINGS.items():
+        found = measure_properties(make(), layout)
         rows.append([name, *("yes" if getattr(found, each) else "no" for each in properties)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

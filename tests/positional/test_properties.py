@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from tokennet import LearnedEncoding, SinusoidalEncoding, Tokens
-from tokennet.positional.checklist import (
-    CODES,
-    Checklist,
+from tokennet.positional.properties import (
+    ENCODINGS,
+    Properties,
     _is_consistent,
-    checklist,
     line,
+    measure_properties,
     square,
     table,
 )
 
 PAGE = Path(__file__).parents[2] / "docs" / "positions.md"
-PROPERTIES = [field.name for field in fields(Checklist)]
+PROPERTIES = [field.name for field in fields(Properties)]
 EXPECTED = {  # unique, bounded, consistent distance, deterministic, extends
     "none": "-+-++",
     "integer": "+-+++",
@@ -35,16 +35,16 @@ EXPECTED = {  # unique, bounded, consistent distance, deterministic, extends
 }
 
 
-@pytest.mark.parametrize("name", CODES)
+@pytest.mark.parametrize("name", ENCODINGS)
 def test_which_code_has_which_property(name):
-    make, layout = CODES[name]
-    found = checklist(make(), layout)
+    make, layout = ENCODINGS[name]
+    found = measure_properties(make(), layout)
     assert "".join("+" if has else "-" for has in astuple(found)) == EXPECTED[name]
 
 
 def test_the_table_in_the_docs_is_what_is_computed():
     assert table() in PAGE.read_text()
-    assert len(table().splitlines()) == 2 + len(CODES)
+    assert len(table().splitlines()) == 2 + len(ENCODINGS)
 
 
 class ByFormula:
@@ -87,7 +87,7 @@ def circle(period):
     ],
 )
 def test_each_property_can_be_missed(formula, limit, missed):
-    found = checklist(ByFormula(formula, limit))
+    found = measure_properties(ByFormula(formula, limit))
     assert {name for name in PROPERTIES if not getattr(found, name)} == missed
 
 
@@ -104,7 +104,7 @@ def test_distances_are_compared_across_lengths_and_in_both_directions():
 def test_the_encoding_is_left_as_it_was():
     encoding = LearnedEncoding(32, 64).eval()
     before = encoding.tables[0].weight.clone()
-    checklist(encoding)
+    measure_properties(encoding)
     assert not encoding.training
     assert torch.equal(encoding.tables[0].weight, before)
 
@@ -119,13 +119,13 @@ def test_layouts():
 
 def test_an_encoding_that_refuses_its_own_size_is_not_judged():
     with pytest.raises(ValueError, match="must be integers 0"):
-        checklist(LearnedEncoding(32, 10))
+        measure_properties(LearnedEncoding(32, 10))
     with pytest.raises(ValueError, match="must have 8 channels"):
-        checklist(SinusoidalEncoding(8))
+        measure_properties(SinusoidalEncoding(8))
 
 
 def test_a_row_takes_any_function_of_tokens():
     def code(tokens: Tokens) -> Tokens:
         return tokens.replace(z=SinusoidalEncoding(32).encode(tokens.pos))
 
-    assert checklist(code) == checklist(SinusoidalEncoding(32))
+    assert measure_properties(code) == measure_properties(SinusoidalEncoding(32))

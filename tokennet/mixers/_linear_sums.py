@@ -4,7 +4,7 @@ r"""Attention whose scores are products of positive features, in time linear in 
 
 The sums over j of phi(k_j) v_j and phi(k_j) are the same for all targets of a complete set,
 and running sums in a causal one. They are kept divided by the largest feature so far: nothing
-overflows, and no token depends on one that it does not hear, not even by rounding.
+overflows, and no token depends on one that it does not attend to, not even by rounding.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def linear_attend(log_q: Tensor, log_k: Tensor, v: Tensor, sets: SortedSets, chu
 
 
 def attend_complete(log_q: Tensor, log_k: Tensor, v: Tensor) -> Tensor:
-    """Every target hears every source; exactly 0 where there are none."""
+    """Every target attends to every source; exactly 0 where there are none."""
     if log_k.shape[-3] == 0:
         return v.new_zeros(*log_q.shape[:-1], v.shape[-1])
     (q, _), (k, size), v = features(log_q), features(log_k), _with_ones(v)
@@ -62,7 +62,7 @@ def attend_complete(log_q: Tensor, log_k: Tensor, v: Tensor) -> Tensor:
 def attend_causal(
     log_q: Tensor, log_k: Tensor, v: Tensor, chunk: int, before: Sums | None = None
 ) -> tuple[Tensor, Sums]:
-    """Each target hears itself and what is before; also returns the sums after the last.
+    """Each target attends to itself and those before; also returns the sums after the last.
 
     Args:
         chunk: tokens whose scores are computed pair by pair, those before them being

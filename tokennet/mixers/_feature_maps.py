@@ -1,4 +1,4 @@
-"""Positive features whose dot products stand for the scores of attention."""
+"""Feature maps of linear attention: dot products of positive features replace the scores."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_size
+
 
 class FeatureMap(nn.Module):
     """From vectors to positive features, given by their logarithms.
 
-    Logarithms, because sums of features can then be stabilized as a softmax is: nothing
-    overflows, and the largest features of a set never vanish.
+    Subclass it for features of your own. Logarithms, because sums of features can then be
+    stabilized as a softmax is: nothing overflows, and the largest features of a set never vanish.
 
     >>> from tokennet import LinearAttention
     >>> class Squares(FeatureMap):
@@ -29,7 +31,7 @@ class FeatureMap(nn.Module):
         """(..., C) to (..., F), the logarithm of each feature."""
 
     def redraw(self, generator: torch.Generator | None = None) -> None:
-        """Draw random features anew; nothing to do where none are random."""
+        """Draw random features again; nothing to do where none are random."""
 
     def flops(self, channels: int) -> int:
         """Of one vector."""
@@ -63,8 +65,7 @@ class _RandomFeatures(FeatureMap):
         super().__init__()
         if num_features is None:
             num_features = max(channels, int(channels * math.log(channels)))
-        if num_features < 1:
-            raise ValueError(f"num_features must be positive, got {num_features}")
+        check_size("num_features", num_features, 1)
         self.register_buffer("projection", torch.empty(num_features, channels))
         self.redraw()
 

@@ -25,9 +25,8 @@ from tokennet import (
     SetAttentionBlock,
     TokenNet,
     Tokens,
-    attention_weights_of,
-    collect_attention_weights,
 )
+from tokennet.interpret import record_attention, trace_attention
 from tokennet.ops import combine
 
 DIM, HEADS, K = 8, 2, 3
@@ -82,7 +81,7 @@ def watched(net, tokens, *source):
         for part in net.modules()
         if isinstance(part, Attention)
     ]
-    found = attention_weights_of(net, tokens, *source)
+    found = trace_attention(net, tokens, *source)
     for handle in handles:
         handle.remove()
     return found, calls
@@ -122,7 +121,7 @@ def test_other_layers_and_their_graphs():
         ]
     ).double()
     z, source = torch.randn(6, DIM).double(), torch.randn(4, DIM).double()
-    found = attention_weights_of(net, Tokens(z, graph), source)
+    found = trace_attention(net, Tokens(z, graph), source)
     assert list(found) == ["layers.0.layer", "layers.1", "layers.2", "layers.3.layer"]
     assert [each.graph is graph for each in found.values()] == [True, True, True, False]
     target = graph.edge_index()[1]
@@ -135,32 +134,36 @@ def test_other_layers_and_their_graphs():
     torch.testing.assert_close(sums, torch.ones_like(sums))
     normed = net.layers[0].norm(z)
     torch.testing.assert_close(
-        found["layers.0.layer"].weights, net.layers[0].layer.weights(Tokens(normed, graph)), **EXACT
+        found["layers.0.layer"].weights,
+        net.layers[0].layer.attention_weights(Tokens(normed, graph)),
+        **EXACT,
     )
     linear = LinearAttention(DIM, HEADS)
-    (each,) = attention_weights_of(linear, z.float()).values()
-    torch.testing.assert_close(each.weights, linear.weights(z.float()))
+    (each,) = trace_attention(linear, z.float()).values()
+    torch.testing.assert_close(each.weights, linear.attention_weights(z.float()))
 
 
 def test_a_set_block_gives_the_weights_of_its_attention():
     block, z = SetAttentionBlock(DIM, HEADS), torch.randn(5, DIM)
     tokens = Tokens(z, Causal(5))
-    assert torch.equal(block.weights(tokens), block.attention.weights(tokens))
+    assert torch.equal(block.attention_weights(tokens), block.attention.attention_weights(tokens))
     source = torch.randn(3, DIM)
-    assert torch.equal(block.weights(z, source), block.attention.weights(z, source))
+    assert torch.equal(
+        block.attention_weights(z, source), block.attention.attention_weights(z, source)
+    )
 
 
 def test_each_call_is_kept_and_hooks_are_taken_off():
     layer, z = Attention(DIM, HEADS), torch.randn(5, DIM)
-    with collect_attention_weights(layer) as found:
+    with record_attention(layer) as found:
         out = layer(z, graph=Causal(5))
         layer(out)
     assert {name: each.graph.num_edges for name, each in found.items()} == {"": 15, "[1]": 25}
-    torch.testing.assert_close(found["[1]"].weights, layer.weights(out))
+    torch.testing.assert_close(found["[1]"].weights, layer.attention_weights(out))
     gradient = torch.autograd.grad(found[""].weights.square().sum(), layer.query.weight)[0]
     assert gradient.abs().max() > 0
     with pytest.raises(ValueError, match="tokens must have 8 channels"):
-        attention_weights_of(layer, torch.zeros(5, 3))
+        trace_attention(layer, torch.zeros(5, 3))
     layer(z)
     assert len(found) == 2
     assert not layer._forward_hooks
@@ -172,9 +175,11 @@ def test_names_and_order_are_those_of_the_run(family):
     first, second = Attention(DIM, HEADS), GraphAttention(DIM, HEADS)
     net = TokenNet([TokenNet([first]), TokenNet([second])]).double()
     tokens = Tokens(torch.randn(graph.num_targets, DIM).double(), graph)
-    found = attention_weights_of(net, tokens)
+    found = trace_attention(net, tokens)
     assert list(found) == ["layers.0.layers.0", "layers.1.layers.0"]
-    torch.testing.assert_close(found["layers.0.layers.0"].weights, first.weights(tokens), **EXACT)
     torch.testing.assert_close(
-        found["layers.1.layers.0"].weights, second.weights(first(tokens)), **EXACT
+        found["layers.0.layers.0"].weights, first.attention_weights(tokens), **EXACT
+    )
+    torch.testing.assert_close(
+        found["layers.1.layers.0"].weights, second.attention_weights(first(tokens)), **EXACT
     )

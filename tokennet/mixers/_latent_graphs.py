@@ -1,4 +1,4 @@
-"""Learned tokens beside those of each set: their graphs, their number, their cost."""
+"""Graphs between the tokens of each set and learned tokens of its own, the latents."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 from tokennet.graphs import Disjoint, Full, TokenGraph
-from tokennet.mixers.attention import Attention
 
 
 class LatentGraphs(NamedTuple):
-    """Who listens to whom when each set has latents of its own."""
+    """Graphs where each set has latents of its own."""
 
     gather: TokenGraph
-    """Latents listen to the sources of their set."""
+    """Latents attend to the sources of their set."""
     within: TokenGraph
-    """Latents listen to each other."""
+    """Latents attend to each other."""
     spread: TokenGraph
-    """The targets of the set listen to its latents."""
+    """The targets of the set attend to its latents."""
 
 
 def latent_graphs(graph: TokenGraph, count: int) -> LatentGraphs:
@@ -36,12 +35,6 @@ def _build(graph: TokenGraph, count: int) -> LatentGraphs:
 
 
 def for_each_set(latents: Tensor, within: TokenGraph, like: Tensor) -> Tensor:
-    """(K, D) latents once for each set: (..., S K, D), with the leading dimensions of `like`."""
+    """(K, D) latents, copied for each set: (..., S K, D), with the leading dimensions of `like`."""
     copies = within.num_targets // len(latents)
     return latents.to(like.dtype).repeat(copies, 1).expand(*like.shape[:-2], -1, -1)
-
-
-def attention_flops(attention: Attention, targets: int, sources: int, edges: int) -> int:
-    """Four projections, and 4 D per edge."""
-    dim, source_dim = attention.dim, attention.source_dim
-    return 4 * dim * (targets * dim + sources * source_dim + edges)

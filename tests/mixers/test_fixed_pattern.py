@@ -1,4 +1,7 @@
-"""Mixers with connections of their own: what is asked of a graph, and how often."""
+"""Mixers with a fixed sparsity pattern: which graphs they honor, and how often one is compared."""
+
+import gc
+import weakref
 
 import pytest
 import torch
@@ -16,24 +19,25 @@ from tokennet import (
 )
 
 
+def previous(graph):
+    return Offsets(graph.num_sources, (-1,))
+
+
 class Previous(FixedPatternMixer):
-    """A token hears the one before it, times a weight."""
+    """A token receives the one before it, times a weight."""
+
+    pattern = (previous,)
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self.scale = nn.Parameter(torch.ones(dim))
-        self.asked = 0
-
-    def connections(self, graph):
-        self.asked += 1
-        return Offsets(graph.num_sources, (-1,))
 
     def mix_set(self, z, graph):
         before = torch.cat([torch.zeros_like(z[..., :1, :]), z[..., :-1, :]], dim=-2)
         return self.scale * before
 
 
-def test_a_mixer_of_ones_own():
+def test_a_mixer_defined_by_its_pattern():
     layer, z = Previous(4), torch.randn(2, 5, 4)
     out = layer(z, graph=Window(5, 1))
     torch.testing.assert_close(out[:, 1:], z[:, :-1])
@@ -44,18 +48,28 @@ def test_a_mixer_of_ones_own():
         torch.testing.assert_close(part.z, layer(alone).z)
 
 
-def test_a_graph_is_looked_at_once_for_the_same_connections():
-    graph, asked = Edges(Window(6, 1).edge_index(), 6), []
-    for layer in (Convolution(4), Convolution(4), Convolution(4, 1)):
-        connections = layer.connections
-        layer.connections = lambda part, ask=connections: (asked.append(part), ask(part))[1]
+def test_a_graph_is_compared_once_with_each_pattern(monkeypatch):
+    graph, compared = Edges(Window(6, 1).edge_index(), 6), []
+    contains = Edges.contains
+    monkeypatch.setattr(
+        Edges, "contains", lambda self, other: compared.append(other) or contains(self, other)
+    )
+    for layer in (Convolution(4), Convolution(4), Convolution(4, 1), Previous(4), Previous(4)):
         layer(torch.randn(6, 4), graph=graph)
         layer(torch.randn(6, 4), graph=graph)
-    assert len(asked) == 2  # one for each kernel size
-    unnamed = Previous(4)
-    unnamed(torch.randn(6, 4), graph=graph)
-    unnamed(torch.randn(6, 4), graph=graph)
-    assert unnamed.asked == 2
+    assert len(compared) == 3  # one for each pattern
+    with pytest.raises(ValueError, match="or contain it"):
+        Convolution(4, 5)(torch.randn(6, 4), graph=graph)
+
+
+def test_a_graph_does_not_keep_the_layers_that_it_was_compared_with():
+    graph = Edges(Window(6, 1).edge_index(), 6)
+    layer = Convolution(4)
+    layer(torch.randn(6, 4), graph=graph)
+    gone = weakref.ref(layer)
+    del layer
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_complete_graph_may_be_listed():

@@ -1,4 +1,4 @@
-"""A few learned tokens that listen to all the others, and may be listened to."""
+"""Perceiver: a few learned tokens, the latents, gather a set, and may be read by its tokens."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from torch import Tensor, nn
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
 from tokennet.layer import IncrementalDecodingError, TokenLayer
+from tokennet.mixers._latent_graphs import LatentGraphs, for_each_set, latent_graphs
+from tokennet.mixers._ragged import check_complete
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import Mixer
-from tokennet.mixers.latent_graphs import (
-    LatentGraphs,
-    attention_flops,
-    for_each_set,
-    latent_graphs,
-)
-from tokennet.mixers.ragged import check_complete
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -29,7 +24,7 @@ class LatentBlock(nn.Module):
     Args:
         dim: channels of the latents.
         num_heads: number of heads.
-        source_dim: channels of what they listen to; None where that is themselves.
+        source_dim: channels of the source; None where they attend to themselves.
         widening: width of the MLP over `dim`.
     """
 
@@ -46,25 +41,25 @@ class LatentBlock(nn.Module):
 
     def forward(self, latents: Tensor, source: Tensor | None, graph: TokenGraph) -> Tensor:
         z = self.norm(latents)
-        heard = z if source is None or self.source_norm is None else self.source_norm(source)
-        latents = latents + self.attention(z, heard, graph)
+        source = z if source is None or self.source_norm is None else self.source_norm(source)
+        latents = latents + self.attention(z, source, graph)
         return latents + self.mlp(self.mlp_norm(latents))
 
-    def flops(self, latents: int, sources: int, edges: int) -> int:
-        mlp = 4 * latents * self.attention.dim * self.hidden
-        return attention_flops(self.attention, latents, sources, edges) + mlp
+    def flops(self, latents: Tensor, source: Tensor, graph: TokenGraph) -> int:
+        mlp = 4 * latents.shape[:-1].numel() * self.attention.dim * self.hidden
+        return self.attention.flops(latents, source, graph) + mlp
 
 
 class Latents(TokenLayer):
-    r"""K learned tokens listen to all tokens of a set, then to each other; they are the output.
+    r"""K learned tokens attend to all tokens of a set, then to each other; they are the output.
 
         y = y_0 + Attention(norm(y_0), norm(z)),  y_1 = y + MLP(norm(y)),  y_0 learned
-        y_{l+1} likewise, with attention among the latents
+        y_{l+1} in the same way, with attention among the latents
 
-    The encoder of Perceiver, Jaegle et al., 2021 (arXiv 2103.03206). It turns a set of any
-    size into one of K tokens at a cost of N K, K of them for each set of a ragged batch. Like
-    a readout it asks all tokens of a set, whatever graph they have among themselves, and
-    what comes out does not depend on their order; the new tokens are on the complete graph.
+    The encoder of Perceiver, Jaegle et al., 2021 (arXiv 2103.03206). Use it to reduce a large
+    set to K tokens, at a cost of N K; each set of a ragged batch has K of its own. Like a
+    readout it attends to all tokens of a set, whatever graph they have among themselves, and
+    the output does not depend on their order; the new tokens are on the complete graph.
 
     Args:
         dim: channels D of the tokens.
@@ -122,26 +117,26 @@ class Latents(TokenLayer):
 
     def flops(self, tokens: Tokens) -> int:
         """Attention of latents to tokens, and of latents to each other, with their MLPs."""
-        sizes = [part.num_sources for part in tokens.graph.parts]
-        return tokens.z.shape[:-2].numel() * self.flops_of_sets(sizes)
+        return self.encode_flops(tokens.z, latent_graphs(tokens.graph, len(self.latents)))
 
-    def flops_of_sets(self, sizes: list[int]) -> int:
-        """For sets of these sizes."""
-        k, total = len(self.latents), sum(sizes)
-        flops = self.cross.flops(k * len(sizes), total, k * total)
-        blocks = (block.flops(k, k, k * k) for block in self.blocks)  # type: ignore[operator]
-        return flops + len(sizes) * sum(blocks)
+    def encode_flops(self, source: Tensor, graphs: LatentGraphs) -> int:
+        """Those of `encode`."""
+        latents = for_each_set(self.latents, graphs.within, source)
+        flops = self.cross.flops(latents, source, graphs.gather)
+        blocks = (block.flops(latents, latents, graphs.within) for block in self.blocks)  # type: ignore[operator]
+        return flops + sum(blocks)
 
 
 class PerceiverMixer(Mixer):
-    r"""Tokens hear of each other through K learned latents, at a cost of N K instead of N^2.
+    r"""Tokens exchange information through K learned latents, at a cost of N K, not N^2.
 
         out = W_o Attention(z, norm(y)),   y = Latents(source)
 
-    Latents listen to all tokens and to each other (Perceiver, Jaegle et al., 2021,
-    arXiv 2103.03206); then the tokens ask the latents (Perceiver IO, 2021, arXiv 2107.14795).
-    For the latents alone take `Latents`. As every token hears of all others it honors
-    complete graphs only; in a ragged batch each set has latents of its own.
+    Latents attend to all tokens and to each other (Perceiver, Jaegle et al., 2021,
+    arXiv 2103.03206); then the tokens attend to the latents (Perceiver IO, 2021,
+    arXiv 2107.14795). Use it for large sets; for the latents alone take `Latents`. As every
+    token depends on all others it honors complete graphs only; in a ragged batch each set has
+    latents of its own.
 
     Args:
         dim: channels D of tokens and output.
@@ -192,7 +187,8 @@ class PerceiverMixer(Mixer):
 
     def flops(self, tokens: Tokens) -> int:
         """That of `Latents`, and of attention from tokens to latents."""
-        k, n = len(self.latents.latents), tokens.num_tokens
-        sizes = [part.num_sources for part in tokens.graph.parts]
-        read = attention_flops(self.read, n, k * len(sizes), k * n)
-        return tokens.z.shape[:-2].numel() * (self.latents.flops_of_sets(sizes) + read)
+        graphs = latent_graphs(tokens.graph, len(self.latents.latents))
+        count, size = graphs.within.num_targets, self.latents.latent_dim
+        latents = tokens.z.new_zeros(*tokens.z.shape[:-2], count, size)
+        encode = self.latents.encode_flops(tokens.z, graphs)
+        return encode + self.read.flops(tokens.z, latents, graphs.spread)

@@ -1,4 +1,4 @@
-"""Ragged batches, for mixers that mix each set alone."""
+"""Ragged batches set by set, for mixers whose result depends on a whole set."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Mix = Callable[[Tensor, Tensor, TokenGraph], Tensor]
 
 
 def set_by_set(mix: Mix, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor:
-    """Apply `mix` to every set of a ragged batch alone; sets of one shape go together.
+    """Apply `mix` to every set of a ragged batch alone; sets of one shape form a batch.
 
-    What is no ragged batch is a set by itself. Sets on grids are of one shape if the grids
-    are, other sets if they have as many tokens; `mix` is given the graph of one of them.
+    A graph that is not ragged is a single set. Sets on grids are of one shape if the grids
+    are, other sets if they have the same number of tokens; `mix` is given the graph of the first.
     """
     if not graph.is_ragged:
         return mix(z, source, graph)
@@ -33,8 +33,8 @@ def check_complete(graph: TokenGraph, what: str) -> None:
     if not graph.cached(_all_complete):
         part = next(part for part in graph.parts if not part.is_complete)
         raise ValueError(
-            f"graph must be complete, set by set, for {what}, in which every token hears of "
-            f"every other; got {part!r}"
+            f"graph must be complete, set by set, for {what}, in which every token receives "
+            f"from all; got {part!r}"
         )
 
 
