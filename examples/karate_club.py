@@ -10,9 +10,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import networkx as nx
 import torch
-from tokennet.interpret import trace_attention
 
 from tokennet import Self, Tokens, from_networkx
+from tokennet.interpret import trace_attention
 from tokennet.nets import IOSpec, build_net
 
 torch.manual_seed(0)

@@ -9,25 +9,25 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from tests import laws
-from tests.families import SQUARE
-from tests.ops.test_attend import gradients
-from tests.ops.test_flex_blocks import clusters, shuffled
-from tests.oracle import attend_oracle
-from tests.test_cli import tokennet
-from tests.test_common import (
+from tests.contracts import mixers as laws
+from tests.contracts.mixers import (
     DIM,
     DTYPES,
     EXACT,
     FAMILIES,
     HEADS,
-    HONOURED,
     LAWS,
     TESTED,
     ByOracle,
+    honored,
     make,
     obeys,
 )
+from tests.families import SQUARE
+from tests.ops.test_attend import gradients
+from tests.ops.test_flex_blocks import clusters, shuffled
+from tests.oracle import attend_oracle
+from tests.test_cli import tokennet
 from tokennet import (
     Attention,
     Causal,
@@ -86,7 +86,7 @@ def deterministic(monkeypatch):
 @pytest.mark.parametrize(("law", "dtype"), JUDGED, indirect=["dtype"])
 @pytest.mark.parametrize("name", TESTED)
 def test_laws(name, law, dtype):
-    for family in (family for mine, family in HONOURED if mine == name):
+    for family in honored(name):
         graph = FAMILIES[family]()
         mixer = make(name, graph.num_targets, dtype, "cuda")
         obeys(mixer, law, laws.tokens_on(graph, DIM, dtype).to("cuda"))

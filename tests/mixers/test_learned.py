@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests import laws
+from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
     Attention,
@@ -171,7 +171,7 @@ def test_weights_are_in_the_order_of_the_graph_that_is_given(graph):
     assert torch.autograd.grad(weights.square().sum(), layer.weight)[0].abs().max() > 0
 
 
-@pytest.mark.parametrize("law", ["batch_is_one_by_one", "finite", "symmetry_is_declared_truly"])
+@pytest.mark.parametrize("law", ["batch_is_one_by_one", "finite", "symmetry_is_declared"])
 @pytest.mark.parametrize("family", ["full", "multi_edges"])
 def test_laws(law, family):
     graph = SQUARE[family]()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests import laws
+from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
     ALiBi,
@@ -58,7 +58,7 @@ LAWS = (
     "batch_is_one_by_one",
     "ragged_is_one_by_one",
     "finite",
-    "symmetry_is_declared_truly",
+    "symmetry_is_declared",
 )
 GRAPHS = ["full", "causal", "edges", "multi_edges", "no_edges", "ragged"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests import laws
+from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
     Attention,
@@ -37,7 +37,7 @@ LAWS = (
     "batch_is_one_by_one",
     "ragged_is_one_by_one",
     "finite",
-    "symmetry_is_declared_truly",
+    "symmetry_is_declared",
 )
 FAMILIES = {**SQUARE, **{f"bipartite_{name}": make for name, make in BIPARTITE.items()}}
 

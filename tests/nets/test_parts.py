@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests import laws
+from tests.contracts import mixers as laws
 from tests.families import SQUARE
 from tokennet import (
     Attention,

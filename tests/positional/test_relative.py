@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests import laws
+from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
     ALiBi,
@@ -216,7 +216,7 @@ def test_flex_attention_takes_the_bias(name):
 
 
 @pytest.mark.parametrize("law", ["batch_is_one_by_one", "ragged_is_one_by_one", "finite",
-                                 "symmetry_is_declared_truly"])  # fmt: skip
+                                 "symmetry_is_declared"])  # fmt: skip
 @pytest.mark.parametrize("by", ["index", "pos"])
 @pytest.mark.parametrize("name", POSITIONS)
 def test_laws(name, by, law):

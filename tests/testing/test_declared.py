@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.contracts.mixers import TESTED
 from tests.families import SQUARE, honors
-from tests.test_common import TESTED
 from tokennet import (
     Cycle,
     Full,

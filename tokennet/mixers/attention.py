@@ -13,7 +13,7 @@ from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
 from tokennet.mixers._decoding import State, cached_step, kept_positions
 from tokennet.mixers._positions import Positions, check_position, positions_of
-from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
+from tokennet.mixers.base import Mixer, check_edge_attr, check_heads, reset_linears
 from tokennet.mixers.scores import Score, make_score
 from tokennet.ops import EdgeFeatures
 from tokennet.ops.call import Bias
@@ -196,13 +196,8 @@ class Attention(Mixer):
             )
 
     def reset_parameters(self) -> None:
-        for linear in (self.query, self.key, self.value, self.out, self.edge):
-            if isinstance(linear, nn.Linear) and not any(
-                linear is given for given in self.score.maps
-            ):
-                nn.init.xavier_uniform_(linear.weight)
-                if linear.bias is not None:
-                    nn.init.zeros_(linear.bias)
+        maps = [part for part in (self.query, self.key) if part not in self.score.maps]
+        reset_linears(*maps, self.value, self.out, self.edge)
         self.score.reset_parameters()
 
     @property

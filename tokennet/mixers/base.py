@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import Disjoint, Full, TokenGraph, repeat
@@ -168,6 +168,15 @@ def check_heads(dim: int, num_heads: int) -> int:
     if check_size("num_heads", num_heads, 1) and dim % num_heads:
         raise ValueError(f"num_heads must divide dim = {dim}, got {num_heads}")
     return dim // num_heads
+
+
+def reset_linears(*linears: Any) -> None:
+    """Xavier's initial weights and biases of 0, for those of the arguments that are `nn.Linear`."""
+    for linear in linears:
+        if isinstance(linear, nn.Linear):
+            nn.init.xavier_uniform_(linear.weight)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
 
 
 def check_edge_attr(graph: TokenGraph, edge_dim: int) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
-from tokennet.mixers.base import Mixer, check_edge_attr, check_heads
+from tokennet.mixers.base import Mixer, check_edge_attr, check_heads, reset_linears
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights
 from tokennet.tokens import Tokens
 
@@ -60,11 +60,7 @@ class GraphAttention(Mixer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for linear in (self.source, self.target, self.edge):
-            if linear is not None:
-                nn.init.xavier_uniform_(linear.weight)
-        for linear in (self.source, self.target):
-            nn.init.zeros_(linear.bias)
+        reset_linears(self.source, self.target, self.edge)
         nn.init.xavier_uniform_(self.attention)
         nn.init.zeros_(self.bias)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.layer import IncrementalDecodingError, check_step, linear_flops
-from tokennet.mixers.base import Mixer, check_heads
+from tokennet.mixers.base import Mixer, check_heads, reset_linears
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.ops import combine, normalize
 from tokennet.ops.normalizers import check_normalizer
@@ -77,10 +77,7 @@ class LearnedMixing(FixedPatternMixer):
         """Weights of a combination start with a sum of squares of 1, logits of a softmax at 1."""
         each = max(self.graph.num_edges / max(self.graph.num_targets, 1), 1.0)
         nn.init.normal_(self.weight, std=each**-0.5 if self.normalizer == "none" else 1.0)
-        for linear in (self.value, self.out):
-            nn.init.xavier_uniform_(linear.weight)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+        reset_linears(self.value, self.out)
 
     def check_graph(self, graph: TokenGraph) -> None:
         if graph is not self.graph:

@@ -12,7 +12,7 @@ from tokennet.graphs import TokenGraph
 from tokennet.layer import check_step, linear_flops
 from tokennet.mixers._feature_maps import FEATURE_MAPS, FeatureMap
 from tokennet.mixers._linear_sums import attend_causal, features, linear_attend
-from tokennet.mixers.base import Mixer, check_heads
+from tokennet.mixers.base import Mixer, check_heads, reset_linears
 from tokennet.ops import normalize
 from tokennet.ops.batching import complete_or_causal
 from tokennet.tokens import Tokens
@@ -77,10 +77,7 @@ class LinearAttention(Mixer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for linear in (self.query, self.key, self.value, self.out):
-            nn.init.xavier_uniform_(linear.weight)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+        reset_linears(self.query, self.key, self.value, self.out)
 
     def redraw(self, generator: torch.Generator | None = None) -> None:
         """Draw random features anew, as Performers do now and then in training."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -69,7 +67,7 @@ def _mean_of_boxes(z: Tensor, graph: TokenGraph) -> Tensor:
         # 2026: https://github.com/pytorch/pytorch/issues/188344. One channel counts as last even
         # after `contiguous`.
         image = image.clone(memory_format=torch.contiguous_format)
-    if grid.periodic:
+    if graph.periodic:
         image, border = F.pad(image, 4 * (border,), mode="circular"), 0
     mean = F.avg_pool2d(image, side, stride=1, padding=border, count_include_pad=False)
     return mean.permute(0, 2, 3, 1).reshape(z.shape)
