@@ -1,7 +1,5 @@
 """`check`: injected bugs are found and localized, and passing models give no false positive."""
 
-import contextlib
-import io
 import random
 import sys
 
@@ -12,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
-from tests.testing.cases import INJECTED_BUGS, PASSING_MODELS, bug_lines
+from tests.testing.cases import INJECTED_BUGS, PASSING_MODELS, bug_lines, reproduced_by
 from tokennet import (
     Attention,
     Causal,
@@ -52,15 +50,6 @@ def localized(report, model: nn.Module) -> bool:
         blamed.file == file and blamed.line <= line <= blamed.end_line
         for file, line in bug_lines(model)
     )
-
-
-def reproduced_by(script: str, model: nn.Module) -> bool:
-    """Whether the script of a report shows the broken law, on a model that was not checked."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(script, {"model": model})
-    words = printed.getvalue().split()
-    return "False" in words if set(words) <= {"True", "False"} else float(words[0]) > 1e-9
 
 
 @pytest.mark.parametrize(

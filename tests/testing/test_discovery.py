@@ -222,7 +222,10 @@ def test_integers_with_few_values(seed):
     assert report.name == "S_3 x S_5"
 
 
-@pytest.mark.parametrize("seed", range(10))
+SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(3, 10))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("n", [3, 7])
 def test_neighbors_of_the_largest_of_equal_tokens_are_ignored(n, seed):
     def f(x):

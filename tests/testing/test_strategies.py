@@ -98,8 +98,10 @@ def test_formulas_are_combined_in_every_way(symbol):
     "width", [1, 2, *(pytest.param(width, marks=pytest.mark.sweep) for width in (3, 6))]
 )
 def test_grids_have_every_shape(width):
-    grid = drawn(symbolic_graphs(6), lambda g: isinstance(g, Grid) and g.width == width)
-    assert grid.height * width == 6
+    grid = drawn(
+        symbolic_graphs(6), lambda g: isinstance(g, Grid) and g.grid_shape == (6 // width, width)
+    )
+    assert grid.num_targets == 6
 
 
 def regular_and_transitive(graph):

@@ -11,7 +11,7 @@ from tests.testing.cases import (
     passing_sets,
     set_bugs,
 )
-from tests.testing.cases.base import InjectedBug, PassingModel, bug_lines
+from tests.testing.cases.base import InjectedBug, PassingModel, bug_lines, reproduced_by
 
 INJECTED_BUGS: list[InjectedBug] = [
     *order_bugs.READS_ORDER,
@@ -35,4 +35,11 @@ PASSING_MODELS: list[PassingModel] = [
     *passing_graphs.PASSING_TOKENS,
 ]
 
-__all__ = ["INJECTED_BUGS", "PASSING_MODELS", "InjectedBug", "PassingModel", "bug_lines"]
+__all__ = [
+    "INJECTED_BUGS",
+    "PASSING_MODELS",
+    "InjectedBug",
+    "PassingModel",
+    "bug_lines",
+    "reproduced_by",
+]

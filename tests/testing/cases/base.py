@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +82,15 @@ def bug_lines(model: nn.Module) -> list[tuple[str, int]]:
             file = inspect.getsourcefile(kind) or ""
             found += [(file, start + n) for n, line in enumerate(lines) if "# bug" in line]
     return found
+
+
+def reproduced_by(script: str, model: nn.Module) -> bool:
+    """Whether the script of a report shows the broken law, on a model that was not checked."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(script, {"model": model})
+    words = printed.getvalue().split()
+    return "False" in words if set(words) <= {"True", "False"} else float(words[0]) > 1e-9
 
 
 def between_blocks(kind: type[nn.Module]) -> nn.Module:
