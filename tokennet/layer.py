@@ -117,7 +117,7 @@ class TokenLayer(nn.Module, ABC):
         Args:
             tokens: the m new tokens of one set, or of a batch of sets of the same length;
                 their graph is not used.
-            graph: the m new tokens as targets; all tokens so far, new ones included, as sources.
+            graph: the m new tokens as targets; all tokens so far, new tokens included, as sources.
             state: what the previous call returned (such as a KV cache); None in the first call.
                 The leading dimensions of its tensors are those of the tokens, so that rows of
                 a batch can be selected.
@@ -156,7 +156,7 @@ def check_step(tokens: Tokens, graph: TokenGraph, dim: int | None = None) -> Non
     if graph.num_targets != tokens.num_tokens or graph.num_sources < graph.num_targets:
         raise ValueError(
             f"graph must have the {tokens.num_tokens} new tokens as targets and all tokens so far, "
-            f"new ones included, as sources; got {graph!r}"
+            f"new tokens included, as sources; got {graph!r}"
         )
     if dim is not None and tokens.dim != dim:
         raise ValueError(f"tokens must have {dim} channels, got shape {tuple(tokens.z.shape)}")

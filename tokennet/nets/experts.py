@@ -75,8 +75,8 @@ class MixtureOfExperts(TokenLayer):
 
     Raises:
         ValueError: K is not in 1 .. E, jitter not in 0 .. 1, or two capacities are given; a
-            graph in which a token does not attend to all earlier ones, with a capacity, or to
-            all others, with a `capacity_factor`.
+            graph in which a token does not attend to all tokens before it, with a capacity,
+            or to all others, with a `capacity_factor`.
 
     >>> layer = MixtureOfExperts(8, num_experts=4, top_k=2)
     >>> with collect_router_losses(layer) as losses:
@@ -257,11 +257,11 @@ def collect_router_losses(net: nn.Module) -> Iterator[list[RouterLosses]]:
 
 
 def check_visibility(graph: TokenGraph, future: bool) -> None:
-    """Raise ValueError unless each token attends to itself and all earlier ones in its set.
+    """Raise ValueError unless each token attends to itself and all tokens before it in its set.
 
     Args:
         graph: of the tokens.
-        future: whether later ones must be visible too.
+        future: whether later tokens must be visible too.
     """
     if future and not graph.cached(_all_is_visible):
         raise ValueError(
