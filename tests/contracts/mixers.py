@@ -175,7 +175,7 @@ VARIANTS = {
     "set_norm": lambda dim, num_heads, num_tokens: SetNorm(dim),
     "tied_hypermixer": lambda dim, num_heads, num_tokens: HyperMixer(dim, 5, tied=True),
     "memory_tokens": lambda dim, num_heads, num_tokens: MemoryTokens(
-        Attention(dim, num_heads), dim, 2, listening=False
+        Attention(dim, num_heads), dim, 2, attend_to_all=False
     ),
 }
 OTHERS = {
