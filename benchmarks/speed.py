@@ -23,8 +23,8 @@ GPU_COLUMNS = ("case", "edges", "took", "ms", "of a gather", *(f"`{peer}`" for p
 def rows(cases: list[dict[str, Any]]) -> Iterator[str]:
     """A row for each case on a CPU; times are forward and backward."""
     for case in cases:
-        name, measured = _measurements(case)
-        ours, both = measured["tokennet"]["both"], _by_peer(measured, "both")
+        name, found = _timings(case)
+        ours, both = found["tokennet"]["both"], _by_peer(found, "both")
         memory = "" if ours.get("peak_mb") is None else f"{ours['peak_mb']:.0f}"
         times = f"{ours['median_ms']:.3g}", memory
         yield row(name, f"{case['edges']:,}", *times, *(_ratio(both.get(p)) for p in PEERS))
@@ -33,8 +33,8 @@ def rows(cases: list[dict[str, Any]]) -> Iterator[str]:
 def gpu_rows(found: dict[str, Any]) -> Iterator[str]:
     """A row for each case; times are forward / forward and backward."""
     for case in found["cases"]:
-        name, measured = _measurements(case)
-        ours = {direction: x["median_ms"] for direction, x in measured["tokennet"].items()}
+        name, timings = _timings(case)
+        ours = {direction: x["median_ms"] for direction, x in timings["tokennet"].items()}
         floor = next(x for x in case["floors"] if x["direction"] == "forward")
         gather = 1e-6 * floor["gathered"] / found["ceilings"]["gbytes"]
         yield row(
@@ -44,20 +44,20 @@ def gpu_rows(found: dict[str, Any]) -> Iterator[str]:
             " / ".join(f"{ms:.3g}" for ms in ours.values()),
             f"{ours['forward'] / gather:.2g}x",
             *(
-                " / ".join(f"{x['ratio']:.3g}x" for x in measured.get(peer, {}).values())
+                " / ".join(f"{x['ratio']:.3g}x" for x in timings.get(peer, {}).values())
                 for peer in GPU_PEERS
             ),
         )
 
 
-def _measurements(case: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The name of a case, and its measurements by peer and direction."""
-    levels = {figure["level"] for figure in case["figures"]}
+def _timings(case: dict[str, Any]) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The name of a case, and its timings by peer and direction."""
+    levels = {timing["level"] for timing in case["timings"]}
     level = "attend" if "attend" in levels else "layer"
     found: dict[str, dict[str, Any]] = {}
-    for figure in case["figures"]:
-        if figure["level"] == level:
-            found.setdefault(figure["peer"], {})[figure["direction"]] = figure
+    for timing in case["timings"]:
+        if timing["level"] == level:
+            found.setdefault(timing["peer"], {})[timing["direction"]] = timing
     return f"`{case['name']}`" + (", layer" if level == "layer" else ""), found
 
 
@@ -65,12 +65,12 @@ def _by_peer(found: dict[str, dict[str, Any]], direction: str) -> dict[str, Any]
     return {peer: by[direction] for peer, by in found.items() if direction in by}
 
 
-def _ratio(figure: dict[str, Any] | None) -> str:
-    """The time of a peer as a multiple of ours, and its memory if measured."""
-    if figure is None:
+def _ratio(timing: dict[str, Any] | None) -> str:
+    """The time of a peer over that of tokennet, and its memory where that was measured."""
+    if timing is None:
         return ""
-    memory = figure.get("peak_mb")
-    return f"{figure['ratio']:.3g}x" + ("" if memory is None else f", {memory:.0f} MB")
+    memory = timing.get("peak_mb")
+    return f"{timing['ratio']:.3g}x" + ("" if memory is None else f", {memory:.0f} MB")
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ def test_the_table_holds_what_was_measured(measured):
         text.split()
     )
     assert "flex left out: it is Monday" in text
-    assert "tokennet took: " in text
+    assert "backend of tokennet: " in text
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -95,8 +95,8 @@ def test_json_holds_what_was_measured_and_no_date(measured):
     assert (tiny["name"], tiny["targets"], tiny["edges"]) == ("tiny", 4, 16)
     assert tiny["left_out"] == {"flex": "it is Monday"}
     assert tiny["backends"] == {"forward": "dense", "both": "dense"}
-    assert len(tiny["figures"]) == 8
-    figure = tiny["figures"][-1]
+    assert len(tiny["timings"]) == 8
+    figure = tiny["timings"][-1]
     assert (figure["level"], figure["direction"], figure["peer"]) == ("attend", "both", "pyg")
     assert (figure["median_ms"], figure["ratio"], figure["rounds"]) == (6, 3, 3)
     assert figure["peak_mb"] == 300
@@ -104,7 +104,7 @@ def test_json_holds_what_was_measured_and_no_date(measured):
     assert (floor["level"], floor["direction"]) == ("attend", "both")
     assert floor["flop"] == 12 * 16 * 64
     assert floor["ms"] == pytest.approx(1e3 * 12 * 16 * 64 / 1e6)
-    assert [row["level"] for row in gatv2["figures"]] == ["layer"] * 4
+    assert [row["level"] for row in gatv2["timings"]] == ["layer"] * 4
     assert gatv2["backends"] == {}
 
 
@@ -121,7 +121,7 @@ def test_on_a_gpu_there_is_the_gather_and_what_was_off_or_could_not_run(measured
     case = results.cases[0]
     assert "gather" not in shown(results)
     assert "host" not in shown(results) + legend(results)
-    case.figures[0] = replace(case.figures[0], host_ms=345.0)
+    case.timings[0] = replace(case.timings[0], host_ms=345.0)
     case.workload = replace(case.workload, dtype=torch.bfloat16)
     results.suite = "gpu"
     assert "Gather: " in legend(results)
@@ -192,8 +192,8 @@ def on_device(monkeypatch):
 def test_on_a_device_a_peer_that_is_off_is_left_out_and_the_others_are_timed(on_device):
     (case,) = on_device("zipf-fp32", flex=on_device.clock.peer("flex", 3, factor=3.0))
     assert case.left_out["flex"].startswith("its output is off by 1, its largest entry")
-    assert {figure.peer for figure in case.figures} == {"tokennet", "pyg"}
-    assert {figure.host_ms for figure in case.figures} == {7.0}
+    assert {figure.peer for figure in case.timings} == {"tokennet", "pyg"}
+    assert {figure.host_ms for figure in case.timings} == {7.0}
     assert on_device.clock.hosts - {0.0} == {7.0}
     (case,) = on_device("zipf-bf16")
     assert list(case.remarks) == ["flex"]
@@ -298,13 +298,13 @@ def test_the_command_measures_and_writes(tmp_path, monkeypatch, capsys):
     options = ("--cases", "tiny, cora-like", "--quick", "--json", str(stored), "--plot", str(drawn))
     assert bench(monkeypatch, *options) in (None, 0)
     text = capsys.readouterr().out
-    assert "tiny: 16 tokens listen to all" in text
+    assert "tiny: 16 tokens attend to all" in text
     assert "cora-like" in text
     assert "Floor: of FLOP at 0 GFLOP/s" in text
     assert f"Wrote {stored}, {drawn}" in text
     found = json.loads(stored.read_text())
     assert [case["name"] for case in found["cases"]] == ["tiny", "cora-like"]
-    peers = {figure["peer"] for figure in found["cases"][0]["figures"]}
+    peers = {figure["peer"] for figure in found["cases"][0]["timings"]}
     assert peers == {"tokennet", "pyg", "sdpa"}
     assert found["versions"]["torch"] == torch.__version__
     assert drawn.read_bytes().startswith(PNG)

@@ -11,8 +11,8 @@ import torch
 from tokennet import Full, Window
 from tokennet.bench.floor import Ceilings, Work, available_memory, ceilings, count_work, environment
 from tokennet.bench.measure import (
-    Figure,
     Plan,
+    Timing,
     _wall_clock,
     host_milliseconds,
     measure_peaks,
@@ -97,7 +97,7 @@ def test_who_has_no_backward_sits_it_out(clock):
 
 
 def test_a_figure_compares_within_rounds():
-    figure = Figure("layer", "both", "pyg", {0: 4.0, 2: 40.0, 3: 6.0}, {0: 2.0, 1: 9, 2: 10, 3: 3})
+    figure = Timing("layer", "both", "pyg", {0: 4.0, 2: 40.0, 3: 6.0}, {0: 2.0, 1: 9, 2: 10, 3: 3})
     assert figure.ratios == [2.0, 4.0, 2.0]
     assert figure.ratio == 2.0
     stored = figure.to_dict()
@@ -109,7 +109,7 @@ def test_a_figure_compares_within_rounds():
 
 
 def test_one_round_has_quartiles_too():
-    assert Figure("layer", "both", "pyg", {0: 4.0}, {0: 2.0}).quartiles == (4.0, 4.0)
+    assert Timing("layer", "both", "pyg", {0: 4.0}, {0: 2.0}).quartiles == (4.0, 4.0)
 
 
 def test_a_device_is_kept_busy_for_longer_than_the_host_takes(monkeypatch):
@@ -244,9 +244,9 @@ def test_the_host_is_timed_apart_on_a_device(monkeypatch, clock):
     peer = clock.peer("ours", 2)
     assert host_milliseconds(lambda: peer.step("both"), peer.forget) >= 0
     assert waits == [0, 1, 2, 3, 4]
-    figure = Figure("layer", "both", "pyg", {0: 4.0}, {0: 2.0}, host_ms=0.3)
+    figure = Timing("layer", "both", "pyg", {0: 4.0}, {0: 2.0}, host_ms=0.3)
     assert figure.to_dict()["host_ms"] == 0.3
-    assert "host_ms" not in Figure("layer", "both", "pyg", {0: 4.0}, {0: 2.0}).to_dict()
+    assert "host_ms" not in Timing("layer", "both", "pyg", {0: 4.0}, {0: 2.0}).to_dict()
 
 
 def test_the_environment_stands_beside_the_figures():

@@ -7,9 +7,8 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 from tokennet import Causal, Disjoint, Full, Window
-from tokennet.bench.by_hand import flex, varlen
 from tokennet.bench.graphs import molecules
-from tokennet.bench.peers import COMPILED, PEERS, build_peers, pyg, tokennet
+from tokennet.bench.peers import COMPILED, PEERS, build_peers, flex, pyg, tokennet, varlen
 from tokennet.bench.setting import Setting, check_agreement, prepare
 from tokennet.bench.workloads import LEVELS, SUITES, WORKLOADS, Workload
 
@@ -153,7 +152,7 @@ def test_sequences_need_windows_of_the_kernel(monkeypatch):
     setting = setting._replace(grad=setting.grad.to("meta"))
     assert varlen(setting) is None
     monkeypatch.setattr(Setting, "device", torch.device("cuda"))
-    monkeypatch.setattr("tokennet.bench.by_hand.HAS_WINDOWS", False)
+    monkeypatch.setattr("tokennet.bench.peers.HAS_WINDOWS", False)
     assert varlen(setting) == "this torch has no windows in variable-length attention"
 
 

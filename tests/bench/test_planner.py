@@ -9,8 +9,7 @@ import torch
 
 from tokennet import Edges, Full, Window, attend, explain
 from tokennet.bench import planner
-from tokennet.bench.grid import GridCase
-from tokennet.bench.planner import MODES, Measurement
+from tokennet.bench.planner import MODES, GridCase, Measurement
 from tokennet.ops import BACKENDS
 from tokennet.ops import planner as cost
 from tokennet.ops.call import make_call
@@ -64,11 +63,11 @@ def two(fast, slow):
 
 def test_the_judge_compares_the_choice_with_the_best():
     slow_is_chosen = {"fused": {"forward": [2.0] * 7}, "dense": {"forward": [1.0] * 7}}
-    (row,) = planner.judge(two(1.0, 1.3), slow_is_chosen)
+    (row,) = planner.evaluate(two(1.0, 1.3), slow_is_chosen)
     assert (row["chosen"], row["best"], row["ratio"]) == ("dense", "fused", 1.3)
     assert planner.share_within([row]) == 0.0
     assert planner.share_within([row], factor=1.3) == 1.0
-    (row,) = planner.judge(two(1.0, 1.3), {"fused": {"forward": [0.1] * 7}, **slow_is_chosen} | {
+    (row,) = planner.evaluate(two(1.0, 1.3), {"fused": {"forward": [0.1] * 7}, **slow_is_chosen} | {
         "fused": {"forward": [0.1] * 7}})  # fmt: skip
     assert (row["chosen"], row["ratio"]) == ("fused", 1.0)
 
@@ -170,7 +169,7 @@ def test_a_small_grid_is_measured_on_every_backend(monkeypatch):
     monkeypatch.setattr(planner, "grid", lambda: iter(cases))
     monkeypatch.setattr(planner, "SECONDS", 0.0)
     told = []
-    found = planner.measure(tell=told.append)
+    found = planner.measure(on_case=told.append)
     assert told == ["full", "window"]
     assert {m.backend for m in found if m.case == "window"} >= {"banded", "fused", "sparse"}
     assert {m.mode for m in found} == set(MODES)

@@ -1,7 +1,7 @@
-"""This library and its peers on the same weights: `tokennet bench`."""
+"""Benchmarks of this library and its peers with the same weights: `tokennet bench`."""
 
 from tokennet.bench.floor import environment
-from tokennet.bench.measure import Figure, Plan
+from tokennet.bench.measure import Plan, Timing
 from tokennet.bench.peers import PEERS
 from tokennet.bench.suite import Case, Results, run_suite
 from tokennet.bench.workloads import SUITES, WORKLOADS, Workload
@@ -11,9 +11,9 @@ __all__ = [
     "SUITES",
     "WORKLOADS",
     "Case",
-    "Figure",
     "Plan",
     "Results",
+    "Timing",
     "Workload",
     "environment",
     "run_suite",

@@ -1,4 +1,4 @@
-"""The body of `tokennet bench`."""
+"""The command `tokennet bench`: run a suite, or calibrate the planner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from tokennet.bench.floor import environment
 from tokennet.bench.measure import Plan
 from tokennet.bench.peers import COMPILED
-from tokennet.bench.planner import WITHIN, fit, judge, measure, save, share_within
+from tokennet.bench.planner import WITHIN, evaluate, fit, measure, save, share_within
 from tokennet.bench.report import legend, plot, table
 from tokennet.bench.suite import Results, device_of, run_suite
 from tokennet.ops.planner import load
@@ -31,7 +31,7 @@ def bench(
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
-    """Run the cases, show a table of each as it is done, and write the files asked for.
+    """Run the cases, print a table of each when it is done, and write the files.
 
     Raises:
         ValueError: a file cannot be written, or there is no such suite or case.
@@ -43,7 +43,7 @@ def bench(
 
     def on_case(results: Results) -> None:
         console.print(table(results, results.cases[-1]))
-        if json_file is not None:  # each time, so that an interruption loses little
+        if json_file is not None:  # after each case, so that an interruption loses little
             json_file.write_text(json.dumps(results.to_dict(), indent=1) + "\n")
 
     names = None if cases is None else [name.strip() for name in cases.split(",")]
@@ -58,7 +58,7 @@ def bench(
 
 
 def calibrate(suite: str, json_file: Path | None) -> None:
-    """Measure the grid of the planner, say how often it chooses well, and keep new constants.
+    """Measure the grid of the planner, print how often it chooses well, and store new constants.
 
     Raises:
         ValueError: a file cannot be written, or there is no such suite, or no device for it.
@@ -72,22 +72,22 @@ def calibrate(suite: str, json_file: Path | None) -> None:
     held_out = [m for m in measurements if m.half == 1]
     shown = Table("constants", "calls", f"within {WITHIN} of the best", "fitted to")
     rows = {
-        "in use": judge(measurements, load(device)),
-        "new": judge(held_out, fit([m for m in measurements if m.half == 0])),
+        "in use": evaluate(measurements, load(device)),
+        "new": evaluate(held_out, fit([m for m in measurements if m.half == 0])),
     }
-    told = {"in use": "before", "new": "the other half of the grid"}
-    for name, judged in rows.items():
-        shown.add_row(name, str(len(judged)), f"{share_within(judged):.1%}", told[name])
+    fitted_to = {"in use": "before", "new": "the other half of the grid"}
+    for name, found in rows.items():
+        shown.add_row(name, str(len(found)), f"{share_within(found):.1%}", fitted_to[name])
     console.print(shown)
     for row in sorted(rows["new"], key=lambda row: -row["ratio"]):
         if row["ratio"] > WITHIN:
-            slow = f"{row['chosen']} taken, {row['ratio']:.2f} times as long as {row['best']}"
+            slow = f"{row['chosen']} chosen, {row['ratio']:.2f} times the time of {row['best']}"
             console.print(f"{row['case']}, {row['mode']}: {slow}", soft_wrap=True)
     path = save(fitted, device)
     if json_file is not None:
         written = {**environment(device), "constants": fitted, "judged": rows}
         json_file.write_text(json.dumps(written, indent=1) + "\n")
-    console.print(f"Constants fitted to the whole grid are kept in {path}", soft_wrap=True)
+    console.print(f"Constants fitted to the whole grid are stored in {path}", soft_wrap=True)
 
 
 def _check_file(option: str, path: Path | None, formats: tuple[str, ...] = ()) -> None:

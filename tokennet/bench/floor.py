@@ -1,4 +1,4 @@
-"""What a case costs at the least, and the machine it runs on."""
+"""The least work of a case, and the machine it runs on: its ceilings, memory and versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INDEX = 4
 
 
 class Ceilings(NamedTuple):
-    """The best that was seen of this machine."""
+    """The best rates measured on this machine."""
 
     gflops: float
     """10^9 floating-point operations a second, of a large matrix product."""
@@ -34,10 +34,10 @@ class Work(NamedTuple):
     bytes: float
     """Each input read and each output written once."""
     gathered: float
-    """Bytes of keys and values, fetched for each edge anew: what it costs without a cache."""
+    """Bytes of keys and values, fetched for each edge anew: the traffic without a cache."""
 
     def milliseconds(self, ceilings: Ceilings) -> float:
-        """The longer of computing and moving; it can be beaten where all is in the cache."""
+        """The longer of computing and moving; less is possible where all is in the cache."""
         return 1e3 * max(self.flop / (1e9 * ceilings.gflops), self.bytes / (1e9 * ceilings.gbytes))
 
 
@@ -48,9 +48,9 @@ def count_work(workload: Workload, graph: TokenGraph, level: str, direction: str
     s F (2 N + 2 M) bytes for q, k, v and the output, and 4 E for the sources of edges that
     are a list; a gather of s 2 E F, or s E F where keys are the values.
 
-    Backward, with the weights kept: twice the FLOP, a product for each of the two that
-    there were; s F (3 N + 4 M) + 4 E bytes, for q, k, v and the gradients of the output, of
-    q, k and v; a gather of twice as much. (Two deterministic passes that make the weights anew
+    Backward, with the weights kept: twice the FLOP, two products for each of the two of the
+    forward; s F (3 N + 4 M) + 4 E bytes, for q, k, v and the gradients of the output, of
+    q, k and v; a gather of twice as much. (Two deterministic passes that recompute the weights
     take 14 E F FLOP.)
 
     D features of each edge: read once. Where scores are products, W q and the sum of the
@@ -96,7 +96,7 @@ def ceilings(timer: Timer, device: str = "cpu", dtype: torch.dtype = torch.float
 
 
 def available_memory(device: str = "cpu") -> float:
-    """Bytes that are free for use; without bound where the system does not say."""
+    """Bytes that are free for use; infinity where the system does not say."""
     if device == "cuda":
         torch.cuda.empty_cache()  # what PyTorch holds in reserve is free too
         return float(torch.cuda.mem_get_info()[0])
@@ -108,7 +108,7 @@ def available_memory(device: str = "cpu") -> float:
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
-    """Versions and machine, to stand beside figures."""
+    """Versions and machine, to be stored with measurements."""
     versions = {"torch": torch.__version__, "torch_geometric": torch_geometric.__version__}
     if device == "cuda":
         versions |= {"cuda": str(torch.version.cuda), "triton": version("triton")}

@@ -1,4 +1,4 @@
-"""Graphs in the likeness of those that people use, made offline from a fixed seed."""
+"""Random graphs like those of applications, made offline from a fixed seed."""
 
 from __future__ import annotations
 
@@ -12,35 +12,29 @@ def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def random_edges(n: int, edges: int, features: int | None = None) -> Edges:
-    """Edges between ends drawn at random, parallel ones and self-loops as they come."""
-    generator = _generator()
+def random_edges(n: int, edges: int, features: int | None = None, seed: int = 0) -> Edges:
+    """Edges between random ends; parallel edges and self-loops may occur."""
+    generator = _generator(seed)
     edge_index = torch.randint(0, n, (2, edges), generator=generator)
     attr = None if features is None else torch.randn(edges, features, generator=generator)
     return Edges(edge_index, n, edge_attr=attr)
 
 
 def local_edges(n: int, degree: int, locality: float, reach: int = 64) -> Edges:
-    """Every token listens to `degree` others: a share near by, the rest anywhere.
+    """Every token attends to `degree` others: a share of them close, the rest anywhere.
 
     Args:
         n: number of tokens.
         degree: sources of each target; parallel edges may occur.
-        locality: share of edges from ids at most `reach` places away, on a ring.
-        reach: how far near is.
+        locality: share of edges from sources at an index at most `reach` away, on a ring.
+        reach: the largest distance of a close edge.
     """
     generator = _generator()
     target = torch.arange(n).repeat_interleave(degree)
-    return Edges(torch.stack([_sources(target, n, locality, reach, generator), target]), n)
-
-
-def _sources(
-    target: Tensor, n: int, locality: float, reach: int, generator: torch.Generator
-) -> Tensor:
-    near = target + torch.randint(-reach, reach + 1, target.shape, generator=generator)
-    far = torch.randint(0, n, target.shape, generator=generator)
-    is_near = torch.rand(target.shape, generator=generator) < locality
-    return torch.where(is_near, near % n, far)
+    close = target + torch.randint(-reach, reach + 1, target.shape, generator=generator)
+    anywhere = torch.randint(0, n, target.shape, generator=generator)
+    is_close = torch.rand(target.shape, generator=generator) < locality
+    return Edges(torch.stack([torch.where(is_close, close % n, anywhere), target]), n)
 
 
 def power_law(n: int, edges: int, locality: float = 0.0, exponent: float = 0.6) -> Edges:
@@ -64,8 +58,8 @@ def power_law(n: int, edges: int, locality: float = 0.0, exponent: float = 0.6) 
     while len(keys) < wanted:
         ends = torch.rand(2, wanted, generator=generator, dtype=torch.float64) * weight[-1]
         a, b = torch.searchsorted(weight, ends).clamp(max=n - 1)
-        near = (a + torch.randint(-64, 65, a.shape, generator=generator)).clamp(0, n - 1)
-        b = torch.where(torch.rand(a.shape, generator=generator) < locality, near, b)
+        close = (a + torch.randint(-64, 65, a.shape, generator=generator)).clamp(0, n - 1)
+        b = torch.where(torch.rand(a.shape, generator=generator) < locality, close, b)
         low, high = torch.minimum(a, b), torch.maximum(a, b)
         keys = torch.cat([keys, (low * n + high)[low != high]]).unique()
     keys = keys[torch.randperm(len(keys), generator=generator)[:wanted]]
@@ -76,7 +70,7 @@ def power_law(n: int, edges: int, locality: float = 0.0, exponent: float = 0.6) 
 def hubs(n: int, largest: int) -> Edges:
     """Targets whose degrees fall like 1 / rank (Zipf), a few of them with the largest.
 
-    The target of rank r listens to `largest / max(1, r / 4)` tokens drawn at random, and
+    The target of rank r attends to `largest / max(1, r / 4)` tokens drawn at random, and
     to at least 4; ranks are spread over the ids at random.
     """
     generator = _generator()
@@ -86,9 +80,9 @@ def hubs(n: int, largest: int) -> Edges:
     return Edges(torch.stack([source, target]), n)
 
 
-def sets(count: int, smallest: int = 8, largest: int = 64) -> Disjoint:
+def sets(count: int, smallest: int = 8, largest: int = 64, seed: int = 0) -> Disjoint:
     """Sets of random sizes, each complete."""
-    sizes = torch.randint(smallest, largest + 1, (count,), generator=_generator())
+    sizes = torch.randint(smallest, largest + 1, (count,), generator=_generator(seed))
     return Disjoint(Full(size) for size in sizes.tolist())
 
 
@@ -118,21 +112,21 @@ def molecules(count: int, size: int, rings: int = 15, valence: int = 4) -> Disjo
         i = torch.randint(0, size - 5, (count,), generator=generator)
         free = (degree[graph, i] < valence) & (degree[graph, i + 5] < valence)
         bond(free, i, i + 5)
-    return Disjoint(Edges(one.nonzero().t().contiguous(), size) for one in bonded)
+    return Disjoint(Edges(mask.nonzero().t().contiguous(), size) for mask in bonded)
 
 
 def superpixels(count: int, size: int, nearest: int = 4) -> Disjoint:
-    """Graphs like the superpixels of pictures: points at random, each hears the nearest ones.
+    """Graphs like the superpixels of pictures: random points, each attends to the nearest points.
 
-    And its two neighbors on a cycle through all of them, so that no graph falls apart.
+    And to its two neighbors on a cycle through all points, so that every graph is connected.
     """
-    generator, place = _generator(), torch.arange(size)
+    generator, index = _generator(), torch.arange(size)
     graphs = []
     for _ in range(count):
         points = torch.rand(size, 2, generator=generator)
         distance = torch.cdist(points, points).fill_diagonal_(float("inf"))
-        near = distance.topk(min(nearest, size - 1), largest=False).indices  # (size, nearest)
-        heard = torch.cat([near, torch.stack([place - 1, place + 1], 1) % size], 1)
-        pairs = torch.stack([heard.flatten(), place.repeat_interleave(heard.shape[1])])
+        closest = distance.topk(min(nearest, size - 1), largest=False).indices  # (size, nearest)
+        sources = torch.cat([closest, torch.stack([index - 1, index + 1], 1) % size], 1)
+        pairs = torch.stack([sources.flatten(), index.repeat_interleave(sources.shape[1])])
         graphs.append(Edges(pairs.unique(dim=1), size))
     return Disjoint(graphs)

@@ -1,4 +1,4 @@
-"""Peers take turns, so that what else the machine does falls on all of them."""
+"""Timing of peers by turns, so that other load of the machine falls on all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,20 +19,20 @@ from torch import Tensor
 from tokennet.bench.setting import Peer
 
 FEWEST_ROUNDS = 5
-"""Rounds that even a slow peer takes part in."""
+"""Smallest number of rounds, also of a slow peer."""
 
 _CYCLES = 2_000_000
 """About a millisecond of a device."""
 
 _LONG = 500.0
-"""Milliseconds of a first step beyond which no other is taken to tell the pace."""
+"""Milliseconds of a first step beyond which that step alone tells the pace."""
 
 
 class Timer(Protocol):
     """Runs a step and returns its milliseconds."""
 
     def __call__(self, step: Callable[[], object], host_ms: float = 0.0) -> float:
-        """Given besides, for a device, the milliseconds in which the host sends such a step."""
+        """On a GPU, `host_ms` is the milliseconds in which the host launches such a step."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What was measured of one peer in one direction at one level."""
+class Timing:
+    """The measurements of one peer in one direction at one level."""
 
     level: str
     direction: str
@@ -64,7 +64,7 @@ class Figure:
     """Milliseconds of tokennet in each round."""
     peak_mb: float | None = None
     host_ms: float | None = None
-    """Milliseconds in which the host sends a step to a device."""
+    """Milliseconds in which the host launches a step on a GPU."""
 
     @property
     def median(self) -> float:
@@ -89,18 +89,13 @@ class Figure:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "level": self.level,
-            "direction": self.direction,
-            "peer": self.peer,
-            "rounds": len(self.times),
-            "median_ms": self.median,
-            "quartiles_ms": self.quartiles,
-            "ratio": self.ratio,
-            "ratio_quartiles": self.ratio_quartiles,
+            "level": self.level, "direction": self.direction, "peer": self.peer,
+            "rounds": len(self.times), "median_ms": self.median, "quartiles_ms": self.quartiles,
+            "ratio": self.ratio, "ratio_quartiles": self.ratio_quartiles,
             "ratio_of_medians": self.median / statistics.median(self.ours.values()),
             "peak_mb": self.peak_mb,
             **({} if self.host_ms is None else {"host_ms": self.host_ms}),
-        }
+        }  # fmt: skip
 
 
 def _quartiles(values: list[float]) -> tuple[float, float]:
@@ -123,8 +118,8 @@ def _wall_clock(step: Callable[[], object], host_ms: float = 0.0) -> float:
 def _cuda_events(step: Callable[[], object], host_ms: float = 0.0) -> float:
     """Of the device alone, with nothing of the step in its cache.
 
-    The device is kept busy while the host sends the step, or its waiting for the host would be
-    measured: launches take longer to send than small kernels take to run.
+    The device is kept busy while the host launches the step, or its waiting for the host would
+    be measured: launching takes longer than small kernels take to run.
     """
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda._sleep(int(_CYCLES * (0.5 + 2 * host_ms)))  # type: ignore[no-untyped-call]
@@ -144,37 +139,14 @@ def _beyond_the_cache() -> Tensor:
 def host_milliseconds(
     step: Callable[[], object], forget: Callable[[], object] = lambda: None
 ) -> float:
-    """How long the host takes to send a step to a device: where the device takes less, it waits."""
-    taken = []
+    """Milliseconds in which the host launches a step; a device that takes less waits."""
+    times = []
     for _ in range(5):
         forget()
         torch.cuda.synchronize()
-        taken.append(_wall_clock(step))
+        times.append(_wall_clock(step))
     forget()
-    return statistics.median(taken)
-
-
-class _Steps(NamedTuple):
-    """Timed steps of peers in one direction."""
-
-    peers: Mapping[str, Peer]
-    direction: str
-    timer: Timer
-    hosts: Mapping[str, float]
-
-    def timed(self, name: str, times: int = 1) -> float:
-        """The median of a few, each from the beginning."""
-        peer, taken = self.peers[name], []
-        for _ in range(times):
-            peer.forget()
-            step = partial(peer.step, self.direction)
-            taken.append(self.timer(step, self.hosts.get(name, 0.0)))
-        return statistics.median(taken)
-
-    def pace(self, name: str) -> float:
-        """Of a warm step; of the first alone where that took long."""
-        first = self.timed(name)
-        return max(first if first > _LONG else self.timed(name, 3), 1e-3)
+    return statistics.median(times)
 
 
 def take_turns(
@@ -184,30 +156,41 @@ def take_turns(
     timer: Timer,
     hosts: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, dict[int, float]]:
-    """Milliseconds of each peer in each round it took part in, the first of them in all.
+    """Milliseconds of each peer in each round it takes part in; the first peer is in all rounds.
 
     First steps warm up and tell how slow each peer is: the first alone where it took long, as
-    it may have compiled or filled a cache. The time there is, is shared
-    equally: a slow peer takes part in some of the rounds, evenly spread, and in no fewer
-    than `FEWEST_ROUNDS` of them. The order changes from round to round. A step of less than
-    two milliseconds is taken a few times in its turn, for the median. Of each peer on a device,
-    `hosts` has the milliseconds in which the host sends a step.
+    it may have compiled or filled a cache. The time of the plan is shared equally: a slow peer
+    takes part in some of the rounds, evenly spread, and in no fewer than `FEWEST_ROUNDS` of
+    them. The order changes from round to round. A step of less than two milliseconds is run
+    several times in its turn, for the median. `hosts` has, of each peer on a GPU, the
+    milliseconds in which the host launches a step.
     """
     able = {name: peer for name, peer in peers.items() if direction in peer.directions}
-    steps = _Steps(able, direction, timer, hosts)
-    pace = {name: steps.pace(name) for name in able}
-    times = {name: min(max(int(2 / pace[name]), 1), 25) for name in able}
-    fits = {name: int(1e3 * plan.seconds / len(able) / (times[name] * pace[name])) for name in able}
-    names = list(able)
+
+    def timed(name: str, times: int = 1) -> float:
+        """The median of several steps, each without gradients of another."""
+        taken = []
+        for _ in range(times):
+            able[name].forget()
+            taken.append(timer(partial(able[name].step, direction), hosts.get(name, 0.0)))
+        return statistics.median(taken)
+
+    names, total_ms = list(able), 1e3 * plan.seconds
+    pace = {}
+    for name in names:
+        first = timed(name)
+        pace[name] = max(first if first > _LONG else timed(name, 3), 1e-3)
+    times = {name: min(max(int(2 / pace[name]), 1), 25) for name in names}
+    fits = {name: int(total_ms / len(names) / (times[name] * pace[name])) for name in names}
     total = max(min(fits[names[0]], plan.rounds), min(FEWEST_ROUNDS, plan.rounds))
-    parts = {name: max(fits[name], min(FEWEST_ROUNDS, total)) for name in able}
-    taken: dict[str, dict[int, float]] = {name: {} for name in able}
+    parts = {name: max(fits[name], min(FEWEST_ROUNDS, total)) for name in names}
+    taken: dict[str, dict[int, float]] = {name: {} for name in names}
     for number in range(total):
-        for place in range(len(names)):
-            name = names[(number + place) % len(names)]
+        for turn in range(len(names)):
+            name = names[(number + turn) % len(names)]
             # True in `parts` of the rounds, evenly spread; in all if there are fewer.
             if (number + 1) * parts[name] // total > number * parts[name] // total:
-                taken[name][number] = steps.timed(name, times[name])
+                taken[name][number] = timed(name, times[name])
     for peer in able.values():
         peer.forget()
     return taken
@@ -217,7 +200,7 @@ def measure_peaks(case: str, level: str, peer: str, scale: float) -> dict[str, f
     """MB by which the peak of a fresh process grows in a step, by direction."""
     command = [sys.executable, "-m", "tokennet.bench.peak", case, level, peer, str(scale)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode < 0:  # the system ended it, for want of memory
+    if done.returncode < 0:  # the system ended it: it needed too much memory
         return {}
     if done.returncode:
         raise RuntimeError(f"the peak of {peer} on {case} was not measured: {done.stderr}")

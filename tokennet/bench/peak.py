@@ -1,8 +1,8 @@
-"""The memory of one peer: python -m tokennet.bench.peak CASE LEVEL PEER SCALE.
+"""The peak memory of one peer: python -m tokennet.bench.peak CASE LEVEL PEER SCALE.
 
 Prints, as JSON, the MB by which the peak of this process grows in one step of each
-direction, once all is there that is kept between steps: the tokens, the graph in the
-forms that the peer asks for, what was compiled.
+direction, after a first step has built what stays: tokens, the forms of the graph, compiled
+kernels.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tokennet.bench.workloads import WORKLOADS
 def peaks(case: str, level: str, peer: str, scale: float) -> dict[str, float | None]:
     """Growth of the peak in MB by direction; None where it cannot be measured."""
     workload = WORKLOADS[case]
-    made = PEERS[peer](prepare(workload, level, workload.make(scale)))
-    if not isinstance(made, Peer):
-        raise ValueError(f"{peer} does not run {case} at the level {level}: {made}")
-    return {direction: growth(made, direction) for direction in made.directions}
+    built = PEERS[peer](prepare(workload, level, workload.make(scale)))
+    if not isinstance(built, Peer):
+        raise ValueError(f"{peer} does not run {case} at the level {level}: {built}")
+    return {direction: growth(built, direction) for direction in built.directions}
 
 
 def growth(peer: Peer, direction: str) -> float | None:
@@ -35,7 +35,7 @@ def growth(peer: Peer, direction: str) -> float | None:
         peer.step(direction)
         peer.forget()
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # or the step runs in what the last one left
+        ctypes.CDLL(None).malloc_trim(0)  # or the step reuses what the last step left
         Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident
     except (OSError, AttributeError):
         return None

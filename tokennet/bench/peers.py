@@ -1,17 +1,24 @@
-"""The same attention by several hands, with the same weights, on the same tokens."""
+"""The peers of this library: the same attention by PyG and by kernels of torch."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.varlen import varlen_attn
+from torch.nn.functional import scaled_dot_product_attention
 from torch_geometric.nn import GATv2Conv, TransformerConv
 
-from tokennet.bench.by_hand import flex, nested, padded, padded_each_time, sdpa, varlen
 from tokennet.bench.setting import Peer, Setting
-from tokennet.graphs import repeat
+from tokennet.graphs import TokenGraph, repeat, to_mask_mod
+from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.mixers import Attention
 from tokennet.ops import attend
+from tokennet.ops.kernels.flash import HAS_WINDOWS
 from tokennet.tokens import Tokens
 
 
@@ -73,6 +80,205 @@ def _conv(setting: Setting) -> TransformerConv | GATv2Conv:
     return conv
 
 
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From (B, H, N, C), (B, H, M, C) twice, to (B, H, N, C)."""
+
+
+class Form(NamedTuple):
+    """How tensors (tokens, ...) are laid out as (B, N, ...), and back; not timed."""
+
+    pack: Callable[[Tensor], Tensor]
+    unpack: Callable[[Tensor], Tensor]
+    nested: bool = False
+
+
+_UNCHANGED = Form(lambda tensor: tensor, lambda tensor: tensor)
+
+
+def _peer(setting: Setting, kernel: Kernel, form: Form, backward: bool = True) -> Peer:
+    workload, layer = setting.workload, setting.layer
+    assert isinstance(layer, Attention)
+    width = workload.heads, workload.channels
+
+    def heads(z: Tensor) -> Tensor:  # (..., N, D) to (B, N, H, C)
+        if form.nested:
+            return z.reshape(z.size(0), -1, *width)
+        return z.view(*(z.shape[:-1] if z.dim() > 2 else (1, len(z))), *width)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))  # (B, H, N, C)
+        if form.nested:  # its kernel needs contiguous tensors
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        return kernel(q, k, v).transpose(1, 2)  # (B, N, H, C)
+
+    def run(*given: Tensor) -> Tensor:
+        if setting.level == "attend":
+            if given[0].dim() > 3:
+                return attention(*given)
+            return attention(*(tensor[None] for tensor in given))[0]
+        z, source = given[0], given[-1]
+        out = attention(heads(layer.query(z)), heads(layer.key(source)), heads(layer.value(source)))
+        if form.nested:
+            return out.reshape(out.size(0), -1, workload.dim)
+        return out.reshape(*z.shape[:-1], workload.dim)
+
+    given = tuple(form.pack(tensor.detach()).requires_grad_() for tensor in setting.given)
+    grad = form.pack(setting.grad) if backward else None
+    return Peer(run, given, grad, tuple(layer.parameters()), form.unpack)
+
+
+def _sdpa(mask: Tensor | None = None, causal: bool = False) -> Kernel:
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+
+    return kernel
+
+
+def _too_large(setting: Setting, entries: int) -> str | None:
+    """Whether the scores of a masked kernel, several times over, exceed the memory."""
+    needed = 5 * 4 * setting.workload.heads * entries
+    return f"its scores need about {needed / 1e9:.0f} GB" if needed > setting.memory else None
+
+
+def sdpa(setting: Setting) -> Peer | str | None:
+    """`scaled_dot_product_attention`, with a boolean mask where the graph needs one."""
+    graph, form = setting.graph, _UNCHANGED
+    if not setting.workload.is_plain:
+        return None
+    if graph.is_full or graph.is_causal:
+        return _peer(setting, _sdpa(causal=graph.is_causal), form)
+    entries = graph.num_targets * graph.num_sources
+    if entries > DENSE_LIMIT:
+        return f"its mask would have {entries / 1e6:,.0f} million entries"
+    if graph.has_multi_edges:
+        return "a mask cannot hold parallel edges"
+    return _too_large(setting, entries) or _peer(setting, _sdpa(graph.dense(setting.device)), form)
+
+
+def flex(setting: Setting) -> Peer | str | None:
+    """FlexAttention, compiled, with a block mask; it has no backward on a CPU."""
+    graph = setting.graph
+    if not setting.workload.is_plain or (graph.is_explicit and not _are_sets(graph)):
+        return None  # it is not meant for a predicate that looks edges up
+    entries = graph.num_targets * graph.num_sources
+    if not graph.is_full and 12 * entries > setting.memory:
+        return f"making its block mask needs about {12 * entries / 1e9:.0f} GB"
+    torch._dynamo.reset()  # or after many compiled graphs this one runs uncompiled, silently
+    compiled = torch.compile(flex_attention, fullgraph=True)
+    mask = None if graph.is_full else _block_mask(setting)
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return compiled(q, k, v, block_mask=mask)
+
+    return _peer(setting, kernel, _UNCHANGED, backward=setting.device.type != "cpu")
+
+
+def _block_mask(setting: Setting) -> BlockMask:
+    graph, device = setting.graph, setting.device
+    mask_mod = to_mask_mod(graph)
+    if graph.is_ragged:
+        owner = graph.batch(device)
+
+        def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return owner[i] == owner[j]
+
+    n, m = graph.num_targets, graph.num_sources
+    return create_block_mask(mask_mod, None, None, n, m, device=str(device))
+
+
+def padded(setting: Setting) -> Peer | str | None:
+    """SDPA on sets padded to the longest, with a mask; the padding is not timed."""
+    padding = _padding(setting)
+    if not isinstance(padding, _Padding):
+        return padding
+    return _peer(setting, _sdpa(padding.mask), Form(padding.pack, padding.unpack))
+
+
+def padded_each_time(setting: Setting) -> Peer | str | None:
+    """SDPA on sets that are padded before it and unpadded after it, both timed."""
+    padding = _padding(setting)
+    if not isinstance(padding, _Padding):
+        return padding
+
+    def kernel(*given: Tensor) -> Tensor:
+        q, k, v = (padding.pack(tensor[0].transpose(0, 1)).transpose(1, 2) for tensor in given)
+        out = scaled_dot_product_attention(q, k, v, padding.mask)  # (sets, H, longest, C)
+        return padding.unpack(out.transpose(1, 2)).transpose(0, 1)[None]
+
+    return _peer(setting, kernel, _UNCHANGED)
+
+
+class _Padding(NamedTuple):
+    """From (N, ...) to (sets, longest, ...) and back, and the mask of what is visible."""
+
+    pack: Callable[[Tensor], Tensor]
+    unpack: Callable[[Tensor], Tensor]
+    mask: Tensor
+
+
+def _padding(setting: Setting) -> _Padding | str | None:
+    graph = setting.graph
+    if not setting.workload.is_plain or not graph.is_ragged:
+        return None
+    longest = max(graph.sizes)
+    reason = _too_large(setting, graph.num_graphs * longest**2)
+    if reason:
+        return reason
+    owner, index = graph.batch(setting.device), graph.local_index(setting.device)
+
+    def pack(tensor: Tensor) -> Tensor:
+        out = tensor.new_zeros(graph.num_graphs, longest, *tensor.shape[1:])
+        return out.index_put((owner, index), tensor)
+
+    if _are_sets(graph):
+        mask = pack(torch.ones_like(owner, dtype=torch.bool))[:, None, None, :]
+    else:
+        source, target = graph.edge_index(setting.device)
+        mask = owner.new_zeros(graph.num_graphs, 1, longest, longest, dtype=torch.bool)
+        mask[owner[target], 0, index[target], index[source]] = True
+    return _Padding(pack, lambda tensor: tensor[owner, index], mask)
+
+
+def nested(setting: Setting) -> Peer | None:
+    """SDPA on nested tensors of the strided layout, faster on a CPU; nesting is not timed."""
+    if not setting.workload.is_plain or not _are_sets(setting.graph):
+        return None
+    sizes = setting.graph.sizes
+
+    def pack(tensor: Tensor) -> Tensor:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*nested tensors.*")
+            return torch.nested.nested_tensor(list(tensor.split(sizes)))
+
+    return _peer(setting, _sdpa(), Form(pack, lambda tensor: torch.cat(tensor.unbind()), True))
+
+
+def varlen(setting: Setting) -> Peer | str | None:
+    """Variable-length flash attention on unpadded sets or on a window, in half precision."""
+    graph, half = setting.graph, setting.workload.dtype != torch.float32
+    if not (half and setting.device.type == "cuda" and setting.workload.is_plain):
+        return None
+    is_window = graph.is_band and graph.radius is not None
+    if not (_are_sets(graph) or is_window):
+        return None
+    if not HAS_WINDOWS:
+        return "this torch has no windows in variable-length attention"
+    reach: Any = graph.band if is_window else (-1, -1)
+    sizes = graph.sizes if graph.is_ragged else [graph.num_targets]
+    ends = torch.tensor([0, *sizes]).cumsum(0).int().to(setting.device)
+
+    def kernel(*given: Tensor) -> Tensor:
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in given)  # (N, H, C)
+        out = varlen_attn(q, k, v, ends, ends, max(sizes), max(sizes), window_size=reach)
+        return out.transpose(0, 1)[None]  # type: ignore[union-attr]
+
+    return _peer(setting, kernel, _UNCHANGED)
+
+
+def _are_sets(graph: TokenGraph) -> bool:
+    return graph.is_ragged and all(part.is_full for part in graph.parts)
+
+
 PEERS: dict[str, Callable[[Setting], Peer | str | None]] = {
     "tokennet": tokennet,
     "pyg": pyg,
@@ -83,24 +289,15 @@ PEERS: dict[str, Callable[[Setting], Peer | str | None]] = {
     "flex": flex,
     "varlen": varlen,
 }
-"""A peer, or the reason why it is left out, or None where it is not meant for such a case."""
+"""A peer, or the reason why it is left out, or None where it does not support such a case."""
 
 COMPILED = {"flex"}
 """Peers that compile for seconds before they run."""
 
 
-def told(error: Exception) -> str:
-    """The first line of what went wrong."""
+def first_line(error: Exception) -> str:
+    """The first line of an error."""
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _made(make: Callable[[Setting], Peer | str | None], setting: Setting) -> Peer | str | None:
-    try:
-        return make(setting)
-    except Exception as error:
-        if setting.device.type == "cpu" or make is tokennet:
-            raise
-        return told(error)
 
 
 def build_peers(
@@ -108,8 +305,20 @@ def build_peers(
 ) -> tuple[dict[str, Peer], dict[str, str]]:
     """The peers for a setting, this library first, and the reasons of those left out.
 
-    On a device a peer that cannot be made is left out too: what others can is measured still.
+    On a GPU a peer that raises is left out too, so that the others are measured.
     """
-    found = {name: _made(make, setting) for name, make in PEERS.items() if name not in without}
-    peers = {name: peer for name, peer in found.items() if isinstance(peer, Peer)}
-    return peers, {name: peer for name, peer in found.items() if isinstance(peer, str)}
+    peers, left_out = {}, {}
+    for name, make in PEERS.items():
+        if name in without:
+            continue
+        try:
+            peer = make(setting)
+        except Exception as error:
+            if setting.device.type == "cpu" or make is tokennet:
+                raise
+            peer = first_line(error)
+        if isinstance(peer, Peer):
+            peers[name] = peer
+        elif peer is not None:
+            left_out[name] = peer
+    return peers, left_out

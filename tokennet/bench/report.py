@@ -1,4 +1,4 @@
-"""What was measured: a table for each case, and a picture of all."""
+"""The measurements of a suite: a table for each case, and a picture of all cases."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 from rich.table import Table
 
-from tokennet.bench.measure import Figure
+from tokennet.bench.measure import Timing
 from tokennet.bench.peers import PEERS
 from tokennet.bench.suite import Case, Results
+from tokennet.checks import require
 
 LEGEND = """\
 layer: with its projections; attend: from queries, keys and values.
@@ -20,7 +21,7 @@ MB: what the peak of {whose} grows by in a step.
 Floor: of FLOP at {gflops:.0f} GFLOP/s and of bytes at {gbytes:.1f} GB/s, the larger."""
 
 _ON_DEVICE = """
-Gather: of keys and values, anew for each edge.  host: ms in which the host sends the step."""
+Gather: of keys and values, anew for each edge.  host: ms in which the host launches the step."""
 _HALF = """
 In bfloat16 of FLOP at {gflops:.0f} GFLOP/s."""
 
@@ -34,13 +35,13 @@ NAMES = {
     "flex": "FlexAttention, compiled",
     "varlen": "flash, variable length",
 }
-"""How the peers are called in the picture."""
+"""The names of the peers in the picture."""
 
 TITLES = {"forward": "forward", "both": "forward + backward"}
 
 
 def legend(results: Results) -> str:
-    """What the columns of the tables are."""
+    """What the columns of the tables mean."""
     on_device = results.device == "cuda"
     whose = "allocated memory" if on_device else "a fresh process"
     text = LEGEND.format(**results.ceilings._asdict(), whose=whose)
@@ -57,7 +58,7 @@ def table(results: Results, case: Case) -> Table:
     size = "" if scale == 1 else f", at {scale:g} of the size"
     title = f"{case.workload.name}: {case.workload.summary}{size}"
     backends = "/".join(dict.fromkeys(case.backends.values()))
-    lines = [f"tokennet took: {backends}"] if backends else []
+    lines = [f"backend of tokennet: {backends}"] if backends else []
     lines += [f"{peer} left out: {reason}" for peer, reason in case.left_out.items()]
     lines += [f"{peer}: {remark}" for peer, remark in case.remarks.items()]
     on_device = results.device == "cuda"
@@ -69,15 +70,15 @@ def table(results: Results, case: Case) -> Table:
     shown.add_column("peer", min_width=len("tokennet"))
     for heading in ("ms", "quartiles", "ratio", "MB", *(["host"] * on_device)):
         shown.add_column(heading, justify="right", no_wrap=heading == "quartiles")
-    for (level, direction), figures in groupby(case.figures, lambda f: (f.level, f.direction)):
-        group = list(figures)
-        for number, figure in enumerate(group):
+    for (level, direction), timings in groupby(case.timings, lambda t: (t.level, t.direction)):
+        group = list(timings)
+        for number, timing in enumerate(group):
             what = ("", "") if number else (level, direction)
-            low, high = figure.quartiles
-            others = [figure.peak_mb, *([figure.host_ms] * on_device)]
+            low, high = timing.quartiles
+            others = [timing.peak_mb, *([timing.host_ms] * on_device)]
             shown.add_row(
-                *what, figure.peer, short(figure.median), f"{short(low)} - {short(high)}",
-                short(figure.ratio), *("" if x is None else short(x) for x in others),
+                *what, timing.peer, short(timing.median), f"{short(low)} - {short(high)}",
+                short(timing.ratio), *("" if x is None else short(x) for x in others),
             )  # fmt: skip
         floors = {"floor": results.floor(case, level, direction)}
         if on_device:
@@ -100,8 +101,6 @@ def short(value: float) -> str:
 
 def plot(results: Results, path: Path) -> None:
     """Draw the ratios of layers to this library, and on a ladder the time per edge."""
-    from matplotlib.figure import Figure as Canvas  # heavy, and only drawing needs it
-
     bars = [case for case in results.cases if not case.workload.ladder and _rivals(case)]
     rungs = [case for case in results.cases if case.workload.ladder]
     rows = sum(len(_rivals(case)) + 1 for case in bars)
@@ -109,7 +108,9 @@ def plot(results: Results, path: Path) -> None:
     if not widths:
         raise ValueError("there is nothing to draw: no case had a peer")
     height = max(4.0, 0.2 * rows + 1.4)
-    canvas = Canvas(figsize=(1 + 5.2 * sum(widths), height), layout="constrained")
+    canvas = require("matplotlib.figure", "plot").Figure(
+        figsize=(1 + 5.2 * sum(widths), height), layout="constrained"
+    )
     panels = list(canvas.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0])
     if bars:
         for direction in TITLES:
@@ -131,17 +132,17 @@ def plot(results: Results, path: Path) -> None:
     canvas.savefig(path, dpi=110)
 
 
-def _layers(case: Case, direction: str) -> list[Figure]:
+def _timings(case: Case, direction: str) -> list[Timing]:
     return [
-        figure
-        for figure in case.figures
-        if (figure.level, figure.direction) == (case.workload.levels[0], direction)
+        timing
+        for timing in case.timings
+        if (timing.level, timing.direction) == (case.workload.levels[0], direction)
     ]
 
 
 def _rivals(case: Case) -> list[str]:
     """Peers of a case other than this library, in the order of `PEERS`."""
-    found = {figure.peer for figure in case.figures if figure.level == case.workload.levels[0]}
+    found = {timing.peer for timing in case.timings if timing.level == case.workload.levels[0]}
     return [peer for peer in PEERS if peer in found and peer != "tokennet"]
 
 
@@ -153,7 +154,7 @@ def _draw_ratios(panel: Any, cases: Sequence[Case], direction: str) -> None:
     ticks, row = {}, 0
     for case in cases:
         ticks[row + (len(_rivals(case)) - 1) / 2] = case.workload.name
-        drawn = {figure.peer: figure for figure in _layers(case, direction)}
+        drawn = {timing.peer: timing for timing in _timings(case, direction)}
         for peer in _rivals(case):
             if peer in drawn:
                 _draw_bar(panel, row, drawn[peer])
@@ -170,10 +171,10 @@ def _draw_ratios(panel: Any, cases: Sequence[Case], direction: str) -> None:
     panel.grid(axis="x", alpha=0.3)
 
 
-def _draw_bar(panel: Any, row: int, figure: Figure) -> None:
-    ratio, (low, high) = figure.ratio, figure.ratio_quartiles
+def _draw_bar(panel: Any, row: int, timing: Timing) -> None:
+    ratio, (low, high) = timing.ratio, timing.ratio_quartiles
     panel.barh(
-        row, ratio - 1, left=1, height=0.85, color=_color(figure.peer), label=NAMES[figure.peer]
+        row, ratio - 1, left=1, height=0.85, color=_color(timing.peer), label=NAMES[timing.peer]
     )
     panel.plot([low, high], [row, row], color="black", linewidth=1)
     panel.annotate(
@@ -187,10 +188,10 @@ def _draw_growth(panel: Any, rungs: Iterable[Case]) -> None:
     lines: dict[str, list[tuple[float, ...]]] = {}
     for case in rungs:
         per_edge = 1e6 / case.edges  # ms of all to ns of each
-        for figure in _layers(case, "both"):
-            values = (figure.median, *figure.quartiles)
+        for timing in _timings(case, "both"):
+            values = (timing.median, *timing.quartiles)
             point = (case.edges, *(value * per_edge for value in values))
-            lines.setdefault(figure.peer, []).append(point)
+            lines.setdefault(timing.peer, []).append(point)
     for peer, points in lines.items():
         edges, median, low, high = zip(*points, strict=True)
         panel.plot(edges, median, "o-", color=_color(peer), label=NAMES[peer])

@@ -1,4 +1,4 @@
-"""A workload with tensors, and what every implementation of it offers."""
+"""`Setting`: a workload with its tensors; `Peer`: one implementation of it; do peers agree?"""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tokennet.graphs import TokenGraph
 from tokennet.mixers import Attention, GraphAttention
 
 DIRECTIONS = ("forward", "both")
-"""Without a tape; and with one, forward and backward."""
+"""Forward without gradients; and forward and backward."""
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Largest difference between peers, relative to the largest entry."""
 
 
 class Setting(NamedTuple):
-    """A workload at one level: what every peer is given."""
+    """A workload at one level: the input of every peer."""
 
     workload: Workload
     graph: TokenGraph
@@ -54,11 +54,11 @@ class Peer:
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """Those it can go."""
+        """The directions that it supports."""
         return DIRECTIONS[:1] if self.grad is None else DIRECTIONS
 
     def step(self, direction: str) -> Tensor:
-        """One step "forward", without a tape, or "both", forward and backward."""
+        """One step "forward", without gradients, or "both", forward and backward."""
         if direction == "forward":
             with torch.no_grad():
                 return self.run(*(tensor.detach() for tensor in self.given))
@@ -67,7 +67,7 @@ class Peer:
         return out
 
     def forget(self) -> None:
-        """Drop the gradients of the last step, so that the next one adds to none."""
+        """Drop the gradients of the last step, so that the next step adds to none."""
         for tensor in (*self.given, *self.weights):
             tensor.grad = None
 
@@ -104,19 +104,19 @@ def _layer(workload: Workload) -> Attention | GraphAttention:
         torch.manual_seed(0)
         layer = make(workload.dim, workload.heads, edge_dim=workload.edge_dim)
         for weight in layer.parameters():
-            if weight.dim() == 1:  # a bias, or nobody would miss it
+            if weight.dim() == 1:  # a bias: with zeros a missing bias would not be seen
                 nn.init.normal_(weight)
     if isinstance(layer, Attention):
-        layer.out = nn.Identity()  # type: ignore[assignment]  # as in PyG's, so in all
+        layer.out = nn.Identity()  # type: ignore[assignment]  # PyG has none
     return layer
 
 
 def check_agreement(peers: dict[str, Peer], setting: Setting) -> dict[str, str]:
-    """Hold the outputs and gradients of all peers to those of the first.
+    """Compare the outputs and gradients of all peers with those of the first.
 
     Returns:
-        What is to be said of peers, by name: of those that are off in bfloat16, because they
-        also sum in it. In float32 the same case tells whether they compute the same.
+        Remarks by name of peer: those that are off in bfloat16, as some also sum in it. In
+        float32 the same case tells whether they compute the same.
 
     Raises:
         RuntimeError: a peer computes something else in float32, by name.
@@ -137,7 +137,7 @@ def differences(peers: dict[str, Peer], setting: Setting) -> dict[str, str]:
         for part, result in _results(peer).items():
             error = float((result - expected[part]).abs().max())
             largest = float(expected[part].abs().max())
-            if not error <= tolerance * largest:  # nor is it with NaN
+            if not error <= tolerance * largest:  # also where it is NaN
                 off = f"its {part} is off by {error:.2g}, its largest entry should be {largest:.2g}"
                 found.setdefault(name, off)
     return found

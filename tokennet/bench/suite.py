@@ -1,4 +1,4 @@
-"""Every case of a suite: prepared, checked, timed."""
+"""`run_suite`: every case of a suite is prepared, checked against its peers, and timed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 
 from tokennet.bench.floor import Ceilings, Work, available_memory, ceilings, count_work, environment
 from tokennet.bench.measure import (
-    Figure,
     Plan,
     Timer,
+    Timing,
     host_milliseconds,
     measure_peaks,
     take_turns,
     timer_for,
 )
 from tokennet.bench.peak import growth_on_device
-from tokennet.bench.peers import build_peers, told
+from tokennet.bench.peers import build_peers, first_line
 from tokennet.bench.setting import (
     DIRECTIONS,
     Peer,
@@ -31,6 +31,7 @@ from tokennet.bench.setting import (
     prepare,
 )
 from tokennet.bench.workloads import SUITES, Workload, choose
+from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
 from tokennet.ops import explain
 
@@ -41,7 +42,7 @@ MEMORY_SHARE = 0.7
 
 @dataclass
 class Case:
-    """What was measured of one workload."""
+    """The measurements of one workload."""
 
     workload: Workload
     targets: int
@@ -49,9 +50,9 @@ class Case:
     edges: int
     work: dict[tuple[str, str], Work]
     """By level and direction."""
-    figures: list[Figure] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    """Peers that could not run, and why; what ended the case on a device, as `CASE`."""
+    """Peers that could not run, and why; under `CASE`, the error that ended the case on a GPU."""
     remarks: dict[str, str] = field(default_factory=dict)
     """Peers that are off in bfloat16, and how much."""
     backends: dict[str, str] = field(default_factory=dict)
@@ -60,13 +61,13 @@ class Case:
 
 @dataclass
 class Results:
-    """What was measured of a suite."""
+    """The measurements of a suite."""
 
     suite: str
     plan: Plan
     ceilings: Ceilings
     half: Ceilings | None = None
-    """The same of bfloat16, where a case is in it."""
+    """Ceilings of bfloat16, where a case is in it."""
     cases: list[Case] = field(default_factory=list)
 
     @property
@@ -86,7 +87,7 @@ class Results:
         return 1e-6 * case.work[level, direction].gathered / self.ceilings.gbytes
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, for JSON; nothing in it depends on the day."""
+        """For JSON; the result has no date."""
         plan = {**dataclasses.asdict(self.plan), "without": sorted(self.plan.without)}
         return {
             "suite": self.suite,
@@ -98,37 +99,28 @@ class Results:
         }
 
     def _case(self, case: Case) -> dict[str, Any]:
-        workload = case.workload
-        floors = [
-            {
-                "level": level,
-                "direction": direction,
-                "ms": self.floor(case, level, direction),
-                **work._asdict(),
-            }
-            for (level, direction), work in case.work.items()
-        ]
+        of_workload = ("name", "summary", "batch", "heads", "channels")
         return {
-            "name": workload.name,
-            "summary": workload.summary,
-            "targets": case.targets,
-            "sources": case.sources,
-            "edges": case.edges,
-            "batch": workload.batch,
-            "heads": workload.heads,
-            "channels": workload.channels,
-            "backends": case.backends,
-            "left_out": case.left_out,
+            **{key: getattr(case.workload, key) for key in of_workload},
+            **{key: getattr(case, key) for key in ("targets", "sources", "edges")},
+            **{key: getattr(case, key) for key in ("backends", "left_out")},
             **({"remarks": case.remarks} if case.remarks else {}),
-            "floors": floors,
-            "figures": [figure.to_dict() for figure in case.figures],
+            "floors": [
+                {"level": level, "direction": direction, **work._asdict()}
+                | {"ms": self.floor(case, level, direction)}
+                for (level, direction), work in case.work.items()
+            ],
+            "timings": [timing.to_dict() for timing in case.timings],
         }
 
 
 def device_of(suite: str) -> str:
-    """Of a suite, where it is there; else ValueError."""
-    choose(suite)
-    device = SUITES[suite].device
+    """The device of a suite.
+
+    Raises:
+        ValueError: there is no such suite, or no such device.
+    """
+    device = lookup("suite", suite, SUITES).device
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"suite {suite} needs a CUDA device, and there is none here")
     return device
@@ -150,23 +142,23 @@ def run_suite(
         cases: names or patterns of cases; all of the suite by default.
         plan: how much to measure.
         timer: runs a step and returns its milliseconds.
-        on_progress: told what comes next.
-        on_case: given the results so far, after each case.
+        on_progress: called with what comes next.
+        on_case: called with the results so far, after each case.
 
     Raises:
         ValueError: there is no such suite or case, or no device for it.
-        RuntimeError: a peer computes something else than this library, by name; on a device,
-            where time is dear, it is left out instead, and a case that fails does not end the run.
+        RuntimeError: a peer computes something else than this library; the message names it. On
+            a GPU it is left out instead, and a case that fails does not end the run.
     """
     chosen, plan, device = choose(suite, cases), plan or Plan(), device_of(suite)
     timer = timer or timer_for(device)
     results = Results(suite, plan, ceilings(timer, device))
     if any(workload.dtype == torch.bfloat16 for workload in chosen):
         results.half = ceilings(timer, device, torch.bfloat16)
-    memory, graph, makes = MEMORY_SHARE * available_memory(device), None, None
+    memory, graph, make = MEMORY_SHARE * available_memory(device), None, None
     for workload in chosen:
-        if graph is None or workload.make is not makes:  # one graph for both types
-            graph, makes = workload.make(plan.scale), workload.make
+        if graph is None or workload.make is not make:  # one graph for both types
+            graph, make = workload.make(plan.scale), workload.make
         case = _case(workload, graph)
         try:
             for level in workload.levels:
@@ -175,7 +167,7 @@ def run_suite(
         except Exception as error:
             if device == "cpu":
                 raise
-            case.left_out[CASE] = told(error)
+            case.left_out[CASE] = first_line(error)
         results.cases.append(case)
         on_case(results)
     return results
@@ -205,26 +197,32 @@ def _measure(case: Case, setting: Setting, plan: Plan, timer: Timer) -> None:
         case.remarks |= check_agreement(peers, setting)
     if setting.level == "attend":
         case.backends = {name: _backend(setting, name) for name in DIRECTIONS}
-    hosts = {direction: _hosts(peers, direction) if on_device else {} for direction in DIRECTIONS}
-    timed = {
-        direction: take_turns(peers, direction, plan, timer, hosts[direction])
-        for direction in DIRECTIONS
-    }
+    hosts: dict[str, dict[str, float]] = {direction: {} for direction in DIRECTIONS}
+    timed = {}
+    for direction in DIRECTIONS:
+        if on_device:
+            hosts[direction] = {
+                peer: host_milliseconds(partial(built.step, direction), built.forget)
+                for peer, built in peers.items()
+                if direction in built.directions
+            }
+        timed[direction] = take_turns(peers, direction, plan, timer, hosts[direction])
     name, level = case.workload.name, setting.level
-    asked = peers if plan.memory else {}
-    peaks = {
-        peer: _peaks_on_device(given) if on_device else measure_peaks(name, level, peer, plan.scale)
-        for peer, given in asked.items()
-    }
+    peaks: dict[str, dict[str, float | None]] = {}
+    for peer, built in peers.items() if plan.memory else ():
+        if on_device:
+            peaks[peer] = {d: growth_on_device(built, d) for d in built.directions}
+        else:
+            peaks[peer] = measure_peaks(name, level, peer, plan.scale)
     for direction, taken in timed.items():
         ours = next(iter(taken.values()))
         for peer, times in taken.items():
             peak, host = peaks.get(peer, {}).get(direction), hosts[direction].get(peer)
-            case.figures.append(Figure(level, direction, peer, times, ours, peak, host))
+            case.timings.append(Timing(level, direction, peer, times, ours, peak, host))
 
 
 def _drop_unable(peers: dict[str, Peer]) -> dict[str, str]:
-    """Take away what other hands' peers cannot do on a device, and say why."""
+    """Remove the peers, or their backward, that raise on a GPU; return the reasons."""
     reasons = {}
     for name in list(peers)[1:]:
         found = {
@@ -240,26 +238,14 @@ def _drop_unable(peers: dict[str, Peer]) -> dict[str, str]:
 
 
 def _failure(peer: Peer, direction: str) -> str | None:
-    """Such as want of memory, or of a kernel."""
+    """The error of a step, such as too little memory, or None."""
     try:
         peer.step(direction)
     except Exception as error:
-        return told(error)
+        return first_line(error)
     finally:
         peer.forget()
     return None
-
-
-def _hosts(peers: dict[str, Peer], direction: str) -> dict[str, float]:
-    return {
-        name: host_milliseconds(partial(peer.step, direction), peer.forget)
-        for name, peer in peers.items()
-        if direction in peer.directions
-    }
-
-
-def _peaks_on_device(peer: Peer) -> dict[str, float | None]:
-    return {direction: growth_on_device(peer, direction) for direction in peer.directions}
 
 
 def _backend(setting: Setting, direction: str) -> str:

@@ -1,4 +1,4 @@
-"""What is timed: a graph, and the width of the attention on it."""
+"""The cases that are timed, and the suites of them: a graph, and the width of its attention."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tokennet.bench.graphs import (
     sets,
     superpixels,
 )
+from tokennet.checks import lookup
 from tokennet.graphs import Causal, Full, Grid, TokenGraph, Window
 
 Score = Literal["dot", "additive"]
@@ -36,7 +37,7 @@ class Workload:
     channels: int
     """Of each head."""
     batch: int = 1
-    """How many sets share the graph."""
+    """Number of sets that share the graph."""
     score: Score = "dot"
     """"dot" for `Attention`, "additive" for `GraphAttention`."""
     edge_dim: int | None = None
@@ -61,19 +62,19 @@ def _scaled(count: float, scale: float) -> int:
 
 
 def _complete(n: int) -> Workload:
-    summary = f"every one of {n:,} tokens listens to all"
+    summary = f"every one of {n:,} tokens attends to all"
     return Workload(f"complete-{n}", summary, lambda scale: Full(_scaled(n, scale)), 4, 16)
 
 
 def _causal(n: int) -> Workload:
-    summary = f"every one of {n:,} tokens listens to those before it"
+    summary = f"every one of {n:,} tokens attends to those before it"
     return Workload(f"causal-{n}", summary, lambda scale: Causal(_scaled(n, scale)), 4, 16)
 
 
 def _rung(name: str, edges: float) -> Workload:
     return Workload(
         f"ladder-{name}",
-        f"{edges:,.0f} edges, 16 for each token, all from near by",
+        f"{edges:,.0f} edges, 16 for each token, all from close tokens",
         lambda scale: local_edges(_scaled(edges / 16, scale), 16, 1.0),
         4, 16, ladder=True,
     )  # fmt: skip
@@ -92,12 +93,12 @@ def _random(
     )  # fmt: skip
 
 
-def _network(name: str, n: int, edges: int, heads: int, channels: int, near: float) -> Workload:
-    where = f", {near:.0%} of edges near by" if near else ""
+def _network(name: str, n: int, edges: int, heads: int, channels: int, locality: float) -> Workload:
+    where = f", {locality:.0%} of edges from close tokens" if locality else ""
     return Workload(
         name,
         f"{n:,} tokens, {edges:,} edges, degrees by a power law{where}",
-        lambda scale: power_law(_scaled(n, scale), _scaled(edges, scale), near),
+        lambda scale: power_law(_scaled(n, scale), _scaled(edges, scale), locality),
         heads, channels,
     )  # fmt: skip
 
@@ -112,24 +113,24 @@ def _side(scale: float) -> int:
 
 
 _EACH = [
-    Workload("tiny", "16 tokens listen to all", lambda scale: Full(_scaled(16, scale)), 4, 16),
+    Workload("tiny", "16 tokens attend to all", lambda scale: Full(_scaled(16, scale)), 4, 16),
     *(make(n) for n in (64, 256, 1024, 4096) for make in (_complete, _causal)),
     Workload(
         "batch-64-of-64", "64 sets of 64 tokens, each complete",
         lambda scale: Full(_scaled(64, scale)), 4, 16, batch=64,
     ),
     Workload(
-        "window-8192", "8,192 tokens listen to 64 on either side",
+        "window-8192", "8,192 tokens attend to 64 on either side",
         lambda scale: Window(_scaled(8192, scale), 64), 4, 32,
     ),
     Workload(
-        "grid-64x64", "64 x 64 pixels listen to the 7 x 7 around them",
+        "grid-64x64", "64 x 64 pixels attend to the 7 x 7 around them",
         lambda scale: Grid(_side(scale), _side(scale), radius=3), 4, 32,
     ),
     _sets(512),
     _sets(1024),
     Workload(
-        "perceiver-512-from-65536", "512 targets listen to 65,536 sources",
+        "perceiver-512-from-65536", "512 targets attend to 65,536 sources",
         lambda scale: Full(_scaled(512, scale), _scaled(65_536, scale)), 4, 32,
     ),
     _random("sparse-20k-400k", 20_000, 400_000),
@@ -158,17 +159,17 @@ def _on_device() -> list[Workload]:
     plain = [
         Workload("complete-4x4096", "4 sets of 4,096 tokens, each complete",
                  lambda scale: Full(_scaled(4096, scale)), 16, 64, batch=4),
-        Workload("causal-4x4096", "4 sets of 4,096 tokens that listen to those before",
+        Workload("causal-4x4096", "4 sets of 4,096 tokens that attend to those before",
                  lambda scale: Causal(_scaled(4096, scale)), 16, 64, batch=4),
-        Workload("window-32768", "32,768 tokens listen to 256 on either side",
+        Workload("window-32768", "32,768 tokens attend to 256 on either side",
                  lambda scale: Window(_scaled(32_768, scale), 256), 8, 64),
-        Workload("grid-64x64-7x7", "64 x 64 pixels listen to the 7 x 7 around them",
+        Workload("grid-64x64-7x7", "64 x 64 pixels attend to the 7 x 7 around them",
                  lambda scale: Grid(_side(scale), _side(scale), radius=3), 8, 64),
-        Workload("grid-64x64-13x13", "64 x 64 pixels listen to the 13 x 13 around them",
+        Workload("grid-64x64-13x13", "64 x 64 pixels attend to the 13 x 13 around them",
                  lambda scale: Grid(_side(scale), _side(scale), radius=6), 8, 64),
         Workload("ragged-1024", "1,024 sets of 8 to 64 tokens, each complete",
                  lambda scale: sets(_scaled(1024, scale)), 8, 64),
-        Workload("perceiver", "512 targets listen to 65,536 sources",
+        Workload("perceiver", "512 targets attend to 65,536 sources",
                  lambda scale: Full(_scaled(512, scale), _scaled(65_536, scale)), 8, 64),
         _network("arxiv", 169_343, 2_500_000, 8, 16, 0.0),
         Workload("molecules", "1,024 graphs of 151 atoms, trees with a few rings",
@@ -222,9 +223,7 @@ def choose(suite: str, cases: Sequence[str] | None = None) -> list[Workload]:
     >>> [workload.name for workload in choose("cpu", ["sets-*"])]
     ['sets-512', 'sets-1024']
     """
-    if suite not in SUITES:
-        raise ValueError(f"suite must be one of {', '.join(SUITES)}; got {suite!r}")
-    names = SUITES[suite].cases
+    names = lookup("suite", suite, SUITES).cases
     for case in cases or ():
         if not any(fnmatchcase(name, case) for name in names):
             raise ValueError(f"cases must be among {', '.join(names)}; got {case!r}")
