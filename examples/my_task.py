@@ -15,10 +15,10 @@ class Rings(Task):
     """Twelve points on a noisy closed curve: a circle (1) or an ellipse (0)?"""
 
     name = "rings"
-    summary = "circles and ellipses of twelve points, started anywhere and turned"
+    summary = "circles and ellipses of twelve points, rotated, with any first point"
     graphs = ("full", "ring")
     nets = ("attention@full", "attention@ring", "mean@ring", "mlp@full")
-    recipe = TrainConfig(epochs=20, batch_size=64, lr=5e-3, size=8_000)
+    config = TrainConfig(epochs=20, batch_size=64, lr=5e-3, size=8_000)
     interface = IOSpec(in_features=2, out_features=2, num_tokens=12)
 
     def __init__(self):
@@ -40,5 +40,5 @@ class Rings(Task):
 
 
 if __name__ == "__main__":
-    for line in compare(Rings(), seeds=1, out="tokennet-results/rings").lines:
-        print(f"{line.net:<16}{line.parameters:>8,} parameters  accuracy {line.score:.3f}")
+    for row in compare(Rings(), seeds=1, out="tokennet-results/rings").rows:
+        print(f"{row.net:<16}{row.parameters:>8,} parameters  accuracy {row.score:.3f}")

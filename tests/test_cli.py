@@ -1,12 +1,13 @@
 """The command line as a newcomer meets it."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tokennet.cli import main
 from tokennet.version import __version__
@@ -14,17 +15,84 @@ from tokennet.version import __version__
 ROOT = Path(__file__).parent.parent
 
 
-def tokennet(*args, cwd=ROOT, **environment):
-    command = [sys.executable, "-c", "from tokennet.cli import main; main()", *args]
-    env = {**os.environ, "COLUMNS": "80", **environment}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
+@pytest.fixture
+def tokennet(monkeypatch, capsys):
+    """Runs a command in a folder, as the shell does, but in this process."""
+
+    def run(*args, cwd=ROOT):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "argv", ["tokennet", *map(str, args)])
+        for module in ("models", "my_tasks"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=shown.out, stderr=shown.err)
+
+    return run
+
+
+def python(script):
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
 def test_version():
-    assert tokennet("--version").stdout.strip() == f"tokennet {__version__}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tokennet", "--version"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == f"tokennet {__version__}"
 
 
-def test_help_names_the_commands_and_their_options():
+EXTRAS = """
+import sys
+
+for package in (
+    "matplotlib", "sklearn", "lightning_fabric", "typer", "rich", "pynauty", "skimage",
+    "statsmodels", "tokenizers", "transformers",
+):
+    sys.modules[package] = None
+"""
+
+
+def test_attention_needs_no_extra_and_the_rest_names_its_extra():
+    done = python(
+        EXTRAS
+        + """
+import torch
+from tokennet import Attention, Tokens, Window
+from tokennet.__main__ import main
+from tokennet.compare import TASKS, compare
+
+print(tuple(Attention(8, 2)(Tokens(torch.randn(2, 9, 8), Window(9, 1))).z.shape))
+for call in (lambda: compare(TASKS["sort"](examples=12)), TASKS["digits"]):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+main()
+"""
+    )
+    assert done.stdout.splitlines() == [
+        "(2, 9, 8)",
+        'lightning_fabric is not installed; pip install "tokennet[compare]" brings it',
+        'sklearn is not installed; pip install "tokennet[compare]" brings it',
+    ]
+    missing = 'tokennet: typer is not installed; pip install "tokennet[cli]" brings it\n'
+    assert (done.returncode, done.stderr) == (2, missing)
+
+
+def test_a_command_names_the_extra_that_it_lacks(tokennet, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    done = tokennet("compare", "digits")
+    missing = 'lightning_fabric is not installed; pip install "tokennet[compare]" brings it'
+    assert (done.returncode, done.stderr) == (2, f"tokennet: {missing}\n")
+
+
+def test_help_names_the_commands_and_their_options(tokennet):
     text = tokennet("--help").stdout
     for command in ("compare", "check", "bench", "tasks", "nets"):
         assert command in text
@@ -33,7 +101,7 @@ def test_help_names_the_commands_and_their_options():
         assert option in text
 
 
-def test_lists():
+def test_lists(tokennet):
     text = tokennet("tasks").stdout
     assert all(name in text for name in ("digits", "cora", "mutag", "attention@full"))
     text = tokennet("nets").stdout
@@ -41,7 +109,7 @@ def test_lists():
     assert all(name in text for name in ("vit_tiny", "gpt2", "124,439,808", "deep_sets"))
 
 
-def test_compare_a_task_of_ones_own_from_another_folder(tmp_path):
+def test_compare_a_task_of_ones_own_from_another_folder(tokennet, tmp_path):
     source = (ROOT / "tests/compare/tasks_for_tests.py").read_text()
     (tmp_path / "my_tasks.py").write_text(source)
     args = ("compare", "my_tasks:Majority", "--seeds", "2", "--epochs", "2")
@@ -64,7 +132,7 @@ def test_compare_a_task_of_ones_own_from_another_folder(tmp_path):
     assert "runs were in" not in done.stdout
 
 
-def test_without_a_command_help_is_shown():
+def test_without_a_command_help_is_shown(tokennet):
     done = tokennet()
     assert done.returncode == 2
     assert "compare" in done.stdout
@@ -93,7 +161,7 @@ def test_without_a_command_help_is_shown():
         (("unknown",), "No such command 'unknown'"),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(args, message, tmp_path):
+def test_mistakes_are_told_without_a_traceback(args, message, tokennet, tmp_path):
     done = tokennet(*args, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
@@ -101,10 +169,13 @@ def test_mistakes_are_told_without_a_traceback(args, message, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_cuda_that_is_not_there_is_refused(tmp_path):
-    done = tokennet("compare", "digits", "--device", "cuda", cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+def test_cuda_that_is_not_there_is_refused(tokennet, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = tokennet("compare", "digits", "--device", "cuda", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "tokennet: device cuda was asked for, but there is no CUDA device here\n"
+    assert done.stderr == (
+        "tokennet: device must be cpu or auto where there is no CUDA device, got cuda\n"
+    )
 
 
 MODEL = """
@@ -176,7 +247,7 @@ def models(tmp_path):
     return tmp_path
 
 
-def test_check_finds_a_hidden_table(models):
+def test_check_finds_a_hidden_table(models, tokennet):
     done = tokennet("check", "models:Positions", "--json", "report.json", cwd=models)
     assert done.returncode == 1, done.stderr
     assert "node_permutation" in done.stdout
@@ -188,13 +259,13 @@ def test_check_finds_a_hidden_table(models):
 
 
 @pytest.mark.parametrize("model", ["models:Mean", "models:Graph"])
-def test_check_passes(models, model):
+def test_check_passes(models, model, tokennet):
     done = tokennet("check", model, cwd=models)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "BROKEN" not in done.stdout
 
 
-def test_check_takes_an_example_laws_and_claims(models):
+def test_check_takes_an_example_laws_and_claims(models, tokennet):
     options = ("models:cumulated", "--example", "models:example")
     assert tokennet("check", *options, cwd=models).returncode == 1
     done = tokennet("check", *options, "--causal", cwd=models)
@@ -241,30 +312,20 @@ def test_check_takes_an_example_laws_and_claims(models):
         ),
     ],
 )
-def test_misuse_of_check_is_one_line_and_2(models, args, message, monkeypatch, capsys):
-    monkeypatch.chdir(models)
-    monkeypatch.setattr(sys, "argv", ["tokennet", "check", *args])
-    monkeypatch.setattr(sys, "path", [str(models), *sys.path])
-    monkeypatch.delitem(sys.modules, "models", raising=False)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    monkeypatch.delitem(sys.modules, "models", raising=False)
-    shown = capsys.readouterr()
-    assert ended.value.code == 2, shown.out
-    assert message in shown.err
-    assert len(shown.err.splitlines()) == 1
+def test_misuse_of_check_is_one_line_and_2(models, args, message, tokennet):
+    done = tokennet("check", *args, cwd=models)
+    assert done.returncode == 2, done.stdout
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("file", ["nowhere/report.json", "folder"])
 def test_a_report_that_cannot_be_written_is_refused_before_the_run(
-    models, file, monkeypatch, capsys
+    models, file, monkeypatch, tokennet
 ):
     (models / "folder").mkdir()
-    monkeypatch.chdir(models)
-    monkeypatch.setattr(sys, "argv", ["tokennet", "check", "models:Mean", "--json", file])
-    monkeypatch.setattr("tokennet.testing._check", lambda *args, **options: pytest.fail("it ran"))
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
+    monkeypatch.setattr("tokennet.testing.check", lambda *args, **options: pytest.fail("it ran"))
+    done = tokennet("check", "models:Mean", "--json", file, cwd=models)
+    assert done.returncode == 2
     message = f"tokennet: --json must name a file in a folder that exists, got {file!r}\n"
-    assert capsys.readouterr().err == message
+    assert done.stderr == message

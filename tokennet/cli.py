@@ -1,4 +1,4 @@
-"""The `tokennet` command."""
+"""The commands of `tokennet`: compare, check, bench, tasks, nets."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.exceptions import TyperException
 
+from tokennet.checks import require
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
@@ -70,29 +71,34 @@ def compare(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="Number of seeds. (default: the task's)")
     ] = None,
-    match: Annotated[Match, typer.Option(help="What is made equal by the width.")] = Match.params,
+    match: Annotated[
+        Match, typer.Option(help="What is equal for all nets; widths follow from it.")
+    ] = Match.params,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="How many parameters or FLOPs; with --match none, the width."),
+        typer.Option(min=1, help="Number of parameters or FLOPs; with --match none, the width."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs. (default: the task's)")] = None,
     positions: Annotated[
-        str | None, typer.Option(help="Codes by pos, by index, or none. (default: the task's)")
+        str | None,
+        typer.Option(help="Positional encodings by pos, by index, or none. (default: the task's)"),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
-    devices: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
-    precision: Annotated[str, typer.Option(help="As in Lightning Fabric.")] = "32-true",
+    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    precision: Annotated[
+        str, typer.Option(help="Precision as Lightning Fabric names it, such as bf16-mixed.")
+    ] = "32-true",
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for results; runs in it are kept. (default: tokennet-results/TASK)"
+            help="Folder for results; runs in it are reused. (default: tokennet-results/TASK)"
         ),
     ] = None,
 ) -> None:
-    """Train several nets on the same data at the same budget and say what differs.
+    """Train several nets on the same data at the same budget, and compare them.
 
-    A net is a mixer on a graph, such as attention@full. Finished runs are kept: an
-    interrupted comparison resumes, and asking again returns at once.
+    A net is a mixer on a graph, such as attention@full. Finished runs are stored: an
+    interrupted comparison resumes, and a repeated one returns at once.
     """
     from tokennet.compare import TASKS, Budget, load_task
     from tokennet.compare import compare as run_comparison
@@ -105,11 +111,11 @@ def compare(
     folder = out or Path("tokennet-results") / loaded.name
     budget = Budget(match.value, size, epochs, positions)
     bar = _progress(console)
-    shown = bar.add_task("", total=None)
+    line = bar.add_task("", total=None)
 
     def on_progress(run: str, done: int, total: int) -> None:
-        bar.start()  # not before there is progress, so that no mistake stands behind a bar
-        bar.update(shown, description=run, completed=done, total=total)
+        bar.start()  # not earlier, so that no error message follows a bar
+        bar.update(line, description=run, completed=done, total=total)
 
     try:
         result = run_comparison(
@@ -124,8 +130,7 @@ def compare(
     finally:
         bar.stop()
     title = f"{loaded.name}: {loaded.summary}"
-    shown_tables = tables(result.lines, result.baselines, loaded.metrics, title)
-    console.print(*shown_tables, LEGEND, sep="\n")
+    console.print(*tables(result.rows, result.baselines, loaded.metrics, title), LEGEND, sep="\n")
     if result.reused:
         console.print(
             f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
@@ -136,7 +141,8 @@ def compare(
 @app.command()
 def check(
     model: Annotated[
-        str, typer.Argument(help="A model as module:object; a class is made without arguments.")
+        str,
+        typer.Argument(help="A model as module:object; a class is called without arguments."),
     ],
     example: Annotated[
         str | None,
@@ -146,23 +152,23 @@ def check(
         str | None, typer.Option(help="Laws, comma-separated. (default: all that apply)")
     ] = None,
     causal: Annotated[
-        bool, typer.Option("--causal", help="The model claims to see no later token.")
+        bool, typer.Option("--causal", help="Check too that no token depends on a later one.")
     ] = False,
     device: Annotated[Device, typer.Option(help="Where to run.")] = Device.cpu,
     dtype: Annotated[
-        str, typer.Option(help="Precision that decides: auto, float64, float32, bfloat16.")
+        str, typer.Option(help="Precision of the check: auto, float64, float32, bfloat16.")
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="Of permutations and other content.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of permutations and random inputs.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
 ) -> None:
-    """Check which symmetry laws a model obeys; exit code 1 where it breaks one.
+    """Check which symmetry laws a model obeys; exit code 1 if it breaks one.
 
-    Where a law breaks, the report names the statement of code, the smallest input found
-    and a few lines that show it.
+    For a broken law the report names the statement of code, the smallest input found
+    and a script of a few lines that shows it.
     """
     from json import dumps
 
-    from tokennet.testing import check_laws
+    from tokennet.testing import check as check_laws
     from tokennet.testing.resolve import resolve_example, resolve_model
 
     if json is not None and (json.is_dir() or not json.parent.is_dir()):
@@ -191,31 +197,34 @@ def check(
 
 
 def _law_table(report: LawReport) -> Table:
-    table = Table("law", "verdict", "what was found", title=f"{report.subject} on {report.example}")
+    table = Table("law", "verdict", "finding", title=f"{report.subject} on {report.example}")
     colors = {"PASS": "green", "BROKEN": "bold red"}
     for law, result in report.reports.items():
         color = colors.get(result.verdict, "yellow")
-        found = Text(result.reason)
+        finding = Text(result.reason)
         if result.location is not None:
-            found.append(f"\nat {Path(result.location.file).name}:{result.location.line}")
+            finding.append(f"\nat {Path(result.location.file).name}:{result.location.line}")
         for note in result.notes:
-            found.append(f"\nnote: {note}")
-        table.add_row(law, Text(str(result.verdict), color), found)
+            finding.append(f"\nnote: {note}")
+        table.add_row(law, Text(str(result.verdict), color), finding)
     return table
 
 
 @app.command()
 def bench(
     suite: Annotated[
-        str, typer.Option(help="Which cases, and on what device: cpu or gpu.")
+        str, typer.Option(help="The cases and the device they run on: cpu or gpu.")
     ] = "cpu",
-    cases: Annotated[str | None, typer.Option(help="Of these only, such as tiny,sets-*.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="At most so many rounds.")] = 40,
+    cases: Annotated[
+        str | None, typer.Option(help="Only these cases, such as tiny,sets-*.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Largest number of rounds.")] = 40,
     quick: Annotated[bool, typer.Option("--quick", help="Small graphs, few rounds.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the measurements to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the ratios to this file.")] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Instead, measure what backends are chosen by.")
+        bool,
+        typer.Option("--calibrate", help="Instead, measure the constants of the planner."),
     ] = False,
 ) -> None:
     """Time attention layers against those of PyG and PyTorch, with the same weights."""
@@ -237,21 +246,19 @@ def tasks() -> None:
 
 @app.command()
 def nets() -> None:
-    """List the nets that go by a name, and the mixers that nets are made of."""
+    """List the models with a name, and the mixers that nets are made of."""
     from tokennet.models import listing
 
     listing.nets()
 
 
 def _launched_fabric(device: Device, devices: int, precision: str) -> Fabric:
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(
+    fabric = require("lightning_fabric", "compare").Fabric(
         accelerator=_accelerator(device),
-        # Under torchrun the processes are there already, and it says how many.
+        # Under torchrun the processes exist already, and their number is in the environment.
         devices=int(os.environ.get("LOCAL_WORLD_SIZE", devices)),
         num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
     )
     fabric.launch()
     return fabric
@@ -261,7 +268,7 @@ def _accelerator(device: Device) -> str:
     import torch
 
     if device is Device.cuda and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, but there is no CUDA device here")
+        raise ValueError("device must be cpu or auto where there is no CUDA device, got cuda")
     if device is Device.auto:
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device.value
@@ -278,14 +285,14 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command; a mistake of the caller's is one line and exit code 2."""
+    """Run the command; an error of the user's is one line and exit code 2."""
     try:
         sys.exit(app(standalone_mode=False))
     except TyperException as error:
-        if error.format_message():  # not where the help was shown for want of a command
+        if error.format_message():  # empty where the help was shown, without a command
             _fail(error.format_message(), error.exit_code)
         sys.exit(error.exit_code)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
-        _fail("interrupted; finished runs are kept", 130)
+        _fail("interrupted; finished runs are stored", 130)

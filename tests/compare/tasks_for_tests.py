@@ -1,6 +1,7 @@
-"""A small task of a user's own: are most bits of a set ones?"""
+"""Small tasks of a user, and a device to train on."""
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from tokennet import Cycle, Full, IOSpec, Tokens
@@ -10,11 +11,13 @@ from tokennet.nets import Embedding
 
 
 class Majority(Task):
+    """Are most bits of a set ones?"""
+
     name = "majority"
     summary = "whether most of five bits are ones"
     graphs = ("full", "ring")
     nets = ("attention@full", "mean@ring")
-    recipe = TrainConfig(epochs=4, batch_size=8, lr=1e-2, num_heads=2, size=4_000)
+    config = TrainConfig(epochs=4, batch_size=8, lr=1e-2, num_heads=2, size=4_000)
     interface = IOSpec(in_features=1, out_features=2, num_tokens=5, num_coordinates=1)
 
     def __init__(self):
@@ -61,7 +64,7 @@ class Halves(Task):
     graphs = ("full",)
     nets = ("mean@full",)
     seeds = 2
-    recipe = TrainConfig(epochs=3, batch_size=8, lr=1e-2, num_heads=2, size=2_000)
+    config = TrainConfig(epochs=3, batch_size=8, lr=1e-2, num_heads=2, size=2_000)
     metrics = (error, Metric("largest error", lambda a, t: (a - t).abs().amax(-1), False))
     interface = IOSpec(in_features=4, out_features=1, readout="token", num_tokens=3, ids=True)
 
@@ -83,8 +86,8 @@ class Halves(Task):
     def loss(self, output, target):
         return squares(output, target)
 
-    def build(self, net, recipe, width):
-        return Listener(self.interface.in_features, width)
+    def build(self, net, config, width):
+        return WithSource(self.interface.in_features, width)
 
     def predict(self, model, batch):
         return model(batch).squeeze(-1)
@@ -92,12 +95,12 @@ class Halves(Task):
     def baselines(self, seed):
         return {"half": {"mean absolute error": 0.5 + seed, "largest error": 1.0}}
 
-    def show(self, model, net, folder):
+    def write_artifacts(self, model, net, folder):
         batch = self.batch(torch.tensor([0]), net.graph)
         (folder / "sample.txt").write_text(f"{net} {tuple(batch.run(model).shape)}")
 
 
-class Listener(nn.Module):
+class WithSource(nn.Module):
     def __init__(self, size, width):
         super().__init__()
         self.own, self.other = Embedding(size, width.dim), Embedding(size, width.dim)
@@ -110,3 +113,7 @@ class Listener(nn.Module):
 
     def flops(self, source, tokens):
         return 2 * tokens.num_tokens * sum(p.numel() for p in self.end.parameters())
+
+
+def fabric():
+    return Fabric(accelerator="cpu", devices=1)

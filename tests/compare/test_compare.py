@@ -1,4 +1,4 @@
-"""The main job: budgets, runs, resuming, files, devices."""
+"""`compare`: budgets, runs, resuming, files, devices."""
 
 import csv
 import json
@@ -10,24 +10,19 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from tests.compare.tasks_for_tests import Majority, Nodes
+from tests.compare.tasks_for_tests import Majority, Nodes, fabric
 from tests.families import honors
 from tokennet import Cycle, Edges, Tokens, Window
-from tokennet.compare import TASKS, Budget, Metric, NetSpec, TrainConfig, compare, load_task
-from tokennet.compare.budget import find_widths
-from tokennet.compare.check import code_of, fingerprint
+from tokennet.compare import TASKS, Budget, Metric, NetSpec, TrainConfig, Width, compare, load_task
+from tokennet.compare.budget import example, find_widths, flops_of
 from tokennet.compare.data import data_root, load
+from tokennet.compare.fingerprint import code_of, fingerprint
 from tokennet.compare.metric import squares
-from tokennet.compare.net import Width
 from tokennet.compare.report import summarize
 from tokennet.compare.store import RunStore, run_key
 from tokennet.compare.train import Job, Run, train
 from tokennet.mixers import MIXERS
 from tokennet.nets import count_parameters
-
-
-def fabric():
-    return Fabric(accelerator="cpu", devices=1)
 
 
 def a_run(**changes):
@@ -39,9 +34,7 @@ def a_run(**changes):
     return Run(**{**values, **changes})
 
 
-@pytest.mark.parametrize("match", ["params", "flops"])
-@pytest.mark.parametrize("size", [20_000, 60_000, 250_000])
-def test_widths_agree_within_two_percent(match, size):
+def check_widths(mixers, match, size):
     task = TASKS["digits"]()
     size = size * 30 if match == "flops" else size
     graphs = {name: task.batch(torch.tensor([0]), name).tokens.graph for name in task.graphs}
@@ -49,48 +42,95 @@ def test_widths_agree_within_two_percent(match, size):
         NetSpec(
             mixer, next(name for name, graph in graphs.items() if honors(make(8, 2, 16), graph))
         )
-        for mixer, make in MIXERS.items()
+        for mixer, make in mixers.items()
     ]
-    for net, width in find_widths(task, nets, task.recipe, match, size).items():
-        built = task.build(net, task.recipe, width)
+    for net, width in find_widths(task, nets, task.config, match, size).items():
+        built = task.build(net, task.config, width)
         tokens = task.batch(torch.tensor([0]), net.graph).tokens
         cost = count_parameters(built) if match == "params" else built.flops(tokens)
         assert abs(cost / size - 1) <= 0.02, (net, width, cost)
 
 
+BUDGETS = [(match, size) for match in ("params", "flops") for size in (20_000, 60_000, 250_000)]
+
+
+@pytest.mark.parametrize("number", range(len(BUDGETS)))
+def test_widths_agree_within_two_percent(number):
+    """Every mixer at one of the budgets, and every budget with some of the mixers."""
+    mixers = dict(list(MIXERS.items())[number :: len(BUDGETS)])
+    check_widths(mixers, *BUDGETS[number])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize(("match", "size"), BUDGETS)
+def test_widths_of_all_mixers_agree_within_two_percent(match, size):
+    check_widths(MIXERS, match, size)
+
+
+class Frozen(Majority):
+    """Nets whose first layer stays in eval mode, as one that was trained before."""
+
+    def build(self, net, config, width):
+        built = super().build(net, config, width)
+        built.layers[0].eval()
+        return built
+
+
+def test_a_submodule_in_eval_mode_stays_in_it():
+    task, net, width = Frozen(), NetSpec("attention", "full"), Width(8, 8)
+    built = task.build(net, task.config, width)
+    flops_of(built, example(task, net))
+    assert built.training
+    assert [layer.training for layer in built.layers] == [False] + [True] * (len(built.layers) - 1)
+    modes = {0: set(), 1: set()}
+
+    def watched(self, net, config, width):
+        built = Frozen.build(self, net, config, width)
+        for number, found in modes.items():
+            layer = built.layers[number]
+            layer.register_forward_hook(
+                lambda layer, *given, found=found: found.add(layer.training)
+            )
+        return built
+
+    task = type("Watched", (Frozen,), {"build": watched})()
+    train(fabric(), Job(task, net, replace(task.config, epochs=1), width, 0))
+    assert modes == {0: {False}, 1: {True, False}}
+
+
 def test_match_none_takes_the_width_as_given():
     task = Majority()
     net = NetSpec("mean", "ring")
-    assert find_widths(task, [net], task.recipe, "none", 12)[net] == Width(12, 24)
+    assert find_widths(task, [net], task.config, "none", 12)[net] == Width(12, 24)
     with pytest.raises(ValueError, match="size must be a multiple of 2 for match none, got 13"):
-        find_widths(task, [net], task.recipe, "none", 13)
+        find_widths(task, [net], task.config, "none", 13)
 
 
 def test_sizes_by_default_come_from_the_recipe_or_the_first_net():
     task, nets = Majority(), [NetSpec("attention", "full"), NetSpec("mean", "ring")]
-    by_params = find_widths(task, nets, task.recipe, "params", None)
+    by_params = find_widths(task, nets, task.config, "params", None)
     for net, width in by_params.items():
-        assert abs(count_parameters(task.build(net, task.recipe, width)) / 4_000 - 1) <= 0.02
-    by_width = find_widths(task, nets, task.recipe, "none", None)
+        assert abs(count_parameters(task.build(net, task.config, width)) / 4_000 - 1) <= 0.02
+    by_width = find_widths(task, nets, task.config, "none", None)
     assert {width.dim for width in by_width.values()} == {by_params[nets[0]].dim}
     example = task.batch(torch.tensor([0]), "full").tokens
     flops = [
-        task.build(net, task.recipe, width).flops(example)
-        for net, width in find_widths(task, nets, task.recipe, "flops", None).items()
+        task.build(net, task.config, width).flops(example)
+        for net, width in find_widths(task, nets, task.config, "flops", None).items()
         if net.graph == "full"
     ]
-    first = task.build(nets[0], task.recipe, by_params[nets[0]]).flops(example)
+    first = task.build(nets[0], task.config, by_params[nets[0]]).flops(example)
     assert abs(flops[0] / first - 1) <= 0.02
 
 
 def test_a_size_that_nothing_has_is_refused():
     task, net = Majority(), NetSpec("mean", "ring")
     with pytest.raises(ValueError, match="size: no mean@ring has 40 params within 2 %"):
-        find_widths(task, [net], task.recipe, "params", 40)
+        find_widths(task, [net], task.config, "params", 40)
     with pytest.raises(ValueError, match="has 60 params within 2 %; the nearest has 56"):
-        find_widths(task, [net], task.recipe, "params", 60)
+        find_widths(task, [net], task.config, "params", 60)
     with pytest.raises(ValueError, match="match must be one of params, flops, none; got 'time'"):
-        find_widths(task, [net], task.recipe, "time", 40)
+        find_widths(task, [net], task.config, "time", 40)
 
 
 def test_compare_writes_what_it_shows(tmp_path):
@@ -98,32 +138,31 @@ def test_compare_writes_what_it_shows(tmp_path):
     result = compare(
         Majority(), seeds=2, out=tmp_path, on_progress=lambda *progress: seen.append(progress)
     )
-    assert [line.net for line in result.lines] == ["attention@full", "mean@ring"]
+    assert [row.net for row in result.rows] == ["attention@full", "mean@ring"]
     assert [(run.net, run.seed) for run in result.runs] == [
         ("attention@full", 0), ("attention@full", 1), ("mean@ring", 0), ("mean@ring", 1),
     ]  # fmt: skip
     assert seen[-1] == ("mean@ring seed 1", 16, 16)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
     written = json.loads((tmp_path / "results.json").read_text())
-    assert written["nets"] == [line.row() for line in result.lines]
+    assert written["nets"] == [row.to_dict() for row in result.rows]
     assert written["config"]["versions"]["torch"] == torch.__version__
     assert written["config"]["seeds"] == 2
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert [row["net"] for row in rows] == ["attention@full", "mean@ring"]
-    assert float(rows[0]["accuracy"]) == result.lines[0].scores["accuracy"]
+    assert float(rows[0]["accuracy"]) == result.rows[0].scores["accuracy"]
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "config.json").read_text()) == written["config"]
 
 
 def test_results_say_what_the_nets_are_symmetric_to(tmp_path):
-    lines = compare(Majority(), seeds=1, out=tmp_path).lines
-    attention, mean = lines
+    attention, mean = compare(Majority(), seeds=1, out=tmp_path).rows
     assert (attention.declared_relabeling, attention.declared_shuffling) == ("S_n", "S_n")
     assert mean.declared_shuffling == "Aut(graph)"
     assert attention.relabeling_error < 1e-12
     assert attention.shuffling_error < 1e-12 < 1e-4 < mean.shuffling_error
     index = Budget(positions="index")
-    by_index = compare(Majority(), nets=["mean@full"], seeds=1, budget=index, out=tmp_path).lines[0]
+    by_index = compare(Majority(), nets=["mean@full"], seeds=1, budget=index, out=tmp_path).rows[0]
     assert by_index.declared_relabeling == "trivial"
     assert by_index.relabeling_error > 1e-4
 
@@ -133,11 +172,11 @@ def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatc
 
     trained = []
 
-    def counted(fabric, job, on_epoch, show_in):
+    def counted(fabric, job, on_epoch, artifacts):
         if len(trained) == stop_after:
             raise KeyboardInterrupt
         trained.append(str(job))
-        return train(fabric, job, on_epoch, show_in)
+        return train(fabric, job, on_epoch, artifacts)
 
     monkeypatch.setattr(module, "train", counted)
     stop_after = 3
@@ -149,7 +188,7 @@ def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatc
     assert len(trained) == len(set(trained)) == 4
     again = compare(Majority(), seeds=2, out=tmp_path)
     assert len(trained) == 4
-    assert again.lines == resumed.lines
+    assert again.rows == resumed.rows
     compare(Majority(), seeds=3, out=tmp_path)
     assert len(trained) == 6
     compare(Majority(), seeds=1, budget=Budget(epochs=5), out=tmp_path)
@@ -157,7 +196,7 @@ def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatc
 
 
 def test_the_key_depends_on_everything_that_determines_a_run():
-    config = {"task": "a", "net": "b", "recipe": {"lr": 0.1}, "seed": 0}
+    config = {"task": "a", "net": "b", "config": {"lr": 0.1}, "seed": 0}
     keys = {
         run_key({**config, **change}) for change in ({}, {"seed": 1}, {"net": "c"}, {"task": 0})
     }
@@ -288,10 +327,17 @@ def test_graphs_that_read_alike_have_their_edges_looked_at():
     assert of([1, 0, 2, 3, 4]) == of([1, 0, 2, 3, 4])
 
 
-def test_a_task_typed_in_at_a_prompt_has_no_file(tmp_path):
+def typed(factor):
+    """A task typed in at a prompt, which has no file."""
     prompt = {"__name__": "prompt", "Majority": Majority}
-    exec("class Typed(Majority):\n    name = 'typed'", prompt)
-    assert compare(prompt["Typed"](), nets=["mean@full"], seeds=1, out=tmp_path).lines
+    loss = f"    def loss(self, *given):\n        return {factor} * super().loss(*given)"
+    exec(f"class Typed(Majority):\n    name = 'typed'\n{loss}", prompt)
+    return prompt["Typed"]()
+
+
+def test_a_task_without_a_file_is_run_once(tmp_path):
+    options = {"nets": ["mean@full"], "seeds": 1, "out": tmp_path}
+    assert [compare(typed(factor), **options).reused for factor in (1, 1, 2)] == [0, 1, 0]
 
 
 def test_a_file_that_holds_no_run_is_named(tmp_path):
@@ -344,7 +390,7 @@ class WrongTarget(Majority):
     [
         (NoTest, "task majority: splits must have an int64 tensor of examples in 'test', got None"),
         (ListSplits, r"int64 tensor of examples in 'train', got \[0, 1\]"),
-        (TupleBatch, "task majority: batch must give a Batch, got tuple"),
+        (TupleBatch, "task majority: batch must return a Batch, got tuple"),
         (TooManyClasses, "task majority: target must be below out_features = 2, got 2"),
         (WrongWidth, "task majority: tokens must have in_features = 1 channels, got 2"),
         (WrongTarget, r"target must be int64 of shape \(2,\), got torch.float32 of shape \(2,\)"),
@@ -378,8 +424,8 @@ def test_lines_are_means_over_seeds():
 
 
 def test_training_learns_and_repeats_itself():
-    recipe = replace(Majority.recipe, epochs=60)
-    job = Job(Majority(), NetSpec("attention", "full"), recipe, Width(16, 32), 0)
+    config = replace(Majority.config, epochs=60)
+    job = Job(Majority(), NetSpec("attention", "full"), config, Width(16, 32), 0)
     run, again = train(fabric(), job), train(fabric(), job)
     assert run.curves["loss"][-1] < 0.1 < 0.5 < run.curves["loss"][0]
     assert run.curves == again.curves
@@ -389,39 +435,13 @@ def test_training_learns_and_repeats_itself():
 
 
 def test_with_a_validation_split_the_best_epoch_is_chosen_by_it():
-    job = Job(Nodes(), NetSpec("mean", "ring"), replace(Nodes.recipe, epochs=12), Width(8, 16), 0)
+    job = Job(Nodes(), NetSpec("mean", "ring"), replace(Nodes.config, epochs=12), Width(8, 16), 0)
     run = train(fabric(), job)
     best = max(run.curves["val"])
     assert best > min(run.curves["val"])
     assert run.curves["val"][run.best_epoch] == best
     assert best not in run.curves["val"][run.best_epoch + 1 :]
     assert run.scores["accuracy"] == run.curves["test"][run.best_epoch]
-
-
-def losses_on(devices, folder, task):
-    recipe = TrainConfig(epochs=3, batch_size=5, lr=1e-2, num_heads=2)
-    job = Job(task, NetSpec("attention", "full"), recipe, Width(8, 16), 0)
-    if devices == 1:
-        return train(fabric(), job)
-    several = Fabric(accelerator="cpu", devices=devices, strategy="ddp_spawn")
-    several.launch(partial(train_and_save, job=job, folder=folder))
-    return Run(**json.loads((folder / "run.json").read_text()))
-
-
-def train_and_save(fabric, job, folder):
-    torch.set_num_threads(1)
-    run = train(fabric, job)
-    if fabric.is_global_zero:
-        (folder / "run.json").write_text(json.dumps(run.to_dict()))
-
-
-@pytest.mark.parametrize("task", [Majority, Nodes])
-def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(task, tmp_path):
-    """Batches of 5, and a last one of 4 or 3: shares differ in size between the processes."""
-    one, two = losses_on(1, tmp_path, task()), losses_on(2, tmp_path, task())
-    assert two.curves["loss"] == pytest.approx(one.curves["loss"], rel=1e-5)
-    assert two.curves["test"] == one.curves["test"]
-    assert len(set(one.curves["loss"])) == 3
 
 
 def test_tasks_of_ones_own_are_loaded_by_module_and_class():
@@ -431,7 +451,10 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("digit", "task must be one of digits, cora, mutag, .* or module:Class; got 'digit'"),
+        (
+            "digit",
+            "task must be one of digits, .*, or module:Class; got 'digit'; did you mean digits",
+        ),
         ("nowhere:Task", "task 'nowhere:Task': No module named 'nowhere'"),
         ("tests.compare.tasks_for_tests:Nothing", "has no 'Nothing'"),
         ("tests.compare.tasks_for_tests:NotATask", "must be a Task, got"),
@@ -452,8 +475,9 @@ def test_tasks_that_do_not_exist_are_named(name, message):
     ("text", "message"),
     [
         ("attention", "a net is written mixer@graph, such as attention@full; got 'attention'"),
-        ("magic@full", "mixer must be one of attention, .*; got 'magic' in 'magic@full'"),
-        ("mean@star", "graph must be one of full, ring for this task; got 'star' in 'mean@star'"),
+        ("magic@full", "mixer must be one of attention, .*; got 'magic'"),
+        ("mean@star", "graph must be one of full, ring; got 'star'"),
+        ("mean@rings", "graph must be .*; got 'rings'; did you mean ring?"),
     ],
 )
 def test_nets_that_do_not_exist_are_named(text, message, tmp_path):
@@ -469,8 +493,8 @@ def test_seeds_must_be_some(tmp_path):
 @pytest.mark.gpu
 def test_compare_on_cuda(tmp_path):
     cuda = Fabric(accelerator="cuda", devices=1)
-    lines = compare(Majority(), seeds=1, fabric=cuda, out=tmp_path).lines
-    assert lines[0].relabeling_error < 1e-12
+    rows = compare(Majority(), seeds=1, fabric=cuda, out=tmp_path).rows
+    assert rows[0].relabeling_error < 1e-12
 
 
 def test_digits_are_patches_of_the_images_on_a_grid():

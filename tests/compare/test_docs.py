@@ -15,7 +15,7 @@ def results(epochs=None):
         for net in TASKS["sort"].nets
     ]  # fmt: skip
     budget = {"match": "params", "size": None, "epochs": epochs, "positions": None}
-    baseline = {"name": "commonest", "exact match": 0.0, "accuracy": 0.3636}
+    baseline = {"name": "most frequent", "exact match": 0.0, "accuracy": 0.3636}
     return {"config": {"budget": budget}, "nets": nets, "baselines": [baseline]}
 
 
@@ -25,7 +25,7 @@ def test_rows_have_all_metrics_and_trivial_models():
     assert first == f"| `sort` | `attention@full` | 60,018 | {shown} | 1 | 15 |"
     assert len(others) == 3
     assert all(line.startswith("|  | `") for line in others)
-    assert last == "|  | commonest |  | 0.0 % exact match, 36.4 % accuracy |  |  |"
+    assert last == "|  | most frequent |  | 0.0 % exact match, 36.4 % accuracy |  |  |"
 
 
 def test_a_run_of_other_settings_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""What a task may choose: targets, metrics, net, readout, baselines, something to look at."""
+"""What a task may choose: targets, metrics, net, readout, baselines, artifacts."""
 
 import csv
 import json
@@ -7,22 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.compare.tasks_for_tests import Halves, Majority
-from tests.compare.test_compare import fabric, losses_on
+from tests.compare.tasks_for_tests import Halves, Majority, fabric
 from tokennet import Tokens
 from tokennet.compare import NetSpec, Width, compare
-from tokennet.compare.check import fingerprint
-from tokennet.compare.report import best_line, summarize, tables
+from tokennet.compare.fingerprint import fingerprint
+from tokennet.compare.report import best_row, summarize, tables
 from tokennet.compare.train import Job, train
 
 
 def test_a_task_of_another_kind_is_trained_measured_and_shown(tmp_path):
     result = compare(Halves(), out=tmp_path)
-    (line,) = result.lines
-    assert line.seeds == Halves.seeds == 2
-    assert list(line.scores) == ["mean absolute error", "largest error"]
-    assert line.scores["largest error"] > line.score > 0
-    assert (line.declared_relabeling, line.relabeling_error) == (None, None)
+    (row,) = result.rows
+    assert row.seeds == Halves.seeds == 2
+    assert list(row.scores) == ["mean absolute error", "largest error"]
+    assert row.scores["largest error"] > row.score > 0
+    assert (row.declared_relabeling, row.relabeling_error) == (None, None)
     run = result.runs[0]
     assert list(run.curves) == ["loss", "val", "val largest error", "test", "test largest error"]
     assert run.curves["val"][run.best_epoch] == min(run.curves["val"])
@@ -34,11 +33,11 @@ def test_a_task_of_another_kind_is_trained_measured_and_shown(tmp_path):
     written = json.loads((tmp_path / "results.json").read_text())
     assert written["baselines"] == [{"name": "half", **baseline.scores}]
     assert written["config"]["metrics"][0]["higher_is_better"] is False
-    (row,) = csv.DictReader((tmp_path / "results.csv").open())
-    assert float(row["largest error sd"]) == line.scores_sd["largest error"]
+    (entry,) = csv.DictReader((tmp_path / "results.csv").open())
+    assert float(entry["largest error sd"]) == row.scores_sd["largest error"]
 
 
-def test_what_there_is_to_see_is_there_again_when_runs_are_read(tmp_path):
+def test_artifacts_are_written_again_when_runs_are_read(tmp_path):
     compare(Halves(), out=tmp_path)
     (tmp_path / "sample.txt").unlink()
     again = compare(Halves(), out=tmp_path)
@@ -48,15 +47,9 @@ def test_what_there_is_to_see_is_there_again_when_runs_are_read(tmp_path):
 
 def test_numbers_are_learned_from_the_source():
     task = Halves()
-    job = Job(task, NetSpec("mean", "full"), replace(task.recipe, epochs=60), Width(8, 32), 0)
+    job = Job(task, NetSpec("mean", "full"), replace(task.config, epochs=60), Width(8, 32), 0)
     run = train(fabric(), job)
     assert run.scores["mean absolute error"] < 0.1 < run.curves["test"][0]
-
-
-def test_two_processes_have_the_metrics_of_one(tmp_path):
-    one, two = losses_on(1, tmp_path, Halves()), losses_on(2, tmp_path, Halves())
-    assert two.curves["test"] == pytest.approx(one.curves["test"], rel=1e-5)
-    assert two.scores == pytest.approx(one.scores, rel=1e-5)
 
 
 def test_the_fingerprint_sees_the_source():
@@ -73,12 +66,12 @@ class Pooled(Majority):
 
 
 def test_a_readout_may_follow_the_graph(tmp_path):
-    lines = compare(Pooled(), nets=["mean@full/max", "mean@full"], seeds=1, out=tmp_path).lines
-    assert [line.net for line in lines] == ["mean@full/max", "mean@full"]
-    job = Job(Pooled(), NetSpec("mean", "full", "max"), Pooled.recipe, Width(8, 8), 0)
-    built = job.task.build(job.net, job.recipe, job.width)
+    rows = compare(Pooled(), nets=["mean@full/max", "mean@full"], seeds=1, out=tmp_path).rows
+    assert [row.net for row in rows] == ["mean@full/max", "mean@full"]
+    job = Job(Pooled(), NetSpec("mean", "full", "max"), Pooled.config, Width(8, 8), 0)
+    built = job.task.build(job.net, job.config, job.width)
     assert type(built.readout).__name__ == "MaxReadout"
-    with pytest.raises(ValueError, match="readout must be one of mean, max for this task; got 'x'"):
+    with pytest.raises(ValueError, match="readout must be one of mean, max; got 'x'"):
         compare(Pooled(), nets=["mean@full/x"], out=tmp_path)
     with pytest.raises(ValueError, match="readout must be left out for this task; got 'max'"):
         compare(Majority(), nets=["mean@full/max"], out=tmp_path)
@@ -86,13 +79,13 @@ def test_a_readout_may_follow_the_graph(tmp_path):
 
 def test_the_best_net_is_the_one_the_metric_prefers():
     task = Halves()
-    job = Job(task, NetSpec("mean", "full"), task.recipe, Width(4, 4), 0)
+    job = Job(task, NetSpec("mean", "full"), task.config, Width(4, 4), 0)
     runs = [replace(train(fabric(), job), net=name) for name in ("a", "b")]
     runs[0].scores["mean absolute error"] = 9.0
-    lines = summarize(runs)
-    assert best_line(lines, task.metrics[0]).net == "b"
-    shown = tables(lines, [], task.metrics, "title")
-    assert [table.title for table in shown] == ["title", "further figures"]
+    rows = summarize(runs)
+    assert best_row(rows, task.metrics[0]).net == "b"
+    shown = tables(rows, [], task.metrics, "title")
+    assert [table.title for table in shown] == ["title", "further metrics"]
 
 
 class WrongLoss(Halves):
@@ -124,7 +117,7 @@ class NoMetrics(Halves):
     ("task", "message"),
     [
         (WrongLoss, r"task halves: loss must have shape \(8,\), one for each example; got \(\)"),
-        (WrongBaseline, "baseline 'half' must have figures for largest error, mean abs.*got error"),
+        (WrongBaseline, "baseline 'half' must have scores for largest error, mean abs.*got error"),
         (WrongNumber, r"target must have shape \(2, ...\) for 2 examples, got \(1, 3\)"),
         (WrongIds, "tokens must have 1 channel of ids, got 4"),
         (NoMetrics, "metrics must hold at least one Metric, got none"),

@@ -1,54 +1,34 @@
-"""The tasks: what they show and ask, trivial models by formula, and a step of training."""
+"""The tasks of the library: inputs, targets, trivial models by formula, and the contract."""
 
 import json
+import os
+import sys
 from dataclasses import replace
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from tests.compare.test_compare import fabric
+from tests.contracts.tasks import TaskContract
 from tokennet import Tokens
 from tokennet.compare import TASKS, Model, NetSpec, Width, load_task
-from tokennet.compare.baseline import constant, majority
-from tokennet.compare.budget import find_widths
-from tokennet.compare.check import check_task, fingerprint
+from tokennet.compare.builders import cross_attention
 from tokennet.compare.data import text_file
-from tokennet.compare.encoder_decoder import cross_attention
-from tokennet.compare.ngram import NGram
-from tokennet.compare.scenes import digit_images, patches
+from tokennet.compare.metric import majority, median
+from tokennet.compare.tasks._digit_images import digit_images, patches
 from tokennet.compare.tasks.csl import skip_links
+from tokennet.compare.tasks.questions import ANSWERS, COLORS, WORDS
 from tokennet.compare.tasks.sets import log_likelihood
-from tokennet.compare.train import Job, train
-from tokennet.mixers import MIXERS
+from tokennet.compare.tasks.shakespeare import NGram
 from tokennet.positional import return_probabilities
 
+DATA = os.environ.get("TOKENNET_DATA", "")
 TEXT = "What is the city but the people? True, the people are the city.\n" * 60
-SMALL = {
-    "copy": {"steps": 12, "examples": 32},
-    "adding": {"steps": 12, "examples": 32},
-    "sets": {"examples": 32},
-    "sets-unique": {"examples": 32},
-    "sets-clusters": {"examples": 16},
-    "csl": {"copies": 5},
-    "sort": {"length": 4, "examples": 48},
-    "questions": {"examples": 32},
-    "detect": {"examples": 24},
-    "shakespeare": {"window": 16, "radius": 4},
-    "sunspots": {},
-}
 
 
 def small(name, **changes):
-    if name == "sunspots":
-        pytest.importorskip("statsmodels")
-    return TASKS[name](**{**SMALL[name], **changes})
-
-
-def nets_of(task):
-    known = {**MIXERS, **dict.fromkeys(task.forms)}
-    return [NetSpec.parse(text, known, task.graphs, task.readouts) for text in task.nets]
+    return TASKS[name](**{**TASKS[name].tiny, **changes})
 
 
 @pytest.fixture(autouse=True)
@@ -61,44 +41,25 @@ def write(path, text):
     return path
 
 
-def test_all_of_them_are_tested_here():
-    assert set(SMALL) == set(TASKS) - {"digits", "cora", "mutag"}
+def registered():
+    """Every task; those whose data set is downloaded need `TOKENNET_DATA`."""
+    marks = {name: [pytest.mark.data] * bool(task.dataset) for name, task in TASKS.items()}
+    return [pytest.param(name, marks=marks[name]) for name in TASKS]
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_a_task_fits_together_and_is_the_same_each_time(name):
-    task = small(name)
-    nets = nets_of(task)
-    check_task(task, nets)
-    for graph in task.graphs:
-        one, two = (fingerprint(each, graph, 0) for each in (task, small(name)))
-        assert one == two
-    splits = {split: set(index.tolist()) for split, index in task.splits(0).items()}
-    for one, two in pairwise(splits.values()):
-        assert not one & two
-    baselines = task.baselines(0)
-    assert baselines == small(name).baselines(0)
-    assert all(task.metrics[0].name in figures for figures in baselines.values())
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_net_takes_a_step_on_it_and_shows_something(name, tmp_path):
-    task = small(name)
-    net = nets_of(task)[0]
-    recipe = replace(task.recipe, epochs=2, batch_size=16)
-    run = train(fabric(), Job(task, net, recipe, Width(16, 16), 0), show_in=tmp_path / "shown")
-    assert run.curves["loss"][1] < run.curves["loss"][0]
-    assert list(run.scores) == [metric.name for metric in task.metrics]
-    assert run.flops > 0
-    (file,) = (tmp_path / "shown").iterdir()
-    assert file.stat().st_size > 50
+class TestRegistered(TaskContract):
+    @pytest.fixture(params=registered())
+    def make(self, request, monkeypatch, cache):
+        if TASKS[request.param].dataset:
+            monkeypatch.setenv("TOKENNET_DATA", DATA)
+        return partial(small, request.param)
 
 
 def test_the_sample_of_a_text_is_drawn_a_character_at_a_time_from_the_last_window(tmp_path):
     task, generator = small("shakespeare"), torch.Generator().manual_seed(0)
-    model = task.build(NetSpec("attention", "window"), task.recipe, Width(16, 16)).eval()
+    model = task.build(NetSpec("attention", "window"), task.config, Width(16, 16)).eval()
     with torch.no_grad():
-        task.show(model, NetSpec("attention", "window"), tmp_path)
+        task.write_artifacts(model, NetSpec("attention", "window"), tmp_path)
     start = task.begin_of_test
     ids, on = task.ids[start : start + 16].tolist(), task.batch(torch.tensor([0]), "window").tokens
     for _ in range(200):
@@ -106,14 +67,6 @@ def test_the_sample_of_a_text_is_drawn_a_character_at_a_time_from_the_last_windo
         ids.append(int(torch.multinomial((scores / 0.8).softmax(-1), 1, generator=generator)))
     said = "".join(task.characters[number] for number in ids[16:])
     assert (tmp_path / "sample.txt").read_text().endswith(f"goes on:]{said}\n")
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_nets_of_a_task_have_the_size_of_its_recipe(name):
-    task = small(name)
-    nets = nets_of(task)
-    assert set(find_widths(task, nets, task.recipe, "params", None)) == set(nets)
-    assert set(find_widths(task, nets[:1], task.recipe, "flops", None)) == set(nets[:1])
 
 
 def test_copy_asks_for_the_symbols_after_the_silence():
@@ -133,14 +86,14 @@ def test_copy_asks_for_the_symbols_after_the_silence():
 
 def test_the_window_of_copy_does_not_reach_back():
     task = TASKS["copy"](examples=8)
-    reach = task.batch(torch.tensor([0]), "window").tokens.graph.reach(task.recipe.depth)
+    reach = task.batch(torch.tensor([0]), "window").tokens.graph.reach(task.config.depth)
     assert not reach.dense()[-10:, :10].any()
 
 
 @pytest.mark.parametrize("name", ["copy", "shakespeare"])
 def test_temporal_convolutions_hear_the_first_token_and_no_later_one(name):
     task = small(name)
-    net = task.build(NetSpec("tcn", "causal"), task.recipe, Width(8, 8)).double().eval()
+    net = task.build(NetSpec("tcn", "causal"), task.config, Width(8, 8)).double().eval()
     tokens = task.batch(torch.tensor([0]), "causal").tokens.to(torch.float64)
     embed, *others = net.layers
     z = embed(tokens).z.detach().requires_grad_()
@@ -199,12 +152,12 @@ def test_no_set_of_the_test_was_seen_in_training(name):
 
 
 def test_trivial_models_by_hand():
-    assert constant(torch.tensor([0.0, 4.0, 5.0]), torch.tensor([4.0, 7.0])) == {
-        "median": {"mean absolute error": 1.5}
-    }
-    assert majority(torch.tensor([2, 2, 0]), torch.tensor([2, 0, 0, 0])) == {
-        "majority": {"accuracy": 0.25}
-    }
+    splits = {"train": torch.arange(3), "test": torch.arange(3, 5)}
+    numbers = torch.tensor([0.0, 4.0, 5.0, 4.0, 7.0])
+    assert median(numbers, splits) == {"median": {"mean absolute error": 1.5}}
+    splits["test"] = torch.arange(3, 7)
+    labels = torch.tensor([2, 2, 0, 2, 0, 0, 0])
+    assert majority(labels, splits) == {"majority": {"accuracy": 0.25}}
 
 
 def test_the_density_of_clusters_is_that_of_torch():
@@ -253,7 +206,7 @@ def test_skip_links_are_alike_to_neighbors_and_not_to_walks():
 def test_message_passing_gives_every_skip_link_graph_the_same_answer():
     task = small("csl")
     net = NetSpec("gin", "skips")
-    built = task.build(net, task.recipe, Width(8, 8)).double()
+    built = task.build(net, task.config, Width(8, 8)).double()
     index = torch.arange(len(task.labels))
     batch = task.batch(index, "skips")
     answer = built(batch.tokens.to(torch.float64))
@@ -363,7 +316,7 @@ def test_sorting_is_asked_step_by_step():
     assert torch.equal(batch.target, task.digits[:2].sort(1).values)
     assert batch.tokens.z[0, :, 0].tolist() == [10, *batch.target[0, :-1].tolist()]
     assert torch.equal(batch.source.z[..., 0], task.digits[:2])
-    net = task.build(NetSpec("attention", "full"), task.recipe, Width(16, 16)).double().eval()
+    net = task.build(NetSpec("attention", "full"), task.config, Width(16, 16)).double().eval()
     for parameter in net.parameters():  # far from even, so that digits are told apart
         torch.nn.init.normal_(parameter, std=0.5)
     batch = task.batch(torch.arange(20), "full")
@@ -384,7 +337,7 @@ def test_sorting_is_asked_step_by_step():
 
 def test_words_weights_over_patches_sum_to_one():
     task = small("questions")
-    net = task.build(NetSpec("mean", "grid"), task.recipe, Width(16, 8))
+    net = task.build(NetSpec("mean", "grid"), task.config, Width(16, 8))
     batch = task.batch(torch.arange(3), "grid")
     weights = cross_attention(lambda: batch.run(net), net)
     assert weights.shape == (3, 4, 9)
@@ -392,8 +345,6 @@ def test_words_weights_over_patches_sum_to_one():
 
 
 def test_questions_have_the_answer_that_is_in_the_image():
-    from tokennet.compare.tasks.questions import ANSWERS, COLOURS, WORDS
-
     task = small("questions")
     kinds = set()
     for image, words, answer in zip(task.images, task.words, task.answers, strict=True):
@@ -405,7 +356,7 @@ def test_questions_have_the_answer_that_is_in_the_image():
         for cell in present:
             brightest = cell[:, cell.sum(0) == cell.sum(0).max()][:, 0]
             shade = brightest / brightest.max()
-            colors.append(min(COLOURS, key=lambda c: (torch.tensor(COLOURS[c]) - shade).norm()))
+            colors.append(min(COLORS, key=lambda c: (torch.tensor(COLORS[c]) - shade).norm()))
         kinds.add(question.split()[1])
         if question == "how many are there":
             assert said == ("two", "three", "four")[len(present) - 2]
@@ -439,10 +390,8 @@ def test_results_of_the_tasks_can_be_written(tmp_path):
 
 
 def test_statsmodels_that_is_missing_is_named(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "statsmodels.datasets", None)
-    with pytest.raises(ValueError, match=r'needs statsmodels: pip install "tokennet\[tasks\]"'):
+    with pytest.raises(ImportError, match=r'statsmodels .* pip install "tokennet\[tasks\]"'):
         TASKS["sunspots"]()
 
 

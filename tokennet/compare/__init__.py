@@ -1,10 +1,12 @@
-"""Compare nets that differ in mixer and graph, on the same data at the same budget."""
+"""Compare nets that differ in mixer and graph, on the same data at the same budget.
+
+`compare(task)` is the command `tokennet compare`; subclass `Task` for data of your own.
+"""
 
 from tokennet.compare.metric import Metric
-from tokennet.compare.net import NetSpec, Width
 from tokennet.compare.report import Baseline, ResultRow
 from tokennet.compare.run import Budget, Comparison, compare
-from tokennet.compare.task import Batch, Model, Task, TrainConfig, load_task
+from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, Width, load_task
 from tokennet.compare.tasks import TASKS
 
 __all__ = [

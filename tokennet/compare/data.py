@@ -1,4 +1,4 @@
-"""Where data sets lie."""
+"""The files of data sets: where they lie, how they are downloaded; and stratified splits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.checks import require
 
 
 def load(name: str, loader: Callable[[str], Any]) -> Any:
@@ -86,3 +91,12 @@ def text_file(name: str, url: str) -> Path:
             ) from error
         partial.replace(path)
     return path
+
+
+def stratified_fold(labels: Tensor, folds: int, seed: int) -> dict[str, Tensor]:
+    """A fold for the test, with all classes in proportion; another fold for each seed."""
+    splitter = require("sklearn.model_selection", "compare").StratifiedKFold(
+        folds, shuffle=True, random_state=seed // folds
+    )
+    train, test = list(splitter.split(labels, labels))[seed % folds]
+    return {"train": torch.tensor(train), "test": torch.tensor(test)}

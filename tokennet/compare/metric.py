@@ -1,13 +1,14 @@
-"""`Metric`: what a task measures of the answers, and how it is shown."""
+"""Metrics, losses, and the scores of trivial models: what a task measures of the answers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 
 def mean(values: Tensor) -> float:
@@ -17,15 +18,15 @@ def mean(values: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of answers on a split.
+    """A score of answers on a split; use it where a task measures something else than accuracy.
 
-    `values(answer, target)` gives a row of numbers for each example, (n,) or (n, ...), and
-    `reduce` makes the figure from the rows of all examples. So a figure that is no mean over
+    `values(answer, target)` returns a row of numbers for each example, (n,) or (n, ...), and
+    `reduce` computes the score from the rows of all examples. So a score that is no mean over
     examples, such as mean average precision, is exact on any number of batches and devices.
 
     >>> import torch
-    >>> score = error.values(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 3.0]))
-    >>> error.reduce(score)
+    >>> distances = error.values(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 3.0]))
+    >>> error.reduce(distances)
     0.5
     """
 
@@ -33,37 +34,31 @@ class Metric:
     values: Callable[[Tensor, Tensor], Tensor]
     higher_is_better: bool = True
     unit: str = ""
-    """Shown behind the name. "%" shows the figure times 100; files have it as it is."""
+    """Shown behind the name. "%" shows the score times 100; files have it as it is."""
     reduce: Callable[[Tensor], float] = mean
 
     @property
     def heading(self) -> str:
         return f"{self.name} {self.unit}".strip()
 
-    def best(self, figures: list[float]) -> int:
-        """The place of the best figure; of equal ones, the last."""
+    def best(self, scores: list[float]) -> int:
+        """The index of the best score; of equal scores, the last."""
         sign = 1 if self.higher_is_better else -1
-        # A figure that is no number (a run that diverged) is never the best.
-        return max(
-            range(len(figures)),
-            key=lambda place: (not math.isnan(figures[place]), sign * figures[place], place),
-        )
+        # NaN (a run that diverged) is never the best.
+        ranks = [(not math.isnan(score), sign * score, i) for i, score in enumerate(scores)]
+        return max(range(len(scores)), key=ranks.__getitem__)
 
-    def text(self, figure: float, sd: float | None = None) -> str:
-        """The figure to three digits (percent: one decimal), with its standard deviation.
+    def text(self, score: float, sd: float | None = None) -> str:
+        """The score to three digits (percent: one decimal), with its standard deviation.
 
         >>> accuracy.text(0.5, 0.125), error.text(12.34, 0.5), error.text(0.01234)
         ('50.0 ± 12.5', '12.3 ± 0.5', '0.0123')
         """
-        factor, decimals = (100, 1) if self.unit == "%" else (1, _decimals(figure))
-        numbers = [figure] if sd is None else [figure, sd]
+        factor, decimals = (100, 1) if self.unit == "%" else (1, 3)
+        if factor == 1 and math.isfinite(score) and score != 0:
+            decimals = max(0, 2 - math.floor(math.log10(abs(score))))
+        numbers = [score] if sd is None else [score, sd]
         return " ± ".join(f"{factor * number:.{decimals}f}" for number in numbers)
-
-
-def _decimals(figure: float) -> int:
-    if not math.isfinite(figure) or figure == 0:
-        return 3
-    return max(0, 2 - math.floor(math.log10(abs(figure))))
 
 
 def _hits(answer: Tensor, target: Tensor) -> Tensor:
@@ -92,9 +87,7 @@ def classes(output: Tensor, target: Tensor) -> Tensor:
     >>> classes(torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.long)).exp().round()
     tensor([4., 4.])
     """
-    losses = torch.nn.functional.cross_entropy(
-        output.flatten(0, -2), target.flatten(), reduction="none"
-    )
+    losses = cross_entropy(output.flatten(0, -2), target.flatten(), reduction="none")
     return losses.view(len(target), -1).mean(1)
 
 
@@ -105,3 +98,31 @@ def squares(output: Tensor, target: Tensor) -> Tensor:
     tensor([0., 4.])
     """
     return (output.reshape(target.shape) - target).square().view(len(target), -1).mean(1)
+
+
+Splits = Mapping[str, Tensor]
+"""Numbers of the examples in "train", "test" and perhaps "val"."""
+
+
+def majority(labels: Tensor, splits: Splits) -> dict[str, dict[str, float]]:
+    """The accuracy on the test of always answering the most frequent class of the training.
+
+    >>> splits = {"train": torch.tensor([0, 1, 2]), "test": torch.tensor([3, 4])}
+    >>> majority(torch.tensor([1, 1, 0, 0, 1]), splits)
+    {'majority': {'accuracy': 0.5}}
+    """
+    most_frequent = int(torch.bincount(labels[splits["train"]].flatten()).argmax())
+    return {"majority": {"accuracy": mean(labels[splits["test"]] == most_frequent)}}
+
+
+def median(numbers: Tensor, splits: Splits) -> dict[str, dict[str, float]]:
+    """The error on the test of always answering the median of the training.
+
+    No other constant has a smaller mean absolute error.
+
+    >>> splits = {"train": torch.tensor([0, 1, 2]), "test": torch.tensor([3, 4])}
+    >>> median(torch.tensor([1.0, 2.0, 9.0, 2.0, 4.0]), splits)
+    {'median': {'mean absolute error': 1.0}}
+    """
+    distances = (numbers[splits["test"]] - numbers[splits["train"]].median()).abs()
+    return {"median": {error.name: mean(distances)}}

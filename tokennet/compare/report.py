@@ -1,17 +1,20 @@
-"""What a comparison showed: a line for each net and each trivial model, and tables of them."""
+"""The results of a comparison: a row for each net and each trivial model, and tables of them."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Column, Table
-
+from tokennet.checks import require
 from tokennet.compare.metric import Metric
 from tokennet.compare.task import Task
 from tokennet.compare.train import Run
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,13 @@ class ResultRow:
     def score_sd(self) -> float | None:
         return next(iter(self.scores_sd.values()))
 
-    def row(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Flat, as in results.json and results.csv: a metric is a column, and its sd another."""
         row: dict[str, Any] = {}
         for name, value in vars(self).items():
             if name == "scores":
-                for metric, figure in self.scores.items():
-                    row[metric], row[f"{metric} sd"] = figure, self.scores_sd[metric]
+                for metric, score in self.scores.items():
+                    row[metric], row[f"{metric} sd"] = score, self.scores_sd[metric]
             elif name != "scores_sd":
                 row[name] = value
         return row
@@ -60,31 +63,31 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a trivial model gets: the mean over the same seeds."""
+    """The scores of a trivial model: the mean over the same seeds."""
 
     name: str
     scores: dict[str, float]
 
     @staticmethod
     def of(task: Task, seeds: int) -> list[Baseline]:
-        found = [task.baselines(seed) for seed in range(seeds)]
+        by_seed = [task.baselines(seed) for seed in range(seeds)]
         return [
             Baseline(
-                name,
-                {m: statistics.mean(figures[name][m] for figures in found) for m in first},
+                name, {m: statistics.mean(found[name][m] for found in by_seed) for m in scores}
             )
-            for name, first in found[0].items()
+            for name, scores in by_seed[0].items()
         ]
 
 
 def summarize(runs: Sequence[Run]) -> list[ResultRow]:
-    """One line for each net, in the order of the runs."""
+    """A row for each net, in the order of the runs."""
     nets = list(dict.fromkeys(run.net for run in runs))
-    return [_line([run for run in runs if run.net == net]) for net in nets]
+    return [_row([run for run in runs if run.net == net]) for net in nets]
 
 
-def _line(runs: list[Run]) -> ResultRow:
-    first, by_metric, declared = runs[0], _by_metric(runs), runs[0].declared or {}
+def _row(runs: list[Run]) -> ResultRow:
+    first, declared = runs[0], runs[0].declared or {}
+    by_metric = {name: [run.scores[name] for run in runs] for name in first.scores}
     return ResultRow(
         net=first.net,
         seeds=len(runs),
@@ -92,10 +95,10 @@ def _line(runs: list[Run]) -> ResultRow:
         hidden=first.hidden,
         parameters=first.parameters,
         flops=first.flops,
-        scores={name: statistics.mean(figures) for name, figures in by_metric.items()},
+        scores={name: statistics.mean(scores) for name, scores in by_metric.items()},
         scores_sd={
-            name: statistics.stdev(figures) if len(runs) > 1 else None
-            for name, figures in by_metric.items()
+            name: statistics.stdev(scores) if len(runs) > 1 else None
+            for name, scores in by_metric.items()
         },
         seconds=statistics.median(run.seconds for run in runs),
         tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
@@ -106,94 +109,76 @@ def _line(runs: list[Run]) -> ResultRow:
     )
 
 
-def _by_metric(runs: list[Run]) -> dict[str, list[float]]:
-    return {name: [run.scores[name] for run in runs] for name in runs[0].scores}
-
-
 def _largest(errors: list[float | None]) -> float | None:
-    known = [error for error in errors if error is not None]
-    return max(known) if known else None
+    return max((error for error in errors if error is not None), default=None)
 
 
-def best_line(lines: Sequence[ResultRow], metric: Metric) -> ResultRow:
-    """The line with the best mean of this metric; of equal ones, the first."""
-    turned = list(reversed(lines))
-    return turned[metric.best([line.scores[metric.name] for line in turned])]
+def best_row(rows: Sequence[ResultRow], metric: Metric) -> ResultRow:
+    """The row with the best mean of this metric; of equal rows, the first."""
+    backwards = list(reversed(rows))
+    return backwards[metric.best([row.scores[metric.name] for row in backwards])]
 
 
 def tables(
-    lines: Sequence[ResultRow], baselines: Sequence[Baseline], metrics: Sequence[Metric], title: str
+    rows: Sequence[ResultRow], baselines: Sequence[Baseline], metrics: Sequence[Metric], title: str
 ) -> list[Table]:
     """What the nets cost and reach, beside trivial models; and what each is symmetric to."""
-    shown = [_costs(lines, baselines, metrics[0], title)]
-    if len(metrics) > 1:
-        shown.append(_further(lines, baselines, metrics[1:]))
-    if any(line.declared_relabeling for line in lines):
-        shown.append(_symmetries(lines))
-    return shown
-
-
-def _costs(
-    lines: Sequence[ResultRow], baselines: Sequence[Baseline], metric: Metric, title: str
-) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("net", no_wrap=True)
-    for heading in ("parameters", "FLOPs", metric.heading, "seconds", "tokens/s"):
-        table.add_column(heading, justify="right", no_wrap=heading != metric.heading)
-    for line in lines:
-        table.add_row(
-            line.net,
-            f"{line.parameters:,}",
-            _short(line.flops),
-            metric.text(line.score, line.score_sd),
-            f"{line.seconds:.1f}",
-            _short(line.tokens_per_second),
-        )
-    table.add_section()
+    column = require("rich.table", "compare").Column
+    number = partial(column, justify="right", no_wrap=True)
+    first, *further = metrics
+    shown = _table(
+        title, number("parameters"), number("FLOPs"), column(first.heading, justify="right"),
+        number("seconds"), number("tokens/s"),
+    )  # fmt: skip
+    for row in rows:
+        shown.add_row(
+            row.net, f"{row.parameters:,}", _short(row.flops), _score(first, row),
+            f"{row.seconds:.1f}", _short(row.tokens_per_second),
+        )  # fmt: skip
+    shown.add_section()
     for baseline in baselines:
-        figure = baseline.scores.get(metric.name)
-        table.add_row(baseline.name, "", "", "-" if figure is None else metric.text(figure))
-    return table
+        shown.add_row(baseline.name, "", "", _score(first, baseline))
+    found = [shown]
+    if further:
+        shown = _table("further metrics", *(column(m.heading, justify="right") for m in further))
+        for row in rows:
+            shown.add_row(row.net, *(_score(metric, row) for metric in further))
+        shown.add_section()
+        for baseline in baselines:
+            shown.add_row(baseline.name, *(_score(metric, baseline) for metric in further))
+        found.append(shown)
+    if any(row.declared_relabeling for row in rows):
+        shown = _table(
+            "declared symmetry, and measured error in float64", column("relabeling", no_wrap=True),
+            number("error"), column("shuffling", no_wrap=True), number("error"),
+        )  # fmt: skip
+        for row in rows:
+            shown.add_row(
+                row.net, row.declared_relabeling or "-", _error(row.relabeling_error),
+                row.declared_shuffling or "-", _error(row.shuffling_error),
+            )  # fmt: skip
+        found.append(shown)
+    return found
 
 
-def _further(
-    lines: Sequence[ResultRow], baselines: Sequence[Baseline], metrics: Sequence[Metric]
-) -> Table:
-    table = Table(title="further figures", title_justify="left")
-    table.add_column("net", no_wrap=True)
-    for metric in metrics:
-        table.add_column(metric.heading, justify="right")
-    for line in lines:
-        texts = [m.text(line.scores[m.name], line.scores_sd[m.name]) for m in metrics]
-        table.add_row(line.net, *texts)
-    table.add_section()
-    for baseline in baselines:
-        figures = [(m, baseline.scores.get(m.name)) for m in metrics]
-        table.add_row(baseline.name, *("-" if f is None else m.text(f) for m, f in figures))
-    return table
+def _table(title: str, *columns: Any) -> Table:
+    rich = require("rich.table", "compare")
+    net = rich.Column("net", no_wrap=True)
+    return rich.Table(net, *columns, title=title, title_justify="left")
 
 
-def _symmetries(lines: Sequence[ResultRow]) -> Table:
-    table = Table(title="declared symmetry, and measured error in float64", title_justify="left")
-    table.add_column("net", no_wrap=True)
-    for action in ("relabeling", "shuffling"):
-        table.add_column(action, no_wrap=True)
-        table.add_column("error", justify="right", no_wrap=True)
-    for line in lines:
-        table.add_row(
-            line.net,
-            line.declared_relabeling or "-",
-            _error(line.relabeling_error),
-            line.declared_shuffling or "-",
-            _error(line.shuffling_error),
-        )
-    return table
+def _score(metric: Metric, of: ResultRow | Baseline) -> str:
+    score = of.scores.get(metric.name)
+    if score is None:
+        return "-"
+    return metric.text(score, of.scores_sd[metric.name] if isinstance(of, ResultRow) else None)
 
 
 def task_table(registry: Mapping[str, type[Task]]) -> Table:
-    """The tasks that there are."""
-    nets = Column("nets by default", no_wrap=True)
-    table = Table("task", "data", "metric", "graphs", nets)
+    """The tasks of a registry: data, metric, graphs, and the nets compared by default."""
+    rich = require("rich.table", "compare")
+    nets = rich.Column("nets by default", no_wrap=True)
+    table = rich.Table("task", "data", "metric", "graphs", nets)
     for task in registry.values():
         row = task.name, task.summary, task.metrics[0].heading, " ".join(task.graphs)
         table.add_row(*row, "\n".join(task.nets))

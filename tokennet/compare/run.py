@@ -1,4 +1,4 @@
-"""The main job: several nets on one task, at the same budget, over several seeds."""
+"""`compare`: several nets on one task, at the same budget, over several seeds."""
 
 from __future__ import annotations
 
@@ -7,33 +7,30 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning_fabric
-import networkx
-import torch
-import torch_geometric
-from lightning_fabric import Fabric
-
+from tokennet.checks import check_size, require
 from tokennet.compare.budget import Match, find_widths
-from tokennet.compare.check import check_task, code_of, fingerprint
-from tokennet.compare.net import NetSpec
-from tokennet.compare.report import Baseline, ResultRow, best_line, summarize
-from tokennet.compare.store import RunStore
+from tokennet.compare.check import check_task
+from tokennet.compare.fingerprint import code_of, fingerprint
+from tokennet.compare.report import Baseline, ResultRow, best_row, summarize
+from tokennet.compare.store import RunStore, copy_artifacts, write_results
 from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Job, Run, train
-from tokennet.compare.write import write_results, write_shown
-from tokennet.mixers import MIXERS
 from tokennet.version import __version__
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the nets are to have in common; None leaves it to the task's recipe.
+    """What the compared nets have in common; None leaves it to the task's `config`.
 
     >>> from tokennet.compare import TASKS
-    >>> Budget(match="flops", size=100_000, epochs=2).recipe_of(TASKS["digits"]()).epochs
+    >>> Budget(match="flops", size=100_000, epochs=2).config_for(TASKS["digits"]()).epochs
     2
     """
 
@@ -43,25 +40,25 @@ class Budget:
     epochs: int | None = None
     positions: str | None = None
 
-    def recipe_of(self, task: Task) -> TrainConfig:
+    def config_for(self, task: Task) -> TrainConfig:
         given = {"epochs": self.epochs, "positions": self.positions}
-        return replace(task.recipe, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        return replace(task.config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome: a line for each net, the single runs, and the files written."""
+    """The outcome of `compare`: a row for each net, the single runs, and the files written."""
 
-    lines: list[ResultRow]
+    rows: list[ResultRow]
     runs: list[Run]
     baselines: list[Baseline]
     files: list[Path]
     reused: int
-    """How many of the runs were there already."""
+    """Number of runs that were not trained but read from the folder."""
 
 
 Progress = Callable[[str, int, int], None]
-"""Told (run, epochs done, epochs in all) after each epoch, over all runs."""
+"""Called with (run, epochs done, total epochs) after each epoch, over all runs."""
 
 
 def compare(
@@ -74,20 +71,21 @@ def compare(
     out: Path | str = "tokennet-results",
     on_progress: Progress = lambda run, done, total: None,
 ) -> Comparison:
-    """Train each net with each seed, or read the run where it is already in `out`.
+    """Train each net with each seed, or read the run where it is in `out` already.
 
     Args:
         task: where the data come from.
         nets: nets as "mixer@graph" or "mixer@graph/readout"; the task's own by default.
-        seeds: how many, 0 .. seeds - 1; the task's own number by default.
+        seeds: their number, 0 .. seeds - 1; the task's own by default.
         budget: what the nets have in common.
         fabric: where to train; a launched `Fabric`, by default one CPU.
-        out: folder for runs, results.json, results.csv, config.json, curves.png, and what
-            the best net has to show.
-        on_progress: told after each epoch.
+        out: folder for runs, results.json, results.csv, config.json, curves.png, and the
+            artifacts of the best net.
+        on_progress: called after each epoch.
 
     Raises:
         ValueError: a net, graph or size that does not exist.
+        ImportError: lightning-fabric or matplotlib is not installed.
 
     >>> import tempfile
     >>> from tokennet.compare import TASKS
@@ -96,74 +94,76 @@ def compare(
     ...     result = compare(
     ...         TASKS["digits"](), nets=["mean@grid"], seeds=1, budget=quick, out=folder
     ...     )
-    >>> [line.net for line in result.lines], [line.name for line in result.baselines]
+    >>> [row.net for row in result.rows], [row.name for row in result.baselines]
     (['mean@grid'], ['majority'])
     """
     budget, out = budget or Budget(), Path(out)
-    seeds = task.seeds if seeds is None else seeds
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1, got {seeds}")
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    known = {**MIXERS, **dict.fromkeys(task.forms)}
-    parsed = [NetSpec.parse(text, known, task.graphs, task.readouts) for text in nets or task.nets]
-    recipe = budget.recipe_of(task)
-    check_task(task, parsed)
-    widths = find_widths(task, parsed, recipe, budget.match, budget.size)
+    seeds = check_size("seeds", task.seeds if seeds is None else seeds, 1)
+    lightning = require("lightning_fabric", "compare")
+    require("matplotlib", "compare")  # for the curves: not an hour later
+    fabric = fabric or lightning.Fabric(accelerator="cpu", devices=1)
+    config = budget.config_for(task)
+    specs = [task.parse(text) for text in nets or task.nets]
+    check_task(task, specs)
+    widths = find_widths(task, specs, config, budget.match, budget.size)
     jobs = [
-        Job(task, net, recipe, width, seed)
+        Job(task, net, config, width, seed)
         for net, width in widths.items()
         for seed in range(seeds)
     ]
-    store, runs, reused = RunStore(out), [], 0
+    common, store, runs, reused = _environment(fabric, task, config), RunStore(out), [], 0
     for number, job in enumerate(jobs):
         report = partial(_report, on_progress, job, number, len(jobs))
-        run, was_there = _run_or_load(fabric, store, job, report)
+        run, found = _run_or_load(fabric, store, job, _settings(job, common), report)
         runs.append(run)
-        reused += was_there
-        report(recipe.epochs)
-    lines, files = summarize(runs), []
+        reused += found
+        report(config.epochs)
+    rows, files = summarize(runs), []
     baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
-        config = {"budget": asdict(budget), "seeds": seeds, **_surroundings(fabric, task, recipe)}
-        files = write_results(out, lines, runs, baselines, config)
-        best = best_line(lines, task.metrics[0])
-        shown = next(job for job in jobs if str(job.net) == best.net)
-        files += write_shown(store.shown(_config(fabric, shown)), out)
-    return Comparison(lines, runs, baselines, files, reused)
+        settings = {"budget": asdict(budget), "seeds": seeds, **common}
+        files = write_results(out, rows, runs, baselines, settings)
+        best = best_row(rows, task.metrics[0])
+        first = next(job for job in jobs if str(job.net) == best.net)
+        files += copy_artifacts(store.artifacts(_settings(first, common)), out)
+    return Comparison(rows, runs, baselines, files, reused)
 
 
 def _report(on_progress: Progress, job: Job, number: int, jobs: int, epoch: int) -> None:
-    epochs = job.recipe.epochs
+    epochs = job.config.epochs
     on_progress(str(job), number * epochs + epoch, jobs * epochs)
 
 
 def _run_or_load(
-    fabric: Fabric, store: RunStore, job: Job, report: Callable[[int], None]
+    fabric: Fabric,
+    store: RunStore,
+    job: Job,
+    settings: dict[str, Any],
+    report: Callable[[int], None],
 ) -> tuple[Run, bool]:
-    """The run, and whether it was there already."""
-    config = _config(fabric, job)
+    """The run, and whether it was in the store already."""
     # The first process alone decides, so that none waits for another that loaded.
-    found = fabric.broadcast(store.load(config) if fabric.is_global_zero else None)
+    found = fabric.broadcast(store.load(settings) if fabric.is_global_zero else None)
     if found is not None:
         return found, True
     epochs = itertools.count(1)
-    run = train(fabric, job, lambda: report(next(epochs)), store.shown(config))
+    run = train(fabric, job, lambda: report(next(epochs)), store.artifacts(settings))
     if fabric.is_global_zero:
-        store.save(config, run)
+        store.save(settings, run)
     return run, False
 
 
-def _config(fabric: Fabric, job: Job) -> dict[str, Any]:
+def _settings(job: Job, common: dict[str, Any]) -> dict[str, Any]:
     """All that determines a run."""
     return {
         "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
-        "data": fingerprint(job.task, job.net.graph, job.seed),
-        **_surroundings(fabric, job.task, job.recipe),
+        "data": fingerprint(job.task, job.net.graph, job.seed), **common,
     }  # fmt: skip
 
 
-def _surroundings(fabric: Fabric, task: Task, recipe: TrainConfig) -> dict[str, Any]:
+def _environment(fabric: Fabric, task: Task, config: TrainConfig) -> dict[str, Any]:
     """What a result depends on besides net, widths, seed and data."""
+    packages = ("torch", "torch_geometric", "networkx", "lightning_fabric")
     return {
         "task": task.name,
         "code": code_of(task),
@@ -172,15 +172,12 @@ def _surroundings(fabric: Fabric, task: Task, recipe: TrainConfig) -> dict[str, 
             for m in task.metrics
         ],
         "interface": asdict(task.interface),
-        "recipe": asdict(recipe),
+        "training": asdict(config),
         "device": fabric.device.type,
         "precision": fabric._precision.precision,
         "versions": {
             "tokennet": __version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torch_geometric": torch_geometric.__version__,
-            "networkx": networkx.__version__,
-            "lightning_fabric": lightning_fabric.__version__,
+            **{package: version(package) for package in packages},
         },
     }

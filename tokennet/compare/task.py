@@ -1,4 +1,4 @@
-"""`Task`: data, loss and metrics behind a few methods."""
+"""`Task`: data, loss and metrics on which nets are compared; write one for data of your own."""
 
 from __future__ import annotations
 
@@ -12,16 +12,48 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokennet.compare.metric import Metric, accuracy, classes
-from tokennet.compare.net import NetSpec, Width
+from tokennet.checks import lookup
+from tokennet.compare.metric import Metric, Splits, accuracy, classes
+from tokennet.mixers import MIXERS
 from tokennet.nets import IOSpec, TokenNet, build_net
 from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
 
 @dataclass(frozen=True)
+class Width:
+    """Channels of the tokens, and of the hidden layer of the token-wise MLPs.
+
+    >>> Width(dim=32, hidden=64).hidden
+    64
+    """
+
+    dim: int
+    hidden: int
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max".
+
+    `Task.parse` reads one and looks its names up.
+
+    >>> str(NetSpec("mean", "grid", "max"))
+    'mean@grid/max'
+    """
+
+    mixer: str
+    graph: str
+    readout: str | None = None
+    """None for the task's own."""
+
+    def __str__(self) -> str:
+        return f"{self.mixer}@{self.graph}" + (f"/{self.readout}" if self.readout else "")
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Some examples as tokens, with their targets.
+    """Some examples as tokens, with their targets: what `Task.batch` returns.
 
     >>> batch = Batch(Tokens(torch.zeros(2, 5, 3)), torch.tensor([0, 1]))
     >>> batch.run(lambda tokens: tokens.z.sum((-2, -1))).shape
@@ -34,7 +66,7 @@ class Batch:
     rows: Tensor | None = None
     """(n,) which rows of the net's output are these examples; None for all, in order."""
     source: Tokens | None = None
-    """Another set that the net listens to, for nets that do."""
+    """Another set that the net attends to, for nets with a source."""
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(
@@ -56,7 +88,7 @@ class Batch:
 
 
 class Model:
-    """A net that is asked for its answers: called with a batch, it gives its output.
+    """A net as `Task.predict` is given it: called with a batch, it returns its output.
 
     >>> from tokennet import MeanReadout, TokenNet
     >>> model = Model(TokenNet([], MeanReadout(8, 3)))
@@ -64,7 +96,7 @@ class Model:
     torch.Size([4, 3])
 
     Attributes:
-        net: the net itself, for tasks that ask in another way.
+        net: the net itself, for tasks that call it in another way, such as `net.generate`.
     """
 
     def __init__(self, net: nn.Module, run: Callable[[Batch], Tensor] | None = None) -> None:
@@ -103,26 +135,31 @@ class TrainConfig:
     or with each epoch."""
 
 
-def net_of_blocks(net: NetSpec, interface: IOSpec, recipe: TrainConfig, width: Width) -> TokenNet:
-    """What `build_net` makes of the net's mixer by this recipe."""
+def net_of_blocks(net: NetSpec, interface: IOSpec, config: TrainConfig, width: Width) -> TokenNet:
+    """The net of blocks of this mixer that `build_net` makes by this configuration."""
     return build_net(
-        net.mixer,
-        interface,
-        width.dim,
-        recipe.depth,
-        hidden=width.hidden,
-        num_heads=recipe.num_heads,
-        positions=recipe.positions,  # type: ignore[arg-type]
-        dropout=recipe.dropout,
-    )
+        net.mixer, interface, width.dim, config.depth, hidden=width.hidden,
+        num_heads=config.num_heads, dropout=config.dropout,
+        positions=config.positions,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def split_at(train: int, total: int) -> dict[str, Tensor]:
+    """Splits of examples that were drawn in one order: the first `train`, then the test.
+
+    >>> split_at(3, 5)
+    {'train': tensor([0, 1, 2]), 'test': tensor([3, 4])}
+    """
+    index = torch.arange(total)
+    return {"train": index[:train], "test": index[train:]}
 
 
 class Task(ABC):
     """Data, a loss and metrics, on which nets differ in mixer, graph and perhaps readout only.
 
-    A subclass sets `name`, `graphs`, `nets` and `interface` (and what else it likes of the
-    class attributes), can be made without arguments, and defines `splits` and `batch`. As it
-    stands it classifies, by cross entropy and accuracy; a task with other targets sets
+    Subclass it to compare nets on data of your own: set `name`, `graphs`, `nets` and
+    `interface`, and define `splits` and `batch`; the class is called without arguments. By
+    default a task classifies, by cross entropy and accuracy; a task with other targets sets
     `metrics` and defines `loss`. Examples are numbered; what an example is decides the layout
     of the data:
 
@@ -157,16 +194,20 @@ class Task(ABC):
     """Names that may follow the / in a net, if any may."""
     nets: ClassVar[tuple[str, ...]]
     """Nets compared by default, each as "mixer@graph" or "mixer@graph/readout"."""
-    recipe: ClassVar[TrainConfig] = TrainConfig()
+    config: ClassVar[TrainConfig] = TrainConfig()
     seeds: ClassVar[int] = 3
     """How many seeds are compared by default."""
     metrics: ClassVar[tuple[Metric, ...]] = (accuracy,)
     """What is measured; the first one decides which epoch and which net is best."""
+    dataset: ClassVar[str | None] = None
+    """Name of the data set that has to be downloaded, a folder of `TOKENNET_DATA`, if any."""
+    tiny: ClassVar[Mapping[str, int]] = {}
+    """Arguments of the class that make a small copy of the task, for tests."""
     interface: IOSpec
     """What goes in and out; where batches have a source, what goes in is the source."""
 
     @abstractmethod
-    def splits(self, seed: int) -> Mapping[str, Tensor]:
+    def splits(self, seed: int) -> Splits:
         """Numbers of the examples in "train", "test" and, if there is one, "val".
 
         With a "val" split the test metrics are read at the epoch that is best on it, without
@@ -182,14 +223,14 @@ class Task(ABC):
         return classes(output, target)
 
     def predict(self, model: Model, batch: Batch) -> Tensor:
-        """The answers that the metrics judge; by default the output of the net, `model(batch)`.
+        """The answers that the metrics compare with the target; by default `model(batch)`.
 
-        A net that is trained on the target of the step before must be asked step by step here,
+        A net that is trained on the target of the step before must decode incrementally here,
         as by `model.net.generate`.
         """
         return model(batch)
 
-    def build(self, net: NetSpec, recipe: TrainConfig, width: Width) -> nn.Module:
+    def build(self, net: NetSpec, config: TrainConfig, width: Width) -> nn.Module:
         """The net to train: by default blocks of mixer and token-wise MLP (`build_net`).
 
         A task whose nets have another form (encoder and decoder, a set of queries) puts it
@@ -200,27 +241,54 @@ class Task(ABC):
         interface = self.interface
         if net.readout is not None:
             interface = replace(interface, readout=net.readout)
-        return net_of_blocks(net, interface, recipe, width)
+        return net_of_blocks(net, interface, config, width)
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        """What trivial models get on the test split: name of model to name of metric to figure."""
+        """Scores of trivial models on the test split: {name of model: {name of metric: score}}."""
         return {}
 
-    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
-        """Write something a person can look at into `folder`: a sample, a picture.
+    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
+        """Write a sample or a picture of what a trained net does into `folder`.
 
-        Called once for each trained net, in eval mode and without gradients; that of the best
-        net is put beside the results.
+        Called once for each trained net, in eval mode and without gradients; the artifacts of
+        the best net are put beside the results.
         """
         return None
 
     @property
-    def shows(self) -> bool:
-        return type(self).show is not Task.show
+    def has_artifacts(self) -> bool:
+        return type(self).write_artifacts is not Task.write_artifacts
+
+    def test_examples(self, model: nn.Module, graph: str, count: int = 8) -> tuple[Tensor, Batch]:
+        """Numbers of the first examples of the test, and their batch on the model's device."""
+        index = self.splits(0)["test"][:count]
+        return index, self.batch(index, graph).to(next(model.parameters()).device)
+
+    def parse(self, text: str) -> NetSpec:
+        """Read "mixer@graph" or "mixer@graph/readout".
+
+        Raises:
+            ValueError: it is not of that form, or this task has no such mixer, graph or readout.
+
+        >>> from tokennet.compare import TASKS
+        >>> TASKS["sort"]().parse("attention@causal").graph
+        'causal'
+        """
+        front, slash, readout = text.strip().partition("/")
+        mixer, at, graph = front.partition("@")
+        if not at:
+            raise ValueError(f"a net is written mixer@graph, such as attention@full; got {text!r}")
+        lookup("mixer", mixer, {**MIXERS, **dict.fromkeys(self.forms)})
+        lookup("graph", graph, dict.fromkeys(self.graphs))
+        if slash and not self.readouts:
+            raise ValueError(f"readout must be left out for this task; got {readout!r}")
+        if slash:
+            lookup("readout", readout, dict.fromkeys(self.readouts))
+        return NetSpec(mixer, graph, readout or None)
 
 
 def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
-    """Make the task of that name, or `module:Class` from a file of one's own.
+    """Make the task of that name, or `module:Class` from a file of your own.
 
     Raises:
         ValueError: there is no such task, module or class, or it is not a `Task`.
@@ -230,11 +298,7 @@ def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
     'sort'
     """
     if ":" not in name:
-        if name not in registry:
-            raise ValueError(
-                f"task must be one of {', '.join(registry)} or module:Class; got {name!r}"
-            )
-        return registry[name]()
+        return lookup("task", name, registry, also="or module:Class")()
     found = resolve(name, "task")
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ValueError(f"task {name!r} must be a Task, got {found!r}")

@@ -1,17 +1,17 @@
-"""Memory: symbols that are to be said again after a long silence."""
+"""The copying problem: symbols that are to be repeated after a long pause."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tokennet.compare.metric import accuracy, classes, exact_match
-from tokennet.compare.net import NetSpec
-from tokennet.compare.sequence import SequenceTask
-from tokennet.compare.task import Batch, TrainConfig
+from tokennet.compare.builders import SequenceTask
+from tokennet.compare.metric import Splits, accuracy, classes, exact_match
+from tokennet.compare.task import Batch, NetSpec, TrainConfig, split_at
 from tokennet.graphs import Causal, TokenGraph, Window
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
@@ -21,9 +21,9 @@ BLANK, GO = SYMBOLS, SYMBOLS + 1
 
 
 class Copy(SequenceTask):
-    """Ten symbols out of eight, 200 steps of nothing, then the ten are to be repeated.
+    """Ten symbols of an alphabet of eight, 200 blank steps, then the ten are to be repeated.
 
-    The last of the 200 steps says that it is time. The copying problem of Hochreiter and
+    The last of the 200 steps holds a signal to begin. The copying problem of Hochreiter and
     Schmidhuber, 1997, in the form of Arjovsky, Shah, Bengio, 2016 (arXiv 1511.06464).
     """
 
@@ -33,7 +33,8 @@ class Copy(SequenceTask):
     nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
     seeds = 1
     metrics = (accuracy, exact_match)
-    recipe = TrainConfig(epochs=4, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
+    tiny: ClassVar = {"steps": 12, "examples": 32}
+    config = TrainConfig(epochs=4, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
 
     def __init__(self, steps: int = STEPS, examples: int = 2_000) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -52,9 +53,8 @@ class Copy(SequenceTask):
             SYMBOLS + 2, SYMBOLS, "token", n, num_coordinates=1, position_base=1_000.0, ids=True
         )
 
-    def splits(self, seed: int) -> Mapping[str, Tensor]:
-        numbers = torch.arange(len(self.ids))
-        return {"train": numbers[: self.examples], "test": numbers[self.examples :]}
+    def splits(self, seed: int) -> Splits:
+        return split_at(self.examples, len(self.ids))
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         return Batch(Tokens(self.ids[index], self._graphs[graph], self.pos), self.symbols[index])
@@ -66,15 +66,14 @@ class Copy(SequenceTask):
         return model(batch)[:, -LENGTH:]
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        """Without memory any symbol is as good as another."""
+        """Without memory all symbols are equally probable."""
         return {"guess": {"accuracy": 1 / SYMBOLS, "exact match": SYMBOLS**-LENGTH}}
 
-    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
-        """The symbols of eight examples, and what the net says."""
-        device = next(model.parameters()).device
-        batch = self.batch(self.splits(0)["test"][:8], net.graph).to(device)
-        said = batch.run(model)[:, -LENGTH:].argmax(-1)
-        rows = [f"{'given':<{2 * LENGTH}} said by {net}"]
-        for given, answer in zip(batch.target.tolist(), said.tolist(), strict=True):
+    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
+        """The symbols of eight examples, and the answers of the net."""
+        _, batch = self.test_examples(model, net.graph)
+        answers = batch.run(model)[:, -LENGTH:].argmax(-1)
+        rows = [f"{'given':<{2 * LENGTH}} answer of {net}"]
+        for given, answer in zip(batch.target.tolist(), answers.tolist(), strict=True):
             rows.append(" ".join(map(str, given)) + "  " + " ".join(map(str, answer)))
         (folder / "sample.txt").write_text("\n".join(rows) + "\n")

@@ -1,15 +1,13 @@
-"""One graph: its nodes are the tokens and the examples."""
+"""Cora, a citation graph: its nodes are both the tokens and the examples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from torch import Tensor
-from torch_geometric.datasets import Planetoid
-from torch_geometric.transforms import NormalizeFeatures
 
-from tokennet.compare.baseline import majority
 from tokennet.compare.data import load
+from tokennet.compare.metric import Splits, majority
 from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.graphs import Full, Self, TokenGraph, from_pyg
 from tokennet.nets import IOSpec
@@ -20,7 +18,7 @@ class Cora(Task):
     """The citation graph of 2,708 papers in 7 fields, with its public split.
 
     140 papers to learn from, 500 to validate, 1,000 to test (Yang, Cohen, Salakhutdinov,
-    2016, arXiv 1603.08861). Each paper listens to those it cites or is cited by, and to
+    2016, arXiv 1603.08861). Each paper attends to those it cites or is cited by, and to
     itself.
     """
 
@@ -29,26 +27,24 @@ class Cora(Task):
     graphs = ("citation", "full")
     nets = ("attention@citation", "gat@citation", "gcn@citation", "attention@full")
     seeds = 2
-    recipe = TrainConfig(
-        epochs=60,
-        lr=5e-3,
-        weight_decay=1e-2,
-        depth=4,
-        num_heads=8,
-        mlp_ratio=0.1,
-        dropout=0.6,
+    dataset = "Cora"
+    config = TrainConfig(
+        epochs=60, lr=5e-3, weight_decay=1e-2, depth=4, num_heads=8, mlp_ratio=0.1, dropout=0.6,
         size=200_000,
-    )
+    )  # fmt: skip
     interface = IOSpec(in_features=1433, out_features=7, readout="token", num_tokens=2708)
 
     def __init__(self) -> None:
+        from torch_geometric.datasets import Planetoid
+        from torch_geometric.transforms import NormalizeFeatures
+
         normalize = NormalizeFeatures()
         self.data = load("Cora", lambda root: Planetoid(root, "Cora", transform=normalize)[0])
         n = self.data.num_nodes
         citation = from_pyg(self.data) | Self(n)
         self._graphs: dict[str, TokenGraph] = {"citation": citation, "full": Full(n)}
 
-    def splits(self, seed: int) -> Mapping[str, Tensor]:
+    def splits(self, seed: int) -> Splits:
         masks = {name: self.data[f"{name}_mask"] for name in ("train", "val", "test")}
         return {name: mask.nonzero().flatten() for name, mask in masks.items()}
 
@@ -56,5 +52,4 @@ class Cora(Task):
         return Batch(Tokens(self.data.x, self._graphs[graph]), self.data.y[index], rows=index)
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        splits = self.splits(seed)
-        return majority(self.data.y[splits["train"]], self.data.y[splits["test"]])
+        return majority(self.data.y, self.splits(seed))

@@ -1,21 +1,22 @@
-"""Detection as the prediction of a set: which digits are where."""
+"""Detection of digits as prediction of a set of boxes, with its metric, mean average precision."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from tokennet.compare.boxes import average_precision, iou
-from tokennet.compare.metric import Metric
-from tokennet.compare.net import NetSpec
-from tokennet.compare.scenes import digit_images, overlapping_patches, positions
-from tokennet.compare.task import Batch, Task, TrainConfig
+from tokennet.checks import require
+from tokennet.compare.metric import Metric, Splits
+from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig, split_at
+from tokennet.compare.tasks._digit_images import digit_images, overlapping_patches, positions
 from tokennet.graphs import Full, Grid, TokenGraph
 from tokennet.models import Objects, Prediction, set_prediction_loss
+from tokennet.models.detection import corners
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
@@ -23,8 +24,42 @@ SIDE, PATCH, SEEN, MOST, CLASSES = 28, 4, 12, 3, 10
 NOTHING = CLASSES
 
 
-def judged(answer: Tensor, target: Tensor) -> Tensor:
-    """(n, Q x 3 + K): of each guess its class, score and whether right; then the true classes.
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union |A n B| / |A u B| of boxes (..., 4), elementwise.
+
+    Boxes are middle x, middle y, width and height.
+
+    >>> iou(torch.tensor([1.0, 1.0, 2.0, 2.0]), torch.tensor([2.0, 1.0, 2.0, 2.0]))
+    tensor(0.3333)
+    """
+    (a_low, a_high), (b_low, b_high) = (corners(boxes).split(2, dim=-1) for boxes in (a, b))
+    sides = torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)
+    both = sides.clamp(min=0).prod(-1)
+    union = a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - both
+    return both / union.clamp(min=1e-9)
+
+
+def average_precision(scores: Tensor, right: Tensor, objects: int) -> float:
+    """Area under the precision that is reached at each recall or a higher one.
+
+    Everingham et al., 2010 (the form of 2010 and later).
+
+    Args:
+        scores: (G,) confidence of the guesses.
+        right: (G,) whether each guess is matched to an object that no other is matched to.
+        objects: number of objects.
+
+    >>> round(average_precision(torch.tensor([3.0, 2, 1]), torch.tensor([True, False, True]), 2), 4)
+    0.8333
+    """
+    hits = right[scores.argsort(descending=True, stable=True)].double()
+    precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1, device=hits.device)
+    best = precision.flip(0).cummax(0).values.flip(0)  # at this recall or a higher one
+    return float((best * hits).sum() / objects)
+
+
+def match_guesses(answer: Tensor, target: Tensor) -> Tensor:
+    """(n, Q x 3 + K): class, score and rightness of each guess; then the true classes.
 
     In the order of their scores, the guesses of an image are right if they overlap an object
     of their class, not found before, by half or more (IoU).
@@ -34,7 +69,7 @@ def judged(answer: Tensor, target: Tensor) -> Tensor:
     shared = iou(answer[:, :, None, NOTHING + 1 :], target[:, None, :, 1:])  # (n, Q, K)
     fitting = (labels[:, None] == classes[..., None]) & (shared >= 0.5)
     free, right = labels >= 0, torch.zeros_like(scores)
-    for guess in scores.argsort(-1, descending=True).T:  # (n,) the surest of each image first
+    for guess in scores.argsort(-1, descending=True).T:  # (n,) by decreasing score
         candidates = fitting[image, guess] & free  # (n, K)
         found = candidates.any(-1)
         right[image, guess] = found.to(scores)
@@ -45,26 +80,25 @@ def judged(answer: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_average_precision(rows: Tensor) -> float:
-    """The mean over classes of their average precision, from the rows of `judged`."""
+    """The mean over classes of their average precision, from the rows of `match_guesses`."""
     guesses, objects = rows[:, :-MOST].reshape(-1, 3), rows[:, -MOST:]
-    figures = []
+    precisions = []
     for digit in range(CLASSES):
         of_digit = guesses[guesses[:, 0] == digit]
         count = int((objects == digit).sum())
         if count:
-            figures.append(average_precision(of_digit[:, 1], of_digit[:, 2] > 0, count))
-    return sum(figures) / len(figures)
+            precisions.append(average_precision(of_digit[:, 1], of_digit[:, 2] > 0, count))
+    return sum(precisions) / len(precisions)
 
 
 class Detect(Task):
-    """One to three handwritten digits of several sizes on a canvas; each is asked with its box.
+    """One to three handwritten digits of several sizes on a canvas; the target is their boxes.
 
-    Patches of 12 x 12 pixels overlap, 4 apart. The answer is a set: each patch guesses a digit, or
-    nothing, and a box about itself, and the guesses are matched to the digits that are there at
-    the least cost (the loss of Carion et al., 2020, arXiv 2005.12872, with patches in the place of
-    its queries). Judged by the mean over the ten digits of the
-    average precision, where boxes overlap by half (mAP at 0.5), on handwritten digits that
-    were not seen in training.
+    Patches of 12 x 12 pixels overlap, 4 apart. The answer is a set: each patch predicts a digit,
+    or nothing, and a box about itself, and the predictions are matched to the objects at the
+    least cost (the loss of Carion et al., 2020, arXiv 2005.12872, with patches in place of its
+    queries). The metric is the mean over the ten digits of the average precision, where boxes
+    overlap by half (mAP at 0.5), on handwritten digits that were not seen in training.
     """
 
     name = "detect"
@@ -72,8 +106,9 @@ class Detect(Task):
     graphs = ("full", "grid")
     nets = ("attention@full", "mean@grid")
     seeds = 1
-    metrics = (Metric("mAP", judged, unit="%", reduce=mean_average_precision),)
-    recipe = TrainConfig(
+    tiny: ClassVar = {"examples": 24}
+    metrics = (Metric("mAP", match_guesses, unit="%", reduce=mean_average_precision),)
+    config = TrainConfig(
         epochs=15, batch_size=32, lr=4e-3, depth=2, positions="pos", size=100_000, clip=1.0,
         smooth=True,
     )  # fmt: skip
@@ -93,36 +128,30 @@ class Detect(Task):
         }  # fmt: skip
         self.pos = positions(count)
         self.interface = IOSpec(
-            SEEN**2,
-            CLASSES + 5,
-            "token",
-            num_tokens=count**2,
-            num_coordinates=2,
-            position_base=30.0,
+            SEEN**2, CLASSES + 5, "token", count**2, num_coordinates=2, position_base=30.0
         )
 
     def _make(self, number: int, pool: list[Tensor], generator: torch.Generator) -> None:
         """Put digits where there is room for them."""
 
-        def one(of: int) -> int:
+        def below(of: int) -> int:
             return int(torch.randint(of, (), generator=generator))
 
         canvas = self.images[number, 0]
-        for place in range(1 + one(MOST)):
-            digit, size = one(10), 8 + 2 * one(3)
-            image = pool[digit][one(len(pool[digit]))][None, None]
+        for i in range(1 + below(MOST)):
+            digit, size = below(10), 8 + 2 * below(3)
+            image = pool[digit][below(len(pool[digit]))][None, None]
             image = interpolate(image, size=size, mode="bilinear")[0, 0]
             for _ in range(20):
-                y, x = one(SIDE - size + 1), one(SIDE - size + 1)
+                y, x = below(SIDE - size + 1), below(SIDE - size + 1)
                 if not canvas[y : y + size, x : x + size].any():
                     canvas[y : y + size, x : x + size] = image
                     box = torch.tensor([x + size / 2, y + size / 2, size, size]) / SIDE
-                    self.objects[number, place] = torch.cat([torch.tensor([float(digit)]), box])
+                    self.objects[number, i] = torch.cat([torch.tensor([float(digit)]), box])
                     break
 
-    def splits(self, seed: int) -> Mapping[str, Tensor]:
-        numbers = torch.arange(len(self.images))
-        return {"train": numbers[: self.examples], "test": numbers[self.examples :]}
+    def splits(self, seed: int) -> Splits:
+        return split_at(self.examples, len(self.images))
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         tokens = Tokens(
@@ -145,10 +174,10 @@ class Detect(Task):
         return torch.cat([logits, middle, size.sigmoid()], dim=-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """That of the library, `set_prediction_loss`, for each image alone."""
+        """`set_prediction_loss` of each image."""
         guess = Prediction(*self.guesses(output).split([NOTHING + 1, 4], dim=-1))
-        there = Objects(target[..., 0].long(), target[..., 1:])
-        return set_prediction_loss(guess, there, reduction="none")
+        objects = Objects(target[..., 0].long(), target[..., 1:])
+        return set_prediction_loss(guess, objects, reduction="none")
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """Fifty boxes with their digits, taken from training images."""
@@ -159,18 +188,16 @@ class Detect(Task):
         guess[torch.arange(len(known)), known[:, 0].long()] = 5.0
         guess[:, CLASSES + 1 :] = known[:, 1:]
         target = self.objects[splits["test"]]
-        rows = judged(guess.expand(len(target), -1, -1), target)
+        rows = match_guesses(guess.expand(len(target), -1, -1), target)
         return {"same boxes": {"mAP": mean_average_precision(rows)}}
 
-    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
-        """Eight images with the digits and boxes that the net sees."""
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Rectangle
-
-        index = self.splits(0)["test"][:8]
-        batch = self.batch(index, net.graph).to(next(model.parameters()).device)
+    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
+        """Eight images with the digits and boxes by the net."""
+        rectangle = require("matplotlib.patches", "compare").Rectangle
+        index, batch = self.test_examples(model, net.graph)
         answers = self.guesses(batch.run(model)).cpu()
-        figure = Figure(figsize=(12, 6.4), layout="constrained")
+        pyplot = require("matplotlib.figure", "compare")
+        figure = pyplot.Figure(figsize=(12, 6.4), layout="constrained")
         for panel, number, answer in zip(
             figure.subplots(2, 4).flat, index.tolist(), answers, strict=False
         ):
@@ -180,7 +207,7 @@ class Detect(Task):
                 score, digit = guess[: NOTHING + 1].softmax(-1)[:NOTHING].max(-1)
                 x, y, w, h = (SIDE * guess[NOTHING + 1 :]).tolist()
                 corner = x - w / 2 - 0.5, y - h / 2 - 0.5
-                panel.add_patch(Rectangle(corner, w, h, fill=False, color="C1"))
+                panel.add_patch(rectangle(corner, w, h, fill=False, color="C1"))
                 panel.text(*corner, f"{int(digit)} {score:.0%}", color="C1", va="bottom")
-        figure.suptitle(f"seen by {net}")
+        figure.suptitle(f"boxes by {net}")
         figure.savefig(folder / "boxes.png", dpi=120)

@@ -1,4 +1,4 @@
-"""Graphs of many sizes: a ragged batch."""
+"""MUTAG, molecules of several sizes: a task on ragged batches."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch_geometric.datasets import TUDataset
 
-from tokennet.compare.baseline import majority
-from tokennet.compare.data import load
+from tokennet.compare.data import load, stratified_fold
+from tokennet.compare.metric import Splits, majority
 from tokennet.compare.task import Batch, Task, TrainConfig
 from tokennet.graphs import Full, Self
 from tokennet.nets import IOSpec
@@ -27,12 +26,15 @@ class Mutag(Task):
     summary = "188 molecules, mutagenic or not (TUDataset); atoms as tokens, a ragged batch"
     graphs = ("bonds", "full")
     nets = ("attention@bonds", "attention@full", "gat@bonds", "sum@bonds", "gcn@bonds")
-    recipe = TrainConfig(
+    dataset = "MUTAG"
+    config = TrainConfig(
         epochs=120, batch_size=32, lr=2e-3, weight_decay=1e-4, depth=3, size=40_000
     )
     interface = IOSpec(in_features=7, out_features=2, readout="mean")
 
     def __init__(self) -> None:
+        from torch_geometric.datasets import TUDataset
+
         dataset = load("MUTAG", lambda root: TUDataset(root, "MUTAG"))
         self.labels = torch.cat([data.y for data in dataset])
         bonds = []
@@ -43,13 +45,9 @@ class Mutag(Task):
         full = [tokens.replace(graph=Full(tokens.num_tokens)) for tokens in bonds]
         self._molecules = {"bonds": bonds, "full": full}
 
-    def splits(self, seed: int) -> Mapping[str, Tensor]:
-        """A tenth for the test, with both classes in proportion; another one for each seed."""
-        from sklearn.model_selection import StratifiedKFold
-
-        folds = StratifiedKFold(10, shuffle=True, random_state=seed // 10)
-        train, test = list(folds.split(self.labels, self.labels))[seed % 10]
-        return {"train": torch.tensor(train), "test": torch.tensor(test)}
+    def splits(self, seed: int) -> Splits:
+        """A tenth for the test, with both classes in proportion; another tenth for each seed."""
+        return stratified_fold(self.labels, 10, seed)
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         molecules = self._molecules[graph]
@@ -57,5 +55,4 @@ class Mutag(Task):
         return Batch(tokens, self.labels[index])
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        splits = self.splits(seed)
-        return majority(self.labels[splits["train"]], self.labels[splits["test"]])
+        return majority(self.labels, self.splits(seed))

@@ -1,17 +1,19 @@
-"""Questions about images: words that listen to patches."""
+"""Questions about images: the tokens are words, which attend to the patches of an image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tokennet.compare.encoder_decoder import cross_attention, encoder_decoder
-from tokennet.compare.net import NetSpec, Width
-from tokennet.compare.scenes import digit_images, patches, positions
-from tokennet.compare.task import Batch, Task, TrainConfig
+from tokennet.checks import require
+from tokennet.compare.builders import cross_attention, encoder_decoder
+from tokennet.compare.metric import Splits
+from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig, Width, split_at
+from tokennet.compare.tasks._digit_images import digit_images, patches, positions
 from tokennet.graphs import Full, Grid, TokenGraph
 from tokennet.nets import Embedding, IOSpec
 from tokennet.positional import LearnedEncoding
@@ -42,10 +44,10 @@ class Questions(Task):
     graphs = ("full", "grid")
     nets = ("attention@full", "attention@grid", "mean@grid")
     seeds = 1
-    recipe = TrainConfig(
+    tiny: ClassVar = {"examples": 32}
+    config = TrainConfig(
         epochs=9, batch_size=64, lr=3e-3, weight_decay=1e-5, dropout=0.1, positions="pos",
-        size=80_000, clip=1.0,
-        smooth=True,
+        size=80_000, clip=1.0, smooth=True,
     )  # fmt: skip
 
     def __init__(self, examples: int = 20_000, patch: int = 8) -> None:
@@ -81,8 +83,8 @@ class Questions(Task):
             rgb = torch.tensor(list(COLORS.values())[color])[:, None, None]
             y, x = CELL * (cell // SIDE), CELL * (cell % SIDE)
             self.images[number, :, y : y + CELL, x : x + CELL] = rgb * image
-        asked = some(1, count)[0]
-        name, shade = NUMBERS[digits[asked]], list(COLORS)[colors[asked]]
+        which = some(1, count)[0]
+        name, shade = NUMBERS[digits[which]], list(COLORS)[colors[which]]
         question, answer = (
             (f"which digit is {shade}", name),
             (f"which color has {name}", shade),
@@ -91,51 +93,48 @@ class Questions(Task):
         self.words[number] = torch.tensor([WORDS.index(word) for word in question.split()])
         self.answers[number] = ANSWERS.index(answer)
 
-    def splits(self, seed: int) -> Mapping[str, Tensor]:
-        numbers = torch.arange(len(self.images))
-        return {"train": numbers[: self.examples], "test": numbers[self.examples :]}
+    def splits(self, seed: int) -> Splits:
+        return split_at(self.examples, len(self.images))
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         source = Tokens(patches(self.images[index], self.patch), self._graphs[graph], self.pos)
         return Batch(Tokens(self.words[index][..., None]), self.answers[index], source=source)
 
-    def build(self, net: NetSpec, recipe: TrainConfig, width: Width) -> nn.Module:
+    def build(self, net: NetSpec, config: TrainConfig, width: Width) -> nn.Module:
         before = (
             Embedding(len(WORDS), width.dim, scale=width.dim**0.5),
             LearnedEncoding(width.dim, 4, "index"),
         )
-        return encoder_decoder(net, self.interface, recipe, width, before)
+        return encoder_decoder(net, self.interface, config, width, before)
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        """The commonest answer to the very question, without looking."""
+        """The most frequent answer to the same question, without the image."""
         splits, words = self.splits(seed), self.words
         right = 0
         for question in words[splits["test"]].unique(dim=0):
             same = (words == question).all(1)
             train, test = (self.answers[i[same[i]]] for i in (splits["train"], splits["test"]))
             right += int((test == train.mode().values).sum()) if len(train) else 0
-        return {"blind": {"accuracy": right / len(splits["test"])}}
+        return {"without image": {"accuracy": right / len(splits["test"])}}
 
-    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
-        """Five images with question, answer, and how much the question's words look where."""
-        from matplotlib.figure import Figure
-
-        index = self.splits(0)["test"][:5]
-        batch = self.batch(index, net.graph).to(next(model.parameters()).device)
-        said = batch.run(model).argmax(-1).tolist()
+    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
+        """Five images with question and answer, and the attention of the last word to them."""
+        index, batch = self.test_examples(model, net.graph, 5)
+        answers = batch.run(model).argmax(-1).tolist()
         weights = cross_attention(lambda: batch.run(model), model)[:, -1].cpu()  # last word
         count = SIDE * CELL // self.patch
-        figure = Figure(figsize=(12, 5.2), layout="constrained")
+        pyplot = require("matplotlib.figure", "compare")
+        figure = pyplot.Figure(figsize=(12, 5.2), layout="constrained")
         panels = figure.subplots(2, len(index))
         for column, number in enumerate(index.tolist()):
             image = self.images[number].permute(1, 2, 0).clamp(0, 1)
             question = " ".join(WORDS[word] for word in self.words[number].tolist())
             panels[0, column].imshow(image)
-            panels[0, column].set_title(f"{question}?\n{ANSWERS[said[column]]}", fontsize=9)
+            panels[0, column].set_title(f"{question}?\n{ANSWERS[answers[column]]}", fontsize=9)
             panels[1, column].imshow(image.mean(-1), cmap="gray")
-            looked = weights[column].view(count, count)
+            weight = weights[column].view(count, count)
             extent = (-0.5, SIDE * CELL - 0.5, SIDE * CELL - 0.5, -0.5)
-            panels[1, column].imshow(looked, cmap="magma", alpha=0.7, extent=extent)
+            panels[1, column].imshow(weight, cmap="magma", alpha=0.7, extent=extent)
         for panel in panels.flat:
             panel.set_axis_off()
         figure.suptitle(f"{net}: below, the attention of the last word")

@@ -1,4 +1,4 @@
-"""Functions of sets: here the pooling is compared, and the mixer stays the same."""
+"""Functions of sets: tasks that compare readouts (poolings) with the same mixer."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokennet.compare.baseline import constant
-from tokennet.compare.metric import Metric, error, squares
-from tokennet.compare.net import NetSpec
-from tokennet.compare.task import Batch, Model, Task, TrainConfig
+from tokennet.checks import require
+from tokennet.compare.metric import Metric, Splits, error, median, squares
+from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, split_at
 from tokennet.graphs import Full, Self
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
 class _SetTask(Task):
-    """Sets of any sizes; on the graph "self" tokens do not mix, so that the pooling is all."""
+    """Sets of any sizes; on the graph "self" tokens do not mix, so that only the readout does."""
 
     graphs = ("self", "full")
     readouts = ("mean", "sum", "max", "attention")
@@ -29,14 +28,14 @@ class _SetTask(Task):
         "attention@full/mean",
     )  # fmt: skip
     metrics: ClassVar[tuple[Metric, ...]] = (error,)
-    recipe = TrainConfig(epochs=12, batch_size=64, lr=3e-3, size=20_000)
+    tiny: ClassVar = {"examples": 32}
+    config = TrainConfig(epochs=12, batch_size=64, lr=3e-3, size=20_000)
     sets: list[Tensor]
     target: Tensor
     train_size: int
 
-    def splits(self, seed: int) -> Mapping[str, Tensor]:
-        numbers = torch.arange(len(self.sets))
-        return {"train": numbers[: self.train_size], "test": numbers[self.train_size :]}
+    def splits(self, seed: int) -> Splits:
+        return split_at(self.train_size, len(self.sets))
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         on = {"self": Self, "full": Full}[graph]
@@ -44,19 +43,18 @@ class _SetTask(Task):
         return Batch(Tokens.batch([Tokens(z, on(len(z))) for z in sets]), self.target[index])
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        splits = self.splits(seed)
-        return constant(self.target[splits["train"]], self.target[splits["test"]])
+        return median(self.target, self.splits(seed))
 
-    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
-        """Eight sets, what is right, and what the net says."""
-        device = next(model.parameters()).device
-        index = self.splits(0)["test"][:8]
-        batch = self.batch(index, net.graph)
-        said = self.predict(Model(model), batch.to(device)).flatten().tolist()
-        rows = [f"set: right, and what {net} says"]
-        for number, right, answer in zip(index.tolist(), batch.target.tolist(), said, strict=True):
-            shown = " ".join(f"{value:g}" for value in self.sets[number].flatten().tolist())
-            rows.append(f"{shown}: {right:g}  {answer:.2f}")
+    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
+        """Eight sets, their targets, and the answers of the net."""
+        index, batch = self.test_examples(model, net.graph)
+        answers = self.predict(Model(model), batch).flatten().tolist()
+        rows = [f"set: target, and the answer of {net}"]
+        for number, target, answer in zip(
+            index.tolist(), batch.target.tolist(), answers, strict=True
+        ):
+            values = " ".join(f"{value:g}" for value in self.sets[number].flatten().tolist())
+            rows.append(f"{values}: {target:g}  {answer:.2f}")
         (folder / "sample.txt").write_text("\n".join(rows) + "\n")
 
 
@@ -108,7 +106,7 @@ class Sets(_SetTask):
 
 
 class SetsUnique(_SetTask):
-    """How many different digits there are among two to ten.
+    """The number of different digits among two to ten.
 
     The counting of unique characters of Lee et al., 2019 (arXiv 1810.00825), section 5.2, with
     digits in the place of pictures of characters.
@@ -136,18 +134,18 @@ def log_likelihood(answer: Tensor, target: Tensor) -> Tensor:
     """
     parts = answer.unflatten(-1, (-1, 5))[:, None]  # (n, 1, K, 5)
     means, log_sd = parts[..., 1:3], parts[..., 3:].clamp(-4, 4)
-    there = ~target.isnan().any(-1)  # (n, M)
+    valid = ~target.isnan().any(-1)  # (n, M)
     points = target.nan_to_num()[:, :, None]  # (n, M, 1, 2)
     normal = -((points - means) / log_sd.exp()).square() / 2 - log_sd - math.log(2 * math.pi) / 2
     density = (parts[..., 0].log_softmax(-1) + normal.sum(-1)).logsumexp(-1)  # (n, M)
-    return (density * there).sum(1) / there.sum(1)
+    return (density * valid).sum(1) / valid.sum(1)
 
 
 class SetsClusters(_SetTask):
-    """Points of four clusters in the plane; the mixture they come from is asked, in one pass.
+    """Points of four clusters in the plane; the target is the mixture they come from, in one pass.
 
     Amortized clustering of Lee et al., 2019 (arXiv 1810.00825), section 5.3. The answer is four
-    normal distributions and their shares, judged by the density of the points themselves.
+    normal distributions and their shares, measured by the density of the points themselves.
     """
 
     name = "sets-clusters"
@@ -156,6 +154,7 @@ class SetsClusters(_SetTask):
     metrics = (Metric("log likelihood", log_likelihood, unit="nats/point"),)
     nets = ("mean@self/mean", "mean@self/max", "attention@full/mean", "attention@full/attention")
     seeds = 1
+    tiny: ClassVar = {"examples": 16}
     largest = 60
 
     def __init__(self, examples: int = 2_000) -> None:
@@ -177,23 +176,21 @@ class SetsClusters(_SetTask):
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """One normal distribution, with the mean and deviations of the set itself."""
-        figures = []
+        densities = []
         for number in self.splits(seed)["test"].tolist():
             points = self.sets[number].double()
             sd = points.std(0, correction=0)
             normal = -((points - points.mean(0)) / sd).square() / 2 - sd.log()
-            figures.append((normal - math.log(2 * math.pi) / 2).sum(-1).mean())
-        return {"one normal": {"log likelihood": float(torch.stack(figures).mean())}}
+            densities.append((normal - math.log(2 * math.pi) / 2).sum(-1).mean())
+        return {"one normal": {"log likelihood": float(torch.stack(densities).mean())}}
 
-    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
-        """Four sets with the clusters that the net sees: two deviations about each middle."""
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Ellipse
-
-        device = next(model.parameters()).device
-        index = self.splits(0)["test"][:4]
-        answers = self.batch(index, net.graph).to(device).run(model).cpu().unflatten(-1, (-1, 5))
-        figure = Figure(figsize=(12, 3.2), layout="constrained")
+    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
+        """Four sets with the clusters by the net: two deviations about each mean."""
+        ellipse_of = require("matplotlib.patches", "compare").Ellipse
+        index, batch = self.test_examples(model, net.graph, 4)
+        answers = batch.run(model).cpu().unflatten(-1, (-1, 5))
+        pyplot = require("matplotlib.figure", "compare")
+        figure = pyplot.Figure(figsize=(12, 3.2), layout="constrained")
         for panel, number, parts in zip(
             figure.subplots(1, 4), index.tolist(), answers, strict=True
         ):
@@ -202,8 +199,8 @@ class SetsClusters(_SetTask):
             for share, (x, y), (a, b) in zip(
                 shares, parts[:, 1:3].tolist(), parts[:, 3:].exp().tolist(), strict=True
             ):
-                ellipse = Ellipse((x, y), 4 * a, 4 * b, alpha=min(1.0, share + 0.1), fill=False)
-                panel.add_patch(ellipse)
+                alpha = min(1.0, share + 0.1)
+                panel.add_patch(ellipse_of((x, y), 4 * a, 4 * b, alpha=alpha, fill=False))
             panel.set(xlim=(-5, 5), ylim=(-5, 5), aspect="equal")
         figure.suptitle(f"clusters by {net}")
         figure.savefig(folder / "clusters.png", dpi=120)

@@ -1,4 +1,4 @@
-"""A series: what comes next."""
+"""Forecasts of a time series: the number of sunspots by year."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tokennet.compare.metric import Metric, error
-from tokennet.compare.net import NetSpec
-from tokennet.compare.task import Batch, Model, Task, TrainConfig
+from tokennet.checks import require
+from tokennet.compare.metric import Metric, Splits, error
+from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
@@ -25,12 +25,12 @@ def _errors(answer: Tensor, target: Tensor) -> Tensor:
 class Sunspots(Task):
     """Sunspots in each year from 1700 to 2008: from 44 years, the 11 that follow.
 
-    The series of statsmodels (`pip install "tokennet[tasks]"`). Windows are cut by time: none
-    of the years asked for in the test (from 1950) or in validation (from 1900) is asked for
-    before.
+    The series of statsmodels (`pip install "tokennet[tasks]"`). Windows are cut by time: no
+    target year of the test (from 1950) or of the validation (from 1900) is a target of an earlier
+    split.
 
-    A net sees each window less its mean, over its standard deviation, and forecasts in these
-    units: cycles after 1950 are higher than all those before (reversible instance
+    The input is each window minus its mean, over its standard deviation, and forecasts are in
+    these units: cycles after 1950 are higher than all those before (reversible instance
     normalization; Kim et al., ICLR 2022). Targets are the 11 numbers, the mean and the
     deviation.
     """
@@ -40,7 +40,7 @@ class Sunspots(Task):
     graphs = ("causal", "full")
     nets = ("attention@full", "mlp@full", "attention@causal", "mean@full")
     metrics = (Metric(error.name, _errors, higher_is_better=False),)
-    recipe = TrainConfig(
+    config = TrainConfig(
         epochs=30, batch_size=16, lr=2e-3, weight_decay=1e-3, dropout=0.1, positions="pos",
         size=40_000,
     )  # fmt: skip
@@ -54,7 +54,7 @@ class Sunspots(Task):
         self._graphs: dict[str, TokenGraph] = {"causal": Causal(PAST), "full": Full(PAST)}
         self.pos = torch.arange(float(PAST))[:, None]
 
-    def splits(self, seed: int) -> Mapping[str, Tensor]:
+    def splits(self, seed: int) -> Splits:
         """Numbers of windows, by the year that follows their past."""
         first = torch.arange(len(self.numbers) - PAST - AHEAD + 1)
         begins = self.years[first + PAST]
@@ -78,7 +78,7 @@ class Sunspots(Task):
         return self.numbers[index[:, None] + PAST + torch.arange(AHEAD)]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Absolute error, of what the last year says, in standard deviations of the past."""
+        """Absolute error of the forecast by the last token, in standard deviations of the past."""
         ahead, mean, deviation = target.split([AHEAD, 1, 1], dim=1)
         return (output[:, -1] - (ahead - mean) / deviation).abs().mean(1)
 
@@ -87,7 +87,7 @@ class Sunspots(Task):
         return mean + deviation * model(batch)[:, -1]
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        """The mean of the past, its last year again, and the last cycle of 11 years again."""
+        """The mean of the past, its last year, and its last cycle of 11 years repeated."""
         test = self.splits(seed)["test"]
         past = self._past(test)
         guesses = {
@@ -99,21 +99,20 @@ class Sunspots(Task):
             for name, guess in guesses.items()
         }
 
-    def show(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
-        """Forecasts from four pasts, beside what came."""
-        from matplotlib.figure import Figure
-
+    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
+        """Forecasts from four pasts, beside the series."""
         device = next(model.parameters()).device
         index = self.splits(0)["test"][:: len(self.splits(0)["test"]) // 3][:4]
         batch = self.batch(index, net.graph)
-        said = self.predict(Model(model), batch.to(device)).cpu()
-        figure = Figure(figsize=(10, 4), layout="constrained")
+        forecasts = self.predict(Model(model), batch.to(device)).cpu()
+        pyplot = require("matplotlib.figure", "compare")
+        figure = pyplot.Figure(figsize=(10, 4), layout="constrained")
         panel = figure.subplots()
         shown = slice(int(index[0]), None)
         panel.plot(self.years[shown], self.numbers[shown], color="0.6", label="sunspots")
-        for place, (number, forecast) in enumerate(zip(index.tolist(), said, strict=True)):
+        for number, forecast in zip(index.tolist(), forecasts, strict=True):
             years = self.years[number + PAST : number + PAST + AHEAD]
-            label = f"forecast by {net}" if place == 0 else None
+            label = f"forecast by {net}" if number == index[0] else None
             panel.plot(years, forecast, color="C1", marker=".", label=label)
         panel.legend()
         panel.set_xlabel("year")
@@ -121,12 +120,6 @@ class Sunspots(Task):
 
 
 def _series() -> tuple[Tensor, Tensor]:
-    try:
-        from statsmodels.datasets import sunspots
-    except ImportError as missing:
-        raise ValueError(
-            'task sunspots needs statsmodels: pip install "tokennet[tasks]"'
-        ) from missing
-    table = sunspots.load_pandas().data
+    table = require("statsmodels.datasets", "tasks").sunspots.load_pandas().data
     years = torch.tensor(table["YEAR"].to_numpy(copy=True)).long()
     return years, torch.tensor(table["SUNACTIVITY"].to_numpy(copy=True)).float()

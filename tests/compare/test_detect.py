@@ -1,12 +1,19 @@
-"""Boxes: overlap, matching, average precision; and the task that is judged by them."""
+"""The task `detect`: overlap of boxes, matching, average precision."""
 
 import itertools
 
 import pytest
 import torch
 
-from tokennet.compare.boxes import average_precision, iou
-from tokennet.compare.tasks.detect import CLASSES, NOTHING, Detect, judged, mean_average_precision
+from tokennet.compare.tasks.detect import (
+    CLASSES,
+    NOTHING,
+    Detect,
+    average_precision,
+    iou,
+    match_guesses,
+    mean_average_precision,
+)
 from tokennet.models import Objects, Prediction, set_prediction_loss
 from tokennet.models.detection import assign
 
@@ -74,12 +81,12 @@ TARGET = torch.tensor([[[3.0, *HERE], [4.0, *THERE], [-1.0] * 5]])
 
 
 def test_every_object_is_found_once():
-    right = judged(answer_of((3, 9.0, HERE), (4, 9.0, THERE)), TARGET)
+    right = match_guesses(answer_of((3, 9.0, HERE), (4, 9.0, THERE)), TARGET)
     assert mean_average_precision(right) == 1
-    twice = judged(answer_of((3, 9.0, HERE), (3, 8.0, HERE), (4, 9.0, HERE)), TARGET)
+    twice = match_guesses(answer_of((3, 9.0, HERE), (3, 8.0, HERE), (4, 9.0, HERE)), TARGET)
     assert twice[0, 2:9:3].tolist() == [1, 0, 0]
     assert mean_average_precision(twice) == 0.5
-    swapped = judged(answer_of((4, 9.0, HERE), (3, 9.0, THERE)), TARGET)
+    swapped = match_guesses(answer_of((4, 9.0, HERE), (3, 9.0, THERE)), TARGET)
     assert mean_average_precision(swapped) == 0
 
 
@@ -106,7 +113,7 @@ def test_the_loss_is_least_where_the_answer_is_right():
         moved = ((middle - still[patch]) * 28 / 4).atanh()
         output[0, patch, NOTHING + 1 :] = torch.cat([moved, torch.tensor(box[2:]).logit()])
     assert float(task.loss(output, target)) == pytest.approx(0, abs=1e-5)
-    assert mean_average_precision(judged(task.guesses(output), target)) == 1
+    assert mean_average_precision(match_guesses(task.guesses(output), target)) == 1
     assert float(task.loss(output.roll(1, dims=1), target)) > 0.5
 
 

@@ -1,10 +1,12 @@
-"""Images put together from handwritten digits, and their patches."""
+"""Handwritten digits by class, from which tasks compose images; and patches of images."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn.functional import unfold
+
+from tokennet.checks import require
 
 
 def digit_images() -> dict[str, list[Tensor]]:
@@ -13,9 +15,7 @@ def digit_images() -> dict[str, list[Tensor]]:
     "train" and "test" have no image in common; a random quarter is for the test (the images come
     writer by writer).
     """
-    from sklearn.datasets import load_digits  # heavy, and only some tasks need it
-
-    images, labels = load_digits(return_X_y=True)
+    images, labels = require("sklearn.datasets", "compare").load_digits(return_X_y=True)
     images = torch.tensor(images, dtype=torch.float32).view(-1, 8, 8) / 16
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     images, labels = images[order], torch.tensor(labels)[order]

@@ -1,0 +1,89 @@
+"""Nets that tasks build beside blocks of one mixer: temporal convolutions, encoder and decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from tokennet.compare.task import NetSpec, Task, TrainConfig, Width, net_of_blocks
+from tokennet.interpret import record_attention
+from tokennet.layer import TokenLayer
+from tokennet.mixers import Convolution, CrossAttention
+from tokennet.models import decoder_stack
+from tokennet.nets import READOUTS, BlockConfig, EncoderDecoder, IOSpec, TokenNet, build_net
+
+KERNEL = 5
+
+
+class SequenceTask(Task):
+    """A task with a fixed number of tokens; nets may be written "tcn@causal" too."""
+
+    forms: ClassVar[tuple[str, ...]] = ("tcn",)
+
+    def build(self, net: NetSpec, config: TrainConfig, width: Width) -> nn.Module:
+        if net.mixer == "tcn":
+            return temporal_convolutions(self.interface, config, width)
+        return super().build(net, config, width)
+
+
+def temporal_convolutions(interface: IOSpec, config: TrainConfig, width: Width) -> TokenNet:
+    """Blocks of causal convolutions, each reaching twice as far back as the block before.
+
+    Their number is the least with which the last token receives from the first: Bai, Kolter,
+    Koltun, 2018 (arXiv 1803.01271). Embedding, positions, MLPs and readout are those of the
+    other nets.
+    """
+    if interface.num_tokens is None:
+        raise ValueError("tcn needs a fixed number of tokens; here it varies")
+    ends = build_net(
+        "mean", interface, width.dim, depth=0, dropout=config.dropout,
+        positions=config.positions,  # type: ignore[arg-type]
+    )  # fmt: skip
+    layers: list[TokenLayer] = list(ends.layers)  # type: ignore[arg-type]
+    depth = math.ceil(math.log2((interface.num_tokens - 1) / (KERNEL - 1) + 1))
+    block = BlockConfig(dropout=config.dropout)
+    for power in range(max(depth, 1)):
+        convolution = Convolution(
+            width.dim, KERNEL, dilation=2**power, causal=True, groups=width.dim
+        )
+        layers += block.block([convolution], width.dim, width.hidden)
+    return TokenNet(layers, ends.readout)
+
+
+def encoder_decoder(
+    net: NetSpec,
+    interface: IOSpec,
+    config: TrainConfig,
+    width: Width,
+    before: Sequence[TokenLayer],
+    kind: type[TokenNet] = TokenNet,
+) -> EncoderDecoder:
+    """An encoder of the net's mixer, and a decoder of attention.
+
+    Args:
+        interface: what goes into the encoder, and comes out of the decoder.
+        before: the decoder's layers before its blocks.
+        kind: of the decoder, such as `Decoder`.
+    """
+    encoder = TokenNet(list(net_of_blocks(net, interface, config, width).layers))  # type: ignore[arg-type]
+    block = BlockConfig(dropout=config.dropout)
+    blocks = decoder_stack(
+        width.dim, config.depth, config.num_heads, width.hidden, block, final_norm=False
+    )
+    readout = READOUTS[interface.readout](width.dim, interface.out_features)
+    return EncoderDecoder(encoder, kind([*before, blocks], readout))
+
+
+def cross_attention(run: Callable[[], object], net: nn.Module) -> Tensor:
+    """Weights of the last layer of `net` that attends to a source, while `run()` calls the net.
+
+    (..., N, M), the mean over heads: how much each of N tokens attends to each of M sources.
+    """
+    layers = {name for name, part in net.named_modules() if isinstance(part, CrossAttention)}
+    with record_attention(net) as found:
+        run()
+    graph, weights = [each for name, each in found.items() if name in layers][-1]
+    return weights.mean(-1).unflatten(-1, (graph.num_targets, graph.num_sources))

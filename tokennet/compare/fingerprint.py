@@ -1,0 +1,107 @@
+"""Hashes of a task's data and of its source code: with them a finished run is found again."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import marshal
+import re
+import textwrap
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from torch import Tensor
+
+from tokennet.compare.task import Task
+from tokennet.tokens import Tokens
+
+
+def fingerprint(task: Task, graph: str, seed: int) -> str:
+    """A hash of all that a net is shown with this graph and seed: examples, edges, targets."""
+    digest = hashlib.sha256()
+    for split, index in sorted(task.splits(seed).items()):
+        digest.update(f"{split} {len(index)}".encode())
+        for part in index.split(1024):
+            batch = task.batch(part, graph)
+            _add(digest, part)
+            for tokens in (batch.tokens, batch.source):
+                _add_tokens(digest, tokens)
+            _add(digest, batch.target, batch.rows)
+    return digest.hexdigest()[:16]
+
+
+def _add_tokens(digest: hashlib._Hash, tokens: Tokens | None) -> None:
+    if tokens is None:
+        return
+    graph = tokens.graph
+    digest.update(repr(graph).encode())
+    edges = None if graph.is_full or graph.is_causal else graph.edge_index()
+    _add(digest, tokens.z, tokens.pos, edges, graph.edge_attr)
+
+
+def _add(digest: hashlib._Hash, *tensors: Tensor | None) -> None:
+    for tensor in tensors:
+        if tensor is not None:
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+
+
+def code_of(task: Task) -> str:
+    """A hash of the methods and metrics of a task, so that another loss is another run.
+
+    It covers the functions, classes, numbers and strings of the same module that they name.
+    Comments, blank lines and docstrings do not count.
+    """
+    digest, seen = hashlib.sha256(), set[object]()
+    for kind in type(task).__mro__[: type(task).__mro__.index(Task)]:
+        _add_source(digest, kind, seen)
+    for metric in task.metrics:
+        digest.update(metric.name.encode())
+        _add_source(digest, metric.values, seen)
+        _add_source(digest, metric.reduce, seen)
+    return digest.hexdigest()[:16]
+
+
+def _add_source(digest: hashlib._Hash, item: Any, seen: set[object]) -> None:
+    """The source of a function or of the methods of a class, and of what of its module it names."""
+    while isinstance(item, partial):
+        digest.update(repr((item.args, item.keywords)).encode())
+        item = item.func
+    # Static, class and bound methods have their function in __func__, properties in fget.
+    item = getattr(item, "__func__", getattr(item, "fget", item))
+    if not isinstance(item, FunctionType | type):
+        item = type(item)  # an object that is called
+    if item in seen:
+        return
+    seen.add(item)
+    if isinstance(item, type):
+        for name, member in sorted(vars(item).items()):
+            if isinstance(member, FunctionType | staticmethod | classmethod | property):
+                digest.update(name.encode())
+                _add_source(digest, member, seen)
+        return
+    source = _source(item)
+    digest.update(source.encode())
+    for name in sorted(set(re.findall(r"[^\W\d]\w*", source))):
+        value = item.__globals__.get(name)
+        if isinstance(value, int | float | str):
+            digest.update(f"{name} {value!r}".encode())
+        elif isinstance(value, FunctionType | type) and value.__module__ == item.__module__:
+            _add_source(digest, value, seen)
+
+
+def _source(function: FunctionType) -> str:
+    """Without comments and docstrings, in one layout."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):  # typed at a prompt, or made by `dataclass`
+        return marshal.dumps(function.__code__).hex()
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a lambda, with a part of the statement around it
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
