@@ -85,7 +85,7 @@ def calibrate(suite: str, json_file: Path | None) -> None:
             console.print(f"{row['case']}, {row['mode']}: {slow}", soft_wrap=True)
     path = save(fitted, device)
     if json_file is not None:
-        written = {**environment(device), "constants": fitted, "judged": rows}
+        written = {**environment(device), "constants": fitted, "choices": rows}
         json_file.write_text(json.dumps(written, indent=1) + "\n")
     console.print(f"Constants fitted to the whole grid are stored in {path}", soft_wrap=True)
 

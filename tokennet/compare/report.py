@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One net over its seeds."""
+    """One net over its seeds. Made by `compare`."""
 
     net: str
     seeds: int
@@ -63,7 +63,7 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The scores of a trivial model: the mean over the same seeds."""
+    """The scores of a trivial model: the mean over the same seeds. Made by `compare`."""
 
     name: str
     scores: dict[str, float]

@@ -47,7 +47,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The outcome of `compare`: a row for each net, the single runs, and the files written."""
+    """A row for each net, the single runs, and the files written. Made by `compare`."""
 
     rows: list[ResultRow]
     runs: list[Run]
