@@ -61,7 +61,7 @@ class _SetTask(Task):
 def _draw_sets(
     seed: int, train: int, sizes: tuple[int, int], values: tuple[int, int]
 ) -> list[Tensor]:
-    """Sets of integers (size, 1) to train on, then a quarter of this number, none of them a set of the training."""
+    """Sets of integers (size, 1) to train on, and new sets for the test: a quarter of them."""
     generator = torch.Generator().manual_seed(seed)
     sets: list[Tensor] = []
     seen: set[tuple[int, ...]] = set()
