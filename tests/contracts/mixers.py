@@ -8,7 +8,8 @@ not depend on each other are covered pairwise by default, and as the whole produ
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -43,7 +44,12 @@ from tokennet import (
     Tokens,
 )
 from tokennet.mixers import MIXERS
-from tokennet.testing import check_declared, random_permutation
+from tokennet.testing import (
+    applicable_laws,
+    check_declared,
+    parametrize_with_checks,
+    random_permutation,
+)
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-4, torch.bfloat16: 1e-1}
 
@@ -288,15 +294,19 @@ def on_graph(name: str, family: str) -> tuple[nn.Module, Tensor]:
     return OnGraph(layer, graph), torch.randn(2, graph.num_targets, DIM)
 
 
-def traced(names: Iterable[str]) -> list:
-    """Mixers on a graph that they honor, and on a ragged batch; the latter under `sweep`."""
+def traced(names: Iterable[str], turns: Collection[int] = (0, 1, 2)) -> list:
+    """Layers on a graph that they honor, and on a ragged batch.
+
+    By default the first, of each third number in `turns`; the rest is marked as `sweep`.
+    """
     params = []
-    for name in names:
+    for number, name in enumerate(names):
         for wanted in (("grid", "full", "torus"), ("ragged_full", "ragged_grids")):
-            family = next((each for each in wanted if name in OTHERS or each in honored(name)), "")
-            marks = [pytest.mark.sweep] if family.startswith("ragged") else []
-            if family:
-                family = "full" if name in OTHERS and not marks else family
+            families = ("full", "ragged_full") if name in OTHERS else honored(name)
+            family = next((family for family in wanted if family in families), None)
+            if family is not None:
+                is_default = wanted[0] == "grid" and number % 3 in turns
+                marks = [] if is_default else [pytest.mark.sweep]
                 params.append(pytest.param(name, family, marks=marks))
     return params
 
@@ -312,16 +322,26 @@ def shuffled(names: Iterable[str]) -> list[tuple[str, str]]:
     ]
 
 
-def checked(names: Iterable[str]) -> dict[str, tuple[Mixer, Tokens]]:
-    """For `parametrize_with_checks`: each mixer on a ragged batch, or a graph that it honors."""
-    cases = {}
-    for name in names:
+def checks(names: Iterable[str]) -> list:
+    """Cases of `parametrize_with_checks`: each mixer on a ragged batch, or a graph that it honors.
+
+    Mixers that read the index are not equivariant to permutations, as they declare. By default
+    one law of each mixer, in turn; the rest is marked as `sweep`.
+    """
+    params = []
+    for number, name in enumerate(names):
         families = ("ragged", "ragged_full", "ragged_grids", "full", "torus")
-        family = next(family for family in families if family in honored(name))
-        graph = FAMILIES[family]()
+        graph = FAMILIES[next(family for family in families if family in honored(name))]()
         mixer = make(name, graph.num_targets, torch.float64)
-        cases[name] = mixer, tokens_on(graph, DIM, torch.float64)
-    return cases
+        tokens = tokens_on(graph, DIM, torch.float64)
+        laws = applicable_laws(mixer, tokens)
+        if mixer.symmetry.relabeling == "trivial":
+            laws = tuple(law for law in laws if law not in ("node_permutation", "tied_inputs"))
+        cases = parametrize_with_checks({name: (mixer, tokens, {"laws": laws})}).args[1]
+        for turn, case in enumerate(cases):
+            marks = [] if turn == number % len(cases) else [pytest.mark.sweep]
+            params.append(pytest.param(*case.values, id=case.id, marks=marks))
+    return params
 
 
 class ByOracle(nn.Module):
@@ -339,7 +359,7 @@ class ByOracle(nn.Module):
 
 
 class LayerContract:
-    """Compilation, export and autocast, of the layers in `names`."""
+    """Autocast, and compilation or export, of the layers in `names`; both under `sweep`."""
 
     names: tuple[str, ...] = ()
 
@@ -409,8 +429,8 @@ def _refused(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 CASES: dict[str, tuple[Any, Callable[[Iterable[str]], list]]] = {
-    "test_compiles_without_a_break": (("name", "family"), traced),
-    "test_exports": (("name", "family"), traced),
+    "test_compiles_without_a_break": (("name", "family"), partial(traced, turns=(0, 1))),
+    "test_exports": (("name", "family"), partial(traced, turns=(2,))),
     "test_bfloat16_autocast": (("name", "family"), traced),
     "test_honors_a_family_with_several_tokens": ("name", list),
     "test_refuses_what_it_cannot_honor": (("name", "family"), _refused),
