@@ -152,7 +152,7 @@ def test_sequences_need_windows_of_the_kernel(monkeypatch):
     setting = setting._replace(grad=setting.grad.to("meta"))
     assert varlen(setting) is None
     monkeypatch.setattr(Setting, "device", torch.device("cuda"))
-    monkeypatch.setattr("tokennet.bench.peers.HAS_WINDOWS", False)
+    monkeypatch.setattr("tokennet.bench.peers.has_windows", lambda: False)
     assert varlen(setting) == "this torch has no windows in variable-length attention"
 
 

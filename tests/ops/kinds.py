@@ -17,6 +17,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "dot": (),
     "edge_bias": ("bias",),
     "pair_bias": ("pairs",),
+    "shared_pair_bias": ("shared",),
     "function_bias": ("function",),
     "edge_key": ("attr", "key"),
     "edge_value": ("attr", "value"),
@@ -36,7 +37,7 @@ def make_inputs(
     graph: TokenGraph,
     batch: tuple[int, ...] = (),
     *,
-    heads: int = 2,
+    num_heads: int = 2,
     channels: int = 3,
     values: int = 4,
     features: int = 2,
@@ -45,15 +46,16 @@ def make_inputs(
     """Every tensor of a call, by name; each may be differentiated by."""
     n, m, edges = graph.num_targets, graph.num_sources, graph.num_edges
     shapes: dict[str, tuple[int, ...]] = {
-        "q": (*batch, n, heads, channels),
-        "k": (*batch, m, heads, channels),
-        "v": (*batch, m, heads, values),
-        "bias": (edges, heads),
-        "pairs": (*batch, heads, n, m),
-        "weight": (heads, channels),
+        "q": (*batch, n, num_heads, channels),
+        "k": (*batch, m, num_heads, channels),
+        "v": (*batch, m, num_heads, values),
+        "bias": (edges, num_heads),
+        "pairs": (*batch, num_heads, n, m),
+        "shared": (1, n, m),
+        "weight": (num_heads, channels),
         "attr": (edges, features),
-        "key": (heads, channels, features),
-        "value": (heads, values, features),
+        "key": (num_heads, channels, features),
+        "value": (num_heads, values, features),
     }
     wanted = [name for name in shapes if name in ("q", "k", "v", *KINDS[kind])]
     return {name: torch.randn(shapes[name], dtype=dtype).requires_grad_() for name in wanted}
@@ -63,7 +65,7 @@ def call(
     kind: str, inputs: dict[str, Tensor], graph: TokenGraph, function: Any = attend, **options: Any
 ) -> Tensor:
     get = inputs.get
-    bias: Any = slope if kind == "function_bias" else get("bias", get("pairs"))
+    bias: Any = slope if kind == "function_bias" else get("bias", get("pairs", get("shared")))
     score = Additive(inputs["weight"]) if "weight" in inputs else None
     edges = None
     if "attr" in inputs:

@@ -16,15 +16,16 @@ import torch
 from tokennet import Window, attend, explain
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.edge_products import Terms
-from tokennet.ops.kernels.cpu import build
-from tokennet.ops.kernels.cpu.edges import Problem
+from tokennet.ops.kernels.cpu import build, edges
 from tokennet.ops.kernels.fused_op import fused_attention
+from tokennet.ops.kernels.problem import Problem
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kernels are loaded in children")
 ROOT = Path(__file__).parents[2]
 GRAPH = Window(6, 1)
 NUMBERS = (torch.arange(6.0)[:, None, None] / 7 - 0.3).expand(6, 1, 2).contiguous()
 PROBLEM = Problem(*3 * (NUMBERS[None],), Terms(), 0.5, 0.0, edge_plan(GRAPH))
+KIND = edges.kind(PROBLEM)
 EXPECTED = attend(*3 * (NUMBERS,), GRAPH, scale=0.5, backend="reference")
 FOLDER = Path("tokennet", "kernels")
 
@@ -113,7 +114,7 @@ def test_a_file_cut_short_is_built_again(cache, logging_compiler):
 
 
 def test_a_file_that_does_not_load_is_built_again(cache, logging_compiler):
-    path = cache / FOLDER / f"edges-{build._fingerprint(PROBLEM.kind)}.so"
+    path = cache / FOLDER / f"edges-{build._fingerprint(KIND)}.so"
     path.parent.mkdir(parents=True)
     content = b"built for another machine"
     path.write_bytes(content + build.hashlib.sha256(content).digest())
@@ -174,7 +175,7 @@ def test_no_compiler_at_all(cache, tmp_path, monkeypatch):
 
 def without_a_kernel(reason):
     """`attend` goes on, with one warning; `explain` and a named backend say why."""
-    given = (*3 * (NUMBERS.clone(),), GRAPH)
+    given = (*3 * (NUMBERS.clone(),), Window(6, 1))  # without remembered choices
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(2):
@@ -190,7 +191,7 @@ def without_a_kernel(reason):
     for text in (said[0], message, prospects["fused"].reason):
         assert reason in text
     with pytest.raises(build.BuildError, match="no kernel could be compiled"):
-        build.library(PROBLEM.kind)
+        build.library(KIND)
 
 
 @pytest.mark.parametrize("place", ["a_file", "proc", "no_home"])
@@ -213,7 +214,7 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(place, tmp_path, monk
 
 
 def test_files_are_told_apart_by_all_that_they_depend_on(tmp_path, monkeypatch):
-    kind = PROBLEM.kind
+    kind = KIND
     marks = [build._fingerprint(kind)]
     assert build._fingerprint(kind) == marks[0]
     for field in kind._fields:
@@ -242,14 +243,14 @@ def test_files_are_told_apart_by_all_that_they_depend_on(tmp_path, monkeypatch):
 
 
 def test_the_sources_are_installed_with_the_package(monkeypatch):
-    package = importlib.resources.files("tokennet.ops.kernels")
+    package = importlib.resources.files("tokennet.ops.kernels.cpu")
     sources = {file.name for file in package.iterdir() if file.name.endswith((".cpp", ".h"))}
     assert {file.name for file in (build._SOURCE, *build._HEADERS)} <= sources
     assert all((package / name).read_text(encoding="ascii") for name in sources)
     monkeypatch.chdir(ROOT)
     distribution = setuptools.Distribution()
     distribution.parse_config_files(["setup.cfg"])
-    assert "tokennet.ops.kernels" in distribution.packages
-    patterns = distribution.package_data["tokennet.ops.kernels"]
+    assert "tokennet.ops.kernels.cpu" in distribution.packages
+    patterns = distribution.package_data["tokennet.ops.kernels.cpu"]
     for name in sources:
         assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns)

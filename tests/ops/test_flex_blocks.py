@@ -247,7 +247,7 @@ def test_half_of_the_blocks_or_less_and_the_same_edges(name):
     found = reordering(graph)
     assert 2 * num_blocks(found.graph) <= num_blocks(graph)
     assert torch.equal(found.order[found.graph.edge_index()], graph.edge_index())
-    assert torch.equal(found.order[found.place], torch.arange(graph.num_targets))
+    assert torch.equal(found.order[found.new_index], torch.arange(graph.num_targets))
 
 
 @pytest.mark.parametrize("kind", ["none", "edges", "function"])

@@ -12,8 +12,8 @@ from tokennet.ops.call import make_call
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.edge_products import Terms
 from tokennet.ops.kernels.cpu import edges
-from tokennet.ops.kernels.cpu.edges import Problem
 from tokennet.ops.kernels.fused_op import fused_attention
+from tokennet.ops.kernels.problem import Problem
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
 TERMS = {
@@ -48,13 +48,16 @@ def make_problem(graph, terms=(), batch=2, num_heads=2, channels=3, values=4, fe
 
 def flat(problem, contiguous=True):
     """The arguments of the operator, as leaves to differentiate by."""
-    q, k, v, terms, scale, slope, plan = problem
-    leaves = [
-        x if x is None or contiguous else x.transpose(0, -1).contiguous().transpose(0, -1)
-        for x in (q, k, v, *terms)
-    ]
-    leaves = [x if x is None else x.detach().requires_grad_() for x in leaves]
-    return (*leaves, scale, slope, *plan)
+
+    def leaf(x):
+        if x is None:
+            return None
+        x = x if contiguous else x.transpose(0, -1).contiguous().transpose(0, -1)
+        return x.detach().requires_grad_()
+
+    q, k, v = map(leaf, problem[:3])
+    terms = Terms(*map(leaf, problem.terms))
+    return problem._replace(q=q, k=k, v=v, terms=terms).flat()
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
@@ -70,7 +73,8 @@ def test_both_operators_are_what_they_are_registered_as(terms, contiguous):
     if "edge_attr" in terms and not contiguous:
         checks.append("test_aot_dispatch_dynamic")
     torch.library.opcheck(forward, inputs, test_utils=checks)
-    torch.library.opcheck(backward, (*upstream, *outputs, *inputs), test_utils=checks)
+    given = (*upstream, *outputs, *inputs, True, True)
+    torch.library.opcheck(backward, given, test_utils=checks)
 
 
 def test_halves_merged_by_their_log_sum_exp_are_the_whole():

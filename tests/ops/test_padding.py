@@ -1,7 +1,5 @@
 """Sets filled up to a few sizes, as on a device, on a CPU."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -11,6 +9,7 @@ from tokennet import Causal, Disjoint, Full, attend, explain
 from tokennet.ops.backends import ragged as sets
 from tokennet.ops.batching import masks_of, padded_sets, sets_of_a_size
 from tokennet.ops.call import make_call
+from tokennet.ops.kernels import flash
 
 BATCHES = {
     "complete": lambda: Disjoint([Full(n) for n in (3, 5, 9, 2, 4, 6, 7, 12, 1)]),
@@ -140,8 +139,8 @@ def test_only_where_it_takes_fewer_calls_on_a_device(sizes, padded, monkeypatch)
     monkeypatch.setattr(sets, "sets_of_a_size", lambda graph, device: sets_of_a_size(graph))
     call = make_call(*3 * [torch.randn(sum(sizes), 2, 4)], Disjoint(Full(n) for n in sizes))
     assert sets._padded(call) is None
-    call = replace(call, q=call.q.as_subclass(OnDevice))
+    call = call._replace(q=call.q.as_subclass(OnDevice))
     assert (sets._padded(call) is not None) == padded
-    monkeypatch.setattr(sets, "not_by_flash", lambda call: None)
+    monkeypatch.setattr(flash, "unsupported", lambda call: None)
     monkeypatch.setattr(sets, "_sequences", lambda call: sets._build_sequences(call.graph))
     assert sets._padded(call) is None

@@ -7,7 +7,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from tests.ops.test_attend import gradients, qkv
 from tests.oracle import attend_oracle
 from tokennet import Causal, Cycle, Disjoint, Full, Self, Window, attend, explain
-from tokennet.ops.backends import banded
 from tokennet.ops.backends import ragged as sets
 from tokennet.ops.call import make_call
 from tokennet.ops.kernels import flash as varlen
@@ -45,9 +44,8 @@ def asked(monkeypatch):
             out.append(scaled_dot_product_attention(*parts, mask, scale=scale).transpose(0, 1))
         return torch.cat(out)
 
-    monkeypatch.setattr(varlen, "varlen_attn", stand_in)
-    monkeypatch.setattr(sets, "not_by_flash", lambda call: None)
-    monkeypatch.setattr(banded, "not_by_flash", lambda call: None)
+    monkeypatch.setattr(varlen, "varlen_attn", lambda: stand_in)
+    monkeypatch.setattr(varlen, "unsupported", lambda call: None)
     return times
 
 
@@ -123,7 +121,7 @@ def test_what_flash_declines(monkeypatch):
     assert problem_of(torch.bfloat16, 256, 256) is None
     for channels, values in ((16, 8), (12, 12), (264, 264)):
         told = problem_of(channels=channels, values=values)
-        assert told == "flash attention takes 8, 16, ... 256 channels, of values too"
+        assert told == "flash attention supports 8, 16, ... 256 channels, of values too"
 
 
 def test_what_flash_needs_of_a_machine(monkeypatch):

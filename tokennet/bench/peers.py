@@ -18,7 +18,7 @@ from tokennet.graphs import TokenGraph, repeat, to_mask_mod
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.mixers import Attention
 from tokennet.ops import attend
-from tokennet.ops.kernels.flash import HAS_WINDOWS
+from tokennet.ops.kernels.flash import has_windows
 from tokennet.tokens import Tokens
 
 
@@ -261,7 +261,7 @@ def varlen(setting: Setting) -> Peer | str | None:
     is_window = graph.is_band and graph.radius is not None
     if not (_are_sets(graph) or is_window):
         return None
-    if not HAS_WINDOWS:
+    if not has_windows():
         return "this torch has no windows in variable-length attention"
     reach: Any = graph.band if is_window else (-1, -1)
     sizes = graph.sizes if graph.is_ragged else [graph.num_targets]

@@ -1,4 +1,8 @@
-"""The sets of a ragged batch, sorted so that those of one shape go together."""
+"""Ragged batches for kernels that want sets of one shape: sets sorted by size, padded, and back.
+
+`sets_alike`, `complete_or_causal` and `sets_of_a_size` sort the sets of a batch so that those of
+one shape stand in a row; `padded_sets` brings sets of about a size to one shape.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from torch.autograd import Function
 from tokennet.graphs import TokenGraph
 
 _Kind = tuple[Any, ...]
-"""Targets, sources, causal or not, and all else that sets have in common which go together."""
+"""Targets, sources, causal or not, and what else sets have in common that go together."""
 _Sort = Callable[[TokenGraph], tuple[_Kind, Tensor | None]]
 """The kind of a set, and the order of its tokens if not their own."""
 
@@ -26,8 +30,8 @@ class Alike(NamedTuple):
     num_sources: int
     """m, of each."""
     is_causal: bool
-    """Whether each token listens to itself and those before, rather than to all; told by
-    `complete_or_causal` alone."""
+    """Whether each token attends to itself and those before, rather than to all; `sets_alike`
+    leaves it False."""
     first: int
     """Number of the first of them."""
 
@@ -36,13 +40,13 @@ class SortedSets(NamedTuple):
     """The sets of a graph, those of one shape in a row; and the way back."""
 
     targets: Tensor
-    """(N,) token of each place; (0,) where the tokens are in order already."""
+    """(N,) token at each index; (0,) where the tokens are in order already."""
     sources: Tensor
-    """(M,) likewise."""
+    """(M,) the same of sources."""
     targets_back: Tensor
-    """(N,) place of each token; (0,) where it is its own."""
+    """(N,) index of each token; (0,) where it is its own."""
     sources_back: Tensor
-    """(M,) likewise."""
+    """(M,) the same of sources."""
     shapes: list[Alike]
 
 
@@ -61,51 +65,15 @@ def complete_or_causal(graph: TokenGraph, device: torch.device | None = None) ->
 
 
 def sets_of_a_size(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
-    """The sets of a batch of `Full` and `Causal`, as they are written, by kind and size."""
-    return graph.cached(_sorted_sets, _by_type, device=device)
-
-
-def stacked_targets(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
-    """Targets, dimension `dim` counted from the end, to S sets of n for each shape."""
-    sizes = [(alike.num_sets, alike.num_targets) for alike in sets.shapes]
-    return _stacked(reorder(z, sets.targets, sets.targets_back, dim), sizes, dim)
-
-
-def stacked_sources(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
-    """Sources, dimension `dim` counted from the end, to S sets of m for each shape."""
-    sizes = [(alike.num_sets, alike.num_sources) for alike in sets.shapes]
-    return _stacked(reorder(z, sets.sources, sets.sources_back, dim), sizes, dim)
-
-
-def unstacked(stacks: list[Tensor], none: Tensor, sets: SortedSets, dim: int) -> Tensor:
-    """Undo `stacked_targets`; `none` is what a batch without sets gives, no tokens."""
-    parts = [none, *(stack.flatten(dim - 1, dim) for stack in stacks)]
-    return reorder(torch.cat(parts, dim), sets.targets_back, sets.targets, dim)
-
-
-def causal_order(graph: TokenGraph) -> Tensor | None:
-    """The tokens in the order in which each listens to itself and those before, or None.
-
-    >>> causal_order(Causal(3).relabel([2, 0, 1]))
-    tensor([1, 2, 0])
-    """
-    n = graph.num_targets
-    if graph.is_causal:
-        return torch.arange(n)
-    if not graph.is_square or graph.has_multi_edges or graph.num_edges != n * (n + 1) // 2:
-        return None
-    source, target = graph.edge_index()
-    rank = torch.bincount(target, minlength=n)  # the first hears 1, the last n
-    order = rank.argsort()
-    is_order = torch.equal(rank[order], torch.arange(1, n + 1))
-    return order if is_order and bool((rank[source] <= rank[target]).all()) else None
+    """The sets of a batch of complete and causal graphs, by kind and size."""
+    return graph.cached(_sorted_sets, _by_size, device=device)
 
 
 def _by_shape(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
     return (part.num_targets, part.num_sources, False, *(part.grid_shape or ())), None
 
 
-def _by_type(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
+def _by_size(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
     return (part.num_targets, part.num_sources, part.is_causal), None
 
 
@@ -122,6 +90,24 @@ def _by_past(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
     return (n, m, True), order
 
 
+def causal_order(graph: TokenGraph) -> Tensor | None:
+    """The tokens in the order in which each attends to itself and those before, or None.
+
+    >>> causal_order(Causal(3).relabel([2, 0, 1]))
+    tensor([1, 2, 0])
+    """
+    n = graph.num_targets
+    if graph.is_causal:
+        return torch.arange(n)
+    if not graph.is_square or graph.has_multi_edges or graph.num_edges != n * (n + 1) // 2:
+        return None
+    source, target = graph.edge_index()
+    rank = torch.bincount(target, minlength=n)  # the first has 1 edge, the last n
+    order = rank.argsort()
+    is_order = torch.equal(rank[order], torch.arange(1, n + 1))
+    return order if is_order and bool((rank[source] <= rank[target]).all()) else None
+
+
 def _sorted_sets(graph: TokenGraph, sort: _Sort) -> SortedSets:
     groups: dict[_Kind, list[tuple[int, Tensor, Tensor]]] = {}
     first_target = first_source = 0
@@ -132,21 +118,31 @@ def _sorted_sets(graph: TokenGraph, sort: _Sort) -> SortedSets:
         sources = (torch.arange(m) if order is None else order) + first_source
         groups.setdefault(kind, []).append((number, targets, sources))
         first_target, first_source = first_target + n, first_source + m
-    none = torch.zeros(0, dtype=torch.long)
-    sets = [one for group in groups.values() for one in group]
-    targets = torch.cat([none, *(targets for _, targets, _ in sets)])
-    sources = torch.cat([none, *(sources for _, _, sources in sets)])
+    nothing = torch.zeros(0, dtype=torch.long)
+    sets = [numbered for group in groups.values() for numbered in group]
+    targets = _unless_in_order(torch.cat([nothing, *(targets for _, targets, _ in sets)]))
+    sources = _unless_in_order(torch.cat([nothing, *(sources for _, _, sources in sets)]))
     shapes = [
         Alike(len(group), n, m, is_causal, first=group[0][0])
         for (n, m, is_causal, *_), group in groups.items()
     ]
-    targets, sources = _short(targets), _short(sources)
     return SortedSets(targets, sources, targets.argsort(), sources.argsort(), shapes)
 
 
-def _short(order: Tensor) -> Tensor:
-    """No order at all where it is that of the tokens."""
+def _unless_in_order(order: Tensor) -> Tensor:
     return order[:0] if torch.equal(order, torch.arange(len(order))) else order
+
+
+def stacked_targets(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
+    """Targets, dimension `dim` counted from the end, to S sets of n for each shape."""
+    sizes = [(alike.num_sets, alike.num_targets) for alike in sets.shapes]
+    return _stacked(reorder(z, sets.targets, sets.targets_back, dim), sizes, dim)
+
+
+def stacked_sources(z: Tensor, sets: SortedSets, dim: int) -> list[Tensor]:
+    """Sources, dimension `dim` counted from the end, to S sets of m for each shape."""
+    sizes = [(alike.num_sets, alike.num_sources) for alike in sets.shapes]
+    return _stacked(reorder(z, sets.sources, sets.sources_back, dim), sizes, dim)
 
 
 def _stacked(z: Tensor, sizes: list[tuple[int, int]], dim: int) -> list[Tensor]:
@@ -154,30 +150,36 @@ def _stacked(z: Tensor, sizes: list[tuple[int, int]], dim: int) -> list[Tensor]:
     return [part.unflatten(dim, size) for part, size in zip(parts, sizes, strict=True)]
 
 
+def unstacked(stacks: list[Tensor], nothing: Tensor, sets: SortedSets, dim: int) -> Tensor:
+    """Undo `stacked_targets`; `nothing` is the result of a batch without sets, no tokens."""
+    parts = [nothing, *(stack.flatten(dim - 1, dim) for stack in stacks)]
+    return reorder(torch.cat(parts, dim), sets.targets_back, sets.targets, dim)
+
+
 _ROUND = 8
-"""Sources are filled up to a multiple of it, or kernels copy the mask to one that is."""
+"""Sources are padded to a multiple of it, or kernels copy the mask to one that is."""
 _LONGEST = 512
 """Tokens; of longer sets a call takes as long as the pairs that it would spare."""
 
 
 class PaddedSets(NamedTuple):
-    """The sets of a batch bin by bin, each bin filled up to one shape. No set is empty."""
+    """The sets of a batch bin by bin, each bin padded to one shape. No set is empty."""
 
     sets: SortedSets
-    """Places that are filled up have the last token of their set again; the way back leads to
-    the places where tokens stand first."""
-    there: Tensor
-    """(Q,) which places of sources hold one"""
+    """Padding repeats the last token of a set; the way back leads to the index where a token
+    stands first."""
+    valid: Tensor
+    """(Q,) which sources are not padding"""
 
 
 def padded_sets(graph: TokenGraph, device: torch.device | None = None) -> PaddedSets | None:
-    """Those of a batch of `Full` and `Causal`; None where a set is empty, or too long.
+    """Those of a batch of complete and causal graphs; None where a set is empty, or too long.
 
     A bin has sets that are at most twice as long as others in it.
     """
     if not graph.cached(_are_small):
         return None
-    return graph.cached(_build, device=device)
+    return graph.cached(_build_padded, device=device)
 
 
 def _are_small(graph: TokenGraph) -> bool:
@@ -185,25 +187,15 @@ def _are_small(graph: TokenGraph) -> bool:
     return min(sizes) > 0 and max(sizes) <= _LONGEST
 
 
-def masks_of(padded: PaddedSets, batch: int) -> list[Tensor | None]:
-    """(B S, 1, 1, m) for each bin, True for a source that there is; None for causal bins."""
-    bins = padded.sets.shapes
-    parts = padded.there.split([alike.num_sets * alike.num_sources for alike in bins])
-    return [
-        None if alike.is_causal else part.view(-1, 1, 1, alike.num_sources).repeat(batch, 1, 1, 1)
-        for alike, part in zip(bins, parts, strict=True)
-    ]
-
-
-def _build(graph: TokenGraph) -> PaddedSets:
+def _build_padded(graph: TokenGraph) -> PaddedSets:
     groups: dict[tuple[int, int, bool], list[int]] = {}
     for number, part in enumerate(graph.parts):
         n, m = part.num_targets, part.num_sources
         kind = n.bit_length(), m.bit_length(), part.is_causal
         groups.setdefault(kind, []).append(number)
     sizes = torch.tensor([[part.num_targets, part.num_sources] for part in graph.parts])
-    ends = sizes.cumsum(0) - sizes
-    bins, places, there = [], ([], []), []  # type: ignore[var-annotated]
+    starts = sizes.cumsum(0) - sizes
+    bins, tokens, valid = [], ([], []), []  # type: ignore[var-annotated]
     for (*_, is_causal), numbers in groups.items():
         longest = sizes[numbers].amax(0)
         n, m = int(longest[0]), -(-int(longest[1]) // _ROUND) * _ROUND
@@ -211,19 +203,29 @@ def _build(graph: TokenGraph) -> PaddedSets:
         bins.append(Alike(len(numbers), n, m, is_causal, first=numbers[0]))
         for side, length in enumerate((n, m)):
             at = torch.arange(length).clamp(max=sizes[numbers, side, None] - 1)  # (S, length)
-            places[side].append((ends[numbers, side, None] + at).flatten())
-        there.append((torch.arange(m) < sizes[numbers, 1, None]).flatten())
-    targets, sources = (torch.cat(found) for found in places)
-    back = _first_place(targets), _first_place(sources)
-    return PaddedSets(SortedSets(targets, sources, *back, bins), torch.cat(there))
+            tokens[side].append((starts[numbers, side, None] + at).flatten())
+        valid.append((torch.arange(m) < sizes[numbers, 1, None]).flatten())
+    targets, sources = (torch.cat(found) for found in tokens)
+    back = _first_index(targets), _first_index(sources)
+    return PaddedSets(SortedSets(targets, sources, *back, bins), torch.cat(valid))
 
 
-def _first_place(tokens: Tensor) -> Tensor:
-    """(N,) where each token stands first: what fills up stands behind."""
+def _first_index(tokens: Tensor) -> Tensor:
+    """(N,) index where each token stands first: padding stands behind."""
     order = tokens.argsort(stable=True)
     first = torch.ones(len(order), dtype=torch.bool)
     first[1:] = tokens[order].diff() > 0
     return order[first]
+
+
+def masks_of(padded: PaddedSets, batch: int) -> list[Tensor | None]:
+    """(B S, 1, 1, m) for each bin, False for padding; None for causal bins."""
+    bins = padded.sets.shapes
+    parts = padded.valid.split([alike.num_sets * alike.num_sources for alike in bins])
+    return [
+        None if alike.is_causal else part.view(-1, 1, 1, alike.num_sources).repeat(batch, 1, 1, 1)
+        for alike, part in zip(bins, parts, strict=True)
+    ]
 
 
 class _Reorder(Function):
@@ -271,5 +273,5 @@ def reorder(tensor: Tensor, order: Tensor, back: Tensor, dim: int) -> Tensor:
     if order.shape[0] == 0:
         return tensor
     if torch.compiler.is_compiling():
-        return tensor.index_select(dim, order)  # dynamo takes no function with a `jvp`
+        return tensor.index_select(dim, order)  # dynamo does not support a function with a `jvp`
     return _Reorder.apply(tensor, order, back, dim)

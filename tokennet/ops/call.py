@@ -1,11 +1,12 @@
-"""What scores are made of besides queries and keys."""
+"""The arguments of `attend`: checked, and folded into the one form that backends read, `Call`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import wraps
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ class Additive:
         score_ij = scale a_h . LeakyReLU(q_i + k_j)
 
     GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491). With `activation="tanh"` the scores of
-    Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473), which the fused kernel declines.
+    Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473), which the fused kernel does not support.
 
     >>> import torch
     >>> from tokennet import Full, attend
@@ -73,137 +74,10 @@ class EdgeFeatures:
 
 
 Bias = Tensor | Callable[[Tensor, Tensor, Tensor], Tensor]
+_NO_TERMS = Terms()
 
 
-def check_tensors(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-        if tensor.dim() < 3 or not tensor.is_floating_point():
-            raise ValueError(
-                f"{name} must be floating-point with shape (..., tokens, heads, channels), "
-                f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
-            )
-        if tensor is not q and (tensor.dtype != q.dtype or tensor.device != q.device):
-            raise ValueError(
-                f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
-                f"got {tensor.dtype} on {tensor.device}"
-            )
-    if not isinstance(graph, TokenGraph):
-        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
-    _check_shapes(q, k, v, graph)
-
-
-def check_score(score: Any, q: Tensor) -> None:
-    if score is None:
-        return
-    if not isinstance(score, Additive):
-        raise TypeError(f"score must be Additive or None, got {type(score).__name__}")
-    if not isinstance(score.negative_slope, int | float):
-        kind = type(score.negative_slope).__name__
-        raise TypeError(f"score.negative_slope must be a number, got {kind}")
-    if score.activation not in ("leaky_relu", "tanh"):
-        raise ValueError(
-            f"score.activation must be 'leaky_relu' or 'tanh', got {score.activation!r}"
-        )
-    _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
-
-
-def check_edges(
-    edges: Any, q: Tensor, v: Tensor, graph: TokenGraph, score: Additive | None
-) -> None:
-    if edges is None:
-        return
-    if not isinstance(edges, EdgeFeatures):
-        raise TypeError(f"edges must be EdgeFeatures or None, got {type(edges).__name__}")
-    attr = edges.attr
-    if not isinstance(attr, Tensor):
-        raise TypeError(f"edges.attr must be a tensor, got {type(attr).__name__}")
-    if attr.dim() != 2:
-        raise ValueError(f"edges.attr must have shape (E, D), got {tuple(attr.shape)}")
-    _check_weights("edges.attr", attr, "(E, D)", (graph.num_edges, attr.shape[1]), q)
-    for name, tensor, channels in (
-        ("key", edges.key, q.shape[-1]),
-        ("value", edges.value, v.shape[-1]),
-    ):
-        if tensor is not None:
-            shape = (q.shape[-2], channels, attr.shape[1])
-            _check_weights(f"edges.{name}", tensor, "(H, C, D)", shape, q)
-    if score is not None and edges.value is not None:
-        raise ValueError("edges.value must be None where the score is additive")
-
-
-def _check_weights(name: str, tensor: Any, form: str, shape: tuple[int, ...], q: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-        raise ValueError(
-            f"{name} must be floating-point of shape {form} = {shape}, "
-            f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
-        )
-    if tensor.device != q.device:
-        raise ValueError(f"{name} must be on the device of q, {q.device}, got {tensor.device}")
-
-
-def _check_shapes(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
-    n, heads, channels = q.shape[-3:]
-    m = graph.num_sources
-    found = n, *k.shape[-3:], *v.shape[-3:-1]
-    if channels and found == (graph.num_targets, m, heads, channels, m, heads):
-        return  # what is below asks again, one by one, and takes longer
-    if channels == 0:
-        raise ValueError(f"q must have at least one channel, got shape {tuple(q.shape)}")
-    for name, tensor, tokens in (
-        ("q", q, graph.num_targets), ("k", k, graph.num_sources), ("v", v, graph.num_sources),
-    ):  # fmt: skip
-        if tensor.shape[-3] != tokens:
-            raise ValueError(f"{name} has {tensor.shape[-3]} tokens, the graph {tokens}: {graph!r}")
-        if tensor.shape[-2] != heads:
-            raise ValueError(f"{name} must have the {heads} heads of q, got {tensor.shape[-2]}")
-    if k.shape[-1] != channels:
-        raise ValueError(f"k must have the {channels} channels of q, got {k.shape[-1]}")
-
-
-def check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -> None:
-    if bias is None:
-        return
-    if callable(bias) and not isinstance(bias, Tensor):
-        sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
-        if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
-            got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__
-            raise TypeError(f"bias must be a function to numbers in a tensor, got {got}")
-        return
-    if not isinstance(bias, Tensor):
-        raise TypeError(f"bias must be a tensor, a function or None, got {type(bias).__name__}")
-    if not bias.is_floating_point():
-        raise TypeError(
-            f"bias must be floating-point, got {bias.dtype}; a boolean mask is a graph: "
-            "graph & from_mask(mask)"
-        )
-    if bias.device != q.device:
-        raise ValueError(f"bias must be on the device of q, {q.device}, got {bias.device}")
-    heads = q.shape[-2]
-    if bias.dim() == 2:
-        if bias.shape != (graph.num_edges, heads):
-            raise ValueError(
-                f"a per-edge bias must have shape (E, H) = ({graph.num_edges}, {heads}), "
-                f"got {tuple(bias.shape)}"
-            )
-        return
-    full = (*batch, heads, graph.num_targets, graph.num_sources)
-    try:
-        fits = torch.broadcast_shapes(bias.shape, full) == full and bias.dim() >= 3
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"bias must have shape (E, H) = ({graph.num_edges}, {heads}) or broadcast to "
-            f"(..., H, N, M) = {tuple(full)}, got {tuple(bias.shape)}"
-        )
-
-
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """Checked arguments of `attend`, with all leading dimensions folded into one, B."""
 
     q: Tensor
@@ -231,12 +105,18 @@ class Call:
     @property
     def tensors(self) -> list[Tensor]:
         """All that the call depends on, and may be differentiated by."""
-        given: list[Any] = [self.q, self.k, self.v, self.bias]
+        tensors = [self.q, self.k, self.v]
+        if isinstance(self.bias, Tensor):
+            tensors.append(self.bias)
         if self.score is not None:
-            given.append(self.score.weight)
+            tensors.append(self.score.weight)
         if self.edges is not None:
-            given += [self.edges.attr, self.edges.key, self.edges.value]
-        return [tensor for tensor in given if isinstance(tensor, Tensor)]
+            tensors.append(self.edges.attr)
+            if self.edges.key is not None:
+                tensors.append(self.edges.key)
+            if self.edges.value is not None:
+                tensors.append(self.edges.value)
+        return tensors
 
     @property
     def batch(self) -> int:
@@ -249,7 +129,7 @@ class Call:
     @property
     def groups(self) -> int:
         """Number of independent attentions: batch times heads."""
-        return self.batch * self.num_heads
+        return self.q.shape[0] * self.q.shape[-2]
 
     @property
     def needs_mask(self) -> bool:
@@ -258,7 +138,11 @@ class Call:
 
     @property
     def needs_grad(self) -> bool:
-        return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in self.tensors)
+        if torch.is_grad_enabled():
+            for tensor in self.tensors:  # no generator: this is asked in each call
+                if tensor.requires_grad:
+                    return True
+        return False
 
     @property
     def has_tangent(self) -> bool:
@@ -266,6 +150,14 @@ class Call:
         if forward_ad._current_level < 0:
             return False
         return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in self.tensors)
+
+    @property
+    def in_func_grad(self) -> bool:
+        """Whether `torch.func.grad`, or what is built on it, is being taken."""
+        if torch.compiler.is_compiling():
+            return False
+        level = torch._C._functorch.peek_interpreter_stack()
+        return level is not None and level.key() == torch._C._functorch.TransformType.Grad
 
     @property
     def more_than_dot_products(self) -> str | None:
@@ -277,14 +169,6 @@ class Call:
         return None
 
     @property
-    def in_func_grad(self) -> bool:
-        """Whether `torch.func.grad`, or what is built on it, is being taken."""
-        if torch.compiler.is_compiling():
-            return False
-        level = torch._C._functorch.peek_interpreter_stack()
-        return level is not None and level.key() == torch._C._functorch.TransformType.Grad
-
-    @property
     def io_bytes(self) -> int:
         """Bytes of q, k, v and the output, each moved once."""
         n, m, c, cv = self.q.shape[-3], self.k.shape[-3], self.q.shape[-1], self.v.shape[-1]
@@ -293,7 +177,7 @@ class Call:
     def edge_bias(self) -> Tensor | None:
         """Bias of each edge, (B or 1, E, H) in the order of `edge_index`, or None.
 
-        In float32 at least, as scores are: one that is given so is not rounded to the type of q.
+        In float32 at least, as scores are: a bias in float32 is not rounded to the type of q.
         """
         if self.bias is None:
             return None
@@ -311,14 +195,17 @@ class Call:
     def terms(self) -> Terms:
         """What enters the scores of edges: `bias` with, and `edge_query` by, the batch."""
         edges, query, key = self.edges, None, None
-        weight = None if self.score is None else self.score.weight
-        if edges is not None and self.score is not None:
+        if edges is None:
+            if self.bias is None and self.score is None:
+                return _NO_TERMS
+        elif self.score is not None:
             key = edges.key.permute(2, 0, 1)  # type: ignore[union-attr]  # (D, H, C)
-        elif edges is not None:
+        else:
             precise = torch.promote_types(self.q.dtype, torch.float32)
             query = self.q.new_zeros(*self.q.shape[:3], edges.attr.shape[1], dtype=precise)
             if edges.key is not None:
                 query = torch.einsum("bnhc,hcd->bnhd", self.q.to(precise), edges.key.to(precise))
+        weight = None if self.score is None else self.score.weight
         attr = None if edges is None else edges.attr
         return Terms(self.edge_bias(), weight, attr, query, key)
 
@@ -351,6 +238,23 @@ class Call:
         return bias.to(self.q.dtype)
 
 
+_Result = TypeVar("_Result")
+
+
+def without_autocast(run: Callable[[Call], _Result]) -> Callable[[Call], _Result]:
+    """For kernels that choose their types themselves: run with autocast switched off."""
+
+    @wraps(run)
+    def run_precisely(call: Call) -> _Result:
+        device = call.q.device.type
+        if not torch.is_autocast_enabled(device):  # the context alone takes as long as a kernel
+            return run(call)
+        with torch.autocast(device, enabled=False):
+            return run(call)
+
+    return run_precisely
+
+
 def make_call(
     q: Tensor,
     k: Tensor,
@@ -361,32 +265,47 @@ def make_call(
     score: Additive | None = None,
     edges: EdgeFeatures | None = None,
 ) -> Call:
-    """Check the arguments of `attend`, naming the one at fault, and fold their batches."""
-    check_tensors(q, k, v, graph)
-    if scale is not None and not isinstance(scale, int | float):
-        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
-    check_score(score, q)
-    check_edges(edges, q, v, graph, score)
-    batch = _leading_shape(q, k, v)
-    check_bias(bias, q, graph, batch)
+    """Check the arguments of `attend`, naming the one at fault, and fold their batches.
+
+    What is not given is not looked at: checks take as long as attention among a few tokens.
+    """
+    _check_tensors(q, k, v, graph)
+    if score is not None:
+        _check_score(score, q)
+    if edges is not None:
+        _check_edges(edges, q, v, graph, score)
+        if edges.key is None and edges.value is None:
+            edges = None
     if scale is None:
         scale = q.shape[-1] ** -0.5 if score is None else 1.0
-    q, k, v = (_fold(tensor, batch) for tensor in (q, k, v))
-    if isinstance(bias, Tensor) and bias.dim() > 2:
-        pairs = (q.shape[2], graph.num_targets, graph.num_sources)
-        bias = _fold(bias.expand(*bias.shape[:-3], *pairs), batch if bias.dim() > 3 else ())
-    if edges is not None and edges.key is None and edges.value is None:
-        edges = None
+    elif not isinstance(scale, int | float):
+        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
+    batch: Sequence[int] = q.shape[:-3]
+    same = True
+    if not k.shape[:-3] == batch == v.shape[:-3]:  # `broadcast_shapes` takes tens of microseconds
+        batch, same = _broadcast_leading(q, k, v), False
+    if bias is not None:
+        _check_bias(bias, q, graph, batch)
+        if isinstance(bias, Tensor) and bias.dim() > 2:
+            pairs = (q.shape[-2], graph.num_targets, graph.num_sources)
+            bias = _fold(bias.expand(*bias.shape[:-3], *pairs), batch if bias.dim() > 3 else ())
+    if same and not batch:
+        q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
+    elif not same or len(batch) > 1:
+        q, k, v = _fold(q, batch), _fold(k, batch), _fold(v, batch)
     return Call(q, k, v, graph, bias, float(scale), score, edges, batch)
 
 
-def _leading_shape(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
+def _fold(tensor: Tensor, batch: Sequence[int]) -> Tensor:
+    """Broadcast the leading dimensions and fold them into one; none are a batch of 1."""
+    inner = tensor.shape[-3:]
+    return tensor.expand(*batch, *inner).reshape(math.prod(batch), *inner)
+
+
+def _broadcast_leading(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
     """The leading dimensions of the output, those of q, k and v broadcast."""
-    batch = q.shape[:-3]
-    if k.shape[:-3] == batch == v.shape[:-3]:
-        return batch  # broadcasting costs tens of microseconds, more than small attention does
     try:
-        return torch.broadcast_shapes(batch, k.shape[:-3], v.shape[:-3])
+        return torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     except RuntimeError as error:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (q, k, v))
         raise ValueError(
@@ -394,10 +313,114 @@ def _leading_shape(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
         ) from error
 
 
-def _fold(tensor: Tensor, batch: Sequence[int]) -> Tensor:
-    if not batch and tensor.dim() == 3:
-        return tensor.unsqueeze(0)
-    if len(batch) == 1 and tensor.shape[:-3] == batch:
-        return tensor
-    inner = tensor.shape[-3:]
-    return tensor.expand(*batch, *inner).reshape(math.prod(batch), *inner)
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        if tensor.dim() < 3 or not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} must be floating-point with shape (..., tokens, heads, channels), "
+                f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+            )
+        if tensor is not q and (tensor.dtype != q.dtype or tensor.device != q.device):
+            raise ValueError(
+                f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
+                f"got {tensor.dtype} on {tensor.device}"
+            )
+    if not isinstance(graph, TokenGraph):
+        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+    n, heads, channels = q.shape[-3:]
+    m = graph.num_sources
+    found = n, *k.shape[-3:], *v.shape[-3:-1]
+    if channels and found == (graph.num_targets, m, heads, channels, m, heads):
+        return
+    if channels == 0:
+        raise ValueError(f"q must have at least one channel, got shape {tuple(q.shape)}")
+    for name, tensor, tokens in (("q", q, graph.num_targets), ("k", k, m), ("v", v, m)):
+        if tensor.shape[-3] != tokens:
+            raise ValueError(f"{name} has {tensor.shape[-3]} tokens, the graph {tokens}: {graph!r}")
+        if tensor.shape[-2] != heads:
+            raise ValueError(f"{name} must have the {heads} heads of q, got {tensor.shape[-2]}")
+    raise ValueError(f"k must have the {channels} channels of q, got {k.shape[-1]}")
+
+
+def _check_score(score: Any, q: Tensor) -> None:
+    if not isinstance(score, Additive):
+        raise TypeError(f"score must be Additive or None, got {type(score).__name__}")
+    if not isinstance(score.negative_slope, int | float):
+        kind = type(score.negative_slope).__name__
+        raise TypeError(f"score.negative_slope must be a number, got {kind}")
+    if score.activation not in ("leaky_relu", "tanh"):
+        raise ValueError(
+            f"score.activation must be 'leaky_relu' or 'tanh', got {score.activation!r}"
+        )
+    _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
+
+
+def _check_edges(edges: Any, q: Tensor, v: Tensor, graph: TokenGraph, score: Any) -> None:
+    if not isinstance(edges, EdgeFeatures):
+        raise TypeError(f"edges must be EdgeFeatures or None, got {type(edges).__name__}")
+    attr = edges.attr
+    if not isinstance(attr, Tensor):
+        raise TypeError(f"edges.attr must be a tensor, got {type(attr).__name__}")
+    if attr.dim() != 2:
+        raise ValueError(f"edges.attr must have shape (E, D), got {tuple(attr.shape)}")
+    _check_weights("edges.attr", attr, "(E, D)", (graph.num_edges, attr.shape[1]), q)
+    for name, tensor, channels in (
+        ("key", edges.key, q.shape[-1]),
+        ("value", edges.value, v.shape[-1]),
+    ):
+        if tensor is not None:
+            shape = (q.shape[-2], channels, attr.shape[1])
+            _check_weights(f"edges.{name}", tensor, "(H, C, D)", shape, q)
+    if score is not None and edges.value is not None:
+        raise ValueError("edges.value must be None where the score is additive")
+
+
+def _check_weights(name: str, tensor: Any, form: str, shape: tuple[int, ...], q: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating-point of shape {form} = {shape}, "
+            f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+        )
+    if tensor.device != q.device:
+        raise ValueError(f"{name} must be on the device of q, {q.device}, got {tensor.device}")
+
+
+def _check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -> None:
+    if not isinstance(bias, Tensor):
+        if not callable(bias):
+            kind = type(bias).__name__
+            raise TypeError(f"bias must be a tensor, a function or None, got {kind}")
+        sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
+        if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
+            got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__
+            raise TypeError(f"bias must be a function to numbers in a tensor, got {got}")
+        return
+    if not bias.is_floating_point():
+        raise TypeError(
+            f"bias must be floating-point, got {bias.dtype}; a boolean mask is a graph: "
+            "graph & from_mask(mask)"
+        )
+    if bias.device != q.device:
+        raise ValueError(f"bias must be on the device of q, {q.device}, got {bias.device}")
+    heads = q.shape[-2]
+    if bias.dim() == 2:
+        if bias.shape != (graph.num_edges, heads):
+            raise ValueError(
+                f"a per-edge bias must have shape (E, H) = ({graph.num_edges}, {heads}), "
+                f"got {tuple(bias.shape)}"
+            )
+        return
+    full = (*batch, heads, graph.num_targets, graph.num_sources)
+    try:
+        fits = torch.broadcast_shapes(bias.shape, full) == full and bias.dim() >= 3
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"bias must have shape (E, H) = ({graph.num_edges}, {heads}) or broadcast to "
+            f"(..., H, N, M) = {tuple(full)}, got {tuple(bias.shape)}"
+        )

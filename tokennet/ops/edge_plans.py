@@ -1,4 +1,4 @@
-"""What a graph needs when attention runs along its edges: built once, kept with the graph."""
+"""`EdgePlan`: the edges of a graph by target and by source, for kernels that run along edges."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class EdgePlan(NamedTuple):
     rows: Tensor
     """(E,) target of each edge."""
     edge_id: Tensor
-    """(E,) place of each edge in `edge_index`; (0,) where the edges are listed by target."""
+    """(E,) index of each edge in `edge_index`; (0,) where the edges are listed by target."""
     t_indptr: Tensor
     """(M + 1,) edges of source j."""
     t_indices: Tensor
     """(E,) target of each edge, by source."""
     t_order: Tensor
-    """(E,) place by target of each edge by source."""
+    """(E,) index by target of each edge by source."""
 
     @property
     def num_edges(self) -> int:
@@ -42,17 +42,17 @@ class EdgePlan(NamedTuple):
 
     def as_listed(self, values: Tensor, dim: int) -> Tensor:
         """Bring values in the order of this plan into that of `edge_index`."""
-        return values if len(self.edge_id) == 0 else values.index_select(dim, self._place())
+        return values if len(self.edge_id) == 0 else values.index_select(dim, self._listed_index())
 
     def edge_tokens(self) -> EdgePlan:
         """The plan of a graph in which each edge is a source of its own, as listed."""
         count = torch.arange(self.num_edges + 1, dtype=self.indptr.dtype, device=self.rows.device)
         edge_id = self.edge_id if len(self.edge_id) else count[:-1]
-        place = self._place() if len(self.edge_id) else count[:-1]
-        targets = self.rows.index_select(0, place)
-        return EdgePlan(self.indptr, edge_id, self.rows, self.edge_id, count, targets, place)
+        index = self._listed_index() if len(self.edge_id) else count[:-1]
+        targets = self.rows.index_select(0, index)
+        return EdgePlan(self.indptr, edge_id, self.rows, self.edge_id, count, targets, index)
 
-    def _place(self) -> Tensor:
+    def _listed_index(self) -> Tensor:
         return self.edge_id.argsort().to(self.edge_id.dtype)
 
 

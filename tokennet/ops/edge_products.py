@@ -1,4 +1,4 @@
-r"""Linear combinations of tokens along edges, and the products that weigh them.
+r"""Attention along edges in CSR products, for the backend `sparse` and for second derivatives.
 
 Two operators on a graph, each the derivative of the other:
 
@@ -63,9 +63,9 @@ def edge_sum(values: Tensor, plan: EdgePlan) -> Tensor:
 def _product(values: Tensor, indptr: Tensor, indices: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """A sparse matrix of `values` and what it is multiplied with, the rows y (M, C).
 
-    PyTorch takes no CSR tensor with more entries than places, as parallel edges can make one;
-    sources that nobody listens to make the places. On CUDA entries are read as if they were
-    contiguous, which a gradient is not always.
+    PyTorch accepts no CSR tensor with more entries than rows times columns, which parallel edges
+    can make; columns of zeros, for sources without edges, are added then. On CUDA entries are
+    read as if they were contiguous, which a gradient is not always.
     """
     targets, edges = indptr.numel() - 1, indices.numel()
     missing = -(-edges // targets) - len(y)
@@ -76,98 +76,94 @@ def _product(values: Tensor, indptr: Tensor, indices: Tensor, y: Tensor) -> tupl
     return matrix, y.contiguous()
 
 
-@operator("edge_dot")
-def _edge_dot(
-    x: Tensor, y: Tensor, scale: float,
-    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
-    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
-) -> Tensor:  # fmt: skip
-    out = x.new_zeros(x.shape[1], indices.numel())
+_PLAN = ", ".join(f"Tensor {name}" for name in EdgePlan._fields)
+
+
+@operator("edge_dot", f"(Tensor x, Tensor y, float scale, {_PLAN}) -> Tensor")
+def _edge_dot(x: Tensor, y: Tensor, scale: float, *fields: Tensor) -> Tensor:
+    plan = EdgePlan(*fields)
+    out = x.new_zeros(x.shape[1], plan.num_edges)
     if out.numel() == 0:
         return out
     with torch.autocast(x.device.type, enabled=False):
         for head in range(x.shape[1]):
-            dots, near = _product(out[head], indptr, indices, y[:, head])
+            dots, rows = _product(out[head], plan.indptr, plan.indices, y[:, head])
             a = x[:, head].contiguous()
-            torch.sparse.sampled_addmm(dots, a, near.t(), beta=0.0, alpha=scale, out=dots)
+            torch.sparse.sampled_addmm(dots, a, rows.t(), beta=0.0, alpha=scale, out=dots)
     return out
 
 
-@operator("edge_combine")
+@operator(
+    "edge_combine", f"(Tensor weights, Tensor y, float scale, bool transposed, {_PLAN}) -> Tensor"
+)
 def _edge_combine(
-    weights: Tensor, y: Tensor, scale: float, transposed: bool,
-    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
-    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
-) -> Tensor:  # fmt: skip
+    weights: Tensor, y: Tensor, scale: float, transposed: bool, *fields: Tensor
+) -> Tensor:
+    plan = EdgePlan(*fields)
+    indptr, indices = plan.indptr, plan.indices
     if transposed:
-        indptr, indices = t_indptr, t_indices
+        indptr, indices = plan.t_indptr, plan.t_indices
     shape = (indptr.numel() - 1, *y.shape[1:])
     if 0 in shape or indices.numel() == 0:
         return y.new_zeros(shape)
     out = y.new_empty(shape)
     with torch.autocast(y.device.type, enabled=False):
         for head in range(y.shape[1]):
-            values = weights[head].index_select(0, t_order) if transposed else weights[head]
+            values = weights[head].index_select(0, plan.t_order) if transposed else weights[head]
             # Copied first: rows are gathered many times, and gathered close together.
-            matrix, near = _product(values, indptr, indices, y[:, head])
+            matrix, rows = _product(values, indptr, indices, y[:, head])
             into = out[:, head]
-            torch.addmm(into, matrix, near, beta=0.0, alpha=scale, out=into)
+            torch.addmm(into, matrix, rows, beta=0.0, alpha=scale, out=into)
     return out
 
 
-@operator("edge_softmax")
-def _edge_softmax(
-    scores: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
-    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
-) -> Tensor:  # fmt: skip
+@operator("edge_softmax", f"(Tensor scores, {_PLAN}) -> Tensor")
+def _edge_softmax(scores: Tensor, *fields: Tensor) -> Tensor:
     if scores.numel() == 0:
         return scores.clone()
-    offsets, out = indptr.long(), torch.empty_like(scores)
+    plan = EdgePlan(*fields)
+    offsets, out = plan.indptr.long(), torch.empty_like(scores)
     for head in range(scores.shape[0]):
         peak = torch.segment_reduce(scores[head], "max", offsets=offsets)  # (N,)
         peak.masked_fill_(peak == -math.inf, 0.0)
-        torch.sub(scores[head], peak.index_select(0, rows), out=out[head]).exp_()  # (E,)
+        torch.sub(scores[head], peak.index_select(0, plan.rows), out=out[head]).exp_()  # (E,)
         total = torch.segment_reduce(out[head], "sum", offsets=offsets)
         total.masked_fill_(total == 0, 1.0)
-        out[head].div_(total.index_select(0, rows))
+        out[head].div_(total.index_select(0, plan.rows))
     return out
 
 
-@operator("edge_softmax_backward")
-def _edge_softmax_backward(
-    weights: Tensor, grad: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
-    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
-) -> Tensor:  # fmt: skip
+@operator("edge_softmax_backward", f"(Tensor weights, Tensor grad, {_PLAN}) -> Tensor")
+def _edge_softmax_backward(weights: Tensor, grad: Tensor, *fields: Tensor) -> Tensor:
     """w (g - sum w g), head by head, so that what lies between stays in the cache."""
-    offsets, out = indptr.long(), torch.empty_like(weights)
+    plan = EdgePlan(*fields)
+    offsets, out = plan.indptr.long(), torch.empty_like(weights)
     if weights.numel() == 0:
         return out
     for head in range(weights.shape[0]):
         torch.mul(weights[head], grad[head], out=out[head])
-        mean = torch.segment_reduce(out[head], "sum", offsets=offsets).index_select(0, rows)
+        mean = torch.segment_reduce(out[head], "sum", offsets=offsets).index_select(0, plan.rows)
         out[head].addcmul_(weights[head], mean, value=-1.0)
     return out
 
 
-@operator("edge_sum")
-def _edge_sum(
-    values: Tensor, indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
-    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
-) -> Tensor:  # fmt: skip
-    offsets = indptr.long()
+@operator("edge_sum", f"(Tensor values, {_PLAN}) -> Tensor")
+def _edge_sum(values: Tensor, *fields: Tensor) -> Tensor:
+    offsets = EdgePlan(*fields).indptr.long()
     if values.numel() == 0:
         return values.new_zeros(len(values), len(offsets) - 1)
     return torch.stack([torch.segment_reduce(head, "sum", offsets=offsets) for head in values])
 
 
 @torch.library.register_fake(_edge_dot)
-def _(x, y, scale, indptr, indices, *rest):  # type: ignore[no-untyped-def]
-    return x.new_empty(x.shape[1], indices.shape[0])
+def _(x, y, scale, *fields):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape[1], EdgePlan(*fields).num_edges)
 
 
 @torch.library.register_fake(_edge_combine)
-def _(weights, y, scale, transposed, indptr, indices, rows, edge_id, t_indptr, *rest):  # type: ignore[no-untyped-def]
-    return y.new_empty((t_indptr if transposed else indptr).shape[0] - 1, *y.shape[1:])
+def _(weights, y, scale, transposed, *fields):  # type: ignore[no-untyped-def]
+    plan = EdgePlan(*fields)
+    return y.new_empty((plan.t_indptr if transposed else plan.indptr).shape[0] - 1, *y.shape[1:])
 
 
 @torch.library.register_fake(_edge_softmax)
@@ -177,8 +173,8 @@ def _(values, *rest):  # type: ignore[no-untyped-def]
 
 
 @torch.library.register_fake(_edge_sum)
-def _(values, indptr, *rest):  # type: ignore[no-untyped-def]
-    return values.new_empty(values.shape[0], indptr.shape[0] - 1)
+def _(values, *fields):  # type: ignore[no-untyped-def]
+    return values.new_empty(values.shape[0], EdgePlan(*fields).indptr.shape[0] - 1)
 
 
 _NO_GRADIENT = (None,) * len(EdgePlan._fields)
@@ -267,16 +263,12 @@ class Terms(NamedTuple):
     edge_attr: Tensor | None = None
     """(E, D)"""
     edge_query: Tensor | None = None
-    """(N, H, D) what queries ask of the features, for dot products"""
+    """(N, H, D) queries for the features, for dot products"""
     edge_key: Tensor | None = None
     """(D, H, C) what features add to the keys, for additive scores"""
 
-
-def edge_weights(
-    q: Tensor, k: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
-) -> Tensor:
-    """Attention weights (H, E) in the order of the plan, from q (N, H, C) and k (M, H, C)."""
-    return edge_softmax(edge_scores(q, k, terms, scale, activate, plan), plan)
+    def to(self, dtype: torch.dtype) -> Terms:
+        return Terms(*[None if term is None else term.to(dtype) for term in self])
 
 
 def edge_scores(
@@ -299,7 +291,7 @@ def edge_attention(
     q: Tensor, k: Tensor, v: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
 ) -> tuple[Tensor, Tensor | None]:
     """Output (N, H, Cv) and, for dot products with features, their sums (N, H, D)."""
-    weights = edge_weights(q, k, terms, scale, activate, plan)
+    weights = edge_softmax(edge_scores(q, k, terms, scale, activate, plan), plan)
     edge_out = None
     if terms.edge_attr is not None and terms.weight is None:
         features = _per_head(terms.edge_attr, q.shape[1])

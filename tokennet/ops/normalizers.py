@@ -1,4 +1,4 @@
-"""From scores of edges to weights of edges."""
+"""From scores of edges to weights of edges: softmax, and what mixers may use instead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def normalize(scores: Tensor, graph: TokenGraph, normalizer: str = "softmax") ->
         sigmoid:  w_ij = 1 / (1 + exp(-s_ij))
         none:     w_ij = s_ij
 
-    Equally good sources share the 1, so that no order of tokens or edges enters. The
+    Sources with equal scores share the 1, so that no order of tokens or edges enters. The
     derivative of "hard" is that of softmax: straight-through (Bengio, Léonard, Courville,
     2013, arXiv 1308.3432). A score of -inf gives a weight of 0 with any of them.
 

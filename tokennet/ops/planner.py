@@ -1,4 +1,4 @@
-"""What a call costs on each backend, before it is run.
+"""Which backend runs a call: what it would cost on each, the choice, and its explanation.
 
     seconds = calls c_1 + pieces c_2 + gathered c_3 + scores c_4 + FLOPs c_5 + bytes c_6 + far c_7
 
@@ -8,14 +8,21 @@ Each backend counts its own work; the constants are measured (`tokennet bench --
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import os
+import threading
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
+from tokennet._compiling import constant_result
+from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.cache import cache_root
@@ -52,8 +59,16 @@ class Work(NamedTuple):
         gathered: float = 0,
         mask: float = 0,
     ) -> Work:
-        """From what is so for all, and for one head of one entry of the batch: scores, masks,
-        rows of keys and values that are gathered."""
+        """Totals over batch and heads.
+
+        Args:
+            call: what is computed.
+            calls: as the field.
+            pieces: as the field.
+            scores: of one head and one entry of the batch.
+            gathered: rows of keys and values, of one entry of the batch.
+            mask: entries of a mask that is read, of one head and one entry of the batch.
+        """
         channels, size = call.q.shape[-1] + call.v.shape[-1], call.q.element_size()
         moved = call.groups * gathered * channels * size
         far = moved * _share_of_far(call, channels * size) if gathered else 0.0
@@ -70,8 +85,8 @@ class Work(NamedTuple):
 
 def _share_of_far(call: Call, row_bytes: int) -> float:
     """Share of the gathered rows that the caches do not hold, of a walk in the targets' order."""
-    near = call.graph.cached(_spread) * call.num_heads * row_bytes
-    return max(0.0, 1 - CACHE_BYTES / near) if near else 0.0
+    spread = call.graph.cached(_spread) * call.num_heads * row_bytes
+    return max(0.0, 1 - CACHE_BYTES / spread) if spread else 0.0
 
 
 def _spread(graph: TokenGraph) -> float:
@@ -88,17 +103,22 @@ def _spread(graph: TokenGraph) -> float:
     source, target = graph.edge_index()
     if source.numel() == 0:
         return 0.0
-    place = target * (graph.num_sources / max(graph.num_targets, 1))
-    distance = (source - place).abs().mean()
+    opposite = target * (graph.num_sources / max(graph.num_targets, 1))
+    distance = (source - opposite).abs().mean()
     # Sources drawn at random are a third of them away on average.
     return float((3 * distance).clamp(max=graph.num_sources))
 
 
 def seconds(backend: str, call: Call, work: Work) -> float:
-    """Predicted time of a call: forward, and backward where a gradient will be asked for."""
+    """Predicted time of a call: forward, and backward where a gradient will be asked for.
+
+    Infinite for a backend without constants, which is then chosen only if no other can run.
+    """
     device = call.q.device.type
     mode = "training" if call.needs_grad else "forward"
     constants = _constants(device if device in CONSTANTS else "cuda", backend, mode)
+    if not constants:
+        return math.inf
     size = call.q.element_size()
     wide = max(size, 4) / 4  # float64: half as many numbers at a time
     exact = 0.0
@@ -108,23 +128,23 @@ def seconds(backend: str, call: Call, work: Work) -> float:
     return exact + sum(constant * amount for constant, amount in zip(constants, work, strict=True))
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _constants(device: str, backend: str, mode: str) -> tuple[float, ...]:
-    return tuple(load(device)[backend][mode])
+    return tuple(load(device).get(backend, {}).get(mode, ()))
 
 
 @cache
 def load(device: str) -> dict[str, dict[str, list[float]]]:
-    """Constants of a kind of device: those measured on this machine, or those that come along."""
+    """Constants of a kind of device: measured on this machine, or else those below."""
     try:
         kept = json.loads((cache_root() / "costs.json").read_text())[device]
-        measured = {name: modes for name, modes in kept.items() if _is_whole(modes)}
+        measured = {name: modes for name, modes in kept.items() if _is_complete(modes)}
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
         measured = {}  # none were measured here, or the file is spoiled
     return {**CONSTANTS[device], **measured}
 
 
-def _is_whole(modes: dict[str, list[float]]) -> bool:
+def _is_complete(modes: dict[str, list[float]]) -> bool:
     wanted = len(Work._fields)
     return all(len(modes[mode]) == wanted for mode in ("forward", "training"))
 
@@ -218,16 +238,19 @@ class Prospect:
     def __str__(self) -> str:
         if self.work is None or self.seconds is None:
             return f"{self.backend:<10} {self.reason}"
-        told = (
-            f"{self.backend:<10} {1e3 * self.seconds:10,.3f} ms "
+        time = f"{1e3 * self.seconds:10,.3f} ms"
+        if self.seconds == math.inf:
+            time = "not measured: tokennet bench --calibrate"
+        line = (
+            f"{self.backend:<10} {time} "
             f"{self.work.flops / 1e6:12,.2f} MFLOP {self.work.bytes / 1e6:12,.2f} MB"
         )
-        return told if self.note is None else f"{told}, {self.note}"
+        return line if self.note is None else f"{line}, {self.note}"
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The backend that `attend` takes, why, and how every backend was judged."""
+    """The backend that `attend` chooses, why, and what each backend would do."""
 
     chosen: str
     why: str
@@ -240,23 +263,76 @@ class Explanation:
         return "\n".join(lines)
 
 
+MOST_CHOICES = 64
+"""Signatures whose backend a graph remembers; then it forgets all of them."""
+
+_LOCK = threading.Lock()
+os.register_at_fork(
+    before=_LOCK.acquire, after_in_child=_LOCK.release, after_in_parent=_LOCK.release
+)
+
+
 def choose(call: Call, backend: str, backends: Mapping[str, ModuleType]) -> str:
     """The backend named, if it can run the call; for "auto" that of the least predicted time.
+
+    Decided once for all calls of one signature, and remembered with the graph: a decision takes
+    longer than attention among a few tokens.
 
     Raises:
         ValueError: there is no backend of that name.
         RuntimeError: the named backend cannot run this call, with the reason.
     """
+    if torch.compiler.is_compiling():
+        return decide(call, backend, backends)
+    key, remembered = signature(call, backend), call.graph.cached(_no_choices)
+    try:
+        chosen = remembered.get(key)
+    except TypeError:  # sizes are symbols while a program is traced for any size
+        return decide(call, backend, backends)
+    if chosen is None:
+        chosen = decide(call, backend, backends)
+        with _LOCK:
+            if len(remembered) >= MOST_CHOICES:
+                remembered.clear()
+            remembered[key] = chosen
+    return chosen
+
+
+def _no_choices(graph: TokenGraph) -> dict[Hashable, str]:
+    return {}
+
+
+def signature(call: Call, backend: str) -> Hashable:
+    """All that a decision may depend on besides the graph, the machine, and the process.
+
+    A backend's `unsupported` and `work` must read nothing of a call that is not here.
+    """
+    q, bias, score, edges = call.q, call.bias, call.score, call.edges
+    kind: Hashable = None if bias is None else "function"
+    if isinstance(bias, Tensor):
+        kind = bias.dim() > 2, bias.requires_grad
+    level = torch._C._functorch.peek_interpreter_stack()
+    return (
+        backend, q.shape, call.v.shape[-1], q.dtype, q.device, kind,
+        None if score is None else score.activation,
+        None if edges is None else edges.attr.shape[1],
+        torch.is_grad_enabled() and (True, call.needs_grad),
+        forward_ad._current_level >= 0 and call.has_tangent,
+        None if level is None else level.key(),
+        torch.backends.cuda.flash_sdp_enabled(),
+    )  # fmt: skip
+
+
+def decide(call: Call, backend: str, backends: Mapping[str, ModuleType]) -> str:
+    """What `choose` remembers."""
     if backend == "auto":
         if _needs_no_choice(call, backends):
             return "dense"
         able = choices([name for name in backends if backends[name].unsupported(call) is None])
         cost = [seconds(name, call, backends[name].work(call)) for name in able]
         return able[cost.index(min(cost))]  # not min(..., key=...), which dynamo does not know
-    if backend not in backends:
-        names = ", ".join(["auto", *backends])
-        raise ValueError(f"backend must be one of {names}; got {backend!r}")
-    reason = backends[backend].unsupported(call)
+    module = lookup("backend", backend, {"auto": None, **backends})
+    reason = module.unsupported(call)  # type: ignore[union-attr]
     if reason:
         raise RuntimeError(f"backend {backend!r} cannot run this call: {reason}")
     return backend
@@ -264,7 +340,15 @@ def choose(call: Call, backend: str, backends: Mapping[str, ModuleType]) -> str:
 
 def explained(call: Call, backend: str, backends: Mapping[str, ModuleType]) -> Explanation:
     """Which backend is chosen, why, and what each of them would do."""
-    chosen, prospects = choose(call, backend, backends), _prospects(call, backends)
+    chosen = decide(call, backend, backends)
+    prospects = []
+    for name, module in backends.items():
+        reason, work, predicted, note = module.unsupported(call), None, None, None
+        if reason is None:
+            work = module.work(call)
+            predicted = seconds(name, call, work)
+            note = module.note(call) if hasattr(module, "note") else None
+        prospects.append(Prospect(name, reason, work, predicted, note))
     why = "you named it"
     if backend == "auto":
         able = choices([prospect.backend for prospect in prospects if prospect.reason is None])
@@ -277,17 +361,6 @@ def explained(call: Call, backend: str, backends: Mapping[str, ModuleType]) -> E
 def choices(able: list[str]) -> list[str]:
     """Of the backends that can run a call, those to choose from: the reference as a last resort."""
     return [name for name in able if name != "reference"] or able
-
-
-def _prospects(call: Call, backends: Mapping[str, ModuleType]) -> list[Prospect]:
-    prospects = []
-    for name, module in backends.items():
-        reason = module.unsupported(call)
-        work = None if reason else module.work(call)
-        predicted = None if work is None else seconds(name, call, work)
-        note = module.note(call) if reason is None and hasattr(module, "note") else None
-        prospects.append(Prospect(name, reason, work, predicted, note))
-    return prospects
 
 
 def _needs_no_choice(call: Call, backends: Mapping[str, ModuleType]) -> bool:

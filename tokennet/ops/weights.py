@@ -1,6 +1,6 @@
-"""Attention in its parts: scores of edges, and linear combinations with weights of edges.
+"""Attention in its parts: scores of edges, their weights, and linear combinations by weights.
 
-For weights that no softmax of `attend` gives. Time and memory follow the edges; on complete
+For weights other than a softmax, and to look at them. Time and memory follow the edges; on complete
 graphs, whose edges are the entries of a matrix, products of matrices are quicker.
 """
 
@@ -59,7 +59,7 @@ def attention_weights(
     edges: EdgeFeatures | None = None,
     normalizer: str = "softmax",
 ) -> Tensor:
-    r"""The weights that `attend` gives to each edge, in every mode of differentiation.
+    r"""The weight of each edge in `attend`, in every mode of differentiation.
 
         w_ij = normalizer_j(s_ij),   s_ij as of `edge_scores`
 
@@ -79,7 +79,7 @@ def attention_weights(
     """
     call = _call_of_scores(q, k, graph, bias, scale, score, edges)
     precise = torch.promote_types(q.dtype, torch.float32)
-    call = replace(call, q=call.q.to(precise), k=call.k.to(precise))
+    call = call._replace(q=call.q.to(precise), k=call.k.to(precise))
     return call.unfold(normalize(_scores(call), graph, normalizer).to(q.dtype))
 
 
@@ -135,7 +135,7 @@ def combine(
     shared = weights.dim() == 2
     w, values = (weights, v) if shared else (_fold(weights, batch, 2), v)
     values = _fold(values, batch, 3)  # (B, M, H, Cv)
-    if shared:  # of the whole batch: its values are so many channels
+    if shared:  # by the whole batch, whose values count as channels
         values = values.permute(1, 2, 0, 3).flatten(2)[None]  # (1, M, H, B Cv)
         w = w[None]
     product = _by_matrix if _by_pairs(graph, None, (w, values)) else _by_edges
@@ -175,8 +175,8 @@ def _by_pairs(graph: TokenGraph, call: Call | None, tensors: tuple[Tensor, ...] 
     return sparse.unsupported(call) is not None
 
 
-def _places(graph: TokenGraph, device: torch.device) -> Tensor:
-    """(E,) place of each edge in the flat matrix of all pairs."""
+def _pair_index(graph: TokenGraph, device: torch.device) -> Tensor:
+    """(E,) index of each edge in the flat matrix of all pairs."""
     source, target = graph.edge_index(device)
     return target * graph.num_sources + source
 
@@ -187,13 +187,13 @@ def _scores_of_pairs(call: Call) -> Tensor:
         q, k = call.q.transpose(1, 2), call.k.transpose(1, 2)  # (B, H, N, C)
         scores = (call.scale * q @ k.transpose(-1, -2)).flatten(2)  # (B, H, N M)
         if not call.graph.is_full:
-            scores = scores.index_select(2, _places(call.graph, q.device))
+            scores = scores.index_select(2, _pair_index(call.graph, q.device))
         scores = scores.transpose(1, 2)  # (B, E, H)
         terms = call.terms()
         if terms.edge_attr is not None and terms.edge_query is not None:
-            asked = terms.edge_query.index_select(1, call.graph.edge_index(q.device)[1])
-            features = terms.edge_attr[:, None].to(asked)  # (E, 1, D)
-            scores = scores + call.scale * (asked * features).sum(-1).to(scores)
+            query = terms.edge_query.index_select(1, call.graph.edge_index(q.device)[1])
+            features = terms.edge_attr[:, None].to(query)  # (E, 1, D)
+            scores = scores + call.scale * (query * features).sum(-1).to(scores)
         return scores if terms.bias is None else scores + terms.bias
 
 
@@ -202,7 +202,9 @@ def _by_matrix(weights: Tensor, values: Tensor, graph: TokenGraph) -> Tensor:
     matrix = weights.transpose(1, 2)  # (B, H, E)
     if not graph.is_full:
         flat = matrix.new_zeros(*matrix.shape[:2], n * m)
-        matrix = flat.index_add(2, _places(graph, weights.device), matrix)  # parallel edges add up
+        matrix = flat.index_add(
+            2, _pair_index(graph, weights.device), matrix
+        )  # parallel edges add up
     matrix = matrix.unflatten(2, (n, m)).to(values.dtype)
     return (matrix @ values.transpose(1, 2)).transpose(1, 2)  # (B, N, H, Cv)
 

@@ -22,8 +22,8 @@ from triton.runtime.jit import JITFunction
 
 from tests.ops.gpu.problems import as_problem, hubs, run, tensors
 from tokennet import Edges, TokenGraph
-from tokennet.ops.kernels.cpu.edges import Wanted
 from tokennet.ops.kernels.cuda import launch, segments
+from tokennet.ops.kernels.problem import Wanted
 
 WIDE = {"bf16": torch.bfloat16, "fp32": torch.float32}
 KINDS = ["dot", "dot_bias", "dot_features", "additive", "additive_features_bias"]

@@ -268,16 +268,15 @@ def test_second_derivatives():
 def test_both_operators_are_what_they_are_registered_as(kind):
     graph = SQUARE["multi_edges"]()
     problem = run(as_problem, graph, tensors(graph, kind, (2, 3, 4)))
-    inputs = (*problem[:3], *problem.terms, problem.scale, problem.slope, *problem.plan)
+    inputs = problem.flat()
     ops = torch.ops.tokennet
     with torch.no_grad():
         outputs = ops.edge_attention(*inputs)
     upstream = [torch.randn_like(x) for x in outputs[:2]]
     checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
     torch.library.opcheck(ops.edge_attention.default, inputs, test_utils=checks)
-    torch.library.opcheck(
-        ops.edge_attention_backward.default, (*upstream, *outputs, *inputs), test_utils=checks
-    )
+    given = (*upstream, *outputs, *inputs, True, True)
+    torch.library.opcheck(ops.edge_attention_backward.default, given, test_utils=checks)
 
 
 def test_tables_are_made_once_for_both_passes_of_every_step(monkeypatch):

@@ -10,8 +10,7 @@ from torch import Tensor
 from tokennet import Edges, TokenGraph
 from tokennet.ops.call import Additive, EdgeFeatures, make_call
 from tokennet.ops.edge_plans import edge_plan
-from tokennet.ops.kernels.cpu.edges import Problem
-from tokennet.ops.kernels.fused_op import _contiguous
+from tokennet.ops.kernels.problem import Problem
 
 DEVICE = os.environ.get("DEVICE", "cpu")
 
@@ -63,4 +62,4 @@ def as_problem(q, k, v, graph, bias, *, scale, score, edges) -> Problem:
     call = make_call(q, k, v, graph, bias, scale, score, edges)
     slope = 0.0 if score is None else score.negative_slope
     plan = edge_plan(graph, q.device)
-    return _contiguous(Problem(call.q, call.k, call.v, call.terms(), call.scale, slope, plan))
+    return Problem(call.q, call.k, call.v, call.terms(), call.scale, slope, plan).contiguous()

@@ -15,6 +15,15 @@ BACKENDS: dict[str, ModuleType] = {
     "flex": flex,
     "reference": reference,
 }
-"""Each has `unsupported(call)`, `work(call)` and `run(call)`; see `planner.py`."""
+"""A backend is a module with
+
+- `unsupported(call)`: why it cannot run a call, or None; it may read of the call what
+  `planner.signature` lists, since the choice is remembered by that,
+- `work(call)`: a `planner.Work`, from which its time is predicted,
+- `run(call)`: the output (B, N, H, Cv),
+- and optionally `note(call)`: what else it does to a call, for `explain`.
+
+`tokennet bench --calibrate` measures its constants; without them it is a last resort.
+"""
 
 __all__ = ["BACKENDS"]

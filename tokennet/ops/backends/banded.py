@@ -16,38 +16,40 @@ from torch.nn.functional import pad
 from tokennet.graphs import TokenGraph
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.call import Call
-from tokennet.ops.kernels.flash import attend_sequences, sdpa
-from tokennet.ops.kernels.flash import unsupported as not_by_flash
+from tokennet.ops.kernels import flash
 from tokennet.ops.planner import Work
 
 _SMALLEST = 64
 
 
 def unsupported(call: Call) -> str | None:
+    graph = call.graph
     if call.more_than_dot_products:
         return call.more_than_dot_products
     if call.bias is not None:
         return "there is a bias, which would have to be cut into blocks"
-    if call.graph.band is None or call.graph.is_causal or call.graph.grid_shape is not None:
+    # Most pairs in the band of a grid are no edges; and for causal graphs there is SDPA.
+    is_sparse_band = graph.grid_shape is not None and not graph.is_band
+    if graph.band is None or graph.is_causal or is_sparse_band:
         return "the graph is not a window, by its formula"
     if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
         return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
     if _by_flash(call):
         return None
-    block, count, span = _blocks(call.graph)
+    block, count, span = _blocks(graph)
     if count < 2:
         return "it is no longer than one block"
     if block * count * span > DENSE_LIMIT:
         return f"its masks would have {block * count * span:,} entries, more than {DENSE_LIMIT:,}"
-    if call.graph.has_empty_targets:
-        return "a token listens to nobody, and SDPA gives such rows no certain value"
+    if graph.has_empty_targets:
+        return "a token attends to no other, and SDPA gives such rows no certain value"
     return None
 
 
 def work(call: Call) -> Work:
     if _by_flash(call):
-        near = call.graph.num_targets * (sum(call.graph.band) + 1)  # type: ignore[arg-type]
-        return Work.of(call, calls=1, pieces=0, scores=near)
+        pairs = call.graph.num_targets * (sum(call.graph.band) + 1)  # type: ignore[arg-type]
+        return Work.of(call, calls=1, pieces=0, scores=pairs)
     block, count, span = _blocks(call.graph)
     pairs = block * count * span
     return Work.of(call, calls=1, pieces=call.groups * count, scores=pairs, mask=pairs)
@@ -57,7 +59,7 @@ def run(call: Call) -> Tensor:
     graph, n = call.graph, call.graph.num_targets
     if _by_flash(call):
         ends = graph.cached(_ends, device=call.q.device)
-        return attend_sequences(call, (ends, ends), (n, n), graph.band)  # type: ignore[arg-type]
+        return flash.attend_sequences(call, (ends, ends), (n, n), graph.band)  # type: ignore[arg-type]
     block, count, _ = _blocks(graph)
     below, above = graph.band  # type: ignore[misc]
 
@@ -72,18 +74,14 @@ def run(call: Call) -> Tensor:
         shifted = [padded[:, start : start + count] for start in range(before + 1 + after)]
         return torch.cat(shifted, dim=2)  # (B, blocks, span, H, C)
 
-    q, k, v = (_heads_first(x) for x in (blocks(call.q), beside(call.k), beside(call.v)))
+    q, k, v = (
+        tensor.permute(1, 0, 3, 2, 4).flatten(1, 2)  # (blocks, B H, tokens, C)
+        for tensor in (blocks(call.q), beside(call.k), beside(call.v))
+    )
     mask = graph.cached(_masks, device=q.device).to(q.dtype)
-    out = sdpa(q, k, v, mask, scale=call.scale)  # (blocks, B H, block, Cv)
-    out = out.unflatten(1, (call.batch, call.num_heads)).permute(
-        1, 0, 3, 2, 4
-    )  # (B, blocks, block, H, Cv)
-    return out.flatten(1, 2)[:, :n]
-
-
-def _heads_first(tensor: Tensor) -> Tensor:
-    """(B, blocks, tokens, H, C) to (blocks, B H, tokens, C)"""
-    return tensor.permute(1, 0, 3, 2, 4).flatten(1, 2)
+    out = flash.sdpa(q, k, v, mask, scale=call.scale)  # (blocks, B H, block, Cv)
+    out = out.unflatten(1, (call.batch, call.num_heads))
+    return out.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :n]  # (B, N, H, Cv)
 
 
 def _blocks(graph: TokenGraph) -> tuple[int, int, int]:
@@ -107,7 +105,7 @@ def _masks(graph: TokenGraph) -> Tensor:
 
 
 def _by_flash(call: Call) -> bool:
-    return call.graph.is_band and not_by_flash(call) is None
+    return call.graph.is_band and flash.unsupported(call) is None
 
 
 def _ends(graph: TokenGraph) -> Tensor:

@@ -1,4 +1,4 @@
-"""`scaled_dot_product_attention`: for graphs that are full, or small enough to mask."""
+"""`scaled_dot_product_attention`: for graphs that are complete, causal, or small enough to mask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unsupported(call: Call) -> str | None:
 
 
 def work(call: Call) -> Work:
-    """Every pair, or half of them where SDPA knows that later tokens are not seen."""
+    """Every pair, or half of them where SDPA knows that the graph is causal."""
     n, m = call.graph.num_targets, call.graph.num_sources
     if call.needs_mask:
         return Work.of(call, calls=2, pieces=call.groups, scores=n * m, mask=n * m)
@@ -37,25 +37,23 @@ def work(call: Call) -> Work:
 
 
 def run(call: Call) -> Tensor:
-    q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
-    mask, dead = _mask(call) if call.needs_mask else (None, None)
-    causal = call.graph.is_causal and mask is None
-    out = sdpa(q, k, v, mask, is_causal=causal, scale=call.scale)
+    q, k, v = call.q.transpose(1, 2), call.k.transpose(1, 2), call.v.transpose(1, 2)  # (B, H, N, C)
+    if not call.needs_mask:
+        out = sdpa(q, k, v, is_causal=call.graph.is_causal, scale=call.scale)
+        return out.transpose(1, 2)  # (B, N, H, Cv)
+    bias = call.dense_bias()
+    if bias is None:
+        mask, dead = _boolean_mask(call.graph, call.q.device)
+    else:
+        mask, dead = _mask_with_bias(bias, call.graph)
+    out = sdpa(q, k, v, mask, scale=call.scale)
     if dead is not None:
         out = out.masked_fill(dead, 0.0)
-    return out.transpose(1, 2)  # (B, N, H, Cv)
-
-
-def _mask(call: Call) -> tuple[Tensor, Tensor | None]:
-    """Mask for SDPA, and the rows (..., N, 1) to be zeroed; None where there are none."""
-    bias = call.dense_bias()
-    if bias is not None:
-        return _mask_with_bias(bias, call.graph)
-    return _boolean_mask(call.graph, call.q.device)
+    return out.transpose(1, 2)
 
 
 def _boolean_mask(graph: TokenGraph, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Boolean mask and the rows (N, 1) that listen to nobody, or None if there are none.
+    """Boolean mask and the rows (N, 1) without edges, to be zeroed; or None if all have edges.
 
     Such rows are opened in the mask and zeroed in the output: what a fully masked row
     gives, and whether its gradient is finite, differs between SDPA's kernels.
@@ -73,7 +71,7 @@ def _open_empty_rows(graph: TokenGraph) -> Tensor:
 
 
 def _mask_with_bias(bias: Tensor, graph: TokenGraph) -> tuple[Tensor, Tensor]:
-    """Additive mask (B or 1, H, N, M) and its rows of -inf only."""
+    """Additive mask (B or 1, H, N, M), and its rows of -inf only, (..., N, 1), to be zeroed."""
     if not graph.is_full:
         bias = bias.masked_fill(~graph.dense(bias.device), -math.inf)
     dead = (bias == -math.inf).all(-1, keepdim=True)

@@ -35,7 +35,7 @@ def unsupported(call: Call) -> str | None:
     if call.has_tangent:
         return "FlexAttention has no forward-mode derivative"
     if 0 in call.q.shape or 0 in call.k.shape:
-        return "FlexAttention takes no empty sets"
+        return "FlexAttention does not support empty sets"
     if _too_large(call.graph):
         if isinstance(call.bias, Tensor):
             return "its bias would be written out for every pair, and there are too many"
@@ -45,7 +45,7 @@ def unsupported(call: Call) -> str | None:
 
 
 def note(call: Call) -> str | None:
-    """What is done to a call besides, for those who ask."""
+    """What else is done to a call, for `explain`."""
     found = _reordering(call)
     if found is None:
         return None
@@ -95,7 +95,7 @@ def work(call: Call) -> Work:
 
     Compiling takes some seconds for each graph and shape. A graph by a formula is taken to
     stay with its model. Of lists there may be another at every epoch: spread over some thousand
-    calls, compiling counts as so many operators. To bring q, k, v and the output into another
+    calls, compiling counts as 1000 operators. To bring q, k, v and the output into another
     order, each is read and written once more.
     """
     graph, n, m = _graph(call), call.graph.num_targets, call.graph.num_sources
@@ -113,16 +113,16 @@ def run(call: Call) -> Tensor:
     found = _reordering(call)
     if found is None:
         return _run(call)
-    return reorder(_run(reordered(call, found)), found.place, found.order, -3)
+    return reorder(_run(reordered(call, found)), found.new_index, found.order, -3)
 
 
 def _run(call: Call) -> Tensor:
     q, k, v = (tensor.transpose(1, 2) for tensor in (call.q, call.k, call.v))  # (B, H, N, C)
     if not torch.is_grad_enabled():
-        # On a CPU the flag alone is refused, even where no gradient can be asked for.
+        # On a CPU the flag alone is refused, even where no gradient can be taken.
         q, k, v = q.detach(), k.detach(), v.detach()
     if not (_compiled(call) and call.graph.is_explicit):  # the mask of a list has its own table
-        call.graph.cached(_ask, q.device)
+        call.graph.cached(_build_tables, q.device)
     kernel, mask = _kernel(call), None
     if _compiled(call) and not call.graph.is_full:
         mask = _block_mask(call.graph, call.q.device)
@@ -130,7 +130,7 @@ def _run(call: Call) -> Tensor:
     return out.transpose(1, 2)  # (B, N, H, Cv)
 
 
-def _ask(graph: TokenGraph, device: torch.device) -> bool:
+def _build_tables(graph: TokenGraph, device: torch.device) -> bool:
     """Once, so that a table behind the predicate is built before it is traced."""
     graph.attends(*torch.zeros(2, 1, dtype=torch.long, device=device))
     return True

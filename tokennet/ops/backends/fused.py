@@ -1,4 +1,4 @@
-"""One kernel along the edges, time of the edges, memory of the tokens: C++ or, on CUDA, Triton."""
+"""One kernel along the edges, in C++ or Triton: time of the edges, memory of the tokens."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from tokennet.ops.call import Call
+from tokennet._compiling import constant_result
+from tokennet.ops.call import Call, without_autocast
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.kernels.cpu.build import Kind, problem
-from tokennet.ops.kernels.cpu.edges import SCALARS, Problem
+from tokennet.ops.kernels.cpu.edges import SCALARS
 from tokennet.ops.kernels.fused_op import fused_attention
+from tokennet.ops.kernels.problem import Problem
 from tokennet.ops.planner import Work
 
 _INT32 = 2**31
@@ -34,7 +36,7 @@ def unsupported(call: Call) -> str | None:
     return _build_problem(*_kind(call))
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _triton_problem(index: int | None) -> str | None:
     if find_spec("triton") is None:
         return "its kernels for CUDA are in Triton, which is not installed"
@@ -43,7 +45,7 @@ def _triton_problem(index: int | None) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _build_problem(scalar: str, *rest: int) -> str | None:
     """Of plain arguments: dynamo does not hand over a NamedTuple whole."""
     return problem(Kind(scalar, *rest))  # type: ignore[arg-type]
@@ -55,12 +57,8 @@ def work(call: Call) -> Work:
     return Work.of(call, calls=1, pieces=call.batch * n, scores=edges, gathered=edges)
 
 
+@without_autocast
 def run(call: Call) -> Tensor:
-    with torch.autocast(call.q.device.type, enabled=False):
-        return _run(call)
-
-
-def _run(call: Call) -> Tensor:
     dtype = _computed(call.q)
     q, k, v = call.q.to(dtype), call.k.to(dtype), call.v.to(dtype)
     scale, slope = call.scale, call.score.negative_slope if call.score else 0.0
@@ -78,6 +76,6 @@ def _kind(call: Call) -> tuple:
 
 
 def _computed(q: Tensor) -> torch.dtype:
-    """The kernel in C++ knows no float16; what a kernel does not know it takes as float32."""
+    """The type that the kernel is given: float32 for those that it does not know."""
     known = q.dtype in SCALARS or (q.is_cuda and q.dtype == torch.float16)
     return q.dtype if known else torch.float32

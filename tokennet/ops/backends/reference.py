@@ -1,97 +1,20 @@
-"""PyG message passing with attention as the aggregation function: defines what is right.
+r"""The definition of attention along the edges of a graph, in plain torch operations.
 
-Written for clarity. It makes an E x H x C tensor, as PyG does; every other backend is
-held to its values and gradients.
+    out_i = \sum_{j -> i} w_ij (v_j + U f_ij),    w_ij = exp(s_ij) / \sum_{j' -> i} exp(s_ij')
+
+Written for reading: it makes tensors of E x H x C entries. Read it first to learn what the other
+backends compute; the tests hold each of them to these values and gradients.
 """
 
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from torch import Tensor
-from torch_geometric.nn import MessagePassing
-from torch_geometric.nn.aggr import Aggregation
-from torch_geometric.utils import scatter
 
-from tokennet.ops.call import Call
+from tokennet.ops.call import Call, without_autocast
 from tokennet.ops.planner import Work
-
-
-class AttentionAggregation(Aggregation):
-    """Sum the messages of each target with the softmax of their scores as weights.
-
-    Unlike `SoftmaxAggregation`, the scores come with the messages. A target without
-    messages, or with scores of -inf only, gets exactly 0.
-    """
-
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        index: Tensor,
-        ptr: Tensor | None = None,
-        dim_size: int | None = None,
-        dim: int = 0,
-        *,
-        scores: Tensor,
-    ) -> Tensor:
-        peak = scatter(scores.detach(), index, 0, dim_size, reduce="max")  # (N, B, H)
-        peak = peak.masked_fill(peak == -math.inf, 0.0)
-        weights = (scores - peak[index]).exp()  # (E, B, H)
-        total = scatter(weights, index, 0, dim_size, reduce="sum")
-        weights = weights / total.masked_fill(total == 0, 1.0)[index]
-        return scatter(weights[..., None] * x, index, 0, dim_size, reduce="sum")
-
-
-class AttentionMessagePassing(MessagePassing):
-    """Each edge j -> i sends its value with its score, and the features of the edge in both."""
-
-    def __init__(self) -> None:
-        super().__init__(aggr=AttentionAggregation(), node_dim=0)
-
-    def forward(self, call: Call) -> Tensor:
-        n, m = call.graph.num_targets, call.graph.num_sources
-        # PyG wants the tokens first: (N, B, H, C).
-        q, k, v = (tensor.movedim(1, 0) for tensor in (call.q, call.k, call.v))
-        bias = call.edge_bias()
-        if bias is not None:
-            bias = bias.transpose(0, 1)  # (E, B or 1, H)
-        out = self.propagate(
-            call.graph.edge_index(call.q.device),
-            size=(m, n), q=(None, q), k=(k, None), v=(v, None), bias=bias, call=call,
-        )  # fmt: skip
-        return out.movedim(0, 1).to(call.v.dtype)  # (B, N, H, Cv)
-
-    def message(
-        self, q_i: Tensor, k_j: Tensor, v_j: Tensor, bias: Tensor | None, call: Call
-    ) -> tuple:  # type: ignore[override]
-        k_j, v_j = self._with_features(k_j, v_j, call)
-        if call.score is None:
-            scores = call.scale * (q_i * k_j).sum(-1)  # (E, B, H)
-        else:
-            inner = call.score.activate(q_i + k_j)
-            scores = call.scale * (inner * call.score.weight.to(inner)).sum(-1)
-        return v_j, scores if bias is None else scores + bias
-
-    def _with_features(self, k_j: Tensor, v_j: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        if call.edges is not None:
-            attr = call.edges.attr[:, None].to(k_j)  # (E, 1, D)
-            if call.edges.key is not None:
-                k_j = k_j + torch.einsum("ebd,hcd->ebhc", attr, call.edges.key.to(k_j))
-            if call.edges.value is not None:
-                v_j = v_j + torch.einsum("ebd,hcd->ebhc", attr, call.edges.value.to(v_j))
-        return k_j, v_j
-
-    def aggregate(self, inputs: tuple, index: Tensor, dim_size: int) -> Tensor:  # type: ignore[override]
-        values, scores = inputs
-        return self.aggr_module(values, index, dim_size=dim_size, dim=0, scores=scores)
-
-
-@cache
-def _message_passing() -> AttentionMessagePassing:
-    # PyG writes a source file for every instance; it holds no parameters, so one serves.
-    return AttentionMessagePassing()
 
 
 def unsupported(call: Call) -> str | None:
@@ -99,22 +22,53 @@ def unsupported(call: Call) -> str | None:
 
 
 def work(call: Call) -> Work:
-    """Gathered q, k and v of every edge, and as much again for the products."""
+    """Gathered q, k and v of every edge, and the same again for the products."""
     edges = call.graph.num_edges
     return Work.of(call, calls=20, pieces=0, scores=edges, gathered=4 * edges)
 
 
+@without_autocast
 def run(call: Call) -> Tensor:
-    with torch.autocast(call.q.device.type, enabled=False):
-        return _message_passing()(call)
+    source, target = call.graph.edge_index(call.q.device)  # (E,)
+    values = call.v.index_select(1, source)  # (B, E, H, Cv)
+    if call.edges is not None and call.edges.value is not None:
+        values = values + _mapped(call.edges.value, call.edges.attr, values)
+    messages = _softmax(scores(call), target, call.graph.num_targets)[..., None] * values
+    out = messages.new_zeros(call.batch, call.graph.num_targets, *values.shape[2:])
+    return out.index_add(1, target, messages).to(call.v.dtype)  # (B, N, H, Cv)
 
 
+@without_autocast
 def scores(call: Call) -> Tensor:
-    """Scores (B, E, H) in the order of `edge_index`, of a call without features in values."""
+    r"""Scores (B, E, H) in the order of `edge_index`: s_ij = scale q_i . (k_j + K f_ij) + b_ij.
+
+    Additive ones are scale a . LeakyReLU(q_i + k_j + K f_ij) + b_ij.
+    """
     source, target = call.graph.edge_index(call.q.device)
-    q_i, k_j = call.q.movedim(1, 0)[target], call.k.movedim(1, 0)[source]  # (E, B, H, C)
+    queries, keys = call.q.index_select(1, target), call.k.index_select(1, source)  # (B, E, H, C)
+    if call.edges is not None and call.edges.key is not None:
+        keys = keys + _mapped(call.edges.key, call.edges.attr, keys)
+    if call.score is None:
+        products = queries * keys
+    else:
+        products = call.score.activate(queries + keys)
+        products = products * call.score.weight.to(products)
+    found = call.scale * products.sum(-1)
     bias = call.edge_bias()
-    bias = None if bias is None else bias.transpose(0, 1)  # (E, B or 1, H)
-    with torch.autocast(call.q.device.type, enabled=False):
-        _, found = _message_passing().message(q_i, k_j, k_j, bias, call)
-    return found.transpose(0, 1)
+    return found if bias is None else found + bias
+
+
+def _softmax(scores: Tensor, target: Tensor, num_targets: int) -> Tensor:
+    """Weights (B, E, H) over the edges of each target; 0 where all its scores are -inf."""
+    shape = (scores.shape[0], num_targets, scores.shape[2])
+    index = target[:, None].expand_as(scores)
+    peak = scores.new_full(shape, -math.inf).scatter_reduce(1, index, scores.detach(), "amax")
+    peak = peak.masked_fill(peak == -math.inf, 0.0)
+    weights = (scores - peak.index_select(1, target)).exp()
+    total = weights.new_zeros(shape).index_add(1, target, weights)
+    return weights / total.masked_fill(total == 0, 1.0).index_select(1, target)
+
+
+def _mapped(matrix: Tensor, attr: Tensor, like: Tensor) -> Tensor:
+    """K f of each edge: (H, C, D), (E, D) to (E, H, C)."""
+    return torch.einsum("hcd,ed->ehc", matrix.to(like), attr.to(like))

@@ -1,4 +1,4 @@
-"""CSR products with hand-written derivatives: time and memory follow the edges."""
+"""CSR products with hand-written derivatives: any graph on CPU and CUDA, without a compiler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import repeat
-from tokennet.ops.call import Call
+from tokennet.ops.call import Call, without_autocast
 from tokennet.ops.edge_plans import EdgePlan, edge_plan
 from tokennet.ops.edge_products import Activate, Terms, edge_attention, edge_scores
 from tokennet.ops.planner import Work
@@ -29,31 +29,27 @@ def work(call: Call) -> Work:
     return Work.of(call, calls=calls, pieces=call.groups * n, scores=edges, gathered=edges)
 
 
+@without_autocast
 def run(call: Call) -> Tensor:
-    with torch.autocast(call.q.device.type, enabled=False):
-        return _run(call)
-
-
-def _run(call: Call) -> Tensor:
     terms, activate, plan = _folded(call)
-    q, k, v = (_fold(tensor) for tensor in (call.q, call.k, call.v))
+    q, k, v = _fold(call.q), _fold(call.k), _fold(call.v)
     out, summed = edge_attention(q, k, v, terms, call.scale, activate, plan)
     size = (call.batch, call.graph.num_targets)
     summed = None if summed is None else summed.unflatten(0, size)  # (B, N, H, D)
     return call.add_edge_values(out.unflatten(0, size), summed).to(call.v.dtype)
 
 
+@without_autocast
 def scores(call: Call) -> Tensor:
     """Scores (B, E, H) in the order of `edge_index`, before they are normalized."""
-    with torch.autocast(call.q.device.type, enabled=False):
-        terms, activate, plan = _folded(call)
-        found = edge_scores(_fold(call.q), _fold(call.k), terms, call.scale, activate, plan)
+    terms, activate, plan = _folded(call)
+    found = edge_scores(_fold(call.q), _fold(call.k), terms, call.scale, activate, plan)
     found = plan.as_listed(found, 1).unflatten(1, (call.batch, call.graph.num_edges))
     return found.permute(1, 2, 0).to(call.q.dtype)
 
 
 def _folded(call: Call) -> tuple[Terms, Activate, EdgePlan]:
-    """The batch as one graph of as many copies."""
+    """The batch as one graph: a copy of the graph for each entry."""
     graph = call.graph if call.batch == 1 else repeat(call.graph, call.batch)
     bias, weight, attr, query, key = call.terms()
     if bias is not None:
@@ -62,17 +58,13 @@ def _folded(call: Call) -> tuple[Terms, Activate, EdgePlan]:
         attr = attr.repeat(call.batch, 1)
     if query is not None:
         query = query.flatten(0, 1)  # (B N, H, D)
-    given = (bias, weight, attr, query, key)
     precise = torch.promote_types(call.q.dtype, torch.float32)
-    terms = Terms(*(None if term is None else term.to(precise) for term in given))
+    terms = Terms(bias, weight, attr, query, key).to(precise)
     activate = None if call.score is None else call.score.activate
     return terms, activate, edge_plan(graph, call.q.device)
 
 
 def _fold(tensor: Tensor) -> Tensor:
-    return _precise(tensor).flatten(0, 1)  # (B N, H, C)
-
-
-def _precise(tensor: Tensor) -> Tensor:
     """In at least float32: CSR products know nothing smaller."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    precise = torch.promote_types(tensor.dtype, torch.float32)
+    return tensor.to(precise).flatten(0, 1)  # (B N, H, C)

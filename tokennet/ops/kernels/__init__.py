@@ -1,1 +1,1 @@
-"""Kernels in C++, compiled when first needed."""
+"""What backends run: compiled kernels (cpu, cuda), those of PyTorch (flash), block masks."""

@@ -19,7 +19,7 @@ from tokennet.graphs import TokenGraph, to_mask_mod
 SIZE = 128
 _WORD = 32
 MOST_BLOCKS = 2**26
-"""Places in a table of all blocks, filled or not."""
+"""Entries in a table of all blocks, with edges or without."""
 
 
 def too_full(graph: TokenGraph) -> str | None:
@@ -46,10 +46,10 @@ def block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
     """The block mask of an explicit graph without parallel edges, or of a band."""
     keys = _keys(graph).unique() if graph.is_explicit else _keys_of_band(graph)
     row, column = keys // shape(graph)[1], keys % shape(graph)[1]
-    whole = _are_whole(graph, row, column)
-    turned = column.argsort(stable=True)
-    by_row = _lists(row, column, whole, shape(graph)[0])
-    by_column = _lists(column[turned], row[turned], whole[turned], shape(graph)[1])
+    is_full = _are_full(graph, row, column)
+    order = column.argsort(stable=True)
+    by_row = _lists(row, column, is_full, shape(graph)[0])
+    by_column = _lists(column[order], row[order], is_full[order], shape(graph)[1])
     lists = [None if x is None else x.to(device) for x in (*by_row, *by_column)]
     mask_mod = _look_up(graph, keys, device) if graph.is_explicit else to_mask_mod(graph)
     sizes = graph.num_targets, graph.num_sources
@@ -61,32 +61,32 @@ def shape(graph: TokenGraph) -> tuple[int, int]:
     return -(-graph.num_targets // SIZE), -(-graph.num_sources // SIZE)
 
 
-def _lists(row: Tensor, column: Tensor, whole: Tensor, rows: int) -> list[Tensor | None]:
+def _lists(row: Tensor, column: Tensor, is_full: Tensor, rows: int) -> list[Tensor | None]:
     """Number of blocks in each row (1, 1, rows), their columns (1, 1, rows, most), and the same
-    of whole blocks, if there are any.
+    of full blocks, if there are any.
 
-    Both lists are as wide: kernels go from row to row of the second by the strides of the first.
+    Both lists have one width: kernels step through the second by the strides of the first.
     """
     most = max(int(torch.bincount(row, minlength=rows).max()), 1)
     found: list[Tensor | None] = []
-    for kind in (~whole, whole):
+    for kind in (~is_full, is_full):
         count = torch.bincount(row[kind], minlength=rows)
-        place = torch.arange(int(kind.sum())) - (count.cumsum(0) - count)[row[kind]]
+        slot = torch.arange(int(kind.sum())) - (count.cumsum(0) - count)[row[kind]]
         columns = torch.zeros(rows, most, dtype=torch.int32)
-        columns[row[kind], place] = column[kind].int()
+        columns[row[kind], slot] = column[kind].int()
         found += [count.int()[None, None], columns[None, None]]
-    return found if whole.any() else [*found[:2], None, None]
+    return found if is_full.any() else [*found[:2], None, None]
 
 
-def _are_whole(graph: TokenGraph, row: Tensor, column: Tensor) -> Tensor:
+def _are_full(graph: TokenGraph, row: Tensor, column: Tensor) -> Tensor:
     """Whether all pairs of these blocks are edges, as far as it is known."""
     if graph.is_explicit or not graph.is_band:
         return torch.zeros_like(row, dtype=torch.bool)
     below, above = graph.band  # type: ignore[misc]
     first, last = column * SIZE, column * SIZE + SIZE - 1
     first_target, last_target = row * SIZE, row * SIZE + SIZE - 1
-    near = (last_target - below <= first) & (last <= first_target + above)
-    return near & (last < graph.num_sources) & (last_target < graph.num_targets)
+    within = (last_target - below <= first) & (last <= first_target + above)
+    return within & (last < graph.num_sources) & (last_target < graph.num_targets)
 
 
 def _keys(graph: TokenGraph) -> Tensor:

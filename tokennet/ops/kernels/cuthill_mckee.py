@@ -1,14 +1,13 @@
 """Another order of the tokens, in which the edges of a graph lie in fewer blocks.
 
-Attention is equivariant: with its tokens and its graph in another order it gives the same, in that
+Attention is equivariant: with tokens and graph in another order its output is the same, in that
 order. Reverse Cuthill-McKee (Cuthill, McKee, 1969; George, 1971) numbers the tokens breadth first,
-so that neighbors come to stand near each other.
+so that neighbors get indices near each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -34,17 +33,17 @@ class Reordering(NamedTuple):
     """Tokens in an order of less blocks, and the way back."""
 
     order: Tensor
-    """(N,) token of each place"""
-    place: Tensor
-    """(N,) place of each token"""
+    """(N,) token at each index of the new order"""
+    new_index: Tensor
+    """(N,) new index of each token"""
     graph: TokenGraph
-    """The same edges, in the caller's order, between places."""
+    """The same edges, in the caller's order, between new indices."""
 
 
 def reordering(graph: TokenGraph, device: torch.device | None = None) -> Reordering | None:
     """Return an order of the tokens that at least halves the blocks with an edge, or None.
 
-    Sought once for a graph: a list of edges of one set, without parallel ones.
+    Searched for once for each graph: a list of edges of one set, without parallel edges.
     """
     if not graph.is_explicit:
         return None
@@ -66,7 +65,7 @@ def _find(graph: TokenGraph) -> Reordering | tuple[()]:
 def _is_worth_a_search(graph: TokenGraph) -> bool:
     """By what is counted quickly: a search takes as long as some sorts of the edges.
 
-    In a ragged batch near tokens stand near each other already.
+    In a ragged batch neighbors are near each other already.
     """
     if graph.is_ragged or not graph.is_square or graph.has_multi_edges:
         return False
@@ -83,18 +82,18 @@ def _cuthill_mckee(graph: TokenGraph) -> Reordering:
     edges, n = graph.edge_index(), graph.num_targets
     links = csr_matrix((np.ones(edges.shape[1], dtype=np.int8), tuple(edges.numpy())), (n, n))
     order = torch.from_numpy(reverse_cuthill_mckee(links).astype(np.int64))  # of both directions
-    place = order.argsort()
-    return Reordering(order, place, Edges(place[edges], n))
+    index = order.argsort()
+    return Reordering(order, index, Edges(index[edges], n))
 
 
 def reordered(call: Call, found: Reordering) -> Call:
     """The call on tokens in another order. A bias is of edges, a function, or None."""
-    q, k, v = (reorder(x, found.order, found.place, -3) for x in (call.q, call.k, call.v))
+    q, k, v = (reorder(x, found.order, found.new_index, -3) for x in (call.q, call.k, call.v))
     bias = call.bias
     if bias is not None and not isinstance(bias, Tensor):
-        bias = partial(_by_place, bias, found.order)
-    return replace(call, q=q, k=k, v=v, graph=found.graph, bias=bias)
+        bias = partial(_by_index, bias, found.order)
+    return call._replace(q=q, k=k, v=v, graph=found.graph, bias=bias)
 
 
-def _by_place(bias: Function, order: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+def _by_index(bias: Function, order: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
     return bias(h, order[i], order[j])

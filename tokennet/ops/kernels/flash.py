@@ -1,20 +1,23 @@
-"""PyTorch's `scaled_dot_product_attention`, with narrow heads filled up where that is faster."""
+"""SDPA for short heads, padded where that is faster, and flash attention for sets and windows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from inspect import signature
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from tokennet._compiling import constant_result
 from tokennet.ops.call import Call
 
 _CHANNELS = 16
 """Numbers of float32 in a vector of 64 bytes, which the kernel on the CPU is made for."""
 _PAIRS = 128**2
-"""With fewer pairs of tokens, filling up costs more than it spares."""
+"""With fewer pairs of tokens, padding costs more than it saves."""
 
 
 def sdpa(
@@ -29,9 +32,9 @@ def sdpa(
     """q (..., H, N, C), k (..., H, M, C), v (..., H, M, Cv) to (..., H, N, Cv).
 
     In float32 the flash kernel for CPUs takes up to twice as long with 9 channels as with 16,
-    and zeros change no score. Values lie in memory as (..., N, H, Cv), as without filling up.
+    and zeros change no score. Values lie in memory as (..., N, H, Cv), as without padding.
     """
-    if not _is_slow(q, k, v):
+    if q.shape[-1] >= _CHANNELS or not _is_slow(q, k, v):
         return scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
     values = v.shape[-1]
     q, k, v = (pad(x, (0, _CHANNELS - x.shape[-1])) for x in (q, k, v))
@@ -40,7 +43,7 @@ def sdpa(
 
 
 def _is_slow(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """Whether it is for the flash kernel, and filling up pays: as measured, not for 1 channel."""
+    """Whether it is for the flash kernel, and padding pays: as measured, not for 1 channel."""
     channels = q.shape[-1]
     if not 1 < channels < _CHANNELS or v.shape[-1] != channels:
         return False
@@ -50,13 +53,23 @@ def _is_slow(q: Tensor, k: Tensor, v: Tensor) -> bool:
         q.device.type == "cpu"
         and q.dtype == torch.float32
         and q.shape[-2] * k.shape[-2] >= _PAIRS
-        and torch.backends.cuda.flash_sdp_enabled()  # not where another kernel was asked for
+        and torch.backends.cuda.flash_sdp_enabled()  # not where another kernel is chosen
     )
 
 
 _WIDEST = 256
-HAS_WINDOWS = {"scale", "window_size"} <= signature(varlen_attn).parameters.keys()
-"""The first versions of `varlen_attn` had neither."""
+
+
+@constant_result
+def varlen_attn() -> Callable[..., Tensor]:
+    """PyTorch's kernel; its module is loaded when first needed, which takes seconds."""
+    return import_module("torch.nn.attention.varlen").varlen_attn
+
+
+@cache
+def has_windows() -> bool:
+    """Whether the kernel knows windows and scales, which its first versions did not."""
+    return {"scale", "window_size"} <= signature(varlen_attn()).parameters.keys()
 
 
 def unsupported(call: Call) -> str | None:
@@ -65,7 +78,7 @@ def unsupported(call: Call) -> str | None:
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16):
         return "flash attention is for float16 and bfloat16 on CUDA"
     if channels != call.v.shape[-1] or channels % 8 or channels > _WIDEST:
-        return f"flash attention takes 8, 16, ... {_WIDEST} channels, of values too"
+        return f"flash attention supports 8, 16, ... {_WIDEST} channels, of values too"
     if call.has_tangent or call.in_func_grad:
         return "flash attention has derivatives by autograd only"
     if 0 in (call.q.numel(), call.k.numel()):
@@ -73,13 +86,13 @@ def unsupported(call: Call) -> str | None:
     return _problem(q.device.index)
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _problem(index: int | None) -> str | None:
     if torch.version.hip is not None or torch.cuda.get_device_capability(index) < (8, 0):
         return "flash attention needs an NVIDIA GPU of compute capability 8.0"
     if not torch.backends.cuda.flash_sdp_enabled():
         return "flash attention is switched off"
-    if not HAS_WINDOWS:
+    if not has_windows():
         return "this torch has no windows in variable-length attention"
     return None
 
@@ -94,17 +107,16 @@ def attend_sequences(
         ends: (sequences + 1,) of targets, of sources: where each sequence of one entry of
             the batch begins, and where the last ends; none of them empty.
         longest: tokens of the longest sequence, of targets, of sources.
-        window: how many places back and ahead a target listens to; -1 for all.
+        window: how many tokens back and ahead a target attends to; -1 for all.
 
     Returns:
         (B, N, H, C).
     """
     q, k, v = (x.flatten(0, 1) for x in (call.q, call.k, call.v))  # (B N, H, C)
     targets, sources = (_of_batch(x, call.batch) for x in ends)
-    out = varlen_attn(
+    out = varlen_attn()(
         q, k, v, targets, sources, longest[0], longest[1], scale=call.scale, window_size=window
     )
-    assert isinstance(out, Tensor)
     return out.unflatten(0, call.q.shape[:2])
 
 

@@ -19,18 +19,17 @@ from __future__ import annotations
 
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
-from tokennet.ops.edge_plans import EdgePlan
 from tokennet.ops.edge_products import Terms, edge_attention
 from tokennet.ops.kernels.cpu import edges
-from tokennet.ops.kernels.cpu.edges import Problem, Wanted
+from tokennet.ops.kernels.problem import DIFFERENTIABLE, SCHEMA, TENSORS, Problem, Wanted
 from tokennet.ops.kernels.registration import operator
 
-_TERMS, _PLAN = len(Terms._fields), len(EdgePlan._fields)
 _TAGS = (torch.Tag.cudagraph_unsafe,)
 """Tables for CUDA are found by the identity of a plan, and those who compile with CUDA graphs
 (`mode="reduce-overhead"`) copy it. Captured by hand, with `torch.cuda.graph`, it is the same."""
@@ -41,16 +40,15 @@ def fused_attention(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
     The log-sum-exp, -inf for a target without edges, has no derivative.
     """
-    q, k, v, terms, scale, slope, plan = problem
     forward = _Taped.apply if _is_plain() else _forward
-    return forward(q, k, v, *terms, scale, slope, *plan)
+    return forward(*problem.flat())
 
 
 def _is_plain() -> bool:
     """Whether a tape is kept, and nothing besides traces or transforms the call."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    return torch.is_grad_enabled()
+    return not torch._C._are_functorch_transforms_active()
 
 
 def _kernels(device: torch.device) -> ModuleType:
@@ -62,112 +60,80 @@ def _kernels(device: torch.device) -> ModuleType:
     return launch
 
 
-def _problem(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor | float | None) -> Problem:
-    """From the flat arguments that an operator must have."""
-    terms, (scale, slope), plan = rest[:_TERMS], rest[_TERMS : _TERMS + 2], rest[_TERMS + 2 :]
-    return Problem(q, k, v, Terms(*terms), scale, slope, EdgePlan(*plan))  # type: ignore[arg-type]
+@operator("edge_attention", f"({SCHEMA}) -> (Tensor, Tensor, Tensor)", tags=_TAGS)
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    problem = Problem.from_flat(arguments).contiguous()
+    return _kernels(problem.q.device).forward(problem)
 
 
-def _contiguous(problem: Problem) -> Problem:
-    q, k, v, terms, scale, slope, plan = problem
-    precise = problem.accumulator
-    small = [None if term is None else term.to(precise).contiguous() for term in terms]
-    return Problem(
-        q.contiguous(), k.contiguous(), v.contiguous(), Terms(*small), scale, slope, plan
-    )
-
-
-@operator("edge_attention", tags=_TAGS)
-def _forward(
-    q: Tensor, k: Tensor, v: Tensor,
-    bias: Tensor | None, weight: Tensor | None,
-    edge_attr: Tensor | None, edge_query: Tensor | None, edge_key: Tensor | None,
-    scale: float, slope: float,
-    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
-    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    problem = _contiguous(_problem(
-        q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
-        indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
-    ))  # fmt: skip
-    return _kernels(q.device).forward(problem)
-
-
-@operator("edge_attention_backward", tags=_TAGS)
+@operator(
+    "edge_attention_backward",
+    f"(Tensor grad, Tensor grad_edge_out, Tensor out, Tensor edge_out, Tensor lse, {SCHEMA}, "
+    f"bool bias_wanted, bool edge_attr_wanted) -> ({', '.join(['Tensor'] * DIFFERENTIABLE)})",
+    tags=_TAGS,
+)
 def _backward(
-    grad: Tensor, grad_edge_out: Tensor, out: Tensor, edge_out: Tensor, lse: Tensor,
-    q: Tensor, k: Tensor, v: Tensor,
-    bias: Tensor | None, weight: Tensor | None,
-    edge_attr: Tensor | None, edge_query: Tensor | None, edge_key: Tensor | None,
-    scale: float, slope: float,
-    indptr: Tensor, indices: Tensor, rows: Tensor, edge_id: Tensor,
-    t_indptr: Tensor, t_indices: Tensor, t_order: Tensor,
-    bias_wanted: bool = True, edge_attr_wanted: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    problem = _contiguous(_problem(
-        q, k, v, bias, weight, edge_attr, edge_query, edge_key, scale, slope,
-        indptr, indices, rows, edge_id, t_indptr, t_indices, t_order,
-    ))  # fmt: skip
-    given = grad.contiguous(), grad_edge_out.contiguous(), (out, edge_out, lse)
-    wanted = Wanted(bias_wanted, edge_attr_wanted)
-    found = _kernels(q.device).backward(problem, *given, wanted)
-    terms = _asked((bias, weight, edge_attr, edge_query, edge_key), wanted)
-    return (
-        *found[:3],
-        *(  # type: ignore[return-value]
-            q.new_empty(0) if term is None else gradient.to(term.dtype)
-            for gradient, term in zip(found[3:], terms, strict=True)
-        ),
-    )
+    grad: Tensor, grad_edge_out: Tensor, out: Tensor, edge_out: Tensor, lse: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    *arguments, bias_wanted, edge_attr_wanted = rest
+    problem, wanted = Problem.from_flat(arguments), Wanted(bias_wanted, edge_attr_wanted)
+    upstream = grad.contiguous(), grad_edge_out.contiguous()
+    kernels = _kernels(grad.device)
+    found = kernels.backward(problem.contiguous(), *upstream, (out, edge_out, lse), wanted)
+    terms = [
+        grad.new_empty(0) if term is None else gradient.to(term.dtype)
+        for gradient, term in zip(found[3:], _wanted_terms(problem, wanted), strict=True)
+    ]
+    return (*found[:3], *terms)
 
 
-def _asked(terms: tuple[Tensor | None, ...], wanted: Wanted) -> Terms:
-    """The terms, without those whose gradients nobody asks for."""
-    asked = Terms(*terms)
-    return asked._replace(
-        bias=asked.bias if wanted.bias else None,
-        edge_attr=asked.edge_attr if wanted.edge_attr else None,
+def _wanted_terms(problem: Problem, wanted: Wanted) -> Terms:
+    """The terms, without those whose gradients are not wanted."""
+    terms = problem.terms
+    return terms._replace(
+        bias=terms.bias if wanted.bias else None,
+        edge_attr=terms.edge_attr if wanted.edge_attr else None,
     )
 
 
 @torch.library.register_fake(_forward)
-def _(q, k, v, bias, weight, edge_attr, *rest):  # type: ignore[no-untyped-def]
-    precise = torch.promote_types(q.dtype, torch.float32)
-    summed = 0 if edge_attr is None or weight is not None else edge_attr.shape[1]
-    out = q.new_empty(*q.shape[:3], v.shape[3])
+def _(*arguments):  # type: ignore[no-untyped-def]
+    problem = Problem.from_flat(arguments)
+    q, precise = problem.q, problem.accumulator
+    summed = 0 if problem.terms.weight is not None else problem.num_features
+    out = q.new_empty(*q.shape[:3], problem.v.shape[3])
     edge_out = q.new_empty(*q.shape[:3], summed, dtype=precise)
     return out, edge_out, q.new_empty(q.shape[:3], dtype=precise)
 
 
 @torch.library.register_fake(_backward)
-def _(grad, grad_edge_out, out, edge_out, lse, q, k, v, *rest):  # type: ignore[no-untyped-def]
+def _(grad, grad_edge_out, out, edge_out, lse, *rest):  # type: ignore[no-untyped-def]
     """Contiguous, whatever the inputs are."""
-    asked = _asked(rest[:_TERMS], Wanted(*rest[_TERMS + 2 + _PLAN :]))
-    terms = [q.new_empty(0) if term is None else term.new_empty(term.shape) for term in asked]
-    return (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), *terms)
+    *arguments, bias_wanted, edge_attr_wanted = rest
+    problem = Problem.from_flat(arguments)
+    terms = _wanted_terms(problem, Wanted(bias_wanted, edge_attr_wanted))
+    empty = [grad.new_empty(0) if term is None else term.new_empty(term.shape) for term in terms]
+    return (*(x.new_empty(x.shape) for x in problem[:3]), *empty)
 
 
 def _save(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    ctx.factors = inputs[3 + _TERMS : 5 + _TERMS]
-    ctx.save_for_backward(*inputs[: 3 + _TERMS], *inputs[5 + _TERMS :], *output)
+    ctx.factors = inputs[TENSORS:]
+    ctx.save_for_backward(*inputs[:TENSORS], *output)
     ctx.set_materialize_grads(True)
 
 
 def _first_derivative(ctx, grad, grad_edge_out, grad_lse):  # type: ignore[no-untyped-def]
-    *inputs, out, edge_out, lse = ctx.saved_tensors
-    given, plan = inputs[: 3 + _TERMS], inputs[3 + _TERMS :]
-    wanted = ctx.needs_input_grad[3], ctx.needs_input_grad[5]  # of bias, of edge_attr
-    found = _backward(grad, grad_edge_out, out, edge_out, lse, *given, *ctx.factors, *plan, *wanted)
-    gradients = [
-        gradient if needed else None
-        for gradient, needed in zip(found, ctx.needs_input_grad, strict=False)
-    ]
-    return *gradients, None, None, *(None,) * _PLAN
+    *tensors, out, edge_out, lse = ctx.saved_tensors
+    needed = ctx.needs_input_grad
+    wanted = needed[3], needed[5]  # of bias, of edge_attr
+    found = _backward(grad, grad_edge_out, out, edge_out, lse, *tensors, *ctx.factors, *wanted)
+    gradients = [x if need else None for x, need in zip(found, needed, strict=False)]
+    return *gradients, *(None,) * (len(needed) - len(gradients))
 
 
 def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    ctx.factors = inputs[8 + _TERMS : 10 + _TERMS]
-    ctx.save_for_backward(*inputs[:2], *inputs[5 : 8 + _TERMS], *inputs[10 + _TERMS : -2])
+    ctx.factors = inputs[5 + TENSORS : -2]
+    ctx.save_for_backward(*inputs[:2], *inputs[5 : 5 + TENSORS])
 
 
 def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
@@ -175,53 +141,59 @@ def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
 
     `out` and what comes with it are functions of the other inputs, which get the whole.
     """
-    create_graph = torch.is_grad_enabled()
-    if len(ctx.saved_tensors[2]) == 0:  # a batch of nothing
-        inputs = ctx.saved_tensors[: 5 + _TERMS]
-        zeros = [None if x is None else torch.zeros_like(x) for x in inputs]
-        return *zeros[:2], None, None, None, *zeros[2:], *(None,) * (4 + _PLAN)
-    with torch.enable_grad():
-        # Views, because the same tensor may have been given for q and k.
-        saved = [x if x is None or not x.requires_grad else x.view_as(x) for x in ctx.saved_tensors]
-        grads, given, plan = saved[:2], saved[2 : 5 + _TERMS], saved[5 + _TERMS :]
-        outputs = _composite(_problem(*given, *ctx.factors, *plan))
-        outputs, above = zip(
-            *((out, grad) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad),
-            strict=True,
-        )
-        wanted = [x for x in given if x is not None and x.requires_grad]
-        first = torch.autograd.grad(
-            outputs, wanted, above, create_graph=True, materialize_grads=True
-        )
-        further = [
-            g for x, g in zip(given, upstream, strict=True) if x is not None and x.requires_grad
-        ]
-        # Where values alone are differentiated by, their gradient depends on nothing.
-        pairs = [(x, g) for x, g in zip(first, further, strict=True) if x.requires_grad]
-        inputs = [x for x in (*grads, *given) if x is not None and x.requires_grad]
-        second = iter(torch.autograd.grad(
-            [x for x, _ in pairs], inputs, [g for _, g in pairs],
-            create_graph=create_graph, materialize_grads=True,
-        ) if pairs else [torch.zeros_like(x) for x in inputs])  # fmt: skip
-    found = [next(second) if x is not None and x.requires_grad else None for x in (*grads, *given)]
-    return *found[:2], None, None, None, *found[2:], *(None,) * (4 + _PLAN)
+    create_graph, saved = torch.is_grad_enabled(), ctx.saved_tensors
+    if len(saved[2]) == 0:  # a batch of nothing
+        found = [None if x is None else torch.zeros_like(x) for x in saved[: 2 + DIFFERENTIABLE]]
+    else:
+        with torch.enable_grad():
+            found = _composite_derivative(saved, ctx.factors, upstream, create_graph)
+    rest = len(ctx.needs_input_grad) - 5 - DIFFERENTIABLE
+    return *found[:2], None, None, None, *found[2:], *(None,) * rest
+
+
+def _composite_derivative(saved, factors, upstream, create_graph):  # type: ignore[no-untyped-def]
+    """Derivatives by the two upstream gradients of the first derivative, and by q, k, v, terms."""
+    # Views, because the same tensor may have been given for q and k.
+    saved = [x if x is None or not x.requires_grad else x.view_as(x) for x in saved]
+    grads, given = saved[:2], saved[2 : 2 + DIFFERENTIABLE]
+    outputs = _composite(Problem.from_flat((*saved[2:], *factors)))
+    pairs = [(x, grad) for x, grad in zip(outputs, grads, strict=True) if x.requires_grad]
+    by = [x for x in given if x is not None and x.requires_grad]
+    first = _gradients(pairs, by, create_graph=True)
+    above = [g for x, g in zip(given, upstream, strict=True) if x is not None and x.requires_grad]
+    # Where values alone are differentiated by, their gradient depends on nothing.
+    pairs = [(x, g) for x, g in zip(first, above, strict=True) if x.requires_grad]
+    by = [x for x in (*grads, *given) if x is not None and x.requires_grad]
+    second = iter(
+        _gradients(pairs, by, create_graph) if pairs else [torch.zeros_like(x) for x in by]
+    )
+    return [next(second) if x is not None and x.requires_grad else None for x in (*grads, *given)]
+
+
+def _gradients(pairs, by, create_graph):  # type: ignore[no-untyped-def]
+    """Gradients by some tensors, from pairs of an output and its own gradient."""
+    outputs, above = [x for x, _ in pairs], [grad for _, grad in pairs]
+    return torch.autograd.grad(
+        outputs, by, above, create_graph=create_graph, materialize_grads=True
+    )
 
 
 def _composite(problem: Problem) -> tuple[Tensor, Tensor]:
     """The first two outputs of the forward operator, one entry of the batch after the other."""
     precise, plan = problem.accumulator, problem.plan
     q, k, v = problem.q.to(precise), problem.k.to(precise), problem.v.to(precise)
+    all_terms = problem.terms.to(precise)
     activate = partial(leaky_relu, negative_slope=problem.slope)
     out, edge_out = [], []
     for b in range(len(q)):
-        terms = Terms(*(None if term is None else term.to(precise) for term in problem.terms))
+        terms = all_terms
         if terms.bias is not None:
             terms = terms._replace(bias=terms.bias[b if len(terms.bias) > 1 else 0])
         if terms.edge_query is not None:
             terms = terms._replace(edge_query=terms.edge_query[b])
-        one, summed = edge_attention(q[b], k[b], v[b], terms, problem.scale, activate, plan)
-        out.append(one)
-        edge_out.append(one.new_zeros(*one.shape[:2], 0) if summed is None else summed)
+        entry, summed = edge_attention(q[b], k[b], v[b], terms, problem.scale, activate, plan)
+        out.append(entry)
+        edge_out.append(entry.new_zeros(*entry.shape[:2], 0) if summed is None else summed)
     return torch.stack(out).to(problem.q.dtype), torch.stack(edge_out)
 
 

@@ -7,19 +7,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch._ops import OpOverload
 
+from tokennet._compiling import outside_compilation
 
-def operator(name: str, tags: Sequence[torch.Tag] = ()) -> Callable[[Callable], OpOverload]:
+
+def operator(
+    name: str, schema: str, tags: Sequence[torch.Tag] = ()
+) -> Callable[[Callable], OpOverload]:
     """Register a function of tensors as the operator `tokennet::name`, for all devices.
 
     It must write to none of its inputs, and return none, nor a view of one. As
     `torch.library.custom_op`, which would look after that in each call: with as many arguments as
     a graph has for a quarter of a millisecond (PyTorch 2.11), longer than small kernels take.
+
+    Args:
+        schema: of arguments and results, "(Tensor x, float scale) -> Tensor".
     """
 
     def register(function: Callable) -> OpOverload:
-        schema = torch.library.infer_schema(function, mutates_args=())
         torch.library.define(f"tokennet::{name}", schema, tags=(torch.Tag.pt2_compliant_tag, *tags))
-        torch.library.impl(f"tokennet::{name}", "default", torch.compiler.disable(function))
+        opaque = outside_compilation("the inside of an operator")(function)
+        torch.library.impl(f"tokennet::{name}", "default", opaque)
         return getattr(torch.ops.tokennet, name).default
 
     return register

@@ -11,7 +11,7 @@ struct Args {
   int64_t batch, targets, sources, edges, bias_batch, blocks, threads;
   double scale, slope;
   const int32_t *indptr, *indices, *edge_id;      // by target; edge_id is null where it counts up
-  const int32_t *t_indptr, *t_indices, *t_order;  // by source; t_order: place of the edge by target
+  const int32_t *t_indptr, *t_indices, *t_order;  // by source; t_order: index of the edge by target
   const void *q, *k, *v;                          // (B, N, H, C), (B, M, H, C), (B, M, H, Cv)
   const void *bias, *weight;                      // (1 or B, E, H), (H, C)
   const void *edge_attr, *edge_query, *edge_key;  // (E, D), (B, N, H, D), (D, H, C)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from tokennet.ops.edge_plans import EdgePlan
 from tokennet.ops.edge_products import Terms
 from tokennet.ops.kernels.cpu.build import Kind, library
+from tokennet.ops.kernels.problem import WANTED, Gradients, Problem, Wanted
 
 SCALARS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"}
 
@@ -33,78 +33,15 @@ class _Args(ctypes.Structure):
     )
 
 
-class Problem(NamedTuple):
-    """What a forward pass is given, and the backward pass again."""
-
-    q: Tensor
-    """(B, N, H, C)"""
-    k: Tensor
-    """(B, M, H, C)"""
-    v: Tensor
-    """(B, M, H, Cv)"""
-    terms: Terms
-    """With a batch: bias (1 or B, E, H) and edge_query (B, N, H, D)."""
-    scale: float
-    slope: float
-    plan: EdgePlan
-
-    @property
-    def kind(self) -> Kind:
-        heads, channels = self.q.shape[-2:]
-        additive = self.terms.weight is not None
-        scalar = SCALARS[self.q.dtype]
-        return Kind(scalar, heads, channels, self.v.shape[-1], self.num_features, additive)
-
-    @property
-    def accumulator(self) -> torch.dtype:
-        return torch.promote_types(self.q.dtype, torch.float32)
-
-    @property
-    def num_features(self) -> int:
-        return 0 if self.terms.edge_attr is None else self.terms.edge_attr.shape[1]
-
-    @property
-    def blocks(self) -> int:
-        """Parts that threads take one by one: some tenths of a millisecond each.
-
-        A matter of the problem alone, so that sums over parts do not depend on the threads.
-        """
-        rows, width = max(self.q.shape[1], self.k.shape[1]), self.q.shape[2:].numel()
-        return min(1024, 1 + self.plan.num_edges * width // 2**18 + rows * width // 2**17)
-
-
 def forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Output (B, N, H, Cv), sums of features (B, N, H, D), log-sum-exp (B, N, H)."""
-    q, v, accumulator = problem.q, problem.v, problem.accumulator
-    out = q.new_empty(*q.shape[:3], v.shape[3])
+    q, accumulator = problem.q, problem.accumulator
+    out = q.new_empty(*q.shape[:3], problem.v.shape[3])
     summed = 0 if problem.terms.weight is not None else problem.num_features
     edge_out = q.new_empty(*q.shape[:3], summed, dtype=accumulator)
     lse = q.new_empty(q.shape[:3], dtype=accumulator)
-    _call("attend_forward", problem, out=out, edge_out=edge_out, lse=lse)
+    _call("attend_forward", problem, _blocks(problem), out=out, edge_out=edge_out, lse=lse)
     return out, edge_out, lse
-
-
-class Wanted(NamedTuple):
-    """Which gradients of edges are asked for: they take memory, and time to be written."""
-
-    bias: bool = True
-    edge_attr: bool = True
-
-
-WANTED = Wanted()
-
-
-class Gradients(NamedTuple):
-    """Of everything differentiable in a problem; empty where there was nothing, or no wish."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    bias: Tensor
-    weight: Tensor
-    edge_attr: Tensor
-    edge_query: Tensor
-    edge_key: Tensor
 
 
 def backward(
@@ -117,8 +54,8 @@ def backward(
     """Gradients of all inputs, from those of the outputs and the outputs of `forward`."""
     q, terms, plan = problem.q, problem.terms, problem.plan
     batch, n, heads, channels = q.shape
-    edges, d = plan.num_edges, problem.num_features
-    additive, parts = terms.weight is not None, batch * problem.blocks
+    edges, d, blocks = plan.num_edges, problem.num_features, _blocks(problem)
+    additive, parts = terms.weight is not None, batch * blocks
 
     def empty(*shape: int) -> Tensor:
         return q.new_empty(shape, dtype=problem.accumulator)
@@ -135,7 +72,7 @@ def backward(
     )
     out, edge_out, lse = saved
     _call(
-        "attend_backward", problem, out=out, edge_out=edge_out, lse=lse, grad=grad,
+        "attend_backward", problem, blocks, out=out, edge_out=edge_out, lse=lse, grad=grad,
         grad_edge_out=grad_edge_out, stats=empty(batch, n, 2, heads),
         saved=empty(batch, edges, 2 if d and not additive else 1, heads),
         **{f"d{name}": tensor for name, tensor in results._asdict().items()},
@@ -153,28 +90,44 @@ def _total(parts: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else parts.sum(0)
 
 
-def _call(function: str, problem: Problem, **tensors: Tensor) -> None:
-    terms, plan = problem.terms, problem.plan
-    tensors |= {"q": problem.q, "k": problem.k, "v": problem.v, **plan._asdict()}
-    tensors |= {name: tensor for name, tensor in terms._asdict().items() if tensor is not None}
-    del tensors["rows"]
-    batch, n = problem.q.shape[:2]
+def kind(problem: Problem) -> Kind:
+    """What the kernel is compiled for."""
+    heads, channels = problem.q.shape[-2:]
+    values, additive = problem.v.shape[-1], problem.terms.weight is not None
+    return Kind(SCALARS[problem.q.dtype], heads, channels, values, problem.num_features, additive)
+
+
+def _blocks(problem: Problem) -> int:
+    """Parts that threads take one by one: some tenths of a millisecond each.
+
+    A matter of the problem alone, so that sums over parts do not depend on the threads.
+    """
+    q = problem.q
+    rows, width = max(q.shape[1], problem.k.shape[1]), q.shape[2] * q.shape[3]
+    return min(1024, 1 + problem.plan.num_edges * width // 2**18 + rows * width // 2**17)
+
+
+def _call(function: str, problem: Problem, blocks: int, **tensors: Tensor) -> None:
+    q, k, v, terms, scale, slope, plan = problem
+    given = [("q", q), ("k", k), ("v", v), *zip(Terms._fields, terms, strict=True)]
+    given += zip(EdgePlan._fields, plan, strict=True)
     args = _Args(
-        batch=batch,
-        targets=n,
-        sources=problem.k.shape[1],
+        batch=q.shape[0],
+        targets=q.shape[1],
+        sources=k.shape[1],
         edges=plan.num_edges,
         bias_batch=0 if terms.bias is None else terms.bias.shape[0],
-        blocks=problem.blocks,
-        threads=max(1, min(torch.get_num_threads(), batch * problem.blocks)),
-        scale=problem.scale,
-        slope=problem.slope,
+        blocks=blocks,
+        threads=max(1, min(torch.get_num_threads(), q.shape[0] * blocks)),
+        scale=scale,
+        slope=slope,
     )
-    for name, tensor in tensors.items():
-        if not tensor.is_contiguous():
-            raise AssertionError(f"{name} is not contiguous")
-        setattr(args, name, tensor.data_ptr() if tensor.numel() else None)
-    kernel = library(problem.kind)
+    for name, tensor in (*given, *tensors.items()):
+        if tensor is not None and name != "rows":  # the kernel knows the row that it is in
+            if not tensor.is_contiguous():
+                raise AssertionError(f"{name} is not contiguous")
+            setattr(args, name, tensor.data_ptr() if tensor.numel() else None)
+    kernel = library(kind(problem))
     if kernel.attend_size_of_args() != ctypes.sizeof(_Args):
         raise RuntimeError("the kernel is of another version of tokennet; start the process again")
     getattr(kernel, function)(ctypes.byref(args))

@@ -84,7 +84,7 @@ inline void combine(int64_t count, const A* factors, const T* const* rows, A* su
 }
 
 inline void prefetch(const void* row, int64_t bytes) {
-  // Into the second level: the first has too few places for rows still to come.
+  // Into the second level: the first has too little room for rows still to come.
   for (int64_t line = 0; line < bytes; line += 64)
     __builtin_prefetch((const char*)row + line, 0, 2);
 }

@@ -1,6 +1,6 @@
 // What one thread does with some rows: the arithmetic of attention along their edges.
 //
-// A row of q, k, v or of a gradient is gathered whole, all heads at once, and asked for some
+// A row of q, k, v or of a gradient is gathered whole, all heads at once, and prefetched some
 // edges before it is needed. Each row of a result is summed in the order of its edges.
 
 #pragma once
@@ -62,7 +62,7 @@ class Worker {
   A leaky(A x) const { return x > 0 ? x : slope * x; }
   A leaky_slope(A x) const { return x > 0 ? A(1) : slope; }
 
-  // Lanes of the scores of edge e from source j to target i, of the chunk's place t.
+  // Lanes of the scores of edge e from source j to target i, of the chunk's edge t.
   void multiply_for_score(const T* qi, const T* kj, int64_t e, int64_t t) {
     constexpr int64_t size = lanes_of(C);
     A* to = lanes + t * H * size;
@@ -72,7 +72,7 @@ class Worker {
     multiply<C>(weight, inner, to);
   }
 
-  // Scores of a chunk from their lanes; target(t) and edge(t) stand at its place t.
+  // Scores of a chunk from their lanes; target(t) and edge(t) are those of its edge t.
   template <class Target, class Edge>
   void complete_scores(int64_t count, Target target, Edge edge) {
     add_lanes<lanes_of(C)>(lanes, count * H);
@@ -172,7 +172,7 @@ class Worker {
     }
   }
 
-  // Dot product: what an edge gives to its features, if that is asked for, and they to the query.
+  // Dot product: what an edge gives to its features, if that is wanted, and they to the query.
   void features_backward(int64_t i, int64_t e, const A* p, const A* ds) {
     for (int64_t h = 0; h < H; ++h) add(ds[h], edge_attr + id(e) * D, edge_sum + h * D, D);
     if (!dedge_attr) return;

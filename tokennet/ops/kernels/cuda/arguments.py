@@ -1,4 +1,4 @@
-"""What the kernels are given: arrays, sizes, and what is known when they are compiled."""
+"""Arguments of the Triton kernels: arrays, sizes, and the shape they are compiled for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Arrays(NamedTuple):
     """(H, C)"""
     attr: Tensor | None = None
     """(E, D)"""
-    asked: Tensor | None = None
+    edge_query: Tensor | None = None
     """(B, N, H, D), `edge_query`"""
     edge_key: Tensor | None = None
     """(D, H, C)"""
@@ -52,20 +52,20 @@ class Arrays(NamedTuple):
     """(B programs, H, C)"""
     dattr: Tensor | None = None
     """(B groups, E, D)"""
-    dasked: Tensor | None = None
+    dedge_query: Tensor | None = None
     """(B, N, H, D)"""
     dedge_key: Tensor | None = None
     """(B programs, D, H, C)"""
     part: Tensor | None = None
     """(B, slots, H, Cv or C), of out, dq or dk"""
     other_part: Tensor | None = None
-    """(B, slots, H, D or Cv), of edge_out, dasked or dv"""
+    """(B, slots, H, D or Cv), of edge_out, dedge_query or dv"""
     part_lse: Tensor | None = None
     """(B, slots, H)"""
     indices: Tensor | None = None
     """(E,) the other end of each edge"""
     listed: Tensor | None = None
-    """(E,) place of each edge in `edge_index`; None where they stand in that order"""
+    """(E,) index of each edge in `edge_index`; None where they stand in that order"""
     row: Tensor | None = None
     begin: Tensor | None = None
     end: Tensor | None = None

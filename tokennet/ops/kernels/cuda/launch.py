@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tokennet.ops.kernels.cpu.edges import WANTED, Gradients, Problem, Wanted
 from tokennet.ops.kernels.cuda.arguments import Arrays, Sizes, Tile
 from tokennet.ops.kernels.cuda.forward import forward_targets, merge_parts
 from tokennet.ops.kernels.cuda.segments import Segments, Tables, tables
@@ -22,6 +21,7 @@ from tokennet.ops.kernels.cuda.sources import backward_sources
 from tokennet.ops.kernels.cuda.sums import add_parts
 from tokennet.ops.kernels.cuda.targets import backward_targets
 from tokennet.ops.kernels.cuda.tune import run_fastest
+from tokennet.ops.kernels.problem import WANTED, Gradients, Problem, Wanted
 
 _EDGES = 32
 """At most, in a tile."""
@@ -108,7 +108,7 @@ def _by_target(
         edge_query=_empty(problem, batch, targets, heads, 0 if additive else d),
         edge_key=_empty(problem, parts if d else 1, d, several, channels),
     )
-    names = ("dq", "dk", "dv", "dbias", "dweight", "dattr", "dasked", "dedge_key")
+    names = ("dq", "dk", "dv", "dbias", "dweight", "dattr", "dedge_query", "dedge_key")
     written = {name: tensor for name, tensor in zip(names, found, strict=True) if tensor.numel()}
     part, other_part = go.part(found.q), go.part(found.edge_query)
     arrays = go.arrays(problem.plan.indices, problem.plan.edge_id)._replace(
@@ -147,7 +147,7 @@ class _Pass(NamedTuple):
         return _quotient(self.segments.num_segments, self.tile.R)
 
     def arrays(self, indices: Tensor, listed: Tensor) -> Arrays:
-        """What is given. Places in `edge_index` are for what is listed by edges, if anything."""
+        """What is given. Indices in `edge_index` are for what is listed by edges, if anything."""
         q, k, v, terms = self.problem[:4]
         row, begin, end, slot = self.segments[:4]
         same = k.data_ptr() == v.data_ptr() and k.shape == v.shape
@@ -189,7 +189,7 @@ class _Pass(NamedTuple):
             kernel[grid](arrays, sizes, self.tile, num_warps=self.tile.warps)
 
     def add(self, part: Tensor | None, whole: Tensor) -> None:
-        """Sum the slots of rows in parts into their places."""
+        """Sum the slots of rows in parts into the rows."""
         if part is None:
             return
         hub, width = self.segments.hub, math.prod(whole.shape[2:])

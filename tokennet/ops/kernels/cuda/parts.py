@@ -1,11 +1,11 @@
-"""What the kernels have in common. A tile is (BE edges of each row, R rows, HB heads, channels).
+"""What the Triton kernels share. A tile is (BE edges of each row, R rows, HB heads, channels).
 
 Each function is compiled into the kernel that calls it: x are `Arrays`, n `Sizes`, d a `Tile`.
 Rows of q, k, v come in as (edges, HB BC): a group of heads at once, neighboring threads
 reading neighboring 16 bytes. Threads that are left over are spread over the R rows first,
 which need no sums across threads, and then over the edges. Offsets of rows are int64.
 
-In the place of an array that there is not, functions return something else that is not used,
+Instead of an array that a call does not have, functions return another that is not used,
 since Triton 3.6 returns no None.
 """
 
@@ -16,7 +16,7 @@ import triton.language as tl
 
 
 @triton.jit
-def place(n, d: tl.constexpr):
+def program_of(n, d: tl.constexpr):
     """Number of the program, the first of its heads, and its entry of the batch.
 
     Programs next to each other take the same heads of other rows: of k and v, the part that is
@@ -31,12 +31,12 @@ def place(n, d: tl.constexpr):
 def segments(x, n, d: tl.constexpr, block):
     """The segments of a block, (R,) each; those past the last one have no edges."""
     number = block * d.R + tl.arange(0, d.R)
-    there = number < n.segments
-    row = tl.load(x.row + number, mask=there, other=0)
-    begin = tl.load(x.begin + number, mask=there, other=0)
-    end = tl.load(x.end + number, mask=there, other=0)
-    slot = tl.load(x.slot + number, mask=there, other=0)
-    return there, row, begin, end, slot
+    in_range = number < n.segments
+    row = tl.load(x.row + number, mask=in_range, other=0)
+    begin = tl.load(x.begin + number, mask=in_range, other=0)
+    end = tl.load(x.end + number, mask=in_range, other=0)
+    slot = tl.load(x.slot + number, mask=in_range, other=0)
+    return in_range, row, begin, end, slot
 
 
 @triton.jit
@@ -47,7 +47,7 @@ def spread(index):
 
 @triton.jit
 def within(head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
-    """Places of channels in a row (HB BC,), and which of them there are."""
+    """Columns of channels in a row (HB BC,), and which of them exist."""
     at = tl.arange(0, d.HB * BC)
     channel = at % BC
     at = (head + at // BC) * C + channel
@@ -58,38 +58,38 @@ def within(head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
 
 
 @triton.jit
-def pointers(base, row, there, at, inside, width):
-    """To the places `at` of rows, and which of them there are; rows (...,) in one dimension."""
-    row, there = tl.reshape(row.to(tl.int64), [row.numel]), tl.reshape(there, [row.numel])
-    return (base + row * width)[:, None] + at, there[:, None] & inside
+def pointers(base, row, in_range, at, inside, width):
+    """To the columns `at` of rows, and which of them exist; rows (...,) in one dimension."""
+    row, in_range = tl.reshape(row.to(tl.int64), [row.numel]), tl.reshape(in_range, [row.numel])
+    return (base + row * width)[:, None] + at, in_range[:, None] & inside
 
 
 @triton.jit
-def gather(base, row, there, head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
+def gather(base, row, in_range, head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
     """base[row] (..., HB, BC) as it is stored, of a base (rows, H, C); 0 where there is none."""
     at, inside = within(head, d, C, BC)
-    pointer, mask = pointers(base, row, there, at, inside, d.H * C)
+    pointer, mask = pointers(base, row, in_range, at, inside, d.H * C)
     found = tl.load(pointer, mask=mask, other=0.0)
     return tl.reshape(found, row.shape + [d.HB, BC])  # noqa: RUF005 (Triton knows no *)
 
 
 @triton.jit
-def scatter(base, row, there, value, head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
+def scatter(base, row, in_range, value, head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
     at, inside = within(head, d, C, BC)
-    pointer, mask = pointers(base, row, there, at, inside, d.H * C)
+    pointer, mask = pointers(base, row, in_range, at, inside, d.H * C)
     value = tl.reshape(value.to(base.dtype.element_ty), [row.numel, d.HB * BC])
     tl.store(pointer, value, mask=mask)
 
 
 @triton.jit
 def leave(
-    base, part, n, b, row, slot, there, value, head,
+    base, part, n, b, row, slot, in_range, value, head,
     d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Write what was summed for whole rows to `base`, and for parts of rows to their slots."""
-    scatter(base, row, there & (slot < 0), value, head, d, C, BC)
+    scatter(base, row, in_range & (slot < 0), value, head, d, C, BC)
     if part is not None:
-        scatter(part, b * n.slots + slot, there & (slot >= 0), value, head, d, C, BC)
+        scatter(part, b * n.slots + slot, in_range & (slot >= 0), value, head, d, C, BC)
 
 
 @triton.jit
@@ -100,18 +100,18 @@ def matrix(base, head, d: tl.constexpr):
 
 
 @triton.jit
-def heads_of(base, row, there, head, d: tl.constexpr):
+def heads_of(base, row, in_range, head, d: tl.constexpr):
     """base[row] (..., HB) of a base (rows, H); 0 where there is none."""
     head += tl.arange(0, d.HB)
-    pointer, mask = pointers(base, row, there, head, head < d.H, d.H)
+    pointer, mask = pointers(base, row, in_range, head, head < d.H, d.H)
     found = tl.load(pointer, mask=mask, other=0.0)
     return tl.reshape(found, row.shape + [d.HB])  # noqa: RUF005
 
 
 @triton.jit
-def write_heads(base, row, there, value, head, d: tl.constexpr):
+def write_heads(base, row, in_range, value, head, d: tl.constexpr):
     head += tl.arange(0, d.HB)
-    pointer, mask = pointers(base, row, there, head, head < d.H, d.H)
+    pointer, mask = pointers(base, row, in_range, head, head < d.H, d.H)
     value = tl.reshape(value.to(base.dtype.element_ty), [row.numel, d.HB])
     tl.store(pointer, value, mask=mask)
 
@@ -153,9 +153,9 @@ def first_step(x, d: tl.constexpr, begin, end):
 
 @triton.jit
 def ends_of(x, edge, end):
-    """The other ends of edges, and their places in `edge_index`.
+    """The other ends of edges, and their indices in `edge_index`.
 
-    Programs ask for those of the next step before they compute this one.
+    Programs load those of the next step before they compute this one.
     """
     other, listed = tl.load(x.indices + edge, mask=edge < end, other=0), edge
     if x.listed is not None:
@@ -171,7 +171,7 @@ def edges_of(x, n, d: tl.constexpr, b, source, listed, valid, head):
     value, features, bias = key, listed, listed
     if x.v is not None:
         value = gather(x.v, b * n.sources + source, valid, head, d, d.V, d.BV)
-    if x.asked is not None:
+    if x.edge_query is not None:
         features = features_of(x, d, listed, valid).to(precision)
     if x.bias is not None:
         bias = heads_of(x.bias, b * n.bias_batch * n.edges + listed, valid, head, d)
@@ -197,7 +197,7 @@ def precise(number, rest, like):
 
 
 @triton.jit
-def scores(x, n, query, key, weight, asked, features, bias):
+def scores(x, n, query, key, weight, edge_query, features, bias):
     """scale (q . k + r . f) + b_e, or scale a . LeakyReLU(q + k) + b_e, of edges (BE, R, HB)."""
     if x.weight is not None:
         inner = query + key
@@ -205,8 +205,8 @@ def scores(x, n, query, key, weight, asked, features, bias):
         score = tl.sum(tl.where(inner > 0, inner, slope * inner) * weight, 3)
     else:
         score = tl.sum(query * key, 3)
-        if x.asked is not None:
-            score += tl.sum(asked * features[:, :, None], 3)
+        if x.edge_query is not None:
+            score += tl.sum(edge_query * features[:, :, None], 3)
     score *= precise(n.scale, n.scale_rest, score.dtype)
     if x.bias is not None:
         score += bias

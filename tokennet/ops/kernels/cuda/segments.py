@@ -54,11 +54,11 @@ class Tables(NamedTuple):
     by_target: Segments
     by_source: Segments
     listed: Tensor
-    """(E,) place in `edge_index` of each edge by source"""
+    """(E,) index in `edge_index` of each edge by source"""
 
 
 def tables(plan: EdgePlan) -> Tables:
-    """Return the tables of a plan, made when first asked for and freed with the plan."""
+    """Return the tables of a plan, built at first use and freed with the plan."""
     known = _known.get(plan.indptr)
     if known is None:
         known = _known[plan.indptr] = build_tables(plan)
@@ -101,14 +101,12 @@ def cut(indptr: Tensor) -> Segments:
 
 
 def _edges_at_once(length: Tensor) -> int:
-    """The most of 16, 8 and 4 that leaves hardly more places empty than 4 would.
+    """The most of 16, 8 and 4 that leaves hardly more lanes idle than 4 would.
 
     More at once means fewer steps, each of which waits for memory; fewer, that less is left
     over where lengths are no multiple, and that more rows share a program.
     """
     sizes = (16, 8, 4)
     steps = [(length + size - 1).div(size, rounding_mode="floor").sum() for size in sizes]
-    places = [size * int(count) for size, count in zip(sizes, steps, strict=True)]
-    return next(
-        size for size, count in zip(sizes, places, strict=True) if 8 * count <= 9 * places[2]
-    )
+    lanes = [size * int(count) for size, count in zip(sizes, steps, strict=True)]
+    return next(size for size, count in zip(sizes, lanes, strict=True) if 8 * count <= 9 * lanes[2])

@@ -3,8 +3,8 @@ r"""Backward, second pass: by source, for dk and dv.
     dv_j = \sum p_e do_i,    dk_j = scale \sum ds_e q_i,  or  \sum g_e for additive scores
 
 p and ds are computed again, which takes 4F FLOP, but no more than lse and delta of a target,
-8H bytes of 8HN that the cache may hold; bringing them from the first pass would be 8H bytes of
-8HE, written and gathered. Only for dot products with features they are brought: to compute
+8H bytes of 8HN that the cache may hold; storing them in the first pass would be 8H bytes of
+8HE, written and gathered. Only for dot products with features they are stored: to compute
 them would take r and du, 8HD bytes. An edge takes 8F FLOP and gathers 2Fs bytes.
 """
 
@@ -22,8 +22,8 @@ from tokennet.ops.kernels.cuda.parts import (
     hold_loads,
     leave,
     matrix,
-    place,
     precise,
+    program_of,
     scores,
     segments,
 )
@@ -32,11 +32,11 @@ from tokennet.ops.kernels.cuda.parts import (
 @triton.jit(do_not_specialize=["n"])
 def backward_sources(x, n, d: tl.constexpr):
     precision: tl.constexpr = x.lse.dtype.element_ty
-    block, head, b = place(n, d)
-    there, row, begin, end, slot = segments(x, n, d, block)
+    block, head, b = program_of(n, d)
+    in_range, row, begin, end, slot = segments(x, n, d, block)
     source = b * n.sources + row
-    key = gather(x.k, source, there, head, d, d.C, d.BC).to(precision)
-    value = gather(x.v, source, there, head, d, d.V, d.BV).to(precision)
+    key = gather(x.k, source, in_range, head, d, d.C, d.BC).to(precision)
+    value = gather(x.v, source, in_range, head, d, d.V, d.BV).to(precision)
     weight = head
     if x.weight is not None:
         weight = matrix(x.weight, head, d).to(precision)
@@ -58,8 +58,8 @@ def backward_sources(x, n, d: tl.constexpr):
             query = weight * tl.where(query + key > 0, 1.0, slope)
         dk += tl.sum(ds[:, :, :, None] * query, 0)
     dk *= precise(n.scale, n.scale_rest, precision)
-    leave(x.dk, x.part, n, b, source, slot, there, dk, head, d, d.C, d.BC)
-    leave(x.dv, x.other_part, n, b, source, slot, there, dv, head, d, d.V, d.BV)
+    leave(x.dk, x.part, n, b, source, slot, in_range, dk, head, d, d.C, d.BC)
+    leave(x.dv, x.other_part, n, b, source, slot, in_range, dv, head, d, d.V, d.BV)
 
 
 @triton.jit

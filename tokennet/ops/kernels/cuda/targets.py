@@ -28,9 +28,9 @@ from tokennet.ops.kernels.cuda.parts import (
     heads_of,
     leave,
     matrix,
-    place,
     pointers,
     precise,
+    program_of,
     scatter,
     scores,
     segments,
@@ -42,7 +42,7 @@ from tokennet.ops.kernels.cuda.parts import (
 @triton.jit(do_not_specialize=["n"])
 def backward_targets(x, n, d: tl.constexpr):
     precision: tl.constexpr = x.lse.dtype.element_ty
-    first, head, b = place(n, d)
+    first, head, b = program_of(n, d)
     dweight = tl.full([d.HB, d.BC], 0.0, precision)
     number = key_numbers(d)
     dkey = tl.full([d.KEYS, d.R, d.HB, d.BC], 0.0, precision)
@@ -70,25 +70,25 @@ def key_numbers(d: tl.constexpr):
 @triton.jit
 def _block(x, n, d: tl.constexpr, block, head, b, dweight, dkey):
     precision: tl.constexpr = x.lse.dtype.element_ty
-    there, row, begin, end, slot = segments(x, n, d, block)
+    in_range, row, begin, end, slot = segments(x, n, d, block)
     target = b * n.targets + row
-    query = gather(x.q, target, there, head, d, d.C, d.BC).to(precision)
-    grad, asked, wanted, lse, delta = _about_targets(x, d, target, there, head)
+    query = gather(x.q, target, in_range, head, d, d.C, d.BC).to(precision)
+    grad, edge_query, wanted, lse, delta = _about_targets(x, d, target, in_range, head)
     weight = head
     if x.weight is not None:
         weight = matrix(x.weight, head, d).to(precision)
     dq = tl.full([d.R, d.HB, d.BC], 0.0, precision)
-    dasked = tl.full([d.R, d.HB, d.BD], 0.0, precision)
+    dedge_query = tl.full([d.R, d.HB, d.BD], 0.0, precision)
     edge, source, listed, steps = first_step(x, d, begin, end)
     for _ in range(steps):
         valid, e = edge < end, listed
         key, value, features, bias = edges_of(x, n, d, b, source, e, valid, head)
         edge += d.BE
         source, listed = ends_of(x, edge, end)
-        score = scores(x, n, query, key, weight, asked, features, bias)
+        score = scores(x, n, query, key, weight, edge_query, features, bias)
         p = tl.where(valid[:, :, None], tl.exp(score - lse), 0.0)
         dp = tl.sum(grad * value, 3)
-        if x.asked is not None:
+        if x.edge_query is not None:
             dp += tl.sum(wanted * features[:, :, None], 3)
         ds = p * (dp - delta)
         _write_edges(x, d, b * n.edges + e, valid, p, ds, head)
@@ -100,13 +100,26 @@ def _block(x, n, d: tl.constexpr, block, head, b, dweight, dkey):
             )
         else:
             dq += tl.sum(ds[:, :, :, None] * key, 0)
-        if x.asked is not None:
-            dasked += tl.sum(ds[:, :, :, None] * features[:, :, None], 0)
-        if x.asked is not None and x.dattr is not None:
-            _write_features(x, d, at, valid, ds, asked, p, wanted)
-    leave(x.dq, x.part, n, b, target, slot, there, dq, head, d, d.C, d.BC)
-    if x.asked is not None:
-        leave(x.dasked, x.other_part, n, b, target, slot, there, dasked, head, d, d.D, d.BD)
+        if x.edge_query is not None:
+            dedge_query += tl.sum(ds[:, :, :, None] * features[:, :, None], 0)
+        if x.edge_query is not None and x.dattr is not None:
+            _write_features(x, d, at, valid, ds, edge_query, p, wanted)
+    leave(x.dq, x.part, n, b, target, slot, in_range, dq, head, d, d.C, d.BC)
+    if x.edge_query is not None:
+        leave(
+            x.dedge_query,
+            x.other_part,
+            n,
+            b,
+            target,
+            slot,
+            in_range,
+            dedge_query,
+            head,
+            d,
+            d.D,
+            d.BD,
+        )
     return dweight, dkey
 
 
@@ -120,32 +133,32 @@ def _write_edges(x, d: tl.constexpr, at, valid, p, ds, head):
 
 
 @triton.jit
-def _about_targets(x, d: tl.constexpr, target, there, head):
+def _about_targets(x, d: tl.constexpr, target, in_range, head):
     """do (R, HB, BV), r and du (R, HB, BD), and lse and delta (R, HB), also left in `ends`.
 
-    An lse of -inf, of a target without edges, is turned around, so that all p are 0.
+    An lse of -inf, of a target without edges, becomes +inf, so that all p are 0.
     """
     precision: tl.constexpr = x.lse.dtype.element_ty
-    grad = gather(x.grad, target, there, head, d, d.V, d.BV).to(precision)
-    out = gather(x.out, target, there, head, d, d.V, d.BV).to(precision)
-    delta, asked, wanted = tl.sum(grad * out, 2), there, there
-    if x.asked is not None:
-        asked = gather(x.asked, target, there, head, d, d.D, d.BD).to(precision)
-        wanted = gather(x.grad_edge_out, target, there, head, d, d.D, d.BD).to(precision)
-        out = gather(x.edge_out, target, there, head, d, d.D, d.BD).to(precision)
+    grad = gather(x.grad, target, in_range, head, d, d.V, d.BV).to(precision)
+    out = gather(x.out, target, in_range, head, d, d.V, d.BV).to(precision)
+    delta, edge_query, wanted = tl.sum(grad * out, 2), in_range, in_range
+    if x.edge_query is not None:
+        edge_query = gather(x.edge_query, target, in_range, head, d, d.D, d.BD).to(precision)
+        wanted = gather(x.grad_edge_out, target, in_range, head, d, d.D, d.BD).to(precision)
+        out = gather(x.edge_out, target, in_range, head, d, d.D, d.BD).to(precision)
         delta += tl.sum(wanted * out, 2)
-    lse = heads_of(x.lse, target, there, head, d)
+    lse = heads_of(x.lse, target, in_range, head, d)
     lse = tl.where(lse == float("-inf"), float("inf"), lse)
     if x.ends is not None:  # parts of a row leave the same numbers
-        write_heads(x.ends, 2 * target, there, lse, head, d)
-        write_heads(x.ends, 2 * target + 1, there, delta, head, d)
-    return grad, asked, wanted, lse, delta
+        write_heads(x.ends, 2 * target, in_range, lse, head, d)
+        write_heads(x.ends, 2 * target + 1, in_range, delta, head, d)
+    return grad, edge_query, wanted, lse, delta
 
 
 @triton.jit
-def _write_features(x, d: tl.constexpr, at, valid, ds, asked, p, wanted):
+def _write_features(x, d: tl.constexpr, at, valid, ds, edge_query, p, wanted):
     """df_e (BE, R, BD), summed over the heads of this group."""
-    df = tl.sum(ds[:, :, :, None] * asked + p[:, :, :, None] * wanted, 2)
+    df = tl.sum(ds[:, :, :, None] * edge_query + p[:, :, :, None] * wanted, 2)
     column = tl.arange(0, d.BD)
     pointer, mask = pointers(x.dattr, at, valid, column, column < d.D, d.D)
     tl.store(pointer, tl.reshape(df, [at.numel, d.BD]), mask=mask)

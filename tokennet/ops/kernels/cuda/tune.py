@@ -18,8 +18,8 @@ from typing import TypeVar
 import torch
 
 from tokennet.ops.kernels.cache import cache_root
-from tokennet.ops.kernels.cpu.edges import Problem
 from tokennet.ops.kernels.cuda.segments import Segments
+from tokennet.ops.kernels.problem import Problem
 
 Result = TypeVar("Result")
 

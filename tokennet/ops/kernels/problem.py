@@ -1,0 +1,90 @@
+"""What the fused kernels, in C++ and in Triton, are given and give back."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tokennet.ops.edge_plans import EdgePlan
+from tokennet.ops.edge_products import Terms
+
+
+class Problem(NamedTuple):
+    """What a forward pass is given, and the backward pass again."""
+
+    q: Tensor
+    """(B, N, H, C)"""
+    k: Tensor
+    """(B, M, H, C)"""
+    v: Tensor
+    """(B, M, H, Cv)"""
+    terms: Terms
+    """With a batch: bias (1 or B, E, H) and edge_query (B, N, H, D)."""
+    scale: float
+    slope: float
+    plan: EdgePlan
+
+    def flat(self) -> tuple[Any, ...]:
+        """The arguments of an operator, which knows no tuples; see `SCHEMA`."""
+        q, k, v, terms, scale, slope, plan = self
+        return (q, k, v, *terms, *plan, scale, slope)
+
+    @classmethod
+    def from_flat(cls, arguments: Any) -> Problem:
+        q, k, v, *rest, scale, slope = arguments
+        return cls(q, k, v, Terms(*rest[:_TERMS]), scale, slope, EdgePlan(*rest[_TERMS:]))
+
+    def contiguous(self) -> Problem:
+        """As kernels want it: dense in memory, the terms as precise as their sums."""
+        q, k, v, terms, scale, slope, plan = self
+        terms = Terms(*[x if x is None else x.contiguous() for x in terms.to(self.accumulator)])
+        return Problem(q.contiguous(), k.contiguous(), v.contiguous(), terms, scale, slope, plan)
+
+    @property
+    def accumulator(self) -> torch.dtype:
+        """The type of sums."""
+        return torch.promote_types(self.q.dtype, torch.float32)
+
+    @property
+    def num_features(self) -> int:
+        return 0 if self.terms.edge_attr is None else self.terms.edge_attr.shape[1]
+
+
+_TERMS = len(Terms._fields)
+DIFFERENTIABLE = 3 + _TERMS
+"""Arguments of an operator that may be differentiated by: q, k, v, and the terms."""
+TENSORS = DIFFERENTIABLE + len(EdgePlan._fields)
+SCHEMA = ", ".join(
+    [
+        "Tensor q, Tensor k, Tensor v",
+        *(f"Tensor? {name}" for name in Terms._fields),
+        *(f"Tensor {name}" for name in EdgePlan._fields),
+        "float scale, float slope",
+    ]
+)
+"""The arguments of an operator on a problem, in the language of `torch.library`."""
+
+
+class Wanted(NamedTuple):
+    """Which gradients of edges are wanted: they take memory, and time to be written."""
+
+    bias: bool = True
+    edge_attr: bool = True
+
+
+WANTED = Wanted()
+
+
+class Gradients(NamedTuple):
+    """Of everything differentiable in a problem; empty for a term it lacks, or not wanted."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    bias: Tensor
+    weight: Tensor
+    edge_attr: Tensor
+    edge_query: Tensor
+    edge_key: Tensor
