@@ -7,8 +7,9 @@ Run it as a script, or compare any nets on it from the folder it lies in:
 
 import torch
 
-from tokennet import Cycle, Full, IOSpec, Tokens
+from tokennet import Cycle, Full, Tokens
 from tokennet.compare import Batch, Task, TrainConfig, compare
+from tokennet.nets import IOSpec
 
 
 class Rings(Task):

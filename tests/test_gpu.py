@@ -36,12 +36,12 @@ from tokennet import (
     Full,
     GraphAttention,
     Grid,
-    Pooling,
     Tokens,
     Window,
     attend,
     explain,
 )
+from tokennet.mixers import Pooling
 from tokennet.ops import BACKENDS, Additive, EdgeFeatures
 from tokennet.ops.backends import flex
 from tokennet.ops.backends import ragged as sets

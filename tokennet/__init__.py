@@ -2,6 +2,9 @@
 
 Transformers, MLP-Mixers and graph networks are one family: each alternates linear
 combinations of tokens, along a graph, with functions of single tokens.
+
+What most programs need is here; the rest is in `tokennet.graphs`, `ops`, `positional`, `mixers`,
+`nets`, `models`, `tokenizers`, `interop`, `interpret`, `testing` and `compare`.
 """
 
 import importlib
@@ -32,206 +35,54 @@ from tokennet.mixers import (
     Attention,
     Convolution,
     CrossAttention,
-    CrossPatchLinear,
-    EluFeatures,
-    FeatureMap,
-    FixedPatternMixer,
-    GatedMLP,
     GraphAttention,
-    GraphIsomorphism,
-    GridConvolution,
-    HyperMixer,
-    InducedSetAttentionBlock,
-    Latents,
-    LearnedMixing,
     LinearAttention,
     Mixer,
-    PerceiverMixer,
-    Pooling,
-    PoolingByAttention,
     PyGMixer,
-    Recurrence,
-    RecurrentAttention,
-    ReLUFeatures,
-    Score,
-    SetAttentionBlock,
-    SetNorm,
-    SoftmaxFeatures,
-    StridedConvolution,
     TokenMixingMLP,
-    redraw_features,
-    scores,
 )
 from tokennet.models import create_model, list_models
-from tokennet.nets import (
-    AttentionReadout,
-    BatchNorm,
-    BlockConfig,
-    ClassTokenReadout,
-    Decoder,
-    DropTokens,
-    Embedding,
-    EncoderDecoder,
-    IOSpec,
-    MaxReadout,
-    MeanReadout,
-    MemoryTokens,
-    MixtureOfExperts,
-    OnGraph,
-    Parallel,
-    PostNorm,
-    PrependTokens,
-    Readout,
-    Residual,
-    SumReadout,
-    TextNet,
-    TokenNet,
-    TokenReadout,
-    TokenWise,
-    Unembedding,
-    WithGraph,
-    build_net,
-    collect_router_losses,
-    mlp,
-)
-from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, explain
-from tokennet.positional import (
-    ALiBi,
-    IntegerEncoding,
-    LaplacianEncoding,
-    LearnedEncoding,
-    LearnedOffset,
-    PositionalEncoding,
-    RandomWalkEncoding,
-    RelativePosition,
-    Rotary,
-    SinusoidalEncoding,
-    T5Bias,
-    UnitIntervalEncoding,
-    laplacian_eigenvectors,
-    return_probabilities,
-)
+from tokennet.nets import MeanReadout, Readout, Residual, TokenNet, TokenWise
+from tokennet.ops import attend, explain
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
+    from tokennet.interpret import trace_attention
     from tokennet.testing import check, discover_group
 
-_LAZY = {"check": "tokennet.testing", "discover_group": "tokennet.testing"}
-"""What is imported when it is first asked for: the checker is larger than all that it checks."""
+_LAZY = {
+    "check": "tokennet.testing",
+    "discover_group": "tokennet.testing",
+    "trace_attention": "tokennet.interpret",
+}
+"""Imported when first asked for: the checker is larger than all that it checks."""
 
-__all__ = [
-    "ALiBi",
-    "Additive",
-    "Aggregate",
-    "Attention",
-    "AttentionReadout",
-    "BatchNorm",
-    "BlockConfig",
-    "Causal",
-    "ClassTokenReadout",
-    "Convolution",
-    "CrossAttention",
-    "CrossPatchLinear",
-    "Cycle",
-    "Decoder",
-    "Disjoint",
-    "DropTokens",
-    "EdgeFeatures",
-    "Edges",
-    "EluFeatures",
-    "Embedding",
-    "EncoderDecoder",
-    "FeatureMap",
-    "FixedPatternMixer",
-    "Full",
-    "GatedMLP",
-    "Global",
-    "GraphAttention",
-    "GraphIsomorphism",
-    "Grid",
-    "GridConvolution",
-    "HyperMixer",
-    "IOSpec",
-    "InducedSetAttentionBlock",
-    "IntegerEncoding",
-    "LaplacianEncoding",
-    "Latents",
-    "LearnedEncoding",
-    "LearnedMixing",
-    "LearnedOffset",
-    "LinearAttention",
-    "MaxReadout",
-    "MeanReadout",
-    "MemoryTokens",
-    "Mixer",
-    "MixtureOfExperts",
-    "Offsets",
-    "OnGraph",
-    "Parallel",
-    "PerceiverMixer",
-    "Pooling",
-    "PoolingByAttention",
-    "PositionalEncoding",
-    "PostNorm",
-    "PrependTokens",
-    "PyGMixer",
-    "RandomWalkEncoding",
-    "ReLUFeatures",
-    "Readout",
-    "Recurrence",
-    "RecurrentAttention",
-    "RelativePosition",
-    "Residual",
-    "Rotary",
-    "Score",
-    "Self",
-    "SetAttentionBlock",
-    "SetNorm",
-    "SinusoidalEncoding",
-    "SoftmaxFeatures",
-    "StridedConvolution",
-    "SumReadout",
-    "Symmetry",
-    "T5Bias",
-    "TextNet",
-    "TokenGraph",
-    "TokenLayer",
-    "TokenMixingMLP",
-    "TokenNet",
-    "TokenReadout",
-    "TokenWise",
-    "Tokens",
-    "Unembedding",
-    "UnitIntervalEncoding",
-    "Window",
-    "WithGraph",
+__all__ = [  # noqa: RUF022  in groups, as one reads them
+    # tokens and who attends to whom
+    "Tokens", "TokenGraph",
+    "Full", "Causal", "Window", "Cycle", "Grid", "Offsets", "Global", "Self", "Edges", "Disjoint",
+    "from_pyg", "from_networkx", "from_mask", "from_mask_mod", "to_networkx", "to_mask_mod",
+    # the one operation
+    "attend", "explain",
+    # layers that mix tokens
+    "TokenLayer", "Mixer", "Attention", "CrossAttention", "GraphAttention", "LinearAttention",
+    "Aggregate", "PyGMixer", "Convolution", "TokenMixingMLP",
+    # nets
+    "TokenWise", "Residual", "TokenNet", "Readout", "MeanReadout",
+    "create_model", "list_models",
+    # symmetry and attention of any net
+    "Symmetry", "check", "discover_group", "trace_attention",
     "__version__",
-    "attend",
-    "attention_weights",
-    "build_net",
-    "check",
-    "collect_router_losses",
-    "create_model",
-    "discover_group",
-    "explain",
-    "from_mask",
-    "from_mask_mod",
-    "from_networkx",
-    "from_pyg",
-    "laplacian_eigenvectors",
-    "list_models",
-    "mlp",
-    "redraw_features",
-    "return_probabilities",
-    "scores",
-    "to_mask_mod",
-    "to_networkx",
-]
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

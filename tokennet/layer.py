@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from tokennet.graphs import TokenGraph
 from tokennet.symmetry import Symmetry
@@ -137,10 +136,13 @@ class TokenLayer(nn.Module, ABC):
 
         Matrix products count 2 per multiply-add, sums along edges 1 per addition;
         norms, activations, softmax and residual sums are not counted. This base method
-        counts matrix products by running the layer; layers that work along edges
-        override it with a formula, because `FlopCounterMode` sees neither fused
-        attention on a CPU nor sparse products.
+        counts matrix products by running the layer. Layers that work along edges
+        override it with a formula: `FlopCounterMode`, also with registered formulas,
+        counts what a backend runs (padding, masked pairs), so that the count would
+        depend on the backend that is chosen.
         """
+        from torch.utils.flop_counter import FlopCounterMode  # loads Triton
+
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             self(tokens)

@@ -4,10 +4,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from tokennet import Cycle, Full, IOSpec, Tokens
+from tokennet import Cycle, Full, Tokens
 from tokennet.compare import Batch, Metric, Task, TrainConfig
 from tokennet.compare.metric import error, squares
-from tokennet.nets import Embedding
+from tokennet.nets import Embedding, IOSpec
 
 
 class Majority(Task):

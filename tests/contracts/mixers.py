@@ -22,7 +22,6 @@ from tests.families import RAGGED, SQUARE, honors
 from tokennet import (
     Aggregate,
     Attention,
-    AttentionReadout,
     Convolution,
     CrossAttention,
     Cycle,
@@ -30,20 +29,22 @@ from tokennet import (
     Edges,
     Full,
     Grid,
-    GridConvolution,
-    HyperMixer,
-    Latents,
-    MemoryTokens,
     Mixer,
-    PoolingByAttention,
     PyGMixer,
-    Recurrence,
-    RecurrentAttention,
-    SetNorm,
     TokenGraph,
     Tokens,
 )
-from tokennet.mixers import MIXERS
+from tokennet.mixers import (
+    MIXERS,
+    GridConvolution,
+    HyperMixer,
+    Latents,
+    PoolingByAttention,
+    Recurrence,
+    RecurrentAttention,
+    SetNorm,
+)
+from tokennet.nets import AttentionReadout, MemoryTokens
 from tokennet.testing import (
     applicable_laws,
     check_declared,

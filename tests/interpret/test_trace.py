@@ -7,26 +7,27 @@ from torch import nn
 from tests.families import SQUARE
 from tokennet import (
     Attention,
-    AttentionReadout,
     Causal,
     CrossAttention,
     Cycle,
     Edges,
     GraphAttention,
-    InducedSetAttentionBlock,
-    Latents,
-    LearnedMixing,
     LinearAttention,
-    MemoryTokens,
-    PerceiverMixer,
-    PoolingByAttention,
-    RecurrentAttention,
     Residual,
-    SetAttentionBlock,
     TokenNet,
     Tokens,
 )
 from tokennet.interpret import record_attention, trace_attention
+from tokennet.mixers import (
+    InducedSetAttentionBlock,
+    Latents,
+    LearnedMixing,
+    PerceiverMixer,
+    PoolingByAttention,
+    RecurrentAttention,
+    SetAttentionBlock,
+)
+from tokennet.nets import AttentionReadout, MemoryTokens
 from tokennet.ops import combine
 
 DIM, HEADS, K = 8, 2, 3

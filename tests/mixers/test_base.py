@@ -3,17 +3,8 @@
 import pytest
 import torch
 
-from tokennet import (
-    Aggregate,
-    Attention,
-    Causal,
-    Cycle,
-    Disjoint,
-    Full,
-    GraphAttention,
-    GraphIsomorphism,
-    Tokens,
-)
+from tokennet import Aggregate, Attention, Causal, Cycle, Disjoint, Full, GraphAttention, Tokens
+from tokennet.mixers import GraphIsomorphism
 
 KINDS = {
     "attention": lambda: Attention(8, 2, source_dim=6),

@@ -5,19 +5,8 @@ import torch
 from torch import nn
 
 from tests.mixers.test_parity_timm import compare
-from tokennet import (
-    Causal,
-    Convolution,
-    Cycle,
-    Disjoint,
-    Full,
-    Grid,
-    GridConvolution,
-    Offsets,
-    Tokens,
-    Window,
-)
-from tokennet.mixers import MIXERS
+from tokennet import Causal, Convolution, Cycle, Disjoint, Full, Grid, Offsets, Tokens, Window
+from tokennet.mixers import MIXERS, GridConvolution
 
 DIM = 6
 

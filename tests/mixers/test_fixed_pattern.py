@@ -7,16 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from tokennet import (
-    Convolution,
-    CrossPatchLinear,
-    Edges,
-    FixedPatternMixer,
-    Full,
-    Offsets,
-    Tokens,
-    Window,
-)
+from tokennet import Convolution, Edges, Full, Offsets, Tokens, Window
+from tokennet.mixers import CrossPatchLinear, FixedPatternMixer
 
 
 def previous(graph):

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from tests.families import SQUARE
-from tokennet import Causal, Cycle, Edges, Full, Grid, HyperMixer, PerceiverMixer, Pooling, Tokens
+from tokennet import Causal, Cycle, Edges, Full, Grid, Tokens
+from tokennet.mixers import HyperMixer, PerceiverMixer, Pooling
 
 DIM = 6
 

@@ -13,20 +13,17 @@ from tokennet import (
     Attention,
     Causal,
     Cycle,
-    Decoder,
     Disjoint,
     Edges,
-    Embedding,
     Full,
-    LearnedMixing,
     Residual,
     TokenNet,
-    TokenReadout,
     Tokens,
     TokenWise,
     Window,
-    mlp,
 )
+from tokennet.mixers import LearnedMixing
+from tokennet.nets import Decoder, Embedding, TokenReadout, mlp
 from tokennet.ops import NORMALIZERS, combine, normalize
 
 DIM, HEADS = 8, 2

@@ -10,17 +10,14 @@ from tokennet import (
     Causal,
     Disjoint,
     Edges,
-    EluFeatures,
     Full,
     LinearAttention,
-    ReLUFeatures,
     Residual,
-    SoftmaxFeatures,
     TokenNet,
     Tokens,
     Window,
-    redraw_features,
 )
+from tokennet.mixers import EluFeatures, ReLUFeatures, SoftmaxFeatures, redraw_features
 from tokennet.mixers._feature_maps import FEATURE_MAPS, orthogonal_gaussian
 from tokennet.ops.batching import causal_order
 

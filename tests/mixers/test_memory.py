@@ -3,21 +3,10 @@
 import pytest
 import torch
 
-from tokennet import (
-    ALiBi,
-    Attention,
-    Causal,
-    Edges,
-    Full,
-    RecurrentAttention,
-    Residual,
-    Rotary,
-    T5Bias,
-    TokenNet,
-    Tokens,
-    Window,
-)
+from tokennet import Attention, Causal, Edges, Full, Residual, TokenNet, Tokens, Window
+from tokennet.mixers import RecurrentAttention
 from tokennet.mixers.scores import Bahdanau, Cosine, Location
+from tokennet.positional import ALiBi, Rotary, T5Bias
 
 DIM, HEADS, N = 8, 2, 12
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tests.peers_timm import timm
-from tokennet import CrossPatchLinear, Edges, GatedMLP, Grid, Pooling, Tokens
+from tokennet import Edges, Grid, Tokens
+from tokennet.mixers import CrossPatchLinear, GatedMLP, Pooling
 
 DIM, HEIGHT, WIDTH = 6, 4, 5
 N = HEIGHT * WIDTH

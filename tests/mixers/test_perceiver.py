@@ -7,7 +7,8 @@ from transformers import PerceiverConfig
 from transformers.models.perceiver.modeling_perceiver import PerceiverEncoder
 
 from tests.mixers.same_weights import compare, copy_linear
-from tokennet import Causal, Cycle, Full, Latents, MeanReadout, PerceiverMixer, TokenNet, Tokens
+from tokennet import Causal, Cycle, Full, MeanReadout, TokenNet, Tokens
+from tokennet.mixers import Latents, PerceiverMixer
 
 DIM, HEADS, LATENTS = 12, 2, 5
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tokennet import Edges, Grid, Pooling, Tokens
+from tokennet import Edges, Grid, Tokens
+from tokennet.mixers import Pooling
 
 GRIDS = [
     Grid(4, 5),

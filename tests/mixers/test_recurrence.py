@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tests.mixers.test_parity_timm import compare
-from tokennet import Causal, Full, Recurrence, Tokens, Window
-from tokennet.mixers import recurrence
+from tokennet import Causal, Full, Tokens, Window
+from tokennet.mixers import Recurrence, recurrence
 from tokennet.mixers._ragged import set_by_set
 
 DIM = 6
@@ -71,7 +71,8 @@ def test_graphs_that_lack_a_connection_are_refused():
 
 AUTOCAST = """
 import torch
-from tokennet import Causal, Recurrence, Tokens
+from tokennet import Causal, Tokens
+from tokennet.mixers import Recurrence
 for cell in ("gru", "lstm", "rnn"):
     layer = Recurrence(8, cell)
     tokens = Tokens.batch([Tokens(torch.randn(n, 8), Causal(n)) for n in (3, 2)])

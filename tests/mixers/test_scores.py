@@ -10,16 +10,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
-    ALiBi,
     Attention,
     Causal,
     CrossAttention,
     Disjoint,
     Edges,
     Full,
-    LearnedOffset,
     Residual,
-    Rotary,
     TokenNet,
     Tokens,
 )
@@ -33,6 +30,7 @@ from tokennet.mixers.scores import (
     ScaledDotProduct,
 )
 from tokennet.ops import NORMALIZERS
+from tokennet.positional import ALiBi, LearnedOffset, Rotary
 from tokennet.testing import relabeling_error
 
 DIM, HEADS = 8, 2

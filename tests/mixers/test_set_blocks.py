@@ -15,17 +15,8 @@ from torch_geometric.nn.aggr.utils import (
 )
 
 from tests.mixers.same_weights import compare, copy_linear
-from tokennet import (
-    Causal,
-    Cycle,
-    Full,
-    InducedSetAttentionBlock,
-    MeanReadout,
-    PoolingByAttention,
-    SetAttentionBlock,
-    TokenNet,
-    Tokens,
-)
+from tokennet import Causal, Cycle, Full, MeanReadout, TokenNet, Tokens
+from tokennet.mixers import InducedSetAttentionBlock, PoolingByAttention, SetAttentionBlock
 from tokennet.mixers._latent_graphs import latent_graphs
 
 DIM, HEADS = 16, 2

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tests.mixers.same_weights import compare, copy_linear
-from tokennet import Causal, SetNorm, Tokens
+from tokennet import Causal, Tokens
+from tokennet.mixers import SetNorm
 
 DIM = 6
 

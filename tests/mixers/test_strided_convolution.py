@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from tests.mixers.same_weights import compare, copy_linear
-from tokennet import Disjoint, Full, Grid, StridedConvolution, TokenNet, Tokens
+from tokennet import Disjoint, Full, Grid, TokenNet, Tokens
+from tokennet.mixers import StridedConvolution
 
 DIM, OUT = 3, 5
 

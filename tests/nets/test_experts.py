@@ -18,18 +18,8 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 )
 
 from tests.mixers.same_weights import compare
-from tokennet import (
-    Causal,
-    Cycle,
-    Full,
-    MixtureOfExperts,
-    Residual,
-    Symmetry,
-    TokenNet,
-    Tokens,
-    Window,
-    collect_router_losses,
-)
+from tokennet import Causal, Cycle, Full, Residual, Symmetry, TokenNet, Tokens, Window
+from tokennet.nets import MixtureOfExperts, collect_router_losses
 from tokennet.nets.experts import Routing, router_losses
 from tokennet.testing import check_declared
 

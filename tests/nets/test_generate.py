@@ -11,31 +11,31 @@ from tokennet import (
     Causal,
     Convolution,
     Edges,
-    Embedding,
     Full,
     LinearAttention,
-    Recurrence,
     Residual,
-    SinusoidalEncoding,
-    TokenReadout,
     Tokens,
     TokenWise,
     Window,
-    mlp,
 )
+from tokennet.mixers import Recurrence
 from tokennet.models import bert, clip, create_model, detr, gpt, transformer
 from tokennet.nets import (
     BatchNorm,
     BlockConfig,
     Decoder,
+    Embedding,
     EncoderDecoder,
     Sampling,
+    TokenReadout,
     WithGraph,
     mask_tokens,
+    mlp,
     shift_right,
 )
 from tokennet.nets.compose import complete
 from tokennet.nets.decoder import _repeated
+from tokennet.positional import SinusoidalEncoding
 from tokennet.testing import assert_causal
 
 VOCAB = 11

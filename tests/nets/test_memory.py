@@ -17,17 +17,16 @@ from tokennet import (
     GraphAttention,
     Grid,
     MeanReadout,
-    MemoryTokens,
     Residual,
-    Rotary,
     TokenLayer,
     TokenNet,
     Tokens,
     TokenWise,
     Window,
-    mlp,
 )
 from tokennet.graphs.prefix import prefixed, without_prefix
+from tokennet.nets import MemoryTokens, mlp
+from tokennet.positional import Rotary
 
 DIM, HEADS, COUNT = 8, 2, 3
 EXACT = {"rtol": 1e-10, "atol": 1e-12}

@@ -17,12 +17,9 @@ from tokennet import (
     Causal,
     Disjoint,
     Edges,
-    FixedPatternMixer,
     Full,
     GraphAttention,
     Grid,
-    IOSpec,
-    LearnedEncoding,
     PyGMixer,
     Residual,
     Symmetry,
@@ -30,10 +27,10 @@ from tokennet import (
     TokenNet,
     Tokens,
     TokenWise,
-    build_net,
-    mlp,
 )
-from tokennet.mixers import MIXERS
+from tokennet.mixers import MIXERS, FixedPatternMixer
+from tokennet.nets import IOSpec, build_net, mlp
+from tokennet.positional import LearnedEncoding
 
 SPEC = IOSpec(in_features=3, out_features=5, num_tokens=12, num_coordinates=2)
 GRAPHS = {

@@ -9,10 +9,11 @@ from transformers import CLIPConfig, CLIPModel
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
 from tests.peers import parity, randomized
-from tokennet import Full, SinusoidalEncoding, Tokens
+from tokennet import Full, Tokens
 from tokennet.interop import from_torch
 from tokennet.interop.copy import Copier
 from tokennet.models import Objects, contrastive_loss, create_model, set_prediction_loss
+from tokennet.positional import SinusoidalEncoding
 
 IN, DIM, HEADS, DEPTH, VOCAB, CLASSES, QUERIES = 6, 16, 2, 2, 11, 3, 5
 TIGHT = 1e-11

@@ -13,8 +13,9 @@ from transformers import PerceiverConfig
 from transformers.models.perceiver.modeling_perceiver import PerceiverEncoder
 
 from tests.peers import parity, randomized
-from tokennet import ReLUFeatures, Tokens
+from tokennet import Tokens
 from tokennet.interop.copy import Copier
+from tokennet.mixers import ReLUFeatures
 from tokennet.models import create_model
 
 IN, OUT, DIM, HEADS, DEPTH, FEW = 5, 3, 16, 2, 2, 4

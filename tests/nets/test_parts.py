@@ -16,14 +16,10 @@ from tokennet import (
     Disjoint,
     Edges,
     Full,
-    LearnedEncoding,
     Residual,
-    Rotary,
-    SinusoidalEncoding,
     TokenNet,
     Tokens,
     TokenWise,
-    mlp,
 )
 from tokennet.graphs.prefix import is_one_sided
 from tokennet.models import clip, encoder_stack, generalized_iou, vit
@@ -42,7 +38,9 @@ from tokennet.nets import (
     WithGraph,
     add_self_loops,
     complete,
+    mlp,
 )
+from tokennet.positional import LearnedEncoding, Rotary, SinusoidalEncoding
 from tokennet.testing import check_declared
 
 DIM, N = 8, 6

@@ -3,17 +3,8 @@
 import pytest
 import torch
 
-from tokennet import (
-    AttentionReadout,
-    Causal,
-    ClassTokenReadout,
-    Disjoint,
-    Full,
-    MeanReadout,
-    TokenReadout,
-    Tokens,
-)
-from tokennet.nets import READOUTS
+from tokennet import Causal, Disjoint, Full, MeanReadout, Tokens
+from tokennet.nets import READOUTS, AttentionReadout, ClassTokenReadout, TokenReadout
 
 
 @pytest.mark.parametrize("name", READOUTS)

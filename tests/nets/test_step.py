@@ -12,35 +12,32 @@ from tokennet import (
     CrossAttention,
     Disjoint,
     Edges,
-    Embedding,
     Full,
-    GridConvolution,
-    LearnedEncoding,
-    LearnedMixing,
     LinearAttention,
     MeanReadout,
-    Recurrence,
     Residual,
-    SinusoidalEncoding,
     TokenMixingMLP,
     TokenNet,
-    TokenReadout,
     Tokens,
     TokenWise,
     Window,
-    mlp,
 )
 from tokennet.layer import TokenLayer
+from tokennet.mixers import GridConvolution, LearnedMixing, Recurrence
 from tokennet.nets import (
     DropTokens,
+    Embedding,
     MemoryTokens,
     OnGraph,
     Parallel,
     PostNorm,
     PrependTokens,
+    TokenReadout,
     WithGraph,
+    mlp,
 )
 from tokennet.nets.compose import complete
+from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
 N, DIM = 9, 8
 GRAPHS = {"causal": Causal, "window": lambda n: Causal(n) & Window(n, 3)}

@@ -7,20 +7,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.ops.test_attend import gradients, qkv
 from tests.oracle import attend_oracle
-from tokennet import (
-    Causal,
-    Cycle,
-    Disjoint,
-    EdgeFeatures,
-    Edges,
-    Full,
-    Self,
-    Window,
-    attend,
-    attention_weights,
-    explain,
-)
-from tokennet.ops import BACKENDS
+from tokennet import Causal, Cycle, Disjoint, Edges, Full, Self, Window, attend, explain
+from tokennet.ops import BACKENDS, EdgeFeatures, attention_weights
 
 SETS = {
     "in order": lambda: Disjoint([Full(2), Full(2), Full(5)]),

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from tokennet import Full, LearnedEncoding, SinusoidalEncoding, Tokens
+from tokennet import Full, Tokens
+from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 from tokennet.testing import relabeling_error, shuffling_error
 
 POS = torch.tensor([[0.0, 2.0], [1.0, 0.0], [3.0, 1.0]])

@@ -4,13 +4,11 @@ import pytest
 import torch
 from torch_geometric.nn import PositionalEncoding as PyGPositionalEncoding
 
-from tokennet import (
-    Causal,
-    Full,
+from tokennet import Causal, Full, Tokens
+from tokennet.positional import (
     IntegerEncoding,
     LearnedEncoding,
     SinusoidalEncoding,
-    Tokens,
     UnitIntervalEncoding,
 )
 from tokennet.testing import check_declared

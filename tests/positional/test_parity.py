@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from tokennet import ALiBi, Attention, Causal, Full, Rotary, T5Bias, Tokens
+from tokennet import Attention, Causal, Full, Tokens
 from tokennet.mixers.scores import DotProduct
+from tokennet.positional import ALiBi, Rotary, T5Bias
 
 transformers = pytest.importorskip("transformers")
 from transformers.models.bloom.modeling_bloom import (  # noqa: E402

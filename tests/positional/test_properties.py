@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokennet import LearnedEncoding, SinusoidalEncoding, Tokens
+from tokennet import Tokens
+from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 from tokennet.positional.properties import (
     ENCODINGS,
     Properties,

@@ -6,16 +6,8 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import AddRandomWalkPE
 
 from tests.families import SQUARE
-from tokennet import (
-    Cycle,
-    Disjoint,
-    Edges,
-    Full,
-    RandomWalkEncoding,
-    Tokens,
-    return_probabilities,
-)
-from tokennet.positional import random_walk
+from tokennet import Cycle, Disjoint, Edges, Full, Tokens
+from tokennet.positional import RandomWalkEncoding, random_walk, return_probabilities
 from tokennet.testing import check_declared, random_permutation
 
 STEPS = 5

@@ -8,21 +8,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
-from tokennet import (
-    ALiBi,
-    Attention,
-    Causal,
-    CrossAttention,
-    Full,
-    LearnedOffset,
-    Rotary,
-    T5Bias,
-    TokenNet,
-    Tokens,
-    Window,
-    attend,
-)
+from tokennet import Attention, Causal, CrossAttention, Full, TokenNet, Tokens, Window, attend
 from tokennet.mixers.scores import Cosine
+from tokennet.positional import ALiBi, LearnedOffset, Rotary, T5Bias
 from tokennet.testing import relabeling_error
 
 DIM, HEADS = 12, 3

@@ -15,17 +15,19 @@ from tokennet import (
     Disjoint,
     Edges,
     Full,
-    LaplacianEncoding,
-    RandomWalkEncoding,
     Symmetry,
     Tokens,
-    UnitIntervalEncoding,
     Window,
     from_networkx,
-    laplacian_eigenvectors,
     to_networkx,
 )
-from tokennet.positional import eigenvectors
+from tokennet.positional import (
+    LaplacianEncoding,
+    RandomWalkEncoding,
+    UnitIntervalEncoding,
+    eigenvectors,
+    laplacian_eigenvectors,
+)
 from tokennet.testing import check_declared, random_permutation
 
 K = 4

@@ -11,17 +11,8 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch, Data
 
 from tests.testing.cases import INJECTED_BUGS, PASSING_MODELS, bug_lines, reproduced_by
-from tokennet import (
-    Attention,
-    Causal,
-    Cycle,
-    Edges,
-    Full,
-    GraphAttention,
-    IOSpec,
-    Tokens,
-    build_net,
-)
+from tokennet import Attention, Causal, Cycle, Edges, Full, GraphAttention, Tokens
+from tokennet.nets import IOSpec, build_net
 from tokennet.testing import LAWS, Verdict, applicable_laws, check
 
 

@@ -6,22 +6,10 @@ from torch import nn
 
 from tests.families import SQUARE, honors
 from tests.test_common import TESTED
-from tokennet import (
-    Cycle,
-    Full,
-    Grid,
-    IOSpec,
-    LearnedEncoding,
-    Mixer,
-    Residual,
-    SinusoidalEncoding,
-    Symmetry,
-    Tokens,
-    TokenWise,
-    build_net,
-)
+from tokennet import Cycle, Full, Grid, Mixer, Residual, Symmetry, Tokens, TokenWise
 from tokennet.mixers import MIXERS
-from tokennet.nets import READOUTS
+from tokennet.nets import READOUTS, IOSpec, build_net
+from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 from tokennet.testing import check_declared
 
 DIM, N = 8, 6

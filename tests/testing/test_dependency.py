@@ -4,17 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tokennet import (
-    Attention,
-    Causal,
-    Cycle,
-    Edges,
-    IOSpec,
-    Self,
-    Tokens,
-    Window,
-    build_net,
-)
+from tokennet import Attention, Causal, Cycle, Edges, Self, Tokens, Window
+from tokennet.nets import IOSpec, build_net
 from tokennet.testing import (
     Verdict,
     assert_batch_independent,

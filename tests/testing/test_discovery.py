@@ -10,17 +10,8 @@ import torch
 from torch import nn
 
 from tests.testing.cases.known_groups import KNOWN_GROUPS, Blocks, token_net
-from tokennet import (
-    Causal,
-    Cycle,
-    Disjoint,
-    Edges,
-    Full,
-    IOSpec,
-    Tokens,
-    build_net,
-    from_networkx,
-)
+from tokennet import Causal, Cycle, Disjoint, Edges, Full, Tokens, from_networkx
+from tokennet.nets import IOSpec, build_net
 from tokennet.testing.groups import automorphisms, contains, name, order
 from tokennet.testing.groups.coloring import clustered
 from tokennet.testing.groups.discovery import discover_group

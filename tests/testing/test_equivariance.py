@@ -6,7 +6,8 @@ from torch import nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GCNConv, global_mean_pool
 
-from tokennet import Attention, Cycle, Edges, Full, IOSpec, Tokens, build_net
+from tokennet import Attention, Cycle, Edges, Full, Tokens
+from tokennet.nets import IOSpec, build_net
 from tokennet.testing import (
     Conjugate,
     Invariant,

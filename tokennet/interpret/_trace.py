@@ -72,7 +72,8 @@ def trace_attention(model: nn.Module, *inputs: Any, **options: Any) -> Attention
         calls of the same layer the path is followed by "[1]", "[2]" and so on.
 
     >>> import torch
-    >>> from tokennet import Attention, PoolingByAttention, TokenNet
+    >>> from tokennet import Attention, TokenNet
+    >>> from tokennet.mixers import PoolingByAttention
     >>> net = TokenNet([Attention(8, num_heads=2), PoolingByAttention(8, num_heads=4, num_seeds=3)])
     >>> trace_attention(net, torch.zeros(5, 8))
     AttentionTrace of 2 calls:

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
@@ -38,7 +37,7 @@ class Attention(Mixer):
         num_heads: number of heads; divides `dim`.
         bias: whether the four linear maps have a bias.
         score: another score, normalizer, or other maps to queries and keys: one of
-            `tokennet.scores`, a `Score` of your own, or the name of one in `SCORES`.
+            `tokennet.mixers.scores`, a `Score` of your own, or the name of one in `SCORES`.
         position: positions that enter the scores: `Rotary`, `ALiBi`, `T5Bias`, `LearnedOffset`.
         edge_dim: number of features F of each edge; they are read from `graph.edge_attr`, and
             W_e f is added to keys and values, as in `TransformerConv(edge_dim=...)`.
@@ -57,7 +56,7 @@ class Attention(Mixer):
     torch.Size([2, 10, 32])
     >>> layer(torch.zeros(2, 10, 32), source=torch.zeros(2, 7, 32)).shape
     torch.Size([2, 10, 32])
-    >>> from tokennet import scores
+    >>> from tokennet.mixers import scores
     >>> gram = scores.Cosine(query=nn.Identity(), key=nn.Identity())
     >>> clustering = Attention(32, score=gram)
     >>> clustering(torch.zeros(10, 32)).shape
@@ -251,6 +250,8 @@ def _map_flops(module: nn.Module | None, z: Tensor) -> int:
         return 0
     if isinstance(module, nn.Linear):
         return linear_flops(module, z)
+    from torch.utils.flop_counter import FlopCounterMode  # loads Triton
+
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         module(z)

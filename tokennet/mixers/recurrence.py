@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from tokennet._compiling import constant_result
 from tokennet.checks import lookup
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.layer import check_step
@@ -156,7 +157,7 @@ def _is_autocast(z: Tensor) -> bool:
     return z.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 @functools.cache
 def _cpu_has_lstm(dtype: torch.dtype) -> bool:
     """Whether this CPU runs an LSTM under autocast to `dtype`: for bfloat16 it needs AVX-512."""

@@ -23,7 +23,7 @@ class Score(nn.Module):
 
         w_ij = normalizer_j(s_ij),   s_ij = score(q_i, k_j),   q = query(z),  k = key(source)
 
-    Subclass it where none of `tokennet.scores` is the score you need. It belongs to one
+    Subclass it where none of `tokennet.mixers.scores` is the score you need. It belongs to one
     `Attention`, which tells it the sizes of its parameters. Scores that are dot products, or
     additive, run on all backends of `attend` with the normalizer "softmax"; with others along
     the edges, see `tokennet.ops.weights`.

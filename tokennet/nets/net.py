@@ -32,7 +32,8 @@ class TokenNet(nn.Module):
         layers: `TokenLayer`s; nets without a readout may be among them.
         readout: makes the output tensor; None to return tokens.
 
-    >>> from tokennet import Attention, Residual, mlp
+    >>> from tokennet import Attention, Residual
+    >>> from tokennet.nets import mlp
     >>> net = TokenNet([Residual(Attention(8, num_heads=2)), TokenWise(mlp(8))])
     >>> net(torch.zeros(2, 5, 8)).shape
     torch.Size([2, 5, 8])

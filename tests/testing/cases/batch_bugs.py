@@ -23,7 +23,8 @@ from tests.testing.cases.base import (
     seeded,
     tokens,
 )
-from tokennet import IOSpec, Tokens, build_net
+from tokennet import Tokens
+from tokennet.nets import IOSpec, build_net
 
 
 class Classifier(nn.Module):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tokennet import IOSpec, TokenNet, build_net
+from tokennet import TokenNet
+from tokennet.nets import IOSpec, build_net
 
 
 def token_net(
