@@ -15,13 +15,13 @@ from torch_geometric.nn import GCNConv
 
 import tokennet
 from benchmarks.pages import DOCS, head, row, write
-from tokennet import Causal, Cycle, Full, Grid, Tokens
+from tokennet import Causal, Cycle, Full, Grid, Tokens, mixers, nets
 from tokennet.mixers import MIXERS, SCORES
 
 PAGE = DOCS / "mixers.md"
 N, DIM = 16, 8
 GRAPHS = {"complete": Full(N), "causal": Causal(N), "grid": Grid(4, 4), "ring": Cycle(N)}
-NAMES = {**vars(tokennet), "GCNConv": GCNConv, "nn": nn}
+NAMES = {**vars(tokennet), **vars(mixers), **vars(nets), "GCNConv": GCNConv, "nn": nn}
 
 
 class Line(NamedTuple):
@@ -56,7 +56,7 @@ LINES = [
     Line("PyGMixer(GCNConv(8, 8))", "those of the convolution", "its own"),
     Line("RecurrentAttention(8, num_heads=2, memory=4)", "data", "N D² + E D"),
 ]
-"""Mixers: tokens in, as many tokens out."""
+"""Mixers: tokens in, the same number of tokens out."""
 OTHERS = [
     Line("Latents(8, num_latents=4, num_heads=2)", "data", "N D² + N K D"),
     Line("PoolingByAttention(8, num_heads=2, num_seeds=4)", "data", "N D² + N K D"),

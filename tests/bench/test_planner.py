@@ -1,7 +1,6 @@
 """The fit recovers constants, the judge counts what is slow, and what is kept is found again."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -196,7 +195,7 @@ class OnDevice(torch.Tensor):
 
 
 def on_device(call):
-    return replace(call, q=call.q.as_subclass(OnDevice))
+    return call._replace(q=call.q.as_subclass(OnDevice))
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_steps_are_the_whole(features, sizes):
     torch.testing.assert_close(torch.cat(outs, 1), net(Tokens(z, Causal(11))).z)
 
 
-def test_a_step_that_may_not_hear_all_before_it_is_refused():
+def test_a_step_that_must_not_attend_to_all_before_it_is_refused():
     mixer, z = layer(), torch.randn(2, DIM, dtype=torch.float64)
     for graph in (
         (Causal(6) & Window(6, 2)).last(2),
@@ -120,7 +120,7 @@ def test_a_step_that_may_not_hear_all_before_it_is_refused():
         (Causal(6) & Window(6, 2)).last(1),
     ):
         new = Tokens(z[: graph.num_targets])
-        with pytest.raises(ValueError, match="graph must let each new token hear all tokens"):
+        with pytest.raises(ValueError, match="graph must let each new token attend to all tokens"):
             mixer.step(new, graph)
 
 

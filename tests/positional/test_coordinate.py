@@ -76,7 +76,7 @@ def test_steps_are_the_whole(make):
 
 
 def test_shares_of_a_growing_set_are_refused():
-    with pytest.raises(TypeError, match="each new token changes the encodings of all"):
+    with pytest.raises(TypeError, match="each new token changes all encodings"):
         UnitIntervalEncoding(8).step(Tokens(torch.zeros(1, 8)), Full(1))
 
 

@@ -121,7 +121,7 @@ def test_edges_in_another_order_take_what_is_theirs_alone():
 def test_a_graph_that_numbers_nodes_elsewhere_is_not_cut():
     assert Relabel().restrict(graph(), torch.arange(4)).num_nodes == 4
     for data in (with_labels(), mesh(), batch_of(graph)):
-        with pytest.raises(NotImplementedError, match="is not cut into smaller ones"):
+        with pytest.raises(NotImplementedError, match="is not cut into smaller graphs"):
             Relabel().restrict(data, torch.arange(4))
 
 

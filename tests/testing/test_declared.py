@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.contracts.mixers import TESTED
 from tests.families import SQUARE, honors
-from tests.test_common import TESTED
 from tokennet import Cycle, Full, Grid, Mixer, Residual, Symmetry, Tokens, TokenWise
 from tokennet.mixers import MIXERS
 from tokennet.nets import READOUTS, IOSpec, build_net
@@ -90,10 +90,10 @@ def test_nets(readout, mixer):
     net = build_net(mixer, interface, dim=8, depth=2, num_heads=2)
     report = check_declared(net, tokens_on(graph), pooled=readout != "token")
     assert report.holds, report
-    if readout != "one":
+    if readout != "class_token":
         assert not report.larger, report
     elif "index" not in MIXERS[mixer](DIM, 2, N).symmetry.reads:
-        # One token is read: all that keeps its place is a symmetry, though it declares none.
+        # One token is read: all that keeps its index is a symmetry, though it declares none.
         assert report.larger, report
 
 

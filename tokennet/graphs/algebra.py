@@ -20,7 +20,7 @@ class TokenGraph(EdgePredicate):
 
     `a & b`, `a | b` and `~a` are intersection, union and complement of the edge sets.
     Where an operand is a list of edges, the result is one too and keeps that order
-    (the left operand's, if both are): edges are filtered in place, new ones come last.
+    (the left operand's, if both are): edges are filtered in place, new edges come last.
 
     >>> from tokennet import Causal, Window
     >>> Causal(6) & Window(6, radius=2)

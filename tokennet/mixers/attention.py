@@ -166,7 +166,7 @@ class Attention(Mixer):
         return cached_step(self, tokens, graph, state)
 
     def kept_sources(self, state: State, graph: TokenGraph) -> tuple[Positions | None, TokenGraph]:
-        """Positions of the tokens whose keys are kept, and the graph from them to the new ones."""
+        """Positions of tokens whose keys are kept, and the graph from them to the new tokens."""
         return kept_positions(self.position, state, graph), graph
 
     def _map(self, end: int, in_features: int, bias: bool) -> Any:

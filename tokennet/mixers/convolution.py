@@ -79,7 +79,7 @@ class Convolution(FixedPatternMixer):
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
-        """The tokens that later ones attend to are the state."""
+        """The tokens that later tokens attend to are the state."""
         if not self.causal:
             return super().step(tokens, graph, state, source)
         check_step(tokens, graph, self.dim)

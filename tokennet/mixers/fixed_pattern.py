@@ -49,7 +49,7 @@ class FixedPatternMixer(Mixer):
 
     @abstractmethod
     def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
-        """Tokens (..., n, D) of one set, or of several of one shape, to new ones.
+        """Tokens (..., n, D) of one set, or of several of one shape, to new tokens.
 
         The graph, or that of the first set, has been checked.
         """

@@ -27,7 +27,7 @@ class LearnedMixing(FixedPatternMixer):
     `Attention` of the same sizes: put it in its place to see what weights that depend on the
     tokens add.
 
-    Where no token has weights for later ones, as on `Causal`, sets may be shorter: they are
+    Where no token has weights for later tokens, as on `Causal`, sets may be shorter: they are
     mixed as the first tokens are.
 
     Args:
@@ -115,7 +115,7 @@ class LearnedMixing(FixedPatternMixer):
         """The values of all tokens so far are the state.
 
         Raises:
-            TypeError: a token has weights for later ones.
+            TypeError: a token has weights for later tokens.
             ValueError: `graph` lacks an edge that has a weight.
         """
         check_step(tokens, graph, self.dim)

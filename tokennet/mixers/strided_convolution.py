@@ -15,7 +15,7 @@ from tokennet.tokens import Tokens
 
 
 class StridedConvolution(TokenLayer):
-    r"""Fewer tokens, each made of a box of old ones: the grid becomes coarser by s.
+    r"""Fewer tokens, each made of a box of old tokens: the grid becomes coarser by s.
 
         out_{x, y} = \sum_{a, b = -r}^{r} W_{a, b} z_{s x + a, s y + b} + bias
 

@@ -56,7 +56,7 @@ def laplacian_eigenvectors(
     determined, and the solver's basis of it is taken. `determined` tells these apart.
 
     Computed in float64 once for each graph: components of up to 600 tokens by a dense solver,
-    larger ones by Lanczos' method (ARPACK).
+    larger components by Lanczos' method (ARPACK).
 
     Raises:
         ValueError: `k` is less than 1, or the graph has other sources than targets.

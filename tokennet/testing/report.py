@@ -46,7 +46,7 @@ class Location:
 
 @dataclass(frozen=True)
 class Counterexample:
-    """The smallest counterexample found.
+    """The smallest counterexample found. Made by `check`.
 
     `perm`, where the law is about a permutation, moves tokens as `x[..., perm, :]` does;
     `inputs` is what it is applied to, and `script` a few lines that show the break.

@@ -120,7 +120,7 @@ class PermuteWithin(Permute):
         return within(self.membership, generator)
 
     def restrict(self, value: Any, index: Tensor) -> Any:
-        raise NotImplementedError("a ragged batch is not cut into smaller ones")
+        raise NotImplementedError("a ragged batch is not cut into smaller batches")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Relabel(Action):
             return Tokens(value.z.index_select(-2, index), graph, pos)
         numbered = [key for key, item in value if _holds_node_numbers(value, key, item)]
         if isinstance(value.batch, Tensor) or not {"edge_index"}.issuperset(numbered):
-            raise NotImplementedError(f"{value} is not cut into smaller ones")
+            raise NotImplementedError(f"{value} is not cut into smaller graphs")
         return value.subgraph(index)
 
 

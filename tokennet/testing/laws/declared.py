@@ -20,7 +20,7 @@ from tokennet.tokens import Tokens
 
 @dataclass(frozen=True)
 class DeclaredReport:
-    """Whether a layer has the symmetry that it declares, and whether it has more.
+    """Whether a layer has the symmetry that it declares, or more. Made by `check_declared`.
 
     Attributes:
         laws: verdicts on relabeling and shuffling, where a group is declared for them.

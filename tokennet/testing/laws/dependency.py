@@ -218,7 +218,7 @@ def _by_perturbation(
 
 
 def _with_dim(outputs: Outputs, out_dim: int) -> Outputs:
-    """The outputs that have the dimension, with as many entries as the first of them."""
+    """The outputs that have the dimension, with the same number of entries as the first of them."""
     found = [
         y
         for y in outputs
