@@ -24,8 +24,8 @@ from tests.contracts.mixers import (
     obeys,
 )
 from tests.families import SQUARE
-from tests.ops.test_attend import gradients
-from tests.ops.test_flex_blocks import clusters, shuffled
+from tests.ops.graphs import clusters, shuffled
+from tests.ops.kinds import gradients
 from tests.oracle import attend_oracle
 from tests.test_cli import tokennet
 from tokennet import (

@@ -61,6 +61,11 @@ def make_inputs(
     return {name: torch.randn(shapes[name], dtype=dtype).requires_grad_() for name in wanted}
 
 
+def qkv(graph: TokenGraph, batch: tuple[int, ...] = (), **options: Any) -> list[Tensor]:
+    """Queries, keys and values of a call on dot products alone."""
+    return list(make_inputs("dot", graph, batch, **options).values())
+
+
 def call(
     kind: str, inputs: dict[str, Tensor], graph: TokenGraph, function: Any = attend, **options: Any
 ) -> Tensor:
@@ -92,9 +97,14 @@ def derivatives(out: Tensor, inputs: dict[str, Tensor], order: int = 1) -> list[
     return found
 
 
+def gradients(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    """Gradients of a weighted sum of `out`, zeros where there is no dependence."""
+    return derivatives(out, {str(number): x for number, x in enumerate(inputs)})
+
+
 def _weighted(x: Tensor) -> Tensor:
     """By numbers that every type holds exactly."""
-    weight = (torch.arange(x.numel()) % 11 - 4).to(x.dtype) / 4
+    weight = (torch.arange(x.numel()) % 11 - 4).to(x) / 4
     return (x * weight.view_as(x)).sum()
 
 

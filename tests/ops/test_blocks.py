@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.ops.test_attend import gradients, qkv
+from tests.ops.kinds import gradients, qkv
 from tests.oracle import attend_oracle
 from tokennet import Causal, Cycle, Disjoint, Edges, Full, Self, Window, attend, explain
 from tokennet.ops import BACKENDS, EdgeFeatures, attention_weights
@@ -74,10 +74,10 @@ def test_derivatives_of_both_orders(backend, make):
         ("banded", Causal(70), None, "not a window, by its formula"),
         ("banded", Window(20, 2), None, "no longer than one block"),
         ("banded", Window(70, 2), torch.zeros(2, 70, 70), "there is a bias"),
-        ("banded", Window(70, 2) & ~Self(70) & Self(70), None, "listens to nobody"),
+        ("banded", Window(70, 2) & ~Self(70) & Self(70), None, "attends to no other"),
     ],
 )
-def test_what_they_decline(backend, graph, bias, reason):
+def test_what_they_do_not_support(backend, graph, bias, reason):
     q, k, v = (torch.randn(graph.num_targets, 2, 4) for _ in range(3))
     with pytest.raises(RuntimeError, match=f"backend '{backend}' cannot run this call: .*{reason}"):
         attend(q, k, v, graph, bias, backend=backend)

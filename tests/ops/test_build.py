@@ -15,10 +15,10 @@ import torch
 
 from tokennet import Window, attend, explain
 from tokennet.ops.edge_plans import edge_plan
-from tokennet.ops.edge_products import Terms
 from tokennet.ops.kernels.cpu import build, edges
 from tokennet.ops.kernels.fused_op import fused_attention
 from tokennet.ops.kernels.problem import Problem
+from tokennet.ops.terms import Terms
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kernels are loaded in children")
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def names(folder):
 def test_processes_that_build_at_once_all_have_it_and_leave_one_whole_file(cache):
     in_children(4)
     (name,) = names(cache)
-    assert build._is_whole(cache / FOLDER / name)
+    assert build._is_complete(cache / FOLDER / name)
 
 
 @pytest.fixture
@@ -105,12 +105,13 @@ def test_a_file_cut_short_is_built_again(cache, logging_compiler):
     (name,) = names(cache)
     path = cache / FOLDER / name
     whole, _ = path.read_bytes(), logging_compiler()
-    for kept in (0, 1000, len(whole) // 2, len(whole) - 1):
+    for kept in (0, 1000, len(whole) - 1, len(whole) // 2):
         path.write_bytes(whole[:kept])
-        in_children()
-        assert len(logging_compiler()) == 2
-        assert build._is_whole(path)
-        assert names(cache) == [name]
+        assert not build._is_complete(path)
+    in_children()
+    assert len(logging_compiler()) == 2
+    assert build._is_complete(path)
+    assert names(cache) == [name]
 
 
 def test_a_file_that_does_not_load_is_built_again(cache, logging_compiler):
@@ -118,7 +119,7 @@ def test_a_file_that_does_not_load_is_built_again(cache, logging_compiler):
     path.parent.mkdir(parents=True)
     content = b"built for another machine"
     path.write_bytes(content + build.hashlib.sha256(content).digest())
-    assert build._is_whole(path)
+    assert build._is_complete(path)
     in_children()
     assert len(logging_compiler()) == 2
     assert path.stat().st_size > 1000
@@ -254,3 +255,5 @@ def test_the_sources_are_installed_with_the_package(monkeypatch):
     patterns = distribution.package_data["tokennet.ops.kernels.cpu"]
     for name in sources:
         assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    assert importlib.resources.files("tokennet.ops").joinpath("constants.json").is_file()
+    assert distribution.package_data["tokennet.ops"] == ["*.json"]

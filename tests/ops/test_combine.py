@@ -29,9 +29,26 @@ def in_parts(q, k, v, graph, bias=None, *, scale=None, score=None, edges=None):
     return combine(normalize(scores, graph), v, graph, edges)
 
 
+def some_of(values, family, count):
+    """A few of the values, others for neighboring families."""
+    values, first = list(values), count * list(FAMILIES).index(family)
+    return [values[(first + i) % len(values)] for i in range(count)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_parts_make_attention(family):
+    for kind in some_of(KINDS, family, 2):
+        check_parts(family, kind)
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_parts_make_attention(family, kind):
+def test_the_parts_make_attention_of_every_kind(family, kind):
+    check_parts(family, kind)
+
+
+def check_parts(family, kind):
     graph = FAMILIES[family]()
     inputs = make_inputs(kind, graph, (2,) if len(family) % 2 else ())
     expected, out = (call(kind, inputs, graph, function) for function in (attend_oracle, in_parts))
@@ -57,9 +74,20 @@ def weights_by_loops(scores: torch.Tensor, graph: TokenGraph, normalizer: str) -
     return torch.stack(rows) if rows else scores * 1
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_by_loops(family):
+    for normalizer in some_of(NORMALIZERS, family, 1):
+        check_weights(family, normalizer)
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_by_loops(family, normalizer):
+def test_weights_of_every_normalizer_by_loops(family, normalizer):
+    check_weights(family, normalizer)
+
+
+def check_weights(family, normalizer):
     graph = FAMILIES[family]()
     scores = torch.randn(graph.num_edges, 2, dtype=torch.float64)
     if graph.num_edges > 2:
@@ -74,8 +102,8 @@ def test_weights_by_loops(family, normalizer):
         derivatives(out, {"scores": scores}), derivatives(expected, {"scores": scores}), **EXACT
     )
     batch = torch.stack([scores, 2 * scores, -scores]).detach().unflatten(0, (3, 1))
-    for one, together in zip(batch, normalize(batch, graph, normalizer), strict=True):
-        torch.testing.assert_close(together, normalize(one, graph, normalizer), **EXACT)
+    for alone, together in zip(batch, normalize(batch, graph, normalizer), strict=True):
+        torch.testing.assert_close(together, normalize(alone, graph, normalizer), **EXACT)
 
 
 def test_hard_is_one_exactly_and_its_derivative_that_of_softmax():
@@ -119,10 +147,10 @@ def test_combinations_by_loops(family, shared):
         tensor.requires_grad_()
     expected = torch.zeros(*batch, graph.num_targets, 2, 3, dtype=torch.float64) + 0 * v.sum()
     for edge, (j, i) in enumerate(graph.edge_index().t().tolist()):
-        one = torch.zeros(graph.num_targets, 1, 1, dtype=torch.float64)
-        one[i] = 1.0
+        receiver = torch.zeros(graph.num_targets, 1, 1, dtype=torch.float64)
+        receiver[i] = 1.0
         sent = v[..., j, :, :] + (value * attr[edge]).sum(-1)
-        expected = expected + one * (weights[..., edge, :, None] * sent)[..., None, :, :]
+        expected = expected + receiver * (weights[..., edge, :, None] * sent)[..., None, :, :]
     out = combine(weights, v, graph, EdgeFeatures(attr, value=value))
     torch.testing.assert_close(out, expected, **EXACT)
     assert_all_close(derivatives(out, inputs), derivatives(expected, inputs), **EXACT)
@@ -220,7 +248,7 @@ def test_half_precision_and_ragged_batches():
             lambda: attend(
                 *torch.zeros(3, 2, 1, 1), Full(2), score=Additive(torch.ones(1, 1), 0.2, "relu")
             ),
-            "score.activation must be 'leaky_relu' or 'tanh', got 'relu'",
+            "score.activation must be one of leaky_relu, tanh; got 'relu'",
         ),
     ],
 )

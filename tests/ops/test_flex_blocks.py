@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tests.ops.test_attend import gradients
+from tests.ops.graphs import clusters, shuffled
+from tests.ops.kinds import gradients
 from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Edges, Full, Global, Grid, Self, Window, attend, explain
 from tokennet.bench.graphs import power_law
@@ -13,22 +14,6 @@ from tokennet.ops.kernels import block_masks as blocks
 from tokennet.ops.kernels import cuthill_mckee
 from tokennet.ops.kernels.block_masks import SIZE, block_mask, num_blocks, too_full
 from tokennet.ops.kernels.cuthill_mckee import reordering
-
-
-def clusters(*sizes, degree=5):
-    """Edges within groups of tokens, in no order."""
-    parts, first = [], 0
-    for size in sizes:
-        parts.append(first + torch.randint(0, size, (2, degree * size)))
-        first += size
-    edges = torch.cat(parts, 1).unique(dim=1)
-    return Edges(edges[:, torch.randperm(edges.shape[1])], first)
-
-
-def shuffled(graph):
-    """The same graph with its tokens, and the list of its edges, in no order."""
-    edges = torch.randperm(graph.num_targets)[graph.edge_index()]
-    return Edges(edges[:, torch.randperm(edges.shape[1])], graph.num_targets)
 
 
 def bipartite():
@@ -137,7 +122,8 @@ def test_the_backend_takes_them(name, compiled, monkeypatch):
 
     with torch.no_grad():
         out = attend(q, k, v, graph, bias, backend="flex")
-        torch.testing.assert_close(out, attend_oracle(q, k, v, graph, bias), atol=1e-5, rtol=1e-5)
+        expected = attend(q, k, v, graph, bias, backend="reference")
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
 def reason(graph, bias=None, channels=16, dtype=torch.float32):
@@ -226,11 +212,11 @@ def test_a_predicate_is_asked_once_for_its_tables(monkeypatch):
 
 
 def nearest(count=900, degree=8):
-    """Each of some points in the plane, in no order, hears those nearest to it."""
+    """Each of some points in the plane, in no order, attends to those nearest to it."""
     points = torch.rand(count, 2)
     distance = torch.cdist(points, points).fill_diagonal_(float("inf"))
-    heard = distance.topk(degree, largest=False).indices
-    pairs = torch.stack([heard.flatten(), torch.arange(count).repeat_interleave(degree)])
+    neighbors = distance.topk(degree, largest=False).indices
+    pairs = torch.stack([neighbors.flatten(), torch.arange(count).repeat_interleave(degree)])
     return Edges(pairs[:, torch.randperm(pairs.shape[1])], count)
 
 
@@ -252,7 +238,7 @@ def test_half_of_the_blocks_or_less_and_the_same_edges(name):
 
 @pytest.mark.parametrize("kind", ["none", "edges", "function"])
 @pytest.mark.parametrize("name", SCATTERED)
-def test_results_are_those_of_the_oracle_in_the_order_of_the_caller(name, kind, compiled):
+def test_results_are_those_of_the_reference_in_the_order_of_the_caller(name, kind, compiled):
     graph = SCATTERED[name]()
     q, k, v = (torch.randn(2, graph.num_targets, 2, 16) for _ in range(3))
     bias = {
@@ -262,7 +248,8 @@ def test_results_are_those_of_the_oracle_in_the_order_of_the_caller(name, kind, 
     }[kind]
     assert reordering(graph) is not None
     out = attend(q, k, v, graph, bias, backend="flex")
-    torch.testing.assert_close(out, attend_oracle(q, k, v, graph, bias), atol=1e-5, rtol=1e-5)
+    expected = attend(q, k, v, graph, bias, backend="reference")
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_come_back_in_the_order_of_the_caller(compiled, monkeypatch):

@@ -10,10 +10,10 @@ from tokennet import Edges, Window, attend
 from tokennet.ops.backends import fused
 from tokennet.ops.call import make_call
 from tokennet.ops.edge_plans import edge_plan
-from tokennet.ops.edge_products import Terms
 from tokennet.ops.kernels.cpu import edges
 from tokennet.ops.kernels.fused_op import fused_attention
 from tokennet.ops.kernels.problem import Problem
+from tokennet.ops.terms import Terms
 
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
 TERMS = {
@@ -61,7 +61,13 @@ def flat(problem, contiguous=True):
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
-@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+@pytest.mark.parametrize(
+    "terms",
+    [
+        pytest.param(terms, id=name, marks=() if "features" in name else pytest.mark.sweep)
+        for name, terms in TERMS.items()
+    ],
+)
 def test_both_operators_are_what_they_are_registered_as(terms, contiguous):
     inputs = flat(make_problem(FAMILIES["multi_edges"](), terms), contiguous)
     forward = torch.ops.tokennet.edge_attention.default
@@ -191,7 +197,13 @@ def test_the_order_of_edges_does_not_matter_and_their_gradients_go_with_them(kin
             torch.testing.assert_close(gradient, expected, **EXACT)
 
 
-@pytest.mark.parametrize("kind", ["edge_bias", "edge_both", "additive_edges"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "edge_both",
+        *(pytest.param(x, marks=pytest.mark.sweep) for x in ("edge_bias", "additive_edges")),
+    ],
+)
 def test_memory_is_that_of_tokens_and_scores(kind):
     """Training: never E x F (102 MB), where F = H C = 128 are the channels of all heads."""
     n, edges, num_heads, channels, features = 5_000, 200_000, 4, 32, 8
@@ -217,7 +229,7 @@ def test_memory_is_that_of_tokens_and_scores(kind):
 
 
 @pytest.mark.parametrize("kind", ["edge_both", "pair_bias", "function_bias", "additive_edges"])
-def test_compiles_whole_after_one_warm_run(kind):
+def test_compiles_as_one_graph_after_one_warm_run(kind):
     graph = FAMILIES["multi_edges"]()
     inputs = make_inputs(kind, graph, (2,))
     out = call(kind, inputs, graph, backend="fused")

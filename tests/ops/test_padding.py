@@ -1,9 +1,9 @@
-"""Sets filled up to a few sizes, as on a device, on a CPU."""
+"""Sets padded to a few sizes, as on a device, on a CPU."""
 
 import pytest
 import torch
 
-from tests.ops.test_attend import gradients, qkv
+from tests.ops.kinds import gradients, qkv
 from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Full, attend, explain
 from tokennet.ops.backends import ragged as sets
@@ -21,7 +21,7 @@ BATCHES = {
 
 @pytest.fixture
 def on_device(monkeypatch):
-    """The batch filled up, where nothing but the device is in the way."""
+    """The batch padded, as if it were on a device."""
     monkeypatch.setattr(sets, "_padded", lambda call: padded_sets(call.graph))
 
 
@@ -87,8 +87,11 @@ def test_no_entries_in_the_batch(on_device):
     assert torch.autograd.grad(out.sum(), q)[0].shape == q.shape
 
 
-@pytest.mark.parametrize("name", BATCHES)
-def test_compiled_whole(name, on_device):
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "both" else pytest.param(name, marks=pytest.mark.sweep) for name in BATCHES],
+)
+def test_compiled_as_one_graph(name, on_device):
     graph = BATCHES[name]()
     given = qkv(graph, (2,))
 

@@ -11,8 +11,9 @@ BACK = ORDER.argsort()
 
 @pytest.mark.parametrize("dim", [-1, -2, -3])
 def test_its_derivatives_are_those_of_index_select(dim):
-    tensor = torch.randn(5, 5, 5, dtype=torch.float64, requires_grad=True)
-    factor = torch.randn(5, 5, 5, dtype=torch.float64)
+    sizes = [5 if axis == dim else 2 for axis in (-3, -2, -1)]
+    tensor = torch.randn(sizes, dtype=torch.float64, requires_grad=True)
+    factor = torch.randn(sizes, dtype=torch.float64)
 
     def ours(x):
         return (reorder(x, ORDER, BACK, dim) * factor).sin()
@@ -27,9 +28,11 @@ def test_its_derivatives_are_those_of_index_select(dim):
         torch.testing.assert_close(transform(ours)(tensor), transform(theirs)(tensor))
 
 
-def test_it_is_compiled_whole_and_an_empty_order_changes_nothing():
+def test_it_compiles_as_one_graph_and_an_empty_order_changes_nothing():
     tensor = torch.randn(2, 5, 3, requires_grad=True)
-    run = torch.compile(lambda x: reorder(x, ORDER, BACK, -2).square(), fullgraph=True)
+    run = torch.compile(
+        lambda x: reorder(x, ORDER, BACK, -2).square(), fullgraph=True, backend="aot_eager"
+    )
     factor = torch.randn(2, 5, 3)
     (grad,) = torch.autograd.grad(run(tensor), tensor, factor)
     torch.testing.assert_close(grad, 2 * tensor * factor[:, BACK])

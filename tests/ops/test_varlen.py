@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from tests.ops.test_attend import gradients, qkv
+from tests.ops.kinds import gradients, qkv
 from tests.oracle import attend_oracle
 from tokennet import Causal, Cycle, Disjoint, Full, Self, Window, attend, explain
 from tokennet.ops.backends import ragged as sets

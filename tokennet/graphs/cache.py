@@ -50,7 +50,7 @@ class Cached:
             args: hashable; values for the last `MOST_KEPT` of them are kept.
             device: where its tensors should be; None for the CPU.
         """
-        key = (build, None if device is None else str(device), args)
+        key = (build, "cpu" if device is None else str(device), args)
         value = self._cache.get(key, _ABSENT)
         return _build_and_keep(self, key) if value is _ABSENT else value
 

@@ -14,8 +14,8 @@ from torch.nn.functional import normalize
 from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, combine
-from tokennet.ops.call import Activation, Bias
 from tokennet.ops.normalizers import check_normalizer
+from tokennet.ops.terms import Activation, Bias
 
 
 class Score(nn.Module):

@@ -2,9 +2,9 @@
 
 from tokennet.ops._attend import attend, explain
 from tokennet.ops.backends import BACKENDS
-from tokennet.ops.call import Additive, Bias, EdgeFeatures
 from tokennet.ops.normalizers import NORMALIZERS, normalize
 from tokennet.ops.planner import Explanation
+from tokennet.ops.terms import Additive, Bias, EdgeFeatures
 from tokennet.ops.weights import attention_weights, combine, edge_scores
 
 __all__ = [

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from tokennet.graphs import TokenGraph
 from tokennet.ops.backends import BACKENDS
-from tokennet.ops.call import Additive, Bias, EdgeFeatures, make_call
+from tokennet.ops.call import make_call
 from tokennet.ops.planner import Explanation, choose, explained
+from tokennet.ops.terms import Additive, Bias, EdgeFeatures
 
 
 def attend(

@@ -4,76 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.functional import leaky_relu
 
+from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
-from tokennet.ops.edge_products import Terms
+from tokennet.ops.terms import ACTIVATIONS, Additive, Bias, EdgeFeatures, Terms
 
-Activation = Literal["leaky_relu", "tanh"]
-
-
-@dataclass(frozen=True)
-class Additive:
-    r"""Additive scores, for `attend(..., score=Additive(weight))`.
-
-        score_ij = scale a_h . LeakyReLU(q_i + k_j)
-
-    GATv2 (Brody, Alon, Yahav, 2021, arXiv 2105.14491). With `activation="tanh"` the scores of
-    Bahdanau, Cho, Bengio, 2014 (arXiv 1409.0473), which the fused kernel does not support.
-
-    >>> import torch
-    >>> from tokennet import Full, attend
-    >>> q = k = v = torch.ones(4, 2, 8)
-    >>> attend(q, k, v, Full(4), score=Additive(torch.ones(2, 8))).shape
-    torch.Size([4, 2, 8])
-    """
-
-    weight: Tensor
-    """(H, C), a_h"""
-    negative_slope: float = 0.2
-    """Of the LeakyReLU."""
-    activation: Activation = "leaky_relu"
-
-    def activate(self, inner: Tensor) -> Tensor:
-        if self.activation == "tanh":
-            return inner.tanh()
-        return leaky_relu(inner, self.negative_slope)
-
-
-@dataclass(frozen=True)
-class EdgeFeatures:
-    r"""Features of edges in keys and values, for `attend(..., edges=EdgeFeatures(...))`.
-
-        k_ij = k_j + K_h f_ij        v_ij = v_j + U_h f_ij
-
-    as in PyG's `TransformerConv(edge_dim=...)` (Shi et al., 2020, arXiv 2009.03509). With dot
-    products no (E, H, C) tensor is made: q . (k + K f) = q . k + (K^T q) . f, and
-    \sum p U f = U \sum p f. Additive scores take them within the LeakyReLU, and no `value`.
-
-    >>> import torch
-    >>> from tokennet import Full, attend
-    >>> q = k = v = torch.ones(2, 1, 3)
-    >>> edges = EdgeFeatures(torch.ones(4, 5), value=torch.ones(1, 3, 5))
-    >>> attend(q, k, v, Full(2), edges=edges)[0, 0].tolist()
-    [6.0, 6.0, 6.0]
-    """
-
-    attr: Tensor
-    """(E, D), f, in the order of `graph.edge_index()`"""
-    key: Tensor | None = None
-    """(H, C, D), K; None for 0"""
-    value: Tensor | None = None
-    """(H, Cv, D), U; None for 0"""
-
-
-Bias = Tensor | Callable[[Tensor, Tensor, Tensor], Tensor]
 _NO_TERMS = Terms()
 
 
@@ -152,12 +93,17 @@ class Call(NamedTuple):
         return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in self.tensors)
 
     @property
+    def transform(self) -> Any:
+        """The innermost transform of `torch.func` around the call, or None."""
+        if torch.compiler.is_compiling():
+            return None
+        level = torch._C._functorch.peek_interpreter_stack()
+        return None if level is None else level.key()
+
+    @property
     def in_func_grad(self) -> bool:
         """Whether `torch.func.grad`, or what is built on it, is being taken."""
-        if torch.compiler.is_compiling():
-            return False
-        level = torch._C._functorch.peek_interpreter_stack()
-        return level is not None and level.key() == torch._C._functorch.TransformType.Grad
+        return self.transform == torch._C._functorch.TransformType.Grad
 
     @property
     def more_than_dot_products(self) -> str | None:
@@ -350,10 +296,7 @@ def _check_score(score: Any, q: Tensor) -> None:
     if not isinstance(score.negative_slope, int | float):
         kind = type(score.negative_slope).__name__
         raise TypeError(f"score.negative_slope must be a number, got {kind}")
-    if score.activation not in ("leaky_relu", "tanh"):
-        raise ValueError(
-            f"score.activation must be 'leaky_relu' or 'tanh', got {score.activation!r}"
-        )
+    lookup("score.activation", score.activation, ACTIVATIONS)
     _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
 
 

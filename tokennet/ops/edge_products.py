@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tokennet.ops.edge_plans import EdgePlan
 from tokennet.ops.kernels.registration import operator
+from tokennet.ops.terms import Terms
 
 with warnings.catch_warnings():
     # PyTorch announces once per process that CSR tensors are in beta.
@@ -251,24 +251,6 @@ torch.library.register_autograd(_edge_sum, _sum_backward, setup_context=_save_pl
 _EDGES_AT_ONCE = 2**16
 Activate = Callable[[Tensor], Tensor] | None
 """What is applied within additive scores; None for dot products."""
-
-
-class Terms(NamedTuple):
-    """What enters a score besides queries and keys; edges in the caller's order."""
-
-    bias: Tensor | None = None
-    """(E, H) added to the scores"""
-    weight: Tensor | None = None
-    """(H, C) of additive scores; None for dot products"""
-    edge_attr: Tensor | None = None
-    """(E, D)"""
-    edge_query: Tensor | None = None
-    """(N, H, D) queries for the features, for dot products"""
-    edge_key: Tensor | None = None
-    """(D, H, C) what features add to the keys, for additive scores"""
-
-    def to(self, dtype: torch.dtype) -> Terms:
-        return Terms(*[None if term is None else term.to(dtype) for term in self])
 
 
 def edge_scores(

@@ -15,10 +15,11 @@ from torch import Tensor
 from tokennet.graphs import TokenGraph, repeat
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.backends import reference, sparse
-from tokennet.ops.call import Additive, Bias, Call, EdgeFeatures, make_call
+from tokennet.ops.call import Call, make_call
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.edge_products import edge_combine
 from tokennet.ops.normalizers import check_edge_values, normalize
+from tokennet.ops.terms import Additive, Bias, EdgeFeatures
 
 
 def edge_scores(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tokennet import Edges, TokenGraph
-from tokennet.ops.call import Additive, EdgeFeatures, make_call
+from tokennet.ops import Additive, EdgeFeatures
+from tokennet.ops.call import make_call
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.kernels.problem import Problem
 

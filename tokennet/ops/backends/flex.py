@@ -34,6 +34,8 @@ def unsupported(call: Call) -> str | None:
         return "FlexAttention has no backward on a CPU"
     if call.has_tangent:
         return "FlexAttention has no forward-mode derivative"
+    if call.transform is not None:
+        return "FlexAttention knows no transforms of functions, torch.func"
     if 0 in call.q.shape or 0 in call.k.shape:
         return "FlexAttention does not support empty sets"
     if _too_large(call.graph):

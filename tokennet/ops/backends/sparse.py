@@ -8,8 +8,9 @@ from torch import Tensor
 from tokennet.graphs import repeat
 from tokennet.ops.call import Call, without_autocast
 from tokennet.ops.edge_plans import EdgePlan, edge_plan
-from tokennet.ops.edge_products import Activate, Terms, edge_attention, edge_scores
+from tokennet.ops.edge_products import Activate, edge_attention, edge_scores
 from tokennet.ops.planner import Work
+from tokennet.ops.terms import Terms
 
 
 def unsupported(call: Call) -> str | None:

@@ -25,10 +25,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
-from tokennet.ops.edge_products import Terms, edge_attention
+from tokennet.ops.edge_products import edge_attention
 from tokennet.ops.kernels.cpu import edges
 from tokennet.ops.kernels.problem import DIFFERENTIABLE, SCHEMA, TENSORS, Problem, Wanted
 from tokennet.ops.kernels.registration import operator
+from tokennet.ops.terms import Terms
 
 _TAGS = (torch.Tag.cudagraph_unsafe,)
 """Tables for CUDA are found by the identity of a plan, and those who compile with CUDA graphs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tokennet.ops.edge_plans import EdgePlan
-from tokennet.ops.edge_products import Terms
+from tokennet.ops.terms import Terms
 
 
 class Problem(NamedTuple):

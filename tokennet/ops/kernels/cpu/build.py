@@ -90,7 +90,7 @@ def _give_notice(reason: str) -> None:
 
 def _loaded(kind: Kind) -> ctypes.CDLL:
     path = cache_folder() / f"edges-{_fingerprint(kind)}.so"
-    if _is_whole(path):
+    if _is_complete(path):
         with suppress(OSError):  # it may have been built where another library was
             return ctypes.CDLL(str(path))
     try:
@@ -101,7 +101,7 @@ def _loaded(kind: Kind) -> ctypes.CDLL:
         return ctypes.CDLL(str(_compile(kind, path, link=["-fopenmp"])))
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     """Whether a file ends as `_compile` ends it. One cut short would end the process instead."""
     if not path.exists():
         return False
@@ -116,24 +116,14 @@ def _compile(kind: Kind, path: Path, link: list[str]) -> Path:
     process would have two sets of threads, each waiting in the other's way.
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        object_file, made = Path(folder) / "edges.o", Path(folder) / path.name
-        _run(
-            [
-                *_compiler(),
-                *_flags(),
-                "-fopenmp",
-                *kind.defines(),
-                "-c",
-                str(_SOURCE),
-                "-o",
-                str(object_file),
-            ]
-        )
-        _run([*_compiler(), "-shared", *link, str(object_file), "-o", str(made)])
-        digest = hashlib.sha256(made.read_bytes()).digest()
-        with made.open("ab") as file:
+        object_file, library = Path(folder) / "edges.o", Path(folder) / path.name
+        options = [*_flags(), "-fopenmp", *kind.defines()]
+        _run([*_compiler(), *options, "-c", str(_SOURCE), "-o", str(object_file)])
+        _run([*_compiler(), "-shared", *link, str(object_file), "-o", str(library)])
+        digest = hashlib.sha256(library.read_bytes()).digest()
+        with library.open("ab") as file:
             file.write(digest)
-        os.replace(made, path)
+        os.replace(library, path)
     return path
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tokennet.ops.edge_plans import EdgePlan
-from tokennet.ops.edge_products import Terms
 from tokennet.ops.kernels.cpu.build import Kind, library
 from tokennet.ops.kernels.problem import WANTED, Gradients, Problem, Wanted
+from tokennet.ops.terms import Terms
 
 SCALARS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"}
 

@@ -78,7 +78,7 @@ def _block(x, n, d: tl.constexpr, block, head, b, dweight, dkey):
     if x.weight is not None:
         weight = matrix(x.weight, head, d).to(precision)
     dq = tl.full([d.R, d.HB, d.BC], 0.0, precision)
-    dedge_query = tl.full([d.R, d.HB, d.BD], 0.0, precision)
+    dr = tl.full([d.R, d.HB, d.BD], 0.0, precision)
     edge, source, listed, steps = first_step(x, d, begin, end)
     for _ in range(steps):
         valid, e = edge < end, listed
@@ -101,25 +101,12 @@ def _block(x, n, d: tl.constexpr, block, head, b, dweight, dkey):
         else:
             dq += tl.sum(ds[:, :, :, None] * key, 0)
         if x.edge_query is not None:
-            dedge_query += tl.sum(ds[:, :, :, None] * features[:, :, None], 0)
+            dr += tl.sum(ds[:, :, :, None] * features[:, :, None], 0)
         if x.edge_query is not None and x.dattr is not None:
             _write_features(x, d, at, valid, ds, edge_query, p, wanted)
     leave(x.dq, x.part, n, b, target, slot, in_range, dq, head, d, d.C, d.BC)
     if x.edge_query is not None:
-        leave(
-            x.dedge_query,
-            x.other_part,
-            n,
-            b,
-            target,
-            slot,
-            in_range,
-            dedge_query,
-            head,
-            d,
-            d.D,
-            d.BD,
-        )
+        leave(x.dedge_query, x.other_part, n, b, target, slot, in_range, dr, head, d, d.D, d.BD)
     return dweight, dkey
 
 
