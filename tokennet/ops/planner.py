@@ -121,7 +121,7 @@ def seconds(backend: str, call: Call, work: Work) -> float:
     if not constants:
         return math.inf
     size = call.q.element_size()
-    wide = max(size, 4) / 4  # float64: half as many numbers at a time
+    wide = max(size, 4) / 4  # float64: half the numbers at a time
     exact = 0.0
     if device != "cpu" and size >= 4 and backend in EXACT_FLOP:
         exact = wide * work.flops * EXACT_FLOP[backend][mode]

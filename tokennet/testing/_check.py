@@ -21,7 +21,7 @@ from tokennet.testing.report import SymmetryReport, Verdict
 
 @dataclass(frozen=True)
 class LawReport:
-    """The verdicts on a model, by law, in `reports`."""
+    """The verdicts on a model, by law, in `reports`. Made by `check`."""
 
     subject: str
     example: str

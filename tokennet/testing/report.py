@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """What the runs of a model say about a law.
+    """What the runs of a model say about a law. Made by `check`, in a report.
 
     - `PASS`: the law holds up to rounding.
     - `BROKEN`: the error is far beyond rounding.
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Location:
-    """The first operation whose inputs obey the law and whose output does not."""
+    """The operation whose inputs obey the law and whose output does not. Made by `check`."""
 
     operation: str
     module: str
@@ -71,7 +71,7 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class SymmetryReport:
-    """A verdict on one law of one model, with its evidence.
+    """A verdict on one law of one model, with its evidence. Made by `check` and its kin.
 
     Errors are relative to the largest output. `error` and `tolerance` are in `dtype`, the
     precision that decided; `float32` holds the error in float32 for each attention kernel,

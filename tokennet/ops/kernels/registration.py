@@ -16,8 +16,8 @@ def operator(
     """Register a function of tensors as the operator `tokennet::name`, for all devices.
 
     It must write to none of its inputs, and return none, nor a view of one. As
-    `torch.library.custom_op`, which would look after that in each call: with as many arguments as
-    a graph has for a quarter of a millisecond (PyTorch 2.11), longer than small kernels take.
+    `torch.library.custom_op`, which would look after that in each call: with the arguments
+    that a graph has for a quarter of a millisecond (PyTorch 2.11), longer than small kernels take.
 
     Args:
         schema: of arguments and results, "(Tensor x, float scale) -> Tensor".

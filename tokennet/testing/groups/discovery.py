@@ -20,7 +20,7 @@ from tokennet.tokens import Tokens
 
 @dataclass(frozen=True)
 class GroupReport:
-    """The group of permutations of the tokens that a model commutes with, from `discover_group`."""
+    """The permutations of tokens that a model commutes with. Made by `discover_group`."""
 
     generators: tuple[Permutation, ...]
     """Each a tuple p that acts on the tokens as `x[p]`; all of them verified."""

@@ -29,7 +29,7 @@ PROBES = 8
 
 @dataclass(frozen=True)
 class LieError:
-    """How far a map is from equivariance under one generator, at given inputs.
+    """How far a map is from equivariance under one generator. Made by `lie_error`.
 
     Attributes:
         name: of the module; empty for a map that is not part of a model.

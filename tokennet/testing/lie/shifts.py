@@ -13,7 +13,7 @@ from tokennet.testing.lie.pushforward import Map, in_float64, measuring, value_o
 
 @dataclass(frozen=True)
 class ShiftTable:
-    """Relative errors of a map under circular shifts of its input; prints as a table.
+    """Errors of a map under circular shifts of its input, a table. Made by `shift_table`.
 
     Attributes:
         shifts: in samples of the input, one number for each of `dims`.

@@ -203,9 +203,9 @@ class _Pass(NamedTuple):
 
 
 def _tile(problem: Problem, segments: Segments, entries: int, key_sums: bool = False) -> Tile:
-    """As many heads as make a row of `_CHANNELS`, and edges as make a tile of `entries`.
+    """The number of heads that make a row of `_CHANNELS`, and edges as make a tile of `entries`.
 
-    4 bytes an entry at most: a tile of float64 has half as many.
+    4 bytes an entry at most: a tile of float64 has half of them.
     """
     return _shape_of_tile(
         *problem.q.shape[2:], problem.v.shape[3], problem.num_features, segments.at_once,

@@ -62,7 +62,7 @@ def backward_targets(x, n, d: tl.constexpr):
 def key_numbers(d: tl.constexpr):
     """Features (KEYS, R) whose dK a program sums, laid out as the edges of a tile are.
 
-    So each thread keeps other entries of dK; of (D, HB, BC), threads would keep the same ones.
+    So each thread keeps other entries of dK; of (D, HB, BC), threads would keep the same entries.
     """
     return tl.arange(0, d.KEYS)[:, None] * d.R + tl.arange(0, d.R)[None, :]
 
