@@ -335,6 +335,16 @@ def test_import_loads_only_what_it_needs():
     assert done.stdout.strip() == "[]"
 
 
+def test_subpackages_are_there_without_an_import_of_their_own():
+    script = "import tokennet; print(tokennet.testing.check.__name__, tokennet.nets.mlp.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["check", "mlp"]
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        tokennet.no_such_name  # noqa: B018
+
+
 def test_the_public_surface_is_small():
     assert 40 <= len(tokennet.__all__) <= 50
     assert all(hasattr(tokennet, name) for name in tokennet.__all__)

@@ -41,8 +41,6 @@ from tokennet.mixers import (
     PyGMixer,
     TokenMixingMLP,
 )
-from tokennet.models import create_model, list_models
-from tokennet.nets import MeanReadout, Readout, Residual, TokenNet, TokenWise
 from tokennet.ops import attend, explain
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -50,14 +48,19 @@ from tokennet.version import __version__
 
 if TYPE_CHECKING:
     from tokennet.interpret import trace_attention
+    from tokennet.models import create_model, list_models
+    from tokennet.nets import MeanReadout, Readout, Residual, TokenNet, TokenWise
     from tokennet.testing import check, discover_group
 
 _LAZY = {
-    "check": "tokennet.testing",
-    "discover_group": "tokennet.testing",
-    "trace_attention": "tokennet.interpret",
+    "tokennet.nets": ("MeanReadout", "Readout", "Residual", "TokenNet", "TokenWise"),
+    "tokennet.models": ("create_model", "list_models"),
+    "tokennet.interpret": ("trace_attention",),
+    "tokennet.testing": ("check", "discover_group"),
 }
-"""Imported when first asked for: the checker is larger than all that it checks."""
+"""Imported when first asked for: who writes a layer waits for neither nets nor the checker."""
+_SUBPACKAGES = {"nets", "models", "tokenizers", "interop", "interpret", "testing", "compare"}
+_ROOM = {name: room for room, names in _LAZY.items() for name in names}
 
 __all__ = [  # noqa: RUF022  in groups, as one reads them
     # tokens and who attends to whom
@@ -79,10 +82,13 @@ __all__ = [  # noqa: RUF022  in groups, as one reads them
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _ROOM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    value = globals()[name] = getattr(importlib.import_module(_ROOM[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_ROOM, *_SUBPACKAGES})
