@@ -21,7 +21,7 @@ SETS = {
 }
 BANDS = {
     "window": lambda: Window(70, 5),
-    "window of whole blocks": lambda: Window(192, 40),
+    "window of full blocks": lambda: Window(192, 40),
     "one token over": lambda: Window(129, 32),
     "long window": lambda: Window(150, 40),
     "causal": lambda: Causal(75) & Window(75, 9),

@@ -67,7 +67,7 @@ def names(folder):
     return sorted(path.name for path in (folder / FOLDER).iterdir())
 
 
-def test_processes_that_build_at_once_all_have_it_and_leave_one_whole_file(cache):
+def test_processes_that_build_at_once_all_have_it_and_leave_one_complete_file(cache):
     in_children(4)
     (name,) = names(cache)
     assert build._is_complete(cache / FOLDER / name)
@@ -214,7 +214,7 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(place, tmp_path, monk
     assert build.cache_folder() is folder
 
 
-def test_files_are_told_apart_by_all_that_they_depend_on(tmp_path, monkeypatch):
+def test_the_fingerprint_depends_on_all_that_a_kernel_depends_on(tmp_path, monkeypatch):
     kind = KIND
     marks = [build._fingerprint(kind)]
     assert build._fingerprint(kind) == marks[0]

@@ -20,7 +20,7 @@ from tokennet.ops.planner import MOST_CHOICES, choose, decide
 
 @pytest.fixture
 def decided(monkeypatch):
-    """Every decision, as (backend asked for, backend chosen)."""
+    """Every decision, as (backend named, backend chosen)."""
     found, real = [], planner.decide
 
     def spy(call, backend, backends):
@@ -121,7 +121,7 @@ def test_a_remembered_choice_is_that_of_a_fresh_decision(family):
                     assert told.chosen == fresh
 
 
-def test_a_graph_remembers_so_many_signatures_and_no_more(decided):
+def test_a_graph_remembers_a_bounded_number_of_signatures(decided):
     graph = Window(5, 1)
     for batch in range(3 * MOST_CHOICES):
         q = torch.zeros(batch, 5, 1, 2)

@@ -1,4 +1,4 @@
-"""Block masks from edges and bands; tokens in another order; what FlexAttention declines."""
+"""Block masks from edges and bands, tokens in another order, and what flex does not support."""
 
 import pytest
 import torch
@@ -29,8 +29,8 @@ GRAPHS = {
     "window": lambda: Window(600, 70),
     "causal window": lambda: Causal(500) & Window(500, 128),
     "anticausal window": lambda: Causal(500).T & Window(500, 129),
-    "window of whole blocks": lambda: Window(512, 1),
-    "window with whole blocks": lambda: Window(900, 300),
+    "window of full blocks": lambda: Window(512, 1),
+    "window with full blocks": lambda: Window(900, 300),
 }
 
 
@@ -56,16 +56,16 @@ def test_blocks_and_pairs_are_those_with_edges(name):
     mask, expected = block_mask(graph, torch.device("cpu")), dense_blocks(graph)
     rows, columns = expected.shape
     found = listed(mask.kv_num_blocks, mask.kv_indices, columns)
-    turned = listed(mask.q_num_blocks, mask.q_indices, rows)
+    by_column = listed(mask.q_num_blocks, mask.q_indices, rows)
     if mask.full_kv_num_blocks is not None:
-        whole = listed(mask.full_kv_num_blocks, mask.full_kv_indices, columns)
-        assert not (found & whole).any()
+        full = listed(mask.full_kv_num_blocks, mask.full_kv_indices, columns)
+        assert not (found & full).any()
         assert mask.full_kv_indices.stride() == mask.kv_indices.stride()
         assert mask.full_q_indices.stride() == mask.q_indices.stride()
-        found |= whole
-        turned |= listed(mask.full_q_num_blocks, mask.full_q_indices, rows)
+        found |= full
+        by_column |= listed(mask.full_q_num_blocks, mask.full_q_indices, rows)
     assert torch.equal(found, expected)
-    assert torch.equal(turned, expected.T)
+    assert torch.equal(by_column, expected.T)
     i = torch.arange(graph.num_targets)[:, None]
     j = torch.arange(graph.num_sources)[None]
     pairs = mask.mask_mod(torch.zeros(()), torch.zeros(()), i, j)
@@ -85,7 +85,7 @@ def test_blocks_and_pairs_are_those_with_edges(name):
     ],
     ids=str,
 )
-def test_whole_blocks_of_a_band_need_no_mask(graph, known):
+def test_full_blocks_of_a_band_need_no_mask(graph, known):
     mask, expected = block_mask(graph, torch.device("cpu")), dense_blocks(graph, all_of_it=True)
     rows, columns = expected.shape
     if not (known and expected.any()):
@@ -134,7 +134,7 @@ def reason(graph, bias=None, channels=16, dtype=torch.float32):
         return flex.unsupported(call)
 
 
-def test_what_is_declined(compiled, monkeypatch):
+def test_what_is_not_supported(compiled, monkeypatch):
     graph = clusters(*[128] * 5)
     assert reason(graph) is None
     assert reason(graph, dtype=torch.float64) == "FlexAttention, compiled, knows no float64"
@@ -199,16 +199,16 @@ def test_each_graph_is_compiled_once_and_by_itself(monkeypatch):
     assert all(isinstance(size, int) for shape in shapes for size in shape)
 
 
-def test_a_predicate_is_asked_once_for_its_tables(monkeypatch):
-    graph, asked = Edges(torch.tensor([[0, 1], [1, 2]]), 3), []
+def test_tables_behind_a_predicate_are_built_once(monkeypatch):
+    graph, calls = Edges(torch.tensor([[0, 1], [1, 2]]), 3), []
     real = graph.attends
     monkeypatch.setattr(
-        graph, "attends", lambda i, j: (i.dim() and asked.append(i), real(i, j))[1], raising=False
+        graph, "attends", lambda i, j: (i.dim() and calls.append(i), real(i, j))[1], raising=False
     )
     q = torch.randn(3, 1, 4)
     for _ in range(3):
         attend(q, q, q, graph, backend="flex")
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 def nearest(count=900, degree=8):
@@ -269,20 +269,20 @@ def test_gradients_come_back_in_the_order_of_the_caller(compiled, monkeypatch):
         torch.testing.assert_close(got, want)
 
 
-def test_it_is_sought_once_for_a_graph(compiled, monkeypatch):
-    real, sought = cuthill_mckee._cuthill_mckee, []
+def test_the_search_is_made_once_for_a_graph(compiled, monkeypatch):
+    real, searches = cuthill_mckee._cuthill_mckee, []
     monkeypatch.setattr(
-        cuthill_mckee, "_cuthill_mckee", lambda graph: sought.append(1) or real(graph)
+        cuthill_mckee, "_cuthill_mckee", lambda graph: searches.append(1) or real(graph)
     )
     for graph in (nearest(), power_law(900, 9000)):
         q = torch.randn(900, 1, 16)
         for _ in range(2):
             explain(q, q, q, graph)
             reordering(graph, torch.device("cpu"))
-    assert len(sought) == 2
+    assert len(searches) == 2
 
 
-def declined(graph, bias=None):
+def keeps_its_order(graph, bias=None):
     q = torch.randn(graph.num_targets, 2, 16)
     with torch.no_grad():
         call = make_call(
@@ -295,27 +295,27 @@ def declined(graph, bias=None):
         return flex._reordering(call) is None
 
 
-def test_what_is_left_in_its_order(compiled, monkeypatch):
+def test_what_keeps_its_order(compiled, monkeypatch):
     graph = SCATTERED["grid"]()
     index, n = graph.edge_index(), graph.num_targets
-    assert not declined(graph)
-    assert not declined(graph, torch.zeros(graph.num_edges, 2))
-    assert declined(graph, torch.zeros(2, n, n))
-    assert declined(Grid(40, 20, radius=2))
-    assert declined(Edges(Grid(40, 20, radius=2).edge_index(), n))  # blocks are few already
-    assert declined(Edges(torch.cat([index, index[:, :1]], 1), n))
-    assert declined(Edges(index, n, n + 1))
-    assert declined(Edges(index[:, :4000], n))  # 5 edges a token
-    assert declined(Edges(torch.zeros(2, 0, dtype=torch.long), 0))
-    assert declined(Disjoint([graph, graph]))
+    assert not keeps_its_order(graph)
+    assert not keeps_its_order(graph, torch.zeros(graph.num_edges, 2))
+    assert keeps_its_order(graph, torch.zeros(2, n, n))
+    assert keeps_its_order(Grid(40, 20, radius=2))
+    assert keeps_its_order(Edges(Grid(40, 20, radius=2).edge_index(), n))  # blocks are few already
+    assert keeps_its_order(Edges(torch.cat([index, index[:, :1]], 1), n))
+    assert keeps_its_order(Edges(index, n, n + 1))
+    assert keeps_its_order(Edges(index[:, :4000], n))  # 5 edges a token
+    assert keeps_its_order(Edges(torch.zeros(2, 0, dtype=torch.long), 0))
+    assert keeps_its_order(Disjoint([graph, graph]))
     again = SCATTERED["grid"]()
     with monkeypatch.context() as patch:
         patch.setattr(flex, "_WORTH", 2 * again.num_edges * 32 * 4 + 1)
-        assert declined(again)
+        assert keeps_its_order(again)
         patch.setattr(flex, "_WORTH", 2 * again.num_edges * 32 * 4)
-        assert not declined(again)
+        assert not keeps_its_order(again)
         patch.setattr(cuthill_mckee, "_MOST", again.num_edges - 1)
-        assert declined(SCATTERED["grid"]())
+        assert keeps_its_order(SCATTERED["grid"]())
 
 
 def test_degrees_by_a_power_law_are_declined(compiled):

@@ -1,4 +1,4 @@
-"""The kernel's arithmetic: channels, types, chunks of edges, threads, and numbers that are none."""
+"""The kernel's arithmetic: channels, types, chunks of edges, threads, NaN and inf."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -128,7 +128,7 @@ def test_calls_from_several_threads_do_not_meet():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_is_alone_gets_exactly_zero(kind):
+def test_targets_without_neighbors_get_exactly_zero(kind):
     graph = Edges(torch.tensor([[0, 0, 3, 0, 2], [1, 1, 1, 4, 2]]), 6, 5)
     inputs = make_inputs(kind, graph, (2,))
     out = call(kind, inputs, graph, backend="fused")
@@ -147,7 +147,7 @@ def test_biases_of_minus_infinity(kind):
     target = graph.edge_index()[1]
     bias = inputs["bias"].detach()
     bias[target == 1] = -math.inf
-    bias[(target == 2).nonzero()[:40], 0] = -math.inf  # head 0: the whole of a first chunk
+    bias[(target == 2).nonzero()[:40], 0] = -math.inf  # head 0: all of a first chunk
     bias[(target == 3).nonzero()[40:], 1] = -math.inf
     out = call(kind, inputs, graph, backend="fused")
     assert (out[1] == 0).all()
@@ -191,20 +191,20 @@ def test_far_scores_vanish_and_overflow_nothing():
 
 
 def poisoned(name, graph):
-    """Where to put a bad number, and which entries (N, 2, 4) of the output hear of it."""
+    """Where to put a bad number, and which entries (N, 2, 4) of the output it reaches."""
     source, target = graph.edge_index()
     place = {
         "q": (2, 1, 0), "k": (5, 1, 2), "v": (5, 1, 3), "bias": (7, 1), "attr": (7, 0),
         "weight": (1, 2), "key": (1, 2, 0), "value": (1, 3, 0),
     }[name]  # fmt: skip
-    hearing = torch.ones_like(target).bool()
+    reached = torch.ones_like(target).bool()
     if name in ("k", "v"):
-        hearing = source == 5
+        reached = source == 5
     elif name in ("bias", "attr"):
-        hearing = torch.arange(len(target)) == 7
+        reached = torch.arange(len(target)) == 7
     elif name == "q":
-        hearing = target == 2
-    rows = torch.bincount(target[hearing], minlength=graph.num_targets) > 0
+        reached = target == 2
+    rows = torch.bincount(target[reached], minlength=graph.num_targets) > 0
     heads = torch.tensor([name == "attr", True])
     channels = torch.tensor([name not in ("v", "value")] * 3 + [True])
     return place, rows[:, None, None] & heads[:, None] & channels
@@ -212,7 +212,7 @@ def poisoned(name, graph):
 
 @pytest.mark.parametrize("dtype", [F32, F64, BF16])
 @pytest.mark.parametrize("kind", ["edge_both", "additive_edges"])
-def test_what_is_not_a_number_reaches_all_who_hear_it_and_nobody_else(kind, dtype):
+def test_nan_and_inf_reach_those_that_attend_to_them_and_no_others(kind, dtype):
     graph = random_edges(9, 30, 60)
     assert 0 < graph.csr().indptr.diff().bool().sum() < 30
     for name in make_inputs(kind, graph):
@@ -240,7 +240,7 @@ def test_a_hub_loses_no_bad_number_in_any_of_its_chunks():
 
 @pytest.mark.parametrize("channels", [1, 12, 16, 40])
 @pytest.mark.parametrize("additive", [False, True])
-def test_who_has_one_neighbor_has_no_gradient_by_its_scores(channels, additive):
+def test_scores_of_a_single_neighbor_have_no_gradient(channels, additive):
     """Its weight is 1 whatever the score, and in float32 too that is seen exactly."""
     graph = Edges(torch.stack([torch.randint(50, (40,)), torch.arange(40)]), 40, 50)
     q, k, v = (torch.randn(n, 3, channels, requires_grad=True) for n in (40, 50, 50))

@@ -105,8 +105,8 @@ def test_the_log_sum_exp_is_that_of_the_scores():
     problem = make_problem(graph, ("bias", "edge_attr", "edge_query"))
     q, k, _, terms, scale, *_ = problem
     source, target = graph.edge_index()
-    asked = torch.einsum("behd,ed->beh", terms.edge_query[:, target], terms.edge_attr)
-    scores = scale * ((q[:, target] * k[:, source]).sum(-1) + asked) + terms.bias
+    wanted = torch.einsum("behd,ed->beh", terms.edge_query[:, target], terms.edge_attr)
+    scores = scale * ((q[:, target] * k[:, source]).sum(-1) + wanted) + terms.bias
     lse = fused_attention(problem)[2]
     for i in range(graph.num_targets):
         torch.testing.assert_close(lse[:, i], scores[:, target == i].logsumexp(1), **EXACT)
@@ -288,7 +288,7 @@ def test_a_graph_first_met_in_inference_can_train():
 
 
 @pytest.mark.parametrize("kind", ["edge_both", "additive_edges"])
-def test_gradients_of_edges_are_written_only_where_they_are_asked_for(kind, monkeypatch):
+def test_gradients_of_edges_are_written_only_where_they_are_wanted(kind, monkeypatch):
     graph = FAMILIES["multi_edges"]()
     inputs = make_inputs(kind, graph, (2,))
     out = call(kind, inputs, graph, backend="fused")
@@ -297,14 +297,14 @@ def test_gradients_of_edges_are_written_only_where_they_are_asked_for(kind, monk
     monkeypatch.setattr(edges, "backward", lambda *x: found.append(real(*x)) or found[-1])
     for fixed in (("bias",), ("attr",), ("bias", "attr")):
         given = {name: x.detach() for name, x in inputs.items()}
-        asked = {name: x.requires_grad_() for name, x in given.items() if name not in fixed}
+        wanted = {name: x.requires_grad_() for name, x in given.items() if name not in fixed}
         out = call(kind, given, graph, backend="fused")
-        for name, gradient in zip(asked, derivatives(out, asked), strict=True):
+        for name, gradient in zip(wanted, derivatives(out, wanted), strict=True):
             torch.testing.assert_close(gradient, expected[name], **EXACT)
         assert (found[-1].bias.numel() == 0) == ("bias" in fixed)
         assert (found[-1].edge_attr.numel() == 0) == ("attr" in fixed)
         reference = call(kind, given, graph, backend="reference")
-        got, want = (derivatives(x, asked, order=2) for x in (
+        got, want = (derivatives(x, wanted, order=2) for x in (
             call(kind, given, graph, backend="fused"), reference
         ))  # fmt: skip
         assert_all_close(got, want, **EXACT)

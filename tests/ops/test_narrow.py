@@ -1,4 +1,4 @@
-"""Narrow heads are filled up for speed, and nobody can tell from the numbers."""
+"""Narrow heads are padded for speed, and the numbers stay the same."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_values_and_gradients_are_those_of_pytorch(kind, channels, widths):
         (130, 8, torch.bfloat16, 8),
     ],
 )
-def test_heads_are_filled_up_where_it_pays(n, channels, dtype, width, widths):
+def test_heads_are_padded_where_it_pays(n, channels, dtype, width, widths):
     q, k, v = (x.detach().transpose(1, 2) for x in _tokens(n, n, channels, channels, dtype))
     attend(q, k, v, Full(n), backend="dense")
     assert widths == [(width, width)]
@@ -77,7 +77,7 @@ def test_values_of_another_width_keep_all_derivatives(widths):
     assert widths == [(8, 4)]
 
 
-def test_another_kernel_of_pytorch_can_be_asked_for(widths):
+def test_another_kernel_of_pytorch_can_be_chosen(widths):
     q, k, v = (x.transpose(1, 2) for x in _tokens(130, 130, 8, 8))
     with sdpa_kernel(SDPBackend.MATH):
         out = attend(q, k, v, Full(130), backend="dense")

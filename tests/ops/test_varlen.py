@@ -1,4 +1,4 @@
-"""Ragged sets and windows by flash attention: what it is asked for, with a stand-in on a CPU."""
+"""Ragged sets and windows by flash attention: the calls that it gets, with a stand-in on a CPU."""
 
 import pytest
 import torch
@@ -27,8 +27,8 @@ IDS = [*SETS, *BANDS]
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """Flash attention by loops, in any type; and how often it was asked."""
+def calls(monkeypatch):
+    """Flash attention by loops, in any type; and its calls."""
     times = []
 
     def stand_in(query, key, value, targets, sources, max_q, max_k, *, scale, window_size):
@@ -51,11 +51,11 @@ def asked(monkeypatch):
 
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
 @pytest.mark.parametrize(("backend", "make"), CASES, ids=IDS)
-def test_one_call_gives_what_the_oracle_gives(backend, make, batch, asked):
+def test_one_call_gives_what_the_oracle_gives(backend, make, batch, calls):
     graph = make()
     q, k, v = qkv(graph, batch)
     out = attend(q, k, v, graph, backend=backend, scale=0.7)
-    assert len(asked) == 1
+    assert len(calls) == 1
     expected = attend_oracle(q, k, v, graph, scale=0.7)
     torch.testing.assert_close(out, expected, atol=1e-12, rtol=1e-10)
     found = zip(gradients(out, [q, k, v]), gradients(expected, [q, k, v]), strict=True)
@@ -72,22 +72,22 @@ def test_one_call_gives_what_the_oracle_gives(backend, make, batch, asked):
     ],
     ids=str,
 )
-def test_sets_that_differ_or_lack_tokens_go_size_by_size(graph, asked):
+def test_sets_that_differ_or_lack_tokens_go_size_by_size(graph, calls):
     q, k, v = qkv(graph)
     expected = attend_oracle(q, k, v, graph)
     torch.testing.assert_close(attend(q, k, v, graph, backend="ragged"), expected)
-    assert asked == []
+    assert calls == []
 
 
-def test_a_window_with_holes_is_left_to_masks(asked):
+def test_a_window_with_holes_is_left_to_masks(calls):
     graph = Window(140, 6) & (Cycle(140, 3) | Self(140))
     q, k, v = qkv(graph)
     expected = attend_oracle(q, k, v, graph)
     torch.testing.assert_close(attend(q, k, v, graph, backend="banded"), expected)
-    assert asked == []
+    assert calls == []
 
 
-def test_the_work_is_that_of_one_call(asked):
+def test_the_work_is_that_of_one_call(calls):
     q = torch.randn(8, 2, 4)
     graph = SETS["complete"]()
     assert sets.work(make_call(q, q, q, graph)).calls == 1
@@ -111,7 +111,7 @@ def problem_of(dtype=torch.float16, channels=16, values=16):
     ))  # fmt: skip
 
 
-def test_what_flash_declines(monkeypatch):
+def test_what_flash_does_not_support(monkeypatch):
     q = torch.randn(4, 2, 16).half()
     reason = varlen.unsupported(make_call(q, q, q, Full(4)))
     assert reason == "flash attention is for float16 and bfloat16 on CUDA"

@@ -263,31 +263,43 @@ def _check_tensors(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-        if tensor.dim() < 3 or not tensor.is_floating_point():
-            raise ValueError(
-                f"{name} must be floating-point with shape (..., tokens, heads, channels), "
-                f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
-            )
-        if tensor is not q and (tensor.dtype != q.dtype or tensor.device != q.device):
-            raise ValueError(
-                f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
-                f"got {tensor.dtype} on {tensor.device}"
-            )
     if not isinstance(graph, TokenGraph):
         raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
-    n, heads, channels = q.shape[-3:]
-    m = graph.num_sources
-    found = n, *k.shape[-3:], *v.shape[-3:-1]
-    if channels and found == (graph.num_targets, m, heads, channels, m, heads):
+    shape, n, m = q.shape, graph.num_targets, graph.num_sources
+    if (
+        q.is_floating_point()
+        and q.dtype == k.dtype == v.dtype
+        and q.device == k.device == v.device
+        and len(shape) > 2
+        and shape[-1]
+        and shape[-3] == n
+        and k.shape[-3:] == (m, *shape[-2:])
+        and v.shape[-3:-1] == (m, shape[-2])
+    ):
         return
-    if channels == 0:
-        raise ValueError(f"q must have at least one channel, got shape {tuple(q.shape)}")
-    for name, tensor, tokens in (("q", q, graph.num_targets), ("k", k, m), ("v", v, m)):
-        if tensor.shape[-3] != tokens:
-            raise ValueError(f"{name} has {tensor.shape[-3]} tokens, the graph {tokens}: {graph!r}")
-        if tensor.shape[-2] != heads:
-            raise ValueError(f"{name} must have the {heads} heads of q, got {tensor.shape[-2]}")
-    raise ValueError(f"k must have the {channels} channels of q, got {k.shape[-1]}")
+    for name, tensor, tokens in (("q", q, n), ("k", k, m), ("v", v, m)):
+        _check_tensor(name, tensor, tokens, q, graph)
+    if shape[-1] == 0:
+        raise ValueError(f"q must have at least one channel, got shape {tuple(shape)}")
+    raise ValueError(f"k must have the {shape[-1]} channels of q, got {k.shape[-1]}")
+
+
+def _check_tensor(name: str, tensor: Tensor, tokens: int, q: Tensor, graph: TokenGraph) -> None:
+    if tensor.dim() < 3 or not tensor.is_floating_point():
+        raise ValueError(
+            f"{name} must be floating-point with shape (..., tokens, heads, channels), "
+            f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
+        )
+    if tensor.dtype != q.dtype or tensor.device != q.device:
+        raise ValueError(
+            f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
+            f"got {tensor.dtype} on {tensor.device}"
+        )
+    if tensor.shape[-3] != tokens:
+        raise ValueError(f"{name} has {tensor.shape[-3]} tokens, the graph {tokens}: {graph!r}")
+    if tensor.shape[-2] != q.shape[-2]:
+        heads = q.shape[-2]
+        raise ValueError(f"{name} must have the {heads} heads of q, got {tensor.shape[-2]}")
 
 
 def _check_score(score: Any, q: Tensor) -> None:

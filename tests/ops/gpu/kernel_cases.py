@@ -239,7 +239,7 @@ def test_the_same_as_the_kernel_for_cpus(kind, short):
 
 
 @pytest.mark.parametrize("kind", ["dot_features_bias", "additive_features_bias"])
-def test_gradients_of_edges_are_written_only_where_they_are_asked_for(kind, monkeypatch):
+def test_gradients_of_edges_are_written_only_where_they_are_wanted(kind, monkeypatch):
     graph = SQUARE["multi_edges"]()
     given = tensors(graph, kind, (2, 4, 4), (2,))
     for name in ("attr", "bias"):
@@ -247,8 +247,8 @@ def test_gradients_of_edges_are_written_only_where_they_are_asked_for(kind, monk
     found, real = [], launch.backward
     monkeypatch.setattr(launch, "backward", lambda *x: found.append(real(*x)) or found[-1])
     out, right = run(attend, graph, given), run(attend_oracle, graph, given)
-    asked = [x for x in given.values() if x.requires_grad]
-    ours, theirs = (torch.autograd.grad(x.sin().sum(), asked) for x in (out, right))
+    wanted = [x for x in given.values() if x.requires_grad]
+    ours, theirs = (torch.autograd.grad(x.sin().sum(), wanted) for x in (out, right))
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     assert found[0].bias.numel() == found[0].edge_attr.numel() == 0
 
