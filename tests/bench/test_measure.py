@@ -172,6 +172,7 @@ def test_growth_counts_what_the_last_step_left_behind():
 
 
 @linux
+@pytest.mark.sweep
 def test_peaks_come_from_a_fresh_process():
     taken = measure_peaks("tiny", "attend", "sdpa", 1.0)
     assert list(taken) == ["forward", "both"]

@@ -90,6 +90,7 @@ def test_compile_fullgraph_forward_and_backward(mixer, graph):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.sweep
 def test_compile_by_inductor():
     torch.compiler.reset()
     net, tokens = net_for("attention", depth=1), example(Grid(3, 4))

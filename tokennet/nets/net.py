@@ -32,6 +32,7 @@ class TokenNet(nn.Module):
         layers: `TokenLayer`s; nets without a readout may be among them.
         readout: makes the output tensor; None to return tokens.
 
+    >>> import torch
     >>> from tokennet import Attention, Residual
     >>> from tokennet.nets import mlp
     >>> net = TokenNet([Residual(Attention(8, num_heads=2)), TokenWise(mlp(8))])
@@ -157,6 +158,7 @@ class TokenNet(nn.Module):
 class IOSpec:
     """Input and output of a net, as a task fixes them; `build_net` makes nets for it.
 
+    >>> import torch
     >>> per_token = IOSpec(in_features=3, out_features=10, readout="token")
     >>> build_net("mean", per_token, dim=16)(torch.zeros(2, 7, 3)).shape
     torch.Size([2, 7, 10])
@@ -207,6 +209,7 @@ def build_net(
     Raises:
         ValueError: an unknown name, or positions that the spec does not have.
 
+    >>> import torch
     >>> net = build_net("attention", IOSpec(in_features=3, out_features=10), dim=16)
     >>> net(torch.zeros(2, 7, 3)).shape
     torch.Size([2, 10])

@@ -93,6 +93,7 @@ def _by_past(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
 def causal_order(graph: TokenGraph) -> Tensor | None:
     """The tokens in the order in which each attends to itself and those before, or None.
 
+    >>> from tokennet import Causal
     >>> causal_order(Causal(3).relabel([2, 0, 1]))
     tensor([1, 2, 0])
     """

@@ -34,6 +34,7 @@ def normalize(scores: Tensor, graph: TokenGraph, normalizer: str = "softmax") ->
     Raises:
         ValueError: an unknown name, or scores that are not of these edges.
 
+    >>> from tokennet import Full
     >>> scores = torch.tensor([[1.0], [0.0], [2.0], [2.0]])
     >>> normalize(scores, Full(2), "hard").flatten().tolist()
     [1.0, 0.0, 0.5, 0.5]

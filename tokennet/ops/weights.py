@@ -41,6 +41,7 @@ def edge_scores(
     Returns:
         (..., E, H), in the order of `graph.edge_index()`.
 
+    >>> from tokennet import Full
     >>> q, k = torch.ones(2, 1, 4), torch.ones(3, 1, 4)
     >>> edge_scores(q, k, Full(2, 3)).flatten().tolist()
     [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]

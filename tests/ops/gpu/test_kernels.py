@@ -32,15 +32,6 @@ def run(file: str, *options: str, **variables: str) -> str:
     return done.stdout
 
 
-FEW = """test_keys_that_are_values or test_rows_of_infinite_bias or test_tables
-or test_rows_in_parts and (additive_features_bias or dot_features_bias)"""
-"""Cases with every kind of term, rows in parts, and forward and backward."""
-
-
-def test_a_few_cases_interpreted_on_a_cpu():
-    run("kernel_cases.py", "-k", FEW.replace("\n", " "), TRITON_INTERPRET="1", DEVICE="cpu")
-
-
 @pytest.mark.sweep
 @pytest.mark.parametrize("cases", ["test_families", "not test_families"])
 def test_interpreted_on_a_cpu(cases):
