@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,3 +39,23 @@ def cache(tmp_path, monkeypatch):
     """A cache folder of the test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def tokennet(monkeypatch, capsys):
+    """Runs a command in a folder, as the shell does, but in this process."""
+    from tokennet.cli import main
+
+    def run(*args, cwd=Path(__file__).parent.parent):
+        monkeypatch.chdir(cwd)
+        monkeypatch.setenv("COLUMNS", "80")
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "argv", ["tokennet", *map(str, args)])
+        for module in ("models", "my_tasks"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=shown.out, stderr=shown.err)
+
+    return run

@@ -27,7 +27,6 @@ from tests.families import SQUARE
 from tests.ops.graphs import clusters, shuffled
 from tests.ops.kinds import gradients
 from tests.oracle import attend_oracle
-from tests.test_cli import tokennet
 from tokennet import (
     Attention,
     Causal,
@@ -418,7 +417,7 @@ def test_offsets_beyond_int32():
         assert not got[:-near].any()
 
 
-def test_digits_are_compared_on_a_device(tmp_path):
+def test_digits_are_compared_on_a_device(tokennet, tmp_path):
     done = tokennet("compare", "digits", "--device", "cuda", "--seeds", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
@@ -439,7 +438,7 @@ def example():
 """
 
 
-def test_a_model_is_checked_on_a_device(tmp_path):
+def test_a_model_is_checked_on_a_device(tokennet, tmp_path):
     (tmp_path / "it.py").write_text(MODEL)
     options = ("--example", "it:example", "--device", "cuda")
     done = tokennet("check", "it:Model", *options, cwd=tmp_path)

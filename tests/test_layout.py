@@ -187,6 +187,12 @@ def test_the_rule_against_hidden_modules_can_fail(monkeypatch):
     assert hidden_modules(tokennet) == ["tokennet.ops.planner"]
 
 
+def test_tests_share_helpers_and_not_test_modules():
+    for path in sorted((Path(__file__).parent).rglob("*.py")):
+        for _, name in imports(ast.parse(path.read_text())):
+            assert not (name or "").split(".")[-1].startswith("test_"), f"{path} imports {name}"
+
+
 def test_backends_never_import_each_other():
     from tokennet.ops import BACKENDS
 

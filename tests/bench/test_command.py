@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.bench.test_measure import Clock
+from tests.bench.clock import Clock
 from tokennet.bench import PEERS, Plan, run_suite
 from tokennet.bench.command import QUICK
 from tokennet.bench.floor import Ceilings

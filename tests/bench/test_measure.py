@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.bench.clock import Clock
 from tokennet import Full, Window
 from tokennet.bench.floor import Ceilings, Work, available_memory, ceilings, count_work, environment
 from tokennet.bench.measure import (
@@ -24,32 +25,6 @@ from tokennet.bench.setting import Peer
 from tokennet.bench.workloads import WORKLOADS, Workload
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-
-
-class Clock:
-    """Time passes only in the steps of peers made here."""
-
-    def __init__(self):
-        self.now, self.steps, self.hosts = 0.0, [], set()
-
-    def timer(self, step, host_ms=0.0):
-        self.hosts.add(host_ms)
-        start = self.now
-        step()
-        return self.now - start
-
-    def peer(self, name, *milliseconds, backward=True, factor=2.0):
-        """Takes these times in its steps one after the other, then the last again."""
-        given = (torch.ones(1, requires_grad=True),)
-        taken = list(milliseconds)
-
-        def run(x):
-            assert given[0].grad is None
-            self.now += taken.pop(0) if len(taken) > 1 else taken[0]
-            self.steps.append(name)
-            return factor * x
-
-        return Peer(run, given, torch.ones(1) if backward else None)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import ast
 import copy
+import os
 import pickle
+import signal
 import threading
 import time
 from pathlib import Path
@@ -241,3 +243,52 @@ def test_keys_that_are_made_anew_are_found(arguments):
 )
 def test_functions_of_modules_and_classes_are_good_keys(arguments):
     assert made_anew(SNIPPET.format(arguments)) == []
+
+
+def few(graph, factor):
+    BUILT.append(factor)
+    return factor
+
+
+few.most_kept = 2
+
+
+def test_a_function_may_ask_for_fewer_values():
+    graph = Window(6, 1)
+    for factor in range(4):
+        graph.cached(few, factor)
+    assert [args for _, _, args in graph._cache] == [(2,), (3,)]
+
+
+def test_functions_of_users_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr("tokennet.graphs.cache.MOST_IN_ALL", 5)
+    graph = Window(6, 1)
+    for number in range(9):
+        assert graph.cached(lambda graph, number=number: number) == number
+    assert len(graph._cache) <= 6
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_forked_while_something_is_built_does_not_wait_for_it():
+    graph, started, go_on = Window(6, 1), threading.Event(), threading.Event()
+
+    def slowly(graph):
+        started.set()
+        go_on.wait()
+        return 1
+
+    builder = threading.Thread(target=graph.cached, args=(slowly,))
+    builder.start()
+    started.wait()
+    child = os.fork()
+    if child == 0:  # only this thread is here, and nobody will release the lock of the other
+        signal.alarm(20)
+        os._exit(graph.cached(number_of_edges) - 16)
+    _, status = os.waitpid(child, 0)
+    go_on.set()
+    builder.join()
+    assert status == 0
+
+
+def number_of_edges(graph):
+    return graph.num_edges

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.mixers.test_parity_timm import compare
+from tests.mixers.same_weights import compare_entries
 from tokennet import Causal, Convolution, Cycle, Disjoint, Full, Grid, Offsets, Tokens, Window
 from tokennet.mixers import MIXERS, GridConvolution
 
@@ -40,7 +40,7 @@ def test_conv1d(kind, kernel, dilation, groups):
         "circular": Cycle(n, reach // 2),
         "causal": Causal(n) & Window(n, reach),
     }[kind]
-    compare(ours(z, graph=graph), expected, z, pairs)
+    compare_entries(ours(z, graph=graph), expected, z, pairs)
 
 
 @pytest.mark.parametrize("groups", [DIM, 2, 1])
@@ -54,7 +54,7 @@ def test_conv2d(mode, kernel, groups):
     pairs, z = copied(ours, theirs), random_tokens(height * width, (2, 3))
     image = z.flatten(0, 1).mT.unflatten(-1, (height, width))
     expected = theirs(image).flatten(-2).mT.view_as(z)
-    compare(
+    compare_entries(
         ours(z, graph=Grid(height, width, radius=radius, periodic=periodic)), expected, z, pairs
     )
     told = GridConvolution(DIM, kernel, grid=(height, width), periodic=periodic, groups=groups)

@@ -4,21 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from tests.mixers.same_weights import compare_entries
 from tests.peers_timm import timm
 from tokennet import Edges, Grid, Tokens
 from tokennet.mixers import CrossPatchLinear, GatedMLP, Pooling
 
 DIM, HEIGHT, WIDTH = 6, 4, 5
 N = HEIGHT * WIDTH
-
-
-def compare(ours, theirs, z, pairs=()):
-    weight = torch.randn_like(ours)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
-    mine = torch.autograd.grad((ours * weight).sum(), [z, *(a for a, _ in pairs)])
-    other = torch.autograd.grad((theirs * weight).sum(), [z, *(b for _, b in pairs)])
-    for got, want in zip(mine, other, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
 def tokens() -> torch.Tensor:
@@ -44,7 +36,7 @@ def test_cross_patch_linear_mixes_as_resmlp():
         block.ls2.zero_()
     ours, z = CrossPatchLinear(DIM, N).double(), tokens()
     pairs = copied_linears((ours.linear, block.linear_tokens))
-    compare(z + ours(z), block(z), z, pairs)
+    compare_entries(z + ours(z), block(z), z, pairs)
 
 
 def test_gated_mlp_is_that_of_gmlp():
@@ -57,7 +49,7 @@ def test_gated_mlp_is_that_of_gmlp():
         (ours.spatial, theirs.gate.proj),
         (ours.project, theirs.fc2),
     )
-    compare(ours(z), theirs(z), z, pairs)
+    compare_entries(ours(z), theirs(z), z, pairs)
 
 
 def test_gated_mlp_starts_without_mixing():
@@ -76,4 +68,4 @@ def test_pooling_is_that_of_poolformer(size, along_edges):
     graph = Grid(HEIGHT, WIDTH, radius=size // 2)
     if along_edges:
         graph = Edges(graph.edge_index(), N)
-    compare(Pooling(DIM)(Tokens(z, graph)).z, expected, z)
+    compare_entries(Pooling(DIM)(Tokens(z, graph)).z, expected, z)

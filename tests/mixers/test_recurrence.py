@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.mixers.test_parity_timm import compare
+from tests.mixers.same_weights import compare_entries
 from tokennet import Causal, Full, Tokens, Window
 from tokennet.mixers import Recurrence, recurrence
 from tokennet.mixers._ragged import set_by_set
@@ -29,7 +29,7 @@ def test_values_and_gradients_are_those_of_torch(cell, layers, bidirectional):
     z = torch.randn(2, 7, DIM, dtype=torch.float64, requires_grad=True)
     graph = Full(7) if bidirectional else Causal(7)
     pairs = list(zip(ours.parameters(), theirs.parameters(), strict=True))
-    compare(ours(z, graph=graph), theirs(z)[0], z, pairs)
+    compare_entries(ours(z, graph=graph), theirs(z)[0], z, pairs)
 
 
 @pytest.mark.parametrize("training", [False, True])

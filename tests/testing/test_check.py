@@ -461,7 +461,7 @@ def test_bad_arguments_are_named(model, example, error, match):
 
 def test_unknown_laws_and_dtypes_are_errors():
     x = torch.randn(2, 5, 4)
-    with pytest.raises(ValueError, match="laws must be among"):
+    with pytest.raises(ValueError, match="laws must be one of"):
         check(nn.Linear(4, 4), x, laws=["no_law"])
     with pytest.raises(ValueError, match="does not apply"):
         check(nn.Linear(4, 4), x, laws=["padding"])

@@ -22,7 +22,7 @@ FEWEST_ROUNDS = 5
 """Smallest number of rounds, also of a slow peer."""
 
 _CYCLES = 2_000_000
-"""About a millisecond of a device."""
+"""Clock cycles of about a millisecond of a GPU."""
 
 _LONG = 500.0
 """Milliseconds of a first step beyond which that step alone tells the pace."""

@@ -72,6 +72,7 @@ def _add_source(digest: hashlib._Hash, item: Any, seen: set[object]) -> None:
     item = getattr(item, "__func__", getattr(item, "fget", item))
     if not isinstance(item, FunctionType | type):
         item = type(item)  # an object that is called
+    item = inspect.unwrap(item)
     if item in seen:
         return
     seen.add(item)

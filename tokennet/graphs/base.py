@@ -59,7 +59,7 @@ class EdgePredicate(Cached, ABC):
     grid_shape: tuple[int, ...] | None = None
     """Sizes of the grid whose points the tokens are, in row-major order; None for other graphs."""
     radius: int | None = None
-    """Of a window, a cycle or a grid; None for other graphs."""
+    """Reach of a window, a cycle or a grid, in steps along an axis; None for other graphs."""
     periodic = False
     """Whether a grid, or a line with offsets, continues at its other end."""
     neighborhood: str | None = None

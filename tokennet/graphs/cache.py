@@ -14,16 +14,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from tokennet._compiling import outside_compilation
 
-MOST_KEPT = 8
-"""Values that are kept of one function and device, for different arguments; then the oldest go."""
+MOST_KEPT = 64
+"""Values that are kept of one function and device, for different arguments; then the oldest go.
+A function whose values are large says a smaller number in its attribute `most_kept`."""
+MOST_IN_ALL = 512
+"""Values that are kept in all, for functions of users, which may be new ones in each model."""
 
 _Key = tuple[Callable[..., Any], str | None, tuple[Hashable, ...]]
 """The function that builds, the device, and further arguments."""
 _ABSENT = object()
-_LOCK = threading.RLock()
-os.register_at_fork(
-    before=_LOCK.acquire, after_in_child=_LOCK.release, after_in_parent=_LOCK.release
-)
 
 
 class Cached:
@@ -31,6 +30,7 @@ class Cached:
 
     def __init__(self) -> None:
         self._cache: dict[_Key, Any] = {}
+        self._lock = os.getpid(), threading.RLock()
 
     def cached(
         self,
@@ -54,8 +54,15 @@ class Cached:
         value = self._cache.get(key, _ABSENT)
         return _build_and_keep(self, key) if value is _ABSENT else value
 
+    def lock(self) -> threading.RLock:
+        """Held while something is built; a new one in a process that was forked meanwhile."""
+        process, lock = self._lock
+        if process != os.getpid():
+            self._lock = process, lock = os.getpid(), threading.RLock()
+        return lock
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}}
+        return {**self.__dict__, "_cache": {}, "_lock": (0, None)}
 
 
 @outside_compilation(
@@ -70,13 +77,15 @@ def _build_and_keep(owner: Cached, key: _Key) -> Any:
     the model must have run once, or dynamo raises the reason above.
     """
     build, device, args = key
-    with _LOCK:
+    with owner.lock():
         if key in owner._cache:  # another thread was first
             return owner._cache[key]
         with _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), _on_cpu():
             value = _move(build(owner, *args), device)
-        same_function = [other for other in owner._cache if other[:2] == key[:2]]
-        for oldest in same_function[: max(len(same_function) + 1 - MOST_KEPT, 0)]:
+        kept = list(owner._cache)
+        of_function = [other for other in kept if other[:2] == key[:2]]
+        most = getattr(build, "most_kept", MOST_KEPT)
+        for oldest in of_function[: max(len(of_function) + 1 - most, 0)] or kept[:-MOST_IN_ALL]:
             del owner._cache[oldest]
         owner._cache[key] = value
     return value

@@ -71,4 +71,4 @@ def _read(position: RelativePosition | None, tokens: Tokens, index: Tensor) -> P
 
 
 def _source_index(graph: TokenGraph) -> Tensor:
-    return graph.T.local_index()
+    return graph.T.local_index() if graph.is_ragged else torch.arange(graph.num_sources)

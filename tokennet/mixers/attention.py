@@ -141,7 +141,9 @@ class Attention(Mixer):
     ) -> Tensor:
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
         tokens, source, graph = self.inputs(tokens, source, graph)
-        targets, sources = positions_of(self.position, tokens, source, graph)
+        targets, sources = None, None
+        if self.reads_positions:
+            targets, sources = positions_of(self.position, tokens, source, graph)
         q, k = self.queries(tokens.z, targets), self.keys(source.z, sources)
         bias = None if self.position is None else self._bias(targets, sources)
         edges = None if self.edge is None else self._edges(graph, q)

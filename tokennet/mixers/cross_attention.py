@@ -42,9 +42,11 @@ class CrossAttention(Attention):
         """The keys and values of the source, computed once, are the state."""
         check_step(tokens, graph, self.dim)
         source, between = self.resolve(tokens, source, None)
-        _, sources = positions_of(self.position, tokens, source, between)
+        targets, sources = None, None
+        if self.reads_positions:
+            targets = last_positions(self.position, tokens, graph)
+            _, sources = positions_of(self.position, tokens, source, between)
         if state is None:
             state = self.keys(source.z, sources), self.values(source.z)
-        targets = last_positions(self.position, tokens, graph) if self.reads_positions else None
         q, (k, v) = self.queries(tokens.z, targets), state
         return tokens.replace(z=self.attend(q, k, v, between, targets, sources)), state

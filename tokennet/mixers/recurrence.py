@@ -161,12 +161,15 @@ def _is_autocast(z: Tensor) -> bool:
 @functools.cache
 def _cpu_has_lstm(dtype: torch.dtype) -> bool:
     """Whether this CPU runs an LSTM under autocast to `dtype`: for bfloat16 it needs AVX-512."""
-    cells, z = nn.LSTM(1, 1), torch.zeros(1, 1, requires_grad=True)
-    try:
-        with torch.enable_grad(), torch.autocast("cpu", dtype):
-            cells(z)[0].float().sum().backward()
-    except RuntimeError:
-        return False
+    # In no mode of the caller's, and without a number from the caller's generator.
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        cells = nn.LSTM(1, 1, device="cpu", dtype=torch.float32)
+        z = torch.zeros(1, 1, device="cpu", dtype=torch.float32, requires_grad=True)
+        try:
+            with torch.autocast("cpu", dtype):
+                cells(z)[0].float().sum().backward()
+        except RuntimeError:
+            return False
     return True
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
 
 
@@ -48,9 +49,7 @@ def normalize(scores: Tensor, graph: TokenGraph, normalizer: str = "softmax") ->
 
 def check_normalizer(normalizer: str) -> None:
     """Raise ValueError unless it is the name of one."""
-    if normalizer not in NORMALIZERS:
-        names = ", ".join(NORMALIZERS)
-        raise ValueError(f"normalizer must be one of {names}; got {normalizer!r}")
+    lookup("normalizer", normalizer, NORMALIZERS)
 
 
 def check_edge_values(name: str, values: Tensor, graph: TokenGraph) -> None:

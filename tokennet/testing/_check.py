@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tokennet.checks import lookup
 from tokennet.testing.engine.sandbox import moved_to
 from tokennet.testing.engine.tolerance import precision_of
 from tokennet.testing.engine.verdict import name_of, verdict_on_error
@@ -147,8 +148,7 @@ def _names(case: Case, laws: Sequence[str] | None, causal: bool) -> tuple[str, .
     if isinstance(laws, str):
         raise TypeError(f"laws must be a list of names, got the string {laws!r}")
     for name in laws:
-        if name not in LAWS:
-            raise ValueError(f"laws must be among {tuple(LAWS)}, got {name!r}")
+        lookup("laws", name, LAWS)
         if name not in apply:
             raise ValueError(f"law {name!r} does not apply to this example; those that do: {apply}")
     return tuple(laws)

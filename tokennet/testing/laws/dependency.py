@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tokennet.checks import lookup
 from tokennet.graphs import Causal, TokenGraph
 from tokennet.testing.diagnose.localize import localize
 from tokennet.testing.engine.intervention import (
@@ -155,8 +156,7 @@ def dependency_matrix(
     >>> dependency_matrix(lambda x: x.cumsum(-2), x).gt(1e-12).int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be among {METHODS}, got {method!r}")
+    lookup("method", method, dict.fromkeys(METHODS))
     if dim == -2 and not features(as_inputs(x)[0]).is_floating_point():
         raise ValueError("dim must be given for ids of tokens: -1 for (B, N)")
     runner = Runner(f, as_inputs(x), jitter=seed if jitter else None)
