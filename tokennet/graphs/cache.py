@@ -18,7 +18,7 @@ MOST_KEPT = 64
 """Values that are kept of one function and device, for different arguments; then the oldest go.
 A function whose values are large says a smaller number in its attribute `most_kept`."""
 MOST_IN_ALL = 512
-"""Values that are kept in all, for functions of users, which may be new ones in each model."""
+"""Values that are kept in all, for functions of users: each model may bring its own."""
 
 _Key = tuple[Callable[..., Any], str | None, tuple[Hashable, ...]]
 """The function that builds, the device, and further arguments."""

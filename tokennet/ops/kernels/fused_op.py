@@ -140,7 +140,7 @@ def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
 def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
     """Differentiate the same formula, written in operators that have all derivatives.
 
-    `out` and what comes with it are functions of the other inputs, so that their own gradient is None.
+    `out` and what comes with it are functions of the other inputs: their own gradient is None.
     """
     create_graph, saved = torch.is_grad_enabled(), ctx.saved_tensors
     if len(saved[2]) == 0:  # a batch of nothing
