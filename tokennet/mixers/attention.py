@@ -12,7 +12,7 @@ from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
 from tokennet.mixers._decoding import State, cached_step, kept_positions
 from tokennet.mixers._positions import Positions, check_position, positions_of
-from tokennet.mixers.base import Mixer, check_edge_attr, check_heads, reset_linears
+from tokennet.mixers.base import Mixer, check_heads, reset_linears
 from tokennet.mixers.scores import Score, make_score
 from tokennet.ops import EdgeFeatures
 from tokennet.ops.call import Bias
@@ -209,10 +209,6 @@ class Attention(Mixer):
         if self.score.reads_index:
             reads |= {"index"}
         return Symmetry(reads)
-
-    def check_graph(self, graph: TokenGraph) -> None:
-        if self.edge is not None:
-            check_edge_attr(graph, self.edge.in_features)
 
     def flops(
         self,

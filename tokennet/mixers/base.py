@@ -53,7 +53,10 @@ class Mixer(TokenLayer):
         """
 
     def check_graph(self, graph: TokenGraph) -> None:
-        """Raise ValueError if the mixer cannot honor `graph`."""
+        """Raise ValueError if the mixer cannot honor `graph`, or lacks the features it reads."""
+        edge = getattr(self, "edge", None)  # the map of features of edges, where there is one
+        if edge is not None:
+            check_edge_attr(graph, edge.in_features)
 
     def transform(
         self,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import linear_flops
-from tokennet.mixers.base import Mixer, check_edge_attr, check_heads, reset_linears
+from tokennet.mixers.base import Mixer, check_heads, reset_linears
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights
 from tokennet.tokens import Tokens
 
@@ -63,10 +63,6 @@ class GraphAttention(Mixer):
         reset_linears(self.source, self.target, self.edge)
         nn.init.xavier_uniform_(self.attention)
         nn.init.zeros_(self.bias)
-
-    def check_graph(self, graph: TokenGraph) -> None:
-        if self.edge is not None:
-            check_edge_attr(graph, self.edge.in_features)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         query, key = self._heads(self.target(tokens.z)), self._heads(self.source(source.z))

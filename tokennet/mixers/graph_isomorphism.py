@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.mixers.base import Mixer, check_edge_attr, fold_batch
+from tokennet.mixers.base import Mixer, fold_batch
 from tokennet.tokens import Tokens
 
 
@@ -46,10 +46,6 @@ class GraphIsomorphism(Mixer):
         self.fn = usual if fn is None else fn
         self.eps = nn.Parameter(torch.tensor(float(eps)))
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim)
-
-    def check_graph(self, graph: TokenGraph) -> None:
-        if self.edge is not None:
-            check_edge_attr(graph, self.edge.in_features)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         attr = graph.edge_attr

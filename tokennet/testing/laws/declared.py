@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tokennet.graphs import Disjoint, Full, TokenGraph
+from tokennet.nets.compose import complete
 from tokennet.symmetry import Symmetry
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, Shuffle
@@ -105,14 +105,7 @@ def _generators(declared: Symmetry, tokens: Tokens) -> list[Permutation]:
     """Generators of the group declared for shuffling."""
     if "index" in declared.reads:
         return []
-    graph = tokens.graph if "graph" in declared.reads else _complete(tokens.graph)
+    graph = tokens.graph if "graph" in declared.reads else complete(tokens.graph)
     if "pos" not in declared.reads or tokens.pos is None:
         return automorphisms(graph)
     return automorphisms(graph, tokens.pos.movedim(-2, 0).flatten(1))
-
-
-def _complete(graph: TokenGraph) -> TokenGraph:
-    """The complete graph on the same tokens; in a ragged batch, on each set."""
-    if graph.is_ragged:
-        return Disjoint(Full(size) for size in graph.sizes)
-    return Full(graph.num_targets)
