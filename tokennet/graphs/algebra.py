@@ -43,10 +43,8 @@ class TokenGraph(EdgePredicate):
         """The graphs of a `Disjoint`, one for each set of tokens; else the graph itself."""
         return (self,)
 
-    @property
-    def is_ragged(self) -> bool:
-        """Whether this is a ragged batch: several sets side by side, in `parts`."""
-        return False
+    is_ragged = False
+    """Whether this is a ragged batch: several sets side by side, in `parts`."""
 
     @property
     def sizes(self) -> list[int]:

@@ -30,7 +30,6 @@ class Cached:
 
     def __init__(self) -> None:
         self._cache: dict[_Key, Any] = {}
-        self._lock = os.getpid(), threading.RLock()
 
     def cached(
         self,
@@ -55,14 +54,15 @@ class Cached:
         return _build_and_keep(self, key) if value is _ABSENT else value
 
     def lock(self) -> threading.RLock:
-        """Held while something is built; a new one in a process that was forked meanwhile."""
-        process, lock = self._lock
-        if process != os.getpid():
-            self._lock = process, lock = os.getpid(), threading.RLock()
-        return lock
+        """Held while something is built; another one in a process that was forked meanwhile."""
+        # Made when first needed, since graphs are made in compiled programs too.
+        locks: dict[int, threading.RLock] = self.__dict__.setdefault("_locks", {})
+        return locks.setdefault(os.getpid(), threading.RLock())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}, "_lock": (0, None)}
+        state = {**self.__dict__, "_cache": {}}
+        state.pop("_locks", None)
+        return state
 
 
 @outside_compilation(

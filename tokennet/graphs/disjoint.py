@@ -47,9 +47,7 @@ class Disjoint(Edges):
     def parts(self) -> tuple[TokenGraph, ...]:
         return self.graphs
 
-    @property
-    def is_ragged(self) -> bool:
-        return True
+    is_ragged = True
 
     @property
     def sizes(self) -> list[int]:

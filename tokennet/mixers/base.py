@@ -65,7 +65,7 @@ class Mixer(TokenLayer):
         graph: TokenGraph | None = None,
     ) -> Tokens:
         source, graph = self.resolve(tokens, source, graph)
-        return Tokens(self.mix(tokens, source, graph), tokens.graph, tokens.pos)
+        return tokens.replace(z=self.mix(tokens, source, graph))
 
     def inputs(
         self,

@@ -258,7 +258,7 @@ def signature(call: Call, backend: str) -> Hashable:
         None if edges is None else edges.attr.shape[1],
         torch.is_grad_enabled() and (True, call.needs_grad),
         forward_ad._current_level >= 0 and call.has_tangent,
-        call.transform,
+        torch._C._functorch.peek_interpreter_stack() and call.transform,
         torch.backends.cuda.flash_sdp_enabled(),
     )  # fmt: skip
 
