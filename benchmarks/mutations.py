@@ -36,6 +36,8 @@ CALCULATED = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.Floor
 CALCULATED |= {ast.BitAnd: "|", ast.BitOr: "&", ast.Pow: "*", ast.MatMult: "*"}
 LONGEST = 12
 """Lines of a statement."""
+UNSEEN_KEYWORDS = {"strict", "frozen", "figsize", "fontsize", "dpi"}
+"""Arguments that change no result: checks of what cannot happen, and the look of pictures."""
 SKIPPED = ("kernels/cuda/", "kernels/cpu/build.py")
 """Files whose code a machine without a GPU does not run, or that call the compiler."""
 
@@ -84,7 +86,8 @@ def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
             yield node
             continue
         yield node
-        waiting += list(ast.iter_child_nodes(node))
+        children = ast.iter_child_nodes(node)
+        waiting += [x for x in children if getattr(x, "arg", None) not in UNSEEN_KEYWORDS]
 
 
 def _faults(node: ast.AST, path: Path, source: bytes, starts: list[int]) -> Iterator[Fault]:

@@ -17,6 +17,7 @@ from tokennet.testing.lie import (
     lie_errors_by_layer,
     shift_table,
 )
+from tokennet.testing.lie.pushforward import pushforward
 from tokennet.tokens import Tokens
 
 ALONG_T = LieGenerator.translation(dims=1)
@@ -336,6 +337,15 @@ def test_torch_attention_has_a_forward_mode():
     error = lie_error(layer, x, LieGenerator.rotation().on_tokens((4, 4)))
     assert error.method == "forward mode"
     assert torch.backends.cuda.flash_sdp_enabled()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_a_difference_is_as_exact_as_its_step_allows(size):
+    """Of order eps^(2/3), the least that a central difference can have."""
+    x, direction = size * torch.rand(50).double(), size * torch.rand(50).double()
+    found = pushforward(lambda x: (x / size).exp(), x, direction, "central difference")
+    exact = (x / size).exp() * direction / size
+    assert float((found.change - exact).abs().max() / exact.abs().max()) < 5e-10
 
 
 def test_differences_replace_a_missing_forward_mode():
