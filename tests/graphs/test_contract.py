@@ -89,7 +89,7 @@ class FirstNotLast(Window):
 
 class KeptInCopies(Window):
     def __getstate__(self):
-        return self.__dict__
+        return {**super().__getstate__(), "_cache": self._cache}
 
 
 class AnewEachTime(Window):
