@@ -406,12 +406,13 @@ class MixerContract(LayerContract):
     def test_honors_a_family_with_several_tokens(self, name: str) -> None:
         assert any(FAMILIES[family]().num_targets > 1 for family in honored(name))
 
-    def test_refuses_what_it_cannot_honor(self, name: str, family: str) -> None:
-        graph = FAMILIES[family]()
-        mixer = make(name, graph.num_targets, torch.float32)
-        with pytest.raises(ValueError, match="^graph must be ") as raised:
-            mixer(tokens_on(graph, DIM, torch.float32))
-        assert any(repr(part) in str(raised.value) for part in (graph, *graph.parts))
+    def test_refuses_what_it_cannot_honor(self, name: str) -> None:
+        for family in (each for each in FAMILIES if each not in honored(name)):
+            graph = FAMILIES[family]()
+            mixer = make(name, graph.num_targets, torch.float32)
+            with pytest.raises(ValueError, match="^graph must be ") as raised:
+                mixer(tokens_on(graph, DIM, torch.float32))
+            assert any(repr(part) in str(raised.value) for part in (graph, *graph.parts)), family
 
     def test_law(self, name: str, family: str, law: str, dtype: torch.dtype) -> None:
         graph = FAMILIES[family]()
@@ -425,16 +426,12 @@ class MixerContract(LayerContract):
         shuffling(mixer, tokens_on(graph, DIM, torch.float64), automorphism)
 
 
-def _refused(names: Iterable[str]) -> list[tuple[str, str]]:
-    return [(name, each) for name in names for each in FAMILIES if each not in honored(name)]
-
-
 CASES: dict[str, tuple[Any, Callable[[Iterable[str]], list]]] = {
     "test_compiles_without_a_break": (("name", "family"), partial(traced, turns=(0, 1))),
     "test_exports": (("name", "family"), partial(traced, turns=(2,))),
     "test_bfloat16_autocast": (("name", "family"), traced),
     "test_honors_a_family_with_several_tokens": ("name", list),
-    "test_refuses_what_it_cannot_honor": (("name", "family"), _refused),
+    "test_refuses_what_it_cannot_honor": ("name", list),
     "test_law": (("name", "family", "law", "dtype"), cases_of_laws),
     "test_shuffling_by_automorphisms": (("name", "kind"), shuffled),
 }

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tests.axes import pairwise
 from tests.contracts import mixers as laws
 from tests.contracts.mixers import (
     DIM,
@@ -145,9 +146,7 @@ def test_shuffling_by_anything_else_is_seen(name):
         laws.shuffling(mixer, tokens, torch.tensor([1, 0, 2, 3, 4, 5]))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("family", ["full", "no_tokens", "ragged_full"])
-@pytest.mark.parametrize("name", OTHERS)
+@pairwise(name=OTHERS, family=["full", "no_tokens", "ragged_full"], dtype=DTYPES)
 def test_other_layers_give_finite_numbers_of_their_type(name, family, dtype):
     module, z = on_graph(name, family)
     module, z = module.to(dtype), z.to(dtype).requires_grad_()

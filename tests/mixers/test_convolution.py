@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.axes import pairwise
 from tests.mixers.same_weights import compare_entries
 from tokennet import Causal, Convolution, Cycle, Disjoint, Full, Grid, Offsets, Tokens, Window
 from tokennet.mixers import MIXERS, GridConvolution
@@ -43,9 +44,7 @@ def test_conv1d(kind, kernel, dilation, groups):
     compare_entries(ours(z, graph=graph), expected, z, pairs)
 
 
-@pytest.mark.parametrize("groups", [DIM, 2, 1])
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pairwise(mode=["zeros", "circular"], kernel=[1, 3, 5], groups=[DIM, 2, 1])
 def test_conv2d(mode, kernel, groups):
     height, width, radius = 4, 5, kernel // 2
     theirs = nn.Conv2d(DIM, DIM, kernel, padding=radius, padding_mode=mode, groups=groups).double()

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch_geometric.nn.attention import PerformerAttention
 
+from tests.axes import pairwise
 from tests.mixers.same_weights import compare, copy_linear
 from tokennet import (
     Attention,
@@ -46,9 +47,7 @@ def pair_by_pair(mixer, z, graph):
     return mixer.out(torch.einsum("...hij,...jhc->...ihc", weights, v).flatten(-2))
 
 
-@pytest.mark.parametrize("features", FEATURE_MAPS)
-@pytest.mark.parametrize("chunk", [1, 4, 64])
-@pytest.mark.parametrize("graph", GRAPHS)
+@pairwise(graph=GRAPHS, chunk=[1, 4, 64], features=FEATURE_MAPS)
 def test_sums_are_the_formula_pair_by_pair(graph, chunk, features):
     mixer, graph = layer(features, chunk=chunk), GRAPHS[graph]()
     z = torch.randn(2, 11, DIM, dtype=torch.float64, requires_grad=True)
@@ -180,9 +179,7 @@ def test_redrawing_changes_random_features_and_no_parameter():
     assert torch.equal(net.state_dict()["layers.0.layer.features.projection"], once)
 
 
-@pytest.mark.parametrize("features", FEATURE_MAPS)
-@pytest.mark.parametrize("graph", [Full, Causal])
-@pytest.mark.parametrize("scale", [1e-3, 1e2])
+@pairwise(scale=[1e-3, 1e2], graph=[Full, Causal], features=FEATURE_MAPS)
 def test_large_and_small_tokens_stay_finite_in_half_precision(graph, scale, features):
     mixer = LinearAttention(DIM, HEADS, features).bfloat16()
     z = (scale * torch.randn(70, DIM)).bfloat16().requires_grad_()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.axes import pairwise
 from tests.mixers.same_weights import compare_entries
 from tokennet import Causal, Full, Tokens, Window
 from tokennet.mixers import Recurrence, recurrence
@@ -17,9 +18,7 @@ DIM = 6
 PEERS = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
 
 
-@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("cell", PEERS)
+@pairwise(cell=PEERS, layers=[1, 2], bidirectional=[False, True])
 def test_values_and_gradients_are_those_of_torch(cell, layers, bidirectional):
     ours = Recurrence(DIM, cell, num_layers=layers, bidirectional=bidirectional).double()
     theirs = PEERS[cell](
@@ -44,9 +43,7 @@ def test_cudnn_keeps_what_a_backward_pass_needs_also_in_evaluation(training, gra
     assert told == [training or grad]
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
-@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
-@pytest.mark.parametrize("cell", PEERS)
+@pairwise(cell=PEERS, bidirectional=[False, True], batch=[(), (2,), (2, 3)])
 def test_packed_sets_are_sets_one_by_one(cell, bidirectional, batch):
     layer = Recurrence(DIM, cell, num_layers=2, bidirectional=bidirectional).double()
     sets = [Tokens(torch.randn(*batch, n, DIM, dtype=torch.float64)) for n in (2, 5, 0, 1, 5, 3)]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tests.axes import pairwise
 from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
@@ -130,9 +131,7 @@ def compare(layer, name, normalizer, z, graph, source=None):
         torch.testing.assert_close(got, want, **EXACT)
 
 
-@pytest.mark.parametrize("family", GRAPHS)
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-@pytest.mark.parametrize("name", MAKE)
+@pairwise(name=MAKE, normalizer=NORMALIZERS, family=GRAPHS)
 def test_values_weights_and_gradients_are_those_of_loops(name, normalizer, family):
     graph = SQUARE[family]()
     layer = Attention(DIM, HEADS, score=MAKE[name](normalizer)).double()
@@ -140,9 +139,11 @@ def test_values_weights_and_gradients_are_those_of_loops(name, normalizer, famil
     compare(layer, name, normalizer, z, graph)
 
 
-@pytest.mark.parametrize("family", ["mask", "multi_edges", "ragged"])
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-@pytest.mark.parametrize("name", [name for name in MAKE if name != "gram"])
+@pairwise(
+    name=[name for name in MAKE if name != "gram"],
+    normalizer=NORMALIZERS,
+    family=["mask", "multi_edges", "ragged"],
+)
 def test_between_two_sets(name, normalizer, family):
     graph = BIPARTITE[family]()
     layer = Attention(DIM, HEADS, score=MAKE[name](normalizer), source_dim=6).double()
@@ -161,9 +162,7 @@ def obeys(name, normalizer, law, family, dtype=torch.float64):
     getattr(laws, law)(layer, tokens)
 
 
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-@pytest.mark.parametrize("name", MAKE)
+@pairwise(name=MAKE, normalizer=NORMALIZERS, law=LAWS)
 def test_laws(name, normalizer, law):
     obeys(name, normalizer, law, "multi_edges")
 
@@ -175,9 +174,7 @@ def test_laws_on_ragged_batches(name, law):
     obeys(name, "hard", law, "ragged")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-@pytest.mark.parametrize("name", MAKE)
+@pairwise(name=MAKE, normalizer=NORMALIZERS, dtype=[torch.float32, torch.bfloat16])
 def test_laws_in_less_precision(name, normalizer, dtype):
     for law in ("batch_is_one_by_one", "finite"):
         obeys(name, normalizer, law, "multi_edges", dtype)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.axes import pairwise
 from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
@@ -54,10 +55,12 @@ def by_hand(graph, count, attend_to_all, visible_to_all, as_targets):
     return wanted
 
 
-@pytest.mark.parametrize("as_targets", [True, False])
-@pytest.mark.parametrize("attend_to_all", [True, False])
-@pytest.mark.parametrize("visible_to_all", [True, False])
-@pytest.mark.parametrize("family", [name for name in FAMILIES if "ragged" not in name])
+@pairwise(
+    family=[name for name in FAMILIES if "ragged" not in name],
+    visible_to_all=[True, False],
+    attend_to_all=[True, False],
+    as_targets=[True, False],
+)
 def test_graphs_with_tokens_before_them(family, visible_to_all, attend_to_all, as_targets):
     graph = FAMILIES[family]()
     flags = {"attend_to_all": attend_to_all, "visible_to_all": visible_to_all}

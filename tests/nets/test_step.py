@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from tests.axes import pairwise
 from tokennet import (
     Attention,
     Causal,
@@ -60,9 +61,7 @@ def by_steps(net, z, graph_of, sizes, source=None):
     return torch.cat(outputs, dim=-2)
 
 
-@pytest.mark.parametrize("sizes", [(9,), (1,) * 9, (4, 1, 1, 3)], ids=str)
-@pytest.mark.parametrize("graph", GRAPHS)
-@pytest.mark.parametrize("cross", [False, True], ids=["alone", "cross"])
+@pairwise(cross=[False, True], graph=GRAPHS, sizes=[(9,), (1,) * 9, (4, 1, 1, 3)])
 def test_steps_are_the_whole(cross, graph, sizes):
     net, z = decoder(cross), torch.randn(2, N, DIM, dtype=torch.float64)
     source = torch.randn(2, 4, DIM, dtype=torch.float64) if cross else None
@@ -84,9 +83,7 @@ RECURRENT = {
 }
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
-@pytest.mark.parametrize("sizes", [(9,), (1,) * 9, (4, 0, 1, 1, 3)], ids=str)
-@pytest.mark.parametrize("mixer", RECURRENT)
+@pairwise(mixer=RECURRENT, sizes=[(9,), (1,) * 9, (4, 0, 1, 1, 3)], batch=[(), (2,), (2, 3)])
 def test_steps_of_convolution_and_recurrence_are_the_whole(mixer, sizes, batch):
     layers = [Residual(RECURRENT[mixer](), nn.LayerNorm(DIM)), TokenWise(mlp(DIM))]
     net = TokenNet([*layers, RECURRENT[mixer]()], TokenReadout(DIM, 5)).double()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from tests.axes import pairwise
 from tests.ops.kinds import FAMILIES, KINDS, assert_all_close, call, derivatives, make_inputs
 from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Edges, Full, TokenGraph, Window, attend
@@ -168,9 +169,7 @@ def test_derivatives_of_derivatives(graph):
     assert gradgradcheck(function, (weights, v), fast_mode=True)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("limit", [0, 2**28])
-@pytest.mark.parametrize("family", ["causal", "multi_edges"])
+@pairwise(family=["causal", "multi_edges"], limit=[0, 2**28], kind=KINDS)
 def test_weights_in_forward_mode(family, limit, kind, monkeypatch):
     """By all pairs, or by gathered queries and keys where these are too many."""
     monkeypatch.setattr(sys.modules[combine.__module__], "DENSE_LIMIT", limit)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tests.axes import pairwise
 from tests.ops.kinds import KINDS, assert_all_close, call, derivatives, make_inputs
 from tests.oracle import attend_oracle
 from tokennet import Edges, attend, from_mask
@@ -158,9 +159,7 @@ def test_biases_of_minus_infinity(kind):
     assert_all_close(found, derivatives(expected, inputs), **EXACT)
 
 
-@pytest.mark.parametrize("dtype", [F32, F64])
-@pytest.mark.parametrize("level", [1e4, -1e4])
-@pytest.mark.parametrize("kind", ["edge_both", "additive_edges"])
+@pairwise(kind=["edge_both", "additive_edges"], level=[1e4, -1e4], dtype=[F32, F64])
 def test_huge_scores(kind, level, dtype):
     graph = random_edges(5, 20, 300)
     inputs = make_inputs(kind, graph, dtype=dtype)

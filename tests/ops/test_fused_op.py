@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 
+from tests.axes import pairwise
 from tests.ops.kinds import FAMILIES, assert_all_close, call, derivatives, make_inputs
 from tokennet import Edges, Window, attend
 from tokennet.ops.backends import fused
@@ -121,9 +122,11 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("kind", ["edge_both", "additive_edges"])
+@pairwise(
+    kind=["edge_both", "additive_edges"],
+    dtype=[torch.float64, torch.bfloat16],
+    layout=LAYOUTS.values(),
+)
 def test_layout_does_not_matter(kind, dtype, layout):
     graph = FAMILIES["multi_edges"]()
     plain = make_inputs(kind, graph, (2,), dtype=dtype)

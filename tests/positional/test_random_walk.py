@@ -5,6 +5,7 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import AddRandomWalkPE
 
+from tests.axes import pairwise
 from tests.families import SQUARE
 from tokennet import Cycle, Disjoint, Edges, Full, Tokens
 from tokennet.positional import RandomWalkEncoding, random_walk, return_probabilities
@@ -27,9 +28,7 @@ def by_powers(graph, steps):
     return torch.stack(diagonals, dim=1)
 
 
-@pytest.mark.parametrize("share", [0.0, 2.0], ids=["dense", "sparse"])
-@pytest.mark.parametrize("block", [2**22, 7], ids=["whole", "blocks"])
-@pytest.mark.parametrize("family", SQUARE)
+@pairwise(family=SQUARE, block=[2**22, 7], share=[0.0, 2.0])
 def test_by_powers_of_the_matrix(family, block, share, monkeypatch):
     monkeypatch.setattr(random_walk, "_BLOCK_ENTRIES", block)
     monkeypatch.setattr(random_walk, "_DENSE_SHARE", share)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tests.axes import pairwise
 from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import Attention, Causal, CrossAttention, Full, TokenNet, Tokens, Window, attend
@@ -127,9 +128,7 @@ def check(layer, name, tokens, graph, targets, sources, source=None):
         torch.testing.assert_close(a, b, **EXACT)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("by", ["index", "pos"])
-@pytest.mark.parametrize("name", POSITIONS)
+@pairwise(name=POSITIONS, by=["index", "pos"], family=FAMILIES)
 def test_by_formula(name, by, family):
     graph, layer = SQUARE[family](), attention(POSITIONS[name](by))
     pos = torch.randint(-9, 9, (graph.num_targets, 1)).double()
@@ -138,9 +137,7 @@ def test_by_formula(name, by, family):
     check(layer, name, tokens, graph, places, places)
 
 
-@pytest.mark.parametrize("family", ["mask", "ragged"])
-@pytest.mark.parametrize("by", ["index", "pos"])
-@pytest.mark.parametrize("name", POSITIONS)
+@pairwise(name=POSITIONS, by=["index", "pos"], family=["mask", "ragged"])
 def test_between_two_sets(name, by, family):
     graph, layer = BIPARTITE[family](), attention(POSITIONS[name](by))
     n, m = graph.num_targets, graph.num_sources
@@ -203,10 +200,11 @@ def test_flex_attention_takes_the_bias(name):
         assert layer(Tokens(z, Window(6, 2))).z.isfinite().all()
 
 
-@pytest.mark.parametrize("law", ["batch_is_one_by_one", "ragged_is_one_by_one", "finite",
-                                 "symmetry_is_declared"])  # fmt: skip
-@pytest.mark.parametrize("by", ["index", "pos"])
-@pytest.mark.parametrize("name", POSITIONS)
+@pairwise(
+    name=POSITIONS,
+    by=["index", "pos"],
+    law=["batch_is_one_by_one", "ragged_is_one_by_one", "finite", "symmetry_is_declared"],
+)
 def test_laws(name, by, law):
     layer = attention(POSITIONS[name](by))
     tokens = laws.tokens_on(Causal(6), DIM, torch.float64)
