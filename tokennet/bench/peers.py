@@ -163,7 +163,7 @@ def flex(setting: Setting) -> Peer | str | None:
     entries = graph.num_targets * graph.num_sources
     if not graph.is_full and 12 * entries > setting.memory:
         return f"making its block mask needs about {12 * entries / 1e9:.0f} GB"
-    torch._dynamo.reset()  # or after many compiled graphs this one runs uncompiled, silently
+    torch.compiler.reset()  # or after many compiled graphs this one runs uncompiled, silently
     compiled = torch.compile(flex_attention, fullgraph=True)
     mask = None if graph.is_full else _block_mask(setting)
 
