@@ -52,21 +52,19 @@ def _use_of(name):
     return next((use for use in USED if name == use or name.startswith(f"{use}.")), None)
 
 
-FOUND = {
-    name: file.relative_to(PACKAGE)
-    for file in sorted(PACKAGE.rglob("*.py"))
-    for name in _private_names(file.read_text())
-}
-
-
 def test_each_private_part_in_use_is_named_here():
+    found = {
+        name: file.relative_to(PACKAGE)
+        for file in sorted(PACKAGE.rglob("*.py"))
+        for name in _private_names(file.read_text())
+    }
     unnamed = {
         f"{file}: {name}"
-        for name, file in FOUND.items()
+        for name, file in found.items()
         if not _use_of(name) and not any(use.startswith(f"{name}.") for use in USED)
     }
     assert not unnamed, "private parts of other packages: avoid them, or name them in USED"
-    unused = USED.keys() - {_use_of(name) for name in FOUND}
+    unused = USED.keys() - {_use_of(name) for name in found}
     assert not unused, "named in USED, used nowhere"
 
 
