@@ -64,8 +64,11 @@ class Tokens:
 
     def replace(self, **changes: Any) -> Tokens:
         """Return a copy with some of `z`, `graph` and `pos` replaced, checked again."""
-        if len(changes) == 1 and "z" in changes:
-            return Tokens(changes["z"], self.graph, self.pos)
+        z = changes.get("z")
+        if len(changes) == 1 and isinstance(z, Tensor) and z.shape[:-1] == self.z.shape[:-1]:
+            copy = object.__new__(Tokens)  # whatever fitted the old z fits the new one
+            copy.__dict__.update(z=z, graph=self.graph, pos=self.pos)
+            return copy
         return Tokens(**{"z": self.z, "graph": self.graph, "pos": self.pos, **changes})
 
     def permute(self, perm: Any) -> Tokens:
