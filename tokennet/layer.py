@@ -141,12 +141,7 @@ class TokenLayer(nn.Module, ABC):
         counts what a backend runs (padding, masked pairs), so that the count would
         depend on the backend that is chosen.
         """
-        from torch.utils.flop_counter import FlopCounterMode  # loads Triton
-
-        counter = FlopCounterMode(display=False)
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            self(tokens)
-        return counter.get_total_flops()
+        return count_flops(self, tokens)
 
 
 def check_step(tokens: Tokens, graph: TokenGraph, dim: int | None = None) -> None:
@@ -160,10 +155,32 @@ def check_step(tokens: Tokens, graph: TokenGraph, dim: int | None = None) -> Non
             f"graph must have the {tokens.num_tokens} new tokens as targets and all tokens so far, "
             f"new tokens included, as sources; got {graph!r}"
         )
-    if dim is not None and tokens.dim != dim:
-        raise ValueError(f"tokens must have {dim} channels, got shape {tuple(tokens.z.shape)}")
+    if dim is not None:
+        check_channels(tokens.z, dim)
 
 
-def linear_flops(linear: nn.Linear, tokens: Tensor) -> int:
-    """Floating-point operations of a linear layer: 2 in out for each token of (..., N, D)."""
-    return 2 * linear.in_features * linear.out_features * tokens.shape[:-1].numel()
+def check_channels(z: Tensor, dim: int, name: str = "tokens") -> None:
+    """Raise ValueError unless (..., N, D) has D = `dim`."""
+    if z.shape[-1] != dim:
+        raise ValueError(f"{name} must have {dim} channels, got shape {tuple(z.shape)}")
+
+
+def count_flops(module: nn.Module, *inputs: Any) -> int:
+    """Floating-point operations of the matrix products of a call, which is run."""
+    from torch.utils.flop_counter import FlopCounterMode  # loads Triton
+
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        module(*inputs)
+    return counter.get_total_flops()
+
+
+def map_flops(z: Tensor, *maps: nn.Module | None) -> int:
+    """Floating-point operations of token-wise modules on (..., N, D); linear layers are not run."""
+    flops = 0
+    for module in maps:
+        if isinstance(module, nn.Linear):
+            flops += 2 * module.in_features * module.out_features * z.shape[:-1].numel()
+        elif module is not None and not isinstance(module, nn.Identity):
+            flops += count_flops(module, z)
+    return flops

@@ -17,7 +17,7 @@ from torch_geometric.nn.aggr.utils import (
 from tests.mixers.same_weights import compare, copy_linear
 from tokennet import Causal, Cycle, Full, MeanReadout, TokenNet, Tokens
 from tokennet.mixers import InducedSetAttentionBlock, PoolingByAttention, SetAttentionBlock
-from tokennet.mixers._latent_graphs import latent_graphs
+from tokennet.mixers.latents import latents_on
 
 DIM, HEADS = 16, 2
 
@@ -165,8 +165,9 @@ def test_what_needs_all_tokens_says_so():
 
 def test_graphs_of_latents_are_built_once():
     graph = Full(5)
-    assert latent_graphs(graph, 3) is latent_graphs(graph, 3)
-    assert latent_graphs(graph, 2).gather.num_targets == 2
+    three, two = torch.zeros(3, 8), torch.zeros(2, 8)
+    assert latents_on(graph, three, three)[1] is latents_on(graph, three, three)[1]
+    assert latents_on(graph, two, two)[1].gather.num_targets == 2
 
 
 def test_flops_of_pooling():

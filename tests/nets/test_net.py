@@ -383,12 +383,12 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
         (
             lambda: TokenWise(nn.Linear(8, 4))(torch.zeros(3, 9)),
             ValueError,
-            r"tokens must have 8 channels, got z of shape \(3, 9\)",
+            r"tokens must have 8 channels, got shape \(3, 9\)",
         ),
         (
             lambda: TokenWise(mlp(8))(torch.zeros(3, 9)),
             ValueError,
-            r"tokens must have 8 channels, got z of shape \(3, 9\)",
+            r"tokens must have 8 channels, got shape \(3, 9\)",
         ),
         (
             lambda: TokenNet(Residual(Attention(8, 2))),

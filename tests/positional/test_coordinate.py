@@ -107,7 +107,7 @@ def test_learned_starts_as_normal_numbers_of_small_scale():
         (lambda: IntegerEncoding(8, num_coordinates=2), "num_coordinates must be 1 .* got 2"),
         (lambda: IntegerEncoding(8, "pos")(example()), "pos must have 1 columns .* got 2"),
         (lambda: UnitIntervalEncoding(8, "pos")(torch.zeros(3, 8)), r"tokens\.pos must hold"),
-        (lambda: UnitIntervalEncoding(4)(example()), "tokens must have 4 channels, got 8"),
+        (lambda: UnitIntervalEncoding(4)(example()), "tokens must have 4 channels, got shape"),
     ],
 )
 def test_bad_positions_are_named(call, message):

@@ -109,7 +109,7 @@ def test_no_neighbor_means_no_return_and_a_self_loop_means_staying():
     [
         (lambda: RandomWalkEncoding(8, 0), "steps must be at least 1, got 0"),
         (lambda: return_probabilities(Full(2, 3), 1), "graph must be of one set of tokens"),
-        (lambda: RandomWalkEncoding(4, 2)(torch.zeros(3, 8)), "must have 4 channels, got 8"),
+        (lambda: RandomWalkEncoding(4, 2)(torch.zeros(3, 8)), "must have 4 channels, got shape"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

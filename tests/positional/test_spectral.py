@@ -258,7 +258,7 @@ def test_on_a_gpu(name):
         (lambda: LaplacianEncoding(8, 0), "k must be at least 1, got 0"),
         (lambda: LaplacianEncoding(8, 2, "any"), "signs must be 'random', .* got 'any'"),
         (lambda: laplacian_eigenvectors(Full(2, 3), 1), "graph must be of one set of tokens"),
-        (lambda: LaplacianEncoding(4, 2)(torch.zeros(3, 8)), "must have 4 channels, got 8"),
+        (lambda: LaplacianEncoding(4, 2)(torch.zeros(3, 8)), "must have 4 channels, got shape"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

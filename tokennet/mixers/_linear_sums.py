@@ -71,7 +71,10 @@ def attend_causal(
     """
     (q, _), (k, size), v = features(log_q), features(log_k), _with_ones(v)
     if before is None:
-        before = _nothing(k, v)
+        batch = torch.broadcast_shapes(k.shape[:-3], v.shape[:-3])
+        shape = *batch, k.shape[-2]  # (..., H)
+        sums = v.new_zeros(*shape, k.shape[-1], v.shape[-1])
+        before = Sums(sums, v.new_full(shape, -torch.inf))
     outs = [v[..., :0, :, :]]
     chunks = zip(*(x.split(chunk, -3) for x in (q, k, v)), size.split(chunk, -2), strict=True)
     for here_q, here_k, here_v, here_size in chunks if v.shape[-3] else ():
@@ -116,10 +119,3 @@ def _with_ones(v: Tensor) -> Tensor:
 def _divided(out: Tensor) -> Tensor:
     """(..., C + 1), sums and what they add up from, to (..., C)."""
     return out[..., :-1] / out[..., -1:]
-
-
-def _nothing(k: Tensor, v: Tensor) -> Sums:
-    batch = torch.broadcast_shapes(k.shape[:-3], v.shape[:-3])
-    shape = (*batch, k.shape[-2])
-    sums = v.new_zeros(*shape, k.shape[-1], v.shape[-1])
-    return Sums(sums, v.new_full(shape, -torch.inf))

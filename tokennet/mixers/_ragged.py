@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from tokennet.graphs import TokenGraph
+from tokennet.mixers.base import Mixer
 from tokennet.ops.batching import sets_alike, stacked_sources, stacked_targets, unstacked
 
 Mix = Callable[[Tensor, Tensor, TokenGraph], Tensor]
@@ -28,14 +29,16 @@ def set_by_set(mix: Mix, z: Tensor, source: Tensor, graph: TokenGraph) -> Tensor
     return unstacked([*map(mix, targets, sources, firsts)], z[..., :0, :], sets, -2)
 
 
-def check_complete(graph: TokenGraph, what: str) -> None:
-    """Raise ValueError unless the graph is complete, set by set."""
-    if not graph.cached(_all_complete):
-        part = next(part for part in graph.parts if not part.is_complete)
-        raise ValueError(
-            f"graph must be complete, set by set, for {what}, in which every token receives "
-            f"from all; got {part!r}"
-        )
+class CompleteMixer(Mixer):
+    """Base of mixers in which every token receives from all of its set: on complete graphs."""
+
+    def check_graph(self, graph: TokenGraph) -> None:
+        if not graph.cached(_all_complete):
+            part = next(part for part in graph.parts if not part.is_complete)
+            raise ValueError(
+                f"graph must be complete, set by set, for {type(self).__name__}, in which every "
+                f"token receives from all; got {part!r}"
+            )
 
 
 def _all_complete(graph: TokenGraph) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import linear_flops
+from tokennet.layer import map_flops
 from tokennet.mixers.base import Mixer, fold_batch
 from tokennet.tokens import Tokens
 
@@ -91,4 +91,4 @@ class Aggregate(Mixer):
     def flops(self, tokens: Tokens) -> int:
         """One projection, 2 N D^2, and D additions per edge."""
         batch = tokens.z.shape[:-2].numel()
-        return linear_flops(self.linear, tokens.z) + batch * tokens.graph.num_edges * self.dim
+        return map_flops(tokens.z, self.linear) + batch * tokens.graph.num_edges * self.dim

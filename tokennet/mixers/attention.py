@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import linear_flops
+from tokennet.layer import map_flops
 from tokennet.mixers._decoding import State, cached_step, kept_positions
 from tokennet.mixers._positions import Positions, check_position, positions_of
-from tokennet.mixers.base import Mixer, check_heads, reset_linears
+from tokennet.mixers.base import WeightedMixer, check_heads, reset_linears
 from tokennet.mixers.scores import Score, make_score
 from tokennet.ops import EdgeFeatures
 from tokennet.ops.call import Bias
@@ -21,7 +20,7 @@ from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
 
-class Attention(Mixer):
+class Attention(WeightedMixer):
     r"""Multi-head attention along the edges of the graph: the mixer of transformers.
 
         out_i = W_o concat_h \sum_{j -> i} softmax_j(q_i^h . k_j^h / sqrt(C)) v_j^h
@@ -90,9 +89,7 @@ class Attention(Mixer):
         self.reset_parameters()
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        targets, sources = None, None
-        if self.reads_positions:
-            targets, sources = positions_of(self.position, tokens, source, graph)
+        targets, sources = self._positions(tokens, source, graph)
         q = self.queries(tokens.z, targets)  # (..., N, H, C)
         k = self.keys(source.z, sources)  # (..., M, H, C)
         v = self.values(source.z)  # (..., M, H, C)
@@ -128,38 +125,35 @@ class Attention(Mixer):
         sources: Positions | None,
     ) -> Tensor:
         """What the targets receive, (..., N, D)."""
-        bias = None if self.position is None else self._bias(targets, sources)
-        edges = None if self.edge is None else self._edges(graph, q)
+        bias, edges = self._terms(q, graph, targets, sources)
         out = self._modules["score"].attend(q, k, v, graph, bias, edges, self.backend)  # type: ignore
         return self._modules["out"](out.flatten(-2))  # type: ignore[misc]
 
-    def attention_weights(
-        self,
-        tokens: Tokens | Tensor,
-        source: Tokens | Tensor | None = None,
-        graph: TokenGraph | None = None,
-    ) -> Tensor:
-        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
-        tokens, source, graph = self.inputs(tokens, source, graph)
-        targets, sources = None, None
-        if self.reads_positions:
-            targets, sources = positions_of(self.position, tokens, source, graph)
+    def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        targets, sources = self._positions(tokens, source, graph)
         q, k = self.queries(tokens.z, targets), self.keys(source.z, sources)
-        bias = None if self.position is None else self._bias(targets, sources)
-        edges = None if self.edge is None else self._edges(graph, q)
-        return self.score.weights(q, k, graph, bias, edges)
+        return self.score.weights(q, k, graph, *self._terms(q, graph, targets, sources))
 
     def _split(self, z: Tensor) -> Tensor:
         # Not `unflatten`, which is written in Python.
         shape, num_heads = z.shape, self.num_heads
         return z.view(*shape[:-1], num_heads, shape[-1] // num_heads)
 
-    def _bias(self, targets: Positions | None, sources: Positions | None) -> Bias | None:
-        return self.position.bias(targets.pos, sources.pos)  # type: ignore[arg-type, union-attr]
+    def _positions(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Any:
+        """Of targets and sources, as `attend` needs them; None where they are not read."""
+        if not self.reads_positions:
+            return None, None
+        return positions_of(self.position, tokens, source, graph)
 
-    def _edges(self, graph: TokenGraph, like: Tensor) -> EdgeFeatures:
-        weight = self.edge.weight.unflatten(0, (self.num_heads, self.channels))  # type: ignore[union-attr]
-        return EdgeFeatures(graph.edge_attr.to(like), key=weight, value=weight)  # type: ignore[union-attr]
+    def _terms(
+        self, q: Tensor, graph: TokenGraph, targets: Any, sources: Any
+    ) -> tuple[Bias | None, EdgeFeatures | None]:
+        """What scores depend on besides queries and keys."""
+        bias = None if self.position is None else self.position.bias(targets.pos, sources.pos)
+        if self.edge is None:
+            return bias, None
+        weight = self.edge.weight.unflatten(0, (self.num_heads, self.channels))
+        return bias, EdgeFeatures(graph.edge_attr.to(q), key=weight, value=weight)  # type: ignore[union-attr]
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
@@ -227,8 +221,8 @@ class Attention(Mixer):
         if self.edge is not None:
             flops += 4 * self.edge.in_features * (num_edges * self.num_heads + n * self.dim)
         flops *= tokens.z.shape[:-2].numel()
-        flops += _map_flops(self.query, tokens.z) + _map_flops(self.out, tokens.z)
-        return flops + _map_flops(self.key, source.z) + _map_flops(self.value, source.z)
+        flops += map_flops(tokens.z, self.query, self.out)
+        return flops + map_flops(source.z, self.key, self.value)
 
 
 class _Function(nn.Module):
@@ -240,17 +234,3 @@ class _Function(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.function(z)
-
-
-def _map_flops(module: nn.Module | None, z: Tensor) -> int:
-    """Of a module on tokens (..., N, D)."""
-    if module is None or isinstance(module, nn.Identity):
-        return 0
-    if isinstance(module, nn.Linear):
-        return linear_flops(module, z)
-    from torch.utils.flop_counter import FlopCounterMode  # loads Triton
-
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        module(z)
-    return counter.get_total_flops()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import Disjoint, Full, TokenGraph, repeat
-from tokennet.layer import TokenLayer
+from tokennet.layer import TokenLayer, check_channels
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -84,14 +84,13 @@ class Mixer(TokenLayer):
         self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
     ) -> tuple[Tokens, TokenGraph]:
         """The source that the tokens receive from, and the graph; checked."""
-        if tokens.z.shape[-1] != self.dim:
-            _check_dim("tokens", tokens.z, self.dim)
+        check_channels(tokens.z, self.dim)
         if source is None and graph is None and self.source_dim == self.dim:
             self.check_graph(tokens.graph)
             return tokens, tokens.graph
         source, graph = _resolve(tokens, source, graph)
         if source is not tokens or self.source_dim != self.dim:
-            _check_dim("source", source.z, self.source_dim)
+            check_channels(source.z, self.source_dim, "source")
         if (graph.num_targets, graph.num_sources) != (tokens.num_tokens, source.num_tokens):
             raise ValueError(
                 f"graph must have {tokens.num_tokens} targets and {source.num_tokens} sources, "
@@ -99,6 +98,23 @@ class Mixer(TokenLayer):
             )
         self.check_graph(graph)
         return source, graph
+
+
+class WeightedMixer(Mixer):
+    """Base of mixers that weigh the edges, with weights that can be shown; define `weigh`."""
+
+    @abstractmethod
+    def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        """Weights (..., E, H) in the order of the graph's `edge_index()`; arguments of `mix`."""
+
+    def attention_weights(
+        self,
+        tokens: Tokens | Tensor,
+        source: Tokens | Tensor | None = None,
+        graph: TokenGraph | None = None,
+    ) -> Tensor:
+        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
+        return self.weigh(*self.inputs(tokens, source, graph))
 
 
 def _resolve(
@@ -158,11 +174,6 @@ def fold_batch(
     source = source.expand(*batch, *source.shape[-2:])
     source = source.reshape(count * source.shape[-2], source.shape[-1])
     return z, source, graph, batch
-
-
-def _check_dim(name: str, z: Any, dim: int) -> None:
-    if z.shape[-1] != dim:
-        raise ValueError(f"{name} must have {dim} channels, got shape {tuple(z.shape)}")
 
 
 def check_heads(dim: int, num_heads: int) -> int:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import linear_flops
-from tokennet.mixers.base import Mixer, check_heads, reset_linears
+from tokennet.layer import map_flops
+from tokennet.mixers.base import WeightedMixer, check_heads, reset_linears
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights
 from tokennet.tokens import Tokens
 
 
-class GraphAttention(Mixer):
+class GraphAttention(WeightedMixer):
     r"""Graph attention with additive scores (GATv2), the attention of graph networks.
 
         e_ij = a_h . LeakyReLU(W_t z_i + W_s z_j + W_e f_ij)
@@ -70,14 +70,7 @@ class GraphAttention(Mixer):
         out = attend(query, key, key, graph, score=score, edges=edges, backend=self.backend)
         return out.flatten(-2) + self.bias
 
-    def attention_weights(
-        self,
-        tokens: Tokens | Tensor,
-        source: Tokens | Tensor | None = None,
-        graph: TokenGraph | None = None,
-    ) -> Tensor:
-        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
-        tokens, source, graph = self.inputs(tokens, source, graph)
+    def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         query, key = self._heads(self.target(tokens.z)), self._heads(self.source(source.z))
         score, edges = self._score(graph, tokens.z)
         return attention_weights(query, key, graph, score=score, edges=edges)
@@ -94,7 +87,7 @@ class GraphAttention(Mixer):
 
         F features of an edge add D (2 F + 1).
         """
-        projections = sum(linear_flops(linear, tokens.z) for linear in (self.source, self.target))
+        projections = map_flops(tokens.z, self.source, self.target)
         per_edge = 5 * self.dim
         if self.edge is not None:
             per_edge += (2 * self.edge.in_features + 1) * self.dim

@@ -6,12 +6,11 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.mixers._ragged import check_complete, set_by_set
-from tokennet.mixers.base import Mixer
+from tokennet.mixers._ragged import CompleteMixer, set_by_set
 from tokennet.tokens import Tokens
 
 
-class HyperMixer(Mixer):
+class HyperMixer(CompleteMixer):
     r"""An MLP over the tokens whose weights are made from the tokens: any number of them.
 
         out = norm(W_2(z) gelu(W_1(s)^T s)),   W_1(s)_j = mlp_1(s_j),  W_2(z)_i = mlp_2(z_i)
@@ -42,9 +41,6 @@ class HyperMixer(Mixer):
         self.weights_out = self.weights_in if tied else _hypernetwork(dim, self.hidden)
         self.activation = nn.GELU()
         self.norm = nn.LayerNorm(dim)
-
-    def check_graph(self, graph: TokenGraph) -> None:
-        check_complete(graph, type(self).__name__)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         return set_by_set(self._mix_set, tokens.z, source.z, graph)

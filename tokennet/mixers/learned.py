@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Edges, Full, TokenGraph
-from tokennet.layer import IncrementalDecodingError, check_step, linear_flops
-from tokennet.mixers.base import Mixer, check_heads, reset_linears
+from tokennet.layer import IncrementalDecodingError, check_step, map_flops
+from tokennet.mixers.base import Mixer, WeightedMixer, check_heads, reset_linears
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.ops import combine, normalize
 from tokennet.ops.normalizers import check_normalizer
 from tokennet.tokens import Tokens
 
 
-class LearnedMixing(FixedPatternMixer):
+class LearnedMixing(FixedPatternMixer, WeightedMixer):
     r"""Attention whose weights do not depend on the tokens: one parameter for each edge and head.
 
         out_i = W_o concat_h \sum_{j -> i} w_ij^h v_j^h,   v = W_v source
@@ -92,17 +92,8 @@ class LearnedMixing(FixedPatternMixer):
         """Sources (..., m, D) to targets (..., n, D)."""
         return self._combined(self._values(z), *_rows(self.graph, 0, graph.num_sources))  # type: ignore[misc]
 
-    def attention_weights(
-        self,
-        tokens: Tokens | Tensor,
-        source: Tokens | Tensor | None = None,
-        graph: TokenGraph | None = None,
-    ) -> Tensor:
-        """Weights (..., E, H) of a call, in the order of the graph's `edge_index()`.
-
-        0 for edges that have none. As those of attention, but the same for the whole batch.
-        """
-        tokens, source, graph = self.inputs(tokens, source, graph)
+    def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        """Weights (..., E, H), the same for the whole batch; 0 for edges that have none."""
         number, edge = (index.to(self.weight.device) for index in self._edges_of(graph))
         weights = self.weight.new_zeros(graph.num_edges, self.num_heads)
         weights = weights.index_add(0, edge, self._normalized().index_select(0, number))
@@ -133,7 +124,7 @@ class LearnedMixing(FixedPatternMixer):
 
     def flops(self, tokens: Tokens) -> int:
         """Two projections, 4 N D^2, and 2 D per edge that has a weight."""
-        projections = linear_flops(self.value, tokens.z) + linear_flops(self.out, tokens.z)
+        projections = map_flops(tokens.z, self.value, self.out)
         return projections + self.pattern_edges(tokens) * 2 * self.dim
 
     def _values(self, z: Tensor) -> Tensor:

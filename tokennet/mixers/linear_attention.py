@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size, lookup
 from tokennet.graphs import TokenGraph
-from tokennet.layer import check_step, linear_flops
+from tokennet.layer import check_step, map_flops
 from tokennet.mixers._feature_maps import FEATURE_MAPS, FeatureMap
 from tokennet.mixers._linear_sums import attend_causal, features, linear_attend
-from tokennet.mixers.base import Mixer, check_heads, reset_linears
+from tokennet.mixers.base import WeightedMixer, check_heads, reset_linears
 from tokennet.ops import normalize
 from tokennet.ops.batching import complete_or_causal
 from tokennet.tokens import Tokens
 
 
-class LinearAttention(Mixer):
+class LinearAttention(WeightedMixer):
     r"""Multi-head attention whose scores are dot products of positive features.
 
         out_i = W_o concat_h \sum_{j -> i} w_ij v_j / \sum_{j -> i} w_ij
@@ -108,17 +108,8 @@ class LinearAttention(Mixer):
             )
         return tokens.replace(z=self.out(out.flatten(-2).to(v.dtype))), state
 
-    def attention_weights(
-        self,
-        tokens: Tokens | Tensor,
-        source: Tokens | Tensor | None = None,
-        graph: TokenGraph | None = None,
-    ) -> Tensor:
-        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`.
-
-        They take memory for E F H numbers; the call itself never forms them.
-        """
-        tokens, source, graph = self.inputs(tokens, source, graph)
+    def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        """Weights (..., E, H), in memory for E F H numbers; the call itself never forms them."""
         q, _ = features(self._log_features(self.query(tokens.z)))
         k, size = features(self._log_features(self.key(source.z)))
         j, i = graph.edge_index(q.device)
@@ -127,12 +118,12 @@ class LinearAttention(Mixer):
 
     def flops(self, tokens: Tokens) -> int:
         """Four projections, 8 N D^2; features; 4 F (D + H) a token for the sums and their use."""
-        linears = (self.query, self.key, self.value, self.out)
+        projections = map_flops(tokens.z, self.query, self.key, self.value, self.out)
         rows = tokens.z.shape[:-1].numel()
         log_features = self._log_features(tokens.z.new_zeros(1, self.dim))
         sums = 4 * log_features.shape[-1] * (self.dim + self.num_heads)
         mapped = 2 * self.num_heads * self.features.flops(self.channels)
-        return sum(linear_flops(linear, tokens.z) for linear in linears) + rows * (sums + mapped)
+        return projections + rows * (sums + mapped)
 
     def _log_features(self, z: Tensor) -> Tensor:
         return self.features(self._heads(z))  # (..., N, H, F)

@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.layer import IncrementalDecodingError, TokenLayer
-from tokennet.mixers._latent_graphs import LatentGraphs, for_each_set, latent_graphs
-from tokennet.mixers._ragged import check_complete
+from tokennet.layer import IncrementalDecodingError, TokenLayer, map_flops
+from tokennet.mixers._ragged import CompleteMixer
 from tokennet.mixers.attention import Attention
-from tokennet.mixers.base import Mixer
-from tokennet.symmetry import Symmetry
+from tokennet.mixers.latents import LatentGraphs, latents_on
 from tokennet.tokens import Tokens
 
 
@@ -30,14 +28,12 @@ class LatentBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, source_dim: int | None, widening: int) -> None:
         super().__init__()
-        self.hidden = widening * dim
         self.norm = nn.LayerNorm(dim)
         self.source_norm = None if source_dim is None else nn.LayerNorm(source_dim)
         self.attention = Attention(dim, num_heads, source_dim=source_dim)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, self.hidden), nn.GELU(), nn.Linear(self.hidden, dim)
-        )
+        hidden = widening * dim
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, latents: Tensor, source: Tensor | None, graph: TokenGraph) -> Tensor:
         z = self.norm(latents)
@@ -46,7 +42,7 @@ class LatentBlock(nn.Module):
         return latents + self.mlp(self.mlp_norm(latents))
 
     def flops(self, latents: Tensor, source: Tensor, graph: TokenGraph) -> int:
-        mlp = 4 * latents.shape[:-1].numel() * self.attention.dim * self.hidden
+        mlp = map_flops(latents, self.mlp[0], self.mlp[2])
         return self.attention.flops(latents, source, graph) + mlp
 
 
@@ -76,8 +72,6 @@ class Latents(TokenLayer):
     torch.Size([2, 3, 8])
     """
 
-    symmetry = Symmetry()
-
     def __init__(
         self,
         dim: int,
@@ -99,16 +93,16 @@ class Latents(TokenLayer):
         nn.init.trunc_normal_(self.latents, std=0.02)
 
     def transform(self, tokens: Tokens) -> Tokens:
-        graphs = latent_graphs(tokens.graph, len(self.latents))
-        return Tokens(self.encode(tokens.z, graphs), graphs.within)
+        latents, graphs = self.encode(tokens.z, tokens.graph)
+        return Tokens(latents, graphs.within)
 
-    def encode(self, source: Tensor, graphs: LatentGraphs) -> Tensor:
-        """(..., M, D) sources to (..., S K, latent_dim)."""
-        latents = for_each_set(self.latents, graphs.within, source)
+    def encode(self, source: Tensor, graph: TokenGraph) -> tuple[Tensor, LatentGraphs]:
+        """(..., M, D) sources of a graph to latents (..., S K, latent_dim), and their graphs."""
+        latents, graphs = latents_on(graph, self.latents, source)
         latents = self.cross(latents, source, graphs.gather)
         for block in self.blocks:
             latents = block(latents, None, graphs.within)
-        return latents
+        return latents, graphs
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
@@ -117,17 +111,13 @@ class Latents(TokenLayer):
 
     def flops(self, tokens: Tokens) -> int:
         """Attention of latents to tokens, and of latents to each other, with their MLPs."""
-        return self.encode_flops(tokens.z, latent_graphs(tokens.graph, len(self.latents)))
-
-    def encode_flops(self, source: Tensor, graphs: LatentGraphs) -> int:
-        """Those of `encode`."""
-        latents = for_each_set(self.latents, graphs.within, source)
-        flops = self.cross.flops(latents, source, graphs.gather)
+        latents, graphs = latents_on(tokens.graph, self.latents, tokens.z)
+        flops = self.cross.flops(latents, tokens.z, graphs.gather)
         blocks = (block.flops(latents, latents, graphs.within) for block in self.blocks)  # type: ignore[operator]
         return flops + sum(blocks)
 
 
-class PerceiverMixer(Mixer):
+class PerceiverMixer(CompleteMixer):
     r"""Tokens exchange information through K learned latents, at a cost of N K, not N^2.
 
         out = W_o Attention(z, norm(y)),   y = Latents(source)
@@ -177,18 +167,11 @@ class PerceiverMixer(Mixer):
         self.norm = nn.LayerNorm(self.latents.latent_dim)
         self.read = Attention(dim, num_heads, source_dim=self.latents.latent_dim)
 
-    def check_graph(self, graph: TokenGraph) -> None:
-        check_complete(graph, "Perceiver")
-
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        graphs = latent_graphs(graph, len(self.latents.latents))
-        latents = self.norm(self.latents.encode(source.z, graphs))
-        return self.read(tokens.z, latents, graphs.spread)
+        latents, graphs = self.latents.encode(source.z, graph)
+        return self.read(tokens.z, self.norm(latents), graphs.spread)
 
     def flops(self, tokens: Tokens) -> int:
         """That of `Latents`, and of attention from tokens to latents."""
-        graphs = latent_graphs(tokens.graph, len(self.latents.latents))
-        count, size = graphs.within.num_targets, self.latents.latent_dim
-        latents = tokens.z.new_zeros(*tokens.z.shape[:-2], count, size)
-        encode = self.latents.encode_flops(tokens.z, graphs)
-        return encode + self.read.flops(tokens.z, latents, graphs.spread)
+        latents, graphs = latents_on(tokens.graph, self.latents.latents, tokens.z)
+        return self.latents.flops(tokens) + self.read.flops(tokens.z, latents, graphs.spread)

@@ -9,16 +9,15 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.layer import IncrementalDecodingError, TokenLayer, linear_flops
-from tokennet.mixers._latent_graphs import for_each_set, latent_graphs
-from tokennet.mixers._ragged import check_complete
+from tokennet.layer import IncrementalDecodingError, TokenLayer, map_flops
+from tokennet.mixers._ragged import CompleteMixer
 from tokennet.mixers.attention import Attention
-from tokennet.mixers.base import Mixer
-from tokennet.symmetry import Symmetry
+from tokennet.mixers.base import WeightedMixer
+from tokennet.mixers.latents import latents_on
 from tokennet.tokens import Tokens
 
 
-class SetAttentionBlock(Mixer):
+class SetAttentionBlock(WeightedMixer):
     r"""Attention with its residuals and norms, for sets: `block(x, y)` is MAB, `block(x)` SAB.
 
         MAB(X, Y) = norm(H + relu(W H)),   H = norm(X + Attention(X, Y))
@@ -52,14 +51,8 @@ class SetAttentionBlock(Mixer):
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         return self._close(tokens.z, self.attention(tokens, source, graph).z)
 
-    def attention_weights(
-        self,
-        tokens: Tokens | Tensor,
-        source: Tokens | Tensor | None = None,
-        graph: TokenGraph | None = None,
-    ) -> Tensor:
-        """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
-        return self.attention.attention_weights(tokens, source, graph)
+    def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
+        return self.attention.weigh(tokens, source, graph)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
@@ -79,10 +72,10 @@ class SetAttentionBlock(Mixer):
     ) -> int:
         """Attention, and 2 N D^2."""
         z = tokens if isinstance(tokens, Tensor) else tokens.z
-        return self.attention.flops(tokens, source, graph) + linear_flops(self.linear, z)
+        return self.attention.flops(tokens, source, graph) + map_flops(z, self.linear)
 
 
-class InducedSetAttentionBlock(Mixer):
+class InducedSetAttentionBlock(CompleteMixer):
     r"""Attention through K learned points, for large sets, at a cost of N K: ISAB.
 
         ISAB(X) = MAB(X, MAB(I, X)),   I in R^{K x D} learned
@@ -122,19 +115,14 @@ class InducedSetAttentionBlock(Mixer):
         self.spread = SetAttentionBlock(dim, num_heads, norm=norm)
         nn.init.xavier_uniform_(self.points)
 
-    def check_graph(self, graph: TokenGraph) -> None:
-        check_complete(graph, "InducedSetAttentionBlock")
-
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        graphs = latent_graphs(graph, len(self.points))
-        points = for_each_set(self.points, graphs.within, source.z)
+        points, graphs = latents_on(graph, self.points, source.z)
         points = self.gather(points, source.z, graphs.gather)
         return self.spread(tokens.z, points, graphs.spread)
 
     def flops(self, tokens: Tokens) -> int:
         """That of two blocks, from tokens to points and back."""
-        graphs = latent_graphs(tokens.graph, len(self.points))
-        points = for_each_set(self.points, graphs.within, tokens.z)
+        points, graphs = latents_on(tokens.graph, self.points, tokens.z)
         gather = self.gather.flops(points, tokens.z, graphs.gather)
         return gather + self.spread.flops(tokens.z, points, graphs.spread)
 
@@ -164,8 +152,6 @@ class PoolingByAttention(TokenLayer):
     Tokens(z=(6, 8), graph=Disjoint([Full(3), Full(3)]): 6 tokens, 18 edges, density 0.5)
     """
 
-    symmetry = Symmetry()
-
     def __init__(
         self, dim: int, num_heads: int = 4, num_seeds: int = 1, *, norm: bool = True
     ) -> None:
@@ -177,8 +163,7 @@ class PoolingByAttention(TokenLayer):
         nn.init.xavier_uniform_(self.seeds)
 
     def transform(self, tokens: Tokens) -> Tokens:
-        graphs = latent_graphs(tokens.graph, len(self.seeds))
-        seeds = for_each_set(self.seeds, graphs.within, tokens.z)
+        seeds, graphs = latents_on(tokens.graph, self.seeds, tokens.z)
         source = self.linear(tokens.z).relu()
         return Tokens(self.block(seeds, source, graphs.gather), graphs.within)
 
@@ -189,7 +174,6 @@ class PoolingByAttention(TokenLayer):
 
     def flops(self, tokens: Tokens) -> int:
         """One projection of the tokens, and a block from the tokens to the seeds."""
-        graphs = latent_graphs(tokens.graph, len(self.seeds))
-        seeds = for_each_set(self.seeds, graphs.within, tokens.z)
+        seeds, graphs = latents_on(tokens.graph, self.seeds, tokens.z)
         block = self.block.flops(seeds, tokens.z, graphs.gather)
-        return linear_flops(self.linear, tokens.z) + block
+        return map_flops(tokens.z, self.linear) + block

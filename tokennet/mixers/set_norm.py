@@ -6,12 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.mixers._ragged import check_complete, set_by_set
-from tokennet.mixers.base import Mixer
+from tokennet.mixers._ragged import CompleteMixer, set_by_set
 from tokennet.tokens import Tokens
 
 
-class SetNorm(Mixer):
+class SetNorm(CompleteMixer):
     r"""Layer norm over a whole set: tokens less its mean, over its standard deviation.
 
         out_id = g_d (z_id - mean) / sqrt(var + eps) + b_d
@@ -39,9 +38,6 @@ class SetNorm(Mixer):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
-
-    def check_graph(self, graph: TokenGraph) -> None:
-        check_complete(graph, type(self).__name__)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         return set_by_set(self._mix_set, tokens.z, source.z, graph)

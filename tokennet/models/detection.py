@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from tokennet.layer import linear_flops
+from tokennet.layer import map_flops
 from tokennet.nets._evaluating import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
@@ -91,8 +91,7 @@ class SetPrediction(nn.Module):
         with evaluating(self):
             source = self._encode(patches)
         queries = self._queries_to(source)
-        heads = [part for part in (self.classes, *self.box) if isinstance(part, nn.Linear)]
-        own = sum(linear_flops(linear, queries.z) for linear in heads)
+        own = map_flops(queries.z, self.classes, self.box)
         return self.encoder.flops(patches) + self.decoder.flops(queries, source) + own
 
     def _encode(self, patches: Tokens | Tensor) -> Tokens:

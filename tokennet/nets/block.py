@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import TokenLayer
+from tokennet.layer import TokenLayer, check_channels
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -41,11 +41,8 @@ class TokenWise(TokenLayer):
         self.in_features = first.in_features if type(first) is nn.Linear else None
 
     def transform(self, tokens: Tokens) -> Tokens:
-        if self.in_features not in (None, tokens.dim):
-            raise ValueError(
-                f"tokens must have {self.in_features} channels, got z of shape "
-                f"{tuple(tokens.z.shape)}"
-            )
+        if self.in_features is not None:
+            check_channels(tokens.z, self.in_features)
         return tokens.replace(z=self.fn(tokens.z))
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.checks import lookup
-from tokennet.layer import IncrementalDecodingError, Upstream
+from tokennet.layer import IncrementalDecodingError, Upstream, map_flops
 from tokennet.mixers import Attention
-from tokennet.mixers._latent_graphs import for_each_set, latent_graphs
+from tokennet.mixers.latents import latents_on
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -64,11 +64,10 @@ class Readout(nn.Module):
         return self(tokens)
 
     def flops(self, tokens: Tokens) -> int:
-        linears = [part for part in self.head.modules() if isinstance(part, nn.Linear)]
-        per_row = sum(2 * part.in_features * part.out_features for part in linears)
-        if self.is_invariant:
-            return per_row * tokens.z.shape[:-2].numel() * len(tokens.graph.parts)
-        return per_row * tokens.z.shape[:-1].numel()
+        z = tokens.z
+        if self.is_invariant:  # a row for each set
+            z = z.new_zeros(*z.shape[:-2], len(tokens.graph.parts), tokens.dim)
+        return map_flops(z, self.head)
 
 
 class TokenReadout(Readout):
@@ -195,14 +194,12 @@ class AttentionReadout(Readout):
         self.attention = Attention(dim, num_heads)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        graphs = latent_graphs(tokens.graph, 1)
-        query = for_each_set(self.query, graphs.within, tokens.z)
+        query, graphs = latents_on(tokens.graph, self.query, tokens.z)
         pooled = self.attention(query, tokens.z, graphs.gather)  # (..., number of sets, D)
         return pooled if tokens.graph.is_ragged else pooled.squeeze(-2)
 
     def flops(self, tokens: Tokens) -> int:
-        graphs = latent_graphs(tokens.graph, 1)
-        query = for_each_set(self.query, graphs.within, tokens.z)
+        query, graphs = latents_on(tokens.graph, self.query, tokens.z)
         return super().flops(tokens) + self.attention.flops(query, tokens.z, graphs.gather)
 
 

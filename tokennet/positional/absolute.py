@@ -16,17 +16,11 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.layer import TokenLayer, check_step
+from tokennet.layer import TokenLayer, check_channels, check_step
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
 By = Literal["pos", "index"]
-
-
-def check_channels(tokens: Tokens, dim: int) -> None:
-    """Raise ValueError unless the tokens have the `dim` channels of the encoding."""
-    if tokens.dim != dim:
-        raise ValueError(f"tokens must have {dim} channels, got {tokens.dim}")
 
 
 def check_columns(positions: Tensor, num_coordinates: int, argument: str) -> None:
@@ -93,7 +87,7 @@ class PositionalEncoding(TokenLayer):
         return self._add(tokens, index.to(tokens.z.device)), None
 
     def _add(self, tokens: Tokens, index: Tensor) -> Tokens:
-        check_channels(tokens, self.dim)
+        check_channels(tokens.z, self.dim)
         encoding = self.encode(self.positions(tokens, index))  # (..., N, D)
         return tokens.replace(z=tokens.z + encoding.to(tokens.z.dtype))
 

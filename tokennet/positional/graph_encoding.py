@@ -6,8 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from tokennet.layer import TokenLayer
-from tokennet.positional.absolute import check_channels
+from tokennet.layer import TokenLayer, check_channels
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -47,6 +46,6 @@ class GraphEncoding(TokenLayer):
         """The numbers (N, K), or (..., N, K) where they differ within the batch."""
 
     def transform(self, tokens: Tokens) -> Tokens:
-        check_channels(tokens, self.dim)
+        check_channels(tokens.z, self.dim)
         encoding = self.project(self.encode(tokens).to(tokens.z.dtype))  # (..., N, D)
         return tokens.replace(z=tokens.z + encoding)

@@ -20,9 +20,15 @@ class LatentGraphs(NamedTuple):
     """The targets of the set attend to its latents."""
 
 
-def latent_graphs(graph: TokenGraph, count: int) -> LatentGraphs:
-    """The graphs of `count` latents for each set of `graph`; built once and kept with it."""
-    return graph.cached(_build, count)
+def latents_on(graph: TokenGraph, latents: Tensor, like: Tensor) -> tuple[Tensor, LatentGraphs]:
+    """(K, D) latents, copied for each set of `graph`: (..., S K, D), and their graphs.
+
+    Leading dimensions are those of `like`; the graphs are built once and kept with `graph`.
+    """
+    graphs: LatentGraphs = graph.cached(_build, len(latents))
+    copies = graphs.within.num_targets // len(latents)
+    latents = latents.to(like.dtype).repeat(copies, 1).expand(*like.shape[:-2], -1, -1)
+    return latents, graphs
 
 
 def _build(graph: TokenGraph, count: int) -> LatentGraphs:
@@ -32,9 +38,3 @@ def _build(graph: TokenGraph, count: int) -> LatentGraphs:
     if graph.is_ragged:
         return LatentGraphs(Disjoint(gather), Disjoint(within), Disjoint(spread))
     return LatentGraphs(gather[0], within[0], spread[0])
-
-
-def for_each_set(latents: Tensor, within: TokenGraph, like: Tensor) -> Tensor:
-    """(K, D) latents, copied for each set: (..., S K, D), with the leading dimensions of `like`."""
-    copies = within.num_targets // len(latents)
-    return latents.to(like.dtype).repeat(copies, 1).expand(*like.shape[:-2], -1, -1)
