@@ -268,7 +268,10 @@ def test_stacks_keep_all_their_blocks(post_norm, final_norm):
 
 def test_ids_outside_the_table_are_refused():
     embedding = Embedding((5, 2), DIM)
-    for bad, reason in (([[5, 0]], "column 0 must be 0 .. 4, got 5"), ([[0, -1]], "column 1")):
+    for bad, reason in (
+        ([[5, 0]], "column 0 must be integers 0 .. 4, got values from 5"),
+        ([[0, -1]], "column 1"),
+    ):
         with pytest.raises(ValueError, match=reason):
             embedding(torch.tensor(bad))
     assert embedding(torch.zeros(0, 2, dtype=torch.long)).shape == (0, DIM)

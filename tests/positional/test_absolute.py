@@ -72,7 +72,7 @@ def test_what_is_returned_has_the_type_of_z():
     ("call", "message"),
     [
         (lambda: SinusoidalEncoding(6, num_coordinates=2), "dim must be a multiple of .* 4, got 6"),
-        (lambda: SinusoidalEncoding(8, "place"), "by must be 'pos' or 'index', got 'place'"),
+        (lambda: SinusoidalEncoding(8, "place"), "by must be one of pos, index; got 'place'"),
         (lambda: SinusoidalEncoding(8)(torch.zeros(3, 8)), r"tokens\.pos must hold positions"),
         (lambda: SinusoidalEncoding(8)(example()), "pos must have 1 columns .* got 2"),
         (lambda: LearnedEncoding(8, -1), "size must be at least 0, got -1"),

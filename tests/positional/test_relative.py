@@ -332,7 +332,7 @@ def test_the_type_is_kept():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ALiBi(2, "place"), "by must be 'pos' or 'index', got 'place'"),
+        (lambda: ALiBi(2, "place"), "by must be one of pos, index; got 'place'"),
         (lambda: ALiBi(0), "num_heads must be at least 1, got 0"),
         (lambda: T5Bias(2, num_buckets=6), "num_buckets must be a multiple of 4, got 6"),
         (lambda: T5Bias(2, max_distance=8), "max_distance must be more than 8"),
@@ -350,7 +350,7 @@ def test_the_type_is_kept():
         ),
         (
             lambda: attention(T5Bias(HEADS, "pos"))(laws.tokens_on(Full(3), DIM, torch.float64)),
-            "pos must have 1 columns, got 2",
+            "pos must have 1 columns .* got 2",
         ),
         (
             lambda: attention(LearnedOffset(HEADS, (2, 2), "pos"))(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from tokennet.layer import TokenLayer
 from tokennet.nets.readout import TokenReadout
-from tokennet.symmetry import Symmetry
+from tokennet.positional.absolute import Tables
 from tokennet.tokens import Tokens
 
 
@@ -33,16 +34,13 @@ class Embedding(TokenLayer):
     torch.Size([3, 16])
     """
 
-    symmetry = Symmetry()
     is_tokenwise = True
 
     def __init__(self, size: int | tuple[int, ...], dim: int, scale: float = 1.0) -> None:
         super().__init__()
         self.sizes = (size,) if isinstance(size, int) else tuple(size)
         self.dim, self.scale = dim, scale
-        self.tables = nn.ModuleList(nn.Embedding(entries, dim) for entries in self.sizes)
-        for table in self.tables:
-            nn.init.normal_(table.weight, std=0.02 if scale == 1.0 else dim**-0.5)  # type: ignore[arg-type]
+        self.tables = Tables(self.sizes, dim, std=0.02 if scale == 1.0 else dim**-0.5)
 
     def transform(self, tokens: Tokens) -> Tokens:
         ids = tokens.z
@@ -51,20 +49,8 @@ class Embedding(TokenLayer):
                 f"z must hold integers (..., N, P) with P at most {len(self.sizes)}, "
                 f"got {ids.dtype} of shape {tuple(ids.shape)}"
             )
-        if not torch.compiler.is_compiling() and ids.numel():
-            self._check_range(ids)
-        missing = ids.new_zeros(*ids.shape[:-1], len(self.sizes) - ids.shape[-1])
-        columns = torch.cat([ids, missing], dim=-1).long().unbind(-1)
-        vectors = [table(column) for table, column in zip(self.tables, columns, strict=True)]
-        return tokens.replace(z=self.scale * torch.stack(vectors).sum(0))
-
-    def _check_range(self, ids: Tensor) -> None:
-        for column, size in enumerate(self.sizes[: ids.shape[-1]]):
-            low, high = ids[..., column].min().item(), ids[..., column].max().item()
-            if low < 0 or high >= size:
-                raise ValueError(
-                    f"ids in column {column} must be 0 .. {size - 1}, got {low} to {high}"
-                )
+        ids = pad(ids, (0, len(self.sizes) - ids.shape[-1]))  # missing columns are 0
+        return tokens.replace(z=self.scale * self.tables("ids", ids))
 
 
 class Unembedding(TokenReadout):

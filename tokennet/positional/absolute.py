@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer, check_channels, check_step
 from tokennet.symmetry import Symmetry
@@ -33,8 +34,7 @@ def check_columns(positions: Tensor, num_coordinates: int, argument: str) -> Non
 
 def check_by(by: Any) -> By:
     """Return `by`, or raise ValueError."""
-    if by not in ("pos", "index"):
-        raise ValueError(f"by must be 'pos' or 'index', got {by!r}")
+    lookup("by", by, dict.fromkeys(get_args(By)))
     return by
 
 
@@ -130,6 +130,45 @@ class SinusoidalEncoding(PositionalEncoding):
         return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-3)  # (..., N, D)
 
 
+def are_whole(values: Tensor) -> bool:
+    """Whether all are whole numbers, of whatever dtype."""
+    return not (values.is_floating_point() and (values != values.round()).any())
+
+
+class Tables(nn.ModuleList):
+    """A table of vectors for each column of integers; the vectors of a row are summed.
+
+    Args:
+        sizes: number of vectors of each table.
+        dim: channels D.
+        std: of the initial values.
+    """
+
+    def __init__(self, sizes: Iterable[int], dim: int, std: float) -> None:
+        super().__init__(nn.Embedding(size, dim) for size in sizes)
+        for table in self:
+            nn.init.normal_(table.weight, std=std)  # type: ignore[arg-type]
+
+    def forward(self, name: str, values: Tensor) -> Tensor:
+        """(..., N, P) to (..., N, D).
+
+        Raises:
+            ValueError: `name`, the values, are no numbers of vectors.
+        """
+        vectors = []
+        for number, (table, column) in enumerate(zip(self, values.unbind(-1), strict=True)):
+            if column.numel() and not torch.compiler.is_compiling():
+                size = len(table.weight)  # type: ignore[arg-type]
+                low, high = torch.stack(column.aminmax()).tolist()
+                if low < 0 or high >= size or not are_whole(column):
+                    raise ValueError(
+                        f"{name} in column {number} must be integers 0 .. {size - 1}, "
+                        f"got values from {low} to {high}"
+                    )
+            vectors.append(table(column.long()))
+        return torch.stack(vectors).sum(0)
+
+
 class LearnedEncoding(PositionalEncoding):
     """A learned vector for each position, as in BERT and ViT, for a fixed range of positions.
 
@@ -152,27 +191,8 @@ class LearnedEncoding(PositionalEncoding):
         super().__init__(dim, by)
         sizes = (size,) if isinstance(size, int) else size
         self.sizes = tuple(check_size("size", each) for each in sizes)
-        self.tables = nn.ModuleList(nn.Embedding(entries, dim) for entries in self.sizes)
-        for table in self.tables:
-            nn.init.normal_(table.weight, std=0.02)  # type: ignore[arg-type]
+        self.tables = Tables(self.sizes, dim, 0.02)
 
     def encode(self, positions: Tensor) -> Tensor:
         check_columns(positions, len(self.sizes), "as size has")
-        if not torch.compiler.is_compiling():
-            self._check_range(positions)
-        columns = positions.long().unbind(-1)
-        return torch.stack(
-            [table(column) for table, column in zip(self.tables, columns, strict=True)]
-        ).sum(0)
-
-    def _check_range(self, positions: Tensor) -> None:
-        for column, size in enumerate(self.sizes):
-            values = positions[..., column]
-            if values.numel() == 0:
-                continue
-            low, high = values.min().item(), values.max().item()
-            if low < 0 or high >= size or (values != values.round()).any():
-                raise ValueError(
-                    f"positions in column {column} must be integers 0 .. {size - 1}, "
-                    f"got values from {low} to {high}"
-                )
+        return self.tables("positions", positions)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.ops.call import Bias
-from tokennet.positional.absolute import By, check_by, read_positions
+from tokennet.positional.absolute import By, are_whole, check_by, check_columns, read_positions
 from tokennet.symmetry import Symmetry
 
 
@@ -237,9 +237,6 @@ class LearnedOffset(OffsetBias):
 
 
 def _check_whole(pos: Tensor, columns: int) -> None:
-    if pos.shape[-1] != columns:
-        raise ValueError(f"pos must have {columns} columns, got {pos.shape[-1]}")
-    if torch.compiler.is_compiling() or not pos.is_floating_point():
-        return
-    if (pos != pos.round()).any():
+    check_columns(pos, columns, "one for each coordinate")
+    if not torch.compiler.is_compiling() and not are_whole(pos):
         raise ValueError("pos must hold whole numbers where the bias is one of a table")

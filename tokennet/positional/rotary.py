@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tokennet.checks import check_size
-from tokennet.positional.absolute import By
+from tokennet.positional.absolute import By, check_columns
 from tokennet.positional.relative import RelativePosition
 
 
@@ -58,11 +58,7 @@ class Rotary(RelativePosition):
         self.base, self.interleaved = base, interleaved
 
     def check(self, pos: Tensor) -> None:
-        if pos.shape[-1] != self.num_coordinates:
-            raise ValueError(
-                f"pos must have {self.num_coordinates} columns (num_coordinates), "
-                f"got {pos.shape[-1]}"
-            )
+        check_columns(pos, self.num_coordinates, "num_coordinates")
 
     def check_channels(self, channels: int) -> None:
         """Raise ValueError unless heads of this number of channels can be rotated."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, lookup
 from tokennet.positional.eigenvectors import LaplacianEigenvectors, laplacian_eigenvectors
 from tokennet.positional.graph_encoding import GraphEncoding
 from tokennet.symmetry import Symmetry
@@ -57,8 +57,7 @@ class LaplacianEncoding(GraphEncoding):
         self, dim: int, k: int, signs: Signs = "random", project: nn.Module | None = None
     ) -> None:
         super().__init__(dim, check_size("k", k, 1), project)
-        if signs not in ("random", "fixed", "determined"):
-            raise ValueError(f"signs must be 'random', 'fixed' or 'determined', got {signs!r}")
+        lookup("signs", signs, dict.fromkeys(get_args(Signs)))
         self.k, self.signs = k, signs
 
     @property
