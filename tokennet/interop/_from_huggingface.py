@@ -60,8 +60,7 @@ def _gpt2(model: Any, copy: Copier) -> nn.Module:
     layers: Any = net.layers
     copy.weight(layers[0].tables[0], theirs.wte.weight)
     copy.weight(layers[1].tables[0], theirs.wpe.weight)
-    for number, block in enumerate(theirs.h):
-        mixing, function = layers[3 + 2 * number : 5 + 2 * number]
+    for mixing, function, block in zip(layers[3::2], layers[4::2], theirs.h, strict=True):
         copy.norm(mixing.norm, block.ln_1)
         # Their linear maps have weights (in, out).
         weights = [*block.attn.c_attn.weight.T.chunk(3), block.attn.c_proj.weight.T]
@@ -92,8 +91,8 @@ def _bert(model: Any, copy: Copier) -> nn.Module:
     copy.weight(layers[0].tables[1], theirs.embeddings.token_type_embeddings.weight)
     copy.weight(layers[1].tables[0], theirs.embeddings.position_embeddings.weight)
     copy.norm(layers[2].fn[0], theirs.embeddings.LayerNorm)
-    for number, block in enumerate(theirs.encoder.layer):
-        mixing, function = layers[3 + 2 * number : 5 + 2 * number]
+    blocks = theirs.encoder.layer
+    for mixing, function, block in zip(layers[3:-1:2], layers[4:-1:2], blocks, strict=True):
         parts = block.attention.self
         linears = [parts.query, parts.key, parts.value, block.attention.output.dense]
         copy.attention(mixing.layer, *_of(linears))
@@ -127,8 +126,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
     copy.linear(layers[1].fn, patch)
     copy.parameter(layers[2].vectors, theirs.embeddings.cls_token[0])
     copy.parameter(layers[3].tables[0].weight, positions)
-    for number, block in enumerate(theirs.layers):
-        mixing, function = layers[4 + 2 * number : 6 + 2 * number]
+    for mixing, function, block in zip(layers[4::2], layers[5::2], theirs.layers, strict=True):
         parts = block.attention
         copy.norm(mixing.norm, block.layernorm_before)
         copy.attention(mixing.layer, *_of([parts.q_proj, parts.k_proj, parts.v_proj, parts.o_proj]))

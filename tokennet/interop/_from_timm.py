@@ -55,8 +55,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
     copy.linear(layers[1].fn, patch)
     copy.parameter(layers[2].vectors, model.cls_token[0])
     copy.parameter(layers[3].tables[0].weight, model.pos_embed[0])
-    for number, block in enumerate(model.blocks):
-        mixing, function = layers[4 + 2 * number : 6 + 2 * number]
+    for mixing, function, block in zip(layers[4::2], layers[5::2], model.blocks, strict=True):
         qkv, out = block.attn.qkv, block.attn.proj
         biases = [None] * 3 if qkv.bias is None else qkv.bias.chunk(3)
         copy.norm(mixing.norm, block.norm1)
@@ -87,8 +86,7 @@ def _mixer(model: Any, copy: Copier) -> nn.Module:
     )
     layers: Any = net.layers
     copy.linear(layers[1].fn, patch)
-    for number, block in enumerate(model.blocks):
-        mixing, function = layers[2 + 2 * number : 4 + 2 * number]
+    for mixing, function, block in zip(layers[2::2], layers[3::2], model.blocks, strict=True):
         copy.norm(mixing.norm, block.norm1)
         _copy_mlp(copy, mixing.layer.net, block.mlp_tokens)
         copy.norm(function.norm, block.norm2)
@@ -109,8 +107,7 @@ def _resmlp(model: Any, copy: Copier) -> nn.Module:
     )
     layers: Any = net.layers
     copy.linear(layers[1].fn, patch)
-    for number, block in enumerate(model.blocks):
-        mixing, function = layers[2 + 2 * number : 4 + 2 * number]
+    for mixing, function, block in zip(layers[2::2], layers[3::2], model.blocks, strict=True):
         copy.linear(mixing.layer.linear, block.linear_tokens)
         _copy_mlp(copy, function.layer.fn, block.mlp_channels)
         _copy_affine(copy, mixing.norm, block.norm1)

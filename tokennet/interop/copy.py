@@ -100,10 +100,10 @@ def convert(
         TypeError: there is no converter for its class.
         ValueError: the net lacks a parameter of the model.
     """
-    kinds = [kind.__name__ for kind in type(model).__mro__] if subclasses else [_name(model)]
-    known = [kind for kind in kinds if kind in converters]
-    if not known:
-        raise TypeError(f"{argument} must be one of {', '.join(converters)}; got {_name(model)}")
+    kinds = [kind.__name__ for kind in type(model).__mro__]
+    known = [kind for kind in kinds if kind in converters] if subclasses else kinds[:1]
+    if not known or known[0] not in converters:
+        raise TypeError(f"{argument} must be one of {', '.join(converters)}; got {kinds[0]}")
     copier = Copier()
     net = converters[known[0]](model, copier)
     for name, parameter in model.named_parameters():
@@ -111,10 +111,6 @@ def convert(
             raise ValueError(f"model must have no parameter besides those of the net, got {name}")
     parameter = next(model.parameters())
     return net.to(parameter.device, parameter.dtype).train(model.training)
-
-
-def _name(model: nn.Module) -> str:
-    return type(model).__name__
 
 
 def expect_kind(name: str, found: Any, *kinds: type) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from tokennet.graphs import Causal
@@ -43,19 +45,14 @@ def question_net(
     >>> net(Tokens(torch.zeros(2, 4, 6), pos=positions), torch.tensor([[1, 2, 3], [4, 5, 6]])).shape
     torch.Size([2, 3])
     """
-    image: list[TokenLayer | TokenNet] = [
-        WithGraph(complete),
-        TokenWise(nn.Linear(in_features, dim)),
-        SinusoidalEncoding(dim, "pos", num_coordinates=2),
-        encoder_stack(dim, depth, num_heads),
-    ]
+    image = _image_encoder(in_features, dim, depth, num_heads)
     question: list[TokenLayer | TokenNet] = [
         Embedding(vocab, dim),
         LearnedEncoding(dim, max_length),
         decoder_stack(dim, depth, num_heads, final_norm=False),
     ]
     answer = make_readout(readout, dim, out_features)
-    return EncoderDecoder(TokenNet(image), TextNet(question, answer, max_length=max_length))
+    return EncoderDecoder(image, TextNet(question, answer, max_length=max_length))
 
 
 def clip(
@@ -117,11 +114,14 @@ def detr(
     (torch.Size([2, 5, 4]), torch.Size([2, 5, 4]))
     """
     config = config or BlockConfig(post_norm=True, activation=nn.ReLU)
-    image: list[TokenLayer | TokenNet] = [
-        WithGraph(complete),
-        TokenWise(nn.Linear(in_features, dim)),
-        SinusoidalEncoding(dim, "pos", num_coordinates=2),
-        encoder_stack(dim, depth, num_heads, hidden, config),
-    ]
+    image = _image_encoder(in_features, dim, depth, num_heads, hidden, config)
     decoder = decoder_stack(dim, depth, num_heads, hidden, config)
-    return SetPrediction(TokenNet(image), decoder, dim, queries, classes)
+    return SetPrediction(image, decoder, dim, queries, classes)
+
+
+def _image_encoder(in_features: int, dim: int, *sizes: Any) -> TokenNet:
+    """From patches with positions (row and column) to tokens; sizes as for `encoder_stack`."""
+    embed = TokenWise(nn.Linear(in_features, dim))
+    positions = SinusoidalEncoding(dim, "pos", num_coordinates=2)
+    blocks = encoder_stack(dim, *sizes)
+    return TokenNet([WithGraph(complete), embed, positions, blocks])

@@ -15,8 +15,9 @@ from tokennet.mixers import (
 )
 from tokennet.nets.block import TokenWise
 from tokennet.nets.compose import WithGraph, complete
-from tokennet.nets.net import IOSpec, TokenNet, positions_of
+from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import MeanReadout, make_readout
+from tokennet.positional import SinusoidalEncoding
 
 
 def deep_sets(
@@ -95,10 +96,8 @@ def perceiver(
     >>> net(torch.zeros(5, 30, 3)).shape
     torch.Size([5, 2])
     """
-    spec = IOSpec(in_features, out_features, num_coordinates=num_coordinates)
-    layers: list[TokenLayer] = [
-        TokenWise(nn.Linear(in_features, dim)),
-        *positions_of("pos" if num_coordinates else "none", spec, dim),
-        Latents(dim, num_latents, num_heads, depth=depth),
-    ]
+    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
+    if num_coordinates:
+        layers.append(SinusoidalEncoding(dim, "pos", num_coordinates=num_coordinates))
+    layers.append(Latents(dim, num_latents, num_heads, depth=depth))
     return TokenNet(layers, MeanReadout(dim, out_features))

@@ -42,10 +42,9 @@ def gpt(
     """
     config = BlockConfig(activation=partial(nn.GELU, approximate="tanh"), dropout=dropout)
     embedding = Embedding(vocab, dim)
-    layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
-    layers.append(TokenWise(nn.Dropout(dropout)))
-    for _ in range(depth):
-        layers += config.block([mixer(dim, num_heads)], dim)
+    positions, drop = LearnedEncoding(dim, max_length), TokenWise(nn.Dropout(dropout))
+    blocks = config.stack(lambda: [mixer(dim, num_heads)], dim, depth)
+    layers = [embedding, positions, drop, *blocks]
     return Decoder(layers, Unembedding(embedding), graph, max_length)
 
 
@@ -73,7 +72,6 @@ def bert(
     embedding = Embedding((vocab, types), dim)
     layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
     layers.append(TokenWise(nn.Sequential(nn.LayerNorm(dim), nn.Dropout(dropout))))
-    for _ in range(depth):
-        layers += config.block([Attention(dim, num_heads)], dim, hidden)
+    layers += config.stack(lambda: [Attention(dim, num_heads)], dim, depth, hidden)
     layers.append(TokenWise(nn.Sequential(nn.Linear(dim, dim), nn.GELU())))
     return MaskedLanguageModel(layers, Unembedding(embedding, bias=True), max_length=max_length)

@@ -40,9 +40,7 @@ def encoder_stack(
     torch.Size([3, 5, 8])
     """
     config = config or BlockConfig()
-    layers: list[TokenLayer] = []
-    for _ in range(depth):
-        layers += config.block([Attention(dim, num_heads)], dim, hidden)
+    layers = config.stack(lambda: [Attention(dim, num_heads)], dim, depth, hidden)
     return TokenNet(layers + config.final_norm(dim) if final_norm else layers)
 
 
@@ -66,11 +64,8 @@ def decoder_stack(
     torch.Size([3, 5, 8])
     """
     config = config or BlockConfig()
-    layers: list[TokenLayer] = []
-    for _ in range(depth):
-        layers += config.block(
-            [Attention(dim, num_heads), CrossAttention(dim, num_heads)], dim, hidden
-        )
+    mixers = Attention, CrossAttention
+    layers = config.stack(lambda: [kind(dim, num_heads) for kind in mixers], dim, depth, hidden)
     return TokenNet(layers + config.final_norm(dim) if final_norm else layers)
 
 
@@ -126,10 +121,9 @@ def performer(
     torch.Size([2, 3])
     """
     config = config or BlockConfig()
-    layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dim))]
-    for _ in range(depth):
-        layers += config.block([LinearAttention(dim, num_heads, "softmax")], dim)
-    return TokenNet(layers, make_readout(readout, dim, out_features))
+    embed = TokenWise(nn.Linear(in_features, dim))
+    blocks = config.stack(lambda: [LinearAttention(dim, num_heads, "softmax")], dim, depth)
+    return TokenNet([embed, *blocks], make_readout(readout, dim, out_features))
 
 
 def transformer(

@@ -75,8 +75,9 @@ def mlp_mixer(
     config = config or BlockConfig()
     token_hidden = dim // 2 if token_hidden is None else token_hidden
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
-    for _ in range(depth):
-        layers += config.block([TokenMixingMLP(dim, num_tokens, token_hidden)], dim, hidden)
+    layers += config.stack(
+        lambda: [TokenMixingMLP(dim, num_tokens, token_hidden)], dim, depth, hidden
+    )
     return TokenNet(layers, MeanReadout(dim, out_features))
 
 
@@ -98,8 +99,7 @@ def resmlp(
     """
     config = BlockConfig(norm=Affine, layer_scale=1e-4)
     layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
-    for _ in range(depth):
-        layers += config.block([CrossPatchLinear(dim, num_tokens)], dim, hidden)
+    layers += config.stack(lambda: [CrossPatchLinear(dim, num_tokens)], dim, depth, hidden)
     readout = MeanReadout(dim, out_features)
     readout.norm = Affine(dim)
     return TokenNet(layers, readout)

@@ -105,6 +105,16 @@ class BlockConfig:
         function = TokenWise(mlp(dim, hidden, self.dropout, self.activation))
         return [self.around(layer, dim) for layer in (*mixers, function)]
 
+    def stack(
+        self,
+        mixers: Callable[[], Iterable[TokenLayer]],
+        dim: int,
+        depth: int,
+        hidden: int | None = None,
+    ) -> list[TokenLayer]:
+        """`depth` blocks, each of new mixers."""
+        return [layer for _ in range(depth) for layer in self.block(mixers(), dim, hidden)]
+
     def final_norm(self, dim: int) -> list[TokenLayer]:
         """The norm after the last block, which pre-norm nets need."""
         return [] if self.post_norm else [TokenWise(self.norm(dim))]
