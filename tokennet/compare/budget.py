@@ -13,7 +13,7 @@ from torch import nn
 from tokennet.checks import lookup
 from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig, Width
 from tokennet.nets import count_parameters
-from tokennet.nets._evaluating import evaluating
+from tokennet.nets.evaluating import evaluating
 
 Match = Literal["params", "flops", "none"]
 TOLERANCE = 0.02

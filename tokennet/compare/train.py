@@ -16,7 +16,7 @@ from tokennet.compare.budget import example, flops_of
 from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, Width
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
-from tokennet.nets._evaluating import evaluating
+from tokennet.nets.evaluating import evaluating
 from tokennet.testing import relabeling_error, shuffling_error
 from tokennet.tokens import Tokens
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from tokennet.layer import map_flops
-from tokennet.nets._evaluating import evaluating
+from tokennet.nets.evaluating import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from tokennet.nets._evaluating import evaluating
+from tokennet.nets.evaluating import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer, check_channels
-from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
 
@@ -30,7 +29,6 @@ class TokenWise(TokenLayer):
     torch.Size([2, 3, 6])
     """
 
-    symmetry = Symmetry()
     is_tokenwise = True
 
     def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from tokennet.checks import check_size
 from tokennet.graphs import Causal, TokenGraph
-from tokennet.layer import IncrementalDecodingError, TokenLayer
-from tokennet.nets._evaluating import evaluating
+from tokennet.layer import IncrementalDecodingError
 from tokennet.nets.embedding import one_column
+from tokennet.nets.evaluating import evaluating
 from tokennet.nets.generation import (
     NextLogits,
     Sampling,
@@ -22,8 +22,6 @@ from tokennet.nets.generation import (
     sample,
     stop_ids,
 )
-from tokennet.nets.net import TokenNet
-from tokennet.nets.readout import Readout
 from tokennet.nets.text import Ids, TextNet
 from tokennet.tokens import Tokens
 
@@ -32,8 +30,8 @@ class Decoder(TextNet):
     r"""A causal net with logits of the next id after each: log p(z_{i+1} | z_0 .. z_i) + const.
 
     Use it for language models, and as the decoder of `EncoderDecoder`. Arguments as for
-    `TextNet`; the graph must be causal, such as `Causal` or `lambda n: Causal(n) & Window(n, 64)`,
-    and the readout return logits for each token.
+    `TextNet`; the graph must be causal, such as `Causal`, the default, or
+    `lambda n: Causal(n) & Window(n, 64)`, and the readout return logits for each token.
 
     >>> from tokennet.models import gpt
     >>> net = gpt(vocab=10, dim=8, depth=1, num_heads=2, max_length=12)
@@ -41,15 +39,7 @@ class Decoder(TextNet):
     torch.Size([7])
     """
 
-    def __init__(
-        self,
-        layers: Sequence[TokenLayer | TokenNet],
-        readout: Readout | None = None,
-        graph: Callable[[int], TokenGraph] = Causal,
-        max_length: int | None = None,
-        pos: Callable[[int], Tensor] | None = None,
-    ) -> None:
-        super().__init__(layers, readout, graph, max_length, pos)
+    default_graph = Causal
 
     def graph_on(self, num_tokens: int) -> TokenGraph:
         """The net's graph on this number of tokens.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import Disjoint
-from tokennet.nets._evaluating import evaluating
 from tokennet.nets.decoder import Decoder
+from tokennet.nets.evaluating import evaluating
 from tokennet.nets.generation import run_by_length, stop_ids
 from tokennet.nets.net import TokenNet
 from tokennet.nets.text import Ids

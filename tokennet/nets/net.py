@@ -12,10 +12,10 @@ from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer, Upstream
 from tokennet.mixers import MIXERS
-from tokennet.nets._evaluating import evaluating
 from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
 from tokennet.nets.embedding import Embedding
+from tokennet.nets.evaluating import evaluating
 from tokennet.nets.readout import READOUTS, Readout
 from tokennet.nets.summary import Row, Summary, count_parameters
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding

@@ -48,8 +48,6 @@ class PrependTokens(TokenLayer):
     prefixed(Window(5, radius=1), 1): 6 tokens, 24 edges, density 0.667
     """
 
-    symmetry = Symmetry()
-
     def __init__(
         self, dim: int, count: int = 1, *, attend_to_all: bool = True, visible_to_all: bool = True
     ) -> None:

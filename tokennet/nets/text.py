@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tokennet.graphs import Full, TokenGraph
 from tokennet.layer import TokenLayer
-from tokennet.nets._evaluating import evaluating
 from tokennet.nets.embedding import one_column
+from tokennet.nets.evaluating import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import Readout
 from tokennet.tokens import Tokens
@@ -28,7 +28,8 @@ class TextNet(TokenNet):
     Args:
         layers: the first is an `Embedding`, or another that accepts integers (..., N, 1).
         readout: as for `TokenNet`.
-        graph: from the number of tokens to their graph, for ids that come without one.
+        graph: from the number of tokens to their graph, for ids that come without one; that of
+            `default_graph`, `Full`, by default.
         max_length: the largest number of tokens that the layers have positions of; None for any.
         pos: from the number of tokens to their positions (N, P), for ids that come without.
 
@@ -40,15 +41,18 @@ class TextNet(TokenNet):
     torch.Size([5, 3])
     """
 
+    default_graph: Callable[[int], TokenGraph] = Full
+
     def __init__(
         self,
         layers: Sequence[TokenLayer | TokenNet],
         readout: Readout | None = None,
-        graph: Callable[[int], TokenGraph] = Full,
+        graph: Callable[[int], TokenGraph] | None = None,
         max_length: int | None = None,
         pos: Callable[[int], Tensor] | None = None,
     ) -> None:
         super().__init__(layers, readout)
+        graph = self.default_graph if graph is None else graph
         if not callable(graph):
             raise TypeError(
                 "graph must be a function from a number of tokens to their graph, such as "
