@@ -108,7 +108,7 @@ class Convolution(FixedPatternMixer):
 
     def flops(self, tokens: Tokens) -> int:
         """2 D^2 / groups for each edge of the pattern."""
-        return convolution_flops(self, self.conv, tokens)
+        return self.pattern_edges(tokens) * 2 * self.dim**2 // self.conv.groups
 
 
 def _offsets(graph: TokenGraph, offsets: tuple[int, ...], periodic: bool) -> TokenGraph:
@@ -132,5 +132,10 @@ def with_border(z: Tensor, dim: int, before: int, after: int, periodic: bool) ->
     return z.index_select(dim, torch.arange(-before, size + after, device=z.device) % size)
 
 
-def convolution_flops(mixer: FixedPatternMixer, conv: nn.Conv1d | nn.Conv2d, tokens: Tokens) -> int:
-    return mixer.pattern_edges(tokens) * 2 * conv.in_channels * conv.out_channels // conv.groups
+def convolve_grid(conv: nn.Conv2d, z: Tensor, shape: Any, radius: int, periodic: bool) -> Tensor:
+    """Tokens (..., n, D) of a grid of this shape to (B, height, width, D), B in place of (...)."""
+    image = z.unflatten(-2, shape)  # (..., height, width, D)
+    for dim in (-2, -3):
+        image = with_border(image, dim, radius, radius, periodic)
+    out = conv(image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2))
+    return out.permute(0, 2, 3, 1)

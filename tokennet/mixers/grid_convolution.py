@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tokennet.graphs import Grid, TokenGraph
-from tokennet.mixers.convolution import check_odd, convolution_flops, with_border
+from tokennet.mixers.convolution import check_odd, convolve_grid
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.tokens import Tokens
 
@@ -65,15 +65,12 @@ class GridConvolution(FixedPatternMixer):
     def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
         if z.numel() == 0:
             return z
-        image = z.unflatten(-2, self.grid or graph.grid_shape)  # (..., height, width, D)
-        for dim in (-2, -3):
-            image = with_border(image, dim, self.radius, self.radius, self.periodic)
-        out = self.conv(image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2))
-        return out.permute(0, 2, 3, 1).reshape(z.shape)
+        shape = self.grid or graph.grid_shape
+        return convolve_grid(self.conv, z, shape, self.radius, self.periodic).reshape(z.shape)
 
     def flops(self, tokens: Tokens) -> int:
         """2 D^2 / groups for each edge of the pattern."""
-        return convolution_flops(self, self.conv, tokens)
+        return self.pattern_edges(tokens) * 2 * self.dim**2 // self.conv.groups
 
 
 def _boxes(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import Disjoint, Grid, TokenGraph
 from tokennet.layer import TokenLayer
-from tokennet.mixers.convolution import check_odd, with_border
+from tokennet.mixers.convolution import check_odd, convolve_grid
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -64,15 +64,10 @@ class StridedConvolution(TokenLayer):
         if tokens.z.numel() == 0:
             z = tokens.z.new_zeros(*batch, count, self.conv.out_channels)
         else:
-            z = self._convolve(tokens.z, tokens.graph).reshape(*batch, count, -1)
+            old = tokens.graph
+            z = convolve_grid(self.conv, tokens.z, old.grid_shape, self.radius, bool(old.periodic))
+            z = z.reshape(*batch, count, -1)
         return Tokens(z, grid, pos)
-
-    def _convolve(self, z: Tensor, grid: Any) -> Tensor:
-        image = z.unflatten(-2, grid.grid_shape)  # (..., height, width, D)
-        for dim in (-2, -3):
-            image = with_border(image, dim, self.radius, self.radius, grid.periodic)
-        out = self.conv(image.reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2))
-        return out.permute(0, 2, 3, 1)
 
 
 def _coarser(graph: Any, stride: int) -> TokenGraph:
