@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -53,33 +53,27 @@ def _attention(module: Any, copy: Copier, kind: type[Attention] = Attention) -> 
 def _stack(module: Any, copy: Copier) -> TokenNet:
     layers: list[TokenLayer] = []
     for layer in module.layers:
-        mixers = [_attention(layer.self_attn, copy)]
+        mixers: list[Attention] = [_attention(layer.self_attn, copy)]
         norms = [layer.norm1, layer.norm2]
         if hasattr(layer, "multihead_attn"):
             mixers.append(_attention(layer.multihead_attn, copy, CrossAttention))
             norms.append(layer.norm3)
-        layers += _block(layer, copy, mixers, norms)
+        config = BlockConfig(
+            post_norm=not layer.norm_first,
+            activation=_activation(layer.activation, copy),
+            dropout=layer.dropout1.p,
+        )
+        block: list[Any] = config.block(mixers, mixers[0].dim, layer.linear1.out_features)
+        for ours, norm in zip(block, norms, strict=True):
+            copy.norm(ours.norm, norm)
+        copy.mlp(block[-1].layer.fn, layer.linear1, layer.linear2)
+        layers += block
     if module.norm is not None:
         expect_kind("norm", module.norm, nn.LayerNorm)
         norm = nn.LayerNorm(module.norm.normalized_shape)
         copy.norm(norm, module.norm)
         layers.append(TokenWise(norm))
     return TokenNet(layers)
-
-
-def _block(
-    layer: Any, copy: Copier, mixers: Sequence[Attention], norms: list[Any]
-) -> list[TokenLayer]:
-    config = BlockConfig(
-        post_norm=not layer.norm_first,
-        activation=_activation(layer.activation, copy),
-        dropout=layer.dropout1.p,
-    )
-    block: list[Any] = config.block(mixers, mixers[0].dim, layer.linear1.out_features)
-    for ours, norm in zip(block, norms, strict=True):
-        copy.norm(ours.norm, norm)
-    copy.mlp(block[-1].layer.fn, layer.linear1, layer.linear2)
-    return block
 
 
 def _activation(activation: Any, copy: Copier) -> Callable[[], nn.Module]:

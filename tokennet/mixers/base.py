@@ -88,7 +88,19 @@ class Mixer(TokenLayer):
         if source is None and graph is None and self.source_dim == self.dim:
             self.check_graph(tokens.graph)
             return tokens, tokens.graph
-        source, graph = _resolve(tokens, source, graph)
+        if source is None:
+            if graph is not None:
+                raise ValueError(
+                    "graph goes with source; the tokens have a graph of their own, "
+                    "write layer(tokens.replace(graph=...))"
+                )
+            source, graph = tokens, tokens.graph
+        source = Tokens(source) if isinstance(source, Tensor) else source
+        if not isinstance(source, Tokens):
+            raise TypeError(f"source must be Tokens or a tensor, got {type(source).__name__}")
+        if graph is not None and not isinstance(graph, TokenGraph):
+            raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+        graph = graph or cross_graph(tokens.graph, source.graph)
         if source is not tokens or self.source_dim != self.dim:
             check_channels(source.z, self.source_dim, "source")
         if (graph.num_targets, graph.num_sources) != (tokens.num_tokens, source.num_tokens):
@@ -115,25 +127,6 @@ class WeightedMixer(Mixer):
     ) -> Tensor:
         """Attention weights (..., E, H) of a call, in the order of the graph's `edge_index()`."""
         return self.weigh(*self.inputs(tokens, source, graph))
-
-
-def _resolve(
-    tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
-) -> tuple[Tokens, TokenGraph]:
-    if source is None:
-        if graph is not None:
-            raise ValueError(
-                "graph goes with source; the tokens have a graph of their own, "
-                "write layer(tokens.replace(graph=...))"
-            )
-        return tokens, tokens.graph
-    if isinstance(source, Tensor):
-        source = Tokens(source)
-    if not isinstance(source, Tokens):
-        raise TypeError(f"source must be Tokens or a tensor, got {type(source).__name__}")
-    if graph is not None and not isinstance(graph, TokenGraph):
-        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
-    return source, graph or cross_graph(tokens.graph, source.graph)
 
 
 def cross_graph(targets: TokenGraph, sources: TokenGraph) -> TokenGraph:

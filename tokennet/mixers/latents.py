@@ -26,7 +26,7 @@ def latents_on(graph: TokenGraph, latents: Tensor, like: Tensor) -> tuple[Tensor
     Leading dimensions are those of `like`; the graphs are built once and kept with `graph`.
     """
     graphs: LatentGraphs = graph.cached(_build, len(latents))
-    copies = graphs.within.num_targets // len(latents)
+    copies = graphs.within.num_targets // max(len(latents), 1)
     latents = latents.to(like.dtype).repeat(copies, 1).expand(*like.shape[:-2], -1, -1)
     return latents, graphs
 

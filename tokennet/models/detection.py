@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from tokennet.layer import map_flops
+from tokennet.mixers.latents import latents_on
 from tokennet.nets.evaluating import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
@@ -100,9 +101,8 @@ class SetPrediction(nn.Module):
 
     def _queries_to(self, source: Tokens) -> Tokens:
         """The queries, once for each image."""
-        queries = self.queries.to(source.z.dtype).expand(*source.z.shape[:-2], -1, -1)
-        sets = [Tokens(queries) for _ in source.graph.parts]
-        return Tokens.batch(sets) if source.graph.is_ragged else sets[0]
+        queries, graphs = latents_on(source.graph, self.queries, source.z)
+        return Tokens(queries, graphs.within)
 
 
 def corners(boxes: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import fnmatch
 import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +39,7 @@ class NamedNet:
     @property
     def lines(self) -> int:
         """Lines of code of the architecture, without docstring, comments and blank lines."""
-        source = textwrap.dedent(inspect.getsource(self.build))
+        source = inspect.getsource(self.build)
         function = ast.parse(source).body[0]
         assert isinstance(function, ast.FunctionDef)
         body = function.body[1:] if ast.get_docstring(function) else function.body

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from tokennet.nets.text import TextNet
 from tokennet.tokens import Tokens
@@ -103,11 +103,7 @@ class NextLogits:
 
     def select(self, rows: Tensor) -> None:
         """Continue with these rows of the batch, some perhaps more than once."""
-
-        def pick(part: Any) -> Any:
-            return part.index_select(0, rows) if isinstance(part, Tensor) else part
-
-        self.state = tree_map(pick, self.state)
+        self.state = tree_map_only(Tensor, lambda part: part.index_select(0, rows), self.state)
 
 
 def sample(

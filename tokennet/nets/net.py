@@ -16,7 +16,7 @@ from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
 from tokennet.nets.embedding import Embedding
 from tokennet.nets.evaluating import evaluating
-from tokennet.nets.readout import READOUTS, Readout
+from tokennet.nets.readout import Readout, make_readout
 from tokennet.nets.summary import Row, Summary, count_parameters
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 from tokennet.symmetry import Symmetry, intersection
@@ -215,7 +215,6 @@ def build_net(
     torch.Size([2, 10])
     """
     make_mixer = lookup("mixer", mixer, MIXERS)
-    readout = lookup("readout", spec.readout, READOUTS)
     config = BlockConfig(dropout=dropout)
     layers = [*_embedding(spec, dim, dropout), *positions_of(positions, spec, dim)]
     for _ in range(depth):
@@ -223,7 +222,7 @@ def build_net(
         layers += (
             config.block([mixing], dim, hidden) if hidden != 0 else [config.around(mixing, dim)]
         )
-    return TokenNet(layers, readout(dim, spec.out_features))
+    return TokenNet(layers, make_readout(spec.readout, dim, spec.out_features))
 
 
 def _embedding(spec: IOSpec, dim: int, dropout: float) -> list[TokenLayer]:
