@@ -204,12 +204,7 @@ class Attention(WeightedMixer):
             reads |= {"index"}
         return Symmetry(reads)
 
-    def flops(
-        self,
-        tokens: Tokens | Tensor,
-        source: Tokens | Tensor | None = None,
-        graph: TokenGraph | None = None,
-    ) -> int:
+    def flops(self, tokens: Any, source: Any = None, graph: Any = None) -> int:
         """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum.
 
         An additive score adds D per edge, a general one 2 N D C. Features add 4 H F per edge,

@@ -37,11 +37,8 @@ class PyGMixer(Mixer):
     """
 
     def __init__(self, conv: nn.Module, dim: int | None = None) -> None:
-        channels: Any = getattr(conv, "in_channels", None) if dim is None else dim
-        if isinstance(channels, tuple):
-            source_dim, channels = channels
-        else:
-            source_dim = channels
+        given: Any = getattr(conv, "in_channels", None) if dim is None else dim
+        source_dim, channels = given if isinstance(given, tuple) else (given, given)
         if not isinstance(channels, int) or channels < 1:
             raise ValueError(f"dim must be given: conv has in_channels = {channels!r}")
         super().__init__(channels, source_dim)

@@ -133,7 +133,8 @@ class Recurrence(FixedPatternMixer):
     ) -> tuple[Tensor, Any]:
         weights = [weight for layer in self.cells.all_weights for weight in layer]
         short = torch.get_autocast_dtype("cpu")
-        if self.cell == "lstm" and _is_autocast(z) and not _cpu_has_lstm(short):
+        is_autocast = z.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if self.cell == "lstm" and is_autocast and not _cpu_has_lstm(short):
             with torch.autocast("cpu", enabled=False):
                 wide = tree_map(lambda part: part.to(weights[0].dtype), (z, state))
                 out = self._call(*wide, *sizes, batch_first=batch_first)
@@ -151,10 +152,6 @@ class Recurrence(FixedPatternMixer):
         inputs = self.dim + (self.cells.num_layers - 1) * hidden * directions
         per_token = 2 * GATES[self.cell] * hidden * (inputs + self.cells.num_layers * hidden)
         return tokens.z.shape[:-1].numel() * directions * per_token
-
-
-def _is_autocast(z: Tensor) -> bool:
-    return z.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 @constant_result

@@ -64,12 +64,7 @@ class SetAttentionBlock(WeightedMixer):
         h = self.norms[0](z + attended)
         return self.norms[1](h + self.linear(h).relu())
 
-    def flops(
-        self,
-        tokens: Tokens | Tensor,
-        source: Tokens | Tensor | None = None,
-        graph: TokenGraph | None = None,
-    ) -> int:
+    def flops(self, tokens: Any, source: Any = None, graph: Any = None) -> int:
         """Attention, and 2 N D^2."""
         z = tokens if isinstance(tokens, Tensor) else tokens.z
         return self.attention.flops(tokens, source, graph) + map_flops(z, self.linear)

@@ -111,10 +111,9 @@ class EncoderDecoder(nn.Module):
         self, source: Any, start: int | Tensor, max_new_tokens: int, options: dict[str, Any]
     ) -> Any:
         device = next(self.parameters()).device
+        source = source.to(device) if isinstance(source, Tensor | Tokens) else source
         with evaluating(self.encoder):
-            memory = self.encoder(
-                source.to(device) if isinstance(source, Tensor | Tokens) else source
-            )
+            memory = self.encoder(source)
         z = memory.z if isinstance(memory, Tokens) else memory
         if not isinstance(start, Tensor):
             start = torch.full((*z.shape[:-2], 1), start, device=device)
