@@ -7,7 +7,7 @@ from tests.ops.kinds import gradients, qkv
 from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Full, attend, explain
 from tokennet.ops.backends import ragged as sets
-from tokennet.ops.batching import masks_of, padded_sets, sets_of_a_size
+from tokennet.ops.batching import masks_of, padded_sets, sets_alike
 from tokennet.ops.call import make_call
 from tokennet.ops.kernels import flash
 
@@ -139,7 +139,7 @@ class OnDevice(torch.Tensor):
 )
 def test_only_where_it_takes_fewer_calls_on_a_device(sizes, padded, monkeypatch):
     monkeypatch.setattr(sets, "padded_sets", lambda graph, device: padded_sets(graph))
-    monkeypatch.setattr(sets, "sets_of_a_size", lambda graph, device: sets_of_a_size(graph))
+    monkeypatch.setattr(sets, "sets_alike", lambda graph, device: sets_alike(graph))
     call = make_call(*3 * [torch.randn(sum(sizes), 2, 4)], Disjoint(Full(n) for n in sizes))
     assert sets._padded(call) is None
     call = call._replace(q=call.q.as_subclass(OnDevice))

@@ -1,7 +1,7 @@
 """Ragged batches for kernels that want sets of one shape: sets sorted by size, padded, and back.
 
-`sets_alike`, `complete_or_causal` and `sets_of_a_size` sort the sets of a batch so that those of
-one shape stand in a row; `padded_sets` brings sets of about a size to one shape.
+`sets_alike` and `complete_or_causal` sort the sets of a batch so that those of one shape stand in
+a row; `padded_sets` brings sets of about a size to one shape.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from torch.autograd import Function
 
 from tokennet.graphs import TokenGraph
 
-_Kind = tuple[Any, ...]
-"""Targets, sources, causal or not, and what else sets have in common that go together."""
-_Sort = Callable[[TokenGraph], tuple[_Kind, Tensor | None]]
-"""The kind of a set, and the order of its tokens if not their own."""
+_Shape = tuple[Any, ...]
+"""Targets, sources, causal or not, and the sizes of a grid: the same for sets that go together."""
 
 
 class Alike(NamedTuple):
@@ -30,8 +28,7 @@ class Alike(NamedTuple):
     num_sources: int
     """m, of each."""
     is_causal: bool
-    """Whether each token attends to itself and those before, rather than to all; `sets_alike`
-    leaves it False."""
+    """Whether each token attends to itself and those before."""
     first: int
     """Number of the first of them."""
 
@@ -51,7 +48,7 @@ class SortedSets(NamedTuple):
 
 
 def sets_alike(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
-    """The sets of a graph by their shapes; built once and kept with the graph."""
+    """The sets of a graph by their shapes, causal or not; built once and kept with the graph."""
     return graph.cached(_sorted_sets, _by_shape, device=device)
 
 
@@ -64,20 +61,12 @@ def complete_or_causal(graph: TokenGraph, device: torch.device | None = None) ->
     return graph.cached(_sorted_sets, _by_past, device=device)
 
 
-def sets_of_a_size(graph: TokenGraph, device: torch.device | None = None) -> SortedSets:
-    """The sets of a batch of complete and causal graphs, by kind and size."""
-    return graph.cached(_sorted_sets, _by_size, device=device)
+def _by_shape(part: TokenGraph) -> tuple[_Shape, None]:
+    return (part.num_targets, part.num_sources, part.is_causal, *(part.grid_shape or ())), None
 
 
-def _by_shape(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
-    return (part.num_targets, part.num_sources, False, *(part.grid_shape or ())), None
-
-
-def _by_size(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
-    return (part.num_targets, part.num_sources, part.is_causal), None
-
-
-def _by_past(part: TokenGraph) -> tuple[_Kind, Tensor | None]:
+def _by_past(part: TokenGraph) -> tuple[_Shape, Tensor | None]:
+    """The order of the tokens, too, if it is not their own."""
     n, m = part.num_targets, part.num_sources
     if part.is_complete:
         return (n, m, False), None
@@ -109,15 +98,17 @@ def causal_order(graph: TokenGraph) -> Tensor | None:
     return order if is_order and bool((rank[source] <= rank[target]).all()) else None
 
 
-def _sorted_sets(graph: TokenGraph, sort: _Sort) -> SortedSets:
-    groups: dict[_Kind, list[tuple[int, Tensor, Tensor]]] = {}
+def _sorted_sets(
+    graph: TokenGraph, sort: Callable[[TokenGraph], tuple[_Shape, Tensor | None]]
+) -> SortedSets:
+    groups: dict[_Shape, list[tuple[int, Tensor, Tensor]]] = {}
     first_target = first_source = 0
     for number, part in enumerate(graph.parts):
         n, m = part.num_targets, part.num_sources
-        kind, order = sort(part)
+        shape, order = sort(part)
         targets = (torch.arange(n) if order is None else order) + first_target
         sources = (torch.arange(m) if order is None else order) + first_source
-        groups.setdefault(kind, []).append((number, targets, sources))
+        groups.setdefault(shape, []).append((number, targets, sources))
         first_target, first_source = first_target + n, first_source + m
     nothing = torch.zeros(0, dtype=torch.long)
     sets = [numbered for group in groups.values() for numbered in group]
@@ -178,23 +169,18 @@ def padded_sets(graph: TokenGraph, device: torch.device | None = None) -> Padded
 
     A bin has sets that are at most twice as long as others in it.
     """
-    if not graph.cached(_are_small):
-        return None
     return graph.cached(_build_padded, device=device)
 
 
-def _are_small(graph: TokenGraph) -> bool:
-    sizes = [size for part in graph.parts for size in (part.num_targets, part.num_sources)]
-    return min(sizes) > 0 and max(sizes) <= _LONGEST
-
-
-def _build_padded(graph: TokenGraph) -> PaddedSets:
+def _build_padded(graph: TokenGraph) -> PaddedSets | None:
+    sizes = torch.tensor([[part.num_targets, part.num_sources] for part in graph.parts])
+    if sizes.min() == 0 or sizes.max() > _LONGEST:
+        return None
     groups: dict[tuple[int, int, bool], list[int]] = {}
     for number, part in enumerate(graph.parts):
         n, m = part.num_targets, part.num_sources
         kind = n.bit_length(), m.bit_length(), part.is_causal
         groups.setdefault(kind, []).append(number)
-    sizes = torch.tensor([[part.num_targets, part.num_sources] for part in graph.parts])
     starts = sizes.cumsum(0) - sizes
     bins, tokens, valid = [], ([], []), []  # type: ignore[var-annotated]
     for (*_, is_causal), numbers in groups.items():
@@ -207,16 +193,11 @@ def _build_padded(graph: TokenGraph) -> PaddedSets:
             tokens[side].append((starts[numbers, side, None] + at).flatten())
         valid.append((torch.arange(m) < sizes[numbers, 1, None]).flatten())
     targets, sources = (torch.cat(found) for found in tokens)
-    back = _first_index(targets), _first_index(sources)
+    back = []
+    for found, count in ((targets, graph.num_targets), (sources, graph.num_sources)):
+        first, at = torch.zeros(count, dtype=torch.long), torch.arange(len(found))
+        back.append(first.scatter_reduce(0, found, at, "amin", include_self=False))
     return PaddedSets(SortedSets(targets, sources, *back, bins), torch.cat(valid))
-
-
-def _first_index(tokens: Tensor) -> Tensor:
-    """(N,) index where each token stands first: padding stands behind."""
-    order = tokens.argsort(stable=True)
-    first = torch.ones(len(order), dtype=torch.bool)
-    first[1:] = tokens[order].diff() > 0
-    return order[first]
 
 
 def masks_of(padded: PaddedSets, batch: int) -> list[Tensor | None]:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from tokennet.graphs import TokenGraph
 from tokennet.ops.batching import (
+    Alike,
     PaddedSets,
     SortedSets,
     masks_of,
     padded_sets,
-    sets_of_a_size,
+    sets_alike,
     stacked_sources,
     stacked_targets,
     unstacked,
@@ -81,14 +82,14 @@ def run(call: Call) -> Tensor:
     sets = _sets(call, padded)
     masks = [None] * len(sets.shapes) if padded is None else masks_of(padded, call.batch)
     stacks = zip(
+        sets.shapes,
         stacked_targets(call.q, sets, -3),  # (B, S, n, H, C) each
         stacked_sources(call.k, sets, -3),
         stacked_sources(call.v, sets, -3),
-        [alike.is_causal for alike in sets.shapes],
         masks,
         strict=True,
     )
-    out = [_attend_sets(q, k, v, causal, mask, call.scale) for q, k, v, causal, mask in stacks]
+    out = [_attend_sets(*stack, call.scale) for stack in stacks]
     if padded is None:
         return unstacked(out, call.v[:, :0], sets, -3)
     # Not by `reorder`, whose adjoint would give a gradient to the padding.
@@ -96,19 +97,19 @@ def run(call: Call) -> Tensor:
 
 
 def _attend_sets(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None, scale: float
+    alike: Alike, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
     """Sets of one size: (B, S, n, H, C), (B, S, m, H, C) to (B, S, n, H, Cv)."""
-    batch, count, n, heads, _ = q.shape
-    if n == 0 or k.shape[2] == 0:
-        return q.new_zeros(batch, count, n, heads, v.shape[-1])
+    if 0 in (alike.num_targets, alike.num_sources):
+        return q.new_zeros(*q.shape[:-1], v.shape[-1])
+    sets = q.shape[:2]
     q, k, v = (tensor.flatten(0, 1).transpose(1, 2) for tensor in (q, k, v))  # (B S, H, n, C)
-    out = flash.sdpa(q, k, v, mask, is_causal=causal, scale=scale)
-    return out.transpose(1, 2).unflatten(0, (batch, count))
+    out = flash.sdpa(q, k, v, mask, is_causal=alike.is_causal, scale=scale)
+    return out.transpose(1, 2).unflatten(0, sets)
 
 
 def _sets(call: Call, padded: PaddedSets | None) -> SortedSets:
-    return sets_of_a_size(call.graph, call.q.device) if padded is None else padded.sets
+    return sets_alike(call.graph, call.q.device) if padded is None else padded.sets
 
 
 def _padded(call: Call) -> PaddedSets | None:
