@@ -42,8 +42,6 @@ def normalize(scores: Tensor, graph: TokenGraph, normalizer: str = "softmax") ->
     """
     check_normalizer(normalizer)
     check_edge_values("scores", scores, graph)
-    if scores.numel() == 0:
-        return scores
     return NORMALIZERS[normalizer](scores, graph)
 
 
@@ -63,7 +61,8 @@ def check_edge_values(name: str, values: Tensor, graph: TokenGraph) -> None:
         )
 
 
-def _softmax(scores: Tensor, graph: TokenGraph) -> Tensor:
+def softmax(scores: Tensor, graph: TokenGraph) -> Tensor:
+    """Of scores (..., E, H) over the edges of each target; 0 where all its scores are -inf."""
     peak = _largest(scores, graph)
     weights = (scores - peak.masked_fill(peak == -math.inf, 0.0)).exp()
     total = _over_targets(weights, graph, torch.sum)
@@ -71,7 +70,7 @@ def _softmax(scores: Tensor, graph: TokenGraph) -> Tensor:
 
 
 def _hard(scores: Tensor, graph: TokenGraph) -> Tensor:
-    soft, peak = _softmax(scores, graph), _largest(scores, graph)
+    soft, peak = softmax(scores, graph), _largest(scores, graph)
     best = ((scores == peak) & (peak > -math.inf)).to(scores.dtype)
     best = best / _over_targets(best, graph, torch.sum).clamp(min=1.0)
     return best + (soft - soft.detach())
@@ -86,7 +85,7 @@ def _none(scores: Tensor, graph: TokenGraph) -> Tensor:
 
 
 NORMALIZERS: dict[str, Callable[[Tensor, TokenGraph], Tensor]] = {
-    "softmax": _softmax,
+    "softmax": softmax,
     "hard": _hard,
     "sigmoid": _sigmoid,
     "none": _none,
@@ -100,7 +99,7 @@ def _largest(scores: Tensor, graph: TokenGraph) -> Tensor:
 
 def _over_targets(values: Tensor, graph: TokenGraph, reduce: Callable[..., Tensor]) -> Tensor:
     """The sum, or the largest, of values (..., E, H) of each target, for each of its edges."""
-    if graph.is_full:  # listed by target: a matrix
+    if graph.is_full and values.numel():  # listed by target: a matrix
         pairs = values.unflatten(-2, (graph.num_targets, graph.num_sources))
         return reduce(pairs, -2, keepdim=True).expand_as(pairs).flatten(-3, -2)
     target = graph.edge_index(values.device)[1]

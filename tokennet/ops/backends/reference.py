@@ -8,12 +8,11 @@ backends compute; the tests hold each of them to these values and gradients.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from tokennet.ops.call import Call, without_autocast
+from tokennet.ops.normalizers import softmax
 from tokennet.ops.planner import Work
 
 
@@ -33,7 +32,7 @@ def run(call: Call) -> Tensor:
     values = call.v.index_select(1, source)  # (B, E, H, Cv)
     if call.edges is not None and call.edges.value is not None:
         values = values + _mapped(call.edges.value, call.edges.attr, values)
-    messages = _softmax(scores(call), target, call.graph.num_targets)[..., None] * values
+    messages = softmax(scores(call), call.graph)[..., None] * values
     out = messages.new_zeros(call.batch, call.graph.num_targets, *values.shape[2:])
     return out.index_add(1, target, messages).to(call.v.dtype)  # (B, N, H, Cv)
 
@@ -56,17 +55,6 @@ def scores(call: Call) -> Tensor:
     found = call.scale * products.sum(-1)
     bias = call.edge_bias()
     return found if bias is None else found + bias
-
-
-def _softmax(scores: Tensor, target: Tensor, num_targets: int) -> Tensor:
-    """Weights (B, E, H) over the edges of each target; 0 where all its scores are -inf."""
-    shape = (scores.shape[0], num_targets, scores.shape[2])
-    index = target[:, None].expand_as(scores)
-    peak = scores.new_full(shape, -math.inf).scatter_reduce(1, index, scores.detach(), "amax")
-    peak = peak.masked_fill(peak == -math.inf, 0.0)
-    weights = (scores - peak.index_select(1, target)).exp()
-    total = weights.new_zeros(shape).index_add(1, target, weights)
-    return weights / total.masked_fill(total == 0, 1.0).index_select(1, target)
 
 
 def _mapped(matrix: Tensor, attr: Tensor, like: Tensor) -> Tensor:
