@@ -32,8 +32,7 @@ def work(call: Call) -> Work:
 
 @without_autocast
 def run(call: Call) -> Tensor:
-    terms, activate, plan = _folded(call)
-    q, k, v = _fold(call.q), _fold(call.k), _fold(call.v)
+    q, k, v, terms, activate, plan = _as_one_graph(call)
     out, summed = edge_attention(q, k, v, terms, call.scale, activate, plan)
     size = (call.batch, call.graph.num_targets)
     summed = None if summed is None else summed.unflatten(0, size)  # (B, N, H, D)
@@ -43,14 +42,17 @@ def run(call: Call) -> Tensor:
 @without_autocast
 def scores(call: Call) -> Tensor:
     """Scores (B, E, H) in the order of `edge_index`, before they are normalized."""
-    terms, activate, plan = _folded(call)
-    found = edge_scores(_fold(call.q), _fold(call.k), terms, call.scale, activate, plan)
+    q, k, _, terms, activate, plan = _as_one_graph(call)
+    found = edge_scores(q, k, terms, call.scale, activate, plan)
     found = plan.as_listed(found, 1).unflatten(1, (call.batch, call.graph.num_edges))
     return found.permute(1, 2, 0).to(call.q.dtype)
 
 
-def _folded(call: Call) -> tuple[Terms, Activate, EdgePlan]:
-    """The batch as one graph: a copy of the graph for each entry."""
+def _as_one_graph(call: Call) -> tuple[Tensor, Tensor, Tensor, Terms, Activate, EdgePlan]:
+    """The batch as one graph, a copy for each entry: q, k, v (B N, H, C) and what goes with them.
+
+    In at least float32: CSR products know nothing smaller.
+    """
     graph = call.graph if call.batch == 1 else repeat(call.graph, call.batch)
     bias, weight, attr, query, key = call.terms()
     if bias is not None:
@@ -60,12 +62,7 @@ def _folded(call: Call) -> tuple[Terms, Activate, EdgePlan]:
     if query is not None:
         query = query.flatten(0, 1)  # (B N, H, D)
     precise = torch.promote_types(call.q.dtype, torch.float32)
+    q, k, v = [tensor.to(precise).flatten(0, 1) for tensor in (call.q, call.k, call.v)]
     terms = Terms(bias, weight, attr, query, key).to(precise)
     activate = None if call.score is None else call.score.activate
-    return terms, activate, edge_plan(graph, call.q.device)
-
-
-def _fold(tensor: Tensor) -> Tensor:
-    """In at least float32: CSR products know nothing smaller."""
-    precise = torch.promote_types(tensor.dtype, torch.float32)
-    return tensor.to(precise).flatten(0, 1)  # (B N, H, C)
+    return q, k, v, terms, activate, edge_plan(graph, call.q.device)
