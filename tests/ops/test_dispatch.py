@@ -126,7 +126,6 @@ def test_edge_operators_pass_opcheck(device):
     torch.library.opcheck(ops.edge_combine.default, (weights, x, 0.5, True, *plan))
     torch.library.opcheck(ops.edge_softmax.default, (weights, *plan))
     torch.library.opcheck(ops.edge_softmax_backward.default, (weights, x.new_ones(2, 5), *plan))
-    torch.library.opcheck(ops.edge_sum.default, (weights, *plan))
 
 
 def test_edge_operators_by_hand():

@@ -57,7 +57,8 @@ def edge_softmax(scores: Tensor, plan: EdgePlan) -> Tensor:
 
 def edge_sum(values: Tensor, plan: EdgePlan) -> Tensor:
     """Return (H, N), the sum over the edges of each target of values (H, E)."""
-    return _edge_sum(values, *plan)
+    ones = values.new_ones(plan.t_indptr.numel() - 1, len(values), 1)
+    return edge_combine(values, ones, plan)[..., 0].t()
 
 
 def _product(values: Tensor, indptr: Tensor, indices: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,14 +148,6 @@ def _edge_softmax_backward(weights: Tensor, grad: Tensor, *fields: Tensor) -> Te
     return out
 
 
-@operator("edge_sum", f"(Tensor values, {_PLAN}) -> Tensor")
-def _edge_sum(values: Tensor, *fields: Tensor) -> Tensor:
-    offsets = EdgePlan(*fields).indptr.long()
-    if values.numel() == 0:
-        return values.new_zeros(len(values), len(offsets) - 1)
-    return torch.stack([torch.segment_reduce(head, "sum", offsets=offsets) for head in values])
-
-
 @torch.library.register_fake(_edge_dot)
 def _(x, y, scale, *fields):  # type: ignore[no-untyped-def]
     return x.new_empty(x.shape[1], EdgePlan(*fields).num_edges)
@@ -170,11 +163,6 @@ def _(weights, y, scale, transposed, *fields):  # type: ignore[no-untyped-def]
 @torch.library.register_fake(_edge_softmax_backward)
 def _(values, *rest):  # type: ignore[no-untyped-def]
     return torch.empty_like(values)
-
-
-@torch.library.register_fake(_edge_sum)
-def _(values, *fields):  # type: ignore[no-untyped-def]
-    return values.new_empty(values.shape[0], EdgePlan(*fields).indptr.shape[0] - 1)
 
 
 _NO_GRADIENT = (None,) * len(EdgePlan._fields)
@@ -230,22 +218,12 @@ def _softmax_double_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return grad_weights, weights * (grad - other), *_NO_GRADIENT
 
 
-def _save_plan(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs[1:])
-
-
-def _sum_backward(ctx, grad):  # type: ignore[no-untyped-def]
-    plan = EdgePlan(*ctx.saved_tensors)
-    return grad.index_select(1, plan.rows), *_NO_GRADIENT
-
-
 torch.library.register_autograd(_edge_dot, _dot_backward, setup_context=_save_dot)
 torch.library.register_autograd(_edge_combine, _combine_backward, setup_context=_save_combine)
 torch.library.register_autograd(_edge_softmax, _softmax_backward, setup_context=_save_output)
 torch.library.register_autograd(
     _edge_softmax_backward, _softmax_double_backward, setup_context=_save_all
 )
-torch.library.register_autograd(_edge_sum, _sum_backward, setup_context=_save_plan)
 
 
 _EDGES_AT_ONCE = 2**16
@@ -258,7 +236,7 @@ def edge_scores(
 ) -> Tensor:
     """Scores (H, E) in the order of the plan."""
     if terms.weight is not None and activate is not None:
-        scores = scale * _additive_scores(q, k, terms.weight, terms, activate, plan)
+        scores = scale * _additive_scores(q, k, terms, activate, plan)
     else:
         scores = edge_dot(q, k, plan, scale)
         if terms.edge_attr is not None and terms.edge_query is not None:
@@ -286,27 +264,20 @@ def _per_head(attr: Tensor, heads: int) -> Tensor:
 
 
 def _additive_scores(
-    q: Tensor,
-    k: Tensor,
-    weight: Tensor,
-    terms: Terms,
-    activate: Callable[[Tensor], Tensor],
-    plan: EdgePlan,
+    q: Tensor, k: Tensor, terms: Terms, activate: Callable[[Tensor], Tensor], plan: EdgePlan
 ) -> Tensor:
     """(H, E); the (E, H, C) that is activated exists for at most 2^16 edges at a time."""
-    attr = None if terms.edge_attr is None else plan.by_target(terms.edge_attr, 0)
+    of_edges = [plan.rows, plan.indices]
+    if terms.edge_attr is not None:
+        of_edges.append(plan.by_target(terms.edge_attr, 0))
 
-    def some(rows: Tensor, indices: Tensor, attr: Tensor | None) -> Tensor:
+    def some(rows: Tensor, indices: Tensor, attr: Tensor | None = None) -> Tensor:
         inner = q.index_select(0, rows) + k.index_select(0, indices)  # (e, H, C)
         if attr is not None:
             inner = inner + torch.tensordot(attr, terms.edge_key, 1)
-        return (activate(inner) * weight).sum(-1)  # (e, H)
+        return (activate(inner) * terms.weight).sum(-1)  # type: ignore[operator]  # (e, H)
 
-    parts = [plan.rows.split(_EDGES_AT_ONCE), plan.indices.split(_EDGES_AT_ONCE)]
-    attrs = [None] * len(parts[0]) if attr is None else attr.split(_EDGES_AT_ONCE)
-    if len(parts[0]) == 1:
-        return some(plan.rows, plan.indices, attr).t()
-    scores = [
-        checkpoint(some, *part, use_reentrant=False) for part in zip(*parts, attrs, strict=True)
-    ]
-    return torch.cat(scores).t()
+    parts = list(zip(*(x.split(_EDGES_AT_ONCE) for x in of_edges), strict=True))
+    if len(parts) == 1:
+        return some(*parts[0]).t()
+    return torch.cat([checkpoint(some, *part, use_reentrant=False) for part in parts]).t()
