@@ -193,11 +193,11 @@ def _build_padded(graph: TokenGraph) -> PaddedSets | None:
             tokens[side].append((starts[numbers, side, None] + at).flatten())
         valid.append((torch.arange(m) < sizes[numbers, 1, None]).flatten())
     targets, sources = (torch.cat(found) for found in tokens)
-    back = []
+    back: list[Tensor] = []
     for found, count in ((targets, graph.num_targets), (sources, graph.num_sources)):
         first, at = torch.zeros(count, dtype=torch.long), torch.arange(len(found))
         back.append(first.scatter_reduce(0, found, at, "amin", include_self=False))
-    return PaddedSets(SortedSets(targets, sources, *back, bins), torch.cat(valid))
+    return PaddedSets(SortedSets(targets, sources, back[0], back[1], bins), torch.cat(valid))
 
 
 def masks_of(padded: PaddedSets, batch: int) -> list[Tensor | None]:

@@ -52,11 +52,8 @@ class Call(NamedTuple):
         if self.score is not None:
             tensors.append(self.score.weight)
         if self.edges is not None:
-            tensors.append(self.edges.attr)
-            if self.edges.key is not None:
-                tensors.append(self.edges.key)
-            if self.edges.value is not None:
-                tensors.append(self.edges.value)
+            given = self.edges.attr, self.edges.key, self.edges.value
+            tensors += [tensor for tensor in given if tensor is not None]
         return tensors
 
     @property
@@ -159,7 +156,7 @@ class Call(NamedTuple):
         """Add what features, summed (B, N, H, D) by their weights, are worth as values."""
         if self.edges is None or self.edges.value is None:
             return out
-        return out + torch.einsum("bnhd,hcd->bnhc", summed, self.edges.value.to(summed)).to(out)
+        return out + self.edges.as_values(summed).to(out)  # type: ignore[arg-type]
 
     def dense_bias(self) -> Tensor | None:
         """Bias of each pair, (B or 1, H, N, M), or None.
@@ -234,18 +231,18 @@ def make_call(
         _check_bias(bias, q, graph, batch)
         if isinstance(bias, Tensor) and bias.dim() > 2:
             pairs = (q.shape[-2], graph.num_targets, graph.num_sources)
-            bias = _fold(bias.expand(*bias.shape[:-3], *pairs), batch if bias.dim() > 3 else ())
+            bias = fold(bias.expand(*bias.shape[:-3], *pairs), batch if bias.dim() > 3 else ())
     if same and not batch:
         q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
     elif not same or len(batch) > 1:
-        q, k, v = _fold(q, batch), _fold(k, batch), _fold(v, batch)
+        q, k, v = fold(q, batch), fold(k, batch), fold(v, batch)
     return Call(q, k, v, graph, bias, float(scale), score, edges, batch)
 
 
-def _fold(tensor: Tensor, batch: Sequence[int]) -> Tensor:
-    """Broadcast the leading dimensions and fold them into one; none are a batch of 1."""
-    inner = tensor.shape[-3:]
-    return tensor.expand(*batch, *inner).reshape(math.prod(batch), *inner)
+def fold(tensor: Tensor, batch: Sequence[int], inner: int = 3) -> Tensor:
+    """Broadcast all but the inner dimensions and fold them into one; none are a batch of 1."""
+    kept = tensor.shape[-inner:]
+    return tensor.expand(*batch, *kept).reshape(math.prod(batch), *kept)
 
 
 def _broadcast_leading(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:

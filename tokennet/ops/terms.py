@@ -74,6 +74,10 @@ class EdgeFeatures:
     value: Tensor | None = None
     """(H, Cv, D), U; None for 0"""
 
+    def as_values(self, summed: Tensor) -> Tensor:
+        """What features, summed by their weights, (B, N, H, D), are worth: (B, N, H, Cv)."""
+        return torch.einsum("bnhd,hcd->bnhc", summed, self.value.to(summed))  # type: ignore[union-attr]
+
 
 Bias = Tensor | Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tokennet.graphs import TokenGraph, repeat
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.backends import reference, sparse
-from tokennet.ops.call import Call, make_call
+from tokennet.ops.call import Call, fold, make_call
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.edge_products import edge_combine
 from tokennet.ops.normalizers import check_edge_values, normalize
@@ -46,7 +46,7 @@ def edge_scores(
     >>> edge_scores(q, k, Full(2, 3)).flatten().tolist()
     [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    call = _call_of_scores(q, k, graph, bias, scale, score, edges)
+    call = make_call(q, k, k, graph, bias, scale, score, _of_keys(edges))
     return call.unfold(_scores(call))
 
 
@@ -79,29 +79,20 @@ def attention_weights(
     >>> attention_weights(q, k, Causal(3)).flatten().tolist()[:3]
     [1.0, 0.5, 0.5]
     """
-    call = _call_of_scores(q, k, graph, bias, scale, score, edges)
+    call = make_call(q, k, k, graph, bias, scale, score, _of_keys(edges))
     precise = torch.promote_types(q.dtype, torch.float32)
     call = call._replace(q=call.q.to(precise), k=call.k.to(precise))
     return call.unfold(normalize(_scores(call), graph, normalizer).to(q.dtype))
 
 
-def _call_of_scores(
-    q: Tensor,
-    k: Tensor,
-    graph: TokenGraph,
-    bias: Bias | None,
-    scale: float | None,
-    score: Additive | None,
-    edges: EdgeFeatures | None,
-) -> Call:
-    if isinstance(edges, EdgeFeatures):
-        edges = replace(edges, value=None)
-    return make_call(q, k, k, graph, bias, scale, score, edges)
+def _of_keys(edges: EdgeFeatures | None) -> EdgeFeatures | None:
+    """Without what features add to values, which scores do not read."""
+    return replace(edges, value=None) if isinstance(edges, EdgeFeatures) else edges
 
 
 def _scores(call: Call) -> Tensor:
     """(B, E, H)"""
-    if call.score is None and _by_pairs(call.graph, call):
+    if call.score is None and _by_pairs(call):
         return _scores_of_pairs(call)
     able = sparse if sparse.unsupported(call) is None else reference
     return able.scores(call)
@@ -135,18 +126,23 @@ def combine(
     _check_values(v, weights, graph)
     batch = torch.broadcast_shapes(weights.shape[:-2], v.shape[:-3])
     shared = weights.dim() == 2
-    w, values = (weights, v) if shared else (_fold(weights, batch, 2), v)
-    values = _fold(values, batch, 3)  # (B, M, H, Cv)
+    w, values = weights, fold(v, batch)  # (B, M, H, Cv)
     if shared:  # by the whole batch, whose values count as channels
         values = values.permute(1, 2, 0, 3).flatten(2)[None]  # (1, M, H, B Cv)
         w = w[None]
-    product = _by_matrix if _by_pairs(graph, None, (w, values)) else _by_edges
+    else:
+        w = fold(w, batch, 2)
+    as_call = Call(values, values, w, graph, None, 1.0)  # all that can be differentiated
+    product = _by_matrix if _by_pairs(as_call) else _by_edges
     with torch.autocast(v.device.type, enabled=False):
         out = product(w, values, graph)  # (B or 1, N, H, B Cv or Cv)
     if shared:
         out = out[0].unflatten(-1, (math.prod(batch), v.shape[-1])).permute(2, 0, 1, 3)
     if edges is not None and edges.value is not None:
-        out = out + _edge_values(w, edges, graph)
+        weighted = w[..., None] * edges.attr[:, None].to(w)  # (B or 1, E, H, D)
+        summed = weighted.new_zeros(len(w), graph.num_targets, *weighted.shape[2:])
+        summed = summed.index_add(1, graph.edge_index(w.device)[1], weighted)
+        out = out + edges.as_values(summed)
     return out.to(v.dtype).reshape(*batch, graph.num_targets, *v.shape[-2:])
 
 
@@ -160,21 +156,12 @@ def _check_values(v: Tensor, weights: Tensor, graph: TokenGraph) -> None:
         )
 
 
-def _fold(tensor: Tensor, batch: torch.Size, inner: int) -> Tensor:
-    kept = tensor.shape[tensor.dim() - inner :]
-    return tensor.expand(*batch, *kept).reshape(math.prod(batch), *kept)
-
-
-def _by_pairs(graph: TokenGraph, call: Call | None, tensors: tuple[Tensor, ...] = ()) -> bool:
+def _by_pairs(call: Call) -> bool:
     """Whether to compute all pairs: where each is an edge, or edge products are impossible."""
-    if graph.is_full:
+    if call.graph.is_full:
         return True
-    if graph.num_targets * graph.num_sources > DENSE_LIMIT:
-        return False
-    if call is None:
-        w, values = tensors
-        call = Call(values, values, w[..., None], graph, None, 1.0)
-    return sparse.unsupported(call) is not None
+    pairs = call.graph.num_targets * call.graph.num_sources
+    return pairs <= DENSE_LIMIT and sparse.unsupported(call) is not None
 
 
 def _pair_index(graph: TokenGraph, device: torch.device) -> Tensor:
@@ -204,9 +191,8 @@ def _by_matrix(weights: Tensor, values: Tensor, graph: TokenGraph) -> Tensor:
     matrix = weights.transpose(1, 2)  # (B, H, E)
     if not graph.is_full:
         flat = matrix.new_zeros(*matrix.shape[:2], n * m)
-        matrix = flat.index_add(
-            2, _pair_index(graph, weights.device), matrix
-        )  # parallel edges add up
+        index = _pair_index(graph, weights.device)
+        matrix = flat.index_add(2, index, matrix)  # parallel edges add up
     matrix = matrix.unflatten(2, (n, m)).to(values.dtype)
     return (matrix @ values.transpose(1, 2)).transpose(1, 2)  # (B, N, H, Cv)
 
@@ -217,12 +203,3 @@ def _by_edges(weights: Tensor, values: Tensor, graph: TokenGraph) -> Tensor:
     w = plan.by_target(weights.to(precise).flatten(0, 1).t(), 1)  # (H, B E)
     out = edge_combine(w.contiguous(), values.to(precise).flatten(0, 1), plan)
     return out.unflatten(0, (count, graph.num_targets))
-
-
-def _edge_values(weights: Tensor, edges: EdgeFeatures, graph: TokenGraph) -> Tensor:
-    """What features, summed by their weights, are worth as values: (B or 1, N, H, Cv)."""
-    value = edges.value
-    weighted = weights[..., None] * edges.attr[:, None].to(weights)  # (B, E, H, D)
-    summed = weighted.new_zeros(len(weights), graph.num_targets, *weighted.shape[2:])
-    summed = summed.index_add(1, graph.edge_index(weights.device)[1], weighted)
-    return torch.einsum("bnhd,hcd->bnhc", summed, value.to(summed))  # type: ignore[union-attr]
