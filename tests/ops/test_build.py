@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 GRAPH = Window(6, 1)
 NUMBERS = (torch.arange(6.0)[:, None, None] / 7 - 0.3).expand(6, 1, 2).contiguous()
 PROBLEM = Problem(*3 * (NUMBERS[None],), Terms(), 0.5, 0.0, edge_plan(GRAPH))
-KIND = edges.kind(PROBLEM)
+KIND = edges.kind(PROBLEM.q.dtype, PROBLEM.q, PROBLEM.v, PROBLEM.terms.edge_attr, additive=False)
 EXPECTED = attend(*3 * (NUMBERS,), GRAPH, scale=0.5, backend="reference")
 FOLDER = Path("tokennet", "kernels")
 

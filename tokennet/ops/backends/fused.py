@@ -11,7 +11,7 @@ from tokennet._compiling import constant_result
 from tokennet.ops.call import Call, without_autocast
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.kernels.cpu.build import Kind, problem
-from tokennet.ops.kernels.cpu.edges import SCALARS
+from tokennet.ops.kernels.cpu.edges import SCALARS, kind
 from tokennet.ops.kernels.fused_op import fused_attention
 from tokennet.ops.kernels.problem import Problem
 from tokennet.ops.planner import Work
@@ -33,7 +33,8 @@ def unsupported(call: Call) -> str | None:
         return _triton_problem(call.q.device.index)
     if max(call.graph.num_edges, call.graph.num_targets, call.graph.num_sources) >= _INT32:
         return "the graph has 2**31 edges or more, and the kernel counts in int32"
-    return _build_problem(*_kind(call))
+    attr = None if call.edges is None else call.edges.attr
+    return _build_problem(*kind(_computed(call.q), call.q, call.v, attr, call.score is not None))
 
 
 @constant_result
@@ -65,14 +66,6 @@ def run(call: Call) -> Tensor:
     given = Problem(q, k, v, call.terms(), scale, slope, edge_plan(call.graph, q.device))
     out, edge_out, _ = fused_attention(given)
     return call.add_edge_values(out, edge_out).to(call.v.dtype)
-
-
-def _kind(call: Call) -> tuple:
-    """The fields of `Kind`."""
-    scalar = SCALARS[_computed(call.q)]
-    heads, channels = call.q.shape[-2:]
-    features = 0 if call.edges is None else call.edges.attr.shape[1]
-    return scalar, heads, channels, call.v.shape[-1], features, call.score is not None
 
 
 def _computed(q: Tensor) -> torch.dtype:

@@ -99,12 +99,7 @@ def _wanted_terms(problem: Problem, wanted: Wanted) -> Terms:
 
 @torch.library.register_fake(_forward)
 def _(*arguments):  # type: ignore[no-untyped-def]
-    problem = Problem.from_flat(arguments)
-    q, precise = problem.q, problem.accumulator
-    summed = 0 if problem.terms.weight is not None else problem.num_features
-    out = q.new_empty(*q.shape[:3], problem.v.shape[3])
-    edge_out = q.new_empty(*q.shape[:3], summed, dtype=precise)
-    return out, edge_out, q.new_empty(q.shape[:3], dtype=precise)
+    return Problem.from_flat(arguments).empty_outputs()
 
 
 @torch.library.register_fake(_backward)

@@ -51,6 +51,14 @@ class Problem(NamedTuple):
     def num_features(self) -> int:
         return 0 if self.terms.edge_attr is None else self.terms.edge_attr.shape[1]
 
+    def empty_outputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Room for the output (B, N, H, Cv), sums of features (B, N, H, D), and log-sum-exp."""
+        q, precise = self.q, self.accumulator
+        summed = 0 if self.terms.weight is not None else self.num_features
+        out = q.new_empty(*q.shape[:3], self.v.shape[3])
+        edge_out = q.new_empty(*q.shape[:3], summed, dtype=precise)
+        return out, edge_out, q.new_empty(q.shape[:3], dtype=precise)
+
 
 _TERMS = len(Terms._fields)
 DIFFERENTIABLE = 3 + _TERMS
@@ -88,3 +96,18 @@ class Gradients(NamedTuple):
     edge_attr: Tensor
     edge_query: Tensor
     edge_key: Tensor
+
+    def added_up(self, problem: Problem) -> Gradients:
+        """The same, where some are found in parts: one of each program, or entry of the batch."""
+        bias = problem.terms.bias
+        return self._replace(
+            bias=_total(self.bias)[None] if bias is not None and len(bias) == 1 else self.bias,
+            weight=_total(self.weight),
+            edge_attr=_total(self.edge_attr),
+            edge_key=_total(self.edge_key),
+        )
+
+
+def _total(parts: Tensor) -> Tensor:
+    """The sum over the first dimension, without a pass over memory where that is of size 1."""
+    return parts[0] if len(parts) == 1 else parts.sum(0)

@@ -23,6 +23,8 @@ from tokennet.version import __version__
 _SOURCE = Path(__file__).with_name("edges.cpp")
 _HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
+if platform.machine() in ("x86_64", "AMD64"):
+    _FLAGS.append("-mprefer-vector-width=512")
 _SECONDS = 300
 _PROCESSOR = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 _DIGEST = hashlib.sha256().digest_size
@@ -117,7 +119,7 @@ def _compile(kind: Kind, path: Path, link: list[str]) -> Path:
     """
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         object_file, library = Path(folder) / "edges.o", Path(folder) / path.name
-        options = [*_flags(), "-fopenmp", *kind.defines()]
+        options = [*_FLAGS, "-fopenmp", *kind.defines()]
         _run([*_compiler(), *options, "-c", str(_SOURCE), "-o", str(object_file)])
         _run([*_compiler(), "-shared", *link, str(object_file), "-o", str(library)])
         digest = hashlib.sha256(library.read_bytes()).digest()
@@ -146,11 +148,6 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"{command[0]} failed with exit code {done.returncode}: {error}")
 
 
-def _flags() -> list[str]:
-    wide = ["-mprefer-vector-width=512"] if platform.machine() in ("x86_64", "AMD64") else []
-    return [*_FLAGS, *wide]
-
-
 def _compiler() -> list[str]:
     """The command in the environment variable CXX, or the first compiler found."""
     named = os.environ.get("CXX")
@@ -166,7 +163,7 @@ def _fingerprint(kind: Kind) -> str:
     """Changes with the source, the kind, the compiler, the processor and the version."""
     compiler = _compiler()
     told = _start([*compiler, "--version"]).stdout
-    parts = [__version__, repr(kind), *compiler, told, *_flags(), _processor()]
+    parts = [__version__, repr(kind), *compiler, told, *_FLAGS, _processor()]
     text = "\n".join([*(file.read_text() for file in (_SOURCE, *_HEADERS)), *parts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -35,11 +35,7 @@ class _Args(ctypes.Structure):
 
 def forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Output (B, N, H, Cv), sums of features (B, N, H, D), log-sum-exp (B, N, H)."""
-    q, accumulator = problem.q, problem.accumulator
-    out = q.new_empty(*q.shape[:3], problem.v.shape[3])
-    summed = 0 if problem.terms.weight is not None else problem.num_features
-    edge_out = q.new_empty(*q.shape[:3], summed, dtype=accumulator)
-    lse = q.new_empty(q.shape[:3], dtype=accumulator)
+    out, edge_out, lse = problem.empty_outputs()
     _call("attend_forward", problem, _blocks(problem), out=out, edge_out=edge_out, lse=lse)
     return out, edge_out, lse
 
@@ -77,24 +73,13 @@ def backward(
         saved=empty(batch, edges, 2 if d and not additive else 1, heads),
         **{f"d{name}": tensor for name, tensor in results._asdict().items()},
     )  # fmt: skip
-    shared = terms.bias is not None and terms.bias.shape[0] == 1
-    return results._replace(
-        bias=_total(results.bias)[None] if shared else results.bias,
-        weight=_total(results.weight),
-        edge_attr=_total(results.edge_attr),
-        edge_key=_total(results.edge_key),
-    )
+    return results.added_up(problem)
 
 
-def _total(parts: Tensor) -> Tensor:
-    return parts[0] if len(parts) == 1 else parts.sum(0)
-
-
-def kind(problem: Problem) -> Kind:
-    """What the kernel is compiled for."""
-    heads, channels = problem.q.shape[-2:]
-    values, additive = problem.v.shape[-1], problem.terms.weight is not None
-    return Kind(SCALARS[problem.q.dtype], heads, channels, values, problem.num_features, additive)
+def kind(dtype: torch.dtype, q: Tensor, v: Tensor, attr: Tensor | None, additive: bool) -> Kind:
+    """What the kernel is compiled for: `dtype` is that of the numbers, `attr` of the edges."""
+    features, (heads, channels) = 0 if attr is None else attr.shape[1], q.shape[-2:]
+    return Kind(SCALARS[dtype], heads, channels, v.shape[-1], features, additive)
 
 
 def _blocks(problem: Problem) -> int:
@@ -127,7 +112,7 @@ def _call(function: str, problem: Problem, blocks: int, **tensors: Tensor) -> No
             if not tensor.is_contiguous():
                 raise AssertionError(f"{name} is not contiguous")
             setattr(args, name, tensor.data_ptr() if tensor.numel() else None)
-    kernel = library(kind(problem))
+    kernel = library(kind(q.dtype, q, v, terms.edge_attr, terms.weight is not None))
     if kernel.attend_size_of_args() != ctypes.sizeof(_Args):
         raise RuntimeError("the kernel is of another version of tokennet; start the process again")
     getattr(kernel, function)(ctypes.byref(args))

@@ -40,11 +40,7 @@ def forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forward(problem: Problem, segments: Segments, entries: int) -> tuple[Tensor, Tensor, Tensor]:
-    q, terms, accumulator = problem.q, problem.terms, problem.accumulator
-    summed = 0 if terms.weight is not None else problem.num_features
-    out = q.new_empty(*q.shape[:3], problem.v.shape[3])
-    edge_out = q.new_empty(*q.shape[:3], summed, dtype=accumulator)
-    lse = q.new_empty(q.shape[:3], dtype=accumulator)
+    out, edge_out, lse = problem.empty_outputs()
     go = _Pass(problem, segments, _tile(problem, segments, entries))
     arrays = go.arrays(problem.plan.indices, problem.plan.edge_id)._replace(
         out=out, edge_out=edge_out, lse=lse,
@@ -65,8 +61,8 @@ def backward(
     wanted: Wanted = WANTED,
 ) -> Gradients:
     """Gradients of all inputs, from those of the outputs and the outputs of `forward`."""
-    q, (out, edge_out, lse), terms = problem.q, saved, problem.terms
-    batch, targets, heads, _ = q.shape
+    out, edge_out, lse = saved
+    batch, targets, heads, _ = problem.q.shape
     given = {"out": out, "edge_out": edge_out, "lse": lse, "grad": grad}
     kept = {"ends": _empty(problem, batch, targets, 2, heads)}
     if edge_out.shape[-1]:
@@ -77,15 +73,7 @@ def backward(
     found = run_fastest("by target", problem, made.by_target, by_target)
     by_source = partial(_by_source, problem, made, {"lse": lse, "grad": grad, **kept})
     dk, dv = run_fastest("by source", problem, made.by_source, by_source)
-    shared = terms.bias is not None and terms.bias.shape[0] == 1
-    return found._replace(
-        k=dk,
-        v=dv,
-        bias=_total(found.bias, keepdim=True) if shared else found.bias,
-        weight=_total(found.weight),
-        edge_attr=_total(found.edge_attr),
-        edge_key=_total(found.edge_key),
-    )
+    return found._replace(k=dk, v=dv).added_up(problem)
 
 
 def _by_target(
@@ -110,13 +98,8 @@ def _by_target(
     )
     names = ("dq", "dk", "dv", "dbias", "dweight", "dattr", "dedge_query", "dedge_key")
     written = {name: tensor for name, tensor in zip(names, found, strict=True) if tensor.numel()}
-    part, other_part = go.part(found.q), go.part(found.edge_query)
-    arrays = go.arrays(problem.plan.indices, problem.plan.edge_id)._replace(
-        **given, **written, part=part, other_part=other_part
-    )
-    go.launch(backward_targets, arrays, programs)
-    go.add(part, found.q)
-    go.add(other_part, found.edge_query)
+    arrays = go.arrays(problem.plan.indices, problem.plan.edge_id)._replace(**given, **written)
+    go.sum_rows(backward_targets, arrays, found.q, found.edge_query, programs)
     return found
 
 
@@ -125,13 +108,9 @@ def _by_source(
 ) -> tuple[Tensor, Tensor]:
     dk, dv = torch.empty_like(problem.k), torch.empty_like(problem.v)
     go = _Pass(problem, made.by_source, _tile(problem, made.by_source, entries))
-    part, other_part = go.part(dk), go.part(dv)
-    arrays = go.arrays(problem.plan.t_indices, made.listed)._replace(
-        **given, v=problem.v, dk=dk, dv=dv, part=part, other_part=other_part
-    )
-    go.launch(backward_sources, arrays)
-    go.add(part, dk)
-    go.add(other_part, dv)
+    arrays = go.arrays(problem.plan.t_indices, made.listed)
+    arrays = arrays._replace(**given, v=problem.v, dk=dk, dv=dv)
+    go.sum_rows(backward_sources, arrays, dk, dv)
     return dk, dv
 
 
@@ -188,7 +167,16 @@ class _Pass(NamedTuple):
         with torch.cuda.device_of(q):
             kernel[grid](arrays, sizes, self.tile, num_warps=self.tile.warps)
 
-    def add(self, part: Tensor | None, whole: Tensor) -> None:
+    def sum_rows(
+        self, kernel: Any, arrays: Arrays, whole: Tensor, other: Tensor, programs: int | None = None
+    ) -> None:
+        """Launch a kernel that sums two arrays row by row, and add up the rows in parts."""
+        part, other_part = self.part(whole), self.part(other)
+        self.launch(kernel, arrays._replace(part=part, other_part=other_part), programs)
+        self._add(part, whole)
+        self._add(other_part, other)
+
+    def _add(self, part: Tensor | None, whole: Tensor) -> None:
         """Sum the slots of rows in parts into the rows."""
         if part is None:
             return
@@ -237,13 +225,6 @@ def _shape_of_tile(
 
 def _empty(problem: Problem, *shape: int) -> Tensor:
     return problem.q.new_empty(shape, dtype=problem.accumulator)
-
-
-def _total(parts: Tensor, keepdim: bool = False) -> Tensor:
-    """The sum over the first dimension, without a pass over memory where that is of size 1."""
-    if len(parts) == 1:
-        return parts if keepdim else parts[0]
-    return parts.sum(0, keepdim=keepdim)
 
 
 @lru_cache
