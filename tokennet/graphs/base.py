@@ -56,6 +56,8 @@ class EdgePredicate(Cached, ABC):
     """Whether the graph is complete by its formula; see `is_complete` for lists of edges."""
     is_causal = False
     """Whether target i attends to sources 0 .. i by its formula, and to no others."""
+    is_symmetric = False
+    """Whether, by its formula, i attends to j wherever j attends to i: the graph is its own `T`."""
     grid_shape: tuple[int, ...] | None = None
     """Sizes of the grid whose points the tokens are, in row-major order; None for other graphs."""
     radius: int | None = None
@@ -90,6 +92,11 @@ class EdgePredicate(Cached, ABC):
     def is_band(self) -> bool:
         """Whether, by its formula, all pairs within `band` are edges."""
         return False
+
+    @property
+    def attends_later(self) -> bool:
+        """Whether some target attends to a source of a higher index, or may by its `band`."""
+        return self.cached(EdgePredicate._find_later_sources)
 
     @property
     def is_square(self) -> bool:
@@ -151,6 +158,9 @@ class EdgePredicate(Cached, ABC):
         """Return (num_targets,) the index of each token within its own set: 0 .. N - 1."""
         return self.cached(type(self)._build_local_index, device=device)
 
+    def _attr_of(self, edges: Tensor) -> Tensor | None:
+        return None if self.edge_attr is None else self.edge_attr[edges]
+
     def _row_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (rows, mask of these rows), so that N x M integers never exist at once."""
         j = torch.arange(self.num_sources)
@@ -200,9 +210,21 @@ class EdgePredicate(Cached, ABC):
     def _find_empty_targets(self) -> bool:
         return bool((self.csr().indptr.diff() == 0).any())
 
+    def _find_later_sources(self) -> bool:
+        if self.band is not None:
+            return self.band[1] > 0
+        if self.is_explicit:
+            source, target = self.edge_index()
+            return bool((source > target).any())
+        return any(bool(mask.triu(int(i[0]) + 1).any()) for i, mask in self._row_blocks())
+
     def _name(self) -> str:
         """How the graph was written, for `repr`."""
-        return f"{type(self).__name__}({self.num_targets}, {self.num_sources})"
+        return f"{type(self).__name__}({self._size()})"
+
+    def _size(self) -> str:
+        sources = "" if self.is_square else f", {self.num_sources}"
+        return f"{self.num_targets}{sources}"
 
     def _count(self) -> str:
         return f"{self.num_edges:,} edges, density {self.density:.3g}"

@@ -25,9 +25,10 @@ class Prefixed(TokenGraph):
         super().__init__(graph.num_targets + count * as_targets, graph.num_sources + count)
         self.graph, self.count, self.as_targets = graph, count, as_targets
         self.attend_to_all, self.visible_to_all = attend_to_all, visible_to_all
+        self._first = count * as_targets
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
-        first = self.count if self.as_targets else 0
+        first = self._first
         of_added = (j <= i) | self.attend_to_all
         own = self._own((i - first).clamp(min=0), (j - self.count).clamp(min=0))
         of_own = torch.where(j < self.count, self.visible_to_all, own)
@@ -39,8 +40,18 @@ class Prefixed(TokenGraph):
         return self.graph.attends(i, j)
 
     def _build_edge_index(self) -> Tensor:
-        flags = self.attend_to_all, self.visible_to_all, self.as_targets
-        return sort_by_target(_edges(self.graph, self.count, *flags))
+        return sort_by_target(self.listed())
+
+    def listed(self) -> Tensor:
+        """(2, E): the edges of the graph in their order, then those from and to added tokens."""
+        n, m, count, first = self.graph.num_targets, self.graph.num_sources, self.count, self._first
+        parts = [self.graph.edge_index() + torch.tensor([[count], [first]])]
+        if self.visible_to_all:
+            parts.append(Full(n, count).edge_index() + torch.tensor([[0], [first]]))
+        if self.as_targets:
+            to_added = Full(count, count + m) if self.attend_to_all else Causal(count)
+            parts.append(to_added.edge_index())
+        return torch.cat(parts, dim=1)
 
     def _name(self) -> str:
         return f"prefixed({self.graph._name()}, {self.count})"
@@ -84,12 +95,13 @@ def prefixed(
         return Full(n + count * as_targets, m + count)
     if isinstance(graph, Causal) and visible_to_all and not attend_to_all and as_targets:
         return Causal(n + count)
-    if isinstance(graph, Edges):
-        edges, attr = _edges(graph, count, **flags), graph.edge_attr
-        if attr is not None:
-            attr = torch.cat([attr, attr.new_zeros(edges.shape[1] - len(attr), attr.shape[1])])
-        return Edges(edges, n + count * as_targets, m + count, edge_attr=attr)
-    return Prefixed(graph, count, **flags)
+    whole = Prefixed(graph, count, **flags)
+    if not isinstance(graph, Edges):
+        return whole
+    edges, attr = whole.listed(), graph.edge_attr
+    if attr is not None:
+        attr = torch.cat([attr, attr.new_zeros(edges.shape[1] - len(attr), attr.shape[1])])
+    return Edges(edges, whole.num_targets, whole.num_sources, edge_attr=attr)
 
 
 def without_prefix(graph: TokenGraph, count: int) -> TokenGraph:
@@ -117,8 +129,7 @@ def without_prefix(graph: TokenGraph, count: int) -> TokenGraph:
         return Window(n, graph.radius)
     edges = graph.edge_index()
     keep = (edges >= count).all(0)
-    attr = graph.edge_attr
-    return Edges(edges[:, keep] - count, n, edge_attr=None if attr is None else attr[keep])
+    return Edges(edges[:, keep] - count, n, edge_attr=graph._attr_of(keep))
 
 
 def is_one_sided(graph: TokenGraph) -> bool:
@@ -136,31 +147,8 @@ def is_one_sided(graph: TokenGraph) -> bool:
 def _find_one_sided(graph: TokenGraph) -> bool:
     if isinstance(graph, Disjoint):
         return any(is_one_sided(part) for part in graph.parts)
-    if graph.band is not None:
-        return (graph.band[0] > 0) != (graph.band[1] > 0)
-    if graph.is_explicit:
-        j, i = graph.edge_index()
-        follows = j[i == j + 1].unique().numel() == graph.num_targets - 1
-        return graph.num_targets > 1 and follows and not bool((j > i).any())
-    sources, earlier, later = torch.arange(graph.num_sources), False, False
-    for rows, mask in graph._row_blocks():
-        earlier = earlier or bool((mask & (sources < rows[:, None])).any())
-        later = later or bool((mask & (sources > rows[:, None])).any())
-        if earlier and later:
-            break
-    return earlier != later
-
-
-def _edges(
-    graph: TokenGraph, count: int, attend_to_all: bool, visible_to_all: bool, as_targets: bool
-) -> Tensor:
-    """(2, E): the edges of the graph in their order, then edges from and to the added tokens."""
-    first = count if as_targets else 0
-    parts = [graph.edge_index() + torch.tensor([[count], [first]])]
-    if visible_to_all:
-        from_added = Full(graph.num_targets, count).edge_index()
-        parts.append(from_added + torch.tensor([[0], [first]]))
-    if as_targets:
-        to_added = Full(count, count + graph.num_sources) if attend_to_all else Causal(count)
-        parts.append(to_added.edge_index())
-    return torch.cat(parts, dim=1)
+    if not graph.is_explicit:
+        return graph.attends_later != graph.T.attends_later
+    j, i = graph.edge_index()
+    follows = j[i == j + 1].unique().numel() == graph.num_targets - 1
+    return graph.num_targets > 1 and follows and not graph.attends_later

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.checks import check_size, lookup
-from tokennet.graphs import TokenGraph
+from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import check_step, map_flops
 from tokennet.mixers._feature_maps import FEATURE_MAPS, FeatureMap
 from tokennet.mixers._linear_sums import attend_causal, features, linear_attend
@@ -157,12 +157,5 @@ def _check_causal_step(graph: TokenGraph) -> None:
 
 
 def _is_causal_step(graph: TokenGraph) -> bool:
-    new, total = graph.num_targets, graph.num_sources
-    old = total - new
-    if new <= 1:
-        return graph.is_complete
-    if graph.has_multi_edges:
-        return False
-    source, target = graph.edge_index()
-    expected = new * old + new * (new + 1) // 2
-    return source.shape[0] == expected and bool((source <= target + old).all())
+    past = Causal(graph.num_sources).last(graph.num_targets)
+    return graph.num_edges == past.num_edges and graph.contains(past) and not graph.has_multi_edges

@@ -48,8 +48,7 @@ class Decoder(TextNet):
             ValueError: a token attends to a later one.
         """
         graph = super().graph_on(num_tokens)
-        band = graph.band
-        if band[1] if band is not None else graph.cached(_has_later_sources):
+        if graph.attends_later:
             raise ValueError(
                 "graph must be causal for a decoder: no token attends to a later one; "
                 f"got {graph!r}"
@@ -143,11 +142,6 @@ class Decoder(TextNet):
                 f"prompt and max_new_tokens must together be at most {self.max_length + 1} ids, "
                 f"got {ids.shape[-1]} and {max_new_tokens}"
             )
-
-
-def _has_later_sources(graph: TokenGraph) -> bool:
-    source, target = graph.edge_index()
-    return bool((source > target).any())
 
 
 def _rows(prompt: Ids, device: torch.device) -> Tensor | list[Tensor]:
