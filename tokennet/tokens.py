@@ -118,7 +118,8 @@ class Tokens:
                 )
         parts = [Tokens(item) if isinstance(item, Tensor) else item for item in sets]
         for name in ("z", "pos"):
-            shapes = {_shape_but_tokens(getattr(tokens, name)) for tokens in parts}
+            given = [getattr(tokens, name) for tokens in parts]
+            shapes = {x if x is None else (*x.shape[:-2], x.shape[-1]) for x in given}
             if len(shapes) > 1:
                 raise ValueError(
                     f"sets must agree on {name} but for N, got {sorted(map(str, shapes))}"
@@ -213,7 +214,3 @@ def _fits(leading: torch.Size, batch: torch.Size) -> bool:
         return torch.broadcast_shapes(leading, batch) == batch
     except RuntimeError:
         return False
-
-
-def _shape_but_tokens(tensor: Tensor | None) -> tuple[int, ...] | None:
-    return None if tensor is None else (*tensor.shape[:-2], tensor.shape[-1])

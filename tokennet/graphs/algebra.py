@@ -68,7 +68,7 @@ class TokenGraph(EdgePredicate):
     @property
     def T(self) -> TokenGraph:
         """The graph with every edge reversed."""
-        return Transposed(self)
+        return self if self.is_symmetric else Transposed(self)
 
     def relabel(self, perm: Any, source_perm: Any = None) -> TokenGraph:
         """Rename the tokens as `z[perm]` does: new token i is old token `perm[i]`.
@@ -147,12 +147,23 @@ def _set_of_each_target(graph: TokenGraph) -> Tensor:
     return set_of_each(graph.sizes)
 
 
-class And(TokenGraph):
-    """Intersection of two symbolic graphs; listed at the cost of the smaller one."""
+class _Pair(TokenGraph):
+    """Two symbolic graphs of the same tokens, joined by an operator."""
+
+    operator: str
 
     def __init__(self, a: TokenGraph, b: TokenGraph) -> None:
         super().__init__(a.num_targets, a.num_sources)
         self.a, self.b = a, b
+
+    def _name(self) -> str:
+        return f"{_operand(self.a)} {self.operator} {_operand(self.b)}"
+
+
+class And(_Pair):
+    """Intersection of two symbolic graphs; listed at the cost of the smaller one."""
+
+    operator = "&"
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return self.a.attends(i, j) & self.b.attends(i, j)
@@ -173,16 +184,11 @@ class And(TokenGraph):
         source, target = edges = small.edge_index()
         return edges[:, large.attends(target, source)]
 
-    def _name(self) -> str:
-        return f"{_operand(self.a)} & {_operand(self.b)}"
 
-
-class Or(TokenGraph):
+class Or(_Pair):
     """Union of two symbolic graphs; listed at the cost of both."""
 
-    def __init__(self, a: TokenGraph, b: TokenGraph) -> None:
-        super().__init__(a.num_targets, a.num_sources)
-        self.a, self.b = a, b
+    operator = "|"
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return self.a.attends(i, j) | self.b.attends(i, j)
@@ -191,9 +197,6 @@ class Or(TokenGraph):
         return sort_by_target(
             torch.cat([self.a.edge_index(), missing_edges(self.b, self.a)], dim=1)
         )
-
-    def _name(self) -> str:
-        return f"{_operand(self.a)} | {_operand(self.b)}"
 
 
 class Not(TokenGraph):
@@ -369,4 +372,4 @@ def _boolean(matrix: Tensor) -> Tensor:
 
 def _operand(graph: TokenGraph) -> str:
     name = graph._name()
-    return f"({name})" if isinstance(graph, And | Or) else name
+    return f"({name})" if isinstance(graph, _Pair) else name

@@ -183,8 +183,8 @@ class MaskModGraph(TokenGraph):
         return super()._count()
 
     def _name(self) -> str:
-        size = f"{self.num_targets}{'' if self.is_square else f', {self.num_sources}'}"
-        return f"from_mask_mod({getattr(self.mask_mod, '__name__', 'mask_mod')}, {size})"
+        name = getattr(self.mask_mod, "__name__", "mask_mod")
+        return f"from_mask_mod({name}, {self._size()})"
 
 
 def to_mask_mod(graph: TokenGraph) -> MaskMod:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from tokennet.graphs.algebra import TokenGraph, check_permutation, set_of_each
+from tokennet.graphs.algebra import TokenGraph, set_of_each
 from tokennet.graphs.base import EdgePredicate
 from tokennet.graphs.edges import Edges
 
@@ -118,9 +118,8 @@ class Disjoint(Edges):
         parts = []
         for graph, own in zip(self.graphs, owned, strict=True):
             n, m = graph.num_targets, graph.num_sources
-            attr = None if edges.edge_attr is None else edges.edge_attr[own]
             local = torch.stack([source[own], target[own]]) - start
-            parts.append(Edges(local, n, m, edge_attr=attr, names=graph.names))
+            parts.append(Edges(local, n, m, edge_attr=edges._attr_of(own), names=graph.names))
             start = start + torch.tensor([[m], [n]])
         return Disjoint(parts)
 
@@ -155,7 +154,7 @@ def _joined_attr(graphs: tuple[TokenGraph, ...]) -> Tensor | None:
     return torch.cat(attrs)
 
 
-def _split_permutation(name: str, perm: Tensor, sizes: list[int]) -> list[Tensor]:
+def _split_permutation(name: str, perm: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
     owner = set_of_each(sizes)
     crossing = (owner[perm] != owner).nonzero().flatten()
     if crossing.numel():
@@ -164,9 +163,5 @@ def _split_permutation(name: str, perm: Tensor, sizes: list[int]) -> list[Tensor
             f"{name} must permute within each graph of a Disjoint; "
             f"it moves token {int(perm[i])} of graph {int(owner[perm[i]])} to graph {int(owner[i])}"
         )
-    starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
-    parts = perm.split(sizes)
-    return [
-        check_permutation(name, part - start, size)
-        for part, start, size in zip(parts, starts, sizes, strict=False)
-    ]
+    starts = torch.tensor([0, *sizes]).cumsum(0)
+    return (perm - starts[owner]).split(sizes)

@@ -80,8 +80,8 @@ class Edges(TokenGraph):
         check_combinable(self, other)
         source, target = edges = self.edge_index()
         keep = other.attends(target, source)
-        attr = None if self.edge_attr is None else self.edge_attr[keep]
-        return Edges(*self._resized(edges[:, keep]), edge_attr=attr, names=self.names)
+        edges = edges[:, keep]
+        return Edges(*self._resized(edges), edge_attr=self._attr_of(keep), names=self.names)
 
     def __or__(self, other: TokenGraph) -> Edges:
         check_combinable(self, other)
@@ -109,10 +109,9 @@ class Edges(TokenGraph):
         source, target = self.edge_index()
         first = self.num_targets - count
         keep = target >= first
-        attr = None if self.edge_attr is None else self.edge_attr[keep]
         names = None if self.names is None else self.names[first:]
         edges = torch.stack([source[keep], target[keep] - first])
-        return Edges(edges, count, self.num_sources, edge_attr=attr, names=names)
+        return Edges(edges, count, self.num_sources, edge_attr=self._attr_of(keep), names=names)
 
     def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
         source, target = self.edge_index()
@@ -122,10 +121,6 @@ class Edges(TokenGraph):
 
     def _resized(self, edge_index: Tensor) -> tuple[Tensor, int, int]:
         return edge_index, self.num_targets, self.num_sources
-
-    def _name(self) -> str:
-        size = "" if self.is_square else f", {self.num_sources}"
-        return f"{type(self).__name__}({self.num_targets}{size})"
 
 
 def _check_edge_index(edge_index: Any, num_targets: int, num_sources: int) -> Tensor:

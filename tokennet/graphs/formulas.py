@@ -62,18 +62,12 @@ class Full(TokenGraph):
     def _reach(self, k: int) -> TokenGraph:
         return self if k else Self(self.num_targets)
 
-    def _name(self) -> str:
-        return f"Full({self.num_targets}{'' if self.is_square else f', {self.num_sources}'})"
-
 
 class _Square(TokenGraph):
     """A graph on one set of n tokens."""
 
     def __init__(self, n: int) -> None:
         super().__init__(check_size("n", n))
-
-    def _name(self) -> str:
-        return f"{type(self).__name__}({self.num_targets})"
 
 
 class Causal(_Square):
@@ -85,13 +79,10 @@ class Causal(_Square):
 
     is_causal = True
     is_band = True
+    has_empty_targets = False
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i >= j
-
-    @property
-    def has_empty_targets(self) -> bool:
-        return False
 
     @property
     def band(self) -> tuple[int, int]:
@@ -119,25 +110,16 @@ class Self(_Square):
     """
 
     is_band = True
+    is_symmetric = True
+    has_empty_targets = False
+    band = (0, 0)
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i == j
 
     @property
-    def has_empty_targets(self) -> bool:
-        return False
-
-    @property
-    def band(self) -> tuple[int, int]:
-        return 0, 0
-
-    @property
     def num_edges(self) -> int:
         return self.num_targets
-
-    @property
-    def T(self) -> TokenGraph:
-        return self
 
     def _build_edge_index(self) -> Tensor:
         return torch.arange(self.num_targets).repeat(2, 1)
@@ -149,17 +131,12 @@ class Self(_Square):
 class _Local(_Square):
     """Tokens on a line or ring that attend to those within a radius."""
 
+    is_symmetric = True
+    has_empty_targets = False
+
     def __init__(self, n: int, radius: int) -> None:
         super().__init__(n)
         self.radius: int = check_size("radius", radius)
-
-    @property
-    def T(self) -> TokenGraph:
-        return self
-
-    @property
-    def has_empty_targets(self) -> bool:
-        return False
 
     def _reach(self, k: int) -> TokenGraph:
         return type(self)(self.num_targets, k * self.radius)
@@ -284,6 +261,8 @@ class Global(_Square):
     [[1, 1, 1, 1], [1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
     """
 
+    is_symmetric = True
+
     def __init__(self, n: int, k: int) -> None:
         super().__init__(n)
         if check_size("k", k) > n:
@@ -296,10 +275,6 @@ class Global(_Square):
     @property
     def num_edges(self) -> int:
         return self.num_targets**2 - (self.num_targets - self.k) ** 2
-
-    @property
-    def T(self) -> TokenGraph:
-        return self
 
     def _build_edge_index(self) -> Tensor:
         n, k = self.num_targets, self.k

@@ -44,6 +44,9 @@ class Grid(TokenGraph):
     (8, 8, 8)
     """
 
+    is_symmetric = True
+    has_empty_targets = False
+
     def __init__(
         self, *sizes: int, radius: int = 1, periodic: bool = False, neighborhood: str = "box"
     ) -> None:
@@ -84,10 +87,6 @@ class Grid(TokenGraph):
         return len(self.grid_shape) == 1 and not self.periodic
 
     @property
-    def has_empty_targets(self) -> bool:
-        return False
-
-    @property
     def num_edges(self) -> int:
         lines = [self._line(size).num_edges for size in self.grid_shape]
         if not self._is_cross or self.num_targets == 0:
@@ -95,10 +94,6 @@ class Grid(TokenGraph):
         n = self.num_targets
         to_others = zip(lines, self.grid_shape, strict=True)
         return n + sum((edges - size) * (n // size) for edges, size in to_others)
-
-    @property
-    def T(self) -> TokenGraph:
-        return self
 
     def _line(self, size: int) -> TokenGraph:
         return Cycle(size, self.radius) if self.periodic else Window(size, self.radius)
