@@ -102,18 +102,8 @@ def matrix(base, head, d: tl.constexpr):
 @triton.jit
 def heads_of(base, row, in_range, head, d: tl.constexpr):
     """base[row] (..., HB) of a base (rows, H); 0 where there is none."""
-    head += tl.arange(0, d.HB)
-    pointer, mask = pointers(base, row, in_range, head, head < d.H, d.H)
-    found = tl.load(pointer, mask=mask, other=0.0)
+    found = gather(base, row, in_range, head, d, 1, 1)
     return tl.reshape(found, row.shape + [d.HB])  # noqa: RUF005
-
-
-@triton.jit
-def write_heads(base, row, in_range, value, head, d: tl.constexpr):
-    head += tl.arange(0, d.HB)
-    pointer, mask = pointers(base, row, in_range, head, head < d.H, d.H)
-    value = tl.reshape(value.to(base.dtype.element_ty), [row.numel, d.HB])
-    tl.store(pointer, value, mask=mask)
 
 
 @triton.jit

@@ -35,7 +35,6 @@ from tokennet.ops.kernels.cuda.parts import (
     scores,
     segments,
     spread,
-    write_heads,
 )
 
 
@@ -113,10 +112,10 @@ def _block(x, n, d: tl.constexpr, block, head, b, dweight, dkey):
 @triton.jit
 def _write_edges(x, d: tl.constexpr, at, valid, p, ds, head):
     if x.dbias is not None:
-        write_heads(x.dbias, at, valid, ds, head, d)
+        scatter(x.dbias, at, valid, ds, head, d, 1, 1)
     if x.pairs is not None:
-        write_heads(x.pairs, 2 * at, valid, p, head, d)
-        write_heads(x.pairs, 2 * at + 1, valid, ds, head, d)
+        scatter(x.pairs, 2 * at, valid, p, head, d, 1, 1)
+        scatter(x.pairs, 2 * at + 1, valid, ds, head, d, 1, 1)
 
 
 @triton.jit
@@ -137,8 +136,8 @@ def _about_targets(x, d: tl.constexpr, target, in_range, head):
     lse = heads_of(x.lse, target, in_range, head, d)
     lse = tl.where(lse == float("-inf"), float("inf"), lse)
     if x.ends is not None:  # parts of a row leave the same numbers
-        write_heads(x.ends, 2 * target, in_range, lse, head, d)
-        write_heads(x.ends, 2 * target + 1, in_range, delta, head, d)
+        scatter(x.ends, 2 * target, in_range, lse, head, d, 1, 1)
+        scatter(x.ends, 2 * target + 1, in_range, delta, head, d, 1, 1)
     return grad, edge_query, wanted, lse, delta
 
 
