@@ -10,6 +10,9 @@ from torch import Tensor
 from tokennet.ops.edge_plans import EdgePlan
 from tokennet.ops.terms import Terms
 
+Outputs = tuple[Tensor, Tensor, Tensor]
+"""Output (B, N, H, Cv), sums of features (B, N, H, D), and log-sum-exp (B, N, H)."""
+
 
 class Problem(NamedTuple):
     """What a forward pass is given, and the backward pass again."""
@@ -51,13 +54,40 @@ class Problem(NamedTuple):
     def num_features(self) -> int:
         return 0 if self.terms.edge_attr is None else self.terms.edge_attr.shape[1]
 
-    def empty_outputs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Room for the output (B, N, H, Cv), sums of features (B, N, H, D), and log-sum-exp."""
+    def empty(self, *shape: int) -> Tensor:
+        """Room for sums."""
+        return self.q.new_empty(shape, dtype=self.accumulator)
+
+    def empty_outputs(self) -> Outputs:
+        """Room for what is computed."""
         q, precise = self.q, self.accumulator
         summed = 0 if self.terms.weight is not None else self.num_features
         out = q.new_empty(*q.shape[:3], self.v.shape[3])
         edge_out = q.new_empty(*q.shape[:3], summed, dtype=precise)
         return out, edge_out, q.new_empty(q.shape[:3], dtype=precise)
+
+    def empty_gradients(self, wanted: Wanted, programs: int, groups: int = 1) -> Gradients:
+        """Room for gradients, to be added up by `Gradients.added_up`.
+
+        Args:
+            wanted: by edges.
+            programs: for each entry of the batch, which sum gradients of weights of their own.
+            groups: of heads, which sum gradients of features of their own.
+        """
+        batch, n, heads, channels = self.q.shape
+        edges, d, terms = self.plan.num_edges, self.num_features, self.terms
+        additive = terms.weight is not None
+        parts, several = (batch * programs, heads) if additive else (1, 0)
+        return Gradients(
+            self.q.new_empty(self.q.shape),
+            self.k.new_empty(self.k.shape),
+            self.v.new_empty(self.v.shape),
+            bias=self.empty(batch, edges * (terms.bias is not None and wanted.bias), heads),
+            weight=self.empty(parts, several, channels),
+            edge_attr=self.empty(batch * groups, edges * wanted.edge_attr, d),
+            edge_query=self.empty(batch, n, heads, 0 if additive else d),
+            edge_key=self.empty(parts if d else 1, d, several, channels),
+        )
 
 
 _TERMS = len(Terms._fields)

@@ -130,13 +130,8 @@ def _compile(kind: Kind, path: Path, link: list[str]) -> Path:
 
 
 def _start(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        errors="replace",  # a compiler may speak in any encoding
-        timeout=_SECONDS,
-        check=False,
+    return subprocess.run(  # a compiler may speak in any encoding
+        command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokennet.ops.edge_plans import EdgePlan
 from tokennet.ops.kernels.cpu.build import Kind, library
-from tokennet.ops.kernels.problem import WANTED, Gradients, Problem, Wanted
+from tokennet.ops.kernels.problem import WANTED, Gradients, Outputs, Problem, Wanted
 from tokennet.ops.terms import Terms
 
 SCALARS = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"}
@@ -33,44 +33,23 @@ class _Args(ctypes.Structure):
     )
 
 
-def forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Output (B, N, H, Cv), sums of features (B, N, H, D), log-sum-exp (B, N, H)."""
+def forward(problem: Problem) -> Outputs:
     out, edge_out, lse = problem.empty_outputs()
     _call("attend_forward", problem, _blocks(problem), out=out, edge_out=edge_out, lse=lse)
     return out, edge_out, lse
 
 
 def backward(
-    problem: Problem,
-    grad: Tensor,
-    grad_edge_out: Tensor,
-    saved: tuple[Tensor, Tensor, Tensor],
-    wanted: Wanted = WANTED,
+    problem: Problem, grad: Tensor, grad_edge_out: Tensor, saved: Outputs, wanted: Wanted = WANTED
 ) -> Gradients:
     """Gradients of all inputs, from those of the outputs and the outputs of `forward`."""
-    q, terms, plan = problem.q, problem.terms, problem.plan
-    batch, n, heads, channels = q.shape
-    edges, d, blocks = plan.num_edges, problem.num_features, _blocks(problem)
-    additive, parts = terms.weight is not None, batch * blocks
-
-    def empty(*shape: int) -> Tensor:
-        return q.new_empty(shape, dtype=problem.accumulator)
-
-    results = Gradients(
-        q.new_empty(q.shape),
-        q.new_empty(problem.k.shape),
-        q.new_empty(problem.v.shape),
-        bias=empty(batch, edges * (terms.bias is not None and wanted.bias), heads),
-        weight=empty(parts if additive else 0, heads, channels),
-        edge_attr=empty(batch, edges * wanted.edge_attr, d),
-        edge_query=empty(batch, n, heads, 0 if additive else d),
-        edge_key=empty(parts, d if additive else 0, heads, channels),
-    )
-    out, edge_out, lse = saved
+    blocks, (out, edge_out, lse) = _blocks(problem), saved
+    batch, n, heads, _ = problem.q.shape
+    results = problem.empty_gradients(wanted, blocks)
     _call(
         "attend_backward", problem, blocks, out=out, edge_out=edge_out, lse=lse, grad=grad,
-        grad_edge_out=grad_edge_out, stats=empty(batch, n, 2, heads),
-        saved=empty(batch, edges, 2 if d and not additive else 1, heads),
+        grad_edge_out=grad_edge_out, stats=problem.empty(batch, n, 2, heads),
+        saved=problem.empty(batch, problem.plan.num_edges, 2 if edge_out.shape[-1] else 1, heads),
         **{f"d{name}": tensor for name, tensor in results._asdict().items()},
     )  # fmt: skip
     return results.added_up(problem)

@@ -21,7 +21,7 @@ from tokennet.ops.kernels.cuda.sources import backward_sources
 from tokennet.ops.kernels.cuda.sums import add_parts
 from tokennet.ops.kernels.cuda.targets import backward_targets
 from tokennet.ops.kernels.cuda.tune import run_fastest
-from tokennet.ops.kernels.problem import WANTED, Gradients, Problem, Wanted
+from tokennet.ops.kernels.problem import WANTED, Gradients, Outputs, Problem, Wanted
 
 _EDGES = 32
 """At most, in a tile."""
@@ -33,13 +33,12 @@ _PROGRAMS = 4096
 """At most, that sum da and dK, for each entry of the batch and group of heads."""
 
 
-def forward(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
-    """Output (B, N, H, Cv), sums of features (B, N, H, D), log-sum-exp (B, N, H)."""
+def forward(problem: Problem) -> Outputs:
     segments = tables(problem.plan).by_target
     return run_fastest("forward", problem, segments, partial(_forward, problem, segments))
 
 
-def _forward(problem: Problem, segments: Segments, entries: int) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(problem: Problem, segments: Segments, entries: int) -> Outputs:
     out, edge_out, lse = problem.empty_outputs()
     go = _Pass(problem, segments, _tile(problem, segments, entries))
     arrays = go.arrays(problem.plan.indices, problem.plan.edge_id)._replace(
@@ -54,64 +53,48 @@ def _forward(problem: Problem, segments: Segments, entries: int) -> tuple[Tensor
 
 
 def backward(
-    problem: Problem,
-    grad: Tensor,
-    grad_edge_out: Tensor,
-    saved: tuple[Tensor, Tensor, Tensor],
-    wanted: Wanted = WANTED,
+    problem: Problem, grad: Tensor, grad_edge_out: Tensor, saved: Outputs, wanted: Wanted = WANTED
 ) -> Gradients:
     """Gradients of all inputs, from those of the outputs and the outputs of `forward`."""
     out, edge_out, lse = saved
     batch, targets, heads, _ = problem.q.shape
     given = {"out": out, "edge_out": edge_out, "lse": lse, "grad": grad}
-    kept = {"ends": _empty(problem, batch, targets, 2, heads)}
+    kept = {"ends": problem.empty(batch, targets, 2, heads)}
     if edge_out.shape[-1]:
         given["grad_edge_out"] = grad_edge_out
-        kept = {"pairs": _empty(problem, batch, problem.plan.num_edges, 2, heads)}
+        kept = {"pairs": problem.empty(batch, problem.plan.num_edges, 2, heads)}
     made = tables(problem.plan)
     by_target = partial(_by_target, problem, made.by_target, {**given, **kept}, wanted)
     found = run_fastest("by target", problem, made.by_target, by_target)
-    by_source = partial(_by_source, problem, made, {"lse": lse, "grad": grad, **kept})
-    dk, dv = run_fastest("by source", problem, made.by_source, by_source)
-    return found._replace(k=dk, v=dv).added_up(problem)
+    by_source = partial(_by_source, problem, made, {"lse": lse, "grad": grad, **kept}, found)
+    run_fastest("by source", problem, made.by_source, by_source)
+    return found.added_up(problem)
 
 
 def _by_target(
     problem: Problem, segments: Segments, given: dict[str, Tensor], wanted: Wanted, entries: int
 ) -> Gradients:
     """All gradients but those of k and v, some in parts that are still to be added up."""
-    q, terms, edges = problem.q, problem.terms, problem.plan.num_edges
-    batch, targets, heads, channels = q.shape
-    additive, d = terms.weight is not None, problem.num_features
+    additive = problem.terms.weight is not None
     go = _Pass(problem, segments, _tile(problem, segments, entries, key_sums=additive))
     programs = min(go.blocks, _PROGRAMS) if additive else go.blocks
-    parts, several = (batch * programs, heads) if additive else (1, 0)
-    found = Gradients(
-        torch.empty_like(q),
-        q[:0],
-        q[:0],
-        bias=_empty(problem, batch, edges * (terms.bias is not None and wanted.bias), heads),
-        weight=_empty(problem, parts, several, channels),
-        edge_attr=_empty(problem, batch * go.tile.groups, edges * wanted.edge_attr, d),
-        edge_query=_empty(problem, batch, targets, heads, 0 if additive else d),
-        edge_key=_empty(problem, parts if d else 1, d, several, channels),
-    )
-    names = ("dq", "dk", "dv", "dbias", "dweight", "dattr", "dedge_query", "dedge_key")
-    written = {name: tensor for name, tensor in zip(names, found, strict=True) if tensor.numel()}
-    arrays = go.arrays(problem.plan.indices, problem.plan.edge_id)._replace(**given, **written)
+    found = problem.empty_gradients(wanted, programs, go.tile.groups)
+    names = ("dbias", "dweight", "dattr", "dedge_query", "dedge_key")
+    written = {name: x for name, x in zip(names, found[3:], strict=True) if x.numel()}
+    arrays = go.arrays(problem.plan.indices, problem.plan.edge_id)
+    arrays = arrays._replace(**given, **written, dq=found.q)
     go.sum_rows(backward_targets, arrays, found.q, found.edge_query, programs)
     return found
 
 
 def _by_source(
-    problem: Problem, made: Tables, given: dict[str, Tensor], entries: int
-) -> tuple[Tensor, Tensor]:
-    dk, dv = torch.empty_like(problem.k), torch.empty_like(problem.v)
+    problem: Problem, made: Tables, given: dict[str, Tensor], found: Gradients, entries: int
+) -> None:
+    """Those of k and v, into their places."""
     go = _Pass(problem, made.by_source, _tile(problem, made.by_source, entries))
     arrays = go.arrays(problem.plan.t_indices, made.listed)
-    arrays = arrays._replace(**given, v=problem.v, dk=dk, dv=dv)
-    go.sum_rows(backward_sources, arrays, dk, dv)
-    return dk, dv
+    arrays = arrays._replace(**given, v=problem.v, dk=found.k, dv=found.v)
+    go.sum_rows(backward_sources, arrays, found.k, found.v)
 
 
 class _Pass(NamedTuple):
@@ -141,7 +124,7 @@ class _Pass(NamedTuple):
         """Room for the slots of what is summed for rows (B, rows, ...), if there are any."""
         if self.segments.slots == 0 or whole.shape[-1] == 0:
             return None
-        return _empty(self.problem, whole.shape[0], self.segments.slots, *whole.shape[2:])
+        return self.problem.empty(whole.shape[0], self.segments.slots, *whole.shape[2:])
 
     def launch(self, kernel: Any, arrays: Arrays, programs: int | None = None) -> None:
         q, k, terms = self.problem.q, self.problem.k, self.problem.terms
@@ -221,10 +204,6 @@ def _shape_of_tile(
         heads, channels, values, d, rows, at_once, together, bc, bv, bd,
         _quotient(heads, together), keys, warps,
     )  # fmt: skip
-
-
-def _empty(problem: Problem, *shape: int) -> Tensor:
-    return problem.q.new_empty(shape, dtype=problem.accumulator)
 
 
 @lru_cache
