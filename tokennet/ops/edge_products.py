@@ -168,31 +168,26 @@ def _(values, *rest):  # type: ignore[no-untyped-def]
 _NO_GRADIENT = (None,) * len(EdgePlan._fields)
 
 
-def _save_dot(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    x, y, ctx.scale, *plan = inputs
-    ctx.save_for_backward(x, y, *plan)
+def _save_inputs(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    """Two tensors, numbers, and a plan."""
+    ctx.options = inputs[2 : -len(_NO_GRADIENT)]
+    ctx.save_for_backward(*inputs[:2], *inputs[-len(_NO_GRADIENT) :])
 
 
 def _dot_backward(ctx, grad):  # type: ignore[no-untyped-def]
     x, y, *plan = ctx.saved_tensors
-    plan, scale, needs = EdgePlan(*plan), ctx.scale, ctx.needs_input_grad
+    plan, (scale,), needs = EdgePlan(*plan), ctx.options, ctx.needs_input_grad
     grad_x = edge_combine(grad, y, plan, scale) if needs[0] else None
     grad_y = edge_combine(grad, x, plan, scale, transposed=True) if needs[1] else None
     return grad_x, grad_y, None, *_NO_GRADIENT
 
 
-def _save_combine(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    weights, y, ctx.scale, ctx.transposed, *plan = inputs
-    ctx.save_for_backward(weights, y, *plan)
-
-
 def _combine_backward(ctx, grad):  # type: ignore[no-untyped-def]
     weights, y, *plan = ctx.saved_tensors
-    plan, scale, needs = EdgePlan(*plan), ctx.scale, ctx.needs_input_grad
-    ends = (y, grad) if ctx.transposed else (grad, y)
+    plan, (scale, transposed), needs = EdgePlan(*plan), ctx.options, ctx.needs_input_grad
+    ends = (y, grad) if transposed else (grad, y)
     grad_weights = edge_dot(*ends, plan, scale) if needs[0] else None
-    back = not ctx.transposed
-    grad_y = edge_combine(weights, grad, plan, scale, back) if needs[1] else None
+    grad_y = edge_combine(weights, grad, plan, scale, not transposed) if needs[1] else None
     return grad_weights, grad_y, None, None, *_NO_GRADIENT
 
 
@@ -205,10 +200,6 @@ def _softmax_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return _edge_softmax_backward(weights, grad, *plan), *_NO_GRADIENT
 
 
-def _save_all(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs)
-
-
 def _softmax_double_backward(ctx, grad):  # type: ignore[no-untyped-def]
     weights, inner, *plan = ctx.saved_tensors
     plan = EdgePlan(*plan)
@@ -218,11 +209,11 @@ def _softmax_double_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return grad_weights, weights * (grad - other), *_NO_GRADIENT
 
 
-torch.library.register_autograd(_edge_dot, _dot_backward, setup_context=_save_dot)
-torch.library.register_autograd(_edge_combine, _combine_backward, setup_context=_save_combine)
+torch.library.register_autograd(_edge_dot, _dot_backward, setup_context=_save_inputs)
+torch.library.register_autograd(_edge_combine, _combine_backward, setup_context=_save_inputs)
 torch.library.register_autograd(_edge_softmax, _softmax_backward, setup_context=_save_output)
 torch.library.register_autograd(
-    _edge_softmax_backward, _softmax_double_backward, setup_context=_save_all
+    _edge_softmax_backward, _softmax_double_backward, setup_context=_save_inputs
 )
 
 
