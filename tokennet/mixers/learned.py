@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import lookup
 from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.layer import IncrementalDecodingError, check_step, map_flops
 from tokennet.mixers.base import Mixer, WeightedMixer, check_heads, reset_linears
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
 from tokennet.ops import combine, normalize
-from tokennet.ops.normalizers import check_normalizer
+from tokennet.ops.normalizers import NORMALIZERS
 from tokennet.tokens import Tokens
 
 
@@ -61,7 +62,7 @@ class LearnedMixing(FixedPatternMixer, WeightedMixer):
         source_dim: int | None = None,
     ) -> None:
         super().__init__(dim, source_dim)
-        check_normalizer(normalizer)
+        lookup("normalizer", normalizer, NORMALIZERS)
         check_heads(dim, num_heads)
         if isinstance(graph, TokenGraph) and graph.is_ragged:
             raise ValueError(f"graph must be that of one set, got {graph!r}")

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, combine
-from tokennet.ops.normalizers import check_normalizer
+from tokennet.ops.normalizers import NORMALIZERS
 from tokennet.ops.terms import Activation, Bias
 
 
@@ -65,7 +65,7 @@ class Score(nn.Module):
         key: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        check_normalizer(normalizer)
+        lookup("normalizer", normalizer, NORMALIZERS)
         self.normalizer = normalizer
         self.maps = (query, key)  # in a tuple, because it is the mixer that registers them
         self._is_built = False

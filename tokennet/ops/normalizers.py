@@ -40,14 +40,9 @@ def normalize(scores: Tensor, graph: TokenGraph, normalizer: str = "softmax") ->
     >>> normalize(scores, Full(2), "hard").flatten().tolist()
     [1.0, 0.0, 0.5, 0.5]
     """
-    check_normalizer(normalizer)
+    weights_of = lookup("normalizer", normalizer, NORMALIZERS)
     check_edge_values("scores", scores, graph)
-    return NORMALIZERS[normalizer](scores, graph)
-
-
-def check_normalizer(normalizer: str) -> None:
-    """Raise ValueError unless it is the name of one."""
-    lookup("normalizer", normalizer, NORMALIZERS)
+    return weights_of(scores, graph)
 
 
 def check_edge_values(name: str, values: Tensor, graph: TokenGraph) -> None:
