@@ -24,16 +24,14 @@ _SMALLEST = 64
 
 def unsupported(call: Call) -> str | None:
     graph = call.graph
-    if call.more_than_dot_products:
-        return call.more_than_dot_products
+    if problem := flash.sdpa_problem(call):
+        return problem
     if call.bias is not None:
         return "there is a bias, which would have to be cut into blocks"
     # Most pairs in the band of a grid are no edges; and for causal graphs there is SDPA.
     is_sparse_band = graph.grid_shape is not None and not graph.is_band
     if graph.band is None or graph.is_causal or is_sparse_band:
         return "the graph is not a window, by its formula"
-    if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
-        return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
     if _by_flash(call):
         return None
     block, count, span = _blocks(graph)

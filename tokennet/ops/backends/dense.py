@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from tokennet.graphs import TokenGraph
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.call import Call
-from tokennet.ops.kernels.flash import sdpa
+from tokennet.ops.kernels.flash import sdpa, sdpa_problem
 from tokennet.ops.planner import Work
 
 
 def unsupported(call: Call) -> str | None:
-    if call.more_than_dot_products:
-        return call.more_than_dot_products
+    if problem := sdpa_problem(call):
+        return problem
     entries = call.graph.num_targets * call.graph.num_sources
     if call.needs_mask and entries > DENSE_LIMIT:
         return f"its mask would have {entries:,} entries, more than {DENSE_LIMIT:,}"
     if call.graph.has_multi_edges:
         return "the graph has parallel edges, which a mask cannot hold"
-    if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
-        return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
     return None
 
 
@@ -42,30 +39,25 @@ def run(call: Call) -> Tensor:
         out = sdpa(q, k, v, is_causal=call.graph.is_causal, scale=call.scale)
         return out.transpose(1, 2)  # (B, N, H, Cv)
     bias = call.dense_bias()
-    if bias is None:
-        mask, dead = _boolean_mask(call.graph, call.q.device)
-    else:
+    if bias is not None:
         mask, dead = _mask_with_bias(bias, call.graph)
+    else:
+        mask, dead = call.graph.dense(call.q.device), None
+        if call.graph.has_empty_targets:
+            dead = ~mask.any(-1, keepdim=True)
+            mask = call.graph.cached(_open_empty_rows, device=call.q.device)
     out = sdpa(q, k, v, mask, scale=call.scale)
     if dead is not None:
         out = out.masked_fill(dead, 0.0)
     return out.transpose(1, 2)
 
 
-def _boolean_mask(graph: TokenGraph, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Boolean mask and the rows (N, 1) without edges, to be zeroed; or None if all have edges.
-
-    Such rows are opened in the mask and zeroed in the output: what a fully masked row
-    gives, and whether its gradient is finite, differs between SDPA's kernels.
-    """
-    mask = graph.dense(device)
-    if not graph.has_empty_targets:
-        return mask, None
-    opened = graph.cached(_open_empty_rows, device=device)
-    return opened, ~mask.any(-1, keepdim=True)
-
-
 def _open_empty_rows(graph: TokenGraph) -> Tensor:
+    """The mask with rows without edges opened, which are zeroed in the output.
+
+    What a fully masked row gives, and whether its gradient is finite, differs between SDPA's
+    kernels.
+    """
     mask = graph.dense()
     return mask | ~mask.any(-1, keepdim=True)
 

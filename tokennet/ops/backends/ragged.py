@@ -43,8 +43,8 @@ class _Sequences(NamedTuple):
 
 
 def unsupported(call: Call) -> str | None:
-    if call.more_than_dot_products:
-        return call.more_than_dot_products
+    if problem := flash.sdpa_problem(call):
+        return problem
     if not call.graph.is_ragged:
         return "the graph is not a ragged batch"
     if not call.graph.cached(_are_sets):
@@ -53,8 +53,6 @@ def unsupported(call: Call) -> str | None:
         return "no set has an edge"
     if call.bias is not None:
         return "there is a bias, and each set would have one of its own"
-    if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
-        return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
     return None
 
 

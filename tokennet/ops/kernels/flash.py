@@ -42,15 +42,19 @@ def sdpa(
     return out[..., :values].transpose(-3, -2).contiguous().transpose(-3, -2)
 
 
+def sdpa_problem(call: Call) -> str | None:
+    """What keeps a call away from `sdpa`, whatever its graph and its bias are, or None."""
+    if call.has_tangent and torch.backends.cuda.flash_sdp_enabled():
+        return "fused SDPA has no forward-mode derivative; sdpa_kernel(SDPBackend.MATH) has"
+    return call.more_than_dot_products
+
+
 def _is_slow(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether it is for the flash kernel, and padding pays: as measured, not for 1 channel."""
-    channels = q.shape[-1]
-    if not 1 < channels < _CHANNELS or v.shape[-1] != channels:
-        return False
-    if torch.compiler.is_compiling():  # for any number of tokens, and for kernels unknown here
-        return False
     return (
-        q.device.type == "cpu"
+        1 < q.shape[-1] == v.shape[-1] < _CHANNELS
+        and not torch.compiler.is_compiling()  # for any number of tokens, for kernels unknown here
+        and q.device.type == "cpu"
         and q.dtype == torch.float32
         and q.shape[-2] * k.shape[-2] >= _PAIRS
         and torch.backends.cuda.flash_sdp_enabled()  # not where another kernel is chosen
