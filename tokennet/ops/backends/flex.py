@@ -125,9 +125,12 @@ def _run(call: Call) -> Tensor:
         q, k, v = q.detach(), k.detach(), v.detach()
     if not (_compiled(call) and call.graph.is_explicit):  # the mask of a list has its own table
         call.graph.cached(_build_tables, q.device)
-    kernel, mask = _kernel(call), None
+    kernel: Callable[..., Any] = flex_attention
+    if _compiled(call) and not torch.compiler.is_compiling():
+        kernel = call.graph.cached(_compile)
+    mask = None
     if _compiled(call) and not call.graph.is_full:
-        mask = _block_mask(call.graph, call.q.device)
+        mask = call.graph.cached(_build_block_mask, call.q.device)
     out = kernel(q, k, v, _score_mod(call, mask), mask, call.scale)
     return out.transpose(1, 2)  # (B, N, H, Cv)
 
@@ -136,12 +139,6 @@ def _build_tables(graph: TokenGraph, device: torch.device) -> bool:
     """Once, so that a table behind the predicate is built before it is traced."""
     graph.attends(*torch.zeros(2, 1, dtype=torch.long, device=device))
     return True
-
-
-def _kernel(call: Call) -> Callable[..., Tensor]:
-    if not _compiled(call) or torch.compiler.is_compiling():
-        return flex_attention
-    return call.graph.cached(_compile)
 
 
 def _compile(graph: TokenGraph) -> Callable[..., Tensor]:
@@ -183,10 +180,6 @@ def _score_mod(call: Call, mask: BlockMask | None) -> Callable[..., Tensor] | No
         return torch.where(graph.attends(i, j), score, -math.inf) if masked else score
 
     return score_mod
-
-
-def _block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:
-    return graph.cached(_build_block_mask, device)
 
 
 def _build_block_mask(graph: TokenGraph, device: torch.device) -> BlockMask:

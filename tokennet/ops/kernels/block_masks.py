@@ -8,13 +8,12 @@ it are told from others: they need no mask. Of lists they are not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from tokennet.graphs import TokenGraph, to_mask_mod
+from tokennet.graphs.convert import MaskMod
 
 SIZE = 128
 _WORD = 32
@@ -110,9 +109,7 @@ def _keys_of_band(graph: TokenGraph) -> Tensor:
     return row * columns + torch.arange(len(row)) - (count.cumsum(0) - count)[row] + first[row]
 
 
-def _look_up(
-    graph: TokenGraph, keys: Tensor, device: torch.device
-) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def _look_up(graph: TokenGraph, keys: Tensor, device: torch.device) -> MaskMod:
     """A mask that asks for the number of a block, and for a bit of that block."""
     rows, columns = shape(graph)
     number = torch.full((rows * columns,), len(keys), dtype=torch.int32)  # one that is empty

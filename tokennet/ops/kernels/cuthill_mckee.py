@@ -20,9 +20,6 @@ from tokennet.ops.batching import reorder
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.block_masks import MOST_BLOCKS, num_blocks, shape
 
-Function = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A bias of (h, i, j)."""
-
 _FEWEST = 8
 """Edges of a token, below which blocks of 128 x 128 stay nearly empty in any order."""
 _MOST = 2**24
@@ -45,21 +42,19 @@ def reordering(graph: TokenGraph, device: torch.device | None = None) -> Reorder
 
     Searched for once for each graph: a list of edges of one set, without parallel edges.
     """
-    if not graph.is_explicit:
-        return None
-    return graph.cached(_kept, device=device) or None
+    return graph.cached(_kept, device=device)
 
 
-def _kept(graph: TokenGraph) -> Reordering | tuple[()]:
+def _kept(graph: TokenGraph) -> Reordering | None:
     return graph.cached(_find)
 
 
-def _find(graph: TokenGraph) -> Reordering | tuple[()]:
+def _find(graph: TokenGraph) -> Reordering | None:
     if _is_worth_a_search(graph):
         found = _cuthill_mckee(graph)
         if 2 * num_blocks(found.graph) <= num_blocks(graph):
             return found
-    return ()
+    return None
 
 
 def _is_worth_a_search(graph: TokenGraph) -> bool:
@@ -67,7 +62,7 @@ def _is_worth_a_search(graph: TokenGraph) -> bool:
 
     In a ragged batch neighbors are near each other already.
     """
-    if graph.is_ragged or not graph.is_square or graph.has_multi_edges:
+    if not graph.is_explicit or graph.is_ragged or not graph.is_square or graph.has_multi_edges:
         return False
     rows, _ = shape(graph)
     if not (_FEWEST * graph.num_targets <= graph.num_edges <= _MOST and rows**2 <= MOST_BLOCKS):
@@ -95,5 +90,8 @@ def reordered(call: Call, found: Reordering) -> Call:
     return call._replace(q=q, k=k, v=v, graph=found.graph, bias=bias)
 
 
-def _by_index(bias: Function, order: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+def _by_index(
+    bias: Callable[..., Tensor], order: Tensor, h: Tensor, i: Tensor, j: Tensor
+) -> Tensor:
+    """A bias of (h, i, j) between new indices."""
     return bias(h, order[i], order[j])
