@@ -41,15 +41,10 @@ def fused_attention(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
 
     The log-sum-exp, -inf for a target without edges, has no derivative.
     """
-    forward = _Taped.apply if _is_plain() else _forward
-    return forward(*problem.flat())
-
-
-def _is_plain() -> bool:
-    """Whether a tape is kept, and nothing besides traces or transforms the call."""
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False
-    return not torch._C._are_functorch_transforms_active()
+    is_taped = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if is_taped and not torch._C._are_functorch_transforms_active():
+        return _Taped.apply(*problem.flat())
+    return _forward(*problem.flat())
 
 
 def _kernels(device: torch.device) -> ModuleType:
