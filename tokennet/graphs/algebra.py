@@ -65,6 +65,10 @@ class TokenGraph(EdgePredicate):
         """Return (num_targets,) the number of the set that each token belongs to, as in PyG."""
         return self.cached(_set_of_each_target, device=device)
 
+    def local_index(self, device: torch.device | str | None = None) -> Tensor:
+        """Return (num_targets,) the index of each token within its own set: 0 .. N - 1."""
+        return self.cached(_index_of_each_target, device=device)
+
     @property
     def T(self) -> TokenGraph:
         """The graph with every edge reversed."""
@@ -80,8 +84,12 @@ class TokenGraph(EdgePredicate):
         Raises:
             ValueError: `perm` is not a permutation of the tokens.
         """
-        perm, source_perm = _check_relabeling(self, perm, source_perm)
-        return self._relabel(perm, source_perm)
+        perm = check_permutation("perm", perm, self.num_targets)
+        if source_perm is None and not self.is_square:
+            raise ValueError(f"source_perm is needed to relabel the bipartite {self!r}")
+        if source_perm is not None:
+            source_perm = check_permutation("source_perm", source_perm, self.num_sources)
+        return self._relabel(perm, perm if source_perm is None else source_perm)
 
     def reach(self, k: int) -> TokenGraph:
         """Return the graph of walks of at most `k` edges: the receptive field of k layers.
@@ -145,6 +153,10 @@ def set_of_each(sizes: Sequence[int]) -> Tensor:
 
 def _set_of_each_target(graph: TokenGraph) -> Tensor:
     return set_of_each(graph.sizes)
+
+
+def _index_of_each_target(graph: TokenGraph) -> Tensor:
+    return torch.cat([torch.arange(0), *(torch.arange(size) for size in graph.sizes)])
 
 
 class _Pair(TokenGraph):
@@ -315,15 +327,6 @@ class Reach(TokenGraph):
 
     def _name(self) -> str:
         return f"{_operand(self.graph)}.reach({self.k})"
-
-
-def _check_relabeling(graph: TokenGraph, perm: Any, source_perm: Any) -> tuple[Tensor, Tensor]:
-    perm = check_permutation("perm", perm, graph.num_targets)
-    if source_perm is None:
-        if not graph.is_square:
-            raise ValueError(f"source_perm is needed to relabel the bipartite {graph!r}")
-        return perm, perm
-    return perm, check_permutation("source_perm", source_perm, graph.num_sources)
 
 
 def check_permutation(name: str, perm: Any, size: int) -> Tensor:

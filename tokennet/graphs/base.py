@@ -154,10 +154,6 @@ class EdgePredicate(Cached, ABC):
         """Return the edges grouped by target, with the permutation back to `edge_index`."""
         return self.cached(type(self)._build_csr, device=device)
 
-    def local_index(self, device: torch.device | str | None = None) -> Tensor:
-        """Return (num_targets,) the index of each token within its own set: 0 .. N - 1."""
-        return self.cached(type(self)._build_local_index, device=device)
-
     def _attr_of(self, edges: Tensor) -> Tensor | None:
         return None if self.edge_attr is None else self.edge_attr[edges]
 
@@ -176,9 +172,6 @@ class EdgePredicate(Cached, ABC):
             row, source = mask.nonzero(as_tuple=True)
             edges.append(torch.stack([source, i[row]]))
         return torch.cat(edges, dim=1)
-
-    def _build_local_index(self) -> Tensor:
-        return torch.arange(self.num_targets)
 
     def _build_dense(self) -> Tensor:
         rows = [torch.zeros(0, self.num_sources, dtype=torch.bool)]

@@ -32,10 +32,7 @@ class Cached:
         self._cache: dict[_Key, Any] = {}
 
     def cached(
-        self,
-        build: Callable[..., Any],
-        *args: Hashable,
-        device: torch.device | str | None = None,
+        self, build: Callable[..., Any], *args: Hashable, device: torch.device | str | None = None
     ) -> Any:
         """Return `build(self, *args)` on `device`, built on the CPU once and kept with this graph.
 

@@ -67,9 +67,6 @@ class Disjoint(Edges):
     def _find_multi_edges(self) -> bool:
         return any(graph.has_multi_edges for graph in self.graphs)
 
-    def _build_local_index(self) -> Tensor:
-        return torch.cat([torch.arange(0), *(torch.arange(size) for size in self.sizes)])
-
     def _build_edge_index(self) -> Tensor:
         # Not `edge_index()`, which would keep each part's list with the part as well.
         edges = [graph._build_edge_index() for graph in self.graphs]
