@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +22,17 @@ def check_size(name: str, value: Any, minimum: int = 0) -> int:
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
     return value
+
+
+def check_type(name: str, value: Any, kind: type | UnionType, described: str) -> None:
+    """Raise unless `value` is of this type, which the message describes.
+
+    >>> check_type("dim", "8", int | None, "an int or None")
+    Traceback (most recent call last):
+    TypeError: dim must be an int or None, got str
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {described}, got {type(value).__name__}")
 
 
 def lookup(argument: str, name: Any, registry: Mapping[str, T], *, also: str = "") -> T:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tokennet.checks import check_type
 from tokennet.graphs import TokenGraph
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -78,10 +79,7 @@ class TokenLayer(nn.Module, ABC):
         return self.symmetry.reads - upstream.hidden, upstream
 
     def forward(
-        self,
-        tokens: Tokens | Tensor,
-        source: Tokens | Tensor | None = None,
-        graph: Any = None,
+        self, tokens: Tokens | Tensor, source: Tokens | Tensor | None = None, graph: Any = None
     ) -> Tokens | Tensor:
         if source is None and graph is None and isinstance(tokens, Tokens):
             return self.transform(tokens)
@@ -96,8 +94,7 @@ class TokenLayer(nn.Module, ABC):
             if source is None:
                 return self.transform(Tokens(tokens, context.pop("graph", None))).z
             return self.transform(Tokens(tokens), **context).z
-        if not isinstance(tokens, Tokens):
-            raise TypeError(f"tokens must be Tokens or a tensor, got {type(tokens).__name__}")
+        check_type("tokens", tokens, Tokens, "Tokens or a tensor")
         return self.transform(tokens, **context)
 
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_type
 from tokennet.graphs import Disjoint, Full, TokenGraph, from_pyg
 from tokennet.graphs.algebra import check_permutation
 
@@ -112,10 +113,7 @@ class Tokens:
         if not sets:
             raise ValueError("sets must hold at least one Tokens, got none")
         for index, tokens in enumerate(sets):
-            if not isinstance(tokens, Tokens | Tensor):
-                raise TypeError(
-                    f"sets[{index}] must be Tokens or a tensor, got {type(tokens).__name__}"
-                )
+            check_type(f"sets[{index}]", tokens, Tokens | Tensor, "Tokens or a tensor")
         parts = [Tokens(item) if isinstance(item, Tensor) else item for item in sets]
         for name in ("z", "pos"):
             given = [getattr(tokens, name) for tokens in parts]
@@ -191,13 +189,12 @@ def _check_graph(graph: Any, n: int) -> None:
 def _check_pos(pos: Any, z: Tensor) -> None:
     if pos is None:
         return
-    if not isinstance(pos, Tensor):
-        raise TypeError(f"pos must be a tensor, got {type(pos).__name__}")
+    check_type("pos", pos, Tensor, "a tensor")
     if pos.dim() < 2 or pos.shape[-2] != z.shape[-2]:
         raise ValueError(
             f"pos must have shape (..., N, P) with N = {z.shape[-2]}, got {tuple(pos.shape)}"
         )
-    if not _fits(pos.shape[:-2], z.shape[:-2]):
+    if not broadcasts_to(pos.shape[:-2], z.shape[:-2]):
         raise ValueError(
             f"pos must have the leading dimensions {tuple(z.shape[:-2])} of z or none, "
             f"got shape {tuple(pos.shape)}"
@@ -206,11 +203,11 @@ def _check_pos(pos: Any, z: Tensor) -> None:
         raise ValueError(f"pos must be on the device of z, {z.device}, got {pos.device}")
 
 
-def _fits(leading: torch.Size, batch: torch.Size) -> bool:
-    """Whether `leading` broadcasts to `batch`."""
-    if not leading or leading == batch:
+def broadcasts_to(shape: Sequence[int], full: Sequence[int]) -> bool:
+    """Whether a shape broadcasts to another."""
+    if not shape or shape == full:
         return True  # asking `broadcast_shapes` takes longer than a small layer
     try:
-        return torch.broadcast_shapes(leading, batch) == batch
+        return torch.broadcast_shapes(shape, full) == full
     except RuntimeError:
         return False

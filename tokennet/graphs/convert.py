@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_type
 from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.base import BLOCK_ENTRIES, as_mask
 from tokennet.graphs.disjoint import Disjoint
@@ -43,8 +44,7 @@ def from_networkx(graph: nx.Graph, edge_attrs: str | Sequence[str] | None = None
     """
     import networkx as nx
 
-    if not isinstance(graph, nx.Graph):
-        raise TypeError(f"graph must be a networkx graph, got {type(graph).__name__}")
+    check_type("graph", graph, nx.Graph, "a networkx graph")
     number = {name: i for i, name in enumerate(graph.nodes)}
     directed = graph if graph.is_directed() else graph.to_directed()
     edges = list(directed.edges(data=True))
@@ -82,7 +82,10 @@ def to_networkx(
     import networkx as nx
 
     rows = _edge_columns(graph, edge_attrs)
-    targets, sources = _node_names(graph)
+    targets = sources = range(graph.num_targets) if graph.names is None else graph.names
+    if not graph.is_square:
+        targets = [("target", i) for i in range(graph.num_targets)]
+        sources = [("source", j) for j in range(graph.num_sources)]
     result = nx.MultiDiGraph() if graph.has_multi_edges else nx.DiGraph()
     result.add_nodes_from(targets)
     result.add_nodes_from(sources)
@@ -107,8 +110,7 @@ def from_pyg(data: Data) -> Edges:
     """
     from torch_geometric.data import Batch, Data
 
-    if not isinstance(data, Data):
-        raise TypeError(f"data must be a PyG Data or Batch, got {type(data).__name__}")
+    check_type("data", data, Data, "a PyG Data or Batch")
     if isinstance(data, Batch):
         return Disjoint(from_pyg(single) for single in data.to_data_list())
     if data.edge_index is None:
@@ -234,14 +236,6 @@ def _edge_columns(graph: TokenGraph, names: Sequence[str] | None) -> list[dict[s
     if columns.shape[1] != len(names):
         raise ValueError(f"edge_attrs names {len(names)} columns, edge_attr has {columns.shape[1]}")
     return [dict(zip(names, row, strict=True)) for row in columns.tolist()]
-
-
-def _node_names(graph: TokenGraph) -> tuple[Sequence[Any], Sequence[Any]]:
-    if not graph.is_square:
-        targets = [("target", i) for i in range(graph.num_targets)]
-        return targets, [("source", j) for j in range(graph.num_sources)]
-    names = range(graph.num_targets) if graph.names is None else graph.names
-    return names, names
 
 
 def _undirected(graph: nx.DiGraph) -> nx.Graph:

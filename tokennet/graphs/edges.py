@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_type
 from tokennet.graphs.algebra import TokenGraph, check_combinable, missing_edges
 
 
@@ -52,10 +53,7 @@ class Edges(TokenGraph):
 
     def with_edge_attr(self, edge_attr: Tensor | None) -> Edges:
         """Return the same edges and names with these features, (E, F), or with none."""
-        return Edges(
-            self.edge_index(), self.num_targets, self.num_sources,
-            edge_attr=edge_attr, names=self.names,
-        )  # fmt: skip
+        return Edges(*self._resized(self.edge_index()), edge_attr=edge_attr, names=self.names)
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return self._is_listed(i, j)
@@ -125,8 +123,7 @@ class Edges(TokenGraph):
 
 def _check_edge_index(edge_index: Any, num_targets: int, num_sources: int) -> Tensor:
     """Return `edge_index` as int64 on the CPU if it names existing tokens, or raise."""
-    if not isinstance(edge_index, Tensor):
-        raise TypeError(f"edge_index must be a tensor, got {type(edge_index).__name__}")
+    check_type("edge_index", edge_index, Tensor, "a tensor")
     if edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool:
         raise TypeError(f"edge_index must hold integers, got {edge_index.dtype}")
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
@@ -148,8 +145,7 @@ def _check_edge_index(edge_index: Any, num_targets: int, num_sources: int) -> Te
 def _check_edge_attr(edge_attr: Any, num_edges: int) -> Tensor | None:
     if edge_attr is None:
         return None
-    if not isinstance(edge_attr, Tensor):
-        raise TypeError(f"edge_attr must be a tensor, got {type(edge_attr).__name__}")
+    check_type("edge_attr", edge_attr, Tensor, "a tensor")
     if edge_attr.dim() not in (1, 2) or len(edge_attr) != num_edges:
         raise ValueError(
             f"edge_attr must have one row for each of {num_edges} edges, "

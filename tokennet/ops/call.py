@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from tokennet.checks import lookup
+from tokennet.checks import check_type, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.ops.terms import ACTIVATIONS, Additive, Bias, EdgeFeatures, Terms
+from tokennet.tokens import broadcasts_to
 
 _NO_TERMS = Terms()
 
@@ -300,21 +301,16 @@ def _check_tensor(name: str, tensor: Tensor, tokens: int, q: Tensor, graph: Toke
 
 
 def _check_score(score: Any, q: Tensor) -> None:
-    if not isinstance(score, Additive):
-        raise TypeError(f"score must be Additive or None, got {type(score).__name__}")
-    if not isinstance(score.negative_slope, int | float):
-        kind = type(score.negative_slope).__name__
-        raise TypeError(f"score.negative_slope must be a number, got {kind}")
+    check_type("score", score, Additive, "Additive or None")
+    check_type("score.negative_slope", score.negative_slope, int | float, "a number")
     lookup("score.activation", score.activation, ACTIVATIONS)
     _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
 
 
 def _check_edges(edges: Any, q: Tensor, v: Tensor, graph: TokenGraph, score: Any) -> None:
-    if not isinstance(edges, EdgeFeatures):
-        raise TypeError(f"edges must be EdgeFeatures or None, got {type(edges).__name__}")
+    check_type("edges", edges, EdgeFeatures, "EdgeFeatures or None")
     attr = edges.attr
-    if not isinstance(attr, Tensor):
-        raise TypeError(f"edges.attr must be a tensor, got {type(attr).__name__}")
+    check_type("edges.attr", attr, Tensor, "a tensor")
     if attr.dim() != 2:
         raise ValueError(f"edges.attr must have shape (E, D), got {tuple(attr.shape)}")
     _check_weights("edges.attr", attr, "(E, D)", (graph.num_edges, attr.shape[1]), q)
@@ -330,8 +326,7 @@ def _check_edges(edges: Any, q: Tensor, v: Tensor, graph: TokenGraph, score: Any
 
 
 def _check_weights(name: str, tensor: Any, form: str, shape: tuple[int, ...], q: Tensor) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    check_type(name, tensor, Tensor, "a tensor")
     if tuple(tensor.shape) != shape or not tensor.is_floating_point():
         raise ValueError(
             f"{name} must be floating-point of shape {form} = {shape}, "
@@ -343,9 +338,7 @@ def _check_weights(name: str, tensor: Any, form: str, shape: tuple[int, ...], q:
 
 def _check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -> None:
     if not isinstance(bias, Tensor):
-        if not callable(bias):
-            kind = type(bias).__name__
-            raise TypeError(f"bias must be a tensor, a function or None, got {kind}")
+        check_type("bias", bias, Callable, "a tensor, a function or None")  # type: ignore[arg-type]
         sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
         if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
             got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__
@@ -367,11 +360,7 @@ def _check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -
             )
         return
     full = (*batch, heads, graph.num_targets, graph.num_sources)
-    try:
-        fits = torch.broadcast_shapes(bias.shape, full) == full and bias.dim() >= 3
-    except RuntimeError:
-        fits = False
-    if not fits:
+    if bias.dim() < 3 or not broadcasts_to(bias.shape, full):
         raise ValueError(
             f"bias must have shape (E, H) = ({graph.num_edges}, {heads}) or broadcast to "
             f"(..., H, N, M) = {tuple(full)}, got {tuple(bias.shape)}"

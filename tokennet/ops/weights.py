@@ -123,7 +123,13 @@ def combine(
     [2.0, 3.0, 2.0]
     """
     check_edge_values("weights", weights, graph)
-    _check_values(v, weights, graph)
+    if not isinstance(v, Tensor):
+        raise TypeError(f"v must be a tensor, got {type(v).__name__}")
+    if v.dim() < 3 or tuple(v.shape[-3:-1]) != (graph.num_sources, weights.shape[-1]):
+        raise ValueError(
+            f"v must have shape (..., M, H, Cv) with M = {graph.num_sources} and "
+            f"H = {weights.shape[-1]}, got {tuple(v.shape)}"
+        )
     batch = torch.broadcast_shapes(weights.shape[:-2], v.shape[:-3])
     shared = weights.dim() == 2
     w, values = weights, fold(v, batch)  # (B, M, H, Cv)
@@ -144,16 +150,6 @@ def combine(
         summed = summed.index_add(1, graph.edge_index(w.device)[1], weighted)
         out = out + edges.as_values(summed)
     return out.to(v.dtype).reshape(*batch, graph.num_targets, *v.shape[-2:])
-
-
-def _check_values(v: Tensor, weights: Tensor, graph: TokenGraph) -> None:
-    if not isinstance(v, Tensor):
-        raise TypeError(f"v must be a tensor, got {type(v).__name__}")
-    if v.dim() < 3 or tuple(v.shape[-3:-1]) != (graph.num_sources, weights.shape[-1]):
-        raise ValueError(
-            f"v must have shape (..., M, H, Cv) with M = {graph.num_sources} and "
-            f"H = {weights.shape[-1]}, got {tuple(v.shape)}"
-        )
 
 
 def _by_pairs(call: Call) -> bool:
