@@ -106,6 +106,9 @@ class GraphContract:
         assert graph.band is not None or not graph.is_band
         assert not graph.is_full or mask.all()
         assert not graph.is_causal or torch.equal(mask, i >= j)
+        assert not graph.is_symmetric or torch.equal(mask, mask.T)
+        later = bool((mask & (j > i)).any())
+        assert graph.attends_later == (later if graph.band is None else graph.band[1] > 0)
         if graph.grid_shape is not None:
             assert torch.Size(graph.grid_shape).numel() == graph.num_targets
         assert graph.edge_attr is None or len(graph.edge_attr) == graph.num_edges

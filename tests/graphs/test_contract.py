@@ -58,6 +58,15 @@ class NotCausal(Window):
     is_causal = True
 
 
+class NotItsOwnTranspose(Causal):
+    is_symmetric = True
+
+
+class NoneLater(Window):
+    def _find_later_sources(self):
+        return False
+
+
 class NotFull(Window):
     is_full = True
 
@@ -118,6 +127,8 @@ class TwoSets(Window):
         (NarrowBand(6, 1), "what_a_graph_says_of_itself_is_so"),
         (NoBand(6, 1), "what_a_graph_says_of_itself_is_so"),
         (NotCausal(6, 1), "what_a_graph_says_of_itself_is_so"),
+        (NotItsOwnTranspose(6), "what_a_graph_says_of_itself_is_so"),
+        (NoneLater(6, 1), "what_a_graph_says_of_itself_is_so"),
         (NotFull(6, 1), "what_a_graph_says_of_itself_is_so"),
         (OtherGrid(6, 1), "what_a_graph_says_of_itself_is_so"),
         (TwoSets(6, 1), "what_a_graph_says_of_itself_is_so"),

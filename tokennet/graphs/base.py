@@ -96,7 +96,7 @@ class EdgePredicate(Cached, ABC):
     @property
     def attends_later(self) -> bool:
         """Whether some target attends to a source of a higher index, or may by its `band`."""
-        return self.cached(EdgePredicate._find_later_sources)
+        return self.cached(type(self)._find_later_sources)
 
     @property
     def is_square(self) -> bool:

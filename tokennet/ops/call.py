@@ -338,7 +338,9 @@ def _check_weights(name: str, tensor: Any, form: str, shape: tuple[int, ...], q:
 
 def _check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -> None:
     if not isinstance(bias, Tensor):
-        check_type("bias", bias, Callable, "a tensor, a function or None")  # type: ignore[arg-type]
+        if not callable(bias):
+            kind = type(bias).__name__
+            raise TypeError(f"bias must be a tensor, a function or None, got {kind}")
         sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
         if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
             got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__

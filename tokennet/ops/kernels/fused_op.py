@@ -71,8 +71,7 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _backward(
     grad: Tensor, grad_edge_out: Tensor, out: Tensor, edge_out: Tensor, lse: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    *arguments, bias_wanted, edge_attr_wanted = rest
-    problem, wanted = Problem.from_flat(arguments), Wanted(bias_wanted, edge_attr_wanted)
+    problem, wanted = Problem.from_flat(rest[:-2]), Wanted(*rest[-2:])
     upstream = grad.contiguous(), grad_edge_out.contiguous()
     kernels = _kernels(grad.device)
     found = kernels.backward(problem.contiguous(), *upstream, (out, edge_out, lse), wanted)
@@ -100,9 +99,8 @@ def _(*arguments):  # type: ignore[no-untyped-def]
 @torch.library.register_fake(_backward)
 def _(grad, grad_edge_out, out, edge_out, lse, *rest):  # type: ignore[no-untyped-def]
     """Contiguous, whatever the inputs are."""
-    *arguments, bias_wanted, edge_attr_wanted = rest
-    problem = Problem.from_flat(arguments)
-    terms = _wanted_terms(problem, Wanted(bias_wanted, edge_attr_wanted))
+    problem = Problem.from_flat(rest[:-2])
+    terms = _wanted_terms(problem, Wanted(*rest[-2:]))
     empty = [grad.new_empty(0) if term is None else term.new_empty(term.shape) for term in terms]
     return (*(x.new_empty(x.shape) for x in problem[:3]), *empty)
 
