@@ -56,57 +56,24 @@ from tokennet.testing.report import Counterexample, Location, SymmetryReport, Ve
 if TYPE_CHECKING:
     from tokennet.testing.parametrize import parametrize_with_checks
 
-__all__ = [
-    "LAWS",
-    "Action",
-    "Conjugate",
-    "Counterexample",
-    "DeclaredReport",
-    "GradientOf",
-    "GroupReport",
-    "Invariant",
-    "LawReport",
-    "LieError",
-    "LieGenerator",
-    "Location",
-    "Permute",
-    "PermuteWithin",
-    "Relabel",
-    "RelabelEdges",
-    "ReorderEdges",
-    "ShiftTable",
-    "Shuffle",
-    "SymmetryReport",
-    "Verdict",
-    "applicable_laws",
-    "assert_automorphism_equivariant",
-    "assert_batch_independent",
-    "assert_causal",
-    "assert_dependency",
-    "assert_equivariant",
-    "assert_invariant",
-    "assert_padding_ignored",
-    "assert_relabeling_equivariant",
-    "assert_set_to_set",
-    "automorphisms",
-    "check",
-    "check_batch",
-    "check_declared",
-    "check_dependency",
-    "check_equivariance",
-    "check_finite",
-    "check_padding",
-    "dependency_matrix",
-    "discover_group",
-    "lie_contributions",
-    "lie_error",
-    "lie_errors_by_layer",
-    "parametrize_with_checks",
-    "random_permutation",
-    "relabeling_error",
-    "shift_table",
-    "shuffling_error",
-]
+__all__ = [  # noqa: RUF022  in groups, as one reads them
+    # the verdict on a model
+    "LAWS", "LawReport", "applicable_laws", "check", "parametrize_with_checks",
+    "Counterexample", "Location", "SymmetryReport", "Verdict",
+    # one law, with options of your own
+    "DeclaredReport", "check_batch", "check_declared", "check_dependency", "check_equivariance",
+    "check_finite", "check_padding", "dependency_matrix", "relabeling_error", "shuffling_error",
+    "assert_automorphism_equivariant", "assert_batch_independent", "assert_causal",
+    "assert_dependency", "assert_equivariant", "assert_invariant", "assert_padding_ignored",
+    "assert_relabeling_equivariant", "assert_set_to_set",
+    # how permutations act
+    "Action", "Conjugate", "GradientOf", "Invariant", "Permute", "PermuteWithin", "Relabel",
+    "RelabelEdges", "ReorderEdges", "Shuffle", "random_permutation",
+    # groups, and flows of space
+    "GroupReport", "automorphisms", "discover_group",
+    "LieError", "LieGenerator", "ShiftTable", "lie_contributions", "lie_error",
+    "lie_errors_by_layer", "shift_table",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
