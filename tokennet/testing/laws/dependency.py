@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tokennet.checks import lookup
-from tokennet.graphs import Causal, TokenGraph
+from tokennet.graphs import Causal, TokenGraph, from_mask
 from tokennet.testing.diagnose.localize import localize
 from tokennet.testing.engine.intervention import (
     ContentIntervention,
@@ -71,7 +71,7 @@ def check_dependency(
     n = features(inputs[0]).shape[dim]
     options: dict[str, Any] = {"jitter": jitter, "seed": seed, "dtype": dtype}
     if not isinstance(allowed, TokenGraph):
-        allowed = torch.as_tensor(allowed).bool()
+        allowed = from_mask(torch.as_tensor(allowed).bool().cpu())
     if n > LONGEST:
         interventions = _sampled(allowed, n, dim, out_dim, seed)
         return run_law(law, f, inputs, interventions, **options)
@@ -80,7 +80,7 @@ def check_dependency(
         for way in ("gradient", "perturbation")
     }
     influence = torch.stack(list(ways.values())).amax(0)
-    mask = allowed.dense() if isinstance(allowed, TokenGraph) else allowed
+    mask = allowed.dense()
     if mask.shape != influence.shape:
         raise ValueError(
             f"allowed must have shape {tuple(influence.shape)} (outputs, tokens), "
@@ -260,21 +260,15 @@ def _other_tokens(
 
 
 def _sampled(
-    allowed: TokenGraph | Tensor, n: int, dim: int, out_dim: int, seed: int
+    allowed: TokenGraph, n: int, dim: int, out_dim: int, seed: int
 ) -> list[ContentIntervention]:
     """For some outputs, other content in all tokens that they must not depend on."""
-    n_out = allowed.num_targets if isinstance(allowed, TokenGraph) else len(allowed)
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.randperm(n_out, generator=generator)[:SAMPLED].tolist()
+    n_out, generator = allowed.num_targets, torch.Generator().manual_seed(seed)
     interventions = []
-    for target in targets:
-        if isinstance(allowed, TokenGraph):
-            row = allowed.attends(torch.tensor(target), torch.arange(n))
-        else:
-            row = allowed[target]
-        sources = (~row).nonzero().flatten().tolist()
+    for target in torch.randperm(n_out, generator=generator)[:SAMPLED].tolist():
+        kept = torch.tensor([target])
+        sources = (~allowed.attends(kept, torch.arange(n))).nonzero().flatten().tolist()
         if sources:
-            kept = torch.tensor([target])
             interventions.append(_other_tokens(sources, kept, n, n_out, dim, out_dim, seed))
     if not interventions:
         raise ValueError(f"allowed must forbid something, got {allowed!r}")
