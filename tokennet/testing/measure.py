@@ -12,8 +12,7 @@ from torch import Tensor
 
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, Shuffle
-from tokennet.testing.engine.sandbox import sandboxed
-from tokennet.testing.example.values import cast, features
+from tokennet.testing.engine.run import Runner
 from tokennet.tokens import Tokens
 
 Model = Callable[[Tokens], Tokens | Tensor]
@@ -79,35 +78,25 @@ def _error(
     num_permutations: int,
     seed: int,
 ) -> float:
-    if isinstance(tokens, Tensor):
-        tokens = Tokens(tokens)
+    tokens = Tokens(tokens) if isinstance(tokens, Tensor) else tokens
     out_action = Invariant() if invariant else Permute()
     generator = torch.Generator().manual_seed(seed)
-    with sandboxed(model), torch.no_grad():
-        expected = _run(model, tokens)
-        if not invariant:
-            _check_rows(expected, tokens.num_tokens)
-        errors = [0.0]
+    runner, errors = Runner(model, (tokens,)), [0.0]
+    with runner.at(torch.float64) as x:
+        expected = runner.run(x)[0]
+        if not invariant and expected.shape[-2:-1] != (tokens.num_tokens,):
+            raise ValueError(
+                f"the output must have a row for each of {tokens.num_tokens} tokens, got shape "
+                f"{tuple(expected.shape)}; for a pooled output say invariant=True"
+            )
         for _ in range(num_permutations):
             perm = action.random(tokens, generator)
-            permuted = _run(model, action.apply(tokens, perm))
+            permuted = runner.run((action.apply(x[0], perm),))[0]
             errors.append(_largest(permuted - out_action.apply(expected, perm)))
     # In `max` a NaN can hide behind a number; here it comes out.
     worst = float(torch.tensor(errors, dtype=torch.float64).max())
     scale = _largest(expected)
     return worst / scale if scale else worst
-
-
-def _run(model: Model, tokens: Tokens) -> Tensor:
-    return features(model(cast(tokens, torch.float64)))
-
-
-def _check_rows(output: Tensor, num_tokens: int) -> None:
-    if output.shape[-2:-1] != (num_tokens,):
-        raise ValueError(
-            f"the output must have a row for each of {num_tokens} tokens, got shape "
-            f"{tuple(output.shape)}; for a pooled output say invariant=True"
-        )
 
 
 def _largest(values: Tensor) -> float:

@@ -12,6 +12,7 @@ import pytest
 from torch import nn
 
 from tokennet.testing._check import applicable_laws, check
+from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.laws import LAWS
 from tokennet.testing.report import SymmetryReport, Verdict
 
@@ -59,28 +60,17 @@ class BoundLaw:
         __tracebackhide__ = True
         self.report = None
         model, example = _created(model, "a model"), _created(self._example, "an example")
-        if "laws" not in self._options:
-            self._skip_unless_applicable(model, example)
-        options = {**self.settings, **self._options, "laws": (self.name,)}
-        self.report = check(model, example, **options).reports[self.name]
-        self._raise_unless_passed(self.report)
-
-    def _skip_unless_applicable(self, model: Any, example: Any) -> None:
-        __tracebackhide__ = True
-        laws = _laws_of(model, example, self._options)
+        laws = self._options.get("laws") or _laws_of(model, example, self._options)
         if self.name not in laws:
             if self._reason is not None:
                 raise ValueError(_inapplicable(self.name, self.subject, laws))
             pytest.skip(f"{self.name} does not apply to {self.subject}")
-
-    def _raise_unless_passed(self, report: SymmetryReport) -> None:
-        __tracebackhide__ = True
-        if report.verdict == Verdict.BROKEN:
+        options = {**self.settings, **self._options, "laws": (self.name,)}
+        self.report = report = check(model, example, **options).reports[self.name]
+        if report.verdict is Verdict.BROKEN:
             raise BrokenLaw(str(report))
-        vacuous = report.verdict == Verdict.VACUOUS
-        if report.verdict == Verdict.INCONCLUSIVE or (
-            vacuous and self.name not in VACUOUS_BY_NATURE
-        ):
+        vacuous = {Verdict.VACUOUS} if self.name in VACUOUS_BY_NATURE else set()
+        if report.verdict not in {Verdict.PASS, *vacuous}:
             raise UndecidedLaw(
                 f"{self.name} is neither shown nor broken by this example ({report.verdict}); "
                 f"take another example, or name the laws to check in laws=.\n{report}"
@@ -145,14 +135,11 @@ def parametrize_with_checks(
         own = {**options, **own}
         for law in _tested_laws(name, model, example, own, failures):
             reason = failures.get(law)
-            marks = [] if reason is None else [_xfail(reason)]
+            xfail = pytest.mark.xfail(strict=True, raises=BrokenLaw, reason=reason or "")
+            marks = [] if reason is None else [xfail]
             bound = BoundLaw(law, name, example, own, reason)
             cases.append(pytest.param(model, bound, id=f"{name}-{law}", marks=marks))
     return pytest.mark.parametrize(("model", "law"), cases)
-
-
-def _xfail(reason: str) -> pytest.MarkDecorator:
-    return pytest.mark.xfail(strict=True, raises=BrokenLaw, reason=reason)
 
 
 def _named(models: Any) -> list[tuple[str, Any, Any, dict[str, Any]]]:
@@ -181,9 +168,7 @@ def _named(models: Any) -> list[tuple[str, Any, Any, dict[str, Any]]]:
 
 def _name(model: Any) -> str:
     """`GCNConv` for an instance, the class, or a partial of it; a function's own name."""
-    if isinstance(model, functools.partial):
-        return _name(model.func)
-    name = getattr(model, "__name__", type(model).__name__)
+    name = name_of(model)
     return "model" if name == "<lambda>" else name
 
 

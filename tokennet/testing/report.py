@@ -61,11 +61,9 @@ class Counterexample:
         if self.perm is None:
             return f"other content, with an error of {self.error:.2g}"
         moved = [i for i, p in enumerate(self.perm) if p != i]
-        what = (
-            f"swapping tokens {moved[0]} and {moved[1]}"
-            if len(moved) == 2
-            else f"moving {len(moved)} tokens"
-        )
+        what = f"moving {len(moved)} tokens"
+        if len(moved) == 2:
+            what = f"swapping tokens {moved[0]} and {moved[1]}"
         return f"{what} of {len(self.perm)} gives an error of {self.error:.2g}"
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tokennet.testing.example.inputs import parameters_of
+
 
 def resolve(name: str, what: str) -> Any:
     """The object `module:object`, the module being installed or in the working folder.
@@ -80,7 +82,7 @@ def resolve_example(name: str | None, model: Any) -> Any:
         return found() if inspect.isfunction(found) else found
     dim = _width(model)
     generator = torch.Generator().manual_seed(0)
-    if "edge_index" in _parameters(model):
+    if "edge_index" in parameters_of(model):
         edges = torch.randint(0, 9, (2, 24), generator=generator)
         return torch.randn(9, dim, generator=generator), edges
     return torch.randn(3, 7, dim, generator=generator)
@@ -97,8 +99,3 @@ def _width(model: Any) -> int:
         if isinstance(module, nn.LayerNorm):
             return module.normalized_shape[-1]
     raise ValueError("example is needed: no layer of the model says how wide its tokens are")
-
-
-def _parameters(model: Any) -> list[str]:
-    target = model.forward if isinstance(model, nn.Module) else model
-    return list(inspect.signature(target).parameters)
