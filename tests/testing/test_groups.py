@@ -10,6 +10,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from sympy.combinatorics import Permutation
 
 from tokennet import Causal, Cycle, Disjoint, Edges, Full, Grid, from_networkx
 from tokennet.testing.groups import (
@@ -22,7 +23,7 @@ from tokennet.testing.groups import (
     sample,
 )
 from tokennet.testing.groups.graph_automorphisms import refined
-from tokennet.testing.groups.permutations import compose, cycle_lengths, inverse, stabilizer_chain
+from tokennet.testing.groups.permutations import compose, stabilizer_chain
 
 
 def cycles(degree, *parts):
@@ -66,7 +67,6 @@ def random_group(chance, degree, count=2):
 def test_the_convention_is_indexing():
     x, p, q = torch.arange(5) * 10, (2, 0, 1, 4, 3), (1, 2, 3, 4, 0)
     assert torch.equal(x[list(p)][list(q)], x[list(compose(p, q))])
-    assert torch.equal(x[list(p)][list(inverse(p))], x)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -348,7 +348,7 @@ def called(text):
 def fingerprint(generators, degree):
     """How many elements of each order, and how many pairs commute."""
     group = list(elements(generators, degree))
-    orders = Counter(math.lcm(*cycle_lengths(p)) for p in group)
+    orders = Counter(Permutation(p).order() for p in group)
     some = group[: 4096 // len(group) + 1] if len(group) > 200 else group
     commuting = sum(compose(p, q) == compose(q, p) for p in some for q in group)
     return sorted(orders.items()), commuting if some is group else None

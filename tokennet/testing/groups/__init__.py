@@ -5,15 +5,7 @@ from tokennet.testing.groups.graph_automorphisms import automorphisms, automorph
 from tokennet.testing.groups.naming import name
 from tokennet.testing.groups.permutations import Permutation, contains, orbits, order, sample
 
-__all__ = [
-    "GroupReport",
-    "Permutation",
-    "automorphisms",
-    "automorphisms_of_coloring",
-    "contains",
-    "discover_group",
-    "name",
-    "orbits",
-    "order",
-    "sample",
-]
+__all__ = [  # noqa: RUF022  in groups, as one reads them
+    "GroupReport", "discover_group", "automorphisms", "automorphisms_of_coloring",
+    "Permutation", "contains", "name", "orbits", "order", "sample",
+]  # fmt: skip

@@ -32,10 +32,8 @@ class Coloring(NamedTuple):
 
     def __and__(self, other: Coloring) -> Coloring:
         """Colors that differ where either coloring differs."""
-        return Coloring(
-            numbered(np.stack([self.vertices, other.vertices], -1)),
-            numbered(np.stack([self.pairs, other.pairs], -1)),
-        )
+        both = zip(self, other, strict=True)
+        return Coloring(*(numbered(np.stack(colors, -1)) for colors in both))
 
 
 def uniform(n: int) -> Coloring:

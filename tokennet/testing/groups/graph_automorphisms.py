@@ -45,16 +45,10 @@ def automorphisms(
     if not graph.is_square:
         raise ValueError(f"graph must connect tokens of one set, got {graph!r}")
     vertices = _vertex_numbers(vertex_colors, graph.num_targets)
-    loops: dict[int, tuple[int, ...]] = {}
-    pairs: dict[tuple[int, int], tuple[int, ...]] = {}
-    for (source, target), kinds in _edges_by_pair(graph).items():
-        if source == target:
-            loops[source] = kinds
-        else:
-            pairs[source, target] = kinds
-    looped = [(vertex, loops.get(i, ())) for i, vertex in enumerate(vertices.tolist())]
-    ends = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
-    edges = np.concatenate([ends, _numbered(list(pairs.values()))[:, None] + 1], axis=1)
+    kinds = _edges_by_pair(graph)
+    looped = [(vertex, kinds.pop((i, i), ())) for i, vertex in enumerate(vertices.tolist())]
+    ends = np.array(list(kinds), dtype=np.int64).reshape(-1, 2)
+    edges = np.concatenate([ends, _numbered(list(kinds.values()))[:, None] + 1], axis=1)
     return _by_nauty(_numbered(looped), edges)
 
 

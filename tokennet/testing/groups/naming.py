@@ -68,15 +68,11 @@ def _product(factors: Sequence[str]) -> str:
     """'A x B', and 'A^5 x B' where there are many."""
     if len(factors) < 2:
         return factors[0] if factors else "trivial"
-    factors = [f"({factor})" if _is_compound(factor) else factor for factor in factors]
+    factors = [f"({f})" if " wr " in f or f.startswith("group of") else f for f in factors]
     if len(factors) > 4:
         count = {factor: factors.count(factor) for factor in factors}
         factors = [factor if k == 1 else f"{factor}^{k}" for factor, k in count.items()]
     return " x ".join(factors)
-
-
-def _is_compound(factor: str) -> bool:
-    return " wr " in factor or factor.startswith("group of")
 
 
 def _disjoint_factors(
@@ -96,8 +92,8 @@ def _disjoint_factors(
         joint = restrict(generators, so_far)
         linked, free = list(orbit), []
         for part in parts:
-            alone = [_extended(p, part, so_far) for p in restrict(generators, part)]
-            if all(contains(joint, p) for p in alone):
+            alone = [tuple(k if i in part else i for i, k in enumerate(p)) for p in generators]
+            if all(contains(joint, p) for p in restrict(alone, so_far)):
                 free.append(part)
             else:
                 linked += part
@@ -110,13 +106,6 @@ def restrict(generators: Generators, points: Sequence[int]) -> list[Permutation]
     number = {point: k for k, point in enumerate(points)}
     result = [tuple(number[p[point]] for point in points) for p in generators]
     return list(checked(result, len(points)))
-
-
-def _extended(p: Permutation, part: Sequence[int], points: Sequence[int]) -> Permutation:
-    """A permutation of a part, by numbers, as one of all points that fixes the others."""
-    image = {part[i]: part[k] for i, k in enumerate(p)}
-    number = {point: k for k, point in enumerate(points)}
-    return tuple(number[image.get(point, point)] for point in points)
 
 
 def _indecomposable(generators: list[Permutation], degree: int) -> _Named:

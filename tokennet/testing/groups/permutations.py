@@ -30,36 +30,11 @@ def compose(p: Sequence[int], q: Sequence[int]) -> Permutation:
     return tuple(p[i] for i in q)
 
 
-def inverse(p: Sequence[int]) -> Permutation:
-    """The permutation that undoes p: `x[p][inverse(p)] = x`."""
-    result = [0] * len(p)
-    for i, image in enumerate(p):
-        result[image] = i
-    return tuple(result)
-
-
 def transposition(i: int, j: int, degree: int) -> Permutation:
     """The permutation that exchanges i and j."""
     p = list(range(degree))
     p[i], p[j] = j, i
     return tuple(p)
-
-
-def cycle_lengths(p: Sequence[int]) -> list[int]:
-    """Lengths of all cycles of p, fixed points included.
-
-    >>> cycle_lengths((1, 2, 0, 3, 5, 4))
-    [3, 1, 2]
-    """
-    lengths, seen = [], [False] * len(p)
-    for start in range(len(p)):
-        length, i = 0, start
-        while not seen[i]:
-            seen[i] = True
-            length, i = length + 1, p[i]
-        if length:
-            lengths.append(length)
-    return lengths
 
 
 def orbits(generators: Generators, degree: int) -> list[tuple[int, ...]]:
@@ -225,8 +200,8 @@ def _reduced(
 
 def _transposition_in(p: Permutation) -> tuple[int, int] | None:
     """The pair that some odd power of p exchanges, all other points fixed."""
-    lengths = cycle_lengths(p)
-    if [length for length in lengths if length % 2 == 0] != [2]:
+    lengths = _sympy().Permutation(list(p)).cycle_structure  # length: number of cycles
+    if {length: count for length, count in lengths.items() if length % 2 == 0} != {2: 1}:
         return None
     return next((i, p[i]) for i in range(len(p)) if p[i] != i and p[p[i]] == i)
 

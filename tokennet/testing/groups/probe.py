@@ -88,11 +88,6 @@ class Probe:
         self.resolution = self._measured_resolution()
         self._differentiable = example.is_floating_point() and len(self._scale.pooled) > 0
 
-    def draw_examples(self, count: int) -> None:
-        """Add random inputs and their answers to `examples`."""
-        inputs = [self.random() for _ in range(count)]
-        self.examples += [(z, self.answer(z)) for z in inputs]
-
     def random(self, num_tokens: int | None = None) -> Tensor:
         """Random tokens (N, ...) with the mean and deviation, or the range, of the example."""
         like = self._tokens_first

@@ -40,7 +40,10 @@ class Search:
         self.refuted: dict[Permutation, None] = {}
         self.exhausted = False
         self.coloring = one_token(probe)
-        self.refinable = not self._contradicted()
+        # The colors are wrong where f is another function for equal tokens: it then commutes
+        # with a transposition of neighbors that they exclude.
+        swaps = [transposition(i, i + 1, n) for i in range(n - 1)]
+        self.refinable = not any(self.holds(p) for p in swaps if not _keeps(self.coloring, p))
         if not self.refinable:
             self.coloring = uniform(n)
 
@@ -69,7 +72,8 @@ class Search:
             self.lower = []
             if self.left < 4 * len(self.probe.examples):
                 return False
-            self.probe.draw_examples(len(self.probe.examples))
+            inputs = [self.probe.random() for _ in self.probe.examples]
+            self.probe.examples += [(z, self.probe.answer(z)) for z in inputs]
 
     def _search(self) -> bool:
         n = self.probe.num_tokens
@@ -133,15 +137,6 @@ class Search:
             changed[tokens] = self.probe.random(len(tokens))
         return self.probe.answer(changed).gap(answer) <= self.probe.resolution
 
-    def _contradicted(self) -> bool:
-        """Whether f commutes with a transposition of neighbors that the colors exclude.
-
-        The colors are wrong where f is another function for equal tokens.
-        """
-        n = self.probe.num_tokens
-        swaps = [transposition(i, i + 1, n) for i in range(n - 1)]
-        return any(self.holds(p) for p in swaps if not _keeps(self.coloring, p))
-
     def _bound(self) -> None:
         self.upper = automorphisms_of_coloring(*self.coloring)
         verified = [p for p in self.upper if self.holds(p)]
@@ -173,19 +168,16 @@ class Search:
         return True
 
     def _search_cosets(self) -> bool:
+        n = self.probe.num_tokens
         while self.index > 1:
-            if self.index > self.left:
-                if not self._sample():
+            if self.index > self.left:  # too many cosets: random elements of the upper group
+                count, seed = min(self.left, _MAX_SAMPLES), self.seed + self.probe.evaluations
+                drawn = sample(self.upper, n, count, seed=seed)
+                if not any(self.holds(p) and self._add(p) for p in drawn):
                     return False
             elif not self._try_cosets():
                 return not self.exhausted
         return True
-
-    def _sample(self) -> bool:
-        """Try random elements of the upper group; whether the verified group grew."""
-        count, n = min(self.left, _MAX_SAMPLES), self.probe.num_tokens
-        drawn = sample(self.upper, n, count, seed=self.seed + self.probe.evaluations)
-        return any(self.holds(p) and self._add(p) for p in drawn)
 
     def _try_cosets(self) -> bool:
         """Try one element of each coset; whether the verified group grew."""
