@@ -158,7 +158,4 @@ def results_of(cached: Any) -> list[Any]:
 
 def base_of(container: Any) -> Any:
     """The kind of container that it is."""
-    kind = type(container)
-    return (
-        kind if kind in CONTAINERS else next(base for base in CONTAINERS if issubclass(kind, base))
-    )
+    return next(base for base in CONTAINERS if issubclass(type(container), base))

@@ -72,7 +72,10 @@ def sandboxed(
         return tensor.detach().clone() if dtype is None else cast(tensor, dtype)
 
     with ExitStack() as stack:
-        stack.enter_context(_global_state())
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        stack.enter_context(torch.random.fork_rng())
         modules = stack.enter_context(_restored(model, copied))
         for module in modules:
             module.training = False
@@ -91,10 +94,9 @@ def moved_to(device: torch.device | str | None, model: Callable[..., Any]) -> It
     Raises:
         ValueError: a lazy module has not run yet.
     """
-    if device is None:
-        yield
-        return
-    with _restored(model, lambda tensor: tensor.detach().to(device)):
+    with ExitStack() as stack:
+        if device is not None:
+            stack.enter_context(_restored(model, lambda tensor: tensor.detach().to(device)))
         yield
 
 
@@ -109,18 +111,14 @@ def _restored(model: Any, change: Callable[[Tensor], Tensor]) -> Iterator[list[n
             raise ValueError(f"model must have run once: {name} is not initialized")
     caches = [value for value in referred_to if is_a(value, CACHED)]
     content = reached(modules, held)
-    containers = [(value, _items(value)) for value in content if is_a(value, CONTAINERS)]
-    undo = [restore for value in content if (restore := _restoring(value))]
-    _forget(caches)
-    try:
+    with ExitStack() as stack:
+        stack.callback(_forget, caches)
+        for value in content:
+            if restore := _restoring(value):
+                stack.callback(restore)
+        _forget(caches)
         _convert(content, change)
         yield modules
-    finally:
-        for restore in undo:
-            restore()
-        for container, items in containers:
-            _refill(container, items)
-        _forget(caches)
 
 
 def _forget(caches: list[Any]) -> None:
@@ -130,7 +128,9 @@ def _forget(caches: list[Any]) -> None:
 
 
 def _restoring(value: Any) -> Callable[[], Any] | None:
-    """A function that gives an object that is no container its present content again."""
+    """A function that gives an object its present content again."""
+    if is_a(value, CONTAINERS):
+        return functools.partial(_refill, value, _items(value))
     if is_a(value, nn.Parameter):
         return functools.partial(
             _restore_parameter, value, value.data, value.grad, value.requires_grad
@@ -250,16 +250,3 @@ def _raised(value: Any) -> Any:
     if not isinstance(value, torch.dtype) or not (value in LOW_PRECISION or value.is_complex):
         return value
     return torch.complex128 if value.is_complex else torch.float64
-
-
-@contextmanager
-def _global_state() -> Iterator[None]:
-    python, array = random.getstate(), np.random.get_state()  # noqa: NPY002
-    dtype = torch.get_default_dtype()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)  # noqa: NPY002
-        torch.set_default_dtype(dtype)
