@@ -70,27 +70,23 @@ def difference(wanted: Outputs, got: Outputs) -> float:
 
 
 def _difference(wanted: Tensor, got: Tensor) -> float:
-    if not wanted.numel():
+    if not wanted.numel() or torch.equal(wanted, got):
         return 0.0
-    if wanted.dtype == torch.bool or got.dtype == torch.bool:
-        return 0.0 if torch.equal(wanted, got) else 1.0
-    if torch.equal(wanted, got):
-        return 0.0
-    finite = wanted.isfinite()
-    if not finite.all():
-        same = (wanted == got) | (wanted.isnan() & got.isnan())
-        if not bool((same | finite).all()):
-            return float("inf")
-        wanted, got = wanted[finite], got[finite]
-        if not wanted.numel():
-            return 0.0
-    error = float((got - wanted).abs().max())
-    if error != error:
-        return float("inf")
-    sizes = wanted.abs()
+    if torch.bool in (wanted.dtype, got.dtype):
+        return 1.0
+    error, sizes = float(gap(wanted, got).max()), wanted[wanted.isfinite()].abs()
+    if not sizes.numel():
+        return error
     usual = sizes[sizes <= OUTLIER * sizes.median()] if sizes.is_floating_point() else sizes
     scale = float(usual.max()) if usual.numel() else float(sizes.max())
     return error / scale if scale else error
+
+
+def gap(wanted: Tensor, got: Tensor) -> Tensor:
+    """|got - wanted|, entry by entry; infinite where infinities or NaN disagree."""
+    same = (wanted == got) | (wanted.isnan() & got.isnan())
+    found = (got - wanted).abs().double()
+    return torch.where(same, 0.0, torch.where(found.isnan(), float("inf"), found))
 
 
 @dataclass(frozen=True)
@@ -112,9 +108,9 @@ class PermutationIntervention(Intervention):
         return tuple(action.apply(value, self.perm) for action, value in moved)
 
     def expected(self, outputs: Outputs) -> Outputs:
-        actions = (
-            self.out_actions * len(outputs) if len(self.out_actions) == 1 else self.out_actions
-        )
+        actions = self.out_actions
+        if len(actions) == 1:
+            actions *= len(outputs)
         if len(actions) != len(outputs):
             raise ValueError(
                 f"out_action must be one action or one for each of the {len(outputs)} outputs, "
@@ -144,42 +140,36 @@ class PermutationIntervention(Intervention):
         for chosen in itertools.product(*indices):
             moved = _take(before, chosen)
             yield moved, after
-            if _holds_indices(before, len(self.perm)):
+            integers = before.numel() and before.dtype in (torch.int64, torch.int32)
+            if integers and bool((before.min() >= 0) & (before.max() < len(self.perm))):
                 yield torch.argsort(self.perm).to(moved)[moved], after
         yield from self._padded(before, after)
         for dim, size in enumerate(before.shape):
-            if self._may_be_edges(size):
+            may_be_edges = size > 1 and size % len(self.perm) != 0
+            if self.ordered is not None and may_be_edges and size not in self.ordered:
                 yield _sorted_along(before, dim), _sorted_along(after, dim)
 
     def _padded(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Sets padded to one size, as PyG's to_dense_batch returns them."""
-        if self.membership is None or not len(self.membership):
+        membership = self.membership
+        if membership is None or not len(membership):
             return
-        sizes = self.membership.bincount()
+        sizes = membership.bincount()
         count, longest = len(sizes), int(sizes.max())
+        own = torch.arange(len(membership)) - (sizes.cumsum(0) - sizes)[membership]
+
+        def moved(tensor: Tensor, dim: int, length: int) -> Tensor:
+            """P on sets that are each padded to `length` tokens."""
+            slots, perm = membership * length + own, torch.arange(count * length)
+            perm[slots] = slots[self.perm]
+            return tensor.index_select(dim, perm.to(tensor.device))
+
         for dim, size in enumerate(before.shape):
             if size and size % count == 0 and size // count >= longest:
-                yield before.index_select(dim, self._slots(size // count).to(before.device)), after
+                yield moved(before, dim, size // count), after
             if size == count and dim + 1 < before.dim() and before.shape[dim + 1] >= longest:
-                slots = self._slots(before.shape[dim + 1]).to(before.device)
-                flat = before.flatten(dim, dim + 1).index_select(dim, slots)
+                flat = moved(before.flatten(dim, dim + 1), dim, before.shape[dim + 1])
                 yield flat.view(before.shape), after
-
-    def _slots(self, length: int) -> Tensor:
-        """P on sets that are each padded to `length` tokens."""
-        assert self.membership is not None
-        sizes = self.membership.bincount()
-        starts = sizes.cumsum(0) - sizes
-        own = torch.arange(len(self.membership)) - starts[self.membership]
-        slots = self.membership * length + own
-        perm = torch.arange(len(sizes) * length)
-        perm[slots] = slots[self.perm]
-        return perm
-
-    def _may_be_edges(self, size: int) -> bool:
-        if self.ordered is None or size < 2 or size in self.ordered:
-            return False
-        return size % len(self.perm) != 0
 
 
 @dataclass(frozen=True)
@@ -190,11 +180,6 @@ class Unaffected:
     index: Tensor
     new_size: int
     new_index: Tensor
-
-    @staticmethod
-    def at(size: int, index: Tensor) -> Unaffected:
-        """The same entries in both runs."""
-        return Unaffected(size, index, size, index)
 
 
 @dataclass(frozen=True)
@@ -271,12 +256,6 @@ def _take(tensor: Tensor, chosen: Sequence[Tensor | None]) -> Tensor:
     return tensor
 
 
-def _holds_indices(tensor: Tensor, size: int) -> bool:
-    if tensor.dtype not in (torch.int64, torch.int32) or not tensor.numel():
-        return False
-    return bool((tensor.min() >= 0) & (tensor.max() < size))
-
-
 def _sorted_along(tensor: Tensor, dim: int) -> Tensor:
     """The slices along `dim` in an order that their values alone decide."""
     rows = tensor.transpose(0, dim).flatten(1) if tensor.dim() > 1 else tensor[:, None]
@@ -297,21 +276,29 @@ def new_content(z: Tensor, seed: int, scale: float = 1.0) -> Tensor:
     return noise.to(z) * (size or 1.0) * scale
 
 
-def replaced(inputs: Inputs, new: Tensor, dim: int, tokens: Sequence[int]) -> Inputs:
-    """The inputs with the content `new` for some indices in dimension `dim` of the first."""
-    z = features(inputs[0]).clone()
-    index = torch.tensor(tokens, device=z.device, dtype=torch.long)
-    z.index_copy_(dim, index, new.index_select(dim, index))
-    return (with_features(inputs[0], z), *inputs[1:])
+def replaced(
+    inputs: Inputs, dim: int, index: Sequence[int], seed: int, scale: float = 1.0
+) -> Inputs:
+    """The inputs with new content for some indices in dimension `dim` of the first."""
+    z = features(inputs[0])
+    chosen = torch.tensor(index, device=z.device, dtype=torch.long)
+    new = new_content(z, seed, scale).index_select(dim, chosen)
+    return (with_features(inputs[0], z.index_copy(dim, chosen, new)), *inputs[1:])
 
 
-def seeded_content(inputs: Inputs) -> Inputs | None:
-    """The inputs with normal numbers that a script can draw again; None for ids of tokens."""
+def seeded_content(inputs: Inputs, index: Any = ..., scale: float = 1.0) -> Inputs | None:
+    """The inputs with normal numbers that a script can draw again; None for ids of tokens.
+
+    Args:
+        index: of the tokens that get them, all by default.
+    """
     try:
         z = features(inputs[0])
     except TypeError:
         return None
     if not z.is_floating_point():
         return None
-    new = torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=z.dtype)
-    return (with_features(inputs[0], new.to(z.device)), *inputs[1:])
+    z, generator = z.clone(), torch.Generator().manual_seed(0)
+    new = torch.randn(z[index].shape, generator=generator, dtype=z.dtype)
+    z[index] = scale * new.to(z.device)
+    return (with_features(inputs[0], z), *inputs[1:])

@@ -22,6 +22,7 @@ from tokennet.testing.engine.intervention import (
     Intervention,
     Outputs,
     difference,
+    gap,
     new_content,
     replaced,
 )
@@ -83,13 +84,13 @@ class Measured:
     def noise(self) -> Channels:
         """The difference of two runs on one input."""
         unit = units(gaps(self.outputs, self.other), self.outputs, self.dtype)
-        return relative(per_channel(gaps(self.outputs, self.again)), unit)
+        return relative(gaps(self.outputs, self.again), unit)
 
     def error(self, number: int) -> Channels:
         """How far an intervention is from what the law says, in units of the response."""
         intervention = self.interventions[number]
-        gap = gaps(intervention.expected(self.outputs), self.changed[number])
-        return relative(per_channel(gap), self.units(intervention))
+        off = gaps(intervention.expected(self.outputs), self.changed[number])
+        return relative(off, self.units(intervention))
 
     def units(self, intervention: Intervention) -> Channels:
         """By how much tokens move each channel, where the law speaks of it."""
@@ -103,15 +104,16 @@ class Measured:
     def rounding(self, number: int, off: Outputs) -> Channels:
         """Rounding errors |f32 - f64| of every entry in the same units."""
         intervention = self.interventions[number]
-        return relative(per_channel(intervention.expected(off)), self.units(intervention))
+        return relative(intervention.expected(off), self.units(intervention))
 
     @property
     def response(self) -> float:
         """How far tokens move the output, relative to its size."""
         size = [torch.where(size > 0, size, 1.0) for size in per_channel(self.outputs)]
-        return largest(relative(per_channel(gaps(self.outputs, self.other)), size))
+        return largest(relative(gaps(self.outputs, self.other), size))
 
 
+@dataclass(frozen=True)
 class Runner:
     """Runs a model on an input and on the interventions of a law, in any precision.
 
@@ -119,16 +121,10 @@ class Runner:
         jitter: seed of a small change of the parameters; None leaves them as they are.
     """
 
-    def __init__(
-        self,
-        model: Callable[..., Any],
-        inputs: Inputs,
-        interventions: Sequence[Intervention] = (),
-        *,
-        jitter: int | None = None,
-    ) -> None:
-        self.model, self.inputs, self.jitter = model, inputs, jitter
-        self.interventions = interventions
+    model: Callable[..., Any]
+    inputs: Inputs
+    interventions: Sequence[Intervention] = ()
+    jitter: int | None = None
 
     def run(self, inputs: Inputs) -> Outputs:
         with torch.no_grad():
@@ -182,11 +178,11 @@ class Runner:
                         changed = intervention.compared(self.run(intervention.apply(x)))
                 except RuntimeError:  # the kernel does not support this call, or float32
                     continue
-                gap = gaps(exact.outputs, y)
-                if largest(per_channel(gap)) < float("inf"):
-                    error = per_channel(gaps(intervention.expected(y), changed))
-                    errors[name], off[name] = largest(relative(error, unit)), gap
-        rounding = {name: largest(exact.rounding(number, gap)) for name, gap in off.items()}
+                moved = gaps(exact.outputs, y)
+                if largest(per_channel(moved)) < float("inf"):
+                    error = relative(gaps(intervention.expected(y), changed), unit)
+                    errors[name], off[name] = largest(error), moved
+        rounding = {name: largest(exact.rounding(number, by)) for name, by in off.items()}
         if len(set(errors.values())) == 1 and len(set(rounding.values())) == 1:
             errors = {"default": errors["default"]} if "default" in errors else errors
         return errors, off[min(rounding, key=rounding.__getitem__)] if rounding else None
@@ -213,9 +209,7 @@ def _other_content(inputs: Inputs) -> Inputs:
 def _even_tokens_changed(inputs: Inputs) -> Inputs:
     """Other content in every other token, the first included."""
     z = features(inputs[0])
-    if z.dim() < 2:
-        return inputs
-    return replaced(inputs, new_content(z, seed=0), -2, range(0, z.shape[-2], 2))
+    return inputs if z.dim() < 2 else replaced(inputs, -2, range(0, z.shape[-2], 2), seed=0)
 
 
 def _is_diagonal(before: Outputs, after: Outputs, inputs: Inputs) -> bool:
@@ -254,11 +248,9 @@ def gaps(wanted: Outputs, got: Outputs) -> Outputs:
 def _gap(wanted: Tensor, got: Tensor) -> Tensor:
     if wanted.shape != got.shape:
         return torch.full(wanted.shape or (1,), float("inf"), dtype=torch.float64)
-    same = (wanted == got) | (wanted.isnan() & got.isnan())
     if not wanted.is_floating_point() and not wanted.is_complex():
-        return (~same).double()
-    gap = (got - wanted).abs().double()
-    return torch.where(same, 0.0, torch.where(gap.isnan(), float("inf"), gap))
+        return (wanted != got).double()
+    return gap(wanted, got)
 
 
 def per_channel(tensors: Outputs) -> Channels:
@@ -290,9 +282,9 @@ def units(moved: Outputs, outputs: Outputs, dtype: torch.dtype) -> Channels:
     return found
 
 
-def relative(sizes: Channels, unit: Channels) -> Channels:
-    """Sizes in units, channel by channel."""
-    return [size / by for size, by in zip(sizes, unit, strict=True)]
+def relative(tensors: Outputs, unit: Channels) -> Channels:
+    """The largest value in each channel, in units."""
+    return [size / by for size, by in zip(per_channel(tensors), unit, strict=True)]
 
 
 def largest(channels: Channels) -> float:

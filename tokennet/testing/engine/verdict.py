@@ -16,7 +16,7 @@ from tokennet.testing.diagnose.script import script_of_two_runs
 from tokennet.testing.diagnose.shrink import smallest_counterexample
 from tokennet.testing.diagnose.source import is_internal, location_at
 from tokennet.testing.engine.intervention import Inputs, Intervention
-from tokennet.testing.engine.run import Measured, Runner, largest, per_channel, relative
+from tokennet.testing.engine.run import Measured, Runner, largest, relative
 from tokennet.testing.engine.tolerance import (
     MARGIN,
     UNDECIDED,
@@ -64,13 +64,12 @@ def run_law(
     measured = runner.measure(precision)
     errors = errors_against_tolerance(runner, measured, notes)
     verdict, reason = _verdict(measured, errors, noise_breaks)
-    if verdict is Verdict.BROKEN and measured.dtype == torch.float64 and errors.error < 1e-2:
-        line = lowered_at(runner)
-        if line:
-            notes.append(f"computes in less than float64 at {line}; decided in float32")
-            measured = runner.measure(torch.float32)
-            errors = errors_against_tolerance(runner, measured, notes)
-            verdict, reason = _verdict(measured, errors, noise_breaks)
+    small = measured.dtype == torch.float64 and errors.error < 1e-2
+    if verdict is Verdict.BROKEN and small and (line := lowered_at(runner)):
+        notes.append(f"computes in less than float64 at {line}; decided in float32")
+        measured = runner.measure(torch.float32)
+        errors = errors_against_tolerance(runner, measured, notes)
+        verdict, reason = _verdict(measured, errors, noise_breaks)
     if verdict is Verdict.PASS:
         verdict, reason = _verdict_in_float32(runner, measured, errors, reason)
     counterexample, location = None, None
@@ -109,11 +108,8 @@ def verdict_on_error(error: Exception) -> SymmetryReport:
     if not any(frame.name in CALLS for frame in frames):
         raise error
     name = f"raises {type(error).__name__}"
-    lines = [
-        (frame.filename, frame.lineno or 0)
-        for frame in reversed(frames)
-        if not is_internal(frame.filename)
-    ]
+    own = [frame for frame in reversed(frames) if not is_internal(frame.filename)]
+    lines = [(frame.filename, frame.lineno or 0) for frame in own]
     return SymmetryReport(
         law="",
         subject="",
@@ -165,8 +161,8 @@ def _verdict_in_float32(
         return Verdict.PASS, reason
     off = runner.sensitivity(torch.float64, torch.finfo(torch.float32).eps)
     intervention = measured.interventions[errors.worst]
-    moved = per_channel(intervention.expected(off))
-    rounding = largest(relative(moved, measured.largest_units(intervention)))
+    unit = measured.largest_units(intervention)
+    rounding = largest(relative(intervention.expected(off), unit))
     limit = tolerance(torch.float32, rounding, torch.float32)
     if error <= limit * UNDECIDED[torch.float32]:
         return Verdict.PASS, reason

@@ -29,10 +29,6 @@ class Layout:
     edges: tuple[int, ...] = ()
     sets: int | None = None
 
-    def of_set(self, output: Tensor, number: int) -> Tensor:
-        """The part of an output that belongs to one set; its dimension is kept."""
-        return output if self.sets is None else output.narrow(self.sets, number, 1)
-
     def of_tokens(self, output: Tensor, index: Tensor) -> Tensor:
         """The part of an output that belongs to some tokens."""
         entries = (index[:, None] * self.width + torch.arange(self.width)).flatten() + self.before
@@ -55,5 +51,6 @@ def usual_layouts(outputs: Outputs, lead: torch.Size) -> list[Layout]:
 
 
 def of_sets(outputs: Outputs, layouts: Sequence[Layout], number: int) -> Outputs:
-    """The parts of outputs that belong to one set."""
-    return [layout.of_set(y, number) for y, layout in zip(outputs, layouts, strict=True)]
+    """The parts of outputs that belong to one set; its dimension is kept."""
+    pairs = zip(outputs, layouts, strict=True)
+    return [y if at.sets is None else y.narrow(at.sets, number, 1) for y, at in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,9 @@ from tokennet.testing.laws.law import Law, Options, as_inputs, with_gradients
 from tokennet.testing.report import SymmetryReport
 from tokennet.tokens import Tokens
 
+Change = Callable[[Inputs], Inputs]
 Select = Callable[[Outputs], Outputs]
+Sizes = list[tuple[int, Tensor]]
 SCALE = 3.0
 """Size of the other content of other sets, in units of the input's own."""
 
@@ -77,8 +80,7 @@ def _on_row(
     """Other content in all sets but one, and that set alone."""
 
     def others(inputs: Inputs) -> Inputs:
-        new = new_content(features(inputs[0]), row, SCALE)
-        return replaced(inputs, new, 0, [other for other in range(count) if other != row])
+        return replaced(inputs, 0, [n for n in range(count) if n != row], row, SCALE)
 
     def alone(inputs: Inputs) -> Inputs:
         return tuple(
@@ -86,21 +88,11 @@ def _on_row(
             for v in inputs
         )
 
-    def of_set(number: int) -> Select:
-        return lambda outputs: of_sets(
-            outputs, layouts or [Layout(sets=-y.dim()) for y in outputs], number
-        )
+    def of_set(number: int, outputs: Outputs) -> Outputs:
+        return of_sets(outputs, layouts or [Layout(sets=-y.dim()) for y in outputs], number)
 
-    index = torch.tensor([row])
-    return (
-        ContentIntervention(others, [Unaffected.at(count, index)], of_set(row)),
-        ContentIntervention(
-            alone,
-            [Unaffected(count, index, 1, torch.tensor([0]))],
-            of_set(0),
-            wanted=of_set(row),
-        ),
-    )
+    sizes = [(count, torch.tensor([row]))]
+    return _beside_and_alone(others, alone, sizes, partial(of_set, row), partial(of_set, 0))
 
 
 def _on_set(
@@ -124,31 +116,35 @@ def _on_set(
     def alone(inputs: Inputs) -> Inputs:
         return one_set(with_inputs(example, inputs), number)
 
-    def of_set(number: int, nodes: Tensor) -> Select:
+    def of_set(number: int, nodes: Tensor, outputs: Outputs) -> Outputs:
         """The part of outputs that belongs to the set: rows of its tokens, or its own row."""
+        picked = []
+        for y, layout in zip(outputs, case.layouts, strict=False):
+            if per_token:
+                picked.append(y.index_select(-2, nodes.to(y.device)))
+            elif layout.tokens:
+                picked.append(layout.of_tokens(y, nodes))
+            elif not layout.edges:
+                picked.append(y.narrow(-min(2, y.dim()), number, 1))
+        return picked
 
-        def select(outputs: Outputs) -> Outputs:
-            picked = []
-            for y, layout in zip(outputs, case.layouts, strict=False):
-                if per_token:
-                    picked.append(y.index_select(-2, nodes.to(y.device)))
-                elif layout.tokens:
-                    picked.append(layout.of_tokens(y, nodes))
-                elif not layout.edges:
-                    picked.append(y.narrow(-min(2, y.dim()), number, 1))
-            return picked
+    sizes, own = _sizes(example, number, nodes), torch.arange(len(nodes))
+    beside, by_itself = partial(of_set, number, nodes), partial(of_set, 0, own)
+    return _beside_and_alone(others, alone, sizes, beside, by_itself)
 
-        return select
 
-    rows, sizes = of_set(number, nodes), _sizes(example, number, nodes)
-    kept = [Unaffected(size, index, len(index), torch.arange(len(index))) for size, index in sizes]
+def _beside_and_alone(
+    others: Change, alone: Change, sizes: Sizes, beside: Select, by_itself: Select
+) -> tuple[ContentIntervention, ContentIntervention]:
+    """Interventions on a set, from what is changed and what of the outputs belongs to the set."""
+    cut = [Unaffected(size, index, len(index), torch.arange(len(index))) for size, index in sizes]
     return (
-        ContentIntervention(others, [Unaffected.at(size, index) for size, index in sizes], rows),
-        ContentIntervention(alone, kept, of_set(0, torch.arange(len(nodes))), wanted=rows),
+        ContentIntervention(others, [Unaffected(*kept, *kept) for kept in sizes], beside),
+        ContentIntervention(alone, cut, by_itself, wanted=beside),
     )
 
 
-def _sizes(example: Example, number: int, nodes: Tensor) -> list[tuple[int, Tensor]]:
+def _sizes(example: Example, number: int, nodes: Tensor) -> Sizes:
     """Sizes of dimensions of tokens, sets and edges, and the indices of one set in them."""
     assert example.membership is not None
     counts = example.membership.bincount()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from tokennet.testing.engine.intervention import (
     Inputs,
     Outputs,
     Unaffected,
-    new_content,
     replaced,
 )
 from tokennet.testing.engine.run import Runner, call_model, call_with_autograd
@@ -30,7 +29,6 @@ from tokennet.testing.laws.law import Law, Options, as_inputs, token_dim
 from tokennet.testing.report import SymmetryReport, Verdict
 
 Method = Literal["gradient", "perturbation", "both"]
-METHODS = ("gradient", "perturbation", "both")
 SCALES = (1.0, 1.0, 1e3)
 """Sizes of the other content that a token is given, in units of the input's own."""
 EXACT = 8
@@ -73,7 +71,7 @@ def check_dependency(
     if not isinstance(allowed, TokenGraph):
         allowed = from_mask(torch.as_tensor(allowed).bool().cpu())
     if n > LONGEST:
-        interventions = _sampled(allowed, n, dim, out_dim, seed)
+        interventions = _sampled(allowed, n, (out_dim, dim), seed)
         return run_law(law, f, inputs, interventions, **options)
     ways = {
         way: dependency_matrix(f, x, method=way, dim=dim, out_dim=out_dim, **options)
@@ -90,7 +88,7 @@ def check_dependency(
     source = int(torch.stack(list(forbidden.values())).amax((0, 1)).argmax())
     kept = (~mask[:, source]).nonzero().flatten().cpu()
     interventions = [
-        _other_tokens([source], kept, n, len(mask), dim, out_dim, seed + number, scale)
+        _other_tokens([source], kept, mask.shape, (out_dim, dim), seed + number, scale)
         for number, scale in enumerate(SCALES)
     ]
     report = run_law(law, f, inputs, interventions, **options)
@@ -156,7 +154,7 @@ def dependency_matrix(
     >>> dependency_matrix(lambda x: x.cumsum(-2), x).gt(1e-12).int().tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
-    lookup("method", method, dict.fromkeys(METHODS))
+    lookup("method", method, dict.fromkeys(get_args(Method)))
     if dim == -2 and not features(as_inputs(x)[0]).is_floating_point():
         raise ValueError("dim must be given for ids of tokens: -1 for (B, N)")
     runner = Runner(f, as_inputs(x), jitter=seed if jitter else None)
@@ -207,8 +205,7 @@ def _by_perturbation(
         for token in range(features(inputs[0]).shape[dim]):
             column = torch.zeros(first[0].shape[out_dim], dtype=torch.float64)
             for number, scale in enumerate(SCALES):
-                new = new_content(features(inputs[0]), seed + number, scale)
-                outputs = call_model(f, replaced(inputs, new, dim, [token]))
+                outputs = call_model(f, replaced(inputs, dim, [token], seed + number, scale))
                 for y, other in zip(first, _with_dim(outputs, out_dim), strict=True):
                     size = torch.maximum(y.abs().max(), other.abs().max())
                     moved = _largest(other - y, out_dim) / size
@@ -238,21 +235,21 @@ def _largest(tensor: Tensor, dim: int) -> Tensor:
 def _other_tokens(
     sources: list[int],
     kept: Tensor,
-    n: int,
-    n_out: int,
-    dim: int,
-    out_dim: int,
+    sizes: Sequence[int],
+    dims: tuple[int, int],
     seed: int,
     scale: float = 1.0,
 ) -> ContentIntervention:
-    """Other content in some tokens, and the outputs that must not change."""
+    """Other content in some tokens, and the outputs that must not change.
 
-    def change(inputs: Inputs) -> Inputs:
-        return replaced(inputs, new_content(features(inputs[0]), seed, scale), dim, sources)
-
+    Args:
+        sizes: numbers of outputs and of tokens.
+        dims: of outputs and of tokens.
+    """
+    (n_out, n), (out_dim, dim) = sizes, dims
     return ContentIntervention(
-        change,
-        [Unaffected.at(n, kept)] if n == n_out else [],
+        lambda inputs: replaced(inputs, dim, sources, seed, scale),
+        [Unaffected(n, kept, n, kept)] if n == n_out else [],
         lambda outputs: [
             y.index_select(out_dim, kept.to(y.device)) for y in _with_dim(outputs, out_dim)
         ],
@@ -260,7 +257,7 @@ def _other_tokens(
 
 
 def _sampled(
-    allowed: TokenGraph, n: int, dim: int, out_dim: int, seed: int
+    allowed: TokenGraph, n: int, dims: tuple[int, int], seed: int
 ) -> list[ContentIntervention]:
     """For some outputs, other content in all tokens that they must not depend on."""
     n_out, generator = allowed.num_targets, torch.Generator().manual_seed(seed)
@@ -269,17 +266,14 @@ def _sampled(
         kept = torch.tensor([target])
         sources = (~allowed.attends(kept, torch.arange(n))).nonzero().flatten().tolist()
         if sources:
-            interventions.append(_other_tokens(sources, kept, n, n_out, dim, out_dim, seed))
+            interventions.append(_other_tokens(sources, kept, (n_out, n), dims, seed))
     if not interventions:
         raise ValueError(f"allowed must forbid something, got {allowed!r}")
     return interventions
 
 
 def _with_matrix(
-    report: SymmetryReport,
-    runner: Runner,
-    influence: Tensor,
-    forbidden: dict[str, Tensor],
+    report: SymmetryReport, runner: Runner, influence: Tensor, forbidden: dict[str, Tensor]
 ) -> SymmetryReport:
     """What the whole matrix says, over what one intervention said.
 
