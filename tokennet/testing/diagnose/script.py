@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -16,15 +15,11 @@ from tokennet.testing.engine.intervention import (
     Outputs,
     PermutationIntervention,
     difference,
+    seeded_content,
 )
+from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.wrapped import Wrapped
-from tokennet.testing.example.values import (
-    features,
-    is_pyg_batch,
-    is_pyg_data,
-    map_tensors,
-    with_features,
-)
+from tokennet.testing.example.values import features, is_pyg_batch, is_pyg_data, map_tensors
 from tokennet.tokens import Tokens
 
 LONGEST = 1000
@@ -43,6 +38,7 @@ class Code(NamedTuple):
     `moved` must be the same.
     """
 
+    imports: list[str]
     lines: list[str]
     arguments: list[str]
     before: str
@@ -50,41 +46,28 @@ class Code(NamedTuple):
 
 
 def script_of(
-    model: Any,
-    run: Callable[[Inputs], Outputs],
-    inputs: Inputs,
-    intervention: Intervention,
-    *,
-    jittered: bool,
-    seeded: bool,
+    runner: Runner, inputs: Inputs, intervention: Intervention, *, jittered: bool, seeded: bool
 ) -> str:
-    """The script, for a `model` that is defined before it; empty where it would be too long.
-
-    Args:
-        model: what was checked, maybe within wrappers of the checker's own.
-        run: calls it and returns a list of tensors.
-    """
-    names = _names(inputs)
+    """The script, for a `model` that is defined before it; empty where it would be too long."""
+    names, run = _names(inputs), runner.run
     wanted = intervention.expected(run(inputs))
     got = intervention.compared(run(intervention.apply(inputs)))
     errors = [difference([a], [b]) for a, b in zip(wanted, got, strict=True)]
     worst = errors.index(max(errors))
-    actions: tuple[Action, ...] = ()
     if isinstance(intervention, PermutationIntervention):
         code: Code | None = _permuting(intervention, names, worst)
-        actions = (*intervention.in_actions, *intervention.out_actions)
     else:
-        code = _replacing(run, inputs, intervention, names, worst)
+        code = _replacing(runner, inputs, intervention, names, worst)
     if code is None:
         return ""
     lines = [
-        *_start(model, inputs, actions, jittered=jittered, seeded=seeded),
+        *_start(runner.model, inputs, code.imports, jittered=jittered, seeded=seeded),
         *code.lines,
         "with torch.no_grad():",
         f"    y, moved = f({', '.join(names)}), f({', '.join(code.arguments)})",
     ]
     with torch.no_grad():
-        output = model(*map_tensors(torch.clone, inputs))
+        output = runner.model(*map_tensors(torch.clone, inputs))
     if not isinstance(output, Tensor):
         lines[1:1] = [TENSORS_OF]
         lines.append(f"y, moved = tensors_of(y)[{worst}], tensors_of(moved)[{worst}]")
@@ -96,7 +79,7 @@ def script_of_two_runs(model: Any, inputs: Inputs) -> str:
     """A script for a model that is random: two runs on one input."""
     call = f"f({', '.join(_names(inputs))})"
     lines = [
-        *_start(model, inputs, (), jittered=False, seeded=False),
+        *_start(model, inputs, [], jittered=False, seeded=False),
         "with torch.no_grad():",
         f"    print(float(({call} - {call}).abs().max()))  # not 0",
     ]
@@ -107,13 +90,12 @@ def script_of_finiteness(model: Any, inputs: Inputs, *, jittered: bool, seeded: 
     """A script for a model whose output or gradients are not finite."""
     z = _features_of(inputs[0])
     lines = [
-        *_start(model, inputs, (), jittered=jittered, seeded=seeded),
+        *_start(model, inputs, [TENSORS_OF], jittered=jittered, seeded=seeded),
         f"{z}.requires_grad_()",
         f"y = tensors_of(f({', '.join(_names(inputs))}))[0]",
         f"(gradient,) = torch.autograd.grad(y.square().sum() + y.sum(), {z})",
         "print(bool(y.isfinite().all()), bool(gradient.isfinite().all()))  # not True True",
     ]
-    lines[1:1] = [TENSORS_OF]
     return "\n".join(lines) + "\n"
 
 
@@ -122,17 +104,17 @@ def _names(inputs: Inputs) -> list[str]:
 
 
 def _start(
-    model: Any, inputs: Inputs, actions: tuple[Action, ...], *, jittered: bool, seeded: bool
+    model: Any, inputs: Inputs, imports: list[str], *, jittered: bool, seeded: bool
 ) -> list[str]:
     """Imports, the model and the inputs."""
-    imports, expression, subject = _unwrapped(model)
+    wrappers, expression, subject = _unwrapped(model)
     has_eval = hasattr(subject, "eval")
     if has_eval:
         dtype = features(inputs[0]).dtype
         precision = f".to({dtype})" if dtype.is_floating_point else ""
         expression = expression.replace("model", f"model{precision}.eval()", 1)
     name = type(subject).__name__ if has_eval else getattr(subject, "__name__", "model")
-    lines = ["import torch", *_imports(actions), *imports]
+    lines = ["import torch", *imports, *wrappers]
     if any(map(is_pyg_data, inputs)):
         lines.append("from torch_geometric.data import Batch, Data")
     if any(isinstance(value, Tokens) for value in inputs):
@@ -149,22 +131,17 @@ def _unwrapped(model: Any) -> tuple[list[str], str, Any]:
     if not isinstance(model, Wrapped):
         return [], "model", model
     imports, inner, subject = _unwrapped(model.function)
-    line, expression = model.expression(inner)
-    return [*imports, line], expression, subject
-
-
-def _imports(actions: tuple[Action, ...]) -> list[str]:
-    own = [action for action in actions if not isinstance(action, Invariant | Permute)]
-    names = sorted({type(action).__name__ for action in own})
-    return [f"from tokennet.testing import {', '.join(names)}"] if names else []
+    return [*imports, model.imports], model.expression(inner), subject
 
 
 def _permuting(intervention: PermutationIntervention, names: list[str], worst: int) -> Code:
-    outs = intervention.out_actions
-    actions = zip(intervention.in_actions, names, strict=True)
+    ins, outs = intervention.in_actions, intervention.out_actions
+    own = [action for action in (*ins, *outs) if not isinstance(action, Invariant | Permute)]
+    kinds = sorted({type(action).__name__ for action in own})
     return Code(
+        [f"from tokennet.testing import {', '.join(kinds)}"] if kinds else [],
         [f"perm = torch.tensor({intervention.perm.tolist()})"],
-        [_applied(action, name) for action, name in actions],
+        [_applied(action, name) for action, name in zip(ins, names, strict=True)],
         _applied(outs[worst] if len(outs) > 1 else outs[0], "y"),
         "moved",
     )
@@ -179,14 +156,10 @@ def _applied(action: Action, name: str) -> str:
 
 
 def _replacing(
-    run: Callable[[Inputs], Outputs],
-    inputs: Inputs,
-    intervention: Intervention,
-    names: list[str],
-    worst: int,
+    runner: Runner, inputs: Inputs, intervention: Intervention, names: list[str], worst: int
 ) -> Code | None:
     """Other content, fewer or more tokens; the rest of the outputs by numbers of rows."""
-    changed = intervention.apply(inputs)
+    run, changed = runner.run, intervention.apply(inputs)
     old, new = features(inputs[0]), features(changed[0])
     y, changed_y = run(inputs), run(changed)
     before = _rows(intervention.expected(_numbered(y))[worst], y[worst])
@@ -194,7 +167,7 @@ def _replacing(
     lines: list[str] = []
     if old.shape == new.shape:
         index = tuple((old != new).any(-1).nonzero().T.tolist())
-        seeded = _seeded(inputs, index)
+        seeded = seeded_content(inputs, index, scale=9) if index and index[0] else None
         if seeded is not None and not torch.equal(
             _as_rows(run(seeded)[worst])[after], _as_rows(y[worst])[before]
         ):
@@ -218,18 +191,8 @@ def _replacing(
     for name, value, given in zip(names[1:], inputs[1:], changed[1:], strict=True):
         same = value is given or (isinstance(value, Tensor) and torch.equal(value, given))
         arguments.append(name if same else literal(given, False))
-    return Code(lines, arguments, f"y.flatten(0, -2)[{before}]", f"moved.flatten(0, -2)[{after}]")
-
-
-def _seeded(inputs: Inputs, index: tuple[list[int], ...]) -> Inputs | None:
-    """The inputs with the content that the script draws for some tokens."""
-    z = features(inputs[0])
-    if not z.is_floating_point() or not index or not index[0]:
-        return None
-    other = z.clone()
-    generator = torch.Generator().manual_seed(0)
-    other[index] = 9 * torch.randn(z[index].shape, generator=generator, dtype=z.dtype).to(z)
-    return (with_features(inputs[0], other), *inputs[1:])
+    rows = f"y.flatten(0, -2)[{before}]", f"moved.flatten(0, -2)[{after}]"
+    return Code([], lines, arguments, *rows)
 
 
 def _chosen_rows(old: Tensor, new: Tensor) -> list[str]:

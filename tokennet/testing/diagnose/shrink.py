@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -46,15 +47,14 @@ def smallest_counterexample(
     if isinstance(intervention, PermutationIntervention) and swaps:
         inputs, intervention = _one_swap(error, inputs, intervention, threshold)
         inputs, intervention = _fewer_tokens(error, inputs, intervention, threshold)
-    inputs, seeded = _random_content(error, inputs, intervention, threshold)
-    perm = (
-        tuple(intervention.perm.tolist())
-        if isinstance(intervention, PermutationIntervention)
-        else None
-    )
-    text = script_of(
-        runner.model, runner.run, inputs, intervention, jittered=jittered, seeded=seeded
-    )
+    other, seeded = seeded_content(inputs), False
+    with contextlib.suppress(Exception):  # content that the model refuses
+        if other is not None and error(other, intervention) > threshold:
+            inputs, seeded = other, True
+    perm = None
+    if isinstance(intervention, PermutationIntervention):
+        perm = tuple(intervention.perm.tolist())
+    text = script_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
     return Counterexample(perm, error(inputs, intervention), text, inputs)
 
 
@@ -111,15 +111,3 @@ def _fewer_tokens(
         except Exception:  # whatever a model of other people raises at another size
             continue
     return inputs, intervention
-
-
-def _random_content(
-    error: Error, inputs: Inputs, intervention: Intervention, threshold: float
-) -> tuple[Inputs, bool]:
-    """Content that a script can draw again from a seed, if it shows the break too."""
-    other = seeded_content(inputs)
-    try:
-        shows = other is not None and error(other, intervention) > threshold
-    except Exception:  # content that the model refuses
-        shows = False
-    return (other, True) if shows and other is not None else (inputs, False)

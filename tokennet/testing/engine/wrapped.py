@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,9 +20,13 @@ class Wrapped(ABC):
 
     function: Callable[..., Any]
 
-    @abstractmethod
-    def expression(self, inner: str) -> tuple[str, str]:
-        """The import and the expression that make this of `inner` in a script."""
+    imports: ClassVar[str]
+    """The line that a script needs to make one."""
+
+    def expression(self, inner: str) -> str:
+        """The expression that makes this of `inner` in a script."""
+        given = [repr(getattr(self, field.name)) for field in dataclasses.fields(self)[1:]]
+        return f"{type(self).__name__}({', '.join([inner, *given])})"
 
     @abstractmethod
     def __call__(self, *inputs: Any) -> Any:
@@ -47,9 +52,7 @@ class GradientOf(Wrapped):
     tensor([2., 2., 2.])
     """
 
-    def expression(self, inner: str) -> tuple[str, str]:
-        """The import and the expression that make this of `inner` in a script."""
-        return "from tokennet.testing import GradientOf", f"GradientOf({inner})"
+    imports = "from tokennet.testing import GradientOf"
 
     def __call__(self, *inputs: Any) -> Tensor:
         leaf = features(inputs[0]).detach()

@@ -19,9 +19,7 @@ class ByName(Wrapped):
 
     names: tuple[str, ...]
 
-    def expression(self, inner: str) -> tuple[str, str]:
-        kind = type(self).__name__
-        return f"from {__name__} import {kind}", f"{kind}({inner}, {self.names})"
+    imports = f"from {__name__} import ByName"
 
     def __call__(self, *inputs: Any) -> Any:
         return self.function(**dict(zip(self.names, inputs, strict=True)))
@@ -29,6 +27,8 @@ class ByName(Wrapped):
 
 class OnData(ByName):
     """A model of (x, edge_index, ...) that is called with a PyG `Data` with these attributes."""
+
+    imports = f"from {__name__} import OnData"
 
     def __call__(self, *inputs: Any) -> Any:
         data = inputs[0]
@@ -51,12 +51,7 @@ class Selected(Wrapped):
     mask: int | None = None
     hides: bool = False
 
-    def expression(self, inner: str) -> tuple[str, str]:
-        given = f"{self.outputs}, {self.layouts}, {self.mask}, {self.hides}"
-        return (
-            "from tokennet.testing.example.calls import Layout, Selected",
-            f"Selected({inner}, {given})",
-        )
+    imports = f"from {__name__} import Layout, Selected"
 
     def __call__(self, *inputs: Any) -> list[Tensor]:
         found = tensors_of(self.function(*inputs))
