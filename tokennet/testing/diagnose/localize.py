@@ -40,10 +40,6 @@ class Call:
     inputs: list[Value]
     outputs: list[Value] = field(default_factory=list)
 
-    @property
-    def key(self) -> tuple[str, str, int]:
-        return (self.operation, self.site.file, self.site.line)
-
 
 class Recorder(TorchDispatchMode):
     """Keeps the inputs and outputs of each operation, as they were then, and where it was called.
@@ -79,13 +75,13 @@ class Recorder(TorchDispatchMode):
         call.outputs = [self.value(tensor) for tensor in unchanged]
         # The version of what is written to changes only later: an older copy may be there.
         bases = [x._base for x in written if x._base is not None]
-        call.outputs += [Value(_copy(tensor), [number]) for tensor in [*written, *bases]]
+        call.outputs += [Value(tensor.detach().clone(), [number]) for tensor in [*written, *bases]]
         return result
 
     def value(self, tensor: Tensor) -> Value:
         key = (id(tensor), tensor._version)
         if key not in self._copies:
-            self._copies[key] = _copy(tensor)
+            self._copies[key] = tensor.detach().clone()
             self._alive.append(tensor)
         first = self._created_by.get(id(tensor), -1)
         writers = [n for n in self._written_by.get(_storage(tensor), []) if n > first]
@@ -110,7 +106,7 @@ def localize(
     """
     run, names = runner.run, module_names(runner.model)
     moved = intervention.apply(inputs)
-    with torch.no_grad(), _anomaly_mode():
+    with torch.no_grad(), anomaly_mode():
         run(inputs), run(moved)  # fills caches that are filled at first use
         before, after = Recorder(names), Recorder(names)
         with before:
@@ -129,7 +125,7 @@ def localize(
 
 
 @contextmanager
-def _anomaly_mode() -> Iterator[None]:
+def anomaly_mode() -> Iterator[None]:
     """Lets nodes of a backward pass know the lines of forward."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # its warning that it is slow
@@ -154,20 +150,18 @@ def _measure(before: Recorder, after: Recorder, intervention: Intervention) -> N
             continue
         for old, new in ((call.inputs, pair.inputs), (call.outputs, pair.outputs)):
             for x, y in zip(old, new, strict=False):
-                x.error = _discrepancy(intervention, x.content, y.content)
+                x.error = intervention.discrepancy(_as_real(x.content), _as_real(y.content))
 
 
-def _discrepancy(intervention: Intervention, before: Tensor, after: Tensor) -> float:
-    if before.layout != torch.strided or before.is_complex():
-        before, after = (
-            torch.view_as_real(x.to_dense()) if x.is_complex() else x.to_dense()
-            for x in (before, after)
-        )
-    return intervention.discrepancy(before, after)
+def _as_real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.to_dense()) if tensor.is_complex() else tensor.to_dense()
 
 
 def _aligned(first: list[Call], second: list[Call]) -> list[tuple[Call, Call]]:
-    keys, others = [call.key for call in first], [call.key for call in second]
+    keys, others = (
+        [(call.operation, call.site.file, call.site.line) for call in calls]
+        for calls in (first, second)
+    )
     if keys == others:
         return list(zip(first, second, strict=True))
     matcher = difflib.SequenceMatcher(None, keys, others, autojunk=False)
@@ -229,10 +223,6 @@ def _worst(values: list[Value]) -> float:
     return max((value.error for value in values), default=0.0)
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
-
-
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
@@ -253,25 +243,11 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[T
 
 def lowered_at(runner: Runner) -> str:
     """The first line that computes in less than float64 when the model runs in it, or ''."""
-    watch = _LowPrecision(module_names(runner.model))
-    with runner.at(torch.float64) as x, watch:
+    recorder = Recorder(module_names(runner.model))
+    with runner.at(torch.float64) as x, recorder:
         runner.run(x)
-    return watch.line
-
-
-class _LowPrecision(TorchDispatchMode):
-    """Notes the first operation that returns less than float64."""
-
-    def __init__(self, names: dict[int, str]) -> None:
-        super().__init__()
-        self.line, self._names = "", names
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not self.line and any(
-            isinstance(leaf, Tensor) and leaf.dtype in LOW_PRECISION and leaf.dim()
-            for leaf in tree_leaves(result)
-        ):
-            site = user_site(self._names)
-            self.line = f"{site.file}:{site.line}"
-        return result
+    for call in recorder.calls:
+        contents = [value.content for value in call.outputs]
+        if any(content.dtype in LOW_PRECISION and content.dim() for content in contents):
+            return f"{call.site.file}:{call.site.line}"
+    return ""

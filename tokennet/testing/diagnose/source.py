@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import itertools
 import linecache
 import os
 import re
@@ -69,19 +70,15 @@ def forward_lines(node: Any) -> list[tuple[str, int]]:
     """
     text = "".join(node.metadata.get("traceback_", []))
     lines = [(file, int(line)) for file, line in re.findall(r'File "(.+?)", line (\d+)', text)]
-    inner: list[tuple[str, int]] = []
-    for file, line in reversed(lines):
-        if file == _RUNS_THE_MODEL:
-            break
-        if not is_internal(file):
-            inner.append((file, line))
-    return inner
+    inner = itertools.takewhile(lambda at: at[0] != _RUNS_THE_MODEL, reversed(lines))
+    return [(file, line) for file, line in inner if not is_internal(file)]
 
 
 def blamed(lines: list[tuple[str, int]]) -> tuple[str, int]:
     """Of lines from the innermost out, the first that is not in a package, or the first."""
-    users = [line for line in lines if not _is_installed(line[0])]
-    return next(iter([*users, *lines]), ("<unknown>", 0))
+    installed = (*_PACKAGES, _TOKENNET)
+    own = [at for at in lines if os.path.exists(at[0]) and not at[0].startswith(installed)]
+    return next(iter([*own, *lines]), ("<unknown>", 0))
 
 
 def location_at(
@@ -98,10 +95,6 @@ def location_at(
     file, line = blamed(lines)
     start, end, source = statement_at(file, line)
     return Location(operation, module, file, start, end, source, error_in, error_out)
-
-
-def _is_installed(file: str) -> bool:
-    return file.startswith((*_PACKAGES, _TOKENNET)) or not os.path.exists(file)
 
 
 @functools.lru_cache(maxsize=4096)

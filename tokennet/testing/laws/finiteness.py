@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokennet.testing.diagnose.localize import Recorder, location_of, roots_of
+from tokennet.testing.diagnose.localize import Recorder, anomaly_mode, location_of, roots_of
 from tokennet.testing.diagnose.script import script_of_finiteness
 from tokennet.testing.diagnose.source import forward_lines, location_at
 from tokennet.testing.engine.intervention import Inputs, seeded_content
@@ -49,14 +49,15 @@ def check_finite(
     started = time.perf_counter()
     runner = Runner(f, inputs, jitter=seed if jitter else None)
     precision, notes = runnable(runner, dtype)
+    counterexample = None
     with runner.at(precision) as x:
         reason, location = _fault(runner, x)
-        text = ""
         if reason:
-            other = seeded_content(x)
-            seeded = other is not None and bool(_fault(runner, other)[0])
-            x = other if seeded and other is not None else x
+            other, seeded = seeded_content(x), False
+            if other is not None and _fault(runner, other)[0]:
+                x, seeded = other, True
             text = script_of_finiteness(f, x, jittered=jitter, seeded=seeded)
+            counterexample = Counterexample(None, float("inf"), text, x)
     return SymmetryReport(
         law="finite",
         subject=name_of(f),
@@ -68,7 +69,7 @@ def check_finite(
         notes=tuple(notes),
         runs=1,
         seconds=time.perf_counter() - started,
-        counterexample=Counterexample(None, float("inf"), text, x) if reason else None,
+        counterexample=counterexample,
         location=location,
     )
 
@@ -85,20 +86,16 @@ def _is_finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.isfinite().all())
 
 
-def _is_sound(tensor: Tensor) -> bool:
-    """Finite, or -inf as in masks."""
-    if not tensor.is_floating_point() or tensor.layout != torch.strided:
-        return True
-    return not bool((tensor.isnan() | (tensor == float("inf"))).any())
-
-
 def _where_forward(runner: Runner, x: Inputs) -> Location | None:
     recorder = Recorder(module_names(runner.model))
     with torch.no_grad(), recorder:
         outputs = [recorder.value(y) for y in runner.run(x)]
     for call in recorder.calls:
         for value in [*call.inputs, *call.outputs]:
-            value.error = 0.0 if _is_sound(value.content) else float("inf")
+            content = value.content
+            if content.is_floating_point() and content.layout == torch.strided:
+                faulty = content.isnan() | (content == float("inf"))  # -inf is sound, as in masks
+                value.error = float("inf") if bool(faulty.any()) else 0.0
     for value in outputs:
         value.error = 0.0 if _is_finite(value.content) else float("inf")
     roots = roots_of(recorder.calls, outputs, 0.0)
@@ -112,21 +109,17 @@ def _backward(f: Callable[..., Any], x: Inputs) -> tuple[bool, Location | None]:
         return True, None
     z.requires_grad_()
     faulty: list[Any] = []
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore", UserWarning)  # of anomaly mode: it is slow
-        with torch.autograd.set_detect_anomaly(True, check_nan=False):
-            outputs = call_with_autograd(f, (with_features(x[0], z), *x[1:]))
-            sums = [y.square().sum() + y.sum() for y in outputs if y.requires_grad]
-            if not sums:
-                return True, None
-            total = torch.stack(sums).sum()
-            nodes = list(_nodes(total.grad_fn))
-            for node in nodes:
-                node.register_hook(_watch(node, faulty))
-            leaves = [
-                leaf for node in nodes if (leaf := getattr(node, "variable", None)) is not None
-            ]
-            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    with anomaly_mode(), torch.enable_grad():
+        outputs = call_with_autograd(f, (with_features(x[0], z), *x[1:]))
+        sums = [y.square().sum() + y.sum() for y in outputs if y.requires_grad]
+        if not sums:
+            return True, None
+        total = torch.stack(sums).sum()
+        nodes = list(_nodes(total.grad_fn))
+        for node in nodes:
+            node.register_hook(partial(_watch, faulty, node))
+        leaves = [leaf for node in nodes if (leaf := getattr(node, "variable", None)) is not None]
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True)
     finite = all(gradient is None or _is_finite(gradient) for gradient in gradients)
     if finite or not faulty:
         return finite, None
@@ -145,13 +138,11 @@ def _nodes(root: Any) -> Iterator[Any]:
             waiting += [following for following, _ in node.next_functions]
 
 
-def _watch(node: Any, faulty: list[Any]) -> Callable[[Any, Any], None]:
-    def hook(inputs: Any, outputs: Any) -> None:
-        finite_before = all(_is_finite(g) for g in outputs if g is not None)
-        if finite_before and not all(_is_finite(g) for g in inputs if g is not None):
-            faulty.append(node)
-
-    return hook
+def _watch(faulty: list[Any], node: Any, inputs: Any, outputs: Any) -> None:
+    """Note a node whose derivative is the first that is not finite: a hook of it."""
+    finite_before = all(_is_finite(g) for g in outputs if g is not None)
+    if finite_before and not all(_is_finite(g) for g in inputs if g is not None):
+        faulty.append(node)
 
 
 def _check(case: Case, options: Options) -> SymmetryReport:
