@@ -100,7 +100,10 @@ class ReorderEdges(Action):
 
     def apply(self, value: Any, perm: Tensor) -> Any:
         if isinstance(value, Tokens):
-            return value.replace(graph=_reordered(value.graph, perm))
+            graph, attr = value.graph, value.graph.edge_attr
+            attr = None if attr is None else attr[perm.to(attr.device)]
+            edges = graph.edge_index()[:, perm]
+            return value.replace(graph=Edges(edges, graph.num_targets, edge_attr=attr))
         if not is_pyg_data(value):
             return value[:, perm.to(value.device)]
         moved, count = value.clone(), self.degree(value)
@@ -123,13 +126,6 @@ def random_permutation(graph: TokenGraph, generator: torch.Generator) -> Tensor:
     if graph.is_ragged:
         return within(graph.batch(), generator)
     return torch.randperm(graph.num_targets, generator=generator)
-
-
-def _reordered(graph: TokenGraph, perm: Tensor) -> Edges:
-    edges = graph.edge_index()[:, perm]
-    attr = graph.edge_attr
-    attr = None if attr is None else attr[perm.to(attr.device)]
-    return Edges(edges, graph.num_targets, edge_attr=attr)
 
 
 def _induced(graph: TokenGraph, index: Tensor) -> TokenGraph:

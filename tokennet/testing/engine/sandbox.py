@@ -165,11 +165,8 @@ def _restore_script(module: Any, training: bool, buffers: list[tuple[str, Tensor
 
 
 def _items(container: Any) -> Any:
-    if not len(container):
-        return ()
-    if is_a(container, MAPPINGS):
-        return dict(base_of(container).items(container))
-    return list(container)
+    is_mapping = is_a(container, MAPPINGS)
+    return dict(base_of(container).items(container)) if is_mapping else list(container)
 
 
 def _refill(container: Any, items: Any) -> None:
@@ -178,7 +175,7 @@ def _refill(container: Any, items: Any) -> None:
     base = base_of(container)
     base.clear(container)
     if base in MAPPINGS:
-        for key, value in items.items() if items else ():
+        for key, value in items.items():
             base.__setitem__(container, key, value)
     else:
         (base.update if base is set else base.extend)(container, items)

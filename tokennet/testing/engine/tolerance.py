@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tokennet.checks import lookup
 from tokennet.testing.engine.intervention import Outputs
 from tokennet.testing.engine.run import Measured, Runner, largest
 from tokennet.testing.engine.sandbox import LOW_PRECISION
@@ -44,13 +45,10 @@ def precision_of(dtype: str | torch.dtype) -> torch.dtype | None:
     """
     if dtype == "auto":
         return None
-    found = PRECISIONS.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in PRECISIONS.values():
-        raise ValueError(f"dtype must be 'auto' or among {sorted(PRECISIONS)}, got {dtype!r}")
-    return found
+    return lookup("dtype", name_of_dtype(dtype), PRECISIONS, also="or 'auto'")
 
 
-def name_of_dtype(dtype: torch.dtype) -> str:
+def name_of_dtype(dtype: str | torch.dtype) -> str:
     """`float64` for torch.float64."""
     return str(dtype).removeprefix("torch.")
 

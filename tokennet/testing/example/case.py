@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.engine.actions import Action, Conjugate, Invariant, Permute, PermutePart
-from tokennet.testing.engine.intervention import PermutationIntervention, difference
+from tokennet.testing.engine.intervention import Inputs, PermutationIntervention, difference
 from tokennet.testing.engine.run import call_model
 from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.example.calls import ByName, OnData, Selected
 from tokennet.testing.example.inputs import Example, parameters_of, read_example
 from tokennet.testing.example.layout import Layout
-from tokennet.testing.example.parts import Inputs, keep_edges, one_set_less, one_token_less
+from tokennet.testing.example.parts import keep_edges, one_set_less, one_token_less
 from tokennet.testing.example.values import is_pyg_data
 
 
@@ -90,10 +90,9 @@ def _with_outputs(model: Any, function: Callable[..., Any], example: Example) ->
         layouts, outputs = [layouts[n] for n in known], [outputs[n] for n in known]
         actions = _actions(function, example, outputs, layouts)
     for n, action in enumerate(actions):  # tokens are where the action on the output has them
-        before, width = 0, layouts[n].width
         if isinstance(action, PermutePart):
             before, width = action.start, action.width
-        layouts[n] = dataclasses.replace(layouts[n], before=before, width=width)
+            layouts[n] = dataclasses.replace(layouts[n], before=before, width=width)
     if example.mask is not None and any(layout.tokens for layout in layouts):
         mask, real = example.inputs[example.mask], example.real
         assert real is not None
@@ -112,14 +111,14 @@ def _has_a_known_action(y: Tensor, layout: Layout, example: Example) -> bool:
     return all(y.shape[dim] >= example.num_tokens for dim in layout.tokens)
 
 
-_Dims = list[tuple[int, ...] | None]
-"""Of each output the dimensions of another size with other inputs; None where unknown."""
+_Dims = tuple[int, ...] | None
+"""The dimensions of an output of another size with other inputs; None where unknown."""
 
 
 def _layouts(function: Callable[..., Any], example: Example, outputs: list[Tensor]) -> list[Layout]:
     """Which dimensions change their size with the numbers of tokens, edges and sets."""
     n, edge_index = example.num_tokens, example.edge_index
-    tokens: _Dims = [None] * len(outputs)
+    tokens: list[_Dims] = [None] * len(outputs)
     edges, sets = tokens, tokens
     if n > 2:
         tokens = _changed(function, outputs, lambda: one_token_less(example))
@@ -133,12 +132,12 @@ def _layouts(function: Callable[..., Any], example: Example, outputs: list[Tenso
 
 def _changed(
     function: Callable[..., Any], outputs: list[Tensor], inputs: Callable[[], Inputs]
-) -> _Dims:
+) -> list[_Dims]:
     try:
         others = call_model(function, inputs())
     except Exception:  # whatever a model of other people raises at another size
         return [None] * len(outputs)
-    dims: _Dims = [
+    dims: list[_Dims] = [
         tuple(d for d in range(-y.dim(), 0) if other.shape[d] != y.shape[d])
         if other.dim() == y.dim()
         else None
@@ -147,13 +146,7 @@ def _changed(
     return dims + [None] * (len(outputs) - len(dims))
 
 
-def _layout(
-    y: Tensor,
-    n: int,
-    tokens: tuple[int, ...] | None,
-    edges: tuple[int, ...] | None,
-    sets: tuple[int, ...] | None,
-) -> Layout:
+def _layout(y: Tensor, n: int, tokens: _Dims, edges: _Dims, sets: _Dims) -> Layout:
     edges = edges or ()
     if tokens is None:  # the model accepts no other number of tokens
         tokens = tuple(d for d in range(-y.dim(), 0) if y.shape[d] == n and d not in edges)

@@ -246,7 +246,11 @@ def _graph(parts: tuple[Any, ...], names: Sequence[str]) -> Example:
         size = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
         if number == index_number:
             roles.append(Input(Role.EDGE_INDEX))
-        elif size == n and value.dtype == torch.long and "batch" in names[number]:
+        elif (
+            size == n
+            and value.dtype == torch.long
+            and ("batch" in names[number] or (n != num_edges and number == len(parts) - 1))
+        ):
             membership = value
             roles.append(Input(Role.SETS))
         elif size == num_edges and (size != n or "edge" in names[number]):
@@ -256,9 +260,6 @@ def _graph(parts: tuple[Any, ...], names: Sequence[str]) -> Example:
                 f"example has the same number of edges and nodes, {n}: whether input {number} "
                 "belongs to nodes or edges is unknown; name it edge_... or take another number"
             )
-        elif size == n and value.dtype == torch.long and number == len(parts) - 1:
-            membership = value
-            roles.append(Input(Role.SETS))
         else:
             roles.append(Input(Role.TOKENS, 0) if size == n else Input(Role.OTHER))
     return Example("graph", parts, tuple(roles), membership=membership)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import TokenGraph
+from tokennet.testing.engine.actions import Permute
 from tokennet.testing.engine.graph_actions import Relabel
+from tokennet.testing.engine.intervention import Inputs
 from tokennet.testing.example.inputs import Example, Role
 from tokennet.testing.example.values import is_pyg_batch, is_pyg_data
 from tokennet.tokens import Tokens
-
-Inputs = tuple[Any, ...]
 
 
 def with_inputs(example: Example, inputs: Inputs) -> Example:
@@ -42,21 +42,17 @@ def keep_tokens(example: Example, index: Tensor) -> Inputs:
         new_index[index.to(edges.device)] = torch.arange(len(index), device=edges.device)
         inside = (new_index[edges] >= 0).all(0)
     kept: list[Any] = []
-    for value, given in zip(example.inputs, example.roles, strict=True):
-        local = index.to(value.device) if isinstance(value, Tensor) else index
+    rows = zip(example.inputs, example.roles, example.actions, strict=True)
+    for value, given, action in rows:
         match given.role:
             case Role.TOKENS | Role.SETS:
-                kept.append(value.index_select(given.dim, local))
-            case Role.PAIRS:
-                kept.append(value.index_select(-2, local).index_select(-1, local))
+                kept.append(Permute(given.dim).restrict(value, index))
             case Role.EDGE_INDEX:
                 kept.append(new_index[value[:, inside]])
             case Role.EDGES:
                 kept.append(value[inside])
-            case Role.WHOLE:
-                kept.append(Relabel().restrict(value, index))
-            case Role.OTHER:
-                kept.append(value)
+            case _:
+                kept.append(action.restrict(value, index))
     return tuple(kept)
 
 
