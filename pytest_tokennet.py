@@ -6,6 +6,7 @@ plugin in every run, also in those that have nothing to do with tokennet.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Generator
@@ -69,11 +70,7 @@ def symmetry_seed(pytestconfig: pytest.Config) -> int:
 @pytest.fixture
 def record_symmetry(request: pytest.FixtureRequest) -> Callable[[Any], None]:
     """Add a report, any with `to_dict()`, to those that `--symmetry-report` writes."""
-
-    def record(report: Any) -> None:
-        _record(request.node, report)
-
-    return record
+    return functools.partial(_record, request.node)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,6 +19,7 @@ from tokennet.checks import require
 
 Permutation = tuple[int, ...]
 Generators = Sequence[Sequence[int]]
+Chain = list[tuple[int, dict[int, Permutation]]]
 
 
 def compose(p: Sequence[int], q: Sequence[int]) -> Permutation:
@@ -100,9 +101,7 @@ def sample(generators: Generators, degree: int, count: int = 1, seed: int = 0) -
     return [_random_element(generators, degree, chance) for _ in range(count)]
 
 
-def stabilizer_chain(
-    generators: Generators, degree: int
-) -> list[tuple[int, dict[int, Permutation]]]:
+def stabilizer_chain(generators: Generators, degree: int) -> Chain:
     """Base points b_1, b_2, ... and, of the group that fixes those before b_k, for each point
     of the orbit of b_k an element that carries b_k there.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tokennet.testing.groups.coloring import Coloring, one_token, two_tokens, uniform
 from tokennet.testing.groups.graph_automorphisms import automorphisms_of_coloring
 from tokennet.testing.groups.permutations import (
+    Chain,
     Permutation,
     compose,
     contains,
@@ -197,9 +198,7 @@ class Search:
         return False
 
 
-def _representative(
-    p: Sequence[int], chain: list[tuple[int, dict[int, Permutation]]]
-) -> Permutation:
+def _representative(p: Sequence[int], chain: Chain) -> Permutation:
     """The element of the coset p K with the smallest images of the base of K."""
     smallest = tuple(p)
     for _, transversal in chain:

@@ -5,27 +5,25 @@ Two actions are permuted by: *relabeling* moves z, graph and pos of tokens toget
 relabels the output.
 """
 
-from tokennet.testing.laws import (
-    backends,
-    batch,
-    dependency,
-    determinism,
-    equivariance,
-    finiteness,
-    padding,
-)
+from tokennet.testing.laws.backends import BACKEND_AGREEMENT
+from tokennet.testing.laws.batch import BATCH_COMPOSITION
+from tokennet.testing.laws.dependency import CAUSALITY
+from tokennet.testing.laws.determinism import DETERMINISTIC
+from tokennet.testing.laws.equivariance import EDGE_PERMUTATION, NODE_PERMUTATION, TIED_INPUTS
+from tokennet.testing.laws.finiteness import EMPTY_NEIGHBORHOOD
 from tokennet.testing.laws.law import Law
+from tokennet.testing.laws.padding import PADDING
 
 LAWS: dict[str, Law] = {
-    "node_permutation": equivariance.NODE_PERMUTATION,
-    "tied_inputs": equivariance.TIED_INPUTS,
-    "edge_permutation": equivariance.EDGE_PERMUTATION,
-    "batch_composition": batch.BATCH_COMPOSITION,
-    "padding": padding.PADDING,
-    "empty_neighborhood": finiteness.EMPTY_NEIGHBORHOOD,
-    "causality": dependency.CAUSALITY,
-    "backend_agreement": backends.BACKEND_AGREEMENT,
-    "deterministic": determinism.DETERMINISTIC,
+    "node_permutation": NODE_PERMUTATION,
+    "tied_inputs": TIED_INPUTS,
+    "edge_permutation": EDGE_PERMUTATION,
+    "batch_composition": BATCH_COMPOSITION,
+    "padding": PADDING,
+    "empty_neighborhood": EMPTY_NEIGHBORHOOD,
+    "causality": CAUSALITY,
+    "backend_agreement": BACKEND_AGREEMENT,
+    "deterministic": DETERMINISTIC,
 }
 
 __all__ = ["LAWS", "Law"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokennet.nets.compose import complete
 from tokennet.symmetry import Symmetry
-from tokennet.testing.engine.actions import Action, Invariant, Permute
+from tokennet.testing.engine.actions import Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, Shuffle
 from tokennet.testing.groups.discovery import GroupReport, discover_group
 from tokennet.testing.groups.graph_automorphisms import automorphisms
@@ -84,16 +84,14 @@ def check_declared(
     if not isinstance(symmetry, Symmetry):
         raise TypeError(f"layer must have a symmetry that it declares, got {type(layer).__name__}")
     declared = symmetry.on(tokens)
-    out: Action = Invariant() if pooled else Permute(-2)
+    options: dict[str, Any] = {"out_action": Invariant() if pooled else Permute(-2), "seed": seed}
     generators = _generators(declared, tokens)
     laws = {}
     if declared.relabeling == "S_n" and tokens.num_tokens > 1:
-        laws["relabeling"] = check_equivariance(
-            layer, tokens, in_action=Relabel(), out_action=out, seed=seed
-        )
+        laws["relabeling"] = check_equivariance(layer, tokens, in_action=Relabel(), **options)
     if generators:
         laws["shuffling"] = check_equivariance(
-            layer, tokens, group=generators, in_action=Shuffle(), out_action=out, seed=seed
+            layer, tokens, group=generators, in_action=Shuffle(), **options
         )
     size = order(generators, tokens.num_tokens)
     out_dim = None if pooled else -2

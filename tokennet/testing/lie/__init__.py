@@ -8,13 +8,7 @@ from tokennet.testing.lie.generator import LieGenerator
 from tokennet.testing.lie.layers import lie_contributions, lie_errors_by_layer
 from tokennet.testing.lie.shifts import ShiftTable, shift_table
 
-__all__ = [
-    "LieError",
-    "LieGenerator",
-    "ShiftTable",
-    "lie_contributions",
-    "lie_derivative",
-    "lie_error",
-    "lie_errors_by_layer",
-    "shift_table",
-]
+__all__ = [  # noqa: RUF022  in groups, as one reads them
+    "LieGenerator", "LieError", "lie_error", "lie_derivative",
+    "lie_contributions", "lie_errors_by_layer", "ShiftTable", "shift_table",
+]  # fmt: skip

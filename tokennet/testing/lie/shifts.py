@@ -103,14 +103,13 @@ def shift_table(
 def _error(
     f: Map, x: Tensor, aim: Tensor, shift: tuple[int, ...], dims: tuple[int, ...], invariant: bool
 ) -> float | None:
+    expected = aim
     if not invariant:
-        sizes = [(aim.shape[dim], x.shape[dim]) for dim in dims]
-        if any(s * out % size for s, (out, size) in zip(shift, sizes, strict=True)):
+        pairs = zip(shift, dims, strict=True)
+        follow = [divmod(s * aim.shape[dim], x.shape[dim]) for s, dim in pairs]
+        if any(rest for _, rest in follow):
             return None
-        follow = [s * out // size for s, (out, size) in zip(shift, sizes, strict=True)]
-        expected = aim.roll(follow, dims)
-    else:
-        expected = aim
+        expected = aim.roll([whole for whole, _ in follow], dims)
     error = float((value_of(f(x.roll(shift, dims))) - expected).abs().max())
     scale = float(aim.abs().max())
     return error / scale if scale else error
