@@ -27,7 +27,7 @@ from tokennet.testing import (
 )
 from tokennet.testing.engine.run import units
 from tokennet.testing.engine.tolerance import UNDECIDED, tolerance
-from tokennet.testing.example.layout import Layout
+from tokennet.testing.example.layout import Layout, of_sets
 
 
 def mix(x):
@@ -91,11 +91,11 @@ def test_layouts_cut_outputs_at_sets_and_tokens():
     y, index = torch.arange(12.0).view(2, 6), torch.tensor([0, 2])
     assert Layout((-1,), before=1, sets=-2).of_tokens(y, index).tolist() == [[1, 3], [7, 9]]
     assert Layout((-1,), width=2).of_tokens(y, index).tolist() == [[0, 1, 4, 5], [6, 7, 10, 11]]
-    assert Layout((-1,), sets=-2).of_set(y, 1).tolist() == [[6, 7, 8, 9, 10, 11]]
+    assert of_sets([y], [Layout((-1,), sets=-2)], 1)[0].tolist() == [[6, 7, 8, 9, 10, 11]]
     pairs = torch.arange(9.0).view(3, 3)
     assert Layout((-2, -1)).of_tokens(pairs, index).tolist() == [[0, 2], [6, 8]]
     assert Layout().of_tokens(pairs, index) is pairs
-    assert Layout().of_set(pairs, 1) is pairs
+    assert of_sets([pairs], [Layout()], 1)[0] is pairs
 
 
 def test_tolerance_grows_with_what_is_measured():

@@ -158,4 +158,5 @@ def results_of(cached: Any) -> list[Any]:
 
 def base_of(container: Any) -> Any:
     """The kind of container that it is."""
-    return next(base for base in CONTAINERS if issubclass(type(container), base))
+    kind = type(container)
+    return kind if kind in CONTAINERS else next(c for c in CONTAINERS if issubclass(kind, c))

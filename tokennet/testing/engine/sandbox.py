@@ -111,14 +111,15 @@ def _restored(model: Any, change: Callable[[Tensor], Tensor]) -> Iterator[list[n
             raise ValueError(f"model must have run once: {name} is not initialized")
     caches = [value for value in referred_to if is_a(value, CACHED)]
     content = reached(modules, held)
-    with ExitStack() as stack:
-        stack.callback(_forget, caches)
-        for value in content:
-            if restore := _restoring(value):
-                stack.callback(restore)
-        _forget(caches)
+    undo = [restore for value in content if (restore := _restoring(value))]
+    _forget(caches)
+    try:
         _convert(content, change)
         yield modules
+    finally:
+        for restore in undo:
+            restore()
+        _forget(caches)
 
 
 def _forget(caches: list[Any]) -> None:
@@ -165,6 +166,8 @@ def _restore_script(module: Any, training: bool, buffers: list[tuple[str, Tensor
 
 
 def _items(container: Any) -> Any:
+    if not len(container):  # as most are
+        return {}
     is_mapping = is_a(container, MAPPINGS)
     return dict(base_of(container).items(container)) if is_mapping else list(container)
 

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges
 from tokennet.testing.example.values import describe, features, is_pyg_batch, is_pyg_data
 from tokennet.tokens import Tokens
 
-Kind = Literal["set", "padded", "tokens", "data", "graph", "ragged"]
 FORMS = (
     "a tensor (..., N, D) or of ids (B, N), (x, mask), Tokens, Data, Batch, "
     "(x, edge_index, ...), (x, batch index), or a dict of such tensors by argument"
@@ -62,15 +61,12 @@ class Example:
     Attributes:
         real: (..., N) True for tokens and False for padding.
         mask: the index of the input that is the mask.
-        membership: (N,) the index of the set or graph of each token in a ragged batch.
     """
 
-    kind: Kind
     inputs: tuple[Any, ...]
     roles: tuple[Input, ...]
     real: Tensor | None = None
     mask: int | None = None
-    membership: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -87,10 +83,20 @@ class Example:
     @property
     def edge_index(self) -> Tensor | None:
         """(2, E), where the example is a graph."""
-        for value, given in zip(self.inputs, self.roles, strict=True):
-            if given.role is Role.EDGE_INDEX:
-                return value
-        return self.inputs[0].edge_index if is_pyg_data(self.inputs[0]) else None
+        first = self.inputs[0]
+        return first.edge_index if is_pyg_data(first) else self._of_role(Role.EDGE_INDEX)
+
+    @property
+    def membership(self) -> Tensor | None:
+        """(N,) the index of the set or graph of each token, in a ragged batch."""
+        first = self.inputs[0]
+        if isinstance(first, Tokens):
+            return first.graph.batch() if first.graph.is_ragged else None
+        return first.batch if is_pyg_batch(first) else self._of_role(Role.SETS)
+
+    def _of_role(self, role: Role) -> Any:
+        pairs = zip(self.inputs, self.roles, strict=True)
+        return next((value for value, given in pairs if given.role is role), None)
 
     @property
     def actions(self) -> tuple[Action, ...]:
@@ -130,14 +136,12 @@ def read_example(given: Any, names: Sequence[str]) -> Example:
         ValueError: its shapes are ambiguous.
     """
     if isinstance(given, Tokens):
-        membership = given.graph.batch() if given.graph.is_ragged else None
-        return Example("tokens", (given,), (Input(Role.WHOLE),), membership=membership)
+        return Example((given,), (Input(Role.WHOLE),))
     if is_pyg_data(given):
         features(given)  # an error names what is missing
         if given.edge_index is None:
             raise ValueError(f"Data must have an edge_index, got {given}")
-        membership = given.batch if is_pyg_batch(given) else None
-        return Example("data", (given,), (Input(Role.WHOLE),), membership=membership)
+        return Example((given,), (Input(Role.WHOLE),))
     parts = tuple(given) if isinstance(given, tuple | list) else (given,)
     if not parts or not isinstance(parts[0], Tensor):
         raise TypeError(f"example must be {FORMS}, got {describe(given)}")
@@ -152,12 +156,11 @@ def read_example(given: Any, names: Sequence[str]) -> Example:
     for number, value in enumerate(parts[1:], start=1):
         if _is_membership(x, value, names[number]):
             roles[0], roles[number] = Input(Role.TOKENS, 0), Input(Role.SETS)
-            return Example("ragged", parts, tuple(roles), membership=value)
+            return Example(parts, tuple(roles))
     mask = _mask_number(parts, lead, names)
     if mask is None:
-        return Example("set", parts, tuple(roles))
-    real = _is_real(parts[mask], names[mask])
-    return Example("padded", parts, tuple(roles), real=real, mask=mask)
+        return Example(parts, tuple(roles))
+    return Example(parts, tuple(roles), _is_real(parts[mask], names[mask]), mask)
 
 
 def parameters_of(model: Any) -> list[str]:
@@ -241,7 +244,7 @@ def _graph(parts: tuple[Any, ...], names: Sequence[str]) -> Example:
     n = parts[0].shape[0]
     index_number = next(k for k, value in enumerate(parts) if k and _is_edge_index(parts[0], value))
     num_edges = parts[index_number].shape[1]
-    roles, membership = [Input(Role.TOKENS, 0)], None
+    roles = [Input(Role.TOKENS, 0)]
     for number, value in enumerate(parts[1:], start=1):
         size = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
         if number == index_number:
@@ -251,7 +254,6 @@ def _graph(parts: tuple[Any, ...], names: Sequence[str]) -> Example:
             and value.dtype == torch.long
             and ("batch" in names[number] or (n != num_edges and number == len(parts) - 1))
         ):
-            membership = value
             roles.append(Input(Role.SETS))
         elif size == num_edges and (size != n or "edge" in names[number]):
             roles.append(Input(Role.EDGES))
@@ -262,4 +264,4 @@ def _graph(parts: tuple[Any, ...], names: Sequence[str]) -> Example:
             )
         else:
             roles.append(Input(Role.TOKENS, 0) if size == n else Input(Role.OTHER))
-    return Example("graph", parts, tuple(roles), membership=membership)
+    return Example(parts, tuple(roles))

@@ -6,7 +6,6 @@ Needed to find the layout of outputs, and by the laws of batches and empty neigh
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import Any
 
 import torch
@@ -19,15 +18,6 @@ from tokennet.testing.engine.intervention import Inputs
 from tokennet.testing.example.inputs import Example, Role
 from tokennet.testing.example.values import is_pyg_batch, is_pyg_data
 from tokennet.tokens import Tokens
-
-
-def with_inputs(example: Example, inputs: Inputs) -> Example:
-    """The example with inputs of another precision or content."""
-    membership = example.membership
-    for value, given in zip(inputs, example.roles, strict=True):
-        if given.role is Role.SETS:
-            membership = value
-    return dataclasses.replace(example, inputs=inputs, membership=membership)
 
 
 def keep_tokens(example: Example, index: Tensor) -> Inputs:
@@ -108,9 +98,9 @@ def one_set(example: Example, number: int) -> Inputs:
 def without_neighbors(example: Example) -> list[Inputs]:
     """Inputs in which a token has no neighbors, or a set has no tokens."""
     first, edges = example.inputs[0], example.edge_index
-    if example.kind == "padded":
+    if example.mask is not None:
         return [_first_set_empty(example)]
-    if example.kind == "ragged":
+    if edges is None and any(given.role is Role.SETS for given in example.roles):
         roles = zip(example.inputs, example.roles, strict=True)
         return [tuple(value + 1 if given.role is Role.SETS else value for value, given in roles)]
     if isinstance(first, Tokens) and is_listed(first.graph):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.inputs import Example
 from tokennet.testing.example.layout import Layout, of_sets
-from tokennet.testing.example.parts import one_set, with_inputs
+from tokennet.testing.example.parts import one_set
 from tokennet.testing.example.values import describe, features, with_features
 from tokennet.testing.laws.law import Law, Options, as_inputs, with_gradients
 from tokennet.testing.report import SymmetryReport
@@ -114,7 +115,7 @@ def _on_set(
         return (with_features(inputs[0], new), *inputs[1:])
 
     def alone(inputs: Inputs) -> Inputs:
-        return one_set(with_inputs(example, inputs), number)
+        return one_set(replace(example, inputs=inputs), number)
 
     def of_set(number: int, nodes: Tensor, outputs: Outputs) -> Outputs:
         """The part of outputs that belongs to the set: rows of its tokens, or its own row."""
@@ -166,11 +167,12 @@ def _sizes(example: Example, number: int, nodes: Tensor) -> Sizes:
 
 
 def _is_batch(case: Case, causal: bool) -> bool:
-    membership = case.example.membership
+    example, membership = case.example, case.example.membership
     if membership is not None:
         return bool(membership.numel()) and int(membership.max()) > 0
-    lead = case.example.lead
-    return case.example.kind in ("set", "padded") and len(lead) > 1 and lead[0] > 1
+    if isinstance(example.inputs[0], Tokens) or example.edge_index is not None:
+        return False
+    return len(example.lead) > 1 and example.lead[0] > 1
 
 
 def _check(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:

@@ -22,7 +22,7 @@ from tokennet.testing.engine.intervention import Inputs, PermutationIntervention
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
-from tokennet.testing.example.parts import is_listed, with_inputs
+from tokennet.testing.example.parts import is_listed
 from tokennet.testing.example.values import describe, features, is_pyg_data, with_features
 from tokennet.testing.groups import automorphisms
 from tokennet.testing.laws.law import Law, Options, as_inputs, token_dim, with_gradients, worst
@@ -315,7 +315,7 @@ def _check_ties(case: Case, options: Options) -> SymmetryReport:
     reports = []
     for content in tied:
         inputs = (with_features(case.inputs[0], content), *case.inputs[1:])
-        example = with_inputs(case.example, inputs)
+        example = dataclasses.replace(case.example, inputs=inputs)
         reports.append(_check_nodes(dataclasses.replace(case, example=example), options, None))
     return worst(reports)
 
