@@ -40,6 +40,10 @@ class Call:
     inputs: list[Value]
     outputs: list[Value] = field(default_factory=list)
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return (self.operation, self.site.file, self.site.line)
+
 
 class Recorder(TorchDispatchMode):
     """Keeps the inputs and outputs of each operation, as they were then, and where it was called.
@@ -158,10 +162,7 @@ def _as_real(tensor: Tensor) -> Tensor:
 
 
 def _aligned(first: list[Call], second: list[Call]) -> list[tuple[Call, Call]]:
-    keys, others = (
-        [(call.operation, call.site.file, call.site.line) for call in calls]
-        for calls in (first, second)
-    )
+    keys, others = [call.key for call in first], [call.key for call in second]
     if keys == others:
         return list(zip(first, second, strict=True))
     matcher = difflib.SequenceMatcher(None, keys, others, autojunk=False)

@@ -181,6 +181,11 @@ class Unaffected:
     new_size: int
     new_index: Tensor
 
+    @staticmethod
+    def at(size: int, index: Tensor) -> Unaffected:
+        """The same entries in both runs."""
+        return Unaffected(size, index, size, index)
+
 
 @dataclass(frozen=True)
 class ContentIntervention(Intervention):

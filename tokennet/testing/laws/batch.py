@@ -140,7 +140,7 @@ def _beside_and_alone(
     """Interventions on a set, from what is changed and what of the outputs belongs to the set."""
     cut = [Unaffected(size, index, len(index), torch.arange(len(index))) for size, index in sizes]
     return (
-        ContentIntervention(others, [Unaffected(*kept, *kept) for kept in sizes], beside),
+        ContentIntervention(others, [Unaffected.at(*kept) for kept in sizes], beside),
         ContentIntervention(alone, cut, by_itself, wanted=beside),
     )
 

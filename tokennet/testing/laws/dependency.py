@@ -249,7 +249,7 @@ def _other_tokens(
     (n_out, n), (out_dim, dim) = sizes, dims
     return ContentIntervention(
         lambda inputs: replaced(inputs, dim, sources, seed, scale),
-        [Unaffected(n, kept, n, kept)] if n == n_out else [],
+        [Unaffected.at(n, kept)] if n == n_out else [],
         lambda outputs: [
             y.index_select(out_dim, kept.to(y.device)) for y in _with_dim(outputs, out_dim)
         ],
