@@ -48,7 +48,7 @@ def relabeling_error(
     >>> relabeling_error(lambda tokens: tokens.z.relu(), torch.randn(5, 2))
     0.0
     """
-    return _error(model, tokens, Relabel(), invariant, num_permutations, seed)
+    return _error(Relabel(), model, tokens, invariant, num_permutations, seed)
 
 
 def shuffling_error(
@@ -67,16 +67,11 @@ def shuffling_error(
     >>> shuffling_error(lambda tokens: tokens.z.cumsum(-2), torch.randn(5, 2)) > 1e-2
     True
     """
-    return _error(model, tokens, Shuffle(), invariant, num_permutations, seed)
+    return _error(Shuffle(), model, tokens, invariant, num_permutations, seed)
 
 
 def _error(
-    model: Model,
-    tokens: Tokens | Tensor,
-    action: Action,
-    invariant: bool,
-    num_permutations: int,
-    seed: int,
+    action: Action, model: Model, tokens: Tokens | Tensor, invariant: bool, count: int, seed: int
 ) -> float:
     tokens = Tokens(tokens) if isinstance(tokens, Tensor) else tokens
     out_action = Invariant() if invariant else Permute()
@@ -89,7 +84,7 @@ def _error(
                 f"the output must have a row for each of {tokens.num_tokens} tokens, got shape "
                 f"{tuple(expected.shape)}; for a pooled output say invariant=True"
             )
-        for _ in range(num_permutations):
+        for _ in range(count):
             perm = action.random(tokens, generator)
             permuted = runner.run((action.apply(x[0], perm),))[0]
             errors.append(_largest(permuted - out_action.apply(expected, perm)))
