@@ -46,7 +46,7 @@ def test_the_loss_of_an_image_is_the_loss_of_the_library():
     task = Detect(examples=12)
     output = torch.randn(6, 49, CLASSES + 5, generator=torch.Generator().manual_seed(0)).double()
     output.requires_grad_()
-    target = task.objects[:6].double()
+    target = task.target[:6].double()
     (ours,) = torch.autograd.grad(task.loss(output, target).sum(), output)
     losses = []
     for answer, objects in zip(task.guesses(output), target, strict=True):
@@ -101,7 +101,7 @@ def test_a_patch_guesses_a_box_about_itself():
 
 def test_the_loss_is_least_where_the_answer_is_right():
     task = Detect(examples=12)
-    target = task.objects[:1].double()
+    target = task.target[:1].double()
     known = target[0, target[0, :, 0] >= 0]
     output = torch.zeros(1, 49, CLASSES + 5).double()
     output[0, :, NOTHING] = 99.0
@@ -119,7 +119,7 @@ def test_the_loss_is_least_where_the_answer_is_right():
 
 def test_objects_are_where_the_canvas_is_bright():
     task = Detect(examples=24)
-    for image, objects in zip(task.images[:, 0], task.objects, strict=True):
+    for image, objects in zip(task.images[:, 0], task.target, strict=True):
         objects = objects[objects[:, 0] >= 0]
         assert len(objects) >= 1
         dark = image.clone()

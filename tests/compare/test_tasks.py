@@ -16,7 +16,7 @@ from tokennet.compare import TASKS, Model, NetSpec, Width, load_task
 from tokennet.compare.builders import cross_attention
 from tokennet.compare.data import text_file
 from tokennet.compare.metric import majority, median
-from tokennet.compare.tasks._digit_images import digit_images, patches
+from tokennet.compare.tasks._digit_images import digit_images
 from tokennet.compare.tasks.csl import skip_links
 from tokennet.compare.tasks.questions import ANSWERS, COLORS, WORDS
 from tokennet.compare.tasks.sets import log_likelihood
@@ -65,7 +65,7 @@ def test_the_sample_of_a_text_is_drawn_a_character_at_a_time_from_the_last_windo
     for _ in range(200):
         scores = model(Tokens(torch.tensor(ids[-16:])[:, None], on.graph, on.pos))[-1]
         ids.append(int(torch.multinomial((scores / 0.8).softmax(-1), 1, generator=generator)))
-    said = "".join(task.characters[number] for number in ids[16:])
+    said = task.characters.decode(ids[16:])
     assert (tmp_path / "sample.txt").read_text().endswith(f"goes on:]{said}\n")
 
 
@@ -73,7 +73,7 @@ def test_copy_asks_for_the_symbols_after_the_silence():
     task = small("copy")
     batch = task.batch(torch.tensor([3]), "causal")
     ids = batch.tokens.z[0, :, 0].tolist()
-    assert ids[:10] == batch.target[0].tolist() == task.symbols[3].tolist()
+    assert ids[:10] == batch.target[0].tolist() == task.target[3].tolist()
     assert ids[10:] == [8] * 11 + [9] + [8] * 10
     right = torch.nn.functional.one_hot(batch.target, 8) * 100.0
     silent = torch.zeros(1, 22, 8)
@@ -207,7 +207,7 @@ def test_message_passing_gives_every_skip_link_graph_the_same_answer():
     task = small("csl")
     net = NetSpec("gin", "skips")
     built = task.build(net, task.config, Width(8, 8)).double()
-    index = torch.arange(len(task.labels))
+    index = torch.arange(len(task.target))
     batch = task.batch(index, "skips")
     answer = built(batch.tokens.to(torch.float64))
     torch.testing.assert_close(answer, answer[:1].expand_as(answer))
@@ -237,22 +237,23 @@ def test_trigrams_are_smoothed_as_witten_and_bell_say():
 def test_the_next_character_is_asked_for():
     task = small("shakespeare")
     batch = task.batch(torch.tensor([0, 5]), "window")
-    read = ["".join(task.characters[i] for i in row) for row in batch.target.tolist()]
+    read = task.characters.decode(batch.target)
     assert read == [TEXT[1:17], TEXT[6:22]]
     assert batch.tokens.z[1, :, 0].tolist() == task.ids[5:21].tolist()
     assert not batch.tokens.graph.dense()[0, 1:].any()
     splits = task.splits(3)
     assert splits["train"].max() + 16 < task.begin_of_test == splits["test"][0]
     assert len({int(task.splits(seed)["train"][0]) for seed in range(5)}) > 1
-    uniform = torch.zeros(2, 16, len(task.characters))
+    uniform = torch.zeros(2, 16, task.characters.vocab_size)
     bits = task.metrics[0].values(uniform, batch.target)
-    torch.testing.assert_close(bits, torch.full((2, 16), np.log2(len(task.characters))).float())
+    expected = torch.full((2, 16), np.log2(task.characters.vocab_size)).float()
+    torch.testing.assert_close(bits, expected)
 
 
 def test_the_trigram_is_asked_for_the_characters_the_nets_are_asked_for():
     task = small("shakespeare")
     cut, ids, test = task.begin_of_test, task.ids.numpy(), task.splits(0)["test"].tolist()
-    model, own = NGram(ids[:cut], len(task.characters), 3), []
+    model, own = NGram(ids[:cut], task.characters.vocab_size, 3), []
     for first in test:
         for last in range(first + 1, first + 17):  # from two characters, from one at the start
             own.append(model.bits(ids[max(first, last - 2) : last + 1])[-1])
@@ -262,7 +263,7 @@ def test_the_trigram_is_asked_for_the_characters_the_nets_are_asked_for():
 def test_any_text_will_do_and_a_short_one_is_refused(monkeypatch, tmp_path):
     path = write(tmp_path / "own.txt", TEXT)
     monkeypatch.setenv("TOKENNET_DATA", str(path))
-    assert "".join(sorted(set(TEXT))) == "".join(load_task("shakespeare", TASKS).characters)
+    assert "".join(sorted(set(TEXT))) == load_task("shakespeare", TASKS).characters.alphabet
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("TOKENNET_DATA", str(tmp_path))
     with pytest.raises(ValueError, match="must be a text or hold the file here/input.txt, got"):
@@ -330,7 +331,7 @@ def test_sorting_is_asked_step_by_step():
     assert torch.equal(task.predict(Model(net), batch).argmax(-1), answer)
     assert len(answer.unique()) > 3
     assert encoded == [1]
-    digits, right = task.digits[task.splits(0)["test"]], task.sorted[task.splits(0)["test"]]
+    digits, right = task.digits[task.splits(0)["test"]], task.target[task.splits(0)["test"]]
     same = (digits == right).float().mean()
     assert task.baselines(0)["as given"]["accuracy"] == pytest.approx(float(same))
 
@@ -347,7 +348,7 @@ def test_words_weights_over_patches_sum_to_one():
 def test_questions_have_the_answer_that_is_in_the_image():
     task = small("questions")
     kinds = set()
-    for image, words, answer in zip(task.images, task.words, task.answers, strict=True):
+    for image, words, answer in zip(task.images, task.words, task.target, strict=True):
         question = " ".join(WORDS[word] for word in words.tolist())
         said = ANSWERS[answer]
         cells = image.unfold(1, 8, 8).unfold(2, 8, 8).flatten(1, 2)  # (3, 9, 8, 8)
@@ -372,10 +373,6 @@ def test_no_handwritten_digit_is_in_both_pools():
     for train_of, test_of in zip(pools["train"], pools["test"], strict=True):
         assert torch.cdist(train_of.flatten(1), test_of.flatten(1)).min() > 0
     assert sum(map(len, pools["train"])) + sum(map(len, pools["test"])) == 1797
-    images = torch.randn(2, 3, 8, 8)
-    cut = patches(images, 4)
-    assert cut.shape == (2, 4, 48)
-    assert torch.equal(cut[1, 2], images[1, :, 4:, :4].flatten())
 
 
 def test_results_of_the_tasks_can_be_written(tmp_path):

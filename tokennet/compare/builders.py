@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from tokennet.compare.task import NetSpec, Task, TrainConfig, Width, net_of_blocks
+from tokennet.compare.task import NetSpec, StoredTask, TrainConfig, Width, net_of_blocks
+from tokennet.graphs import Causal, TokenGraph, Window
 from tokennet.interpret import record_attention
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Convolution, CrossAttention
@@ -18,10 +20,22 @@ from tokennet.nets import READOUTS, BlockConfig, EncoderDecoder, IOSpec, TokenNe
 KERNEL = 5
 
 
-class SequenceTask(Task):
-    """A task with a fixed number of tokens; nets may be written "tcn@causal" too."""
+class SequenceTask(StoredTask):
+    """Sequences of one length, on causal graphs; nets may be written "tcn@causal" too."""
 
+    graphs = ("causal", "window")
     forms: ClassVar[tuple[str, ...]] = ("tcn",)
+    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
+    seeds = 1
+
+    def set_length(self, n: int, radius: int) -> None:
+        """All sequences have `n` tokens; on "window" each attends to `radius` before it."""
+        self.radius = radius
+        self.on = {name: self.graph_of(name, n) for name in self.graphs}
+        self.pos = torch.arange(float(n))[:, None]
+
+    def graph_of(self, name: str, n: int) -> TokenGraph:
+        return Causal(n) if name == "causal" else Causal(n) & Window(n, self.radius)
 
     def build(self, net: NetSpec, config: TrainConfig, width: Width) -> nn.Module:
         if net.mixer == "tcn":

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.checks import lookup
-from tokennet.compare.metric import Metric, Splits, accuracy, classes
+from tokennet.compare.metric import Metric, Splits, accuracy, classes, error, majority, median
+from tokennet.graphs import TokenGraph
 from tokennet.mixers import MIXERS
 from tokennet.nets import IOSpec, TokenNet, build_net
 from tokennet.testing.resolve import resolve
@@ -285,6 +286,33 @@ class Task(ABC):
         if slash:
             lookup("readout", readout, dict.fromkeys(self.readouts))
         return NetSpec(mixer, graph, readout or None)
+
+
+class StoredTask(Task):
+    """A task whose examples are all in memory, in one order: first those to train on.
+
+    By default they are sets of the same size, on the same graphs and positions.
+    """
+
+    z: Tensor
+    """(examples, N, C)"""
+    target: Tensor
+    """(examples, ...)"""
+    train_size: int
+    on: Mapping[str, TokenGraph]
+    """The graph of each set, by name."""
+    pos: Tensor
+
+    def splits(self, seed: int) -> Splits:
+        return split_at(self.train_size, len(self.target))
+
+    def batch(self, index: Tensor, graph: str) -> Batch:
+        return Batch(Tokens(self.z[index], self.on[graph], self.pos), self.target[index])
+
+    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        """The best constant answer: the median, or the most frequent class."""
+        constant = median if self.metrics[0] is error else majority
+        return constant(self.target, self.splits(seed))
 
 
 def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:

@@ -1,12 +1,13 @@
-"""Handwritten digits by class, from which tasks compose images; and patches of images."""
+"""Handwritten digits by class, from which tasks compose images; and tasks on a grid of patches."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import unfold
 
 from tokennet.checks import require
+from tokennet.compare.task import StoredTask
+from tokennet.graphs import Full, Grid
 
 
 def digit_images() -> dict[str, list[Tensor]]:
@@ -27,30 +28,12 @@ def digit_images() -> dict[str, list[Tensor]]:
     }
 
 
-def patches(images: Tensor, size: int) -> Tensor:
-    """(n, channels, S, S) to (n, N, channels x size x size), N = (S / size)^2, row by row.
+class PatchTask(StoredTask):
+    """Images of one size, whose patches are tokens at (row, column) of a square."""
 
-    >>> patches(torch.arange(16.0).view(1, 1, 4, 4), 2)[0, 1].tolist()
-    [2.0, 3.0, 6.0, 7.0]
-    """
-    n, channels, side, _ = images.shape
-    count = side // size
-    cut = images.view(n, channels, count, size, count, size)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(n, count**2, channels * size**2)
+    graphs = ("full", "grid")
 
-
-def overlapping_patches(images: Tensor, size: int, stride: int) -> Tensor:
-    """(n, channels, S, S) to (n, N, channels x size x size), N = (S / stride)^2, row by row.
-
-    Each patch is in the middle of a cell of `stride` pixels, past the border there are zeros.
-
-    >>> overlapping_patches(torch.ones(1, 1, 4, 4), 4, 2)[0].sum(-1).tolist()
-    [9.0, 9.0, 9.0, 9.0]
-    """
-    return unfold(images, size, stride=stride, padding=(size - stride) // 2).transpose(1, 2)
-
-
-def positions(count: int) -> Tensor:
-    """(count^2, 2) row and column of each patch."""
-    row, column = torch.meshgrid(*[torch.arange(float(count))] * 2, indexing="ij")
-    return torch.stack([row.flatten(), column.flatten()], dim=1)
+    def set_side(self, count: int) -> None:
+        """All images have `count` x `count` patches."""
+        self.on = {"full": Full(count**2), "grid": Grid(count, count)}
+        self.pos = torch.cartesian_prod(*2 * [torch.arange(float(count))])

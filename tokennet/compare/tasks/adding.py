@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.builders import SequenceTask
-from tokennet.compare.metric import Splits, error, median, squares
-from tokennet.compare.task import Batch, NetSpec, TrainConfig, split_at
-from tokennet.graphs import Causal, TokenGraph, Window
+from tokennet.compare.metric import error, squares
+from tokennet.compare.task import Batch, NetSpec, TrainConfig
 from tokennet.nets import IOSpec
-from tokennet.tokens import Tokens
 
 
 class Adding(SequenceTask):
@@ -27,44 +25,28 @@ class Adding(SequenceTask):
 
     name = "adding"
     summary = "200 numbers (generated), the sum of the two that are marked; causal"
-    graphs = ("causal", "window")
-    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
-    seeds = 1
     metrics = (error,)
     tiny: ClassVar = {"steps": 12, "examples": 32}
     config = TrainConfig(epochs=6, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
 
     def __init__(self, steps: int = 200, examples: int = 2_000) -> None:
         generator = torch.Generator().manual_seed(0)
-        total, half = examples + examples // 8, steps // 2
-        self.examples = examples
+        total, half, self.train_size = examples + examples // 8, steps // 2, examples
         values = torch.rand(total, steps, generator=generator)
         first = torch.randint(half, (total, 1), generator=generator)
         second = torch.randint(half, steps, (total, 1), generator=generator)
         marked = torch.cat([first, second], dim=1)  # (examples, 2)
         marks = torch.zeros(total, steps).scatter_(1, marked, 1.0)
         self.z = torch.stack([values, marks], dim=-1)  # (examples, steps, 2)
-        self.sums = values.gather(1, marked).sum(1)
-        self._graphs: dict[str, TokenGraph] = {
-            "causal": Causal(steps), "window": Causal(steps) & Window(steps, min(64, steps - 1)),
-        }  # fmt: skip
-        self.pos = torch.arange(float(steps))[:, None]
+        self.target = values.gather(1, marked).sum(1)
+        self.set_length(steps, min(64, steps - 1))
         self.interface = IOSpec(2, 1, "token", steps, num_coordinates=1, position_base=1_000.0)
-
-    def splits(self, seed: int) -> Splits:
-        return split_at(self.examples, len(self.z))
-
-    def batch(self, index: Tensor, graph: str) -> Batch:
-        return Batch(Tokens(self.z[index], self._graphs[graph], self.pos), self.sums[index])
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return squares(output[:, -1], target)
 
     def predict(self, model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
         return model(batch)[:, -1]
-
-    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        return median(self.sums, self.splits(seed))
 
     def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """The marked numbers of eight examples, their sum, and the answer of the net."""

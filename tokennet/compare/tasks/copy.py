@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.builders import SequenceTask
-from tokennet.compare.metric import Splits, accuracy, classes, exact_match
-from tokennet.compare.task import Batch, NetSpec, TrainConfig, split_at
-from tokennet.graphs import Causal, TokenGraph, Window
+from tokennet.compare.metric import accuracy, classes, exact_match
+from tokennet.compare.task import Batch, NetSpec, TrainConfig
 from tokennet.nets import IOSpec
-from tokennet.tokens import Tokens
 
 SYMBOLS, LENGTH, STEPS = 8, 10, 200
 BLANK, GO = SYMBOLS, SYMBOLS + 1
@@ -29,35 +27,22 @@ class Copy(SequenceTask):
 
     name = "copy"
     summary = "ten symbols (generated), to be repeated after 200 steps; causal"
-    graphs = ("causal", "window")
-    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
-    seeds = 1
     metrics = (accuracy, exact_match)
     tiny: ClassVar = {"steps": 12, "examples": 32}
     config = TrainConfig(epochs=4, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
 
     def __init__(self, steps: int = STEPS, examples: int = 2_000) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.steps, self.examples = steps, examples
-        total = examples + examples // 8
-        self.symbols = torch.randint(SYMBOLS, (total, LENGTH), generator=generator)
+        total, self.train_size = examples + examples // 8, examples
+        self.target = torch.randint(SYMBOLS, (total, LENGTH), generator=generator)
         blank = torch.full((total, steps + LENGTH), BLANK)
         blank[:, steps - 1] = GO
-        self.ids = torch.cat([self.symbols, blank], dim=1)[..., None]  # (examples, N, 1)
+        self.z = torch.cat([self.target, blank], dim=1)[..., None]  # (examples, N, 1)
         n = LENGTH + steps + LENGTH
-        self._graphs: dict[str, TokenGraph] = {
-            "causal": Causal(n), "window": Causal(n) & Window(n, min(64, steps)),
-        }  # fmt: skip
-        self.pos = torch.arange(float(n))[:, None]
+        self.set_length(n, min(64, steps))
         self.interface = IOSpec(
             SYMBOLS + 2, SYMBOLS, "token", n, num_coordinates=1, position_base=1_000.0, ids=True
         )
-
-    def splits(self, seed: int) -> Splits:
-        return split_at(self.examples, len(self.ids))
-
-    def batch(self, index: Tensor, graph: str) -> Batch:
-        return Batch(Tokens(self.ids[index], self._graphs[graph], self.pos), self.symbols[index])
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return classes(output[:, -LENGTH:], target)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
 from tokennet.compare.data import load
-from tokennet.compare.metric import Splits, majority
-from tokennet.compare.task import Batch, Task, TrainConfig
-from tokennet.graphs import Full, Self, TokenGraph, from_pyg
+from tokennet.compare.metric import Splits
+from tokennet.compare.task import Batch, StoredTask, TrainConfig
+from tokennet.graphs import Full, Self, from_pyg
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
-class Cora(Task):
+class Cora(StoredTask):
     """The citation graph of 2,708 papers in 7 fields, with its public split.
 
     140 papers to learn from, 500 to validate, 1,000 to test (Yang, Cohen, Salakhutdinov,
@@ -40,16 +38,12 @@ class Cora(Task):
 
         normalize = NormalizeFeatures()
         self.data = load("Cora", lambda root: Planetoid(root, "Cora", transform=normalize)[0])
-        n = self.data.num_nodes
-        citation = from_pyg(self.data) | Self(n)
-        self._graphs: dict[str, TokenGraph] = {"citation": citation, "full": Full(n)}
+        self.target, n = self.data.y, self.data.num_nodes
+        self.on = {"citation": from_pyg(self.data) | Self(n), "full": Full(n)}
 
     def splits(self, seed: int) -> Splits:
         masks = {name: self.data[f"{name}_mask"] for name in ("train", "val", "test")}
         return {name: mask.nonzero().flatten() for name, mask in masks.items()}
 
     def batch(self, index: Tensor, graph: str) -> Batch:
-        return Batch(Tokens(self.data.x, self._graphs[graph]), self.data.y[index], rows=index)
-
-    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        return majority(self.data.y, self.splits(seed))
+        return Batch(Tokens(self.data.x, self.on[graph]), self.target[index], rows=index)

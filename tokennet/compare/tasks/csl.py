@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.data import stratified_fold
-from tokennet.compare.metric import Splits, majority
-from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig
+from tokennet.compare.metric import Splits
+from tokennet.compare.task import Batch, NetSpec, StoredTask, TrainConfig
 from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.nets import IOSpec
 from tokennet.positional import return_probabilities
@@ -28,7 +27,7 @@ def skip_links(nodes: int, skip: int) -> TokenGraph:
     return Edges(torch.cat([pairs, pairs.flip(0)], dim=1), nodes)
 
 
-class CSL(Task):
+class CSL(StoredTask):
     """150 circular skip-link graphs of 41 nodes, in ten classes by the length of the skip.
 
     Murphy et al., 2019 (arXiv 1903.02541). All nodes of all graphs have four neighbors, so
@@ -47,11 +46,11 @@ class CSL(Task):
 
     def __init__(self, copies: int = 15) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.labels = torch.arange(len(SKIPS)).repeat_interleave(copies)
+        self.target = torch.arange(len(SKIPS)).repeat_interleave(copies)
         self._sets: dict[str, list[Tokens]] = {name: [] for name in self.graphs}
         returns = torch.cat([return_probabilities(skip_links(NODES, skip), WALK) for skip in SKIPS])
         mean, sd = returns.mean(0), returns.std(0).clamp(min=1e-6)
-        for label in self.labels.tolist():
+        for label in self.target.tolist():
             perm = torch.randperm(NODES, generator=generator)
             graph = skip_links(NODES, SKIPS[label]).relabel(perm)
             z = torch.zeros(NODES, 1 + WALK)
@@ -63,18 +62,15 @@ class CSL(Task):
             self._sets["full"].append(Tokens(walks, Full(NODES)))
 
     def splits(self, seed: int) -> Splits:
-        return stratified_fold(self.labels, 5, seed)
+        return stratified_fold(self.target, 5, seed)
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         sets = self._sets[graph]
-        return Batch(Tokens.batch([sets[number] for number in index.tolist()]), self.labels[index])
-
-    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        return majority(self.labels, self.splits(seed))
+        return Batch(Tokens.batch([sets[number] for number in index.tolist()]), self.target[index])
 
     def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """The confusion matrix: true classes down, answers across."""
-        _, batch = self.test_examples(model, net.graph, len(self.labels))
+        _, batch = self.test_examples(model, net.graph, len(self.target))
         answer, count = batch.run(model).argmax(-1), len(SKIPS)
         table = torch.bincount(batch.target * count + answer, minlength=count**2).view(count, count)
         rows = [f"true skip down, skip by {net} across", "   " + "".join(f"{s:>3}" for s in SKIPS)]

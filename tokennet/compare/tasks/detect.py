@@ -8,13 +8,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, unfold
 
 from tokennet.checks import require
-from tokennet.compare.metric import Metric, Splits
-from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig, split_at
-from tokennet.compare.tasks._digit_images import digit_images, overlapping_patches, positions
-from tokennet.graphs import Full, Grid, TokenGraph
+from tokennet.compare.metric import Metric
+from tokennet.compare.task import Batch, NetSpec, TrainConfig
+from tokennet.compare.tasks._digit_images import PatchTask, digit_images
 from tokennet.models import Objects, Prediction, set_prediction_loss
 from tokennet.models.detection import corners
 from tokennet.nets import IOSpec
@@ -91,7 +90,7 @@ def mean_average_precision(rows: Tensor) -> float:
     return sum(precisions) / len(precisions)
 
 
-class Detect(Task):
+class Detect(PatchTask):
     """One to three handwritten digits of several sizes on a canvas; the target is their boxes.
 
     Patches of 12 x 12 pixels overlap, 4 apart. The answer is a set: each patch predicts a digit,
@@ -103,7 +102,6 @@ class Detect(Task):
 
     name = "detect"
     summary = "digits scattered on a canvas (scikit-learn), as a set of boxes"
-    graphs = ("full", "grid")
     nets = ("attention@full", "mean@grid")
     seeds = 1
     tiny: ClassVar = {"examples": 24}
@@ -114,19 +112,15 @@ class Detect(Task):
     )  # fmt: skip
 
     def __init__(self, examples: int = 6_000) -> None:
-        self.examples = examples
-        total = examples + examples // 12
+        total, self.train_size = examples + examples // 12, examples
         self.images = torch.zeros(total, 1, SIDE, SIDE)
-        self.objects = torch.full((total, MOST, 5), -1.0)  # class, or -1 for none, and box
+        self.target = torch.full((total, MOST, 5), -1.0)  # class, or -1 for none, and box
         generator, pools = torch.Generator().manual_seed(0), digit_images()
         for number in range(total):
             pool = pools["train" if number < examples else "test"]
             self._make(number, pool, generator)
         count = SIDE // PATCH
-        self._graphs: dict[str, TokenGraph] = {
-            "full": Full(count**2), "grid": Grid(count, count),
-        }  # fmt: skip
-        self.pos = positions(count)
+        self.set_side(count)
         self.interface = IOSpec(
             SEEN**2, CLASSES + 5, "token", count**2, num_coordinates=2, position_base=30.0
         )
@@ -147,17 +141,13 @@ class Detect(Task):
                 if not canvas[y : y + size, x : x + size].any():
                     canvas[y : y + size, x : x + size] = image
                     box = torch.tensor([x + size / 2, y + size / 2, size, size]) / SIDE
-                    self.objects[number, i] = torch.cat([torch.tensor([float(digit)]), box])
+                    self.target[number, i] = torch.cat([torch.tensor([float(digit)]), box])
                     break
 
-    def splits(self, seed: int) -> Splits:
-        return split_at(self.examples, len(self.images))
-
     def batch(self, index: Tensor, graph: str) -> Batch:
-        tokens = Tokens(
-            overlapping_patches(self.images[index], SEEN, PATCH), self._graphs[graph], self.pos
-        )
-        return Batch(tokens, self.objects[index])
+        # Each patch is in the middle of a cell; past the border there are zeros.
+        z = unfold(self.images[index], SEEN, stride=PATCH, padding=(SEEN - PATCH) // 2)
+        return Batch(Tokens(z.mT, self.on[graph], self.pos), self.target[index])
 
     def predict(self, model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
         return self.guesses(model(batch))
@@ -182,12 +172,12 @@ class Detect(Task):
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """Fifty boxes with their digits, taken from training images."""
         splits = self.splits(seed)
-        known = self.objects[splits["train"]].flatten(0, 1)
+        known = self.target[splits["train"]].flatten(0, 1)
         known = known[known[:, 0] >= 0][:50]
         guess = torch.zeros(len(known), CLASSES + 5)
         guess[torch.arange(len(known)), known[:, 0].long()] = 5.0
         guess[:, CLASSES + 1 :] = known[:, 1:]
-        target = self.objects[splits["test"]]
+        target = self.target[splits["test"]]
         rows = match_guesses(guess.expand(len(target), -1, -1), target)
         return {"same boxes": {"mAP": mean_average_precision(rows)}}
 

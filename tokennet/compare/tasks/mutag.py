@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from tokennet.compare.data import load, stratified_fold
-from tokennet.compare.metric import Splits, majority
-from tokennet.compare.task import Batch, Task, TrainConfig
+from tokennet.compare.metric import Splits
+from tokennet.compare.task import Batch, StoredTask, TrainConfig
 from tokennet.graphs import Full, Self
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
-class Mutag(Task):
+class Mutag(StoredTask):
     """188 molecules of 10 to 28 atoms, mutagenic or not (Debnath et al., 1991).
 
     From the TUDataset collection (Morris et al., 2020, arXiv 2007.08663). The seed
@@ -36,7 +34,7 @@ class Mutag(Task):
         from torch_geometric.datasets import TUDataset
 
         dataset = load("MUTAG", lambda root: TUDataset(root, "MUTAG"))
-        self.labels = torch.cat([data.y for data in dataset])
+        self.target = torch.cat([data.y for data in dataset])
         bonds = []
         for data in dataset:
             data.edge_attr = None
@@ -47,12 +45,9 @@ class Mutag(Task):
 
     def splits(self, seed: int) -> Splits:
         """A tenth for the test, with both classes in proportion; another tenth for each seed."""
-        return stratified_fold(self.labels, 10, seed)
+        return stratified_fold(self.target, 10, seed)
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         molecules = self._molecules[graph]
         tokens = Tokens.batch([molecules[number] for number in index.tolist()])
-        return Batch(tokens, self.labels[index])
-
-    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        return majority(self.labels, self.splits(seed))
+        return Batch(tokens, self.target[index])

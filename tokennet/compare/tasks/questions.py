@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from tokennet.checks import require
 from tokennet.compare.builders import cross_attention, encoder_decoder
-from tokennet.compare.metric import Splits
-from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig, Width, split_at
-from tokennet.compare.tasks._digit_images import digit_images, patches, positions
-from tokennet.graphs import Full, Grid, TokenGraph
+from tokennet.compare.task import Batch, NetSpec, TrainConfig, Width
+from tokennet.compare.tasks._digit_images import PatchTask, digit_images
 from tokennet.nets import Embedding, IOSpec
 from tokennet.positional import LearnedEncoding
+from tokennet.tokenizers import Patches
 from tokennet.tokens import Tokens
 
 COLORS = {
@@ -31,7 +30,7 @@ ANSWERS = (*NUMBERS, *COLORS)
 CELL, SIDE = 8, 3
 
 
-class Questions(Task):
+class Questions(PatchTask):
     """Two to four handwritten digits in colors, and a question of four words about them.
 
     "which digit is red", "which color has seven", "how many are there". Images of the test
@@ -41,7 +40,6 @@ class Questions(Task):
 
     name = "questions"
     summary = "questions about colored digits (scikit-learn); words attend to patches"
-    graphs = ("full", "grid")
     nets = ("attention@full", "attention@grid", "mean@grid")
     seeds = 1
     tiny: ClassVar = {"examples": 32}
@@ -51,21 +49,18 @@ class Questions(Task):
     )  # fmt: skip
 
     def __init__(self, examples: int = 20_000, patch: int = 8) -> None:
-        self.patch, self.examples = patch, examples
+        self.patch, self.train_size = patch, examples
         total = examples + examples // 16
         self.images = torch.zeros(total, 3, SIDE * CELL, SIDE * CELL)
         self.words = torch.zeros(total, 4, dtype=torch.long)
-        self.answers = torch.zeros(total, dtype=torch.long)
+        self.target = torch.zeros(total, dtype=torch.long)
         generator = torch.Generator().manual_seed(0)
         pools = digit_images()
         for number in range(total):
             pool = pools["train" if number < examples else "test"]
             self._make(number, pool, generator)
         count = SIDE * CELL // patch
-        self._graphs: dict[str, TokenGraph] = {
-            "full": Full(count**2), "grid": Grid(count, count),
-        }  # fmt: skip
-        self.pos = positions(count)
+        self.set_side(count)
         self.interface = IOSpec(
             3 * patch**2, len(ANSWERS), num_tokens=count**2, num_coordinates=2, position_base=30.0
         )
@@ -91,14 +86,12 @@ class Questions(Task):
             ("how many are there", NUMBERS[count]),
         )[min(some(1, 5)[0] // 2, 2)]
         self.words[number] = torch.tensor([WORDS.index(word) for word in question.split()])
-        self.answers[number] = ANSWERS.index(answer)
-
-    def splits(self, seed: int) -> Splits:
-        return split_at(self.examples, len(self.images))
+        self.target[number] = ANSWERS.index(answer)
 
     def batch(self, index: Tensor, graph: str) -> Batch:
-        source = Tokens(patches(self.images[index], self.patch), self._graphs[graph], self.pos)
-        return Batch(Tokens(self.words[index][..., None]), self.answers[index], source=source)
+        patches = Patches(self.patch)(self.images[index])
+        source = patches.replace(graph=self.on[graph], pos=self.pos)
+        return Batch(Tokens(self.words[index][..., None]), self.target[index], source=source)
 
     def build(self, net: NetSpec, config: TrainConfig, width: Width) -> nn.Module:
         before = (
@@ -113,7 +106,7 @@ class Questions(Task):
         right = 0
         for question in words[splits["test"]].unique(dim=0):
             same = (words == question).all(1)
-            train, test = (self.answers[i[same[i]]] for i in (splits["train"], splits["test"]))
+            train, test = (self.target[i[same[i]]] for i in (splits["train"], splits["test"]))
             right += int((test == train.mode().values).sum()) if len(train) else 0
         return {"without image": {"accuracy": right / len(splits["test"])}}
 

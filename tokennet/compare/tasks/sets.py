@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.checks import require
-from tokennet.compare.metric import Metric, Splits, error, median, squares
-from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, split_at
+from tokennet.compare.metric import Metric, error, squares
+from tokennet.compare.task import Batch, Model, NetSpec, StoredTask, TrainConfig
 from tokennet.graphs import Full, Self
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
-class _SetTask(Task):
+class _SetTask(StoredTask):
     """Sets of any sizes; on the graph "self" tokens do not mix, so that only the readout does."""
 
     graphs = ("self", "full")
@@ -31,19 +31,11 @@ class _SetTask(Task):
     tiny: ClassVar = {"examples": 32}
     config = TrainConfig(epochs=12, batch_size=64, lr=3e-3, size=20_000)
     sets: list[Tensor]
-    target: Tensor
-    train_size: int
-
-    def splits(self, seed: int) -> Splits:
-        return split_at(self.train_size, len(self.sets))
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         on = {"self": Self, "full": Full}[graph]
         sets = [self.sets[number] for number in index.tolist()]
         return Batch(Tokens.batch([Tokens(z, on(len(z))) for z in sets]), self.target[index])
-
-    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
-        return median(self.target, self.splits(seed))
 
     def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """Eight sets, their targets, and the answers of the net."""

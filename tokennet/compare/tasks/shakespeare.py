@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,8 +18,8 @@ from tokennet.compare.builders import SequenceTask
 from tokennet.compare.data import text_file
 from tokennet.compare.metric import Metric, Splits
 from tokennet.compare.task import Batch, NetSpec, TrainConfig
-from tokennet.graphs import Causal, TokenGraph, Window
 from tokennet.nets import Decoder, IOSpec, TokenNet
+from tokennet.tokenizers import Characters
 from tokennet.tokens import Tokens
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -90,9 +91,6 @@ class Shakespeare(SequenceTask):
 
     name = "shakespeare"
     summary = "the next character of Shakespeare's plays, or of any text; causal"
-    graphs = ("causal", "window")
-    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
-    seeds = 1
     metrics = (Metric("bits per character", _bits, higher_is_better=False),)
     tiny: ClassVar = {"window": 16, "radius": 4}
     config = TrainConfig(
@@ -105,16 +103,11 @@ class Shakespeare(SequenceTask):
             raise ValueError(
                 f"the text must have at least {20 * (window + 1)} characters, got {len(text)}"
             )
-        self.characters = sorted(set(text))
-        ids = {character: i for i, character in enumerate(self.characters)}
-        self.ids = torch.tensor([ids[character] for character in text])
+        self.characters = Characters.from_text(text)
+        self.ids = self.characters.encode(text)
         self.window, self.begin_of_test = window, len(text) * 9 // 10
-        self._graph_on: dict[str, Callable[[int], TokenGraph]] = {
-            "causal": Causal, "window": lambda n: Causal(n) & Window(n, radius),
-        }  # fmt: skip
-        self._graphs = {name: graph(window) for name, graph in self._graph_on.items()}
-        self.pos = torch.arange(float(window))[:, None]
-        size = len(self.characters)
+        self.set_length(window, radius)
+        size = self.characters.vocab_size
         self.interface = IOSpec(
             size, size, "token", window, num_coordinates=1, position_base=1_000.0, ids=True
         )
@@ -128,7 +121,7 @@ class Shakespeare(SequenceTask):
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         text = self.ids[index[:, None] + torch.arange(self.window + 1)]  # (n, N + 1)
-        tokens = Tokens(text[:, :-1, None], self._graphs[graph], self.pos)
+        tokens = Tokens(text[:, :-1, None], self.on[graph], self.pos)
         return Batch(tokens, text[:, 1:])
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
@@ -141,7 +134,7 @@ class Shakespeare(SequenceTask):
         windows = self.ids[test[:, None] + torch.arange(self.window + 1)].numpy()
         scores = {}
         for name, order in (("trigram", 3), ("unigram", 1)):
-            model = NGram(train, len(self.characters), order)
+            model = NGram(train, self.characters.vocab_size, order)
             bits = np.mean([model.bits(window)[1:] for window in windows])
             scores[name] = {"bits per character": float(bits)}
         return scores
@@ -153,13 +146,13 @@ class Shakespeare(SequenceTask):
         decoder = Decoder(
             list(model.layers),  # type: ignore[arg-type]
             model.readout,
-            self._graph_on[net.graph],
+            partial(self.graph_of, net.graph),
             pos=lambda n: self.pos[:n],
         )
         prompt = self.ids[self.begin_of_test :][: self.window]
         ids = decoder.generate(
             prompt, 200, temperature=0.8, context=self.window, generator=generator
         )
-        text = "".join(self.characters[number] for number in ids.tolist())
+        text = self.characters.decode(ids)
         given, generated = text[: self.window], text[self.window :]
         (folder / "sample.txt").write_text(f"{given}[{net} goes on:]{generated}\n")

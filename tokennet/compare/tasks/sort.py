@@ -11,17 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from tokennet.compare.builders import encoder_decoder
-from tokennet.compare.metric import Splits, accuracy, exact_match
-from tokennet.compare.task import (
-    Batch,
-    Model,
-    NetSpec,
-    Task,
-    TrainConfig,
-    Width,
-    split_at,
-)
-from tokennet.graphs import Causal, Full, TokenGraph
+from tokennet.compare.metric import accuracy, exact_match
+from tokennet.compare.task import Batch, Model, NetSpec, StoredTask, TrainConfig, Width
+from tokennet.graphs import Causal, Full
 from tokennet.nets import Decoder, Embedding, IOSpec, shift_right
 from tokennet.positional import SinusoidalEncoding
 from tokennet.tokens import Tokens
@@ -29,7 +21,7 @@ from tokennet.tokens import Tokens
 DIGITS, START = 10, 10
 
 
-class Sort(Task):
+class Sort(StoredTask):
     """Ten digits are to be put in order by an encoder and a decoder.
 
     The mixer and graph are those of the encoder, which reads the digits; the decoder attends
@@ -50,24 +42,20 @@ class Sort(Task):
 
     def __init__(self, length: int = 10, examples: int = 6_000) -> None:
         generator = torch.Generator().manual_seed(0)
-        total = examples + examples // 12
-        digits = torch.randint(DIGITS, (total, length), generator=generator)
-        self.digits, self.sorted = digits, digits.sort(dim=1).values
-        self.examples = examples
-        self._graphs: dict[str, TokenGraph] = {"full": Full(length), "causal": Causal(length)}
+        total, self.train_size = examples + examples // 12, examples
+        self.digits = torch.randint(DIGITS, (total, length), generator=generator)
+        self.target = self.digits.sort(dim=1).values
+        self.on = {"full": Full(length), "causal": Causal(length)}
         self.pos = torch.arange(float(length))[:, None]
         self.interface = IOSpec(
             DIGITS, DIGITS, "token", length, num_coordinates=1, position_base=100.0, ids=True
         )
 
-    def splits(self, seed: int) -> Splits:
-        return split_at(self.examples, len(self.digits))
-
     def batch(self, index: Tensor, graph: str) -> Batch:
-        target = self.sorted[index]
+        target = self.target[index]
         before = shift_right(target, START)[..., None]
-        tokens = Tokens(before, self._graphs["causal"], self.pos)
-        source = Tokens(self.digits[index][..., None], self._graphs[graph], self.pos)
+        tokens = Tokens(before, self.on["causal"], self.pos)
+        source = Tokens(self.digits[index][..., None], self.on[graph], self.pos)
         return Batch(tokens, target, source=source)
 
     def build(self, net: NetSpec, config: TrainConfig, width: Width) -> nn.Module:
@@ -85,8 +73,8 @@ class Sort(Task):
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """At each index the most frequent digit; and the digits as given."""
         splits = self.splits(seed)
-        target, scores = self.sorted[splits["test"]], {}
-        most_frequent = self.sorted[splits["train"]].mode(0).values.expand_as(target)
+        target, scores = self.target[splits["test"]], {}
+        most_frequent = self.target[splits["train"]].mode(0).values.expand_as(target)
         given = self.digits[splits["test"]]
         for name, guess in (("most frequent", most_frequent), ("as given", given)):
             answer = one_hot(guess, DIGITS).float()

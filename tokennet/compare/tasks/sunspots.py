@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from tokennet.checks import require
-from tokennet.compare.metric import Metric, Splits, error
+from tokennet.compare.metric import Splits, error
 from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 PAST, AHEAD = 44, 11
-
-
-def _errors(answer: Tensor, target: Tensor) -> Tensor:
-    return error.values(answer, target[:, :AHEAD])
 
 
 class Sunspots(Task):
@@ -39,7 +36,9 @@ class Sunspots(Task):
     summary = "sunspots by year, 1700 to 2008 (statsmodels): from 44 years, the next 11"
     graphs = ("causal", "full")
     nets = ("attention@full", "mlp@full", "attention@causal", "mean@full")
-    metrics = (Metric(error.name, _errors, higher_is_better=False),)
+    metrics = (
+        replace(error, values=lambda answer, target: error.values(answer, target[:, :AHEAD])),
+    )
     config = TrainConfig(
         epochs=30, batch_size=16, lr=2e-3, weight_decay=1e-3, dropout=0.1, positions="pos",
         size=40_000,
@@ -50,7 +49,9 @@ class Sunspots(Task):
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.years, self.numbers = _series()
+        table = require("statsmodels.datasets", "tasks").sunspots.load_pandas().data
+        self.years = torch.tensor(table["YEAR"].to_numpy(copy=True)).long()
+        self.numbers = torch.tensor(table["SUNACTIVITY"].to_numpy(copy=True)).float()
         self._graphs: dict[str, TokenGraph] = {"causal": Causal(PAST), "full": Full(PAST)}
         self.pos = torch.arange(float(PAST))[:, None]
 
@@ -117,9 +118,3 @@ class Sunspots(Task):
         panel.legend()
         panel.set_xlabel("year")
         figure.savefig(folder / "forecast.png", dpi=120)
-
-
-def _series() -> tuple[Tensor, Tensor]:
-    table = require("statsmodels.datasets", "tasks").sunspots.load_pandas().data
-    years = torch.tensor(table["YEAR"].to_numpy(copy=True)).long()
-    return years, torch.tensor(table["SUNACTIVITY"].to_numpy(copy=True)).float()
