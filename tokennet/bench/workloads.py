@@ -115,38 +115,26 @@ def _side(scale: float) -> int:
 _EACH = [
     Workload("tiny", "16 tokens attend to all", lambda scale: Full(_scaled(16, scale)), 4, 16),
     *(make(n) for n in (64, 256, 1024, 4096) for make in (_complete, _causal)),
-    Workload(
-        "batch-64-of-64", "64 sets of 64 tokens, each complete",
-        lambda scale: Full(_scaled(64, scale)), 4, 16, batch=64,
-    ),
-    Workload(
-        "window-8192", "8,192 tokens attend to 64 on either side",
-        lambda scale: Window(_scaled(8192, scale), 64), 4, 32,
-    ),
-    Workload(
-        "grid-64x64", "64 x 64 pixels attend to the 7 x 7 around them",
-        lambda scale: Grid(_side(scale), _side(scale), radius=3), 4, 32,
-    ),
+    Workload("batch-64-of-64", "64 sets of 64 tokens, each complete",
+             lambda scale: Full(_scaled(64, scale)), 4, 16, batch=64),
+    Workload("window-8192", "8,192 tokens attend to 64 on either side",
+             lambda scale: Window(_scaled(8192, scale), 64), 4, 32),
+    Workload("grid-64x64", "64 x 64 pixels attend to the 7 x 7 around them",
+             lambda scale: Grid(_side(scale), _side(scale), radius=3), 4, 32),
     _sets(512),
     _sets(1024),
-    Workload(
-        "perceiver-512-from-65536", "512 targets attend to 65,536 sources",
-        lambda scale: Full(_scaled(512, scale), _scaled(65_536, scale)), 4, 32,
-    ),
+    Workload("perceiver-512-from-65536", "512 targets attend to 65,536 sources",
+             lambda scale: Full(_scaled(512, scale), _scaled(65_536, scale)), 4, 32),
     _random("sparse-20k-400k", 20_000, 400_000),
     _random("sparse-150k-1.2m", 150_000, 1_200_000),
     _network("cora-like", 2_708, 10_556, 8, 8, 0.0),
     _network("pubmed-like", 19_717, 88_648, 8, 8, 0.0),
     _network("arxiv-like", 169_343, 2_500_000, 4, 32, 0.0),
     _network("arxiv-like-local", 169_343, 2_500_000, 4, 32, 0.9),
-    Workload(
-        "molecules-1024", "1,024 graphs of 151 atoms, trees with a few rings",
-        lambda scale: molecules(_scaled(1024, scale), 151), 4, 32,
-    ),
-    Workload(
-        "hubs", "50,000 tokens, degrees by Zipf's law, a few of 10,000",
-        lambda scale: hubs(_scaled(50_000, scale), _scaled(10_000, scale)), 4, 32,
-    ),
+    Workload("molecules-1024", "1,024 graphs of 151 atoms, trees with a few rings",
+             lambda scale: molecules(_scaled(1024, scale), 151), 4, 32),
+    Workload("hubs", "50,000 tokens, degrees by Zipf's law, a few of 10,000",
+             lambda scale: hubs(_scaled(50_000, scale), _scaled(10_000, scale)), 4, 32),
     *(_rung(name, float(name)) for name in ("1e5", "3e5", "1e6", "3e6", "1e7")),
     _random("sparse-edges-20k-400k", 20_000, 400_000, features=16),
     _random("gatv2-20k-400k", 20_000, 400_000, "additive"),
@@ -156,6 +144,7 @@ _EACH = [
 
 def _on_device() -> list[Workload]:
     """Each case for a GPU in bfloat16 and in float32."""
+    cpu = {workload.name: workload for workload in _EACH}
     plain = [
         Workload("complete-4x4096", "4 sets of 4,096 tokens, each complete",
                  lambda scale: Full(_scaled(4096, scale)), 16, 64, batch=4),
@@ -163,23 +152,19 @@ def _on_device() -> list[Workload]:
                  lambda scale: Causal(_scaled(4096, scale)), 16, 64, batch=4),
         Workload("window-32768", "32,768 tokens attend to 256 on either side",
                  lambda scale: Window(_scaled(32_768, scale), 256), 8, 64),
-        Workload("grid-64x64-7x7", "64 x 64 pixels attend to the 7 x 7 around them",
-                 lambda scale: Grid(_side(scale), _side(scale), radius=3), 8, 64),
+        replace(cpu["grid-64x64"], name="grid-64x64-7x7", heads=8, channels=64),
         Workload("grid-64x64-13x13", "64 x 64 pixels attend to the 13 x 13 around them",
                  lambda scale: Grid(_side(scale), _side(scale), radius=6), 8, 64),
         Workload("ragged-1024", "1,024 sets of 8 to 64 tokens, each complete",
                  lambda scale: sets(_scaled(1024, scale)), 8, 64),
-        Workload("perceiver", "512 targets attend to 65,536 sources",
-                 lambda scale: Full(_scaled(512, scale), _scaled(65_536, scale)), 8, 64),
+        replace(cpu["perceiver-512-from-65536"], name="perceiver", heads=8, channels=64),
         _network("arxiv", 169_343, 2_500_000, 8, 16, 0.0),
-        Workload("molecules", "1,024 graphs of 151 atoms, trees with a few rings",
-                 lambda scale: molecules(_scaled(1024, scale), 151), 8, 16),
+        replace(cpu["molecules-1024"], name="molecules", heads=8, channels=16),
         Workload("voc", "1,024 cycles of 479 points, each with its 4 nearest too",
                  lambda scale: superpixels(_scaled(1024, scale), 479), 8, 16),
         _network("products-quarter", 612_000, 30_000_000, 1, 128, 0.0),
         _network("products", 2_449_029, 123_718_280, 1, 128, 0.0),
-        Workload("zipf", "50,000 tokens, degrees by Zipf's law, a few of 10,000",
-                 lambda scale: hubs(_scaled(50_000, scale), _scaled(10_000, scale)), 8, 16),
+        replace(cpu["hubs"], name="zipf", heads=8, channels=16),
     ]  # fmt: skip
     plain = [replace(workload, levels=("attend",)) for workload in plain]
     gatv2 = replace(
