@@ -100,11 +100,8 @@ def available_memory(device: str = "cpu") -> float:
     if device == "cuda":
         torch.cuda.empty_cache()  # what PyTorch holds in reserve is free too
         return float(torch.cuda.mem_get_info()[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    return 1024 * next(float(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    kilobytes = system_value("meminfo", "MemAvailable")
+    return float("inf") if kilobytes is None else 1024 * float(kilobytes.split()[0])
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -112,16 +109,18 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     versions = {"torch": torch.__version__, "torch_geometric": torch_geometric.__version__}
     if device == "cuda":
         versions |= {"cuda": str(torch.version.cuda), "triton": version("triton")}
+    processor = system_value("cpuinfo", "model name") or platform.processor() or "unknown"
     return {
         "versions": {"python": platform.python_version(), **versions},
-        "processor": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor,
         "threads": torch.get_num_threads(),
     }
 
 
-def _processor() -> str:
+def system_value(file: str, name: str) -> str | None:
+    """The first value of that name in a file under /proc; None where the system has none."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc", file).read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from torch_geometric.nn import GATv2Conv, TransformerConv
@@ -85,25 +86,28 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Form(NamedTuple):
-    """How tensors (tokens, ...) are laid out as (B, N, ...), and back; not timed."""
+    """How the tensors of a setting are laid out as (B, N, ...), and back; not timed."""
 
     pack: Callable[[Tensor], Tensor]
     unpack: Callable[[Tensor], Tensor]
+    mask: Tensor | None = None
+    """What is visible, where sets are padded."""
     nested: bool = False
 
 
+_ONE_SET = Form(lambda tensor: tensor[None], lambda tensor: tensor[0])
 _UNCHANGED = Form(lambda tensor: tensor, lambda tensor: tensor)
 
 
-def _peer(setting: Setting, kernel: Kernel, form: Form, backward: bool = True) -> Peer:
+def _peer(
+    setting: Setting, kernel: Kernel, form: Form | None = None, backward: bool = True
+) -> Peer:
     workload, layer = setting.workload, setting.layer
     assert isinstance(layer, Attention)
-    width = workload.heads, workload.channels
+    form = form or (_ONE_SET if workload.batch == 1 else _UNCHANGED)
 
-    def heads(z: Tensor) -> Tensor:  # (..., N, D) to (B, N, H, C)
-        if form.nested:
-            return z.reshape(z.size(0), -1, *width)
-        return z.view(*(z.shape[:-1] if z.dim() > 2 else (1, len(z))), *width)
+    def heads(z: Tensor) -> Tensor:  # (B, N, D) to (B, N, H, C)
+        return z.reshape(z.size(0), -1, workload.heads, workload.channels)
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))  # (B, H, N, C)
@@ -113,25 +117,14 @@ def _peer(setting: Setting, kernel: Kernel, form: Form, backward: bool = True) -
 
     def run(*given: Tensor) -> Tensor:
         if setting.level == "attend":
-            if given[0].dim() > 3:
-                return attention(*given)
-            return attention(*(tensor[None] for tensor in given))[0]
+            return attention(*given)
         z, source = given[0], given[-1]
         out = attention(heads(layer.query(z)), heads(layer.key(source)), heads(layer.value(source)))
-        if form.nested:
-            return out.reshape(out.size(0), -1, workload.dim)
-        return out.reshape(*z.shape[:-1], workload.dim)
+        return out.reshape(out.size(0), -1, workload.dim)
 
     given = tuple(form.pack(tensor.detach()).requires_grad_() for tensor in setting.given)
     grad = form.pack(setting.grad) if backward else None
     return Peer(run, given, grad, tuple(layer.parameters()), form.unpack)
-
-
-def _sdpa(mask: Tensor | None = None, causal: bool = False) -> Kernel:
-    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
-
-    return kernel
 
 
 def _too_large(setting: Setting, entries: int) -> str | None:
@@ -142,17 +135,22 @@ def _too_large(setting: Setting, entries: int) -> str | None:
 
 def sdpa(setting: Setting) -> Peer | str | None:
     """`scaled_dot_product_attention`, with a boolean mask where the graph needs one."""
-    graph, form = setting.graph, _UNCHANGED
+    graph = setting.graph
     if not setting.workload.is_plain:
         return None
     if graph.is_full or graph.is_causal:
-        return _peer(setting, _sdpa(causal=graph.is_causal), form)
+        return _peer(setting, partial(scaled_dot_product_attention, is_causal=graph.is_causal))
     entries = graph.num_targets * graph.num_sources
     if entries > DENSE_LIMIT:
         return f"its mask would have {entries / 1e6:,.0f} million entries"
     if graph.has_multi_edges:
         return "a mask cannot hold parallel edges"
-    return _too_large(setting, entries) or _peer(setting, _sdpa(graph.dense(setting.device)), form)
+    reason = _too_large(setting, entries)
+    return reason or _peer(setting, _masked(graph.dense(setting.device)))
+
+
+def _masked(mask: Tensor | None) -> Kernel:
+    return partial(scaled_dot_product_attention, attn_mask=mask)
 
 
 def flex(setting: Setting) -> Peer | str | None:
@@ -165,39 +163,29 @@ def flex(setting: Setting) -> Peer | str | None:
         return f"making its block mask needs about {12 * entries / 1e9:.0f} GB"
     torch.compiler.reset()  # or after many compiled graphs this one runs uncompiled, silently
     compiled = torch.compile(flex_attention, fullgraph=True)
-    mask = None if graph.is_full else _block_mask(setting)
-
-    def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return compiled(q, k, v, block_mask=mask)
-
-    return _peer(setting, kernel, _UNCHANGED, backward=setting.device.type != "cpu")
-
-
-def _block_mask(setting: Setting) -> BlockMask:
-    graph, device = setting.graph, setting.device
-    mask_mod = to_mask_mod(graph)
+    mask_mod, device, mask = to_mask_mod(graph), setting.device, None
     if graph.is_ragged:
         owner = graph.batch(device)
 
         def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
             return owner[i] == owner[j]
 
-    n, m = graph.num_targets, graph.num_sources
-    return create_block_mask(mask_mod, None, None, n, m, device=str(device))
+    if not graph.is_full:
+        n, m = graph.num_targets, graph.num_sources
+        mask = create_block_mask(mask_mod, None, None, n, m, device=str(device))
+    return _peer(setting, partial(compiled, block_mask=mask), backward=device.type != "cpu")
 
 
 def padded(setting: Setting) -> Peer | str | None:
     """SDPA on sets padded to the longest, with a mask; the padding is not timed."""
-    padding = _padding(setting)
-    if not isinstance(padding, _Padding):
-        return padding
-    return _peer(setting, _sdpa(padding.mask), Form(padding.pack, padding.unpack))
+    form = _padding(setting)
+    return _peer(setting, _masked(form.mask), form) if isinstance(form, Form) else form
 
 
 def padded_each_time(setting: Setting) -> Peer | str | None:
     """SDPA on sets that are padded before it and unpadded after it, both timed."""
     padding = _padding(setting)
-    if not isinstance(padding, _Padding):
+    if not isinstance(padding, Form):
         return padding
 
     def kernel(*given: Tensor) -> Tensor:
@@ -205,18 +193,11 @@ def padded_each_time(setting: Setting) -> Peer | str | None:
         out = scaled_dot_product_attention(q, k, v, padding.mask)  # (sets, H, longest, C)
         return padding.unpack(out.transpose(1, 2)).transpose(0, 1)[None]
 
-    return _peer(setting, kernel, _UNCHANGED)
+    return _peer(setting, kernel)
 
 
-class _Padding(NamedTuple):
-    """From (N, ...) to (sets, longest, ...) and back, and the mask of what is visible."""
-
-    pack: Callable[[Tensor], Tensor]
-    unpack: Callable[[Tensor], Tensor]
-    mask: Tensor
-
-
-def _padding(setting: Setting) -> _Padding | str | None:
+def _padding(setting: Setting) -> Form | str | None:
+    """From (N, ...) to (sets, longest, ...)."""
     graph = setting.graph
     if not setting.workload.is_plain or not graph.is_ragged:
         return None
@@ -236,7 +217,7 @@ def _padding(setting: Setting) -> _Padding | str | None:
         source, target = graph.edge_index(setting.device)
         mask = owner.new_zeros(graph.num_graphs, 1, longest, longest, dtype=torch.bool)
         mask[owner[target], 0, index[target], index[source]] = True
-    return _Padding(pack, lambda tensor: tensor[owner, index], mask)
+    return Form(pack, lambda tensor: tensor[owner, index], mask)
 
 
 def nested(setting: Setting) -> Peer | None:
@@ -250,7 +231,8 @@ def nested(setting: Setting) -> Peer | None:
             warnings.filterwarnings("ignore", message=".*nested tensors.*")
             return torch.nested.nested_tensor(list(tensor.split(sizes)))
 
-    return _peer(setting, _sdpa(), Form(pack, lambda tensor: torch.cat(tensor.unbind()), True))
+    form = Form(pack, lambda tensor: torch.cat(tensor.unbind()), nested=True)
+    return _peer(setting, scaled_dot_product_attention, form)
 
 
 def varlen(setting: Setting) -> Peer | str | None:
@@ -272,7 +254,7 @@ def varlen(setting: Setting) -> Peer | str | None:
         out = varlen_attn(q, k, v, ends, ends, max(sizes), max(sizes), window_size=reach)
         return out.transpose(0, 1)[None]  # type: ignore[union-attr]
 
-    return _peer(setting, kernel, _UNCHANGED)
+    return _peer(setting, kernel)
 
 
 def _are_sets(graph: TokenGraph) -> bool:

@@ -22,16 +22,7 @@ from torch import Tensor
 
 from tokennet.bench.graphs import random_edges, sets
 from tokennet.bench.measure import host_milliseconds, timer_for
-from tokennet.graphs import (
-    Causal,
-    Cycle,
-    Edges,
-    Global,
-    Grid,
-    TokenGraph,
-    Window,
-    from_mask,
-)
+from tokennet.graphs import Causal, Cycle, Edges, Global, Grid, TokenGraph, Window, from_mask
 from tokennet.ops import BACKENDS
 from tokennet.ops import planner as cost
 from tokennet.ops.call import Call, make_call

@@ -22,14 +22,7 @@ from tokennet.bench.measure import (
 )
 from tokennet.bench.peak import growth_on_device
 from tokennet.bench.peers import build_peers, first_line
-from tokennet.bench.setting import (
-    DIRECTIONS,
-    Peer,
-    Setting,
-    check_agreement,
-    differences,
-    prepare,
-)
+from tokennet.bench.setting import DIRECTIONS, Peer, Setting, check_agreement, differences, prepare
 from tokennet.bench.workloads import SUITES, Workload, choose
 from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
@@ -196,7 +189,10 @@ def _measure(case: Case, setting: Setting, plan: Plan, timer: Timer) -> None:
     else:
         case.remarks |= check_agreement(peers, setting)
     if setting.level == "attend":
-        case.backends = {name: _backend(setting, name) for name in DIRECTIONS}
+        q, k, v = setting.given
+        for direction in DIRECTIONS:
+            with torch.set_grad_enabled(direction == "both"):
+                case.backends[direction] = explain(q, k, v, setting.graph).chosen
     hosts: dict[str, dict[str, float]] = {direction: {} for direction in DIRECTIONS}
     timed = {}
     for direction in DIRECTIONS:
@@ -246,9 +242,3 @@ def _failure(peer: Peer, direction: str) -> str | None:
     finally:
         peer.forget()
     return None
-
-
-def _backend(setting: Setting, direction: str) -> str:
-    with torch.set_grad_enabled(direction == "both"):
-        q, k, v = setting.given
-        return explain(q, k, v, setting.graph).chosen
