@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, CallbackParam, Option
 from typer.exceptions import TyperException
 
 from tokennet.checks import require
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from tokennet.testing import LawReport
 
 app = typer.Typer(
@@ -31,16 +30,24 @@ app = typer.Typer(
 )
 
 
-class Match(StrEnum):
-    params = "params"
-    flops = "flops"
-    none = "none"
+Match = Literal["params", "flops", "none"]
+Device = Literal["auto", "cpu", "cuda"]
+PICTURES = (".png", ".pdf", ".svg")
 
 
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
+def _checked_file(option: CallbackParam, path: Path | None) -> Path | None:
+    """The file of an option, if it can be written; told before anything is computed."""
+    if path is None:
+        return None
+    if path.is_dir() or not path.parent.is_dir():
+        told = f"must name a file in a folder that exists, got {str(path)!r}"
+        raise ValueError(f"--{option.name} {told}")
+    if option.name == "plot" and path.suffix not in PICTURES:
+        raise ValueError(f"--plot must end in one of {', '.join(PICTURES)}; got {str(path)!r}")
+    return path
+
+
+_file = partial(Option, callback=_checked_file)
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,8 +59,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+        bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass
@@ -61,38 +67,34 @@ def _root(
 
 @app.command()
 def compare(
-    task: Annotated[str, typer.Argument(help="A task (see `tokennet tasks`) or module:Class.")],
+    task: Annotated[str, Argument(help="A task (see `tokennet tasks`) or module:Class.")],
     nets: Annotated[
         str | None,
-        typer.Option(
-            help="Nets as mixer@graph or mixer@graph/readout, by commas. (default: the task's)"
-        ),
+        Option(help="Nets as mixer@graph or mixer@graph/readout, by commas. (default: the task's)"),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Number of seeds. (default: the task's)")
+        int | None, Option(min=1, help="Number of seeds. (default: the task's)")
     ] = None,
     match: Annotated[
-        Match, typer.Option(help="What is equal for all nets; widths follow from it.")
-    ] = Match.params,
+        Match, Option(help="What is equal for all nets; widths follow from it.")
+    ] = "params",
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of parameters or FLOPs; with --match none, the width."),
+        Option(min=1, help="Number of parameters or FLOPs; with --match none, the width."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs. (default: the task's)")] = None,
+    epochs: Annotated[int | None, Option(min=1, help="Epochs. (default: the task's)")] = None,
     positions: Annotated[
         str | None,
-        typer.Option(help="Positional encodings by pos, by index, or none. (default: the task's)"),
+        Option(help="Positional encodings by pos, by index, or none. (default: the task's)"),
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
-    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 1,
+    device: Annotated[Device, Option(help="Where to train.")] = "auto",
+    devices: Annotated[int, Option(min=1, help="Number of devices.")] = 1,
     precision: Annotated[
-        str, typer.Option(help="Precision as Lightning Fabric names it, such as bf16-mixed.")
+        str, Option(help="Precision as Lightning Fabric names it, such as bf16-mixed.")
     ] = "32-true",
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for results; runs in it are reused. (default: tokennet-results/TASK)"
-        ),
+        Option(help="Folder for results; runs in it are reused. (default: tokennet-results/TASK)"),
     ] = None,
 ) -> None:
     """Train several nets on the same data at the same budget, and compare them.
@@ -104,13 +106,23 @@ def compare(
     from tokennet.compare import compare as run_comparison
     from tokennet.compare.report import LEGEND, tables
 
-    fabric = _launched_fabric(device, devices, precision)
+    fabric = require("lightning_fabric", "compare").Fabric(
+        accelerator=_accelerator(device),
+        # Under torchrun the processes exist already, and their number is in the environment.
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", devices)),
+        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+        precision=precision,
+    )
+    fabric.launch()
     with fabric.rank_zero_first():  # so that one process downloads for all
         loaded = load_task(task, TASKS)
     console = Console(quiet=not fabric.is_global_zero)
     folder = out or Path("tokennet-results") / loaded.name
-    budget = Budget(match.value, size, epochs, positions)
-    bar = _progress(console)
+    budget = Budget(match, size, epochs, positions)
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
+        TimeElapsedColumn(), console=console,
+    )  # fmt: skip
     line = bar.add_task("", total=None)
 
     def on_progress(run: str, done: int, total: int) -> None:
@@ -119,14 +131,9 @@ def compare(
 
     try:
         result = run_comparison(
-            loaded,
-            nets=nets.split(",") if nets else None,
-            seeds=seeds,
-            budget=budget,
-            fabric=fabric,
-            out=folder,
-            on_progress=on_progress,
-        )
+            loaded, nets=nets.split(",") if nets else None, seeds=seeds, budget=budget,
+            fabric=fabric, out=folder, on_progress=on_progress,
+        )  # fmt: skip
     finally:
         bar.stop()
     title = f"{loaded.name}: {loaded.summary}"
@@ -141,25 +148,23 @@ def compare(
 @app.command()
 def check(
     model: Annotated[
-        str,
-        typer.Argument(help="A model as module:object; a class is called without arguments."),
+        str, Argument(help="A model as module:object; a class is called without arguments.")
     ],
     example: Annotated[
-        str | None,
-        typer.Option(help="An input as module:object. (default: random tokens of its width)"),
+        str | None, Option(help="An input as module:object. (default: random tokens of its width)")
     ] = None,
     laws: Annotated[
-        str | None, typer.Option(help="Laws, comma-separated. (default: all that apply)")
+        str | None, Option(help="Laws, comma-separated. (default: all that apply)")
     ] = None,
     causal: Annotated[
-        bool, typer.Option("--causal", help="Check too that no token depends on a later one.")
+        bool, Option("--causal", help="Check too that no token depends on a later one.")
     ] = False,
-    device: Annotated[Device, typer.Option(help="Where to run.")] = Device.cpu,
+    device: Annotated[Device, Option(help="Where to run.")] = "cpu",
     dtype: Annotated[
-        str, typer.Option(help="Precision of the check: auto, float64, float32, bfloat16.")
+        str, Option(help="Precision of the check: auto, float64, float32, bfloat16.")
     ] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of permutations and random inputs.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    seed: Annotated[int, Option(help="Seed of permutations and random inputs.")] = 0,
+    json: Annotated[Path | None, _file(help="Write the report to this file.")] = None,
 ) -> None:
     """Check which symmetry laws a model obeys; exit code 1 if it breaks one.
 
@@ -171,19 +176,13 @@ def check(
     from tokennet.testing import check as check_laws
     from tokennet.testing.resolve import resolve_example, resolve_model
 
-    if json is not None and (json.is_dir() or not json.parent.is_dir()):
-        raise ValueError(f"--json must name a file in a folder that exists, got {str(json)!r}")
     subject = resolve_model(model)
     try:
         report = check_laws(
-            subject,
-            resolve_example(example, subject),
+            subject, resolve_example(example, subject),
             laws=[law.strip() for law in laws.split(",")] if laws else None,
-            causal=causal,
-            device=_accelerator(device),
-            dtype=dtype,
-            seed=seed,
-        )
+            causal=causal, device=_accelerator(device), dtype=dtype, seed=seed,
+        )  # fmt: skip
     except Exception as error:  # whatever a model of other people raises
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{model} cannot be checked: {reason}") from error
@@ -212,19 +211,14 @@ def _law_table(report: LawReport) -> Table:
 
 @app.command()
 def bench(
-    suite: Annotated[
-        str, typer.Option(help="The cases and the device they run on: cpu or gpu.")
-    ] = "cpu",
-    cases: Annotated[
-        str | None, typer.Option(help="Only these cases, such as tiny,sets-*.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Largest number of rounds.")] = 40,
-    quick: Annotated[bool, typer.Option("--quick", help="Small graphs, few rounds.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the measurements to this file.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the ratios to this file.")] = None,
+    suite: Annotated[str, Option(help="The cases and the device they run on: cpu or gpu.")] = "cpu",
+    cases: Annotated[str | None, Option(help="Only these cases, such as tiny,sets-*.")] = None,
+    rounds: Annotated[int, Option(min=1, help="Largest number of rounds.")] = 40,
+    quick: Annotated[bool, Option("--quick", help="Small graphs, few rounds.")] = False,
+    json: Annotated[Path | None, _file(help="Write the measurements to this file.")] = None,
+    plot: Annotated[Path | None, _file(help="Draw the ratios to this file.")] = None,
     calibrate: Annotated[
-        bool,
-        typer.Option("--calibrate", help="Instead, measure the constants of the planner."),
+        bool, Option("--calibrate", help="Instead, measure the constants of the planner.")
     ] = False,
 ) -> None:
     """Time attention layers against those of PyG and PyTorch, with the same weights."""
@@ -252,31 +246,14 @@ def nets() -> None:
     listing.nets()
 
 
-def _launched_fabric(device: Device, devices: int, precision: str) -> Fabric:
-    fabric = require("lightning_fabric", "compare").Fabric(
-        accelerator=_accelerator(device),
-        # Under torchrun the processes exist already, and their number is in the environment.
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", devices)),
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-        precision=precision,
-    )
-    fabric.launch()
-    return fabric
-
-
 def _accelerator(device: Device) -> str:
     import torch
 
-    if device is Device.cuda and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device must be cpu or auto where there is no CUDA device, got cuda")
-    if device is Device.auto:
+    if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    return device.value
-
-
-def _progress(console: Console) -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    return Progress(*columns, TextColumn("epochs"), TimeElapsedColumn(), console=console)
+    return device
 
 
 def _fail(message: str, code: int) -> NoReturn:
