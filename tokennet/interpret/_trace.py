@@ -100,9 +100,12 @@ def record_attention(model: nn.Module) -> Iterator[AttentionTrace]:
     ['', '[1]']
     """
     trace, handles = AttentionTrace(), []
-    for path, layer in _layers_with_weights(model):
-        record = partial(_record, trace, path)
-        handles.append(layer.register_forward_hook(record, with_kwargs=True))
+    parts: set[nn.Module] = set()  # of layers with weights: these trace for their parts
+    for path, layer in model.named_modules():
+        if layer not in parts and isinstance(layer, Mixer) and hasattr(layer, "attention_weights"):
+            parts.update(layer.modules())
+            record = partial(_record, trace, path)
+            handles.append(layer.register_forward_hook(record, with_kwargs=True))
     try:
         yield trace
     finally:
@@ -124,12 +127,3 @@ def _record(
         number += 1
         key = f"{path}[{number}]"
     trace[key] = EdgeWeights(graph, layer.attention_weights(tokens, source, graph))
-
-
-def _layers_with_weights(model: nn.Module) -> Iterator[tuple[str, Mixer]]:
-    """Layers with attention weights, without those that are parts of such a layer."""
-    parts: set[nn.Module] = set()
-    for path, layer in model.named_modules():
-        if layer not in parts and isinstance(layer, Mixer) and hasattr(layer, "attention_weights"):
-            parts.update(layer.modules())
-            yield path, layer

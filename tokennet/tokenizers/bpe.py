@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from tokennet.checks import require
+from tokennet.checks import check_size, require
 from tokennet.tokenizers.text import TextTokenizer
 
 
@@ -49,9 +49,7 @@ class BPE(TextTokenizer):
             ImportError: the `tokenizers` package is not installed.
             ValueError: `vocab_size` has no room for bytes and special tokens.
         """
-        least = 256 + len(special_tokens)
-        if vocab_size < least:
-            raise ValueError(f"vocab_size must be at least {least}, got {vocab_size}")
+        check_size("vocab_size", vocab_size, 256 + len(special_tokens))
         package = require("tokenizers", "tokenizers")
         model = package.Tokenizer(package.models.BPE())
         model.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -43,7 +43,19 @@ class Nodes(Tokenizer):
 
 
 @dataclass(frozen=True)
-class NodesAndEdges(Nodes):
+class _WithEdges(Nodes):
+    """Tokens that hold node and edge features; positions are the ends of an edge."""
+
+    node_dim: int = 1
+
+    num_coordinates: ClassVar[int | None] = 2
+
+    def __post_init__(self) -> None:
+        check_size("node_dim", self.node_dim)
+
+
+@dataclass(frozen=True)
+class NodesAndEdges(_WithEdges):
     r"""Nodes are tokens, and edges too: N + E tokens, first the nodes.
 
     Use it where edges carry as much as nodes: Kim et al., 2022 (TokenGT, arXiv 2207.02505).
@@ -75,25 +87,15 @@ class NodesAndEdges(Nodes):
     [[0, 2], [2, 1]]
     """
 
-    node_dim: int = 1
-
-    num_coordinates: ClassVar[int | None] = 2
-
-    def __post_init__(self) -> None:
-        check_size("node_dim", self.node_dim)
-
     def tokenize(self, data: Any) -> Tokens:
         x, attr = features(data, self.node_dim)
-        (n, num_edges), kinds = (len(x), len(attr)), torch.eye(2, device=x.device, dtype=x.dtype)
-        nodes = torch.cat([x, attr.new_zeros(n, attr.shape[1]), kinds[[0]].expand(n, 2)], 1)
-        edges = torch.cat([x.new_zeros(num_edges, self.node_dim), attr], 1)
-        edges = torch.cat([edges, kinds[[1]].expand(num_edges, 2)], 1)
+        kinds = torch.block_diag(x.new_ones(len(x), 1), x.new_ones(len(attr), 1))
+        z = torch.cat([torch.block_diag(x, attr), kinds], 1)  # (N + E, F + F' + 2)
         source, target = data.edge_index
-        own = torch.arange(n, device=source.device)
-        edge = n + torch.arange(num_edges, device=source.device)
+        own, edge = torch.arange(len(z), device=source.device).split([len(x), len(attr)])
         graph = torch.stack([torch.cat([source, edge]), torch.cat([edge, target])])
-        pos = torch.cat([own.expand(2, n), data.edge_index], 1).T  # (N + E, 2)
-        return Tokens(torch.cat([nodes, edges]), Edges(graph, n + num_edges), pos)
+        pos = torch.cat([own.expand(2, -1), data.edge_index], 1).T  # (N + E, 2)
+        return Tokens(z, Edges(graph, len(z)), pos)
 
     def restore(self, tokens: Tokens) -> Any:
         if tokens.z.dim() != 2 or tokens.dim < self.node_dim + 2:
@@ -111,7 +113,7 @@ class NodesAndEdges(Nodes):
 
 
 @dataclass(frozen=True)
-class LineGraph(Nodes):
+class LineGraph(_WithEdges):
     r"""Every edge is a token: z = [x_u, e_uv, x_v], pos = (u, v).
 
     Use it for messages between edges, such as the bonds of a molecule. Graph: edge v -> w
@@ -137,13 +139,7 @@ class LineGraph(Nodes):
     [[2, 0, 0], [0, 1, 2]]
     """
 
-    node_dim: int = 1
     backtrack: bool = True
-
-    num_coordinates: ClassVar[int | None] = 2
-
-    def __post_init__(self) -> None:
-        check_size("node_dim", self.node_dim)
 
     def tokenize(self, data: Any) -> Tokens:
         x, attr = features(data, self.node_dim)

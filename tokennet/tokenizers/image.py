@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, lookup
 from tokennet.graphs import Grid
 from tokennet.tokenizers.base import Tokenizer, check_tensor, indices_of
 from tokennet.tokenizers.overlap import check_stride, join, pieces_of
@@ -70,8 +70,7 @@ class Patches(Tokenizer):
             check_stride(size, stride)
         if check_size("blur", self.blur, 1) % 2 == 0:
             raise ValueError(f"blur must be an odd number of taps, got {self.blur}")
-        if self.border not in ("reflect", "circular"):
-            raise ValueError(f"border must be 'reflect' or 'circular', got {self.border!r}")
+        lookup("border", self.border, dict.fromkeys(("reflect", "circular")))
         object.__setattr__(self, "sizes", sizes)
         object.__setattr__(self, "strides", strides)
 

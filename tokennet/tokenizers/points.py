@@ -85,10 +85,8 @@ class Points(Tokenizer):
 
         n, points = len(pos), pos.detach().double().cpu().numpy()
         own = torch.arange(n)
-        k = 0 if self.k is None else min(self.k, n - 1)
-        if n == 0 or (self.k is not None and k == 0):
-            edges = torch.zeros(2, 0, dtype=torch.long)
-        elif self.k is not None:
+        if self.k is not None:
+            k = max(0, min(self.k, n - 1))
             _, nearest = KDTree(points).query(points, k=range(1, k + 2))
             nearest = torch.as_tensor(nearest)  # (N, k + 1), the point itself among them
             is_own = nearest == own[:, None]

@@ -67,13 +67,9 @@ class Superpixels(Tokenizer):
         if not image.isfinite().all():
             raise ValueError("image must be finite, got nan or infinity")
         found = segmentation.slic(
-            image.detach().movedim(0, -1).double().cpu().numpy(),
-            n_segments=self.num_segments,
-            compactness=self.compactness,
-            sigma=self.sigma,
-            start_label=0,
-            channel_axis=-1,
-        )
+            image.detach().movedim(0, -1).double().cpu().numpy(), n_segments=self.num_segments,
+            compactness=self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1,
+        )  # fmt: skip
         return torch.as_tensor(found).unique(return_inverse=True)[1].to(image.device)
 
     def tokenize(self, image: Tensor) -> Tokens:
