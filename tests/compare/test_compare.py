@@ -419,8 +419,8 @@ def test_lines_are_means_over_seeds():
     ]  # fmt: skip
     first, second = summarize(runs)
     assert (first.net, first.seeds, first.score) == ("mean@full", 2, 0.5)
-    assert first.score_sd == pytest.approx(0.1 * 2**0.5)
-    assert second.score_sd is None
+    assert first.scores_sd["accuracy"] == pytest.approx(0.1 * 2**0.5)
+    assert second.scores_sd["accuracy"] is None
 
 
 def test_training_learns_and_repeats_itself():

@@ -1,6 +1,7 @@
 """Several processes compute what one computes."""
 
 import json
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -25,7 +26,7 @@ def run_and_save(fabric, folder):
     for task in TASKS:
         found = run(fabric, task)
         if fabric.is_global_zero:
-            (folder / f"{task.name}.json").write_text(json.dumps(found.to_dict()))
+            (folder / f"{task.name}.json").write_text(json.dumps(asdict(found)))
 
 
 @pytest.fixture(scope="module")

@@ -56,19 +56,17 @@ def find_width(task: Task, net: NetSpec, config: TrainConfig, match: Match, size
         return Width(size, _hidden(size, config))
     cost = cost_of(task, net, config, match)
     start = _nearest_dim(cost, config, step, size)
-    best: tuple[float, Width] | None = None
+    reached = []
     for dim in (start, start - step, start + step, start - 2 * step):
         if dim < step:
             continue
         at_1, at_2 = cost(Width(dim, 1)), cost(Width(dim, 2))
         width = Width(dim, max(1, 1 + round((size - at_1) / (at_2 - at_1))))
-        error = abs(cost(width) / size - 1)
-        if error <= TOLERANCE:
+        reached.append(round(cost(width)))
+        if abs(reached[-1] / size - 1) <= TOLERANCE:
             return width
-        best = min(best or (error, width), (error, width), key=lambda pair: pair[0])
-    assert best is not None
-    reached = round(cost(best[1]))
-    raise ValueError(f"size: no {net} has {size:,} {match} within 2 %; the nearest has {reached:,}")
+    nearest = min(reached, key=lambda found: abs(found - size))
+    raise ValueError(f"size: no {net} has {size:,} {match} within 2 %; the nearest has {nearest:,}")
 
 
 def _nearest_dim(cost: Callable[[Width], float], config: TrainConfig, step: int, size: int) -> int:

@@ -15,7 +15,6 @@ from typing import Any
 from torch import Tensor
 
 from tokennet.compare.task import Task
-from tokennet.tokens import Tokens
 
 
 def fingerprint(task: Task, graph: str, seed: int) -> str:
@@ -27,18 +26,13 @@ def fingerprint(task: Task, graph: str, seed: int) -> str:
             batch = task.batch(part, graph)
             _add(digest, part)
             for tokens in (batch.tokens, batch.source):
-                _add_tokens(digest, tokens)
+                if tokens is not None:
+                    on = tokens.graph
+                    digest.update(repr(on).encode())
+                    edges = None if on.is_full or on.is_causal else on.edge_index()
+                    _add(digest, tokens.z, tokens.pos, edges, on.edge_attr)
             _add(digest, batch.target, batch.rows)
     return digest.hexdigest()[:16]
-
-
-def _add_tokens(digest: hashlib._Hash, tokens: Tokens | None) -> None:
-    if tokens is None:
-        return
-    graph = tokens.graph
-    digest.update(repr(graph).encode())
-    edges = None if graph.is_full or graph.is_causal else graph.edge_index()
-    _add(digest, tokens.z, tokens.pos, edges, graph.edge_attr)
 
 
 def _add(digest: hashlib._Hash, *tensors: Tensor | None) -> None:

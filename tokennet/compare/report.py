@@ -45,10 +45,6 @@ class ResultRow:
         """Of the task's first metric."""
         return next(iter(self.scores.values()))
 
-    @property
-    def score_sd(self) -> float | None:
-        return next(iter(self.scores_sd.values()))
-
     def to_dict(self) -> dict[str, Any]:
         """Flat, as in results.json and results.csv: a metric is a column, and its sd another."""
         row: dict[str, Any] = {}
@@ -72,9 +68,7 @@ class Baseline:
     def of(task: Task, seeds: int) -> list[Baseline]:
         by_seed = [task.baselines(seed) for seed in range(seeds)]
         return [
-            Baseline(
-                name, {m: statistics.mean(found[name][m] for found in by_seed) for m in scores}
-            )
+            Baseline(name, {m: statistics.mean(each[name][m] for each in by_seed) for m in scores})
             for name, scores in by_seed[0].items()
         ]
 
@@ -88,13 +82,10 @@ def summarize(runs: Sequence[Run]) -> list[ResultRow]:
 def _row(runs: list[Run]) -> ResultRow:
     first, declared = runs[0], runs[0].declared or {}
     by_metric = {name: [run.scores[name] for run in runs] for name in first.scores}
+    same = ("net", "dim", "hidden", "parameters", "flops")
     return ResultRow(
-        net=first.net,
+        **{name: getattr(first, name) for name in same},
         seeds=len(runs),
-        dim=first.dim,
-        hidden=first.hidden,
-        parameters=first.parameters,
-        flops=first.flops,
         scores={name: statistics.mean(scores) for name, scores in by_metric.items()},
         scores_sd={
             name: statistics.stdev(scores) if len(runs) > 1 else None

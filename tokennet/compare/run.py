@@ -106,59 +106,39 @@ def compare(
     specs = [task.parse(text) for text in nets or task.nets]
     check_task(task, specs)
     widths = find_widths(task, specs, config, budget.match, budget.size)
-    jobs = [
-        Job(task, net, config, width, seed)
-        for net, width in widths.items()
-        for seed in range(seeds)
-    ]
+    each = itertools.product(widths.items(), range(seeds))
+    jobs = [Job(task, net, config, width, seed) for (net, width), seed in each]
     common, store, runs, reused = _environment(fabric, task, config), RunStore(out), [], 0
+    artifacts: dict[str, Path] = {}
     for number, job in enumerate(jobs):
+        settings = {  # all that determines a run
+            "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
+            "data": fingerprint(task, job.net.graph, job.seed), **common,
+        }  # fmt: skip
+        folder = store.artifacts(settings)
         report = partial(_report, on_progress, job, number, len(jobs))
-        run, found = _run_or_load(fabric, store, job, _settings(job, common), report)
+        # The first process alone decides, so that none waits for another that loaded.
+        run = fabric.broadcast(store.load(settings) if fabric.is_global_zero else None)
+        reused += run is not None
+        if run is None:
+            run = train(fabric, job, report, folder)
+            if fabric.is_global_zero:
+                store.save(settings, run)
         runs.append(run)
-        reused += found
+        artifacts.setdefault(run.net, folder)  # of the first seed
         report(config.epochs)
     rows, files = summarize(runs), []
     baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
         settings = {"budget": asdict(budget), "seeds": seeds, **common}
         files = write_results(out, rows, runs, baselines, settings)
-        best = best_row(rows, task.metrics[0])
-        first = next(job for job in jobs if str(job.net) == best.net)
-        files += copy_artifacts(store.artifacts(_settings(first, common)), out)
+        files += copy_artifacts(artifacts[best_row(rows, task.metrics[0]).net], out)
     return Comparison(rows, runs, baselines, files, reused)
 
 
 def _report(on_progress: Progress, job: Job, number: int, jobs: int, epoch: int) -> None:
     epochs = job.config.epochs
     on_progress(str(job), number * epochs + epoch, jobs * epochs)
-
-
-def _run_or_load(
-    fabric: Fabric,
-    store: RunStore,
-    job: Job,
-    settings: dict[str, Any],
-    report: Callable[[int], None],
-) -> tuple[Run, bool]:
-    """The run, and whether it was in the store already."""
-    # The first process alone decides, so that none waits for another that loaded.
-    found = fabric.broadcast(store.load(settings) if fabric.is_global_zero else None)
-    if found is not None:
-        return found, True
-    epochs = itertools.count(1)
-    run = train(fabric, job, lambda: report(next(epochs)), store.artifacts(settings))
-    if fabric.is_global_zero:
-        store.save(settings, run)
-    return run, False
-
-
-def _settings(job: Job, common: dict[str, Any]) -> dict[str, Any]:
-    """All that determines a run."""
-    return {
-        "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
-        "data": fingerprint(job.task, job.net.graph, job.seed), **common,
-    }  # fmt: skip
 
 
 def _environment(fabric: Fabric, task: Task, config: TrainConfig) -> dict[str, Any]:

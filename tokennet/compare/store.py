@@ -10,6 +10,7 @@ import os
 import shutil
 import statistics
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class RunStore:
         return self._path(settings).with_suffix("")
 
     def save(self, settings: dict[str, Any], run: Run) -> None:
-        text = json.dumps({"config": settings, "run": run.to_dict()}, indent=1)
+        text = json.dumps({"config": settings, "run": asdict(run)}, indent=1)
         write_text(self._path(settings), text)
 
     def _path(self, settings: dict[str, Any]) -> Path:
@@ -75,7 +76,7 @@ def write_results(
         "config": settings,
         "nets": nets,
         "baselines": [{"name": baseline.name, **baseline.scores} for baseline in baselines],
-        "runs": [run.to_dict() for run in runs],
+        "runs": [asdict(run) for run in runs],
     }
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(nets[0]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ class Run:
     parameters: int
     flops: int
     """Forward, for one example."""
-    declared: dict[str, str] | None
+    declared: dict[str, str] | None = None
     """None for a net whose symmetry is not declared, such as an encoder with a decoder."""
     scores: dict[str, float] = field(default_factory=dict)
     """Metrics on the test split, at the epoch `best_epoch`."""
@@ -49,9 +50,6 @@ class Run:
     curves: dict[str, list[float]] = field(default_factory=dict)
     """By epoch: "loss", and for each split but "train" the first metric under the name of the
     split, further ones as "test exact match"."""
-
-    def to_dict(self) -> dict:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class _Trainable(nn.Module):
 def train(
     fabric: Fabric,
     job: Job,
-    on_epoch: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[int], None] = lambda epochs_done: None,
     artifacts: Path | None = None,
 ) -> Run:
     """Train one net with one seed; its artifacts go to the folder `artifacts`.
@@ -99,9 +97,8 @@ def train(
     net = job.task.build(job.net, config, width)
     batch = example(job.task, job.net)
     run = Run(
-        str(job.net), job.seed, width.dim, width.hidden, count_parameters(net),
-        flops_of(net, batch), _declared(net, batch.tokens),
-    )  # fmt: skip
+        str(job.net), job.seed, width.dim, width.hidden, count_parameters(net), flops_of(net, batch)
+    )
     # Each process drops out other channels; the first process is seeded as a single one.
     torch.manual_seed(job.seed + 1_000_003 * fabric.global_rank)
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -112,7 +109,7 @@ def train(
     )
     model, tuned = fabric.setup(_Trainable(net), optimizer)
     loop = _Loop(fabric, job, net, model, tuned, schedule)
-    tokens_seen = 0
+    tokens_seen, tests = 0, []
     for epoch in range(config.epochs):
         started = time.perf_counter()
         order = torch.Generator().manual_seed(1_000_003 * job.seed + epoch)
@@ -121,14 +118,20 @@ def train(
         tokens_seen += tokens
         run.curves.setdefault("loss", []).append(loss)
         for split in splits:
-            if split != "train":
-                for i, (name, score) in enumerate(loop.scores(splits[split]).items()):
-                    run.curves.setdefault(f"{split} {name}" if i else split, []).append(score)
-        on_epoch()
-    _conclude(run, job.task, tokens_seen)
+            if split == "train":
+                continue
+            scores = loop.scores(splits[split])
+            for i, (name, score) in enumerate(scores.items()):
+                run.curves.setdefault(f"{split} {name}" if i else split, []).append(score)
+            if split == "test":
+                tests.append(scores)
+        on_epoch(epoch + 1)
+    validation = run.curves.get("val")
+    run.best_epoch = job.task.metrics[0].best(validation) if validation else config.epochs - 1
+    run.scores = tests[run.best_epoch]
+    run.tokens_per_second = tokens_seen / run.seconds if run.seconds else 0.0
     with evaluating(net):
-        if run.declared is not None:
-            _measure_symmetry(run, net, batch.tokens.to(fabric.device))
+        _measure_symmetry(run, net, batch.tokens.to(fabric.device))
         if artifacts is not None and job.task.has_artifacts and fabric.is_global_zero:
             artifacts.mkdir(parents=True, exist_ok=True)
             job.task.write_artifacts(net, job.net, artifacts)
@@ -173,7 +176,8 @@ class _Loop:
             tokens += batch.tokens.z.shape[:-1].numel()
         if not config.smooth:
             self.schedule.step()
-        total, tokens = self._sum_over_devices(total, tokens)
+        sums = torch.tensor([total, tokens], dtype=torch.float64, device=self.fabric.device)
+        total, tokens = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
         return total / len(examples), int(tokens)
 
     def scores(self, examples: Tensor) -> dict[str, float]:
@@ -201,10 +205,6 @@ class _Loop:
     def _forward(self, batch: Batch) -> Tensor:
         return self.model(batch.rows, *((t.z, t.graph, t.pos) for t in batch.given))
 
-    def _sum_over_devices(self, *values: float) -> list[float]:
-        mine = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
-        return self.fabric.all_reduce(mine, reduce_op="sum").tolist()  # type: ignore[union-attr]
-
     def _of_all_devices(self, rows: Tensor) -> Tensor:
         """The rows of all devices, whose numbers of rows may differ."""
         if self.fabric.world_size == 1:
@@ -216,30 +216,13 @@ class _Loop:
         return torch.cat([part[:count] for part, count in parts])
 
 
-def _conclude(run: Run, task: Task, tokens_seen: int) -> None:
-    """Choose the epoch and read the metrics there."""
-    validation = run.curves.get("val")
-    last = len(run.curves["loss"]) - 1
-    run.best_epoch = task.metrics[0].best(validation) if validation else last
-    for i, metric in enumerate(task.metrics):
-        run.scores[metric.name] = run.curves[f"test {metric.name}" if i else "test"][run.best_epoch]
-    run.tokens_per_second = tokens_seen / run.seconds if run.seconds else 0.0
-
-
-def _declared(net: nn.Module, tokens: Tokens) -> dict[str, str] | None:
-    if not isinstance(net, TokenNet) or net.needs_source or net.readout is None:
-        return None
-    symmetry = net.symmetry.on(tokens)
-    return {"relabeling": symmetry.relabeling, "shuffling": symmetry.shuffling}
-
-
 def _measure_symmetry(run: Run, net: nn.Module, tokens: Tokens) -> None:
-    assert isinstance(net, TokenNet)
-    assert net.readout is not None
-    invariant = net.readout.is_invariant
-    try:
+    """What the net declares, and how far it is from that; nothing for a net with a source."""
+    if not isinstance(net, TokenNet) or net.needs_source or net.readout is None:
+        return
+    symmetry, invariant = net.symmetry.on(tokens), net.readout.is_invariant
+    run.declared = {"relabeling": symmetry.relabeling, "shuffling": symmetry.shuffling}
+    # The fixed sparsity pattern of a convolution does not fit the relabeled graph.
+    with suppress(ValueError):
         run.relabeling_error = relabeling_error(net, tokens, invariant=invariant)
-    except ValueError:
-        # The fixed sparsity pattern of a mixer (a convolution) does not fit the relabeled graph.
-        run.relabeling_error = None
     run.shuffling_error = shuffling_error(net, tokens, invariant=invariant)
