@@ -16,8 +16,8 @@ from tokennet.compare import TASKS, Model, NetSpec, Width, load_task
 from tokennet.compare.builders import cross_attention
 from tokennet.compare.data import text_file
 from tokennet.compare.metric import majority, median
-from tokennet.compare.tasks._digit_images import digit_images
 from tokennet.compare.tasks.csl import skip_links
+from tokennet.compare.tasks.digits import digit_images
 from tokennet.compare.tasks.questions import ANSWERS, COLORS, WORDS
 from tokennet.compare.tasks.sets import log_likelihood
 from tokennet.compare.tasks.shakespeare import NGram

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from tokennet.interpret import record_attention
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Convolution, CrossAttention
 from tokennet.models import decoder_stack
-from tokennet.nets import READOUTS, BlockConfig, EncoderDecoder, IOSpec, TokenNet, build_net
+from tokennet.nets import READOUTS, BlockConfig, EncoderDecoder, IOSpec, TokenNet
 
 KERNEL = 5
 
@@ -38,33 +39,25 @@ class SequenceTask(StoredTask):
         return Causal(n) if name == "causal" else Causal(n) & Window(n, self.radius)
 
     def build(self, net: NetSpec, config: TrainConfig, width: Width) -> nn.Module:
-        if net.mixer == "tcn":
-            return temporal_convolutions(self.interface, config, width)
-        return super().build(net, config, width)
+        """With "tcn", blocks of causal convolutions, each reaching twice as far as the last.
 
-
-def temporal_convolutions(interface: IOSpec, config: TrainConfig, width: Width) -> TokenNet:
-    """Blocks of causal convolutions, each reaching twice as far back as the block before.
-
-    Their number is the least with which the last token receives from the first: Bai, Kolter,
-    Koltun, 2018 (arXiv 1803.01271). Embedding, positions, MLPs and readout are those of the
-    other nets.
-    """
-    if interface.num_tokens is None:
-        raise ValueError("tcn needs a fixed number of tokens; here it varies")
-    ends = build_net(
-        "mean", interface, width.dim, depth=0, dropout=config.dropout,
-        positions=config.positions,  # type: ignore[arg-type]
-    )  # fmt: skip
-    layers: list[TokenLayer] = list(ends.layers)  # type: ignore[arg-type]
-    depth = math.ceil(math.log2((interface.num_tokens - 1) / (KERNEL - 1) + 1))
-    block = BlockConfig(dropout=config.dropout)
-    for power in range(max(depth, 1)):
-        convolution = Convolution(
-            width.dim, KERNEL, dilation=2**power, causal=True, groups=width.dim
-        )
-        layers += block.block([convolution], width.dim, width.hidden)
-    return TokenNet(layers, ends.readout)
+        Their number is the least with which the last token receives from the first: Bai, Kolter,
+        Koltun, 2018 (arXiv 1803.01271). Embedding, positions, MLPs and readout are those of the
+        other nets.
+        """
+        if net.mixer != "tcn":
+            return super().build(net, config, width)
+        without_blocks = replace(config, depth=0)
+        ends = net_of_blocks(replace(net, mixer="mean"), self.interface, without_blocks, width)
+        layers: list[TokenLayer] = list(ends.layers)  # type: ignore[arg-type]
+        depth = math.ceil(math.log2((len(self.pos) - 1) / (KERNEL - 1) + 1))
+        block = BlockConfig(dropout=config.dropout)
+        for power in range(max(depth, 1)):
+            convolution = Convolution(
+                width.dim, KERNEL, dilation=2**power, causal=True, groups=width.dim
+            )
+            layers += block.block([convolution], width.dim, width.hidden)
+        return TokenNet(layers, ends.readout)
 
 
 def encoder_decoder(

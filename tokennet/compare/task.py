@@ -70,12 +70,9 @@ class Batch:
     """Another set that the net attends to, for nets with a source."""
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            self.tokens.to(device),
-            self.target.to(device),
-            None if self.rows is None else self.rows.to(device),
-            None if self.source is None else self.source.to(device),
-        )
+        rows = None if self.rows is None else self.rows.to(device)
+        source = None if self.source is None else self.source.to(device)
+        return Batch(self.tokens.to(device), self.target.to(device), rows, source)
 
     @property
     def given(self) -> tuple[Tokens, ...]:
@@ -138,6 +135,7 @@ class TrainConfig:
 
 def net_of_blocks(net: NetSpec, interface: IOSpec, config: TrainConfig, width: Width) -> TokenNet:
     """The net of blocks of this mixer that `build_net` makes by this configuration."""
+    interface = replace(interface, readout=net.readout or interface.readout)
     return build_net(
         net.mixer, interface, width.dim, config.depth, hidden=width.hidden,
         num_heads=config.num_heads, dropout=config.dropout,
@@ -239,10 +237,7 @@ class Task(ABC):
         and its tokens, as an `EncoderDecoder` is. Its number of parameters must grow linearly
         in `width.hidden`; to match FLOPs it must have `flops(...)` of the same arguments.
         """
-        interface = self.interface
-        if net.readout is not None:
-            interface = replace(interface, readout=net.readout)
-        return net_of_blocks(net, interface, config, width)
+        return net_of_blocks(net, self.interface, config, width)
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """Scores of trivial models on the test split: {name of model: {name of metric: score}}."""

@@ -1,12 +1,11 @@
 """The tasks that come with the library, by name; a new task is a file and an entry here."""
 
 from tokennet.compare.task import Task
-from tokennet.compare.tasks.adding import Adding
-from tokennet.compare.tasks.copy import Copy
 from tokennet.compare.tasks.cora import Cora
 from tokennet.compare.tasks.csl import CSL
 from tokennet.compare.tasks.detect import Detect
 from tokennet.compare.tasks.digits import Digits
+from tokennet.compare.tasks.memory import Adding, Copy
 from tokennet.compare.tasks.mutag import Mutag
 from tokennet.compare.tasks.questions import Questions
 from tokennet.compare.tasks.sets import Sets, SetsClusters, SetsUnique

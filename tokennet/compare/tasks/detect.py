@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate, unfold
 from tokennet.checks import require
 from tokennet.compare.metric import Metric
 from tokennet.compare.task import Batch, NetSpec, TrainConfig
-from tokennet.compare.tasks._digit_images import PatchTask, digit_images
+from tokennet.compare.tasks.digits import PatchTask
 from tokennet.models import Objects, Prediction, set_prediction_loss
 from tokennet.models.detection import corners
 from tokennet.nets import IOSpec
@@ -115,10 +115,7 @@ class Detect(PatchTask):
         total, self.train_size = examples + examples // 12, examples
         self.images = torch.zeros(total, 1, SIDE, SIDE)
         self.target = torch.full((total, MOST, 5), -1.0)  # class, or -1 for none, and box
-        generator, pools = torch.Generator().manual_seed(0), digit_images()
-        for number in range(total):
-            pool = pools["train" if number < examples else "test"]
-            self._make(number, pool, generator)
+        self.draw_all(self._make)
         count = SIDE // PATCH
         self.set_side(count)
         self.interface = IOSpec(

@@ -1,15 +1,59 @@
-"""Handwritten digits: images of one size, whose patches are tokens on a grid."""
+"""Handwritten digits: the task, and what tasks of images composed of digits share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from tokennet.checks import require
 from tokennet.compare.metric import Splits
-from tokennet.compare.task import TrainConfig
-from tokennet.compare.tasks._digit_images import PatchTask
+from tokennet.compare.task import StoredTask, TrainConfig
+from tokennet.graphs import Full, Grid
 from tokennet.nets import IOSpec
 from tokennet.tokenizers import Patches
+
+
+def _images() -> tuple[Tensor, Tensor]:
+    """(n, 1, 8, 8) in 0 .. 1, and the digits (n,)."""
+    images, labels = require("sklearn.datasets", "compare").load_digits(return_X_y=True)
+    images = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+    return images, torch.tensor(labels)
+
+
+def digit_images() -> dict[str, list[Tensor]]:
+    """The digits of scikit-learn, (count, 8, 8) in 0 .. 1 for each of 0 .. 9.
+
+    "train" and "test" have no image in common; a random quarter is for the test (the images come
+    writer by writer).
+    """
+    images, labels = _images()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    images, labels = images[order, 0], labels[order]
+    of_digit = [images[labels == digit] for digit in range(10)]
+    cuts = [len(each) * 3 // 4 for each in of_digit]
+    return {
+        "train": [each[:cut] for each, cut in zip(of_digit, cuts, strict=True)],
+        "test": [each[cut:] for each, cut in zip(of_digit, cuts, strict=True)],
+    }
+
+
+class PatchTask(StoredTask):
+    """Images of one size, whose patches are tokens at (row, column) of a square."""
+
+    graphs = ("full", "grid")
+
+    def set_side(self, count: int) -> None:
+        """All images have `count` x `count` patches."""
+        self.on = {"full": Full(count**2), "grid": Grid(count, count)}
+        self.pos = torch.cartesian_prod(*2 * [torch.arange(float(count))])
+
+    def draw_all(self, draw: Callable[[int, list[Tensor], torch.Generator], None]) -> None:
+        """Call `draw(number, images of each digit, generator)` for every example."""
+        pools, generator = digit_images(), torch.Generator().manual_seed(0)
+        for number in range(len(self.target)):
+            draw(number, pools["train" if number < self.train_size else "test"], generator)
 
 
 class Digits(PatchTask):
@@ -25,10 +69,8 @@ class Digits(PatchTask):
     interface = IOSpec(4, 10, "mean", num_tokens=16, num_coordinates=2, position_base=10.0)
 
     def __init__(self) -> None:
-        images, labels = require("sklearn.datasets", "compare").load_digits(return_X_y=True)
-        images = torch.tensor(images, dtype=torch.float32).view(-1, 1, 8, 8) / 16
+        images, self.target = _images()
         self.z = Patches(2)(images).z  # (image, patch, pixel)
-        self.target = torch.tensor(labels)
         self.set_side(4)
 
     def splits(self, seed: int) -> Splits:

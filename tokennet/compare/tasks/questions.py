@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tokennet.checks import require
 from tokennet.compare.builders import cross_attention, encoder_decoder
 from tokennet.compare.task import Batch, NetSpec, TrainConfig, Width
-from tokennet.compare.tasks._digit_images import PatchTask, digit_images
+from tokennet.compare.tasks.digits import PatchTask
 from tokennet.nets import Embedding, IOSpec
 from tokennet.positional import LearnedEncoding
 from tokennet.tokenizers import Patches
@@ -54,11 +54,7 @@ class Questions(PatchTask):
         self.images = torch.zeros(total, 3, SIDE * CELL, SIDE * CELL)
         self.words = torch.zeros(total, 4, dtype=torch.long)
         self.target = torch.zeros(total, dtype=torch.long)
-        generator = torch.Generator().manual_seed(0)
-        pools = digit_images()
-        for number in range(total):
-            pool = pools["train" if number < examples else "test"]
-            self._make(number, pool, generator)
+        self.draw_all(self._make)
         count = SIDE * CELL // patch
         self.set_side(count)
         self.interface = IOSpec(
