@@ -262,14 +262,8 @@ def _are_sets(graph: TokenGraph) -> bool:
 
 
 PEERS: dict[str, Callable[[Setting], Peer | str | None]] = {
-    "tokennet": tokennet,
-    "pyg": pyg,
-    "sdpa": sdpa,
-    "padded": padded,
-    "padded each time": padded_each_time,
-    "nested": nested,
-    "flex": flex,
-    "varlen": varlen,
+    make.__name__.replace("_", " "): make
+    for make in (tokennet, pyg, sdpa, padded, padded_each_time, nested, flex, varlen)
 }
 """A peer, or the reason why it is left out, or None where it does not support such a case."""
 

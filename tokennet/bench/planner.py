@@ -95,15 +95,13 @@ FAMILIES: dict[str, tuple[Callable[..., TokenGraph], str]] = {
 
 def grid() -> Iterator[GridCase]:
     """Every graph of every family, with two widths each."""
-    number = 0
     for family, (make, sizes) in FAMILIES.items():
         for position, size in enumerate(sizes.split()):
             graph = make(*map(int, size.split(",")))
-            for step in (0, 2):
+            for half, step in enumerate((0, 2)):
                 heads, channels = HEADS[(position + step) % len(HEADS)]
                 name = f"{family} {graph.num_targets} / {graph.num_edges}, {heads} x {channels}"
-                yield GridCase(name, number % 2, graph, heads, channels)
-                number += 1
+                yield GridCase(name, half, graph, heads, channels)
 
 
 @dataclass(frozen=True)
@@ -136,12 +134,8 @@ def measure(
 def _call(case: GridCase, training: bool, device: str) -> Call:
     n, m = case.graph.num_targets, case.graph.num_sources
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    q, k, v = (
-        torch.randn(
-            size, case.heads, case.channels, device=device, dtype=dtype, requires_grad=training
-        )
-        for size in (n, m, m)
-    )
+    draw = partial(torch.randn, device=device, dtype=dtype, requires_grad=training)
+    q, k, v = (draw(size, case.heads, case.channels) for size in (n, m, m))
     return make_call(q, k, v, case.graph)
 
 

@@ -94,11 +94,6 @@ def prepare(
     for tensor in given:
         tensor.requires_grad_()
     grad = torch.randn(given[0].shape, generator=generator).to(device, workload.dtype)
-    layer = _layer(workload).to(device, workload.dtype)
-    return Setting(workload, graph, level, layer, tuple(given), grad, memory)
-
-
-def _layer(workload: Workload) -> Attention | GraphAttention:
     make = Attention if workload.score == "dot" else GraphAttention
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -108,7 +103,8 @@ def _layer(workload: Workload) -> Attention | GraphAttention:
                 nn.init.normal_(weight)
     if isinstance(layer, Attention):
         layer.out = nn.Identity()  # type: ignore[assignment]  # PyG has none
-    return layer
+    layer = layer.to(device, workload.dtype)
+    return Setting(workload, graph, level, layer, tuple(given), grad, memory)
 
 
 def check_agreement(peers: dict[str, Peer], setting: Setting) -> dict[str, str]:

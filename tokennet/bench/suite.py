@@ -25,7 +25,6 @@ from tokennet.bench.peers import build_peers, first_line
 from tokennet.bench.setting import DIRECTIONS, Peer, Setting, check_agreement, differences, prepare
 from tokennet.bench.workloads import SUITES, Workload, choose
 from tokennet.checks import lookup
-from tokennet.graphs import TokenGraph
 from tokennet.ops import explain
 
 CASE = "the case"
@@ -152,7 +151,13 @@ def run_suite(
     for workload in chosen:
         if graph is None or workload.make is not make:  # one graph for both types
             graph, make = workload.make(plan.scale), workload.make
-        case = _case(workload, graph)
+        work = {
+            (level, direction): count_work(workload, graph, level, direction)
+            for level in workload.levels
+            for direction in DIRECTIONS
+        }
+        # Without the graph, so that its memory is given back.
+        case = Case(workload, graph.num_targets, graph.num_sources, graph.num_edges, work)
         try:
             for level in workload.levels:
                 on_progress(f"{workload.name}, {level}")
@@ -164,16 +169,6 @@ def run_suite(
         results.cases.append(case)
         on_case(results)
     return results
-
-
-def _case(workload: Workload, graph: TokenGraph) -> Case:
-    """An empty case; without the graph, so that its memory is given back."""
-    work = {
-        (level, direction): count_work(workload, graph, level, direction)
-        for level in workload.levels
-        for direction in DIRECTIONS
-    }
-    return Case(workload, graph.num_targets, graph.num_sources, graph.num_edges, work)
 
 
 def _measure(case: Case, setting: Setting, plan: Plan, timer: Timer) -> None:
