@@ -60,15 +60,8 @@ _LAZY = {
 }
 """Imported when first asked for: who writes a layer waits for neither nets nor the checker."""
 _SUBPACKAGES = {
-    "nets",
-    "models",
-    "tokenizers",
-    "interop",
-    "interpret",
-    "testing",
-    "compare",
-    "bench",
-}
+    "nets", "models", "tokenizers", "interop", "interpret", "testing", "compare", "bench",
+}  # fmt: skip
 _ROOM = {name: room for room, names in _LAZY.items() for name in names}
 
 __all__ = [  # noqa: RUF022  in groups, as one reads them

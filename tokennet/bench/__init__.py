@@ -7,14 +7,6 @@ from tokennet.bench.suite import Case, Results, run_suite
 from tokennet.bench.workloads import SUITES, WORKLOADS, Workload
 
 __all__ = [
-    "PEERS",
-    "SUITES",
-    "WORKLOADS",
-    "Case",
-    "Plan",
-    "Results",
-    "Timing",
-    "Workload",
-    "environment",
-    "run_suite",
-]
+    "PEERS", "SUITES", "WORKLOADS", "Case", "Plan", "Results", "Timing", "Workload",
+    "environment", "run_suite",
+]  # fmt: skip

@@ -10,18 +10,6 @@ from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, Widt
 from tokennet.compare.tasks import TASKS
 
 __all__ = [
-    "TASKS",
-    "Baseline",
-    "Batch",
-    "Budget",
-    "Comparison",
-    "Metric",
-    "Model",
-    "NetSpec",
-    "ResultRow",
-    "Task",
-    "TrainConfig",
-    "Width",
-    "compare",
-    "load_task",
-]
+    "TASKS", "Baseline", "Batch", "Budget", "Comparison", "Metric", "Model", "NetSpec",
+    "ResultRow", "Task", "TrainConfig", "Width", "compare", "load_task",
+]  # fmt: skip

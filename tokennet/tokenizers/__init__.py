@@ -27,20 +27,7 @@ TOKENIZERS: dict[str, type[Tokenizer]] = {
 }
 
 __all__ = [
-    "BPE",
-    "TOKENIZERS",
-    "Bytes",
-    "Characters",
-    "Frames",
-    "LineGraph",
-    "LogMel",
-    "Nodes",
-    "NodesAndEdges",
-    "Patches",
-    "Pixels",
-    "Points",
-    "SeriesWindows",
-    "Superpixels",
-    "TextTokenizer",
-    "Tokenizer",
-]
+    "BPE", "TOKENIZERS", "Bytes", "Characters", "Frames", "LineGraph", "LogMel", "Nodes",
+    "NodesAndEdges", "Patches", "Pixels", "Points", "SeriesWindows", "Superpixels",
+    "TextTokenizer", "Tokenizer",
+]  # fmt: skip
