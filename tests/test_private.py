@@ -25,6 +25,7 @@ USED = {
     "torch.utils._python_dispatch._disable_current_modes": "graphs: kept tensors are real ones",
     "torch.utils._pytree.tree_leaves": "testing: tensors of any output",
     "torch.utils._pytree.tree_map": "states of any layer",
+    "torch.utils._pytree.tree_map_only": "states of any layer",
 }
 """What is used, and where and for what. All are in torch 2.11 to 2.13."""
 PRIVATE = re.compile(r"(torch|lightning|networkx|scipy)(\.\w+)*\._(?!_)\w+(\.\w+)*")
