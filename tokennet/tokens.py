@@ -211,3 +211,20 @@ def broadcasts_to(shape: Sequence[int], full: Sequence[int]) -> bool:
         return torch.broadcast_shapes(shape, full) == full
     except RuntimeError:
         return False
+
+
+def over_sets(values: Tensor, graph: TokenGraph, reduce: str) -> Tensor:
+    """Reduce values (..., N, C) over the tokens of each of S sets to (..., S, C); 0 if empty.
+
+    Args:
+        reduce: "mean", "sum", "amin" or "amax".
+
+    >>> over_sets(torch.tensor([[1.0], [5.0]]), Full(2), "mean")
+    tensor([[3.]])
+    """
+    if graph.is_ragged:
+        start = values.new_zeros(*values.shape[:-2], graph.num_graphs, values.shape[-1])
+        index = graph.batch(values.device)[:, None].expand_as(values)  # (..., N, C)
+        return start.scatter_reduce(-2, index, values, reduce, include_self=False)
+    # of no tokens only the sum has a value
+    return getattr(values, reduce if graph.num_targets else "sum")(-2, keepdim=True)

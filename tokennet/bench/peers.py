@@ -246,7 +246,7 @@ def varlen(setting: Setting) -> Peer | str | None:
     if not has_windows():
         return "this torch has no windows in variable-length attention"
     reach: Any = graph.band if is_window else (-1, -1)
-    sizes = graph.sizes if graph.is_ragged else [graph.num_targets]
+    sizes = graph.sizes
     ends = torch.tensor([0, *sizes]).cumsum(0).int().to(setting.device)
 
     def kernel(*given: Tensor) -> Tensor:

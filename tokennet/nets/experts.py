@@ -187,15 +187,12 @@ class MixtureOfExperts(TokenLayer):
         And how often each expert was chosen, (..., sets, E), `chosen` before included.
         """
         graph, batch, device = tokens.graph, tokens.z.shape[:-2].numel(), experts.device
-        sizes = graph.sizes if graph.is_ragged else [tokens.num_tokens]
+        sizes, own = graph.sizes, graph.batch(device)
         if self.capacity is None:
             share = self.capacity_factor * self.top_k / len(self.experts)  # type: ignore[operator]
             capacity = torch.tensor([math.ceil(share * n) for n in sizes], device=device)
         else:
             capacity = torch.full((len(sizes),), self.capacity, device=device)
-        own = torch.arange(len(sizes), device=device).repeat_interleave(
-            torch.tensor(sizes, device=device)
-        )
         first = torch.arange(batch, device=device)[:, None] * len(sizes)
         queue = (first + own).flatten()[:, None] * len(self.experts) + experts  # (R, K)
         count = batch * len(sizes) * len(self.experts)

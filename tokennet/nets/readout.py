@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.checks import lookup
+from tokennet.graphs import TokenGraph
 from tokennet.layer import IncrementalDecodingError, Upstream, map_flops
 from tokennet.mixers import Attention
 from tokennet.mixers.latents import latents_on
 from tokennet.symmetry import Symmetry
-from tokennet.tokens import Tokens
+from tokennet.tokens import Tokens, over_sets
 
 
 class Readout(nn.Module):
@@ -66,7 +67,7 @@ class Readout(nn.Module):
     def flops(self, tokens: Tokens) -> int:
         z = tokens.z
         if self.is_invariant:  # a row for each set
-            z = z.new_zeros(*z.shape[:-2], len(tokens.graph.parts), tokens.dim)
+            z = z.new_zeros(*z.shape[:-2], tokens.graph.num_graphs, tokens.dim)
         return map_flops(z, self.head)
 
 
@@ -95,7 +96,7 @@ class MeanReadout(Readout):
     """
 
     def pool(self, tokens: Tokens) -> Tensor:
-        return _pooled(tokens, "mean")
+        return _by_set(over_sets(tokens.z, tokens.graph, "mean"), tokens.graph)
 
 
 class SumReadout(Readout):
@@ -109,7 +110,7 @@ class SumReadout(Readout):
     """
 
     def pool(self, tokens: Tokens) -> Tensor:
-        return _pooled(tokens, "sum")
+        return _by_set(over_sets(tokens.z, tokens.graph, "sum"), tokens.graph)
 
 
 class MaxReadout(Readout):
@@ -123,19 +124,12 @@ class MaxReadout(Readout):
     """
 
     def pool(self, tokens: Tokens) -> Tensor:
-        return _pooled(tokens, "amax")
+        return _by_set(over_sets(tokens.z, tokens.graph, "amax"), tokens.graph)
 
 
-def _pooled(tokens: Tokens, reduce: str) -> Tensor:
-    """(..., D), or (..., number of sets, D), reduced by "mean", "sum" or "amax"."""
-    graph, z = tokens.graph, tokens.z
-    if graph.is_ragged:
-        pooled = z.new_zeros(*z.shape[:-2], graph.num_graphs, z.shape[-1])
-        index = graph.batch(z.device)[:, None].expand_as(z)  # (..., N, D)
-        return pooled.scatter_reduce(-2, index, z, reduce, include_self=False)
-    if not tokens.num_tokens:
-        return z.sum(-2)
-    return getattr(z, reduce)(-2)
+def _by_set(pooled: Tensor, graph: TokenGraph) -> Tensor:
+    """(..., number of sets, D); without that dimension unless the graph is a ragged batch."""
+    return pooled if graph.is_ragged else pooled.squeeze(-2)
 
 
 class ClassTokenReadout(Readout):
@@ -164,15 +158,13 @@ class ClassTokenReadout(Readout):
         return reads - {"index"} if 0 <= self.index < upstream.prepended else reads
 
     def pool(self, tokens: Tokens) -> Tensor:
-        ragged = tokens.graph.is_ragged
         indices, start = [], 0
-        for size in tokens.graph.sizes if ragged else [tokens.num_tokens]:
+        for size in tokens.graph.sizes:
             if not -size <= self.index < size:
                 raise ValueError(f"index {self.index} names no token of a set of {size}")
             indices.append(start + self.index % size)
             start += size
-        picked = tokens.z[..., indices, :]  # (..., number of sets, D)
-        return picked if ragged else picked.squeeze(-2)
+        return _by_set(tokens.z[..., indices, :], tokens.graph)
 
 
 class AttentionReadout(Readout):
@@ -195,8 +187,7 @@ class AttentionReadout(Readout):
 
     def pool(self, tokens: Tokens) -> Tensor:
         query, graphs = latents_on(tokens.graph, self.query, tokens.z)
-        pooled = self.attention(query, tokens.z, graphs.gather)  # (..., number of sets, D)
-        return pooled if tokens.graph.is_ragged else pooled.squeeze(-2)
+        return _by_set(self.attention(query, tokens.z, graphs.gather), tokens.graph)
 
     def flops(self, tokens: Tokens) -> int:
         query, graphs = latents_on(tokens.graph, self.query, tokens.z)

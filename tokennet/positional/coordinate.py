@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import IncrementalDecodingError
 from tokennet.positional.absolute import By, PositionalEncoding, check_columns
-from tokennet.tokens import Tokens
+from tokennet.tokens import Tokens, over_sets
 
 
 class IntegerEncoding(PositionalEncoding):
@@ -26,6 +25,7 @@ class IntegerEncoding(PositionalEncoding):
         by: "index" or "pos".
         num_coordinates: P, the number of columns of `tokens.pos`.
 
+    >>> import torch
     >>> layer = IntegerEncoding(4)
     >>> z = layer(torch.zeros(3, 4))
     >>> torch.allclose(z[2], 2 * z[1])
@@ -59,6 +59,7 @@ class UnitIntervalEncoding(IntegerEncoding):
         by: "index" or "pos".
         num_coordinates: P, the number of columns of `tokens.pos`.
 
+    >>> import torch
     >>> layer = UnitIntervalEncoding(4)
     >>> short, long = layer(torch.zeros(3, 4)), layer(torch.zeros(101, 4))
     >>> torch.allclose(short[-1], long[-1]), torch.allclose(short[1], long[1])
@@ -67,22 +68,12 @@ class UnitIntervalEncoding(IntegerEncoding):
 
     def positions(self, tokens: Tokens, index: Tensor) -> Tensor:
         positions = super().positions(tokens, index).double()  # (..., N, P)
-        graph = tokens.graph
-        owner, count = torch.zeros_like(index), 1
-        if graph.is_ragged:
-            owner, count = graph.batch(index.device), graph.num_graphs
-        low = _extreme(positions, owner, count, "amin")
-        width = _extreme(positions - low, owner, count, "amax")
-        return (positions - low) / width.where(width > 0, 1.0)
+        graph, owner = tokens.graph, tokens.graph.batch(index.device)
+        positions = positions - over_sets(positions, graph, "amin")[..., owner, :]
+        width = over_sets(positions, graph, "amax")[..., owner, :]
+        return positions / width.where(width > 0, 1.0)
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
     ) -> tuple[Tokens, Any]:
         raise IncrementalDecodingError(self, "each new token changes all encodings")
-
-
-def _extreme(values: Tensor, owner: Tensor, count: int, reduce: str) -> Tensor:
-    """(..., N, P): of each token, the extreme among those with the same owner 0 .. count - 1."""
-    zeros = values.new_zeros(*values.shape[:-2], count, values.shape[-1])
-    rows = owner[:, None].expand_as(values)
-    return zeros.scatter_reduce(-2, rows, values, reduce, include_self=False)[..., owner, :]
