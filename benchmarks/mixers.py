@@ -17,6 +17,7 @@ import tokennet
 from benchmarks.pages import DOCS, head, row, write
 from tokennet import Causal, Cycle, Full, Grid, Tokens, mixers, nets
 from tokennet.mixers import MIXERS, SCORES
+from tokennet.mixers.scores import Location
 
 PAGE = DOCS / "mixers.md"
 N, DIM = 16, 8
@@ -150,13 +151,14 @@ def rows(lines: list[Line]) -> list[str]:
 
 def scores() -> list[str]:
     made = []
-    for name, kind in SCORES.items():
+    given = {f'"{name}"': kind for name, kind in SCORES.items()}
+    for name, kind in {**given, "Location(size)": Location}.items():
         text = " ".join(kind.__doc__.split())  # type: ignore[union-attr]
         found = re.search(r'(s_ij = .+?)(?:, (?:of|with|")|(?<=\S)\.(?:\s|$))', text)
         assert found, name
         cell, paper = found[1].replace("|", "\\|"), re.search(r"arXiv (\d{4}\.\d{4,5})", text)
         assert paper, name
-        made.append(row(f'`"{name}"`', f"`{kind.__name__}`", f"`{cell}`", paper[1]))
+        made.append(row(f"`{name}`", f"`{kind.__name__}`", f"`{cell}`", paper[1]))
     return made
 
 

@@ -283,7 +283,7 @@ def test_maps_that_are_given_keep_their_weights_and_names():
     assert {"query.weight", "key.weight", "value.weight", "out.weight"} <= set(layer.state_dict())
 
 
-@pytest.mark.parametrize("name", [name for name in SCORES if name != "location"])
+@pytest.mark.parametrize("name", SCORES)
 def test_scores_by_name(name):
     layer = Attention(DIM, HEADS, score=name)
     assert type(layer.score) is SCORES[name]
@@ -302,7 +302,14 @@ class Weighing(nn.Module):
         return self.layer(tokens).z, self.layer.attention_weights(tokens)
 
 
-TRACED = [*zip(SCORES, cycle(NORMALIZERS), cycle(["causal", "multi_edges", "full"]), strict=False)]
+TRACED = [
+    *zip(
+        [*SCORES, "location"],
+        cycle(NORMALIZERS),
+        cycle(["causal", "multi_edges", "full"]),
+        strict=False,
+    )
+]
 """Each score with one normalizer on one graph; together, all of them."""
 
 
@@ -367,7 +374,7 @@ def test_places_are_those_within_the_sets_however_the_graph_is_written():
         torch.testing.assert_close(bare, expected, **EXACT)
 
 
-@pytest.mark.parametrize("name", sorted(SCORES))
+@pytest.mark.parametrize("name", [*SCORES, "location"])
 @pytest.mark.parametrize("graph", [Full(5), Causal(5), Edges(torch.arange(5).repeat(2, 1), 5)])
 def test_every_score_runs_under_autocast(name, graph):
     layer = Attention(DIM, HEADS, score=Location(5) if name == "location" else name)
@@ -389,7 +396,7 @@ Attention(DIM, HEADS, score=SHARED)
     [
         (lambda: Attention(DIM, score="euclid"), ValueError, "score must be one of scaled_dot_p"),
         (lambda: Attention(DIM, score=3), TypeError, "score must be a Score, a name or None, got"),
-        (lambda: Attention(DIM, score="location"), ValueError, r"write Location\(size\)"),
+        (lambda: Attention(DIM, score="location"), ValueError, r"such as Location\(size\)"),
         (lambda: Attention(DIM, score=SHARED), ValueError, "this Cosine belongs to another"),
         (lambda: Cosine("best"), ValueError, "normalizer must be one of softmax, hard, sigmoid"),
         (lambda: Cosine(temperature=0), ValueError, "temperature must be positive, got 0"),

@@ -1,6 +1,7 @@
 """The scores of attention: from queries and keys to scores, and from scores to weights.
 
-`SCORES` has the names of those that `Attention(score=...)` accepts as a string.
+`SCORES` has the names of those that `Attention(score=...)` accepts as a string: all but `Location`,
+which needs the number of sources.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from tokennet.checks import lookup
+from tokennet.checks import check_type, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, combine
 from tokennet.ops.normalizers import NORMALIZERS
@@ -339,7 +340,6 @@ SCORES: dict[str, type[Score]] = {
     "general": General,
     "additive": Bahdanau,
     "cosine": Cosine,
-    "location": Location,
 }
 
 
@@ -353,8 +353,5 @@ def make_score(score: Score | str | None) -> Score:
         return ScaledDotProduct()
     if isinstance(score, Score):
         return score
-    if not isinstance(score, str):
-        raise TypeError(f"score must be a Score, a name or None, got {type(score).__name__}")
-    if score == "location":
-        raise ValueError("score 'location' needs its number of sources: write Location(size)")
-    return lookup("score", score, SCORES, also="or a Score")()
+    check_type("score", score, str, "a Score, a name or None")
+    return lookup("score", score, SCORES, also="or a Score such as Location(size)")()
