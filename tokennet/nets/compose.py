@@ -68,9 +68,6 @@ class WithGraph(TokenLayer):
     def transform(self, tokens: Tokens) -> Tokens:
         return tokens.replace(graph=tokens.graph.cached(self.graph_of))
 
-    def flops(self, tokens: Tokens) -> int:
-        return 0
-
 
 class OnGraph(TokenLayer):
     """A layer on another graph than the one that the tokens have.

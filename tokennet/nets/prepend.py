@@ -84,9 +84,6 @@ class PrependTokens(TokenLayer):
             pos = torch.cat([middle.to(pos.dtype).expand(*pos.shape[:-2], self.count, -1), pos], -2)
         return Tokens(torch.cat([vectors, z], dim=-2), pos=pos)
 
-    def flops(self, tokens: Tokens) -> int:
-        return 0
-
 
 def _prefixed(
     graph: TokenGraph, count: int, attend_to_all: bool, visible_to_all: bool
@@ -139,9 +136,6 @@ class DropTokens(TokenLayer):
         pos = None if tokens.pos is None else tokens.pos.index_select(-2, keep)
         z = tokens.z.index_select(-2, keep)
         return Tokens(z, graph.cached(without_prefix, self.count), pos)
-
-    def flops(self, tokens: Tokens) -> int:
-        return 0
 
 
 def _kept_indices(graph: TokenGraph, count: int) -> Tensor:
