@@ -66,13 +66,11 @@ class Results:
     def device(self) -> str:
         return SUITES[self.suite].device
 
-    def _ceilings(self, case: Case) -> Ceilings:
-        is_half = case.workload.dtype == torch.bfloat16 and self.half is not None
-        return self.half if is_half else self.ceilings  # type: ignore[return-value]
-
     def floor(self, case: Case, level: str, direction: str) -> float:
         """Milliseconds that a step takes at the least."""
-        return case.work[level, direction].milliseconds(self._ceilings(case))
+        is_half = case.workload.dtype == torch.bfloat16
+        ceilings = self.half if is_half and self.half is not None else self.ceilings
+        return case.work[level, direction].milliseconds(ceilings)
 
     def gather(self, case: Case, level: str, direction: str) -> float:
         """Milliseconds to fetch keys and values from memory, for each edge anew."""

@@ -143,16 +143,6 @@ def net_of_blocks(net: NetSpec, interface: IOSpec, config: TrainConfig, width: W
     )  # fmt: skip
 
 
-def split_at(train: int, total: int) -> dict[str, Tensor]:
-    """Splits of examples that were drawn in one order: the first `train`, then the test.
-
-    >>> split_at(3, 5)
-    {'train': tensor([0, 1, 2]), 'test': tensor([3, 4])}
-    """
-    index = torch.arange(total)
-    return {"train": index[:train], "test": index[train:]}
-
-
 class Task(ABC):
     """Data, a loss and metrics, on which nets differ in mixer, graph and perhaps readout only.
 
@@ -299,7 +289,9 @@ class StoredTask(Task):
     pos: Tensor
 
     def splits(self, seed: int) -> Splits:
-        return split_at(self.train_size, len(self.target))
+        """The first `train_size` examples, then the test."""
+        index = torch.arange(len(self.target))
+        return {"train": index[: self.train_size], "test": index[self.train_size :]}
 
     def batch(self, index: Tensor, graph: str) -> Batch:
         return Batch(Tokens(self.z[index], self.on[graph], self.pos), self.target[index])

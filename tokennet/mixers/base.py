@@ -56,7 +56,12 @@ class Mixer(TokenLayer):
         """Raise ValueError if the mixer cannot honor `graph`, or lacks the features it reads."""
         edge = getattr(self, "edge", None)  # the map of features of edges, where there is one
         if edge is not None:
-            check_edge_attr(graph, edge.in_features)
+            attr, expected = graph.edge_attr, (graph.num_edges, edge.in_features)
+            got = None if attr is None else tuple(attr.shape)
+            if got != expected:
+                raise ValueError(
+                    f"graph.edge_attr must have shape (E, edge_dim) = {expected}, got {got}"
+                )
 
     def transform(
         self,
@@ -184,11 +189,3 @@ def reset_linears(*linears: Any) -> None:
             nn.init.xavier_uniform_(linear.weight)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
-
-
-def check_edge_attr(graph: TokenGraph, edge_dim: int) -> None:
-    """Raise ValueError unless the graph has `edge_dim` features for each edge."""
-    attr, expected = graph.edge_attr, (graph.num_edges, edge_dim)
-    if attr is None or tuple(attr.shape) != expected:
-        got = None if attr is None else tuple(attr.shape)
-        raise ValueError(f"graph.edge_attr must have shape (E, edge_dim) = {expected}, got {got}")

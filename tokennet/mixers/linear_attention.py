@@ -100,7 +100,11 @@ class LinearAttention(WeightedMixer):
     ) -> tuple[Tokens, Any]:
         """The running sums are the state, of the same size for any number of tokens."""
         check_step(tokens, graph, self.dim)
-        _check_causal_step(graph)
+        if not graph.cached(_is_causal_step):
+            raise ValueError(
+                "graph must let each new token attend to all tokens so far and to no later one, "
+                f"as Causal(n).last(m) does; got {graph!r}"
+            )
         q, k, v = (linear(tokens.z) for linear in (self.query, self.key, self.value))
         with torch.autocast(q.device.type, enabled=False):
             out, state = attend_causal(
@@ -146,14 +150,6 @@ def redraw_features(net: nn.Module, generator: torch.Generator | None = None) ->
     for module in net.modules():
         if isinstance(module, FeatureMap):
             module.redraw(generator)
-
-
-def _check_causal_step(graph: TokenGraph) -> None:
-    if not graph.cached(_is_causal_step):
-        raise ValueError(
-            "graph must let each new token attend to all tokens so far and to no later one, "
-            f"as Causal(n).last(m) does; got {graph!r}"
-        )
 
 
 def _is_causal_step(graph: TokenGraph) -> bool:

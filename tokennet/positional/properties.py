@@ -92,11 +92,11 @@ def measure_properties(encoding: Encoding, layout: Layout = line, size: int = SI
     found = {size: own.detach().double()}
     found.update({n: code for n, code in others.items() if code is not None})
     found = dict(sorted(found.items()))
-    largest = max(float(code.abs().max()) for code in found.values())
-    equal = _EQUAL * max(largest, torch.finfo(torch.float64).tiny)
+    largest = [float(code.abs().max()) for code in found.values()]
+    equal = _EQUAL * max(*largest, torch.finfo(torch.float64).tiny)
     return Properties(
         unique=all(float(torch.pdist(code).min()) > equal for code in found.values()),
-        bounded=_is_bounded(list(found.values()), equal),
+        bounded=all(longer < 2 * shorter + equal for shorter, longer in pairwise(largest)),
         consistent_distance=_is_consistent([(layout(n).pos, c) for n, c in found.items()], equal),
         deterministic=torch.equal(encoding(layout(size)).z, own),
         extends=4 * size in found,
@@ -108,11 +108,6 @@ def _encoded(encoding: Encoding, tokens: Tokens) -> Tensor | None:
         return encoding(tokens).z.detach().double()
     except ValueError:
         return None
-
-
-def _is_bounded(codes: list[Tensor], equal: float) -> bool:
-    largest = [float(code.abs().max()) for code in codes]
-    return all(longer < 2 * shorter + equal for shorter, longer in pairwise(largest))
 
 
 def _is_consistent(sets: list[tuple[Tensor | None, Tensor]], equal: float) -> bool:

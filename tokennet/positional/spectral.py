@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.checks import check_size, lookup
-from tokennet.positional.eigenvectors import LaplacianEigenvectors, laplacian_eigenvectors
+from tokennet.positional.eigenvectors import laplacian_eigenvectors
 from tokennet.positional.graph_encoding import GraphEncoding
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -69,10 +69,7 @@ class LaplacianEncoding(GraphEncoding):
         if self.signs == "determined":
             return found.vectors.where(found.determined[found.component], 0.0)
         if self.signs == "random" and self.training:
-            return found.vectors * self._random_signs(tokens, found)
+            shape = (*tokens.z.shape[:-2], *found.values.shape)  # (..., C, K)
+            signs = 2.0 * torch.randint(2, shape, device=tokens.z.device) - 1.0
+            return found.vectors * signs.index_select(-2, found.component)  # (..., N, K)
         return found.vectors
-
-    def _random_signs(self, tokens: Tokens, found: LaplacianEigenvectors) -> Tensor:
-        shape = (*tokens.z.shape[:-2], *found.values.shape)  # (..., C, K)
-        signs = 2.0 * torch.randint(2, shape, device=tokens.z.device) - 1.0
-        return signs.index_select(-2, found.component)  # (..., N, K)

@@ -32,16 +32,13 @@ class LawReport:
     @property
     def broken(self) -> tuple[str, ...]:
         """The laws that the model breaks."""
-        return self.having(Verdict.BROKEN)
+        reports = self.reports.items()
+        return tuple(law for law, report in reports if report.verdict is Verdict.BROKEN)
 
     @property
     def passed(self) -> bool:
         """Whether no law is broken; INCONCLUSIVE and VACUOUS are no breaks."""
         return not self.broken
-
-    def having(self, verdict: Verdict) -> tuple[str, ...]:
-        """The laws with a verdict."""
-        return tuple(law for law, report in self.reports.items() if report.verdict is verdict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
