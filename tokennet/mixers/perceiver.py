@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.layer import IncrementalDecodingError, TokenLayer, map_flops
+from tokennet.layer import TokenLayer, map_flops
 from tokennet.mixers._ragged import CompleteMixer
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.latents import LatentGraphs, latents_on
@@ -72,6 +70,8 @@ class Latents(TokenLayer):
     torch.Size([2, 3, 8])
     """
 
+    no_step = "the latents attend to all tokens"
+
     def __init__(
         self,
         dim: int,
@@ -103,11 +103,6 @@ class Latents(TokenLayer):
         for block in self.blocks:
             latents = block(latents, None, graphs.within)
         return latents, graphs
-
-    def step(
-        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
-    ) -> tuple[Tokens, Any]:
-        raise IncrementalDecodingError(self, "the latents attend to all tokens")
 
     def flops(self, tokens: Tokens) -> int:
         """Attention of latents to tokens, and of latents to each other, with their MLPs."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
-from tokennet.layer import IncrementalDecodingError, TokenLayer, map_flops
+from tokennet.layer import TokenLayer, map_flops
 from tokennet.mixers._ragged import CompleteMixer
 from tokennet.mixers.attention import Attention
 from tokennet.mixers.base import WeightedMixer
@@ -147,6 +147,8 @@ class PoolingByAttention(TokenLayer):
     Tokens(z=(6, 8), graph=Disjoint([Full(3), Full(3)]): 6 tokens, 18 edges, density 0.5)
     """
 
+    no_step = "the seeds attend to all tokens"
+
     def __init__(
         self, dim: int, num_heads: int = 4, num_seeds: int = 1, *, norm: bool = True
     ) -> None:
@@ -161,11 +163,6 @@ class PoolingByAttention(TokenLayer):
         seeds, graphs = latents_on(tokens.graph, self.seeds, tokens.z)
         source = self.linear(tokens.z).relu()
         return Tokens(self.block(seeds, source, graphs.gather), graphs.within)
-
-    def step(
-        self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
-    ) -> tuple[Tokens, Any]:
-        raise IncrementalDecodingError(self, "the seeds attend to all tokens")
 
     def flops(self, tokens: Tokens) -> int:
         """One projection of the tokens, and a block from the tokens to the seeds."""
