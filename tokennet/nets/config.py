@@ -101,9 +101,11 @@ class BlockConfig:
     def block(
         self, mixers: Iterable[TokenLayer], dim: int, hidden: int | None = None
     ) -> list[TokenLayer]:
-        """Mixers and then a token-wise MLP, each in a residual connection."""
-        function = TokenWise(mlp(dim, hidden, self.dropout, self.activation))
-        return [self.around(layer, dim) for layer in (*mixers, function)]
+        """Mixers and then a token-wise MLP unless `hidden` is 0, each in a residual connection."""
+        layers = list(mixers)
+        if hidden != 0:
+            layers.append(TokenWise(mlp(dim, hidden, self.dropout, self.activation)))
+        return [self.around(layer, dim) for layer in layers]
 
     def stack(
         self,

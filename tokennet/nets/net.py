@@ -216,13 +216,9 @@ def build_net(
     """
     make_mixer = lookup("mixer", mixer, MIXERS)
     config = BlockConfig(dropout=dropout)
-    layers = [*_embedding(spec, dim, dropout), *positions_of(positions, spec, dim)]
-    for _ in range(depth):
-        mixing = make_mixer(dim, num_heads, spec.num_tokens)
-        layers += (
-            config.block([mixing], dim, hidden) if hidden != 0 else [config.around(mixing, dim)]
-        )
-    return TokenNet(layers, make_readout(spec.readout, dim, spec.out_features))
+    embedding = [*_embedding(spec, dim, dropout), *positions_of(positions, spec, dim)]
+    blocks = config.stack(lambda: [make_mixer(dim, num_heads, spec.num_tokens)], dim, depth, hidden)
+    return TokenNet([*embedding, *blocks], make_readout(spec.readout, dim, spec.out_features))
 
 
 def _embedding(spec: IOSpec, dim: int, dropout: float) -> list[TokenLayer]:
