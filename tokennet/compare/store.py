@@ -16,6 +16,7 @@ from typing import Any
 
 from tokennet.checks import require
 from tokennet.compare.report import Baseline, ResultRow
+from tokennet.compare.task import new_figure
 from tokennet.compare.train import Run
 
 
@@ -104,7 +105,7 @@ def plot_curves(
 ) -> None:
     """Loss and test metric by epoch: the mean over seeds, and their range as a band."""
     metric = settings["metrics"][0]["name"]
-    figure = require("matplotlib.figure", "compare").Figure(figsize=(10, 4), layout="constrained")
+    figure = new_figure((10, 4))
     panels = figure.subplots(1, 2)
     curves = {"loss": "training loss", "test": f"test {metric}"}
     for panel, (curve, title) in zip(panels, curves.items(), strict=True):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import lookup
+from tokennet.checks import lookup, require
+from tokennet.compare.data import stratified_fold
 from tokennet.compare.metric import Metric, Splits, accuracy, classes, error, majority, median
 from tokennet.graphs import TokenGraph
 from tokennet.mixers import MIXERS
@@ -300,6 +301,26 @@ class StoredTask(Task):
         """The best constant answer: the median, or the most frequent class."""
         constant = median if self.metrics[0] is error else majority
         return constant(self.target, self.splits(seed))
+
+
+class FoldedTask(StoredTask):
+    """Sets of several sizes, of which the test is one of `folds` parts with the same classes."""
+
+    folds: ClassVar[int]
+    sets: Mapping[str, Sequence[Tokens]]
+    """By the name of the graph that they are on."""
+
+    def splits(self, seed: int) -> Splits:
+        return stratified_fold(self.target, self.folds, seed)
+
+    def batch(self, index: Tensor, graph: str) -> Batch:
+        sets = self.sets[graph]
+        return Batch(Tokens.batch([sets[number] for number in index.tolist()]), self.target[index])
+
+
+def new_figure(size: tuple[float, float]) -> Any:
+    """An empty matplotlib figure of this size in inches."""
+    return require("matplotlib.figure", "compare").Figure(figsize=size, layout="constrained")
 
 
 def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:

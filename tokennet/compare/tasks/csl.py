@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tokennet.compare.data import stratified_fold
-from tokennet.compare.metric import Splits
-from tokennet.compare.task import Batch, NetSpec, StoredTask, TrainConfig
+from tokennet.compare.task import FoldedTask, NetSpec, TrainConfig
 from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.nets import IOSpec
 from tokennet.positional import return_probabilities
@@ -27,7 +25,7 @@ def skip_links(nodes: int, skip: int) -> TokenGraph:
     return Edges(torch.cat([pairs, pairs.flip(0)], dim=1), nodes)
 
 
-class CSL(StoredTask):
+class CSL(FoldedTask):
     """150 circular skip-link graphs of 41 nodes, in ten classes by the length of the skip.
 
     Murphy et al., 2019 (arXiv 1903.02541). All nodes of all graphs have four neighbors, so
@@ -41,13 +39,14 @@ class CSL(StoredTask):
     graphs = ("skips", "skips+walks", "full")
     nets = ("gin@skips", "attention@skips", "gin@skips+walks", "attention@skips+walks")
     tiny: ClassVar = {"copies": 5}
+    folds = 5
     config = TrainConfig(epochs=60, batch_size=24, lr=5e-3, depth=2, size=15_000)
     interface = IOSpec(in_features=1 + WALK, out_features=len(SKIPS), num_tokens=NODES)
 
     def __init__(self, copies: int = 15) -> None:
         generator = torch.Generator().manual_seed(0)
         self.target = torch.arange(len(SKIPS)).repeat_interleave(copies)
-        self._sets: dict[str, list[Tokens]] = {name: [] for name in self.graphs}
+        self.sets: dict[str, list[Tokens]] = {name: [] for name in self.graphs}
         returns = torch.cat([return_probabilities(skip_links(NODES, skip), WALK) for skip in SKIPS])
         mean, sd = returns.mean(0), returns.std(0).clamp(min=1e-6)
         for label in self.target.tolist():
@@ -57,16 +56,9 @@ class CSL(StoredTask):
             z[:, 0] = 1.0
             walks = z.clone()
             walks[:, 1:] = (return_probabilities(graph, WALK) - mean) / sd
-            self._sets["skips"].append(Tokens(z, graph))
-            self._sets["skips+walks"].append(Tokens(walks, graph))
-            self._sets["full"].append(Tokens(walks, Full(NODES)))
-
-    def splits(self, seed: int) -> Splits:
-        return stratified_fold(self.target, 5, seed)
-
-    def batch(self, index: Tensor, graph: str) -> Batch:
-        sets = self._sets[graph]
-        return Batch(Tokens.batch([sets[number] for number in index.tolist()]), self.target[index])
+            self.sets["skips"].append(Tokens(z, graph))
+            self.sets["skips+walks"].append(Tokens(walks, graph))
+            self.sets["full"].append(Tokens(walks, Full(NODES)))
 
     def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
         """The confusion matrix: true classes down, answers across."""

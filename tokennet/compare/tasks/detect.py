@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, unfold
 
 from tokennet.checks import require
 from tokennet.compare.metric import Metric
-from tokennet.compare.task import Batch, NetSpec, TrainConfig
+from tokennet.compare.task import Batch, NetSpec, TrainConfig, new_figure
 from tokennet.compare.tasks.digits import PatchTask
 from tokennet.models import Objects, Prediction, set_prediction_loss
 from tokennet.models.detection import corners
@@ -183,8 +183,7 @@ class Detect(PatchTask):
         rectangle = require("matplotlib.patches", "compare").Rectangle
         index, batch = self.test_examples(model, net.graph)
         answers = self.guesses(batch.run(model)).cpu()
-        pyplot = require("matplotlib.figure", "compare")
-        figure = pyplot.Figure(figsize=(12, 6.4), layout="constrained")
+        figure = new_figure((12, 6.4))
         for panel, number, answer in zip(
             figure.subplots(2, 4).flat, index.tolist(), answers, strict=False
         ):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from tokennet.compare.data import load, stratified_fold
-from tokennet.compare.metric import Splits
-from tokennet.compare.task import Batch, StoredTask, TrainConfig
+from tokennet.compare.data import load
+from tokennet.compare.task import FoldedTask, TrainConfig
 from tokennet.graphs import Full, Self
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 
-class Mutag(StoredTask):
+class Mutag(FoldedTask):
     """188 molecules of 10 to 28 atoms, mutagenic or not (Debnath et al., 1991).
 
     From the TUDataset collection (Morris et al., 2020, arXiv 2007.08663). The seed
@@ -25,6 +23,7 @@ class Mutag(StoredTask):
     graphs = ("bonds", "full")
     nets = ("attention@bonds", "attention@full", "gat@bonds", "sum@bonds", "gcn@bonds")
     dataset = "MUTAG"
+    folds = 10
     config = TrainConfig(
         epochs=120, batch_size=32, lr=2e-3, weight_decay=1e-4, depth=3, size=40_000
     )
@@ -41,13 +40,4 @@ class Mutag(StoredTask):
             tokens = Tokens.from_pyg(data)
             bonds.append(tokens.replace(graph=tokens.graph | Self(tokens.num_tokens)))
         full = [tokens.replace(graph=Full(tokens.num_tokens)) for tokens in bonds]
-        self._molecules = {"bonds": bonds, "full": full}
-
-    def splits(self, seed: int) -> Splits:
-        """A tenth for the test, with both classes in proportion; another tenth for each seed."""
-        return stratified_fold(self.target, 10, seed)
-
-    def batch(self, index: Tensor, graph: str) -> Batch:
-        molecules = self._molecules[graph]
-        tokens = Tokens.batch([molecules[number] for number in index.tolist()])
-        return Batch(tokens, self.target[index])
+        self.sets = {"bonds": bonds, "full": full}

@@ -9,9 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import require
 from tokennet.compare.builders import cross_attention, encoder_decoder
-from tokennet.compare.task import Batch, NetSpec, TrainConfig, Width
+from tokennet.compare.task import Batch, NetSpec, TrainConfig, Width, new_figure
 from tokennet.compare.tasks.digits import PatchTask
 from tokennet.nets import Embedding, IOSpec
 from tokennet.positional import LearnedEncoding
@@ -112,8 +111,7 @@ class Questions(PatchTask):
         answers = batch.run(model).argmax(-1).tolist()
         weights = cross_attention(lambda: batch.run(model), model)[:, -1].cpu()  # last word
         count = SIDE * CELL // self.patch
-        pyplot = require("matplotlib.figure", "compare")
-        figure = pyplot.Figure(figsize=(12, 5.2), layout="constrained")
+        figure = new_figure((12, 5.2))
         panels = figure.subplots(2, len(index))
         for column, number in enumerate(index.tolist()):
             image = self.images[number].permute(1, 2, 0).clamp(0, 1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import require
 from tokennet.compare.metric import Metric, error, squares
-from tokennet.compare.task import Batch, Model, NetSpec, StoredTask, TrainConfig
+from tokennet.compare.task import Batch, Model, NetSpec, StoredTask, TrainConfig, new_figure
 from tokennet.graphs import Full, Self
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
@@ -181,8 +181,7 @@ class SetsClusters(_SetTask):
         ellipse_of = require("matplotlib.patches", "compare").Ellipse
         index, batch = self.test_examples(model, net.graph, 4)
         answers = batch.run(model).cpu().unflatten(-1, (-1, 5))
-        pyplot = require("matplotlib.figure", "compare")
-        figure = pyplot.Figure(figsize=(12, 3.2), layout="constrained")
+        figure = new_figure((12, 3.2))
         for panel, number, parts in zip(
             figure.subplots(1, 4), index.tolist(), answers, strict=True
         ):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import require
 from tokennet.compare.metric import Splits, error
-from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig
+from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, new_figure
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
@@ -106,8 +106,7 @@ class Sunspots(Task):
         index = self.splits(0)["test"][:: len(self.splits(0)["test"]) // 3][:4]
         batch = self.batch(index, net.graph)
         forecasts = self.predict(Model(model), batch.to(device)).cpu()
-        pyplot = require("matplotlib.figure", "compare")
-        figure = pyplot.Figure(figsize=(10, 4), layout="constrained")
+        figure = new_figure((10, 4))
         panel = figure.subplots()
         shown = slice(int(index[0]), None)
         panel.plot(self.years[shown], self.numbers[shown], color="0.6", label="sunspots")
