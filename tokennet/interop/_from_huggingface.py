@@ -132,9 +132,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
         copy.attention(mixing.layer, *_of([parts.q_proj, parts.k_proj, parts.v_proj, parts.o_proj]))
         copy.norm(function.norm, block.layernorm_after)
         copy.mlp(function.layer.fn, block.mlp.fc1, block.mlp.fc2)
-    readout: Any = net.readout
-    copy.norm(readout.norm, theirs.layernorm)
-    copy.linear(readout.head, model.classifier)
+    copy.readout(net.readout, theirs.layernorm, model.classifier)
     return net
 
 

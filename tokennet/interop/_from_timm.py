@@ -62,7 +62,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
         copy.attention(mixing.layer, [*qkv.weight.chunk(3), out.weight], [*biases, out.bias])
         copy.norm(function.norm, block.norm2)
         _copy_mlp(copy, function.layer.fn, block.mlp)
-    _copy_end(copy, net, model)
+    copy.readout(net.readout, model.norm, model.head)
     return net
 
 
@@ -91,7 +91,7 @@ def _mixer(model: Any, copy: Copier) -> nn.Module:
         _copy_mlp(copy, mixing.layer.net, block.mlp_tokens)
         copy.norm(function.norm, block.norm2)
         _copy_mlp(copy, function.layer.fn, block.mlp_channels)
-    _copy_end(copy, net, model)
+    copy.readout(net.readout, model.norm, model.head)
     return net
 
 
@@ -168,11 +168,6 @@ def _copy_mlp(copy: Copier, to: Any, mlp: Any) -> None:
     if type(mlp.act) is not nn.GELU or mlp.act.approximate != "none":
         raise ValueError(f"activation of the model must be GELU(), got {mlp.act!r}")
     copy.mlp(to, mlp.fc1, mlp.fc2)
-
-
-def _copy_end(copy: Copier, net: Any, model: Any) -> None:
-    copy.norm(net.readout.norm, model.norm)
-    copy.linear(net.readout.head, model.head)
 
 
 CONVERTERS: Converters = {

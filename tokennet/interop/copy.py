@@ -82,6 +82,11 @@ class Copier:
         self.linear(to[0], first)
         self.linear(to[-1], second)
 
+    def readout(self, to: Any, norm: nn.LayerNorm, head: nn.Linear) -> None:
+        """A LayerNorm and a linear layer into a `Readout`."""
+        self.norm(to.norm, norm)
+        self.linear(to.head, head)
+
 
 Converters = Mapping[str, Callable[[Any, Copier], nn.Module]]
 """By the name of a class: from a model of it to a net, whose weights the copier has copied."""
