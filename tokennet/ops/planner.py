@@ -70,7 +70,10 @@ class Work(NamedTuple):
         """
         channels, size = call.q.shape[-1] + call.v.shape[-1], call.q.element_size()
         moved = call.groups * gathered * channels * size
-        far = moved * _share_of_far(call, channels * size) if gathered else 0.0
+        far = 0.0
+        if gathered:  # rows that the caches do not hold, of a walk in the targets' order
+            spread = call.graph.cached(_spread) * call.num_heads * channels * size
+            far = moved * max(0.0, 1 - CACHE_BYTES / spread) if spread else 0.0
         return cls(
             calls,
             pieces,
@@ -80,12 +83,6 @@ class Work(NamedTuple):
             call.io_bytes + call.groups * mask * size + moved,
             far,
         )
-
-
-def _share_of_far(call: Call, row_bytes: int) -> float:
-    """Share of the gathered rows that the caches do not hold, of a walk in the targets' order."""
-    spread = call.graph.cached(_spread) * call.num_heads * row_bytes
-    return max(0.0, 1 - CACHE_BYTES / spread) if spread else 0.0
 
 
 def _spread(graph: TokenGraph) -> float:
