@@ -126,7 +126,7 @@ def test_without_a_command_help_is_shown(tokennet):
         (("compare", "digits", "--nets", "mean@star"), "graph must be one of full, grid"),
         (("compare", "digits", "--nets", "mean"), "a net is written mixer@graph"),
         (("compare", "digits", "--size", "10"), "size: no attention@full has 10 params"),
-        (("compare", "digits", "--positions", "x"), "positions must be 'pos', 'index' or 'none'"),
+        (("compare", "digits", "--positions", "x"), "positions must be one of pos, index, none"),
         (
             ("compare", "digits", "--match", "time"),
             "'time' is not one of 'params'",

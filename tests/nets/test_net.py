@@ -318,7 +318,7 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
         (
             lambda: build_net("mean", SPEC, 8, positions="learned"),
             ValueError,
-            "positions must be 'pos', 'index' or 'none', got 'learned'",
+            "positions must be one of pos, index, none; got 'learned'",
         ),
         (
             lambda: build_net("mean", IOSpec(3, 5), 8, positions="pos"),

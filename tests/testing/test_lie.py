@@ -608,7 +608,7 @@ def test_contributions_need_a_chain_of_tensors():
     x = torch.randn(2, 3, 16)
     with pytest.raises(TypeError, match="model must be an nn.Sequential, got Conv1d"):
         lie_contributions(nn.Conv1d(3, 3, 3), x, ALONG_T)
-    with pytest.raises(TypeError, match="layers of model must return tensors, got tuple"):
+    with pytest.raises(TypeError, match="output of a layer of model must be a tensor, got tuple"):
         lie_contributions(nn.Sequential(nn.LSTM(16, 4)), x, ALONG_T)
 
 

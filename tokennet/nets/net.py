@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -231,6 +231,7 @@ def _embedding(spec: IOSpec, dim: int, dropout: float) -> list[TokenLayer]:
 
 def positions_of(positions: str, spec: IOSpec, dim: int) -> list[TokenLayer]:
     """Layers of positional encodings, an empty list for "none"; see `build_net`."""
+    lookup("positions", positions, dict.fromkeys(get_args(Positions)))
     if positions == "none":
         return []
     if positions == "pos":
@@ -238,8 +239,6 @@ def positions_of(positions: str, spec: IOSpec, dim: int) -> list[TokenLayer]:
             raise ValueError("positions='pos' needs tokens.pos, which this task does not have")
         coordinates, base = spec.num_coordinates, spec.position_base
         return [SinusoidalEncoding(dim, "pos", num_coordinates=coordinates, base=base)]
-    if positions == "index":
-        if spec.num_tokens is None:
-            raise ValueError("positions='index' needs a fixed number of tokens; here it varies")
-        return [LearnedEncoding(dim, spec.num_tokens, "index")]
-    raise ValueError(f"positions must be 'pos', 'index' or 'none', got {positions!r}")
+    if spec.num_tokens is None:
+        raise ValueError("positions='index' needs a fixed number of tokens; here it varies")
+    return [LearnedEncoding(dim, spec.num_tokens, "index")]

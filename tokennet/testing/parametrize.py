@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from tokennet.checks import check_type, lookup
 from tokennet.testing._check import applicable_laws, check
 from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.laws import LAWS
@@ -154,8 +155,8 @@ def _named(models: Any) -> list[tuple[str, Any, Any, dict[str, Any]]]:
             raise TypeError(
                 f"{where} must hold (model, example) or (model, example, options), got {got}"
             )
-        if len(item) == 3 and not isinstance(item[2], Mapping):
-            raise TypeError(f"options must be a dict, got {type(item[2]).__name__}")
+        for options in item[2:]:
+            check_type("options", options, Mapping, "a dict")
     names = [str(_name(item[0]) if name is None else name) for name, item in items]
     used, number = Counter(names), Counter[str]()
     named = []
@@ -176,10 +177,12 @@ def _tested_laws(
     name: str, model: Any, example: Any, options: dict[str, Any], failures: Iterable[str]
 ) -> list[str]:
     """The laws to test: all of them where a factory does not say which apply."""
-    _check_known(failures, "expected_failures")
+    for law in failures:
+        lookup("expected_failures", law, dict.fromkeys(LAWS))
     if "laws" in options:
-        _check_known(options["laws"], "laws")
         laws = list(options["laws"])
+        for law in laws:
+            lookup("laws", law, dict.fromkeys(LAWS))
     elif _is_factory(model) or _is_factory(example):
         laws = list(LAWS)
     else:
@@ -192,12 +195,6 @@ def _tested_laws(
 
 def _laws_of(model: Any, example: Any, options: dict[str, Any]) -> Iterable[str]:
     return applicable_laws(model, example, causal=bool(options.get("causal")))
-
-
-def _check_known(laws: Iterable[str], argument: str) -> None:
-    unknown = sorted(set(laws) - set(LAWS))
-    if unknown:
-        raise ValueError(f"{argument} must name laws among {', '.join(LAWS)}, got {unknown}")
 
 
 def _inapplicable(law: str, subject: str, laws: Iterable[str]) -> str:

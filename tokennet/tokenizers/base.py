@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_type
 from tokennet.graphs import TokenGraph
 from tokennet.tokens import Tokens
 
@@ -64,8 +65,7 @@ class Tokenizer(ABC):
             TypeError: there is no inverse.
             ValueError: the tokens do not have the form that this tokenizer returns.
         """
-        if not isinstance(tokens, Tokens):
-            raise TypeError(f"tokens must be Tokens, got {type(tokens).__name__}")
+        check_type("tokens", tokens, Tokens, "Tokens")
         if tokens.graph.is_ragged:
             return [self.restore(part) for part in tokens.unbatch()]
         return self.restore(tokens)
@@ -110,8 +110,7 @@ def check_tensor(name: str, value: Any, shape: str) -> Tensor:
     Traceback (most recent call last):
     ValueError: sound must have shape (..., T, C), got (3,)
     """
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a tensor {shape}, got {type(value).__name__}")
+    check_type(name, value, Tensor, f"a tensor {shape}")
     leading = "..." in shape
     dims = shape.count(",") + (0 if leading else 1)
     if value.dim() < dims or (value.dim() > dims and not leading):

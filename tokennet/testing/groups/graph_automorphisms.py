@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokennet.checks import require
+from tokennet.checks import check_type, require
 from tokennet.graphs import TokenGraph
 from tokennet.testing.groups.permutations import Permutation
 
@@ -40,8 +40,7 @@ def automorphisms(
     >>> name(automorphisms(Cycle(6), [0, 0, 1, 0, 0, 1]), 6)
     'S_2 x S_2'
     """
-    if not isinstance(graph, TokenGraph):
-        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
+    check_type("graph", graph, TokenGraph, "a TokenGraph")
     if not graph.is_square:
         raise ValueError(f"graph must connect tokens of one set, got {graph!r}")
     vertices = _vertex_numbers(vertex_colors, graph.num_targets)

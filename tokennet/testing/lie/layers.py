@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_type
 from tokennet.testing.example.values import map_tensors
 from tokennet.testing.lie.error import LieError, OutGenerator, action_on, summary
 from tokennet.testing.lie.generator import LieGenerator
@@ -92,8 +93,7 @@ def lie_contributions(
     >>> torch.allclose(sum(parts.values()), lie_derivative(model, x, along_t))
     True
     """
-    if not isinstance(model, nn.Sequential):
-        raise TypeError(f"model must be an nn.Sequential, got {type(model).__name__}")
+    check_type("model", model, nn.Sequential, "an nn.Sequential")
     with measuring(model):
         x = z = in_float64(x)
         batch_dims = x.dim() - generator.value_dims
@@ -180,8 +180,7 @@ def _layout(values: Tensor, layouts: list[LieGenerator], batch_dims: int) -> Lie
 def _of_tensors(layer: nn.Module) -> Callable[[Tensor], Tensor]:
     def function(z: Tensor) -> Tensor:
         output = layer(z)
-        if not isinstance(output, Tensor):
-            raise TypeError(f"layers of model must return tensors, got {type(output).__name__}")
+        check_type("the output of a layer of model", output, Tensor, "a tensor")
         return output
 
     return function
