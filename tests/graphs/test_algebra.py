@@ -65,7 +65,9 @@ def test_graphs_that_do_not_fit_are_refused():
         Causal(3) & Causal(4)
     with pytest.raises(ValueError, match="graphs to combine must have the same tokens"):
         Edges(torch.zeros(2, 0, dtype=torch.long), 3) | Self(4)
-    with pytest.raises(TypeError, match="a token graph combines with a token graph, got Tensor"):
+    with pytest.raises(
+        TypeError, match="what a token graph combines with must be a token graph, got Tensor"
+    ):
         Causal(3) | torch.ones(3, 3)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, check_type
 from tokennet.graphs.base import EdgePredicate
 
 
@@ -345,8 +345,7 @@ def check_permutation(name: str, perm: Any, size: int) -> Tensor:
 
 
 def check_combinable(a: TokenGraph, b: Any) -> None:
-    if not isinstance(b, TokenGraph):
-        raise TypeError(f"a token graph combines with a token graph, got {type(b).__name__}")
+    check_type("what a token graph combines with", b, TokenGraph, "a token graph")
     if (a.num_targets, a.num_sources) != (b.num_targets, b.num_sources):
         raise ValueError(f"graphs to combine must have the same tokens, got {a!r} and {b!r}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -99,18 +99,16 @@ def record_attention(model: nn.Module) -> Iterator[AttentionTrace]:
     >>> list(trace)
     ['', '[1]']
     """
-    trace, handles = AttentionTrace(), []
+    trace = AttentionTrace()
     parts: set[nn.Module] = set()  # of layers with weights: these trace for their parts
-    for path, layer in model.named_modules():
-        if layer not in parts and isinstance(layer, Mixer) and hasattr(layer, "attention_weights"):
-            parts.update(layer.modules())
-            record = partial(_record, trace, path)
-            handles.append(layer.register_forward_hook(record, with_kwargs=True))
-    try:
+    with ExitStack() as stack:
+        for path, layer in model.named_modules():
+            weighs = isinstance(layer, Mixer) and hasattr(layer, "attention_weights")
+            if weighs and layer not in parts:
+                parts.update(layer.modules())
+                record = partial(_record, trace, path)
+                stack.enter_context(layer.register_forward_hook(record, with_kwargs=True))
         yield trace
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _record(

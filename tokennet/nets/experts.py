@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -241,16 +241,13 @@ def collect_router_losses(net: nn.Module) -> Iterator[list[RouterLosses]]:
     ...     out = net(torch.randn(2, 5, 8))
     >>> total = out.square().mean() + 0.01 * sum(each.balance for each in losses)
     """
-    layers = [module for module in net.modules() if isinstance(module, MixtureOfExperts)]
-    before = [layer.collected for layer in layers]
     losses: list[RouterLosses] = []
-    for layer in layers:
-        layer.collected = losses
-    try:
+    with ExitStack() as stack:
+        for module in net.modules():
+            if isinstance(module, MixtureOfExperts):
+                stack.callback(setattr, module, "collected", module.collected)
+                module.collected = losses
         yield losses
-    finally:
-        for layer, collected in zip(layers, before, strict=True):
-            layer.collected = collected
 
 
 def check_visibility(graph: TokenGraph, future: bool) -> None:

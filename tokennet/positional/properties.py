@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
@@ -88,9 +89,10 @@ def measure_properties(encoding: Encoding, layout: Layout = line, size: int = SI
     if isinstance(encoding, nn.Module):
         encoding = copy.deepcopy(encoding).train()
     own = encoding(layout(size)).z
-    others = {n: _encoded(encoding, layout(n)) for n in (size // 4, 4 * size)}
     found = {size: own.detach().double()}
-    found.update({n: code for n, code in others.items() if code is not None})
+    for n in (size // 4, 4 * size):
+        with suppress(ValueError):  # the encoding has no such size
+            found[n] = encoding(layout(n)).z.detach().double()
     found = dict(sorted(found.items()))
     largest = [float(code.abs().max()) for code in found.values()]
     equal = _EQUAL * max(*largest, torch.finfo(torch.float64).tiny)
@@ -101,13 +103,6 @@ def measure_properties(encoding: Encoding, layout: Layout = line, size: int = SI
         deterministic=torch.equal(encoding(layout(size)).z, own),
         extends=4 * size in found,
     )
-
-
-def _encoded(encoding: Encoding, tokens: Tokens) -> Tensor | None:
-    try:
-        return encoding(tokens).z.detach().double()
-    except ValueError:
-        return None
 
 
 def _is_consistent(sets: list[tuple[Tensor | None, Tensor]], equal: float) -> bool:

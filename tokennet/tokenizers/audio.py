@@ -121,9 +121,7 @@ class LogMel(LineTokenizer):
 
     def power(self, sound: Tensor) -> Tensor:
         """The power |DFT|^2 of the frames under a Hann window: (..., N, size // 2 + 1)."""
-        check_tensor("sound", sound, "(..., T)")
-        if not sound.is_floating_point():
-            raise TypeError(f"sound must be of floating point, got {sound.dtype}")
+        check_tensor("sound", sound, "(..., T)", floating=True)
         frames = self.pieces("sound", sound)
         frames = frames.to(torch.promote_types(frames.dtype, torch.float32))  # of FFTs
         hann = torch.hann_window(self.size, dtype=torch.float64).to(frames)

@@ -103,7 +103,7 @@ def _match(a: Tokens, b: Tokens) -> bool:
     return not a.graph.is_explicit or torch.equal(a.graph.edge_index(), b.graph.edge_index())
 
 
-def check_tensor(name: str, value: Any, shape: str) -> Tensor:
+def check_tensor(name: str, value: Any, shape: str, *, floating: bool = False) -> Tensor:
     """Return `value` if it is a tensor with at least the dimensions of `shape`, or raise.
 
     >>> check_tensor("sound", torch.zeros(3), "(..., T, C)")
@@ -115,6 +115,8 @@ def check_tensor(name: str, value: Any, shape: str) -> Tensor:
     dims = shape.count(",") + (0 if leading else 1)
     if value.dim() < dims or (value.dim() > dims and not leading):
         raise ValueError(f"{name} must have shape {shape}, got {tuple(value.shape)}")
+    if floating and not value.is_floating_point():
+        raise TypeError(f"{name} must be of floating point, got {value.dtype}")
     return value
 
 

@@ -61,9 +61,7 @@ class Superpixels(Tokenizer):
     def segments(self, image: Tensor) -> Tensor:
         """The number of the region of each pixel, (H, W) int64, numbered from 0 without gaps."""
         segmentation = require("skimage.segmentation", "superpixels")
-        check_tensor("image", image, "(C, H, W)")
-        if not image.is_floating_point():
-            raise TypeError(f"image must be of floating point, got {image.dtype}")
+        check_tensor("image", image, "(C, H, W)", floating=True)
         if not image.isfinite().all():
             raise ValueError("image must be finite, got nan or infinity")
         found = segmentation.slic(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -133,16 +134,12 @@ def _calls(model: nn.Module, x: Tensor) -> list[_Call]:
             label = name if counts[name] == 1 else f"{name} ({counts[name]})"
             calls.append(_Call(label, _of_first(module, args, kwargs), z.clone()))
 
-    handles = [
-        module.register_forward_pre_hook(partial(record, name), with_kwargs=True)
-        for name, module in model.named_modules()
-        if name
-    ]
-    try:
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+                hook = partial(record, name)
+                stack.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
         model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
     return calls
 
 
