@@ -61,7 +61,7 @@ class TokenLayer(nn.Module, ABC):
     """Whether the layer can attend to another set."""
     needs_source = False
     """Whether it attends only to another set: in a net, to the net's `source`."""
-    no_step = ""
+    why_no_step = ""
     """Why it does not support incremental decoding, such as "it attends to later tokens"."""
     is_tokenwise = False
     """Whether each output depends on its own token only, not on the index, the graph or other
@@ -126,7 +126,7 @@ class TokenLayer(nn.Module, ABC):
             ValueError: `graph` is a ragged batch, or does not fit these tokens.
         """
         if not self.is_tokenwise:
-            raise IncrementalDecodingError(self, self.no_step)
+            raise IncrementalDecodingError(self, self.why_no_step)
         check_step(tokens, graph)
         return cast(Tokens, self(tokens)), None
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tokennet.testing import SymmetryReport, Verdict
 
-LAWS = ("node_permutation", "edge_permutation", "causality", "deterministic")
+LAWS = dict.fromkeys(("node_permutation", "edge_permutation", "causality", "deterministic"))
 
 
 class Told(nn.Module):

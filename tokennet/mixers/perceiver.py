@@ -70,7 +70,7 @@ class Latents(TokenLayer):
     torch.Size([2, 3, 8])
     """
 
-    no_step = "the latents attend to all tokens"
+    why_no_step = "the latents attend to all tokens"
 
     def __init__(
         self,

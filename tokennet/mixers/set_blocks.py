@@ -147,7 +147,7 @@ class PoolingByAttention(TokenLayer):
     Tokens(z=(6, 8), graph=Disjoint([Full(3), Full(3)]): 6 tokens, 18 edges, density 0.5)
     """
 
-    no_step = "the seeds attend to all tokens"
+    why_no_step = "the seeds attend to all tokens"
 
     def __init__(
         self, dim: int, num_heads: int = 4, num_seeds: int = 1, *, norm: bool = True

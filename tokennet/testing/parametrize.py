@@ -178,11 +178,11 @@ def _tested_laws(
 ) -> list[str]:
     """The laws to test: all of them where a factory does not say which apply."""
     for law in failures:
-        lookup("expected_failures", law, dict.fromkeys(LAWS))
+        lookup("expected_failures", law, LAWS)
     if "laws" in options:
         laws = list(options["laws"])
         for law in laws:
-            lookup("laws", law, dict.fromkeys(LAWS))
+            lookup("laws", law, LAWS)
     elif _is_factory(model) or _is_factory(example):
         laws = list(LAWS)
     else:
