@@ -23,6 +23,8 @@ USED = {
     "torch.cuda._sleep": "bench: hides the time of launches",
     "torch.utils._python_dispatch.TorchDispatchMode": "testing: every operation of a run",
     "torch.utils._python_dispatch._disable_current_modes": "graphs: kept tensors are real ones",
+    "torch.utils._pytree.GetAttrKey": "Tokens are a pytree",
+    "torch.utils._pytree.register_pytree_node": "Tokens are a pytree",
     "torch.utils._pytree.tree_leaves": "testing: tensors of any output",
     "torch.utils._pytree.tree_map": "states of any layer",
     "torch.utils._pytree.tree_map_only": "states of any layer",

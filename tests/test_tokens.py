@@ -5,8 +5,18 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
+from torch.testing import assert_close
+from torch.utils._pytree import (
+    keystr,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_map,
+    tree_unflatten,
+)
 
-from tokennet import Causal, Cycle, Disjoint, Edges, Full, Tokens
+from tokennet import Attention, Causal, Cycle, Disjoint, Edges, Full, Tokens, Window
+from tokennet.positional import Rotary, SinusoidalEncoding
 
 
 def example(n=4, dim=3, graph=None):
@@ -77,6 +87,79 @@ def test_to_moves_types_of_floating_point_only():
     assert moved.pos.dtype == torch.int64
     assert tokens.replace(pos=torch.zeros(3, 1)).to(torch.float64).pos.dtype == torch.float64
     assert tokens.to("meta").pos.device.type == "meta"
+    ids = Tokens(torch.arange(3)[:, None], pos=torch.rand(3, 1))
+    assert ids.to(torch.bfloat16).z.dtype == torch.int64
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_are_not_rounded_with_the_tokens(dtype):
+    n = 3000
+    tokens = Tokens(torch.randn(n, 16), Window(n, 4), torch.arange(float(n))[:, None])
+    moved = tokens.to(dtype)
+    assert moved.z.dtype == dtype
+    assert torch.equal(moved.pos, tokens.pos)
+    assert tokens.to(torch.float64).to(dtype).pos.dtype == torch.float64
+    encoding = SinusoidalEncoding(16)
+    assert_close(encoding(moved).z.float(), encoding(tokens).z, rtol=0.02, atol=0.02)
+    layer = Attention(16, 1, position=Rotary(by="pos"))
+    expected = layer(tokens).z
+    assert_close(layer.to(dtype)(moved).z.float(), expected, rtol=0.05, atol=0.05)
+
+
+class Half(nn.Module):
+    def forward(self, tokens):
+        return tokens.replace(z=tokens.z / 2)
+
+
+@pytest.mark.parametrize("pos", [None, torch.rand(4, 2)], ids=["no pos", "pos"])
+def test_tokens_are_a_pytree_of_their_tensors(pos):
+    tokens = Tokens(torch.randn(4, 8), Cycle(4), pos)
+    leaves, spec = tree_flatten(tokens)
+    assert [leaf is tensor for leaf, tensor in zip(leaves, (tokens.z, pos), strict=False)] == [
+        True
+    ] * len(leaves)
+    assert len(leaves) == (1 if pos is None else 2)
+    back = tree_unflatten(leaves, spec)
+    assert (back.z is tokens.z, back.graph is tokens.graph, back.pos is pos) == (True, True, True)
+    paths = [keystr(path) for path, _ in tree_flatten_with_path({"x": tokens})[0]]
+    assert paths == ["['x'].z", "['x'].pos"][: len(leaves)]
+    assert tree_map(lambda x: x.dtype, tokens).z == torch.float32  # what is mapped need not fit
+
+
+def test_layers_of_tokens_are_exported_and_vmapped():
+    layer, tokens = Attention(8, 2).double(), Tokens(torch.randn(5, 4, 8).double(), Cycle(4))
+    program = torch.export.export(layer, (tokens,)).module()
+    other = tokens.replace(z=torch.randn(5, 4, 8).double())
+    assert_close(program(other).z, layer(other).z)
+    for number, z in enumerate(tokens.z):
+        assert_close(torch.vmap(layer)(tokens).z[number], layer(Tokens(z, tokens.graph)).z)
+    tangents = Tokens(torch.randn(5, 4, 8).double(), tokens.graph)
+    _, change = torch.func.jvp(Half(), (tokens,), (tangents,))
+    assert_close(change.z, tangents.z / 2)
+
+
+def test_pinned_memory_is_asked_of_each_tensor(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)  # there may be no GPU
+    tokens = example()
+    pinned = torch.utils.data._utils.pin_memory.pin_memory([tokens])[0]
+    assert torch.equal(pinned.z, tokens.z + 1)
+    assert torch.equal(pinned.pos, tokens.pos + 1)
+    assert pinned.graph is tokens.graph
+
+
+def test_what_is_saved_is_loaded_by_weights_alone(tmp_path):
+    sets = [
+        example(3),
+        example(4, graph=Causal(4).relabel([2, 0, 1, 3])),
+        example(2, graph=~Full(2)),
+    ]
+    for tokens in (*sets, Tokens.batch(sets)):
+        torch.save(tokens, tmp_path / "tokens.pt")
+        loaded = torch.load(tmp_path / "tokens.pt", weights_only=True)
+        assert repr(loaded) == repr(tokens)
+        assert torch.equal(loaded.z, tokens.z)
+        assert torch.equal(loaded.pos, tokens.pos)
+        assert torch.equal(loaded.graph.edge_index(), tokens.graph.edge_index())
 
 
 def test_deepcopy_and_repr():

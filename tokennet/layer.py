@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Set
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.hooks import BackwardHook, RemovableHandle
 
 from tokennet.checks import check_type
 from tokennet.graphs import TokenGraph
@@ -67,6 +69,11 @@ class TokenLayer(nn.Module, ABC):
     """Whether each output depends on its own token only, not on the index, the graph or other
     tokens; incremental decoding then needs no state."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._gradient_hooks: tuple[OrderedDict[int, Any], ...] = (OrderedDict(), OrderedDict())
+        """Of full backward hooks, and of those before them."""
+
     @property
     def source_symmetry(self) -> Symmetry:
         """As a function of the source, which is visible as a whole, whatever graph it has."""
@@ -83,8 +90,9 @@ class TokenLayer(nn.Module, ABC):
     def forward(
         self, tokens: Tokens | Tensor, source: Tokens | Tensor | None = None, graph: Any = None
     ) -> Tokens | Tensor:
+        transform = self._transform_hooked if any(self._gradient_hooks) else self.transform
         if source is None and graph is None and isinstance(tokens, Tokens):
-            return self.transform(tokens)
+            return transform(tokens)
         context: dict[str, Any] = {} if source is None else {"source": source}
         if graph is not None:
             context["graph"] = graph
@@ -94,10 +102,39 @@ class TokenLayer(nn.Module, ABC):
             )
         if isinstance(tokens, Tensor):
             if source is None:
-                return self.transform(Tokens(tokens, context.pop("graph", None))).z
-            return self.transform(Tokens(tokens), **context).z
+                return transform(Tokens(tokens, context.pop("graph", None))).z
+            return transform(Tokens(tokens), **context).z
         check_type("tokens", tokens, Tokens, "Tokens or a tensor")
-        return self.transform(tokens, **context)
+        return transform(tokens, **context)
+
+    def _transform_hooked(self, tokens: Tokens, **context: Any) -> Tokens:
+        hook = BackwardHook(self, *(list(hooks.values()) for hooks in self._gradient_hooks))
+        given: dict[str, Any] = {"tokens": tokens, **context}
+        if isinstance(source := context.get("source"), Tensor):
+            given["source"] = Tokens(source)
+        names = [name for name, value in given.items() if isinstance(value, Tokens)]
+        zs = hook.setup_input_hook(tuple(given[name].z for name in names))
+        given |= {name: given[name].replace(z=z) for name, z in zip(names, zs, strict=True)}
+        out = self.transform(given.pop("tokens"), **given)
+        return out.replace(z=hook.setup_output_hook(out.z))
+
+    # PyTorch's own hooks see the gradients of tensors alone, and none of `Tokens`.
+
+    def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> RemovableHandle:
+        """As PyTorch's; the gradients are those of z, for a layer that is given `Tokens` too."""
+        return self._register(0, hook, prepend)
+
+    def register_full_backward_pre_hook(self, hook: Any, prepend: bool = False) -> RemovableHandle:
+        """As PyTorch's; the gradient is that of z, for a layer that is given `Tokens` too."""
+        return self._register(1, hook, prepend)
+
+    def _register(self, kind: int, hook: Any, prepend: bool) -> RemovableHandle:
+        hooks = self._gradient_hooks[kind]
+        handle = RemovableHandle(hooks)
+        hooks[handle.id] = hook
+        if prepend:
+            hooks.move_to_end(handle.id, last=False)
+        return handle
 
     @abstractmethod
     def transform(self, tokens: Tokens, /, *args: Any, **context: Any) -> Tokens:

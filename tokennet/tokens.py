@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import GetAttrKey, register_pytree_node
 
 from tokennet.checks import check_type
 from tokennet.graphs import Disjoint, Full, TokenGraph, from_pyg
@@ -67,9 +68,7 @@ class Tokens:
         """Return a copy with some of `z`, `graph` and `pos` replaced, checked again."""
         z = changes.get("z")
         if len(changes) == 1 and isinstance(z, Tensor) and z.shape[:-1] == self.z.shape[:-1]:
-            copy = object.__new__(Tokens)  # whatever fitted the old z fits the new one
-            copy.__dict__.update(z=z, graph=self.graph, pos=self.pos)
-            return copy
+            return _unchecked((z, self.pos), self.graph)  # whatever fitted the old z fits this one
         return Tokens(**{"z": self.z, "graph": self.graph, "pos": self.pos, **changes})
 
     def permute(self, perm: Any) -> Tokens:
@@ -91,13 +90,24 @@ class Tokens:
         return Tokens(self.z.index_select(-2, on_device), self.graph.relabel(perm), pos)
 
     def to(self, *args: Any, **kwargs: Any) -> Tokens:
-        """Move z and pos as `Tensor.to` does; a dtype applies to floating-point tensors only."""
+        """Move z and pos as `Tensor.to` does; integers keep their type.
+
+        Positions are never rounded: to a dtype of less precision z goes alone, because in
+        bfloat16 the positions 257 and 258 are the same.
+        """
         moved = self.z.to(*args, **kwargs)
         z = moved if self.z.is_floating_point() else self.z.to(moved.device)
         if self.pos is None:
             return self.replace(z=z)
         pos = self.pos.to(z.device)
-        return self.replace(z=z, pos=pos.to(moved.dtype) if pos.is_floating_point() else pos)
+        if pos.is_floating_point():
+            pos = pos.to(torch.promote_types(pos.dtype, moved.dtype))
+        return self.replace(z=z, pos=pos)
+
+    def pin_memory(self) -> Tokens:
+        """Return a copy in pinned memory, from which a GPU copies faster; for `DataLoader`."""
+        pos = None if self.pos is None else self.pos.pin_memory()
+        return self.replace(z=self.z.pin_memory(), pos=pos)
 
     @staticmethod
     def batch(sets: Sequence[Tokens | Tensor]) -> Tokens:
@@ -168,6 +178,34 @@ class Tokens:
     def __repr__(self) -> str:
         pos = "" if self.pos is None else f", pos={tuple(self.pos.shape)}"
         return f"Tokens(z={tuple(self.z.shape)}, graph={self.graph!r}{pos})"
+
+
+def _unchecked(tensors: Iterable[Any], graph: TokenGraph) -> Tokens:
+    """Tokens of z and, where there are some, pos: no tensors while a pytree is being mapped."""
+    z, *pos = tensors
+    tokens = object.__new__(Tokens)
+    tokens.__dict__.update(z=z, graph=graph, pos=pos[0] if pos else None)
+    return tokens
+
+
+def _with_keys(tokens: Tokens) -> tuple[list[tuple[Any, Any]], TokenGraph]:
+    names = ("z",) if tokens.pos is None else ("z", "pos")
+    return [(GetAttrKey(name), getattr(tokens, name)) for name in names], tokens.graph
+
+
+def _children(tokens: Tokens) -> tuple[list[Any], TokenGraph]:
+    return [tokens.z] if tokens.pos is None else [tokens.z, tokens.pos], tokens.graph
+
+
+# A pytree of its tensors; the graph is a constant, as for `torch.export`, `vmap` and `tree_map`.
+register_pytree_node(
+    Tokens,
+    _children,
+    _unchecked,
+    flatten_with_keys_fn=_with_keys,
+    serialized_type_name="tokennet.Tokens",
+)
+torch.serialization.add_safe_globals([Tokens])
 
 
 def _check_graph(graph: Any, n: int) -> None:

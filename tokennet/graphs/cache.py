@@ -61,6 +61,9 @@ class Cached:
         state.pop("_locks", None)
         return state
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
 
 @outside_compilation(
     "what this token graph needs is not built yet; run the model once before compiling it"

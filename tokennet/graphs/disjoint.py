@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from tokennet.graphs.algebra import TokenGraph, set_of_each
 from tokennet.graphs.base import EdgePredicate
 from tokennet.graphs.edges import Edges
+from tokennet.graphs.packing import pack, unpack
 
 
 class Disjoint(Edges):
@@ -74,6 +76,12 @@ class Disjoint(Edges):
         counts = torch.tensor([part.shape[1] for part in edges], dtype=torch.long)
         first = (sizes.cumsum(1) - sizes).repeat_interleave(counts, dim=1)  # (2, E)
         return torch.cat([torch.zeros(2, 0, dtype=torch.long), *edges], dim=1) + first
+
+    def __getstate__(self) -> Any:
+        return pack(self.graphs)
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__(unpack(*state))  # type: ignore[misc]
 
     @property
     def T(self) -> Disjoint:
