@@ -1,7 +1,9 @@
 """`compare`: budgets, runs, resuming, files, devices."""
 
 import csv
+import importlib
 import json
+import linecache
 import sys
 from dataclasses import replace
 from functools import partial
@@ -315,6 +317,36 @@ def test_a_function_that_a_task_names_is_part_of_it(monkeypatch):
     log_likelihood.__module__ = module.__name__
     monkeypatch.setattr(module, "log_likelihood", log_likelihood)
     assert code_of(task) != before
+
+
+HELPING = {
+    "by name": ("from helping import scale\n", "scale()"),
+    "by module": ("import helping\n", "helping.scale()"),
+    "by a module of its own": ("import between\n", "between.helping.scale()"),
+}
+
+
+@pytest.mark.parametrize("how", HELPING)
+def test_what_a_task_imports_from_a_file_beside_it_is_part_of_it(how, tmp_path, monkeypatch):
+    imports, call = HELPING[how]
+    (tmp_path / "between.py").write_text("import helping\n")
+    (tmp_path / "helped.py").write_text(
+        f"from tests.compare.tasks_for_tests import Majority\n{imports}\n"
+        "class Helped(Majority):\n"
+        "    def loss(self, output, target):\n"
+        f"        return {call} * super().loss(output, target)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    codes = []
+    for scale in ("2", "2  # the same", "3"):
+        (tmp_path / "helping.py").write_text(f"def scale():\n    return {scale}\n")
+        for module in ("helped", "helping", "between"):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        linecache.clearcache()
+        importlib.invalidate_caches()
+        codes.append(code_of(importlib.import_module("helped").Helped()))
+    assert codes[0] == codes[1] != codes[2]
 
 
 def test_graphs_that_read_alike_have_their_edges_looked_at():

@@ -7,9 +7,12 @@ import hashlib
 import inspect
 import marshal
 import re
+import sys
+import sysconfig
 import textwrap
 from functools import partial
-from types import FunctionType
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -44,8 +47,9 @@ def _add(digest: hashlib._Hash, *tensors: Tensor | None) -> None:
 def code_of(task: Task) -> str:
     """A hash of the methods and metrics of a task, so that another loss is another run.
 
-    It covers the functions, classes, numbers and strings of the same module that they name.
-    Comments, blank lines and docstrings do not count.
+    It covers the functions, classes, numbers and strings that they name, of the same module and of
+    modules that are not installed, such as a file beside the task's. Installed packages do not
+    count, nor do comments, blank lines and docstrings.
     """
     digest, seen = hashlib.sha256(), set[object]()
     for kind in type(task).__mro__[: type(task).__mro__.index(Task)]:
@@ -82,21 +86,47 @@ def _add_source(digest: hashlib._Hash, item: Any, seen: set[object]) -> None:
         value = item.__globals__.get(name)
         if isinstance(value, int | float | str):
             digest.update(f"{name} {value!r}".encode())
-        elif isinstance(value, FunctionType | type) and value.__module__ == item.__module__:
-            _add_source(digest, value, seen)
+        elif isinstance(value, FunctionType | type):
+            if value.__module__ == item.__module__ or _is_local(value.__module__):
+                _add_source(digest, value, seen)
+        elif isinstance(value, ModuleType):
+            _add_module(digest, value, seen)
 
 
-def _source(function: FunctionType) -> str:
+def _add_module(digest: hashlib._Hash, module: ModuleType, seen: set[object]) -> None:
+    """The source of a file of the user's own, and of those that it imports, as a whole."""
+    if module in seen or not _is_local(module.__name__):
+        return
+    seen.add(module)
+    digest.update(_source(module).encode())
+    for _, value in sorted(vars(module).items()):
+        named = value if isinstance(value, ModuleType) else inspect.getmodule(value)
+        if named is not None:
+            _add_module(digest, named, seen)
+
+
+def _is_local(module: str) -> bool:
+    """Whether a module is a file of the user's own, neither installed nor of this package."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None or module.partition(".")[0] == "tokennet":
+        return False
+    installed = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib"))
+    return not any(Path(file).is_relative_to(folder) for folder in installed)
+
+
+def _source(item: FunctionType | ModuleType) -> str:
     """Without comments and docstrings, in one layout."""
     try:
-        source = textwrap.dedent(inspect.getsource(function))
+        source = textwrap.dedent(inspect.getsource(item))
     except (OSError, TypeError):  # typed at a prompt, or made by `dataclass`
-        return marshal.dumps(function.__code__).hex()
+        return marshal.dumps(item.__code__).hex()
     try:
         tree = ast.parse(source)
     except SyntaxError:  # a lambda, with a part of the statement around it
         return source
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            continue
+        if ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
