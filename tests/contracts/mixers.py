@@ -414,6 +414,13 @@ class MixerContract(LayerContract):
                 mixer(tokens_on(graph, DIM, torch.float32))
             assert any(repr(part) in str(raised.value) for part in (graph, *graph.parts)), family
 
+    def test_flops_of_a_batch_are_those_of_its_sets(self, name: str) -> None:
+        family = next(each for each in honored(name) if FAMILIES[each]().num_targets > 1)
+        graph = FAMILIES[family]()
+        mixer = make(name, graph.num_targets, torch.float32)
+        flops = mixer.flops(tokens_on(graph, DIM, torch.float32))
+        assert mixer.flops(tokens_on(graph, DIM, torch.float32, batch=(3, 2))) == 6 * flops
+
     def test_law(self, name: str, family: str, law: str, dtype: torch.dtype) -> None:
         graph = FAMILIES[family]()
         mixer, tokens = make(name, graph.num_targets, dtype), tokens_on(graph, DIM, dtype)
@@ -432,6 +439,7 @@ CASES: dict[str, tuple[Any, Callable[[Iterable[str]], list]]] = {
     "test_bfloat16_autocast": (("name", "family"), traced),
     "test_honors_a_family_with_several_tokens": ("name", list),
     "test_refuses_what_it_cannot_honor": ("name", list),
+    "test_flops_of_a_batch_are_those_of_its_sets": ("name", list),
     "test_law": (("name", "family", "law", "dtype"), cases_of_laws),
     "test_shuffling_by_automorphisms": (("name", "kind"), shuffled),
 }

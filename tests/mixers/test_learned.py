@@ -73,6 +73,15 @@ def test_values_and_gradients_are_those_of_loops(family, normalizer):
     torch.testing.assert_close(together[1], layer(Tokens(2 * z, graph)).z, **EXACT)
 
 
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_combinations_start_at_the_size_of_the_values_and_logits_at_1(normalizer):
+    graph = Window(400, 12)
+    layer = LearnedMixing(64, graph, 2, normalizer=normalizer)
+    sd = (graph.num_edges / 400) ** -0.5 if normalizer == "none" else 1.0
+    assert float(layer.weight.std()) == pytest.approx(sd, rel=0.03)
+    assert abs(float(layer.weight.mean())) < 0.03 * sd
+
+
 def test_between_two_sets():
     graph = BIPARTITE["full"]()
     layer = LearnedMixing(DIM, graph, HEADS, source_dim=6).double()

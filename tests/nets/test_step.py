@@ -91,6 +91,23 @@ def test_steps_of_convolution_and_recurrence_are_the_whole(mixer, sizes, batch):
     torch.testing.assert_close(by_steps(net, z, Causal, sizes), net(Tokens(z, Causal(N))))
 
 
+class Halved(nn.Module):
+    def forward(self, z):
+        return z / 2
+
+
+@pytest.mark.parametrize("kind", [Residual, PostNorm])
+def test_steps_of_a_residual_are_scaled_as_the_whole_is(kind):
+    layer = kind(Attention(DIM, 2), nn.LayerNorm(DIM), scale=Halved()).double()
+    plain = kind(layer.layer, layer.norm).double()
+    z = torch.randn(2, N, DIM, dtype=torch.float64)
+    readout = TokenReadout(DIM, DIM).double()
+    nets = [TokenNet([each], readout) for each in (layer, plain)]
+    scaled, unscaled = (by_steps(net, z, Causal, (4, 1, 1, 3)) for net in nets)
+    torch.testing.assert_close(scaled, nets[0](Tokens(z, Causal(N))))
+    assert (scaled - unscaled).abs().max() > 1e-3
+
+
 def test_steps_of_a_convolution_on_just_its_window():
     layer, z = TokenNet([Convolution(DIM, 3, causal=True)]), torch.randn(N, DIM)
     state, parts = None, []

@@ -157,6 +157,41 @@ def test_combinations_by_loops(family, shared):
     assert_all_close(derivatives(out, inputs), derivatives(expected, inputs), **EXACT)
 
 
+@pytest.mark.parametrize(
+    "family", ["multi_edges", "more_edges_than_pairs", "bipartite_multi_edges"]
+)
+def test_parallel_edges_under_transforms_of_functions(family):
+    graph = FAMILIES[family]()
+    weights = torch.randn(3, graph.num_edges, 2, dtype=torch.float64)
+    v = torch.randn(3, graph.num_sources, 2, 4, dtype=torch.float64)
+    source, target = graph.edge_index()
+
+    def by_index_add(weights, v):
+        out = v.new_zeros(graph.num_targets, 2, 4)
+        return out.index_add(0, target, weights[..., None] * v[source])
+
+    def ours(weights, v):
+        return combine(weights, v, graph)
+
+    for function in (ours, by_index_add):
+        assert torch.vmap(function)(weights, v).shape == (3, graph.num_targets, 2, 4)
+    torch.testing.assert_close(torch.vmap(ours)(weights, v), torch.vmap(by_index_add)(weights, v))
+    given, tangents = (weights[0], v[0]), (weights[1], v[1])
+    for got, want in zip(
+        torch.func.jvp(ours, given, tangents), torch.func.jvp(by_index_add, given, tangents),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(got, want)
+
+    def loss(function):
+        return lambda weights, v: function(weights, v).square().sum()
+
+    got = torch.vmap(torch.func.grad(loss(ours), (0, 1)))(weights, v)
+    want = torch.vmap(torch.func.grad(loss(by_index_add), (0, 1)))(weights, v)
+    for mine, other in zip(got, want, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 @pytest.mark.parametrize("graph", [Full(3, 4), Window(4, 1)], ids=repr)
 def test_derivatives_of_derivatives(graph):
     weights = torch.randn(2, graph.num_edges, 1, dtype=torch.float64, requires_grad=True)
