@@ -26,7 +26,8 @@ def attend_oracle(
     features = edges
     edges = graph.edge_index().tolist()
     batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
-    rows, connected = [], 0 * (q.sum() + k.sum() + v.sum())
+    # So that each input has a gradient; a NaN in one target's row is none of the others'.
+    rows, connected = [], sum(0 * x.nan_to_num(0, 0, 0).sum() for x in (q, k, v))
     for target in range(graph.num_targets):
         numbers = [e for e, i in enumerate(edges[1]) if i == target]
         sources = [edges[0][e] for e in numbers]
@@ -63,13 +64,8 @@ def _bias_of(bias, numbers: list[int], target: int, sources: list[int], heads: i
     if bias is None:
         return torch.zeros_like(like)
     if not isinstance(bias, Tensor):
-        columns = [
-            torch.stack(
-                [bias(torch.tensor(h), torch.tensor(target), torch.tensor(j)) for h in range(heads)]
-            )
-            for j in sources
-        ]
-        return torch.stack(columns).to(like)  # (S, H)
+        of = bias(torch.arange(heads), torch.tensor(target), torch.tensor(sources)[:, None])
+        return of.expand(len(sources), heads).to(like)  # (S, H)
     if bias.dim() == 2:
         return bias[numbers]
     full = bias.expand(*bias.shape[:-3], heads, *bias.shape[-2:])

@@ -1,0 +1,178 @@
+"""Random calls of `attend` against loops over targets: whatever is drawn, the same numbers.
+
+Graph, shapes, type, layout in memory, terms of the score, backend, content and the way in (plain,
+derivatives, transforms, autocast, threads) are drawn from a seed, which a failure names.
+"""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.families import BIPARTITE, FORMULAS, RAGGED, SQUARE
+from tests.ops.kinds import KINDS, call, derivatives, make_inputs
+from tests.oracle import attend_oracle
+from tokennet import Disjoint, Edges, TokenGraph, attend
+from tokennet.ops import BACKENDS
+
+GRAPHS = [*SQUARE.values(), *RAGGED.values(), *BIPARTITE.values()]
+FORMULAS_OF_SIX = [make() for make in FORMULAS.values() if make().num_targets == 6]
+EXACT = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
+WAYS = ("plain", "plain", "gradient", "second", "jvp", "vmap", "autocast", "threads")
+CONTENT = ("normal", "normal", "large", "equal", "nan", "inf")
+SEEDS, CHUNKS = 120, 30
+
+
+@dataclass
+class Drawn:
+    """One call, and how to make it."""
+
+    graph: TokenGraph
+    kind: str
+    batch: tuple[int, ...]
+    dtype: torch.dtype
+    layout: str
+    backend: str
+    content: str
+    way: str
+    heads: int
+    channels: int
+
+
+def a_graph(rng: random.Random) -> TokenGraph:
+    how = rng.choice(("family", "edges", "algebra", "ragged"))
+    if how == "family":
+        return rng.choice(GRAPHS)()
+    if how == "edges":
+        n, m, count = rng.randint(1, 7), rng.randint(1, 7), rng.randint(0, 20)
+        ends = [[rng.randrange(size) for _ in range(count)] for size in (m, n)]
+        return Edges(torch.tensor(ends, dtype=torch.long).view(2, count), n, m)
+    if how == "algebra":
+        a, b = rng.choice(FORMULAS_OF_SIX), rng.choice(FORMULAS_OF_SIX)
+        perm = rng.sample(range(6), 6)
+        return rng.choice((a & b, a | b, ~a, (a & ~b).relabel(perm), a.T | b.relabel(perm)))
+    return Disjoint(a_graph(rng) for _ in range(rng.randint(1, 2)))
+
+
+def draw(seed: int) -> Drawn:
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    return Drawn(
+        graph=a_graph(rng), kind=rng.choice(list(KINDS)), batch=rng.choice([(), (), (2,), (1, 2)]),
+        dtype=rng.choice([*EXACT, torch.float64, torch.float32]),
+        layout=rng.choice(("contiguous", "heads first", "a part", "expanded")),
+        backend=rng.choice(("auto", "auto", *BACKENDS)), content=rng.choice(CONTENT),
+        way=rng.choice(WAYS), heads=rng.randint(1, 3), channels=rng.choice((1, 3, 4, 8)),
+    )  # fmt: skip
+
+
+def inputs_of(drawn: Drawn) -> dict[str, Tensor]:
+    made = make_inputs(
+        drawn.kind, drawn.graph, drawn.batch, num_heads=drawn.heads, channels=drawn.channels,
+        dtype=drawn.dtype,
+    )  # fmt: skip
+    inputs = {name: x.detach() for name, x in made.items()}
+    if drawn.content == "large":
+        inputs["q"] = 30 * inputs["q"]
+    if drawn.content == "equal":
+        inputs["k"] = torch.ones_like(inputs["k"])
+    if drawn.content in ("nan", "inf"):
+        name = ("q", "k", "v")[drawn.graph.num_edges % 3]
+        inputs[name] = inputs[name].clone()
+        inputs[name][..., -1:, :, :] = float(drawn.content)
+    return {name: laid_out(x, drawn.layout) for name, x in inputs.items()}
+
+
+def laid_out(x: Tensor, layout: str) -> Tensor:
+    """The same numbers, elsewhere in memory."""
+    if layout == "heads first" and x.dim() >= 3:
+        x = x.transpose(-2, -3).contiguous().transpose(-2, -3)
+    if layout == "a part":
+        x = torch.cat([x, x], -1)[..., : x.shape[-1]]
+    if layout == "expanded" and x.dim() == 4:
+        x = x[:1].expand_as(x)
+    return x.detach().requires_grad_()
+
+
+def tolerance(drawn: Drawn, expected: Tensor) -> dict[str, float]:
+    finite = expected[expected.isfinite()].abs()
+    size = max(1.0, float(finite.max()) if finite.numel() else 1.0)
+    rounding = EXACT[torch.bfloat16 if drawn.way == "autocast" else drawn.dtype]
+    return {"rtol": 0.0, "atol": rounding * size * (10 if drawn.content == "large" else 1)}
+
+
+def run(drawn: Drawn, inputs: dict[str, Tensor], function, **options) -> list[Tensor]:
+    """The results of a call that are compared, in the order in which they come."""
+
+    def of(*tensors: Tensor) -> Tensor:
+        given = dict(zip(inputs, tensors, strict=True))
+        return call(drawn.kind, given, drawn.graph, function, **options)
+
+    tensors = tuple(inputs.values())
+    if drawn.way == "gradient":
+        out = of(*tensors)
+        return [out.detach(), *derivatives(out, inputs)]
+    if drawn.way == "second":
+        out = of(*tensors)
+        return [out.detach(), *derivatives(out, inputs, 2)]
+    with torch.no_grad():
+        if drawn.way == "jvp":
+            tangents = tuple(torch.linspace(-1, 1, x.numel()).to(x).view_as(x) for x in tensors)
+            return list(torch.func.jvp(of, tensors, tangents))
+        if drawn.way == "vmap":
+            stacked = [torch.stack([x, x.flip(0)]) for x in tensors]
+            if function is attend_oracle:
+                return [torch.stack([of(*(x[k] for x in stacked)) for k in range(2)])]
+            return [torch.vmap(of)(*stacked)]
+        if drawn.way == "autocast" and function is attend:
+            with torch.autocast("cpu", torch.bfloat16):
+                return [of(*tensors)]
+        if drawn.way == "threads" and function is attend:
+            with ThreadPoolExecutor(4) as pool:
+                return [*pool.map(lambda _: of(*tensors), range(4))]
+        return [of(*tensors)] * (4 if drawn.way == "threads" else 1)
+
+
+def is_right(drawn: Drawn) -> bool:
+    """Compare a call with the loops; False where the backend that was drawn refuses it."""
+    inputs = inputs_of(drawn)
+    try:
+        got = run(drawn, inputs, attend, backend=drawn.backend)
+    except RuntimeError as error:
+        if drawn.backend == "auto" or "cannot run this call" not in str(error):
+            raise
+        return False
+    wide = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
+    for mine, other in zip(got, run(drawn, wide, attend_oracle), strict=True):
+        assert mine.isfinite()[other.isfinite()].all(), "what is not finite went where it is unseen"
+        if drawn.content in ("nan", "inf"):
+            assert not mine.isfinite()[~other.isfinite()].any(), "what is not finite is hidden"
+            mine, other = mine[other.isfinite()], other[other.isfinite()]
+        torch.testing.assert_close(mine.double(), other, **tolerance(drawn, other))
+    return True
+
+
+@pytest.fixture(autouse=True)
+def _untraced(monkeypatch):
+    """FlexAttention as it is written, without a trace of each call, which takes a second."""
+    flex = import_module("torch.nn.attention.flex_attention")
+    monkeypatch.setattr(flex, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_any_call_gives_what_the_loops_give(chunk):
+    ran = 0
+    for seed in range(chunk * SEEDS, (chunk + 1) * SEEDS):
+        drawn = draw(seed)
+        try:
+            ran += is_right(drawn)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {drawn}") from error
+    assert ran > 0.6 * SEEDS
