@@ -127,6 +127,7 @@ FURTHER: Family = {
     "prefixed": lambda: prefixed(Window(5, 1), 2, attend_to_all=False),
     "prefixed_unseen": lambda: prefixed(Causal(4), 1, visible_to_all=False),
     "bipartite_prefixed": lambda: prefixed(Causal(3), 2, as_targets=False, visible_to_all=False),
+    "subgraph": lambda: Window(6, 1).subgraph([4, 0, 1, 3]),
     "bipartite_last": lambda: Window(6, 1).last(3),
     "bipartite_transposed": lambda: Window(6, 1).last(3).T,
     "bipartite_mask_mod": lambda: from_mask_mod(_of_both, 3, 5),

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.families import Family
 from tokennet import (
+    Edges,
     TokenGraph,
     Tokens,
     from_mask,
@@ -202,6 +203,61 @@ class GraphContract:
         assert graph.last(n) is graph
         with pytest.raises(ValueError, match="count must be at most the number of targets"):
             graph.last(n + 1)
+
+    def test_neighbors_are_the_sources_of_a_target(self, graph):
+        for target in range(graph.num_targets):
+            wanted = [j for j, i in edges_of(graph) if i == target]
+            assert graph.neighbors(target).tolist() == wanted
+        for missing in (-1, graph.num_targets):
+            with pytest.raises(IndexError, match="i must be one of"):
+                graph.neighbors(missing)
+
+    def test_a_subgraph_has_the_edges_among_its_tokens(self, graph):
+        if not graph.is_square:
+            with pytest.raises(ValueError, match="subgraph needs the same number of sources"):
+                graph.subgraph([])
+            return
+        owner = set_of_each(graph.sizes)
+        moved = permutation(graph.sizes)
+        kept = torch.rand(graph.num_targets) > 0.4
+        for index in (moved[kept], torch.arange(graph.num_targets), torch.zeros(0).long()):
+            part = graph.subgraph(index)
+            wanted = mask_of(graph)[index][:, index]
+            assert torch.equal(mask_of(part), wanted)
+            assert torch.equal(part.dense(), wanted)
+            assert part.is_ragged == graph.is_ragged
+            assert (
+                part.sizes == [len(index)]
+                or part.sizes == torch.bincount(owner[index], minlength=graph.num_graphs).tolist()
+            )
+        assert torch.equal(graph.subgraph(kept).dense(), mask_of(graph)[kept][:, kept])
+
+    def test_graphs_are_equal_when_their_edges_are(self, graph):
+        twin, different = copy.deepcopy(graph), graph == "graph"
+        assert graph == twin
+        assert (graph != twin) is False
+        assert hash(graph) == hash(twin)
+        assert not different
+        sizes = graph.num_targets, graph.num_sources
+        listed = Edges(graph.edge_index(), *sizes, edge_attr=graph.edge_attr, names=graph.names)
+        once = graph.coalesce()
+        assert torch.equal(once.dense(), mask_of(graph))
+        assert not once.has_multi_edges
+        assert once == once.coalesce()
+        if graph.is_ragged:
+            assert graph != listed
+            return
+        assert graph == listed
+        assert listed == graph
+        assert hash(graph) == hash(listed)
+        assert once == from_mask(mask_of(graph))
+        backward = Edges(graph.edge_index().flip(1), *sizes)
+        assert backward.coalesce() == once
+        if graph.num_edges:
+            assert graph != Edges(graph.edge_index()[:, 1:], *sizes)
+            assert Edges(graph.edge_index()[:, 1:], *sizes) != graph
+        assert graph != Edges(graph.edge_index(), sizes[0], sizes[1] + 1)
+        assert (graph == ~graph) == (sizes[0] * sizes[1] == 0)
 
     def test_it_becomes_what_other_libraries_use_and_comes_back(self, graph):
         theirs = to_networkx(graph)

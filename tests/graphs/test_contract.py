@@ -1,6 +1,7 @@
 """Every graph keeps the contract of graphs; and a graph that breaks it is found."""
 
 import pytest
+import torch
 
 from tests.contracts.graphs import GraphContract
 from tests.families import FAMILIES, LISTED
@@ -111,6 +112,35 @@ class OnTheCPUOnly(Window):
         return super().dense()
 
 
+class NeighborsBackward(Window):
+    def neighbors(self, i):
+        return super().neighbors(i).flip(0)
+
+
+class WholeSubgraph(Window):
+    def _subgraph(self, index):
+        return self
+
+
+class UnorderedSubgraph(Window):
+    def _subgraph(self, index):
+        return super()._subgraph(index.sort().values)
+
+
+class OnlyItself(Window):
+    def __eq__(self, other):
+        return self is other
+
+    __hash__ = Window.__hash__
+
+
+class HashOfItself(Window):
+    __eq__ = Window.__eq__
+
+    def __hash__(self):
+        return id(self)
+
+
 class TwoSets(Window):
     @property
     def parts(self):
@@ -136,6 +166,11 @@ class TwoSets(Window):
         (NotMoved(6, 1), "transpose_and_relabeling_rename_the_ends_of_edges"),
         (FarReach(6, 1), "reach_is_walks_of_at_most_k_edges"),
         (FirstNotLast(6, 1), "last_keeps_the_last_targets"),
+        (NeighborsBackward(6, 1), "neighbors_are_the_sources_of_a_target"),
+        (WholeSubgraph(6, 1), "a_subgraph_has_the_edges_among_its_tokens"),
+        (UnorderedSubgraph(6, 1), "a_subgraph_has_the_edges_among_its_tokens"),
+        (OnlyItself(6, 1), "graphs_are_equal_when_their_edges_are"),
+        (HashOfItself(6, 1), "graphs_are_equal_when_their_edges_are"),
         (KeptInCopies(6, 1), "copies_have_the_edges_and_nothing_that_was_kept"),
         (AnewEachTime(6, 1), "what_is_derived_is_built_once_for_each_device"),
         (OnTheCPUOnly(6, 1), "what_is_derived_is_built_once_for_each_device"),
@@ -152,6 +187,27 @@ def test_a_graph_that_breaks_the_contract_is_found(graph, law):
 class Reordered(Edges):
     def __and__(self, other):
         return Edges(super().__and__(other).edge_index().flip(1), self.num_targets)
+
+
+class NotCoalesced(Edges):
+    def coalesce(self):
+        return self
+
+
+class AnyOrder(Edges):
+    def _has_edges_of(self, other):
+        return torch.equal(self.coalesce().edge_index(), other.coalesce().edge_index())
+
+
+@pytest.mark.parametrize("kind", [NotCoalesced, AnyOrder])
+def test_lists_that_break_the_contract_of_equality_are_found(kind):
+    test, edges = (
+        GraphContract().test_graphs_are_equal_when_their_edges_are,
+        LISTED["multi_edges"](),
+    )
+    test(edges)
+    with pytest.raises(AssertionError):
+        test(kind(edges.edge_index(), 6))
 
 
 def test_edges_in_another_order_after_an_operation_are_found():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokennet.checks import check_size, check_type
 from tokennet.graphs.base import EdgePredicate
+from tokennet.graphs.indices import check_permutation, check_subset
 
 
 class TokenGraph(EdgePredicate):
@@ -46,9 +47,6 @@ class TokenGraph(EdgePredicate):
     def parts(self) -> tuple[TokenGraph, ...]:
         """The graphs of a `Disjoint`, one for each set of tokens; else the graph itself."""
         return (self,)
-
-    is_ragged = False
-    """Whether this is a ragged batch: several sets side by side, in `parts`."""
 
     @property
     def sizes(self) -> list[int]:
@@ -126,6 +124,28 @@ class TokenGraph(EdgePredicate):
             )
         return self if count == self.num_targets else self._last(count)
 
+    def subgraph(self, index: Any) -> TokenGraph:
+        """Return the graph on the tokens `z[..., index, :]`, with features of edges and names.
+
+        Args:
+            index: different tokens, or a boolean mask (N,) of those to keep.
+
+        Raises:
+            ValueError: `index` names a token twice or none, the graph is bipartite, or tokens
+                of a ragged batch are not in the order of the sets.
+
+        >>> from tokennet import Cycle
+        >>> Cycle(5, radius=1).subgraph([0, 1, 4]).dense().int().tolist()
+        [[1, 1, 1], [1, 1, 0], [1, 0, 1]]
+        """
+        if not self.is_square:
+            raise ValueError(f"subgraph needs the same number of sources and targets, got {self!r}")
+        return self._subgraph(check_subset("index", index, self.num_targets))
+
+    def coalesce(self) -> TokenGraph:
+        """Return the edges sorted by target, then source, each once; a formula as it is."""
+        return self
+
     def contains(self, other: TokenGraph) -> bool:
         """Whether every edge of `other` is an edge of this graph.
 
@@ -144,6 +164,9 @@ class TokenGraph(EdgePredicate):
 
     def _reach(self, k: int) -> TokenGraph:
         return Reach(self, k)
+
+    def _subgraph(self, index: Tensor) -> TokenGraph:
+        return Subgraph(self, index)
 
 
 def set_of_each(sizes: Sequence[int]) -> Tensor:
@@ -292,6 +315,20 @@ class Relabeled(TokenGraph):
         return f"{_operand(self.graph)}.relabel(perm)"
 
 
+class Subgraph(TokenGraph):
+    """Some tokens of a symbolic graph: token i is token `index[i]` of the original."""
+
+    def __init__(self, graph: TokenGraph, index: Tensor) -> None:
+        super().__init__(len(index))
+        self.graph, self.index = graph, index
+
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        return self.graph.attends(self.index.to(i.device)[i], self.index.to(j.device)[j])
+
+    def _name(self) -> str:
+        return f"{_operand(self.graph)}.subgraph(index)"
+
+
 class Last(TokenGraph):
     """The last targets of a graph, with all its sources."""
 
@@ -331,21 +368,6 @@ class Reach(TokenGraph):
 
     def _name(self) -> str:
         return f"{_operand(self.graph)}.reach({self.k})"
-
-
-def check_permutation(name: str, perm: Any, size: int) -> Tensor:
-    """Return `perm` as an int64 tensor if it is a permutation of 0 .. size - 1, or raise."""
-    perm = torch.as_tensor(perm, device="cpu")
-    if perm.numel() == 0:
-        perm = perm.long()
-    integral = not perm.is_floating_point() and perm.dtype != torch.bool
-    if (
-        not integral
-        or perm.shape != (size,)
-        or not torch.equal(perm.sort().values, torch.arange(size))
-    ):
-        raise ValueError(f"{name} must be a permutation of 0 .. {size - 1}, got {perm.tolist()}")
-    return perm.long()
 
 
 def check_combinable(a: TokenGraph, b: Any) -> None:

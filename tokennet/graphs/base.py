@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -50,6 +51,10 @@ class EdgePredicate(Cached, ABC):
     """(E, F) features of the edges, or None."""
     names: Sequence[Any] | None = None
     """Names of the tokens, or None."""
+    is_ragged = False
+    """Whether this is a ragged batch: several sets side by side, in `parts`."""
+    from_multigraph = False
+    """Whether it was made of a networkx graph that may have parallel edges."""
 
     # What a formula says of itself, without listing an edge.
     is_full = False
@@ -79,6 +84,57 @@ class EdgePredicate(Cached, ABC):
 
         Pure torch and vmap-able, so that it serves as a FlexAttention `mask_mod`.
         """
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both have the same edges in the same order, with the same features and names.
+
+        How they are written does not matter: `Causal(4)` equals the `Edges` that list it. To
+        compare without regard to order and repeats, compare `coalesce()` of both.
+        """
+        if self is other:
+            return True
+        if not isinstance(other, EdgePredicate):
+            return NotImplemented
+        return (
+            self.is_ragged == other.is_ragged
+            and (self.num_targets, self.num_sources) == (other.num_targets, other.num_sources)
+            and self.names == other.names
+            and same_features(self.edge_attr, other.edge_attr)
+            and self._has_edges_of(other)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.num_targets, self.num_sources))  # no edge is listed for it
+
+    def _has_edges_of(self, other: EdgePredicate) -> bool:
+        """Whether the lists of edges are the same, of graphs of the same size."""
+        if type(self) is type(other) and not self.is_explicit and _same_arguments(self, other):
+            return True
+        if self.num_edges != other.num_edges:
+            return False
+        if not (self.is_explicit or other.is_explicit) and self.is_complete and other.is_complete:
+            return True
+        return torch.equal(self.edge_index(), other.edge_index())
+
+    def neighbors(self, i: int) -> Tensor:
+        """Return the sources that target i attends to, in the order of `edge_index`.
+
+        Parallel edges are repeated.
+
+        Raises:
+            IndexError: there is no target i.
+
+        >>> from tokennet import Window
+        >>> Window(6, radius=1).neighbors(2)
+        tensor([1, 2, 3])
+        """
+        i = operator.index(i)
+        if not 0 <= i < self.num_targets:
+            raise IndexError(f"i must be one of {self.num_targets} targets, got {i}")
+        if not self.is_explicit:
+            return self.attends(torch.tensor([i]), torch.arange(self.num_sources)).nonzero()[:, 0]
+        indptr, indices, _ = self.csr()
+        return indices[indptr[i] : indptr[i + 1]].long()
 
     @property
     def band(self) -> tuple[int, int] | None:
@@ -241,3 +297,28 @@ def as_mask(mask: Any, i: Tensor, j: Tensor) -> Tensor:
     if mask.dtype != torch.bool:
         raise TypeError(f"attends must return booleans, got {mask.dtype}")
     return mask.expand(torch.broadcast_shapes(i.shape, j.shape))
+
+
+def same_features(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether two matrices are equal, NaN where the other has NaN; or both None."""
+    if a is None or b is None or a is b:
+        return a is b
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    a, b = a.detach().cpu(), b.detach().cpu()
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _same_arguments(a: Any, b: Any) -> bool:
+    """Whether two graphs of one class were made alike, as far as that is seen without listing."""
+    mine, theirs = a.__getstate__(), b.__getstate__()
+    del mine["_cache"], theirs["_cache"]
+    if mine.keys() != theirs.keys():
+        return False
+    try:
+        return all(
+            torch.equal(x, theirs[key]) if isinstance(x, Tensor) else bool(x == theirs[key])
+            for key, x in mine.items()
+        )
+    except (RuntimeError, TypeError, ValueError):  # of a class of users: arrays, for example
+        return False

@@ -66,6 +66,9 @@ class Disjoint(Edges):
     def _count_edges(self) -> int:
         return sum(graph.num_edges for graph in self.graphs)
 
+    def _has_edges_of(self, other: EdgePredicate) -> bool:
+        return isinstance(other, Disjoint) and self.parts == other.parts
+
     def _find_multi_edges(self) -> bool:
         return any(graph.has_multi_edges for graph in self.graphs)
 
@@ -88,7 +91,7 @@ class Disjoint(Edges):
         return Disjoint(graph.T for graph in self.graphs)
 
     def __and__(self, other: TokenGraph) -> Edges:
-        return self._split(super().__and__(other))
+        return self.split(super().__and__(other))
 
     def __or__(self, other: TokenGraph) -> Edges:
         return self._split_union(super().__or__(other))
@@ -97,12 +100,12 @@ class Disjoint(Edges):
         """Divide a union into the parts unless it connects them."""
         source, target = union.edge_index()
         if torch.equal(set_of_each(self.source_sizes)[source], self.batch()[target]):
-            return self._split(union)
+            return self.split(union)
         return union
 
     def __rand__(self, left: TokenGraph) -> Edges:
         # Python asks this operand first; the order and features are the left one's still.
-        return self._split(Edges.__and__(left, self)) if isinstance(left, Edges) else self & left
+        return self.split(Edges.__and__(left, self)) if isinstance(left, Edges) else self & left
 
     def __ror__(self, left: TokenGraph) -> Edges:
         return (
@@ -111,10 +114,10 @@ class Disjoint(Edges):
 
     def with_edge_attr(self, edge_attr: Tensor | None) -> Disjoint:
         edges = Edges(self.edge_index(), self.num_targets, self.num_sources, edge_attr=edge_attr)
-        return self._split(edges)
+        return self.split(edges)
 
-    def _split(self, edges: Edges) -> Disjoint:
-        """Divide a graph without edges between the parts into these parts."""
+    def split(self, edges: Edges) -> Disjoint:
+        """Return a graph on the same tokens, without edges between the parts, in these parts."""
         source, target = edges.edge_index()
         owner = self.batch()[target]
         order = owner.argsort(stable=True)
@@ -135,6 +138,19 @@ class Disjoint(Edges):
             graph.relabel(p, s)
             for graph, p, s in zip(self.graphs, perms, source_perms, strict=True)
         )
+
+    def coalesce(self) -> Disjoint:
+        return Disjoint(graph.coalesce() for graph in self.graphs)
+
+    def _subgraph(self, index: Tensor) -> TokenGraph:
+        if self.sizes != self.source_sizes:
+            raise ValueError(f"subgraph needs the same number of sources and targets, got {self!r}")
+        owner = self.batch()[index]
+        if bool((owner.diff() < 0).any()):
+            raise ValueError("index must name the tokens of a ragged batch set by set")
+        counts = torch.bincount(owner, minlength=self.num_graphs).tolist()
+        own = self.local_index()[index].split(counts)
+        return Disjoint(part.subgraph(i) for part, i in zip(self.graphs, own, strict=True))
 
     def _last(self, count: int) -> TokenGraph:
         raise ValueError(f"last needs a graph of one set, got {self!r}")

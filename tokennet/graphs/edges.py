@@ -117,13 +117,42 @@ class Edges(TokenGraph):
         names = None if self.names is None else [self.names[old] for old in perm.tolist()]
         return Edges(*self._resized(edges), edge_attr=self.edge_attr, names=names)
 
+    def _subgraph(self, index: Tensor) -> TokenGraph:
+        new = torch.full((self.num_targets,), -1)
+        new[index] = torch.arange(len(index))
+        edges = new[self.edge_index()]
+        keep = (edges >= 0).all(0)
+        names = None if self.names is None else [self.names[old] for old in index.tolist()]
+        return Edges(edges[:, keep], len(index), edge_attr=self._attr_of(keep), names=names)
+
+    def coalesce(self) -> Edges:
+        """Return the edges sorted by target, then source, each once.
+
+        Raises:
+            ValueError: there are parallel edges with features: which to keep is not known.
+
+        >>> Edges([(2, 0), (1, 0), (2, 0)], 3).coalesce().edge_index().tolist()
+        [[1, 2], [0, 0]]
+        """
+        if self.has_multi_edges and self.edge_attr is not None:
+            raise ValueError(
+                "edge_attr of parallel edges cannot be joined; call .with_edge_attr(None) first"
+            )
+        source, target = self.edge_index()
+        keys, order = (target * self.num_sources + source).sort(stable=True)
+        first = torch.ones(len(keys), dtype=torch.bool)
+        first[1:] = keys.diff() > 0
+        kept = order[first]
+        edges = torch.stack([source[kept], target[kept]])
+        return Edges(*self._resized(edges), edge_attr=self._attr_of(kept), names=self.names)
+
     def _resized(self, edge_index: Tensor) -> tuple[Tensor, int, int]:
         return edge_index, self.num_targets, self.num_sources
 
 
-def _check_edge_index(edge_index: Any, num_targets: int, num_sources: int) -> Tensor:
+def _check_edge_index(given: Any, num_targets: int, num_sources: int) -> Tensor:
     """Return `edge_index` as int64 on the CPU if it names existing tokens, or raise."""
-    check_type("edge_index", edge_index, Tensor, "a tensor")
+    edge_index = given if isinstance(given, Tensor) else _as_edge_index(given)
     if edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool:
         raise TypeError(f"edge_index must hold integers, got {edge_index.dtype}")
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import TokenGraph
-from tokennet.graphs.algebra import check_permutation
+from tokennet.graphs.indices import check_permutation
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
 from tokennet.testing.engine.intervention import Inputs, PermutationIntervention, new_content
