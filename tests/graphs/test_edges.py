@@ -1,10 +1,11 @@
 """Lists of edges: checked, kept in order, with features that stay with their edges."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 
-from tokennet import Disjoint, Edges, Self
+from tokennet import Causal, Disjoint, Edges, Full, Self, Window
 from tokennet.testing.strategies import listed_graphs
 
 
@@ -28,7 +29,15 @@ EDGES = torch.tensor([[0, 1, 2, 0], [1, 1, 0, 1]])
     [
         (EDGES.float(), TypeError, "edge_index must hold integers, got torch.float32"),
         (EDGES.bool(), TypeError, "edge_index must hold integers, got torch.bool"),
-        (EDGES.tolist(), TypeError, "edge_index must be a tensor, got list"),
+        (EDGES.double().numpy(), TypeError, "edge_index must hold integers, got torch.float64"),
+        ([(0, 1.0)], TypeError, "edge_index must hold integers, got torch.float32"),
+        ([(0, "a")], TypeError, "edge_index must hold pairs of integers"),
+        ("ab", TypeError, "edge_index must hold pairs of integers"),
+        ([(0, 1), (1, 2, 0)], TypeError, "edge_index must hold pairs of integers"),
+        ({(0, 1)}, TypeError, "edge_index must be a tensor, an array or a list of pairs, got set"),
+        ([[0, 1], [1, 2]], ValueError, "may be two pairs or two rows: pass tuples"),
+        ([(0, 1, 2)], ValueError, r"edge_index must have shape \(2, E\), got \(1, 3\)"),
+        ([(0, 3)], ValueError, r"edge_index\[1\] must name one of 3 targets, 0 to 2; got 3"),
         (EDGES.t(), ValueError, r"edge_index must have shape \(2, E\), got \(4, 2\)"),
         (EDGES[0], ValueError, r"edge_index must have shape \(2, E\), got \(4,\)"),
         (EDGES - 1, ValueError, r"edge_index\[0\] must name one of 3 sources, 0 to 2; got -1"),
@@ -69,8 +78,8 @@ def test_a_graph_is_not_changed_through_the_tensor_it_was_made_of():
 
 def test_edge_attributes_are_columns():
     assert Edges(EDGES, 3, edge_attr=torch.ones(4)).edge_attr.shape == (4, 1)
-    with pytest.raises(TypeError, match="edge_attr must be a tensor, got list"):
-        Edges(EDGES, 3, edge_attr=[1.0] * 4)
+    with pytest.raises(TypeError, match="edge_attr must be a tensor, an array or a list, got str"):
+        Edges(EDGES, 3, edge_attr="1234")
     with pytest.raises(ValueError, match="names must be 3 different names, got 2"):
         Edges(EDGES, 3, names=["a", "b", "a"])
 
@@ -85,3 +94,117 @@ def test_features_can_be_given_and_taken_away():
     apart = Disjoint([bare, bare]).with_edge_attr(torch.arange(8.0))
     assert isinstance(apart, Disjoint)
     assert apart.graphs[1].edge_attr.flatten().tolist() == [4.0, 5.0, 6.0, 7.0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        EDGES.numpy(),
+        EDGES.int().numpy(),
+        EDGES.tolist(),
+        EDGES.T.tolist(),
+        list(zip(*EDGES.tolist(), strict=True)),
+        [(0, 1), [1, 1], (2, 0), (0, 1)],
+        tuple(map(tuple, EDGES.T.numpy())),
+    ],
+    ids=["array", "int32", "rows", "lists", "pairs", "mixed", "tuple"],
+)
+def test_edges_are_arrays_or_pairs_too(given):
+    graph = Edges(given, 3)
+    assert graph == Edges(EDGES, 3)
+    assert graph.edge_index().dtype == torch.int64
+
+
+def test_two_pairs_are_tuples():
+    assert Edges([(0, 1), (0, 2)], 3).edge_index().tolist() == [[0, 0], [1, 2]]
+    assert Edges(np.array([[0, 1], [0, 2]]), 3).edge_index().tolist() == [[0, 1], [0, 2]]
+    for none in ([], (), np.zeros((2, 0), dtype=int)):
+        assert Edges(none, 3).num_edges == 0
+
+
+def test_an_array_that_is_changed_later_does_not_change_the_graph():
+    array = EDGES.numpy().copy()
+    graph = Edges(array, 3, edge_attr=np.ones(4))
+    array[:] = 0
+    assert graph == Edges(EDGES, 3, edge_attr=torch.ones(4, dtype=torch.float64))
+    assert Edges([(0, 1)], 2, edge_attr=[0.5]).edge_attr.tolist() == [[0.5]]
+
+
+NAMED = Edges(EDGES, 3, edge_attr=torch.arange(4.0), names="abc")
+
+
+@pytest.mark.parametrize("count", range(4))
+def test_the_last_targets_keep_their_features_and_names(count):
+    last, first = NAMED.last(count), 3 - count
+    kept = [k for k, i in enumerate(EDGES[1].tolist()) if i >= first]
+    assert last.edge_index().tolist() == [
+        [EDGES[0, k].item() for k in kept], [EDGES[1, k].item() - first for k in kept]
+    ]  # fmt: skip
+    assert last.edge_attr.flatten().tolist() == [float(k) for k in kept]
+    assert last.names == tuple("abc"[first:])
+    assert (last.num_targets, last.num_sources) == (count, 3)
+    assert (last is NAMED) == (count == 3)
+
+
+def test_a_subgraph_keeps_features_and_names():
+    part = NAMED.subgraph([1, 0])
+    assert part == Edges([(1, 0), (0, 0), (1, 0)], 2, edge_attr=[0.0, 1.0, 3.0], names="ba")
+    several = Disjoint([NAMED, NAMED.with_edge_attr(torch.ones(4))])
+    assert several.subgraph([1, 0, 5]) == Disjoint([
+        part, Edges([], 1, edge_attr=torch.zeros(0, 1), names="c")
+    ])  # fmt: skip
+    with pytest.raises(ValueError, match="index must name the tokens of a ragged batch set by set"):
+        several.subgraph([3, 0])
+    for index, message in (
+        ([0, 0], r"index must name each token once, got \[0, 0\]"),
+        ([3], r"index must name some of 3 tokens, got \[3\]"),
+        ([-1], "index must name some of 3 tokens"),
+        ([0.5], "index must hold the indices of tokens"),
+        (0, "index must hold the indices of tokens, got 0"),
+        ([True, False], "index must be a mask of 3 tokens"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            NAMED.subgraph(index)
+
+
+def test_parallel_edges_are_joined_where_they_have_no_features():
+    assert NAMED.with_edge_attr(None).coalesce().edge_index().tolist() == [[2, 0, 1], [0, 1, 1]]
+    with pytest.raises(ValueError, match="edge_attr of parallel edges cannot be joined"):
+        NAMED.coalesce()
+    alone = Edges([(2, 1), (1, 0), (0, 1)], 3, edge_attr=[1.0, 2.0, 3.0], names="abc").coalesce()
+    assert alone == Edges([(1, 0), (0, 1), (2, 1)], 3, edge_attr=[2.0, 3.0, 1.0], names="abc")
+
+
+def test_equal_lists_have_equal_features_and_names():
+    nan = float("nan")
+    first = Edges([(0, 1), (1, 0)], 2, edge_attr=[nan, 1.0], names="ab")
+    assert first == Edges([(0, 1), (1, 0)], 2, edge_attr=[nan, 1.0], names=["a", "b"])
+    for other in (
+        Edges([(0, 1), (1, 0)], 2, edge_attr=[1.0, nan], names="ab"),
+        Edges([(0, 1), (1, 0)], 2, edge_attr=[nan, 2.0], names="ab"),
+        Edges([(0, 1), (1, 0)], 2, edge_attr=first.edge_attr.double(), names="ab"),
+        Edges([(0, 1), (1, 0)], 2, edge_attr=[[nan, nan], [1.0, 1.0]], names="ab"),
+        Edges([(0, 1), (1, 0)], 2, names="ab"),
+        Edges([(0, 1), (1, 0)], 2, edge_attr=first.edge_attr),
+        Edges([(1, 0), (0, 1)], 2, edge_attr=[1.0, nan], names="ab"),
+        Disjoint([first]),
+    ):
+        assert first != other
+        assert other != first
+    assert Disjoint([first]) == Disjoint([first.with_edge_attr(first.edge_attr.clone())])
+
+
+def test_comparing_formulas_lists_no_edges():
+    n = 10**6
+    graphs = {Full(n), Window(n, 3), Causal(n), Full(n), ~Full(n), Window(n, 4), Window(n, 3)}
+    assert len(graphs) == 5
+    assert Window(n, 3) & Causal(n) == Window(n, 3) & Causal(n)
+    assert all(not graph._cache for graph in graphs)
+
+
+def test_formulas_of_the_same_edges_are_equal():
+    assert Window(5, 4) == Full(5) == Window(5, 7)
+    assert Window(5, 1).relabel([4, 3, 2, 1, 0]) == Window(5, 1)
+    assert Window(5, 1).relabel([1, 0, 2, 3, 4]) != Window(5, 1)
+    assert Window(5, 1).relabel([1, 0, 2, 3, 4]) != Window(5, 1).relabel([0, 1, 2, 4, 3])
+    assert Causal(4).T.T == Causal(4) != Causal(4).T

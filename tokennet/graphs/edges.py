@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,36 +19,41 @@ class Edges(TokenGraph):
     For graphs that no formula describes, such as molecules or social networks.
 
     Args:
-        edge_index: (2, E) integer, rows `[source, target]` as in PyG.
+        edge_index: (2, E) integer, rows `[source, target]` as in PyG, a tensor or an array; or a
+            list of pairs `(source, target)`.
         num_targets: number of targets.
         num_sources: number of sources; by default targets and sources are the same tokens.
         edge_attr: (E, F) features of the edges, or None; (E,) becomes (E, 1).
         names: name of each token (target), kept for `to_networkx`.
 
     Raises:
-        TypeError: `edge_index` is not an integer tensor.
-        ValueError: its shape is not (2, E), or an index is negative or too large.
+        TypeError: `edge_index` does not hold integers.
+        ValueError: its shape is not (2, E), or an index is negative or too large; or two lists of
+            two numbers, which may be two pairs or the two rows.
 
     >>> import torch
     >>> Edges(torch.tensor([[0, 1, 1], [1, 2, 2]]), 3)
     Edges(3): 3 tokens, 3 edges, density 0.333
+    >>> Edges([(0, 1), (1, 2)], 3).edge_index().tolist()
+    [[0, 1], [1, 2]]
     """
 
     is_explicit = True
 
     def __init__(
         self,
-        edge_index: Tensor,
+        edge_index: Tensor | np.ndarray | Sequence[Any],
         num_targets: int,
         num_sources: int | None = None,
         *,
-        edge_attr: Tensor | None = None,
+        edge_attr: Tensor | np.ndarray | Sequence[Any] | None = None,
         names: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(num_targets, num_sources)
         self._edge_index = _check_edge_index(edge_index, self.num_targets, self.num_sources)
-        if names is not None and len(set(names)) != num_targets:
-            raise ValueError(f"names must be {num_targets} different names, got {len(set(names))}")
+        if names is not None and len(set(names)) != self.num_targets:
+            count = len(set(names))
+            raise ValueError(f"names must be {self.num_targets} different names, got {count}")
         self.edge_attr = _check_edge_attr(edge_attr, self._edge_index.shape[1])
         self.names = None if names is None else tuple(names)
 
@@ -171,10 +177,32 @@ def _check_edge_index(given: Any, num_targets: int, num_sources: int) -> Tensor:
         return edge_index.detach().to("cpu", torch.long, copy=True)
 
 
-def _check_edge_attr(edge_attr: Any, num_edges: int) -> Tensor | None:
-    if edge_attr is None:
+def _as_edge_index(given: Any) -> Tensor:
+    """(2, E) of an array, of a list of pairs, or of two lists."""
+    check_type("edge_index", given, np.ndarray | Sequence, "a tensor, an array or a list of pairs")
+    if isinstance(given, np.ndarray):
+        return torch.as_tensor(given)
+    pairs = all(isinstance(item, Sequence) and len(item) == 2 for item in given)
+    if pairs and len(given) == 2 and not all(isinstance(item, tuple) for item in given):
+        raise ValueError(
+            f"edge_index {given} may be two pairs or two rows: pass tuples (source, target) or a "
+            "tensor of rows [source, target]"
+        )
+    if not len(given):
+        return torch.zeros(2, 0, dtype=torch.long)
+    try:
+        found = torch.tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"edge_index must hold pairs of integers: {error}") from None
+    return found.T if pairs else found
+
+
+def _check_edge_attr(given: Any, num_edges: int) -> Tensor | None:
+    if given is None:
         return None
-    check_type("edge_attr", edge_attr, Tensor, "a tensor")
+    kinds = Tensor | np.ndarray | list | tuple
+    check_type("edge_attr", given, kinds, "a tensor, an array or a list")
+    edge_attr = torch.as_tensor(given)
     if edge_attr.dim() not in (1, 2) or len(edge_attr) != num_edges:
         raise ValueError(
             f"edge_attr must have one row for each of {num_edges} edges, "
