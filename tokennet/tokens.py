@@ -11,10 +11,14 @@ from torch import Tensor
 from torch.utils._pytree import GetAttrKey, register_pytree_node
 
 from tokennet.checks import check_type
-from tokennet.graphs import Disjoint, Full, TokenGraph, from_pyg
-from tokennet.graphs.algebra import check_permutation
+from tokennet.graphs import Disjoint, Full, TokenGraph, from_networkx, from_pyg
+from tokennet.graphs.attributes import Attributes
+from tokennet.graphs.convert_networkx import node_matrix
+from tokennet.graphs.convert_pyg import onto_pyg
+from tokennet.graphs.indices import check_permutation
 
-if TYPE_CHECKING:  # takes long to load
+if TYPE_CHECKING:  # both take long to load
+    import networkx as nx
     from torch_geometric.data import Data
 
 
@@ -148,30 +152,74 @@ class Tokens:
         return [Tokens(z, graph, pos) for z, graph, pos in zip(zs, graphs, positions, strict=True)]
 
     @staticmethod
+    def from_networkx(
+        graph: nx.Graph,
+        node_attrs: Attributes,
+        edge_attrs: Attributes | None = None,
+        *,
+        pos_attrs: Attributes | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tokens:
+        """Return the nodes of a networkx graph as tokens, on `from_networkx(graph, edge_attrs)`.
+
+        Args:
+            graph: Graph, DiGraph, MultiGraph or MultiDiGraph.
+            node_attrs: attributes of the nodes that become columns of z: numbers, or text with its
+                categories; see `from_networkx`.
+            edge_attrs: attributes of the edges that become columns of `graph.edge_attr`.
+            pos_attrs: attributes of the nodes that become columns of pos.
+            dtype: of z, pos and `edge_attr`; by default torch's default type.
+
+        Raises:
+            ValueError: a node lacks one of `node_attrs`; or see `from_networkx`.
+
+        >>> import networkx as nx
+        >>> club = nx.karate_club_graph()
+        >>> Tokens.from_networkx(club, {"club": ["Mr. Hi", "Officer"]}, "weight")
+        Tokens(z=(34, 2), graph=Edges(34): 34 tokens, 156 edges, density 0.135)
+        """
+        z = node_matrix(graph, "node_attrs", node_attrs, dtype)
+        pos = None if pos_attrs is None else node_matrix(graph, "pos_attrs", pos_attrs, dtype)
+        return Tokens(z, from_networkx(graph, edge_attrs, dtype=dtype), pos)
+
+    @staticmethod
     def from_pyg(data: Data) -> Tokens:
         """Return the tokens of a PyG `Data` (x, edge_index, edge_attr, pos) or `Batch`.
 
+        A `Data` with a vector `batch` is a ragged batch, read as it is now: edges may have changed
+        since it was batched. Other fields (y, masks, types) are not tokens: `to_pyg(like=data)`
+        brings them along.
+
         Raises:
-            ValueError: `data` has no node features `x`, or no `edge_index`.
+            ValueError: `data` has no node features `x`, or no `edge_index`; or see `from_pyg`.
         """
         graph = from_pyg(data)
         if data.x is None:
             raise ValueError(f"data must have node features x, got {data}")
         return Tokens(data.x, graph, data.pos)
 
-    def to_pyg(self) -> Data:
+    def to_pyg(self, like: Data | None = None) -> Data:
         """Return a PyG `Data`, or a `Batch` for a ragged batch.
 
+        Args:
+            like: the `Data` or `Batch` of which these tokens are, before or after a net. The
+                result is a copy of it (its y, masks, types, order of edges) with z as x, and with
+                the positions and edge features of the tokens where they have some.
+
         Raises:
-            ValueError: `z` has leading dimensions, which PyG does not support.
+            ValueError: `z` has leading dimensions, which PyG does not support; or the graph is
+                not that of `like`.
         """
         from torch_geometric.data import Batch, Data
 
         if self.z.dim() != 2:
             raise ValueError(f"z must have shape (N, D) for PyG, got {tuple(self.z.shape)}")
+        if like is not None:
+            return onto_pyg(like, self.z, self.graph, self.pos)
         if self.graph.is_ragged:
             return Batch.from_data_list([tokens.to_pyg() for tokens in self.unbatch()])
         edge_attr = self.graph.edge_attr
+        edge_attr = None if edge_attr is None else edge_attr.to(self.z.device)
         edge_index = self.graph.edge_index(self.z.device)
         return Data(x=self.z, edge_index=edge_index, edge_attr=edge_attr, pos=self.pos)
 

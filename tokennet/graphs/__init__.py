@@ -2,14 +2,9 @@
 
 from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.base import CSR
-from tokennet.graphs.convert import (
-    from_mask,
-    from_mask_mod,
-    from_networkx,
-    from_pyg,
-    to_mask_mod,
-    to_networkx,
-)
+from tokennet.graphs.convert import from_mask, from_mask_mod, to_mask_mod
+from tokennet.graphs.convert_networkx import from_networkx, to_networkx
+from tokennet.graphs.convert_pyg import from_pyg
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges, repeat
 from tokennet.graphs.formulas import Causal, Cycle, Full, Global, Offsets, Self, Window
