@@ -5,6 +5,7 @@ from tokennet.graphs.base import CSR
 from tokennet.graphs.convert import from_mask, from_mask_mod, to_mask_mod
 from tokennet.graphs.convert_networkx import from_networkx, to_networkx
 from tokennet.graphs.convert_pyg import from_pyg
+from tokennet.graphs.convert_sparse import from_scipy, from_torch_sparse, to_scipy, to_torch_sparse
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges, repeat
 from tokennet.graphs.formulas import Causal, Cycle, Full, Global, Offsets, Self, Window
@@ -27,7 +28,11 @@ __all__ = [
     "from_mask_mod",
     "from_networkx",
     "from_pyg",
+    "from_scipy",
+    "from_torch_sparse",
     "repeat",
     "to_mask_mod",
     "to_networkx",
+    "to_scipy",
+    "to_torch_sparse",
 ]
