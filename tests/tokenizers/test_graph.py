@@ -105,6 +105,26 @@ def test_a_batch_of_pyg_is_a_list(tokenizer):
     assert pairs(together.graph) == pairs(listed.graph)
 
 
+@pytest.mark.parametrize("tokenizer", [Nodes(), NodesAndEdges(3), LineGraph(3)], ids=repr)
+def test_a_batch_of_pyg_is_read_as_it_is_now(tokenizer):
+    graphs = [graph(0), graph(1)]
+    together = Batch.from_data_list(graphs)
+    together.edge_index, together.edge_attr = together.edge_index[:, 1:], together.edge_attr[1:]
+    first = Data(**{**graphs[0].to_dict(), "edge_index": graphs[0].edge_index[:, 1:]})
+    first.edge_attr = first.edge_attr[1:]
+    plain = Data(**{name: together[name] for name in ("x", "edge_index", "edge_attr", "batch")})
+    for several in (together, plain):
+        tokens, wanted = tokenizer(several), tokenizer([first, graphs[1]])
+        assert torch.equal(tokens.z, wanted.z)
+        assert tokens.graph.with_edge_attr(None) == wanted.graph.with_edge_attr(None)
+
+
+def test_weights_of_edges_are_features_alone_and_in_a_batch():
+    data = Data(x=torch.ones(2, 1), edge_index=torch.tensor([[0], [1]]), edge_weight=torch.ones(1))
+    for given in (data, Batch.from_data_list([data])):
+        assert LineGraph(1)(given).z.tolist() == [[1.0, 1.0, 1.0]]
+
+
 @pytest.mark.parametrize("n", [1, 4, 60])
 @pytest.mark.parametrize("k", [0, 1, 7])
 def test_nearest_are_those_of_scikit_learn(n, k):

@@ -32,7 +32,11 @@ class Nodes(Tokenizer):
     num_coordinates: ClassVar[int | None] = None
 
     def split(self, raw: Any) -> list[Any] | None:
-        return raw.to_data_list() if hasattr(raw, "to_data_list") else super().split(raw)
+        if getattr(raw, "batch", None) is None and getattr(raw, "ptr", None) is None:
+            return super().split(raw)
+        check_data(raw)
+        # Not `to_data_list`, which returns the graphs that were batched, whatever became of them.
+        return [tokens.to_pyg() for tokens in Tokens.from_pyg(raw).unbatch()]
 
     def tokenize(self, data: Any) -> Tokens:
         check_data(data)
@@ -189,7 +193,7 @@ def features(data: Any, node_dim: int) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"data.x must have shape (N, {node_dim}) (node_dim), got {tuple(data.x.shape)}"
         )
-    attr = data.edge_attr
+    attr = data.edge_attr if data.edge_attr is not None else data.edge_weight
     if attr is None:
         attr = data.x.new_zeros(data.edge_index.shape[1], 0)
     return data.x, attr[:, None] if attr.dim() == 1 else attr
