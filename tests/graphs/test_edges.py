@@ -29,11 +29,12 @@ EDGES = torch.tensor([[0, 1, 2, 0], [1, 1, 0, 1]])
     [
         (EDGES.float(), TypeError, "edge_index must hold integers, got torch.float32"),
         (EDGES.bool(), TypeError, "edge_index must hold integers, got torch.bool"),
-        (EDGES.double().numpy(), TypeError, "edge_index must hold integers, got torch.float64"),
+        (EDGES.double().numpy(), TypeError, "edge_index must hold integers, got float64"),
+        (np.array([[0, None]]), TypeError, "edge_index must hold integers, got object"),
         ([(0, 1.0)], TypeError, "edge_index must hold integers, got torch.float32"),
-        ([(0, "a")], TypeError, "edge_index must hold pairs of integers"),
-        ("ab", TypeError, "edge_index must hold pairs of integers"),
-        ([(0, 1), (1, 2, 0)], TypeError, "edge_index must hold pairs of integers"),
+        ([(0, "a")], TypeError, "edge_index must hold numbers, in rows of one length"),
+        ("ab", TypeError, "edge_index must hold numbers, in rows of one length"),
+        ([(0, 1), (1, 2, 0)], TypeError, "edge_index must hold numbers, in rows of one length"),
         ({(0, 1)}, TypeError, "edge_index must be a tensor, an array or a list of pairs, got set"),
         ([[0, 1], [1, 2]], ValueError, "may be two pairs or two rows: pass tuples"),
         ([(0, 1, 2)], ValueError, r"edge_index must have shape \(2, E\), got \(1, 3\)"),
@@ -80,6 +81,11 @@ def test_edge_attributes_are_columns():
     assert Edges(EDGES, 3, edge_attr=torch.ones(4)).edge_attr.shape == (4, 1)
     with pytest.raises(TypeError, match="edge_attr must be a tensor, an array or a list, got str"):
         Edges(EDGES, 3, edge_attr="1234")
+    for odd in (["a"] * 4, [[1.0], [1.0, 2.0], [1.0], [1.0]], [None] * 4):
+        with pytest.raises(TypeError, match="edge_attr must hold numbers, in rows of one length"):
+            Edges(EDGES, 3, edge_attr=odd)
+    with pytest.raises(ValueError, match="edge_attr must have one row for each of 4 edges, got"):
+        Edges(EDGES, 3, edge_attr=[])
     with pytest.raises(ValueError, match="names must be 3 different names, got 2"):
         Edges(EDGES, 3, names=["a", "b", "a"])
 
@@ -101,13 +107,29 @@ def test_features_can_be_given_and_taken_away():
     [
         EDGES.numpy(),
         EDGES.int().numpy(),
+        EDGES.numpy().astype(np.uint64),
+        np.broadcast_to(EDGES.numpy()[None], (1, 2, 4))[0],
         EDGES.tolist(),
         EDGES.T.tolist(),
         list(zip(*EDGES.tolist(), strict=True)),
         [(0, 1), [1, 1], (2, 0), (0, 1)],
         tuple(map(tuple, EDGES.T.numpy())),
+        list(EDGES.T.numpy()),
+        EDGES.to(torch.uint16),
     ],
-    ids=["array", "int32", "rows", "lists", "pairs", "mixed", "tuple"],
+    ids=[
+        "array",
+        "int32",
+        "uint64",
+        "read_only",
+        "rows",
+        "lists",
+        "pairs",
+        "mixed",
+        "tuple",
+        "arrays",
+        "uint16",
+    ],
 )
 def test_edges_are_arrays_or_pairs_too(given):
     graph = Edges(given, 3)
@@ -120,12 +142,14 @@ def test_two_pairs_are_tuples():
     assert Edges(np.array([[0, 1], [0, 2]]), 3).edge_index().tolist() == [[0, 1], [0, 2]]
     for none in ([], (), np.zeros((2, 0), dtype=int)):
         assert Edges(none, 3).num_edges == 0
+        assert Edges(none, 3, edge_attr=np.zeros((0, 4))).edge_attr.shape == (0, 4)
 
 
 def test_an_array_that_is_changed_later_does_not_change_the_graph():
-    array = EDGES.numpy().copy()
-    graph = Edges(array, 3, edge_attr=np.ones(4))
+    array, features = EDGES.numpy().copy(), np.ones(4)
+    graph = Edges(array, 3, edge_attr=features)
     array[:] = 0
+    features[:] = 0
     assert graph == Edges(EDGES, 3, edge_attr=torch.ones(4, dtype=torch.float64))
     assert Edges([(0, 1)], 2, edge_attr=[0.5]).edge_attr.tolist() == [[0.5]]
 

@@ -72,7 +72,7 @@ class _Attribute:
     def numbers(self) -> Tensor:
         """(E, F) in int64 or float64, or as the tensors among the values are."""
         if any(isinstance(value, Tensor) for value in self.values):
-            tensors = [torch.as_tensor(value) for value in self.values]
+            tensors = [torch.as_tensor(value, device="cpu") for value in self.values]
             self._check_sizes({tuple(tensor.shape) for tensor in tensors})
             return torch.stack(tensors).reshape(len(tensors), -1)
         try:

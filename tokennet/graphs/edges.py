@@ -161,6 +161,7 @@ def _check_edge_index(given: Any, num_targets: int, num_sources: int) -> Tensor:
     edge_index = given if isinstance(given, Tensor) else _as_edge_index(given)
     if edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool:
         raise TypeError(f"edge_index must hold integers, got {edge_index.dtype}")
+    edge_index = edge_index.long()
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index must have shape (2, E), got {tuple(edge_index.shape)}")
     for row, size, what in ((0, num_sources, "sources"), (1, num_targets, "targets")):
@@ -181,19 +182,18 @@ def _as_edge_index(given: Any) -> Tensor:
     """(2, E) of an array, of a list of pairs, or of two lists."""
     check_type("edge_index", given, np.ndarray | Sequence, "a tensor, an array or a list of pairs")
     if isinstance(given, np.ndarray):
-        return torch.as_tensor(given)
-    pairs = all(isinstance(item, Sequence) and len(item) == 2 for item in given)
+        if given.dtype.kind not in "iu":
+            raise TypeError(f"edge_index must hold integers, got {given.dtype}")
+        return torch.from_numpy(given.astype(np.int64))
+    if not len(given):
+        return torch.zeros(2, 0, dtype=torch.long)
+    pairs = all(isinstance(item, Sequence | np.ndarray) and len(item) == 2 for item in given)
     if pairs and len(given) == 2 and not all(isinstance(item, tuple) for item in given):
         raise ValueError(
             f"edge_index {given} may be two pairs or two rows: pass tuples (source, target) or a "
             "tensor of rows [source, target]"
         )
-    if not len(given):
-        return torch.zeros(2, 0, dtype=torch.long)
-    try:
-        found = torch.tensor(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"edge_index must hold pairs of integers: {error}") from None
+    found = _copied("edge_index", given)
     return found.T if pairs else found
 
 
@@ -202,13 +202,22 @@ def _check_edge_attr(given: Any, num_edges: int) -> Tensor | None:
         return None
     kinds = Tensor | np.ndarray | list | tuple
     check_type("edge_attr", given, kinds, "a tensor, an array or a list")
-    edge_attr = torch.as_tensor(given)
+    edge_attr = given if isinstance(given, Tensor) else _copied("edge_attr", given)
     if edge_attr.dim() not in (1, 2) or len(edge_attr) != num_edges:
         raise ValueError(
             f"edge_attr must have one row for each of {num_edges} edges, "
             f"got shape {tuple(edge_attr.shape)}"
         )
     return edge_attr[:, None] if edge_attr.dim() == 1 else edge_attr
+
+
+def _copied(name: str, given: Any) -> Tensor:
+    try:
+        # Of arrays in a list `torch.tensor` warns that it is slow.
+        of_arrays = any(isinstance(item, np.ndarray) for item in given)
+        return torch.tensor(np.stack(given) if of_arrays else given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must hold numbers, in rows of one length: {error}") from None
 
 
 def repeat(graph: TokenGraph, count: int) -> Edges:
