@@ -10,6 +10,7 @@ from tokennet.models.detection import (
 )
 from tokennet.models.graphs import gat, gin, gps
 from tokennet.models.pairs import clip, detr, question_net
+from tokennet.models.patch_grid import resample_positions
 from tokennet.models.registry import NETS, NamedNet, create_model, list_models
 from tokennet.models.sequences import rnn, tcn
 from tokennet.models.sets import deep_sets, perceiver, set_transformer
@@ -52,6 +53,7 @@ __all__ = [
     "performer",
     "poolformer",
     "question_net",
+    "resample_positions",
     "resmlp",
     "rnn",
     "set_prediction_loss",

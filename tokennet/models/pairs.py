@@ -58,7 +58,7 @@ def question_net(
 def clip(
     in_features: int = 3 * 32 * 32,
     vocab: int = 49_408,
-    num_tokens: int | None = 49,
+    num_tokens: int | tuple[int, ...] | None = 49,
     dim: int = 512,
     depth: int = 12,
     num_heads: int = 8,

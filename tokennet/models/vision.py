@@ -8,6 +8,7 @@ from torch import nn
 
 from tokennet.layer import TokenLayer
 from tokennet.mixers import CrossPatchLinear, Pooling, SetNorm, StridedConvolution, TokenMixingMLP
+from tokennet.models.patch_grid import PatchGrid
 from tokennet.models.transformers import encoder_stack
 from tokennet.nets.block import Residual, TokenWise, mlp
 from tokennet.nets.compose import GraphOf, OnGraph, WithGraph, complete
@@ -21,7 +22,7 @@ from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 def vit(
     in_features: int = 3 * 16 * 16,
     out_features: int = 1000,
-    num_tokens: int | None = 196,
+    num_tokens: int | tuple[int, ...] | None = 196,
     dim: int = 192,
     depth: int = 12,
     num_heads: int = 3,
@@ -34,21 +35,29 @@ def vit(
 
     Args:
         in_features: values of a patch.
-        num_tokens: number of patches, each with a learned positional encoding; None for images
-            of any size, with sinusoidal encodings of `tokens.pos` (row and column).
+        num_tokens: the grid of patches, (rows, columns), or the number of patches of a square
+            image; each patch has a learned positional encoding. `resample_positions` makes a
+            net for another grid of it. None for images of any size, with sinusoidal encodings
+            of `tokens.pos` (row and column).
         graph: from the graph of the patches to that of attention; complete, or
             `lambda grid: grid.reach(3)` for neighborhoods and the class token.
+
+    Called with patches of another grid, the net raises ValueError.
 
     >>> import torch
     >>> net = vit(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1, num_heads=2)
     >>> net(torch.zeros(2, 4, 48)).shape
     torch.Size([2, 10])
     """
-    layers: list[TokenLayer] = [WithGraph(graph), TokenWise(nn.Linear(in_features, dim))]
+    embed = TokenWise(nn.Linear(in_features, dim))
+    layers: list[TokenLayer]
     if num_tokens is None:
-        layers += [SinusoidalEncoding(dim, "pos", num_coordinates=2), PrependTokens(dim)]
+        by_content = SinusoidalEncoding(dim, "pos", num_coordinates=2)
+        layers = [WithGraph(graph), embed, by_content, PrependTokens(dim)]
     else:
-        layers += [PrependTokens(dim), LearnedEncoding(dim, num_tokens + 1)]
+        patches = PatchGrid(num_tokens, graph)
+        table = LearnedEncoding(dim, patches.num_tokens + 1)
+        layers = [patches, embed, PrependTokens(dim), table]
     blocks = encoder_stack(dim, depth, num_heads, hidden, config, final_norm=False)
     layers += list(blocks.layers)  # type: ignore[arg-type]
     return TokenNet(layers, ClassTokenReadout(dim, out_features))
@@ -57,7 +66,7 @@ def vit(
 def mlp_mixer(
     in_features: int = 3 * 16 * 16,
     out_features: int = 1000,
-    num_tokens: int = 196,
+    num_tokens: int | tuple[int, ...] = 196,
     dim: int = 512,
     depth: int = 8,
     *,
@@ -67,6 +76,10 @@ def mlp_mixer(
 ) -> TokenNet:
     """MLP-Mixer (Tolstikhin et al., 2021, arXiv 2105.01601): tokens, but no attention.
 
+    Args:
+        num_tokens: the grid of patches, (rows, columns), or the number of patches of a square
+            image. The weights go by the index of a patch: another grid is refused.
+
     >>> import torch
     >>> net = mlp_mixer(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1)
     >>> net(torch.zeros(2, 4, 48)).shape
@@ -74,9 +87,10 @@ def mlp_mixer(
     """
     config = config or BlockConfig()
     token_hidden = dim // 2 if token_hidden is None else token_hidden
-    layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
+    patches = PatchGrid(num_tokens)
+    layers: list[TokenLayer] = [patches, TokenWise(nn.Linear(in_features, dim))]
     layers += config.stack(
-        lambda: [TokenMixingMLP(dim, num_tokens, token_hidden)], dim, depth, hidden
+        lambda: [TokenMixingMLP(dim, patches.num_tokens, token_hidden)], dim, depth, hidden
     )
     return TokenNet(layers, MeanReadout(dim, out_features))
 
@@ -84,7 +98,7 @@ def mlp_mixer(
 def resmlp(
     in_features: int = 3 * 16 * 16,
     out_features: int = 1000,
-    num_tokens: int = 196,
+    num_tokens: int | tuple[int, ...] = 196,
     dim: int = 384,
     depth: int = 12,
     *,
@@ -92,14 +106,18 @@ def resmlp(
 ) -> TokenNet:
     """ResMLP (Touvron et al., 2021, arXiv 2105.03404): one linear map of the tokens, no norms.
 
+    Args:
+        num_tokens: as for `mlp_mixer`.
+
     >>> import torch
     >>> net = resmlp(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1)
     >>> net(torch.zeros(2, 4, 48)).shape
     torch.Size([2, 10])
     """
     config = BlockConfig(norm=Affine, layer_scale=1e-4)
-    layers: list[TokenLayer] = [WithGraph(complete), TokenWise(nn.Linear(in_features, dim))]
-    layers += config.stack(lambda: [CrossPatchLinear(dim, num_tokens)], dim, depth, hidden)
+    patches = PatchGrid(num_tokens)
+    layers: list[TokenLayer] = [patches, TokenWise(nn.Linear(in_features, dim))]
+    layers += config.stack(lambda: [CrossPatchLinear(dim, patches.num_tokens)], dim, depth, hidden)
     readout = MeanReadout(dim, out_features)
     readout.norm = Affine(dim)
     return TokenNet(layers, readout)
