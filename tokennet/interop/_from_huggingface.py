@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from tokennet.interop.copy import Converters, Copier, convert, expect_kind
-from tokennet.models import bert, gpt, vit
+from tokennet.interop.convert import Converter, Converters, convert
+from tokennet.interop.copy import Copier, expect_kind
+from tokennet.interop.verify import SIZES, Inputs, Run, padding
+from tokennet.models import bert, gpt, resample_positions, vit
+from tokennet.tokenizers import Patches
+from tokennet.tokens import Tokens
 
 
-def from_huggingface(model: Any) -> Any:
+def from_huggingface(
+    model: Any,
+    *,
+    resample: tuple[int, int] | None = None,
+    verify: bool = True,
+    verify_dtype: torch.dtype = torch.float64,
+) -> Any:
     """A model of Hugging Face as a net of layers, with a copy of its weights.
 
     Use it to run, check or draw a pretrained model with this library. `GPT2LMHeadModel` becomes
     a `Decoder`, `BertForMaskedLM` a `MaskedLanguageModel`, `ViTForImageClassification` a net over
     patches (..., N, C x P x P). The net has no dropout of attention weights.
 
+    Copies of both are run on random inputs in eval mode, with padding and without, and compared
+    token by token. `model` stays as it is.
+
     Args:
-        model: pretrained or of a configuration of your own.
+        model: pretrained or of a configuration of your own, without parts of other packages.
+        resample: the grid of patches, (rows, columns), that the net is for; by default that of
+            the model. The table of a vision transformer is resampled after the comparison, as
+            `interpolate_pos_encoding=True` does, see `resample_positions`.
+        verify: whether both are compared; `net.conversion` says whether they were.
+        verify_dtype: as for `from_torch`.
 
     Raises:
         TypeError: another kind of model.
-        ValueError: a configuration that the net does not support.
+        ValueError: a configuration that the net does not support; a subclass or hooks inside; or
+            the net gives other outputs.
 
     >>> import torch
     >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -32,7 +53,9 @@ def from_huggingface(model: Any) -> Any:
     >>> bool((from_huggingface(model)(ids) - model(ids).logits).abs().max() < 1e-5)
     True
     """
-    return convert("model", model, CONVERTERS)
+    options = {"verify": verify, "verify_dtype": verify_dtype}
+    net = convert("model", model, "transformers", CONVERTERS, **options)  # type: ignore[arg-type]
+    return net if resample is None else resample_positions(net, resample, antialias=False)
 
 
 def _expect(config: Any, **values: Any) -> None:
@@ -69,6 +92,7 @@ def _gpt2(model: Any, copy: Copier) -> nn.Module:
         copy.norm(function.norm, block.ln_2)
         copy.weight(function.layer.fn[0], block.mlp.c_fc.weight.T, block.mlp.c_fc.bias)
         copy.weight(function.layer.fn[-1], block.mlp.c_proj.weight.T, block.mlp.c_proj.bias)
+        copy.pair(function, block)
     copy.norm(net.readout.norm, theirs.ln_f)  # type: ignore[union-attr]
     return net
 
@@ -99,6 +123,7 @@ def _bert(model: Any, copy: Copier) -> nn.Module:
         copy.norm(mixing.norm, block.attention.output.LayerNorm)
         copy.mlp(function.layer.fn, block.intermediate.dense, block.output.dense)
         copy.norm(function.norm, block.output.LayerNorm)
+        copy.pair(function, block)
     transform = model.cls.predictions.transform
     copy.linear(layers[-1].fn[0], transform.dense)
     readout: Any = net.readout
@@ -116,7 +141,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
     net = vit(
         patch.weight[0].numel(),
         model.classifier.out_features,
-        len(positions) - 1,
+        _grid(theirs),
         config.hidden_size,
         config.num_hidden_layers,
         config.num_attention_heads,
@@ -132,6 +157,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
         copy.attention(mixing.layer, *_of([parts.q_proj, parts.k_proj, parts.v_proj, parts.o_proj]))
         copy.norm(function.norm, block.layernorm_after)
         copy.mlp(function.layer.fn, block.mlp.fc1, block.mlp.fc2)
+        copy.pair(function, block)
     copy.readout(net.readout, theirs.layernorm, model.classifier)
     return net
 
@@ -140,8 +166,44 @@ def _of(linears: list[Any]) -> tuple[list[Any], list[Any]]:
     return [linear.weight for linear in linears], [linear.bias for linear in linears]
 
 
+def _grid(theirs: Any) -> tuple[int, int]:
+    """Rows and columns of the patches of their ViT."""
+    parts = theirs.embeddings.patch_embeddings
+    sides = zip(parts.image_size, parts.patch_size, strict=True)
+    rows, columns = (size // patch for size, patch in sides)
+    return rows, columns
+
+
+def _runs_of_text(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
+    sizes = [min(size, theirs.config.max_position_embeddings) for size in SIZES]
+    ids = inputs.ids(theirs.config.vocab_size, 2, max(sizes))
+    for size in sizes:
+        yield Run(f"{size} tokens", theirs(ids[:, :size]).logits, ours(ids[:, :size]))
+    mask = padding(sizes, ids.device)
+    want = theirs(ids, attention_mask=(~mask).long()).logits
+    rows = [row[:size] for row, size in zip(ids, sizes, strict=True)]
+    yield Run("padded texts", want[~mask], ours(rows))
+
+
+def _runs_of_bert(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
+    yield from _runs_of_text(theirs, ours, inputs)
+    shape = 2, min(max(SIZES), theirs.config.max_position_embeddings)
+    both = [inputs.ids(size, *shape) for size in ours.layers[0].sizes]  # words and types
+    want: Tensor = theirs(both[0], token_type_ids=both[1]).logits
+    yield Run("token types", want, ours(Tokens(torch.stack(both, dim=-1))))
+
+
+def _runs_of_vit(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
+    """On images of the size that the model is made for."""
+    parts = theirs.vit.embeddings.patch_embeddings
+    patches = Patches(tuple(parts.patch_size))
+    height, width = (n * side for n, side in zip(_grid(theirs.vit), parts.patch_size, strict=True))
+    images = inputs.normal(2, parts.num_channels, *parts.image_size)
+    yield Run("images", theirs(images).logits, ours(patches(images[..., :height, :width])))
+
+
 CONVERTERS: Converters = {
-    "GPT2LMHeadModel": _gpt2,
-    "BertForMaskedLM": _bert,
-    "ViTForImageClassification": _vit,
+    "GPT2LMHeadModel": Converter(_gpt2, _runs_of_text),
+    "BertForMaskedLM": Converter(_bert, _runs_of_bert),
+    "ViTForImageClassification": Converter(_vit, _runs_of_vit),
 }

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
-from tokennet.interop.copy import Converters, Copier, convert, expect_kind
-from tokennet.models import mlp_mixer, poolformer, resmlp, vit
+from tokennet.interop.convert import Converter, Converters, convert
+from tokennet.interop.copy import Copier, expect_kind, expect_same
+from tokennet.interop.verify import Inputs, Run
+from tokennet.models import mlp_mixer, poolformer, resample_positions, resmlp, vit
+from tokennet.tokenizers import Patches
 
 
-def from_timm(model: Any) -> Any:
+def from_timm(
+    model: Any,
+    *,
+    resample: tuple[int, int] | None = None,
+    verify: bool = True,
+    verify_dtype: torch.dtype = torch.float64,
+) -> Any:
     """A model of timm as a net over patches (..., N, C x P x P), with a copy of its weights.
 
     Use it to run, check or draw a pretrained model with this library: `VisionTransformer` with a
     class token (`vit_*`), `MlpMixer` (`mixer_*`, `resmlp_*`) and the `MetaFormer` that pools
     (`poolformer_*`). The patches of the last overlap and are on a `Grid`:
-    `Patches(7, stride=4)` of images with a border of zeros, see `poolformer`.
+    `Patches(7, stride=4)` of images with a border of zeros, see `poolformer`. The net has no
+    dropout and no stochastic depth.
+
+    Copies of both are run on random images in eval mode and compared. `model` stays as it is.
+
+    Args:
+        model: of one of these classes, without parts of packages besides timm and torch.
+        resample: the grid of patches, (rows, columns), that the net is for; by default that of
+            the model. The table of a vision transformer is resampled after the comparison, as
+            timm does, see `resample_positions`.
+        verify: whether both are compared; `net.conversion` says whether they were.
+        verify_dtype: as for `from_torch`.
 
     Raises:
         TypeError: another kind of model.
-        ValueError: a variant that the net does not support.
+        ValueError: a variant that the net does not support, such as blocks that differ in
+            heads; a subclass or hooks inside; or the net gives other outputs.
 
     >>> from_timm(nn.Linear(2, 2))
     Traceback (most recent call last):
     TypeError: model must be one of VisionTransformer, MlpMixer, MetaFormer; got Linear
     """
-    return convert("model", model, CONVERTERS)
+    options = {"verify": verify, "verify_dtype": verify_dtype}
+    net = convert("model", model, "timm", CONVERTERS, **options)  # type: ignore[arg-type]
+    return net if resample is None else resample_positions(net, resample)
 
 
 def _vit(model: Any, copy: Copier) -> nn.Module:
@@ -38,14 +63,16 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
             f"got global_pool={model.global_pool!r} and {extra}"
         )
     patch, first = model.patch_embed.proj, model.blocks[0]
-    if type(first).__name__ != "Block":
-        raise ValueError(f"blocks of the model must be Block, got {type(first).__name__}")
+    for block in model.blocks:
+        if type(block).__name__ != "Block":
+            raise ValueError(f"blocks of the model must be Block, got {type(block).__name__}")
+    expect_same("num_heads of blocks", [block.attn.num_heads for block in model.blocks])
     expect_kind("pos_embed", model.pos_embed, nn.Parameter)
     expect_kind("head", model.head, nn.Linear)
     net = vit(
         patch.weight[0].numel(),
         model.head.out_features,
-        model.pos_embed.shape[1] - 1,
+        tuple(model.patch_embed.grid_size),
         model.embed_dim,
         len(model.blocks),
         first.attn.num_heads,
@@ -62,6 +89,7 @@ def _vit(model: Any, copy: Copier) -> nn.Module:
         copy.attention(mixing.layer, [*qkv.weight.chunk(3), out.weight], [*biases, out.bias])
         copy.norm(function.norm, block.norm2)
         _copy_mlp(copy, function.layer.fn, block.mlp)
+        copy.pair(function, block)
     copy.readout(net.readout, model.norm, model.head)
     return net
 
@@ -78,7 +106,7 @@ def _mixer(model: Any, copy: Copier) -> nn.Module:
     net = mlp_mixer(
         patch.weight[0].numel(),
         model.head.out_features,
-        first.mlp_tokens.fc1.in_features,
+        tuple(model.stem.grid_size),
         patch.out_channels,
         len(model.blocks),
         token_hidden=first.mlp_tokens.fc1.out_features,
@@ -91,6 +119,7 @@ def _mixer(model: Any, copy: Copier) -> nn.Module:
         _copy_mlp(copy, mixing.layer.net, block.mlp_tokens)
         copy.norm(function.norm, block.norm2)
         _copy_mlp(copy, function.layer.fn, block.mlp_channels)
+        copy.pair(function, block)
     copy.readout(net.readout, model.norm, model.head)
     return net
 
@@ -100,7 +129,7 @@ def _resmlp(model: Any, copy: Copier) -> nn.Module:
     net = resmlp(
         patch.weight[0].numel(),
         model.head.out_features,
-        first.linear_tokens.in_features,
+        tuple(model.stem.grid_size),
         patch.out_channels,
         len(model.blocks),
         hidden=first.mlp_channels.fc1.out_features,
@@ -114,6 +143,7 @@ def _resmlp(model: Any, copy: Copier) -> nn.Module:
         copy.parameter(mixing.scale.weight, block.ls1)
         _copy_affine(copy, function.norm, block.norm2)
         copy.parameter(function.scale.weight, block.ls2)
+        copy.pair(function, block)
     readout: Any = net.readout
     _copy_affine(copy, readout.norm, model.norm)
     copy.linear(readout.head, model.head)
@@ -122,12 +152,15 @@ def _resmlp(model: Any, copy: Copier) -> nn.Module:
 
 def _poolformer(model: Any, copy: Copier) -> nn.Module:
     blocks = [list(stage.blocks) for stage in model.stages]
-    first = blocks[0][0]
-    expect_kind("norm", first.norm1, nn.GroupNorm)
     expect_kind("downsample_norm", model.stem.norm, nn.Identity)
     expect_kind("head", model.head.fc, nn.Linear)
-    if not hasattr(first.token_mixer, "pool") or not hasattr(first.layer_scale1, "scale"):
-        raise ValueError(f"model must pool and scale its branches, got blocks {first!r}")
+    for block in [block for stage in blocks for block in stage]:
+        expect_kind("norm", block.norm1, nn.GroupNorm)
+        if not hasattr(block.token_mixer, "pool") or not hasattr(block.layer_scale1, "scale"):
+            raise ValueError(f"model must pool and scale its branches, got blocks {block!r}")
+        pool = block.token_mixer.pool
+        if pool.kernel_size not in (3, (3, 3)):
+            raise ValueError(f"pool of the model must be of 3 x 3 patches, got {pool!r}")
     dims = [stage[0].norm1.num_channels for stage in blocks]
     if any(isinstance(stage.downsample, nn.Identity) for stage in model.stages[1:]):
         raise ValueError(f"dims of the model must differ from stage to stage, got {dims}")
@@ -145,6 +178,7 @@ def _poolformer(model: Any, copy: Copier) -> nn.Module:
             _copy_set_norm(copy, pooling, block.norm1, block.layer_scale1)
             _copy_set_norm(copy, function, block.norm2, block.layer_scale2)
             _copy_mlp(copy, function.layer.layers[1].fn, block.mlp)
+            copy.pair(function, block)
     head: Any = net.readout.head  # type: ignore[union-attr]
     copy.norm(head[0], model.head.norm)
     copy.linear(head[1], model.head.fc)
@@ -152,6 +186,7 @@ def _poolformer(model: Any, copy: Copier) -> nn.Module:
 
 
 def _copy_set_norm(copy: Copier, branch: Any, norm: Any, scale: Any) -> None:
+    expect_kind("norm", norm, nn.GroupNorm)
     to = branch.layer.layers[0].layer
     copy.weight(to, norm.weight, norm.bias)
     to.eps = norm.eps
@@ -170,8 +205,27 @@ def _copy_mlp(copy: Copier, to: Any, mlp: Any) -> None:
     copy.mlp(to, mlp.fc1, mlp.fc2)
 
 
+def _runs_of_patches(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
+    """On images of the size that the model is made for."""
+    embed = theirs.patch_embed if hasattr(theirs, "patch_embed") else theirs.stem
+    channels = embed.proj.weight.shape[1] * embed.proj.groups
+    patches = Patches(tuple(embed.patch_size))
+    height, width = (n * side for n, side in zip(embed.grid_size, patches.sizes, strict=True))
+    images = inputs.normal(2, channels, *embed.img_size)
+    yield Run("images", theirs(images), ours(patches(images[..., :height, :width])))
+
+
+def _runs_of_poolformer(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
+    """On images of two sizes."""
+    patches = Patches(7, stride=4)
+    for height, width in ((36, 32), (20, 28)):
+        images = inputs.normal(2, theirs.stem.conv.weight.shape[1], height, width)
+        tokens = patches(nn.functional.pad(images, (2, 1, 2, 1)))
+        yield Run(f"images of {height} x {width}", theirs(images), ours(tokens))
+
+
 CONVERTERS: Converters = {
-    "VisionTransformer": _vit,
-    "MlpMixer": _mixer,
-    "MetaFormer": _poolformer,
+    "VisionTransformer": Converter(_vit, _runs_of_patches),
+    "MlpMixer": Converter(_mixer, _runs_of_patches),
+    "MetaFormer": Converter(_poolformer, _runs_of_poolformer),
 }

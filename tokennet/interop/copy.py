@@ -1,8 +1,8 @@
-"""`Copier`, which copies all weights of a model into a net, and `convert`, which uses it."""
+"""`Copier`, which copies all weights of a model into a net, and what converters expect of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +19,12 @@ class Copier:
 
     def __init__(self) -> None:
         self._parameters: list[Tensor] = []
+        self.pairs: list[tuple[nn.Module, nn.Module]] = []
+        """Layers of the net and modules of the model that should give the same, in their order."""
+
+    def pair(self, ours: nn.Module, theirs: nn.Module) -> None:
+        """Record that both should give the same, so that the first that differs is named."""
+        self.pairs.append((ours, theirs))
 
     def has(self, parameter: Tensor) -> bool:
         """Whether the parameter, by identity, or a view of it has been copied."""
@@ -31,6 +37,8 @@ class Copier:
     def parameter(self, to: Any, value: Tensor) -> None:
         """Set the parameter `to`, which may be shared, to a copy of the value, of its dtype.
 
+        It is frozen if the value is.
+
         Raises:
             ValueError: the shapes differ.
         """
@@ -38,6 +46,7 @@ class Copier:
             raise ValueError(f"value must have shape {tuple(to.shape)}, got {tuple(value.shape)}")
         to.data = value.detach().clone()
         self.mark(value)
+        to.requires_grad_(value.requires_grad if value._base is None else value._base.requires_grad)
 
     def weight(self, to: Any, weight: Tensor, bias: Tensor | None = None) -> None:
         """Weight and bias of a linear layer, a norm or a table; without a bias `to` has none."""
@@ -88,38 +97,24 @@ class Copier:
         self.linear(to.head, head)
 
 
-Converters = Mapping[str, Callable[[Any, Copier], nn.Module]]
-"""By the name of a class: from a model of it to a net, whose weights the copier has copied."""
-
-
-def convert(
-    argument: str, model: nn.Module, converters: Converters, *, subclasses: bool = False
-) -> Any:
-    """The net of a model, on its device, of its dtype and in its mode.
-
-    Args:
-        argument: of the caller, for the message.
-        subclasses: whether models of a subclass are converted too.
-
-    Raises:
-        TypeError: there is no converter for its class.
-        ValueError: the net lacks a parameter of the model.
-    """
-    kinds = [kind.__name__ for kind in type(model).__mro__]
-    known = [kind for kind in kinds if kind in converters] if subclasses else kinds[:1]
-    if not known or known[0] not in converters:
-        raise TypeError(f"{argument} must be one of {', '.join(converters)}; got {kinds[0]}")
-    copier = Copier()
-    net = converters[known[0]](model, copier)
-    for name, parameter in model.named_parameters():
-        if not copier.has(parameter):
-            raise ValueError(f"model must have no parameter besides those of the net, got {name}")
-    parameter = next(model.parameters())
-    return net.to(parameter.device, parameter.dtype).train(model.training)
-
-
 def expect_kind(name: str, found: Any, *kinds: type) -> None:
-    """Raise ValueError unless it is of one of these kinds."""
-    if not isinstance(found, kinds):
+    """Raise ValueError unless it is exactly of one of these kinds.
+
+    A subclass has a `forward` of its own. Those of timm and Hugging Face, such as faster norms,
+    count as the kind they derive from: the result of the conversion is compared.
+    """
+    known = type(found).__module__.partition(".")[0] in ("timm", "transformers")
+    if type(found) not in kinds and not (known and isinstance(found, kinds)):
         expected = " or ".join(kind.__name__ for kind in kinds)
         raise ValueError(f"{name} of the model must be {expected}, got {found!r}")
+
+
+def expect_same(name: str, values: Iterable[Any]) -> None:
+    """Raise ValueError unless all blocks, or parts of one, have the same value."""
+    first, *others = values
+    for number, other in enumerate(others, 1):
+        if other != first:
+            raise ValueError(
+                f"{name} of the model must be the same everywhere, got {first!r} at 0 and "
+                f"{other!r} at {number}"
+            )

@@ -58,7 +58,8 @@ class EncoderDecoder(nn.Module):
         return self.encoder.symmetry & self.decoder.source_symmetry
 
     def forward(self, source: Any, target: Any) -> Any:
-        return self.decoder(*self._encode(source, target))
+        out = self.decoder(*self._encode(source, target))
+        return out.z if isinstance(target, Tensor) and isinstance(out, Tokens) else out
 
     def _encode(self, source: Any, target: Any) -> tuple[Tokens, Any]:
         """The target's tokens, and the encoded source, called memory, that they attend to.
