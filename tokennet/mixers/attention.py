@@ -75,11 +75,11 @@ class Attention(WeightedMixer):
         backend: str = "auto",
     ) -> None:
         super().__init__(dim, source_dim)
-        self.num_heads, self.channels = num_heads, check_heads(dim, num_heads)
+        check_heads(dim, num_heads)
+        self.num_heads = num_heads
         self.backend = backend
         self.position = position
         self.score = make_score(score)
-        self.reads_positions = position is not None or self.score.reads_index
         self.query = self._map(0, dim, bias)
         self.key = self._map(1, self.source_dim, bias)
         self.value = nn.Linear(self.source_dim, dim, bias)
@@ -87,6 +87,17 @@ class Attention(WeightedMixer):
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)
         self._build(self.score)
         self.reset_parameters()
+
+    @property
+    def channels(self) -> int:
+        """C, those of a head."""
+        return check_heads(self.dim, self.num_heads)
+
+    @property
+    def reads_positions(self) -> bool:
+        """Whether the scores depend on where tokens are."""
+        parts = self._modules
+        return parts.get("position") is not None or parts["score"].reads_index  # type: ignore
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         targets, sources = self._positions(tokens, source, graph)
@@ -100,7 +111,13 @@ class Attention(WeightedMixer):
 
     def queries(self, z: Tensor, at: Positions | None = None) -> Tensor:
         """(..., N, D) to (..., N, H, C)."""
-        q: Tensor = self._modules["score"].of_query(self._split(self._modules["query"](z)))  # type: ignore
+        score: Any = self._modules["score"]
+        if not score._is_built:
+            raise ValueError(
+                "score must be given when the layer is made, Attention(dim, score=...): its maps "
+                "and parameters become part of the layer"
+            )
+        q: Tensor = score.of_query(self._split(self._modules["query"](z)))  # type: ignore[misc]
         return q if at is None or at.pos is None else self.position.rotate(q, at.pos)  # type: ignore[union-attr]
 
     def keys(self, z: Tensor, at: Positions | None = None) -> Tensor:

@@ -67,11 +67,27 @@ class Convolution(FixedPatternMixer):
         if not causal:
             check_odd(kernel_size)
         self.causal, self.periodic = causal, periodic
-        reach = (kernel_size - 1) * dilation
-        self.before, self.after = (reach, 0) if causal else (reach // 2, reach // 2)
-        self.offsets = tuple(range(-self.before, self.after + 1, dilation))
-        self.pattern = (_offsets, self.offsets, periodic)
+        self._reach, self._dilation = (kernel_size - 1) * dilation, dilation
         self.conv = nn.Conv1d(dim, dim, kernel_size, dilation=dilation, groups=groups, bias=bias)
+
+    @property
+    def before(self) -> int:
+        """How far before a token the first is that it receives from."""
+        return self._reach if self.causal else self._reach // 2
+
+    @property
+    def after(self) -> int:
+        """How far after a token the last is that it receives from."""
+        return 0 if self.causal else self._reach // 2
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Of the tokens that a token receives from."""
+        return tuple(range(-self.before, self.after + 1, self._dilation))
+
+    @property
+    def pattern(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (_offsets, self.offsets, self.periodic)
 
     def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
         return self._convolve(with_border(z, -2, self.before, self.after, self.periodic))

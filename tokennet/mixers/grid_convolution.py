@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from tokennet.graphs import Grid, TokenGraph
@@ -59,8 +61,11 @@ class GridConvolution(FixedPatternMixer):
             raise ValueError(f"grid must be (height, width) or None, got {grid!r}")
         self.radius, self.periodic = kernel_size // 2, periodic
         self.grid = None if grid is None else (grid[0], grid[1])
-        self.pattern = (_boxes, self.radius, self.grid, periodic)
         self.conv = nn.Conv2d(dim, dim, kernel_size, groups=groups, bias=bias)
+
+    @property
+    def pattern(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (_boxes, self.radius, self.grid, self.periodic)
 
     def mix_set(self, z: Tensor, graph: TokenGraph) -> Tensor:
         if z.numel() == 0:

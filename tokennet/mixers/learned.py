@@ -68,11 +68,14 @@ class LearnedMixing(FixedPatternMixer, WeightedMixer):
             raise ValueError(f"graph must be that of one set, got {graph!r}")
         self.num_heads, self.normalizer = num_heads, normalizer
         self.graph = Full(graph) if isinstance(graph, int) else graph
-        self.pattern = (_first_rows, self.graph)
         self.weight = nn.Parameter(torch.empty(self.graph.num_edges, num_heads))
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
         self.reset_parameters()
+
+    @property
+    def pattern(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (_first_rows, self.graph)
 
     def reset_parameters(self) -> None:
         """Weights of a combination start with a sum of squares of 1, logits of a softmax at 1."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,7 +46,6 @@ class PyGMixer(Mixer):
         super().__init__(channels, source_dim)
         check_unordered(conv)
         self.conv = conv
-        self._parameters_of_conv = frozenset(inspect.signature(conv.forward).parameters)
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         itself, attr = source is tokens, graph.edge_attr
@@ -52,9 +53,10 @@ class PyGMixer(Mixer):
         features = {}
         if attr is not None:
             attr = attr.to(z).repeat(batch.numel(), 1)
-            if "edge_attr" in self._parameters_of_conv:
+            accepted = _parameters_of(type(self.conv).forward)
+            if "edge_attr" in accepted:
                 features["edge_attr"] = attr
-            elif "edge_weight" in self._parameters_of_conv and attr.shape[1] == 1:
+            elif "edge_weight" in accepted and attr.shape[1] == 1:
                 features["edge_weight"] = attr[:, 0]
         x = z if itself else (sources, z)
         out = self.conv(x, graph.edge_index(z.device), **features)
@@ -68,3 +70,9 @@ class PyGMixer(Mixer):
         """Matrix products as run, and one addition per edge and channel for the sum."""
         batch = tokens.z.shape[:-2].numel()
         return super().flops(tokens) + batch * tokens.graph.num_edges * self.dim
+
+
+@cache
+def _parameters_of(forward: Callable[..., Any]) -> frozenset[str]:
+    """Names of the arguments that convolutions of a class accept."""
+    return frozenset(inspect.signature(forward).parameters)

@@ -276,8 +276,11 @@ class Cosine(Score):
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         self.temperature, self.learned = temperature, learned
-        if not learned:
-            self.scale = 1 / temperature
+
+    @property
+    def scale(self) -> float:  # type: ignore[override]
+        """Of the cosines; where the temperature is learned, the queries are scaled instead."""
+        return 1.0 if self.learned else 1 / self.temperature
 
     def make_parameters(self, num_heads: int, channels: int, key_channels: int) -> None:
         if self.learned:

@@ -34,13 +34,19 @@ class TokenWise(TokenLayer):
     def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.fn = fn
-        first = fn[0] if isinstance(fn, nn.Sequential) and len(fn) else fn
-        # Other kinds of `fn` do not say how many channels they accept.
-        self.in_features = first.in_features if type(first) is nn.Linear else None
+
+    @property
+    def in_features(self) -> int | None:
+        """The number of channels that `fn` accepts; None where it does not say so."""
+        first = self.fn
+        if isinstance(first, nn.Sequential):
+            first = next(iter(first._modules.values()), None)  # type: ignore[assignment]
+        return first.in_features if type(first) is nn.Linear else None
 
     def transform(self, tokens: Tokens) -> Tokens:
-        if self.in_features is not None:
-            check_channels(tokens.z, self.in_features)
+        in_features = self.in_features
+        if in_features is not None:
+            check_channels(tokens.z, in_features)
         return tokens.replace(z=self.fn(tokens.z))
 
 

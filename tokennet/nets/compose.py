@@ -56,8 +56,11 @@ class WithGraph(TokenLayer):
 
     def __init__(self, graph_of: GraphOf, *, reads: Iterable[str] | None = None) -> None:
         super().__init__()
-        self.graph_of = graph_of
-        self.symmetry = _symmetry_of(graph_of, reads)
+        self.graph_of, self.reads = graph_of, reads
+
+    @property
+    def symmetry(self) -> Symmetry:  # type: ignore[override]
+        return _symmetry_of(self.graph_of, self.reads)
 
     def reads_after(self, upstream: Upstream) -> tuple[Set[str], Upstream]:
         reads, upstream = super().reads_after(upstream)
@@ -95,13 +98,13 @@ class OnGraph(TokenLayer):
         self, graph_of: GraphOf, layer: TokenLayer, *, reads: Iterable[str] | None = None
     ) -> None:
         super().__init__()
-        self.graph_of, self.layer = graph_of, layer
-        self._graph_symmetry = _symmetry_of(graph_of, reads)
+        self.graph_of, self.layer, self.reads = graph_of, layer, reads
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
         hidden = {"graph"} if self.graph_of is complete else set()
-        return self._graph_symmetry & Symmetry(self.layer.symmetry.reads - hidden)
+        made = _symmetry_of(self.graph_of, self.reads)
+        return made & Symmetry(self.layer.symmetry.reads - hidden)
 
     @property
     def is_tokenwise(self) -> bool:  # type: ignore[override]

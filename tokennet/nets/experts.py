@@ -109,11 +109,20 @@ class MixtureOfExperts(TokenLayer):
             raise ValueError(f"jitter must be in 0 .. 1, got {jitter}")
         self.capacity = None if capacity is None else check_size("capacity", capacity, 1)
         self.top_k, self.capacity_factor, self.jitter = top_k, capacity_factor, jitter
-        self.renormalize = top_k > 1 if renormalize is None else renormalize
+        self._renormalize = renormalize
         self.router = nn.Linear(dim, num_experts, bias=False)
         make = expert or (lambda: mlp(dim))
         self.experts = nn.ModuleList(make() for _ in range(num_experts))
         self.collected: list[RouterLosses] | None = None
+
+    @property
+    def renormalize(self) -> bool:
+        """Whether gates add up to 1."""
+        return self.top_k > 1 if self._renormalize is None else self._renormalize
+
+    @renormalize.setter
+    def renormalize(self, value: bool | None) -> None:
+        self._renormalize = value
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,22 +53,31 @@ class TextNet(TokenNet):
         pos: Callable[[int], Tensor] | None = None,
     ) -> None:
         super().__init__(layers, readout)
-        graph = self.default_graph if graph is None else graph
-        if not callable(graph):
-            raise TypeError(
-                "graph must be a function from a number of tokens to their graph, such as "
-                f"{type(self).__name__} has by default; got {graph!r}"
-            )
-        self.graph, self.max_length, self.pos = graph, max_length, pos
+        self.graph = self.default_graph if graph is None else graph
+        self.max_length, self.pos = max_length, pos
         self._graphs: dict[int, TokenGraph] = {}
+        self._graphs_are_of: Any = self.graph
+        self._check_graph_is_function()
 
     def graph_on(self, num_tokens: int) -> TokenGraph:
-        """The net's graph on this number of tokens; the last few graphs are kept."""
-        if num_tokens not in self._graphs:
-            if len(self._graphs) >= _GRAPHS_KEPT:
-                del self._graphs[next(iter(self._graphs))]
-            self._graphs[num_tokens] = self.graph(num_tokens)
-        return self._graphs[num_tokens]
+        """The net's graph on this number of tokens; the last few of `self.graph` are kept."""
+        if self._graphs_are_of is not self.graph:
+            self._check_graph_is_function()
+            self._graphs, self._graphs_are_of = {}, self.graph
+        graphs = self._graphs
+        graph = graphs.get(num_tokens)
+        if graph is None:
+            if len(graphs) >= _GRAPHS_KEPT:
+                graphs.pop(next(iter(graphs)), None)
+            graph = graphs[num_tokens] = self.graph(num_tokens)
+        return graph
+
+    def _check_graph_is_function(self) -> None:
+        if not callable(self.graph):
+            raise TypeError(
+                "graph must be a function from a number of tokens to their graph, such as "
+                f"{type(self).__name__} has by default; got {self.graph!r}"
+            )
 
     def tokens(self, given: Ids | Tokens) -> Tokens:
         """Ids as tokens on the net's graph; sequences in a list as a ragged batch."""
