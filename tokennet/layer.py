@@ -201,6 +201,15 @@ def check_channels(z: Tensor, dim: int, name: str = "tokens") -> None:
         raise ValueError(f"{name} must have {dim} channels, got shape {tuple(z.shape)}")
 
 
+def weight_of(linear: Any) -> Tensor:
+    """The weight (out, in) of a linear layer, also of one that `quantize_dynamic` has replaced.
+
+    For layers that read a weight in place of calling the linear layer.
+    """
+    weight = linear.weight
+    return weight if isinstance(weight, Tensor) else weight().dequantize()
+
+
 def count_flops(module: nn.Module, *inputs: Any) -> int:
     """Floating-point operations of the matrix products of a call, which is run."""
     from torch.utils.flop_counter import FlopCounterMode  # loads Triton

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import map_flops
+from tokennet.layer import map_flops, weight_of
 from tokennet.mixers._decoding import State, cached_step, kept_positions
 from tokennet.mixers._positions import Positions, check_position, positions_of
 from tokennet.mixers.base import WeightedMixer, check_heads, reset_linears
@@ -169,7 +169,7 @@ class Attention(WeightedMixer):
         bias = None if self.position is None else self.position.bias(targets.pos, sources.pos)
         if self.edge is None:
             return bias, None
-        weight = self.edge.weight.unflatten(0, (self.num_heads, self.channels))
+        weight = weight_of(self.edge).unflatten(0, (self.num_heads, self.channels))
         return bias, EdgeFeatures(graph.edge_attr.to(q), key=weight, value=weight)  # type: ignore[union-attr]
 
     def step(

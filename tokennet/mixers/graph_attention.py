@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import map_flops
+from tokennet.layer import map_flops, weight_of
 from tokennet.mixers.base import WeightedMixer, check_heads, reset_linears
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights
 from tokennet.tokens import Tokens
@@ -80,7 +80,8 @@ class GraphAttention(WeightedMixer):
         if self.edge is None:
             return score, None
         attr = graph.edge_attr.to(like)  # type: ignore[union-attr]
-        return score, EdgeFeatures(attr, key=self.edge.weight.unflatten(0, (self.num_heads, -1)))
+        weight = weight_of(self.edge).unflatten(0, (self.num_heads, -1))  # (H, C, F)
+        return score, EdgeFeatures(attr, key=weight)
 
     def flops(self, tokens: Tokens) -> int:
         """Two projections, 4 N D^2, and per edge 3 D for the score and 2 D for the sum.

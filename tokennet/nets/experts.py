@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import Causal, Full, TokenGraph
-from tokennet.layer import TokenLayer, check_step
+from tokennet.layer import TokenLayer, check_step, weight_of
 from tokennet.nets.block import mlp
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -169,7 +169,7 @@ class MixtureOfExperts(TokenLayer):
             rows = rows * torch.empty_like(rows).uniform_(1 - self.jitter, 1 + self.jitter)
         precise = torch.promote_types(rows.dtype, torch.float32)
         with torch.autocast(rows.device.type, enabled=False):
-            logits = rows.to(precise) @ self.router.weight.to(precise).T  # (R, E)
+            logits = rows.to(precise) @ weight_of(self.router).to(precise).T  # (R, E)
         gates, experts = logits.softmax(-1).topk(self.top_k)
         if self.renormalize:
             gates = gates / gates.sum(-1, keepdim=True)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
-from tokennet.layer import IncrementalDecodingError
+from tokennet.layer import IncrementalDecodingError, weight_of
 from tokennet.positional.absolute import By, PositionalEncoding, check_columns
 from tokennet.tokens import Tokens, over_sets
 
@@ -41,7 +41,7 @@ class IntegerEncoding(PositionalEncoding):
 
     def encode(self, positions: Tensor) -> Tensor:
         check_columns(positions, self.num_coordinates, "num_coordinates")
-        return self.linear(positions.to(self.linear.weight.dtype))
+        return self.linear(positions.to(weight_of(self.linear).dtype))
 
 
 class UnitIntervalEncoding(IntegerEncoding):
