@@ -188,7 +188,7 @@ def test_prompts_that_cannot_be():
     with pytest.raises(ValueError, match="must together be at most 25 ids, got 20 and 6"):
         net.generate(list(range(5)) * 4, 6)
     assert net.generate(list(range(5)) * 4, 5).shape == (25,)
-    with pytest.raises(ValueError, match="ids must be integers"):
+    with pytest.raises(ValueError, match="prompt must be integers"):
         net.generate(torch.zeros(3), 2)
 
 

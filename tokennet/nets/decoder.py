@@ -12,7 +12,7 @@ from torch import Tensor
 from tokennet.checks import check_size
 from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import IncrementalDecodingError
-from tokennet.nets.embedding import one_column
+from tokennet.nets.embedding import rows_of
 from tokennet.nets.evaluating import evaluating
 from tokennet.nets.generation import (
     NextLogits,
@@ -74,8 +74,8 @@ class Decoder(TextNet):
         r"""Continue a prompt by at most `max_new_tokens` ids.
 
         Args:
-            prompt: ids (N,) or (B, N), or a list of prompts of any lengths; prompts of the same
-                length run together, so that none is padded.
+            prompt: ids (N,) or (B, N), a tensor or array, or a list of prompts of any lengths;
+                prompts of the same length run together, so that none is padded.
             max_new_tokens: the largest number of new ids.
             temperature: 0 chooses the most probable id each time (greedy); otherwise ids are
                 drawn, from logits that are divided by it.
@@ -103,7 +103,7 @@ class Decoder(TextNet):
         check_size("max_new_tokens", max_new_tokens)
         if context is not None:
             check_size("context", context, 1)
-        rows = _rows(prompt, self._device)
+        rows = rows_of("prompt", prompt, self._device)
         for row in [rows] if isinstance(rows, Tensor) else rows:
             self._check_prompt(row, max_new_tokens, context)
         if num_beams < 1 or (num_beams > 1 and temperature > 0):
@@ -126,6 +126,8 @@ class Decoder(TextNet):
             try:
                 if not isinstance(rows, Tensor):
                     return run_by_length(rows, continued, stops)
+                if not rows.numel():  # no prompts
+                    return rows.new_zeros(*rows.shape[:-1], rows.shape[-1] + max_new_tokens)
                 flat = continued(rows.reshape(-1, rows.shape[-1]))
             except IncrementalDecodingError as error:
                 error.add_note("use_cache=False runs the net on all ids each time instead")
@@ -142,19 +144,6 @@ class Decoder(TextNet):
                 f"prompt and max_new_tokens must together be at most {self.max_length + 1} ids, "
                 f"got {ids.shape[-1]} and {max_new_tokens}"
             )
-
-
-def _rows(prompt: Ids, device: torch.device) -> Tensor | list[Tensor]:
-    if isinstance(prompt, str):
-        raise TypeError(
-            "prompt must be ids, got a string; a tokenizer such as Characters makes ids of it"
-        )
-    if isinstance(prompt, Tensor):
-        one_column(prompt)
-        return prompt.to(device)
-    if len(prompt) and isinstance(prompt[0], int):
-        return torch.tensor(prompt, device=device)
-    return [torch.as_tensor(row, dtype=torch.long, device=device) for row in prompt]
 
 
 def _repeated(source: Tokens | Tensor | None, rows: int, times: int) -> Tokens | None:

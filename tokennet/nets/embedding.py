@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -80,6 +83,55 @@ def one_column(ids: Tensor) -> Tensor:
     Raises:
         ValueError: they are not integers.
     """
-    if ids.is_floating_point() or ids.dtype == torch.bool:
-        raise ValueError(f"ids must be integers, got {ids.dtype}")
-    return ids[..., None]
+    return check_ids("ids", ids)[..., None]
+
+
+def check_ids(name: str, ids: Tensor) -> Tensor:
+    """Ids (..., N) as int64, or ValueError if they are no integers or a single number."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(f"{name} must be integers, got {ids.dtype}")
+    if not ids.dim():
+        raise ValueError(f"{name} must have shape (..., N), got a single number, {int(ids)}")
+    return ids.long()
+
+
+def rows_of(name: str, ids: Any, device: torch.device) -> Tensor | list[Tensor]:
+    """Ids as a tensor (..., N); sequences of any lengths as a list of tensors (N,).
+
+    Args:
+        name: of the argument, for the message.
+        ids: tensor or numpy array, a sequence of numbers, or a sequence of sequences.
+        device: where they should be.
+
+    Raises:
+        TypeError: they are text, or no sequence.
+        ValueError: they are no integers.
+    """
+    if isinstance(ids, Tensor) or hasattr(ids, "__array__"):
+        return check_ids(name, torch.as_tensor(ids)).to(device)
+    if isinstance(ids, str):
+        raise TypeError(
+            f"{name} must be ids, got a string; a tokenizer such as Characters makes ids of it"
+        )
+    if not isinstance(ids, Sequence):
+        raise TypeError(
+            f"{name} must be ids: a tensor or array (..., N), or a list of numbers or of "
+            f"sequences, got {type(ids).__name__}"
+        )
+    if len(ids) and (not hasattr(ids[0], "__len__") or getattr(ids[0], "ndim", 1) == 0):
+        try:
+            return check_ids(name, torch.tensor(ids, device=device))
+        except TypeError as error:
+            raise TypeError(f"{name} must hold integers, got {ids!r}") from error
+    return [_row(f"{name}[{number}]", row, device) for number, row in enumerate(ids)]
+
+
+def _row(name: str, ids: Any, device: torch.device) -> Tensor:
+    row = rows_of(name, ids, device)
+    if isinstance(row, list):
+        if row:
+            raise ValueError(f"{name} must be a sequence of ids, got one of sequences")
+        return torch.empty(0, dtype=torch.long, device=device)
+    if row.dim() != 1:
+        raise ValueError(f"{name} must have shape (N,), got {tuple(row.shape)}")
+    return row

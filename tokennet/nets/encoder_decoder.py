@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokennet.graphs import Disjoint
 from tokennet.nets.decoder import Decoder
+from tokennet.nets.embedding import check_ids, rows_of
 from tokennet.nets.evaluating import evaluating
 from tokennet.nets.generation import run_by_length, stop_ids
 from tokennet.nets.net import TokenNet
@@ -97,16 +98,21 @@ class EncoderDecoder(nn.Module):
         """
         if not isinstance(self.decoder, Decoder):
             raise TypeError(f"decoder must be a Decoder, got {type(self.decoder).__name__}")
-        if isinstance(source, Tensor | Tokens) or (len(source) and isinstance(source[0], int)):
+        device = next(self.parameters()).device
+        if not isinstance(start, Tensor) and hasattr(start, "__len__"):
+            start = check_ids("start", torch.as_tensor(start))
+        if not isinstance(source, Tokens | Tensor):
+            source = rows_of("source", source, device)
+        if isinstance(source, Tensor | Tokens):
             return self._translate(source, start, max_new_tokens, options)
 
         def translated(ids: Tensor, numbers: list[int]) -> Tensor:
             begin = start[numbers] if isinstance(start, Tensor) else start
             return self._translate(ids, begin, max_new_tokens, options)
 
-        stops = stop_ids(options.get("eos_token_id"), next(self.parameters()).device)
+        stops = stop_ids(options.get("eos_token_id"), device)
         begin = start.shape[-1] if isinstance(start, Tensor) else 1
-        return run_by_length([torch.as_tensor(row) for row in source], translated, stops, begin)
+        return run_by_length(source, translated, stops, begin)
 
     def _translate(
         self, source: Any, start: int | Tensor, max_new_tokens: int, options: dict[str, Any]

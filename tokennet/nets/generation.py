@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from tokennet.nets.embedding import check_ids
 from tokennet.nets.text import TextNet
 from tokennet.tokens import Tokens
 
@@ -191,5 +192,7 @@ def run_by_length(
 
 def stop_ids(eos_token_id: int | Sequence[int] | None, device: torch.device) -> Tensor:
     """The ids after which a sequence ends, (K,)."""
-    ids = [eos_token_id] if isinstance(eos_token_id, int) else list(eos_token_id or ())
-    return torch.tensor(ids, dtype=torch.long, device=device)
+    if eos_token_id is None:
+        return torch.empty(0, dtype=torch.long, device=device)
+    ids = torch.as_tensor(eos_token_id, device=device).flatten()
+    return check_ids("eos_token_id", ids) if len(ids) else ids.long()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokennet.graphs import Full, TokenGraph
 from tokennet.layer import TokenLayer
-from tokennet.nets.embedding import one_column
+from tokennet.nets.embedding import one_column, rows_of
 from tokennet.nets.evaluating import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import Readout
@@ -22,7 +22,7 @@ Ids = Tensor | Sequence[int] | Sequence[Sequence[int]] | Sequence[Tensor]
 
 
 class TextNet(TokenNet):
-    """A `TokenNet` that accepts ids as well: a tensor (..., N), or sequences of any lengths.
+    """A `TokenNet` that accepts ids as well: (..., N), or a list of sequences of any lengths.
 
     Use it to classify or label texts; `Decoder` and `MaskedLanguageModel` generate them.
 
@@ -84,12 +84,15 @@ class TextNet(TokenNet):
         if isinstance(given, Tokens):
             return given
         if isinstance(given, Tensor):
-            num_tokens = given.shape[-1]
-            pos = None if self.pos is None else self.pos(num_tokens).to(given.device)
-            return Tokens(one_column(given), self.graph_on(num_tokens), pos)
-        if given and isinstance(given[0], int):
-            return self.tokens(torch.tensor(given, device=self._device))
-        rows = [torch.as_tensor(row, device=self._device) for row in given]
+            z = one_column(given)
+            num_tokens = z.shape[-2]
+            pos = None if self.pos is None else self.pos(num_tokens).to(z.device)
+            return Tokens(z, self.graph_on(num_tokens), pos)
+        rows = rows_of("ids", given, self._device)
+        if isinstance(rows, Tensor):
+            return self.tokens(rows)
+        if not rows:
+            raise ValueError("ids must hold at least one sequence, got none")
         return Tokens.batch([self.tokens(row) for row in rows])
 
     @property
@@ -110,10 +113,13 @@ class MaskedLanguageModel(TextNet):
     [1, 3]
     """
 
-    def fill(self, ids: Tensor, mask: int) -> Tensor:
-        """Ids (..., N) with the most probable id in place of each `mask`."""
+    def fill(self, ids: Ids, mask: int) -> Any:
+        """Ids (..., N) with the most probable id in place of each `mask`; of a list, a list."""
+        rows = rows_of("ids", ids, self._device)
+        if not isinstance(rows, Tensor):
+            return [self.fill(row, mask) for row in rows]
         with evaluating(self):
-            return torch.where(ids == mask, self(ids).argmax(-1), ids)
+            return torch.where(rows == mask, self(rows).argmax(-1), rows)
 
 
 def mask_tokens(
