@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Set
+from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -31,6 +34,50 @@ class IncrementalDecodingError(TypeError):
         super().__init__(f"{type(layer).__name__} does not support incremental decoding{because}")
 
 
+class _LocalFunction:
+    """A function in a pickled state that `pickle` cannot save; other packages may be able to."""
+
+    def __init__(self, owner: object, name: str, function: Any) -> None:
+        self.owner, self.name, self.function = type(owner).__name__, name, function
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _LocalFunction:
+        return self  # functions are not copied
+
+    def __reduce__(self) -> Any:
+        loaded = {name.rpartition(".")[2] for name in sys.modules}
+        if loaded & {"cloudpickle", "dill"}:  # which save functions of any kind
+            return _itself, (self.function,)
+        raise pickle.PicklingError(
+            f"{self.name} of {self.owner} must be a function that can be imported, to be pickled: "
+            "define it by def in a module, or save net.state_dict(); got "
+            f"{self.function.__qualname__} of {self.function.__module__}"
+        )
+
+
+def _itself(function: Any) -> Any:
+    return function
+
+
+class HoldsFunctions(nn.Module):
+    """Base of modules with functions as attributes: says which of them cannot be pickled."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: _LocalFunction(self, name, value)
+            if isinstance(value, FunctionType) and "<" in value.__qualname__
+            else value
+            for name, value in self.__dict__.items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(
+            {
+                name: value.function if isinstance(value, _LocalFunction) else value
+                for name, value in state.items()
+            }
+        )
+
+
 class Upstream(NamedTuple):
     """What the layers before have changed in the tokens, for the symmetry of a net."""
 
@@ -40,7 +87,7 @@ class Upstream(NamedTuple):
     """Number of learned tokens before the others of each set."""
 
 
-class TokenLayer(nn.Module, ABC):
+class TokenLayer(HoldsFunctions, ABC):
     """A layer of a token net: the base class of mixers, residuals, encodings and whole nets.
 
     Called with `Tokens` it returns `Tokens` with the same graph and positions. Called with a

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -185,7 +184,7 @@ class Attention(WeightedMixer):
     def _map(self, end: int, in_features: int, bias: bool) -> Any:
         given = self.score.maps[end]
         if given is not None:
-            return given if isinstance(given, nn.Module) else _Function(given)
+            return given
         return nn.Identity() if self.score.identity_maps else nn.Linear(in_features, self.dim, bias)
 
     def _build(self, score: Score) -> None:
@@ -235,14 +234,3 @@ class Attention(WeightedMixer):
         flops *= tokens.z.shape[:-2].numel()
         flops += map_flops(tokens.z, self.query, self.out)
         return flops + map_flops(source.z, self.key, self.value)
-
-
-class _Function(nn.Module):
-    """A map to queries or keys that is given as a function."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.function(z)

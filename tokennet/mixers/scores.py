@@ -7,6 +7,8 @@ which needs the number of sources.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from torch.nn.functional import normalize
 
 from tokennet.checks import check_type, lookup
 from tokennet.graphs import TokenGraph
+from tokennet.layer import HoldsFunctions
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, combine
 from tokennet.ops.normalizers import NORMALIZERS
 from tokennet.ops.terms import Activation, Bias
@@ -68,7 +71,10 @@ class Score(nn.Module):
         super().__init__()
         lookup("normalizer", normalizer, NORMALIZERS)
         self.normalizer = normalizer
-        self.maps = (query, key)  # in a tuple, because it is the mixer that registers them
+        self.maps = (
+            _module(query),
+            _module(key),
+        )  # in a tuple, because it is the mixer that registers them
         self._is_built = False
 
     def build(self, num_heads: int, channels: int, key_channels: int) -> None:
@@ -151,6 +157,21 @@ class Score(nn.Module):
 
     def extra_repr(self) -> str:
         return self.normalizer
+
+
+class _Function(HoldsFunctions):
+    """A map to queries or keys that is given as a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.function(z)
+
+
+def _module(function: Any) -> Any:
+    return function if function is None or isinstance(function, nn.Module) else _Function(function)
 
 
 class ScaledDotProduct(Score):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
-from tokennet.layer import TokenLayer, Upstream
+from tokennet.layer import HoldsFunctions, TokenLayer, Upstream
 from tokennet.mixers import MIXERS
 from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
@@ -23,7 +23,7 @@ from tokennet.symmetry import Symmetry, intersection
 from tokennet.tokens import Tokens
 
 
-class TokenNet(nn.Module):
+class TokenNet(HoldsFunctions):
     """Token layers in sequence, and a readout if the result is to be a tensor.
 
     Use it for every net of layers; it may be a layer of another net, or of a `Residual`.
