@@ -157,7 +157,7 @@ REFUSED = [
         from_timm,
         poolformer,
         change("stages.0.blocks.1.token_mixer.pool", nn.AvgPool2d(3, 1, 1)),
-        r"for images of 36 x 32 .* differs is model\.stages\.0\.blocks\.1",
+        r"for an image of 36 x 32 .* differs is model\.stages\.0\.blocks\.1",
     ),
     (from_huggingface, gpt2, change("transformer.h.1.attn.head_dim", 8), r"transformer\.h\.1"),
     (from_huggingface, gpt2, change("transformer.h.1.mlp.act", nn.ReLU()), r"transformer\.h\.1"),
@@ -214,22 +214,31 @@ def test_attention_reads_sequences_first_only_if_asked():
     torch.testing.assert_close(got, model(z, z, z)[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture
+def fast_path():
+    """The fast path of transformers of torch.nn is on, as it is by default."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(True)
+    yield torch.backends.mha.get_fastpath_enabled
+    torch.backends.mha.set_fastpath_enabled(before)
+
+
 @pytest.mark.parametrize(
     ("convert", "make"),
     [(from_torch, encoder), (from_torch, transformer), (from_timm, vit), (from_huggingface, gpt2)],
     ids=["encoder", "transformer", "vit", "gpt2"],
 )
-def test_the_model_stays_as_it_was(convert, make):
+def test_the_model_stays_as_it_was(convert, make, fast_path):
     model = make().train().bfloat16()
     first = next(model.children())
     first.eval()
     before = copy.deepcopy(model.state_dict())
     modes = [part.training for part in model.modules()]
     torch.manual_seed(3)
-    state, fast = torch.get_rng_state(), torch.backends.mha.get_fastpath_enabled()
+    state = torch.get_rng_state()
     net = convert(model)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.backends.mha.get_fastpath_enabled() == fast
+    assert fast_path()
     assert [part.training for part in model.modules()] == modes
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
@@ -238,12 +247,12 @@ def test_the_model_stays_as_it_was(convert, make):
     assert {parameter.dtype for parameter in net.parameters()} == {torch.bfloat16}
 
 
-def test_a_failed_conversion_restores_the_fast_path():
-    model, fast = encoder(), torch.backends.mha.get_fastpath_enabled()
+def test_a_failed_conversion_restores_the_fast_path(fast_path):
+    model = encoder()
     model.layers[1].norm1.normalized_shape = (3,)
     with pytest.raises(ValueError, match="cannot run on random inputs"):
         from_torch(model)
-    assert torch.backends.mha.get_fastpath_enabled() == fast
+    assert fast_path()
 
 
 def test_the_result_says_whether_it_was_verified():
@@ -295,7 +304,7 @@ def test_frozen_weights_stay_frozen():
     ]
 
 
-def test_a_frozen_encoder_is_verified_without_the_fast_path():
+def test_a_frozen_encoder_is_verified_without_the_fast_path(fast_path):
     """The fast path reads weights and would run neither subclasses nor replaced parts."""
     model = encoder().requires_grad_(False)
     z = torch.randn(3, 5, DIM)

@@ -194,12 +194,12 @@ def _runs_of_bert(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
 
 
 def _runs_of_vit(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
-    """On images of the size that the model is made for."""
+    """On an image of the size that the model is made for."""
     parts = theirs.vit.embeddings.patch_embeddings
     patches = Patches(tuple(parts.patch_size))
     height, width = (n * side for n, side in zip(_grid(theirs.vit), parts.patch_size, strict=True))
-    images = inputs.normal(2, parts.num_channels, *parts.image_size)
-    yield Run("images", theirs(images).logits, ours(patches(images[..., :height, :width])))
+    images = inputs.normal(1, parts.num_channels, *parts.image_size)
+    yield Run("an image", theirs(images).logits, ours(patches(images[..., :height, :width])))
 
 
 CONVERTERS: Converters = {

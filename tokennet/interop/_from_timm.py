@@ -206,22 +206,22 @@ def _copy_mlp(copy: Copier, to: Any, mlp: Any) -> None:
 
 
 def _runs_of_patches(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
-    """On images of the size that the model is made for."""
+    """On an image of the size that the model is made for."""
     embed = theirs.patch_embed if hasattr(theirs, "patch_embed") else theirs.stem
     channels = embed.proj.weight.shape[1] * embed.proj.groups
     patches = Patches(tuple(embed.patch_size))
     height, width = (n * side for n, side in zip(embed.grid_size, patches.sizes, strict=True))
-    images = inputs.normal(2, channels, *embed.img_size)
-    yield Run("images", theirs(images), ours(patches(images[..., :height, :width])))
+    images = inputs.normal(1, channels, *embed.img_size)
+    yield Run("an image", theirs(images), ours(patches(images[..., :height, :width])))
 
 
 def _runs_of_poolformer(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
     """On images of two sizes."""
     patches = Patches(7, stride=4)
     for height, width in ((36, 32), (20, 28)):
-        images = inputs.normal(2, theirs.stem.conv.weight.shape[1], height, width)
+        images = inputs.normal(1, theirs.stem.conv.weight.shape[1], height, width)
         tokens = patches(nn.functional.pad(images, (2, 1, 2, 1)))
-        yield Run(f"images of {height} x {width}", theirs(images), ours(tokens))
+        yield Run(f"an image of {height} x {width}", theirs(images), ours(tokens))
 
 
 CONVERTERS: Converters = {
