@@ -40,6 +40,8 @@ SMALL = {
     "dims": (8, 16),
     "depths": (1, 1),
 }
+OF_PATCHES = ("vit", "mixer", "resmlp", "clip")
+"""Names of nets that are made for one grid of patches."""
 BY_ARCHITECTURE = {NETS[name].build: name for name in reversed(NETS)}
 ARCHITECTURES = list(BY_ARCHITECTURE.values())
 PUBLISHED = {
@@ -56,6 +58,8 @@ PUBLISHED = {
 def small(name, **options):
     known = inspect.signature(NETS[name].build).parameters
     sizes = {key: value for key, value in SMALL.items() if key in known}
+    if name.startswith(OF_PATCHES):
+        sizes["num_tokens"] = (2, 3)
     return create_model(name, **{**sizes, **options}).double().eval()
 
 
