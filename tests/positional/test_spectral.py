@@ -150,6 +150,26 @@ def test_a_ragged_batch_and_components_are_one_by_one():
         torch.testing.assert_close(ours, want)
 
 
+@pytest.mark.parametrize("entries", [2**22, 100], ids=["at once", "some at a time"])
+def test_components_of_one_size_are_decomposed_together(entries, monkeypatch):
+    """So that thousands of small components take no longer than their numbers do."""
+    monkeypatch.setattr(eigenvectors, "_ENTRIES", entries)
+    parts = [irregular(6 + seed % 2, seed) for seed in range(20)] + [Full(1), irregular(9)]
+    order = torch.randperm(140, generator=torch.Generator().manual_seed(0))  # tokens interleaved
+    mixed = Edges(Disjoint(parts).edge_index(), 140).relabel(order)
+    calls, eigh = [], np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda *given: calls.append(1) or eigh(*given))
+    found = laplacian_eigenvectors(mixed, K)
+    assert len(calls) == (3 if entries > 100 else 5 + 5 + 1)
+    alone = torch.cat([laplacian_eigenvectors(part, K).vectors for part in parts])
+    known = found.determined[found.component]
+    assert 200 < known.sum() < known.numel()
+    torch.testing.assert_close(found.vectors.where(known, 0), alone[order].where(known, 0))
+    laplacian = torch.from_numpy(nx.normalized_laplacian_matrix(simple_undirected(mixed)).toarray())
+    values = found.values[found.component]
+    torch.testing.assert_close(laplacian @ found.vectors, values * found.vectors)
+
+
 def test_a_graph_is_decomposed_once(monkeypatch):
     calls, decompose = [], eigenvectors._decompose
     monkeypatch.setattr(

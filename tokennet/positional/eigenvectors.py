@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from tokennet.graphs import TokenGraph
 
 DENSE_TOKENS = 600
 """Components up to this size are decomposed as dense matrices."""
+_ENTRIES = 2**22
+"""Of matrices of small components that are decomposed at once."""
 _SAME_EIGENVALUE = 1e-9
 _SAME_ENTRY = 1e-6
 _Pairs = tuple[np.ndarray, np.ndarray]
@@ -82,17 +85,26 @@ def _build(graph: TokenGraph, k: int) -> LaplacianEigenvectors:
     count, component = connected_components(laplacian, directed=False)
     vectors, values = np.zeros((n, k)), np.zeros((count, k))
     determined = np.ones((count, k), dtype=bool)
-    order = np.argsort(component, kind="stable")
-    for number, tokens in enumerate(np.split(order, np.bincount(component).cumsum())[:count]):
-        found = min(k, len(tokens) - 1)
-        if found:
-            part = laplacian if count == 1 else laplacian[tokens][:, tokens]
-            few, columns = _decompose(part, found)
-            values[number, :found] = few[1 : found + 1]
-            vectors[tokens, :found], known = _with_signs(columns[:, 1 : found + 1])
-            determined[number, :found] = known & _is_simple(few)[1 : found + 1]
+    for numbers, tokens in _by_size(component):  # (B,), (B, n)
+        found = min(k, tokens.shape[1] - 1)
+        few, columns = _decompose(laplacian, tokens, found)
+        values[numbers, :found] = few[:, 1 : found + 1]
+        vectors[tokens, :found], known = _with_signs(columns[..., 1 : found + 1])
+        determined[numbers, :found] = known & _is_simple(few)[:, 1 : found + 1]
     tensors = (vectors, values, determined, component.astype(np.int64))
     return LaplacianEigenvectors(*(torch.from_numpy(array) for array in tensors))
+
+
+def _by_size(component: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Components of one size, above 1, and their tokens: (B,) and (B, n), some at a time."""
+    sizes = np.bincount(component)
+    order = np.argsort(component, kind="stable")  # tokens, component by component
+    first = sizes.cumsum() - sizes
+    for size in np.unique(sizes[sizes > 1]):
+        numbers = np.flatnonzero(sizes == size)
+        step = max(1, _ENTRIES // size**2)
+        for some in np.split(numbers, range(step, len(numbers), step)):
+            yield some, order[first[some][:, None] + np.arange(size)]
 
 
 def _side_by_side(k: int, parts: list[LaplacianEigenvectors]) -> LaplacianEigenvectors:
@@ -123,16 +135,23 @@ def _laplacian(edge_index: np.ndarray, n: int) -> Any:
     return scipy.sparse.csr_array((entries, (rows, columns)), shape=(n, n))
 
 
-def _decompose(laplacian: Any, k: int) -> _Pairs:
-    """The k + 1 smallest eigenvalues of a connected graph and one more if there is, ascending."""
-    n = laplacian.shape[0]
+def _decompose(laplacian: Any, tokens: np.ndarray, k: int) -> _Pairs:
+    """Eigenvalues (B, C), ascending, and vectors (B, n, C) of the components with these tokens.
+
+    The k + 1 smallest, and one more if there is.
+    """
+    n = tokens.shape[1]
     count = min(k + 2, n)
     if n <= DENSE_TOKENS or count > n // 2:
-        values, vectors = np.linalg.eigh(laplacian.toarray())
-    else:
-        values, vectors = _lanczos(laplacian.tocsc(), count)
-    order = values.argsort()[:count]
-    return values[order], vectors[:, order]
+        rank = np.zeros(laplacian.shape[0], dtype=np.int64)
+        rank[tokens] = np.arange(n)  # of a token in its component
+        rows = laplacian[tokens.ravel()].tocoo()  # (B n, N), without entries of other components
+        blocks = np.zeros((tokens.size, n))
+        blocks[rows.row, rank[rows.col]] = rows.data
+        values, vectors = np.linalg.eigh(blocks.reshape(-1, n, n))
+        return values[:, :count], vectors[..., :count]
+    pairs = [_lanczos(laplacian[one][:, one].tocsc(), count) for one in tokens]
+    return np.stack([values for values, _ in pairs]), np.stack([vectors for _, vectors in pairs])
 
 
 def _lanczos(laplacian: Any, count: int) -> _Pairs:
@@ -141,29 +160,32 @@ def _lanczos(laplacian: Any, count: int) -> _Pairs:
 
     start = np.random.default_rng(0).standard_normal(laplacian.shape[0])
     try:
-        return eigsh(laplacian, count, which="SA", v0=start, maxiter=300)
+        values, vectors = eigsh(laplacian, count, which="SA", v0=start, maxiter=300)
     except ArpackNoConvergence:
-        return eigsh(laplacian, count, sigma=-1e-3, v0=start)
+        values, vectors = eigsh(laplacian, count, sigma=-1e-3, v0=start)
+    order = values.argsort()
+    return values[order], vectors[:, order]
 
 
 def _is_simple(values: np.ndarray) -> np.ndarray:
-    """Whether each of the ascending eigenvalues differs from its neighbors."""
+    """Whether each of the ascending eigenvalues (B, C) differs from its neighbors."""
     apart = np.diff(values) > _SAME_EIGENVALUE
-    return np.append(apart, True) & np.insert(apart, 0, True)
+    ends = np.ones((len(values), 1), dtype=bool)
+    return np.hstack([apart, ends]) & np.hstack([ends, apart])
 
 
 def _with_signs(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (n, K) with signs that do not depend on the solver, and whether on the tokens."""
-    above = np.sort(vectors, axis=0)[::-1]  # entries of v from the largest down, (n, K)
-    below = np.sort(-vectors, axis=0)[::-1]
-    small = _SAME_ENTRY * np.abs(vectors).max(axis=0)
+    """Columns (B, n, K) with signs that do not depend on the solver; whether on the tokens."""
+    above = np.sort(vectors, axis=1)[:, ::-1]  # entries of v from the largest down, (B, n, K)
+    below = np.sort(-vectors, axis=1)[:, ::-1]
+    small = _SAME_ENTRY * np.abs(vectors).max(axis=1, keepdims=True)
     known, sign = _first_sign(above - below, small)
     _, by_token = _first_sign(vectors, small)
-    return vectors * np.where(known, sign, by_token), known
+    return vectors * np.where(known, sign, by_token)[:, None], known
 
 
 def _first_sign(columns: np.ndarray, small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each column whether some entry is not small, and the sign of the first one."""
+    """For each column whether some entry is not small, and the sign of the first one: (B, K)."""
     large = np.abs(columns) > small
-    first = np.take_along_axis(columns, large.argmax(axis=0)[None], axis=0)[0]
-    return large.any(axis=0), np.sign(first)
+    first = np.take_along_axis(columns, large.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return large.any(axis=1), np.sign(first)
