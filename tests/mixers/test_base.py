@@ -3,8 +3,19 @@
 import pytest
 import torch
 
-from tokennet import Aggregate, Attention, Causal, Cycle, Disjoint, Full, GraphAttention, Tokens
+from tokennet import (
+    Aggregate,
+    Attention,
+    Causal,
+    Cycle,
+    Disjoint,
+    Full,
+    GraphAttention,
+    TokenGraph,
+    Tokens,
+)  # fmt: skip
 from tokennet.mixers import GraphIsomorphism
+from tokennet.mixers.base import cross_graph
 
 KINDS = {
     "attention": lambda: Attention(8, 2, source_dim=6),
@@ -41,3 +52,16 @@ def test_what_a_ragged_batch_listens_to_must_be_said():
 
 def test_an_empty_batch_of_sums():
     assert GraphIsomorphism(8)(Tokens(torch.zeros(0, 3, 8), Cycle(3))).z.shape == (0, 3, 8)
+
+
+def test_only_a_few_graphs_to_sources_of_other_sizes_are_kept():
+    """A batch of questions that is kept for the whole training meets sets of any sizes."""
+    layer, questions = Attention(8, 2), Tokens.batch([torch.randn(4, 8) for _ in range(3)])
+    for size in range(1, 12):
+        parts = [torch.randn(size + extra, 8) for extra in range(3)]
+        found = layer(questions, Tokens.batch(parts)).unbatch()
+        for answer, question, part in zip(found, questions.unbatch(), parts, strict=True):
+            torch.testing.assert_close(answer.z, layer(question, Tokens(part)).z)
+    kept = [value for value in questions.graph._cache.values() if isinstance(value, TokenGraph)]
+    assert len(kept) <= 4
+    assert cross_graph(questions.graph, Tokens.batch(parts).graph) is kept[-1]

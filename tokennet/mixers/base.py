@@ -156,6 +156,9 @@ def _all_to_all(targets: Disjoint, source_sizes: tuple[int, ...]) -> TokenGraph:
     return Disjoint(Full(n, m) for n, m in zip(targets.sizes, source_sizes, strict=True))
 
 
+_all_to_all.most_kept = 4  # type: ignore[attr-defined]
+
+
 def fold_batch(
     z: Tensor, source: Tensor, graph: TokenGraph
 ) -> tuple[Tensor, Tensor, TokenGraph, torch.Size]:
