@@ -34,7 +34,7 @@ FOLDER = Path("tokennet", "kernels")
 def forgotten(monkeypatch):
     """No kernel is loaded, no compiler known to be missing, no folder chosen."""
     monkeypatch.setattr(build, "_FLAGS", ["-std=c++17", "-O0", "-fPIC"])  # sooner done
-    remembered = (build._load, build._give_notice, build.cache_folder)
+    remembered = (build._load, build._give_notice, build._hanging, build.cache_folder)
     for function in remembered:
         function.cache_clear()
     yield
@@ -155,7 +155,12 @@ BROKEN = {
         lambda folder: script(folder, b"echo before; echo 'x: error: no \xff' >&2; exit 3"),
         "failed with exit code 3: x: error: no \N{REPLACEMENT CHARACTER}",
     ),
-    "hangs": (lambda folder: script(folder, b"exec sleep 60"), "timed out after 0.3 seconds"),
+    "hangs": (lambda folder: script(folder, b"exec sleep 60"), "did not answer within 0.3 seconds"),
+    "starts_others_that_hang": (
+        lambda folder: script(folder, b"sleep 60"),
+        "did not answer within 0.3 seconds",
+    ),
+    "reads": (lambda folder: script(folder, b"cat; exit 3"), "exit code 3: it said nothing"),
     "makes_nothing": (lambda folder: "/bin/true", "No such file or directory"),
 }
 
@@ -163,9 +168,32 @@ BROKEN = {
 @pytest.mark.parametrize(("make", "reason"), BROKEN.values(), ids=BROKEN)
 def test_a_compiler_that(make, reason, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", make(tmp_path))
-    monkeypatch.setattr(build, "_SECONDS", 0.3 if "timed out" in reason else 60)
+    monkeypatch.setattr(build, "_SECONDS", 0.3 if "not answer" in reason else 60)
     without_a_kernel(reason)
     assert not (cache / FOLDER).exists() or names(cache) == []
+
+
+def test_a_compiler_that_hangs_is_waited_for_once(cache, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("CXX", script(tmp_path, f"echo >> {log}; exec sleep 60".encode()))
+    monkeypatch.setattr(build, "_SECONDS", 0.3)
+    with pytest.warns(RuntimeWarning, match="did not answer within 0.3 seconds"):
+        reasons = [build.problem(KIND._replace(heads=heads)) for heads in range(1, 6)]
+    assert all("did not answer" in reason for reason in reasons)
+    assert log.read_text() == "\n"
+
+
+def test_a_compiler_that_answers_but_does_not_compile_is_waited_for_once(
+    cache, tmp_path, monkeypatch
+):
+    log = tmp_path / "log"
+    answers = f'[ "$1" = --version ] && exit; echo >> {log}; exec sleep 60'
+    monkeypatch.setenv("CXX", script(tmp_path, answers.encode()))
+    monkeypatch.setattr(build, "_SECONDS", 0.5)
+    with pytest.warns(RuntimeWarning, match="did not answer within 0.5 seconds"):
+        reasons = [build.problem(KIND._replace(heads=heads)) for heads in range(1, 4)]
+    assert all("did not answer" in reason for reason in reasons)
+    assert log.read_text() == "\n"
 
 
 def test_no_compiler_at_all(cache, tmp_path, monkeypatch):
@@ -212,6 +240,91 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(place, tmp_path, monk
     assert folder.is_relative_to(tempfile.gettempdir())
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert build.cache_folder() is folder
+
+
+@pytest.fixture
+def planted(cache):
+    """A library of the right name that someone else could have put there; it does not load."""
+    path = cache / FOLDER / f"edges-{build._fingerprint(KIND)}.so"
+    path.parent.mkdir(parents=True, mode=0o700)
+    content = b"planted"
+    path.write_bytes(content + build.hashlib.sha256(content).digest())
+    path.chmod(0o700)
+    assert build._is_complete(path)
+    return path
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What is loaded, as (path, content)."""
+    load, found = build.ctypes.CDLL, []
+
+    def logged(path):
+        found.append((Path(path), Path(path).read_bytes()))
+        return load(path)
+
+    monkeypatch.setattr(build.ctypes, "CDLL", logged)
+    return found
+
+
+def was_loaded(loaded):
+    return any(content.startswith(b"planted") for _, content in loaded)
+
+
+def test_a_private_library_is_loaded(planted, loaded):
+    """So that the tests below can fail."""
+    assert build.problem(KIND) is None
+    assert was_loaded(loaded)
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
+@pytest.mark.parametrize("of", ["file", "folder"])
+def test_a_library_that_others_can_write_is_never_loaded(of, mode, planted, loaded):
+    (planted if of == "file" else planted.parent).chmod(mode)
+    assert build.problem(KIND) is None
+    assert not was_loaded(loaded)
+    assert [path for path, _ in loaded] == [planted]  # built anew
+    for path in (planted, planted.parent):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_library_in_a_folder_of_another_user_is_never_loaded(planted, loaded, monkeypatch):
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert not build._is_private(planted)
+    assert build.problem(KIND) is None
+    assert not was_loaded(loaded)
+    assert not build.cache_folder().is_relative_to(planted.parent)
+    assert planted.read_bytes().startswith(b"planted")  # what is not ours is left alone
+
+
+@pytest.mark.parametrize("of", ["file", "folder"])
+def test_a_link_is_not_followed_to_a_library(of, planted, loaded, tmp_path):
+    link = planted if of == "file" else planted.parent
+    link.rename(tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    assert build.problem(KIND) is None
+    assert not was_loaded(loaded)
+
+
+def test_the_folder_and_the_libraries_are_made_private(cache):
+    before = os.umask(0)
+    try:
+        assert build.problem(KIND) is None
+    finally:
+        os.umask(before)
+    (name,) = names(cache)
+    for path in (cache / FOLDER, cache / FOLDER / name):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_a_relative_cache_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    with pytest.warns(RuntimeWarning, match="XDG_CACHE_HOME must be an absolute path, got 'cache'"):
+        assert "absolute path, got 'cache'" in build.problem(KIND)
+    assert attend(*3 * (NUMBERS,), Window(6, 1), scale=0.5).allclose(EXPECTED)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_fingerprint_depends_on_all_that_a_kernel_depends_on(tmp_path, monkeypatch):

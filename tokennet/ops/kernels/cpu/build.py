@@ -9,6 +9,8 @@ import os
 import platform
 import shlex
 import shutil
+import signal
+import stat
 import subprocess
 import tempfile
 import warnings
@@ -25,7 +27,8 @@ _HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 _FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
 if platform.machine() in ("x86_64", "AMD64"):
     _FLAGS.append("-mprefer-vector-width=512")
-_SECONDS = 300
+_SECONDS = 60
+"""How long a compiler is waited for."""
 _PROCESSOR = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 _DIGEST = hashlib.sha256().digest_size
 
@@ -92,7 +95,7 @@ def _give_notice(reason: str) -> None:
 
 def _loaded(kind: Kind) -> ctypes.CDLL:
     path = cache_folder() / f"edges-{_fingerprint(kind)}.so"
-    if _is_complete(path):
+    if _is_private(path) and _is_complete(path):
         with suppress(OSError):  # it may have been built where another library was
             return ctypes.CDLL(str(path))
     try:
@@ -101,6 +104,22 @@ def _loaded(kind: Kind) -> ctypes.CDLL:
         # PyTorch's OpenMP is not in sight of other libraries here; the compiler's own must do.
         path.unlink(missing_ok=True)
         return ctypes.CDLL(str(_compile(kind, path, link=["-fopenmp"])))
+
+
+def _is_private(path: Path) -> bool:
+    """Whether only this user can write to a file or folder: code of others is never loaded.
+
+    A link is not followed, since it may be to a folder of others.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    if stat.S_ISLNK(found.st_mode):
+        return False
+    if not hasattr(os, "geteuid"):  # Windows keeps the folders of users apart
+        return True
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _is_complete(path: Path) -> bool:
@@ -120,27 +139,63 @@ def _compile(kind: Kind, path: Path, link: list[str]) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         object_file, library = Path(folder) / "edges.o", Path(folder) / path.name
         options = [*_FLAGS, "-fopenmp", *kind.defines()]
-        _run([*_compiler(), *options, "-c", str(_SOURCE), "-o", str(object_file)])
-        _run([*_compiler(), "-shared", *link, str(object_file), "-o", str(library)])
+        _run([*options, "-c", str(_SOURCE), "-o", str(object_file)])
+        _run(["-shared", *link, str(object_file), "-o", str(library)])
         digest = hashlib.sha256(library.read_bytes()).digest()
         with library.open("ab") as file:
             file.write(digest)
+        library.chmod(0o700)
         os.replace(library, path)
     return path
 
 
-def _start(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # a compiler may speak in any encoding
-        command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
-    )
+@cache
+def _hanging() -> set[str]:
+    """Compilers that did not answer in time: each is waited for once, not for each kind of call."""
+    return set()
 
 
-def _run(command: list[str]) -> None:
-    done = _start(command)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it said nothing"]
-        error = next((line for line in said if "error" in line), said[-1])
-        raise BuildError(f"{command[0]} failed with exit code {done.returncode}: {error}")
+def _start(options: list[str]) -> tuple[int, str, str]:
+    """Call the compiler; return its exit code, output and errors.
+
+    Raises:
+        BuildError: it does not answer within a minute.
+    """
+    command = _compiler()
+    told = f"{shlex.join(command)} did not answer within {_SECONDS} seconds"
+    if shlex.join(command) in _hanging():
+        raise BuildError(told)
+    with subprocess.Popen(
+        [*command, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, errors="replace",  # it may speak in any encoding
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            out, errors = process.communicate(timeout=_SECONDS)
+        except BaseException as error:
+            _kill(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                _hanging().add(shlex.join(command))
+                raise BuildError(told) from error
+            raise
+    return process.returncode, out, errors
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End the compiler and what it started, which would keep its output open."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+
+
+def _run(options: list[str]) -> None:
+    code, out, errors = _start(options)
+    if code:
+        lines = (errors or out).strip().splitlines() or ["it said nothing"]
+        error = next((line for line in lines if "error" in line), lines[-1])
+        raise BuildError(f"{_compiler()[0]} failed with exit code {code}: {error}")
 
 
 def _compiler() -> list[str]:
@@ -156,9 +211,8 @@ def _compiler() -> list[str]:
 
 def _fingerprint(kind: Kind) -> str:
     """Changes with the source, the kind, the compiler, the processor and the version."""
-    compiler = _compiler()
-    told = _start([*compiler, "--version"]).stdout
-    parts = [__version__, repr(kind), *compiler, told, *_FLAGS, _processor()]
+    _, told, _ = _start(["--version"])
+    parts = [__version__, repr(kind), *_compiler(), told, *_FLAGS, _processor()]
     text = "\n".join([*(file.read_text() for file in (_SOURCE, *_HEADERS)), *parts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -173,13 +227,33 @@ def _processor() -> str:
 
 @cache
 def cache_folder() -> Path:
-    """Where kernels are kept: the user's cache, or if that is read-only, for this process."""
+    """Where kernels are kept: the user's cache, or if that is not to be used, for this process.
+
+    It is not used where it cannot be written to, or another user could have put a library there.
+    """
     try:
         folder = cache_root() / "kernels"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        if not _is_private(folder):
+            _close(folder)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, RuntimeError):  # RuntimeError: the user has no home
         temporary = tempfile.mkdtemp(prefix="tokennet-")
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
         return Path(temporary)
+
+
+def _close(folder: Path) -> None:
+    """Close a folder to others, and delete what may be theirs.
+
+    Raises:
+        OSError: it is not a folder of this user.
+    """
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{folder} must be a folder of this user")
+    folder.chmod(0o700)
+    for path in folder.glob("*.so"):
+        path.unlink()
