@@ -18,6 +18,7 @@ ROOT = Path(tokennet.__file__).parent
 ROOMS = [
     "version",
     "_compiling",
+    "_files",
     "checks",
     "graphs",
     "tokens",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from tokennet._files import to_json, write_text
 from tokennet.bench.floor import environment
 from tokennet.bench.measure import Plan
 from tokennet.bench.peers import COMPILED
@@ -40,7 +40,7 @@ def bench(
     def on_case(results: Results) -> None:
         console.print(table(results, results.cases[-1]))
         if json_file is not None:  # after each case, so that an interruption loses little
-            json_file.write_text(json.dumps(results.to_dict(), indent=1) + "\n")
+            write_text(json_file, to_json(results.to_dict()) + "\n")
 
     names = None if cases is None else [name.strip() for name in cases.split(",")]
     with console.status("") as status:
@@ -81,5 +81,5 @@ def calibrate(suite: str, json_file: Path | None) -> None:
     path = save(fitted, device)
     if json_file is not None:
         written = {**environment(device), "constants": fitted, "choices": rows}
-        json_file.write_text(json.dumps(written, indent=1) + "\n")
+        write_text(json_file, to_json(written) + "\n")
     console.print(f"Constants fitted to the whole grid are stored in {path}", soft_wrap=True)

@@ -20,6 +20,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
+from tokennet._files import to_json, write_text
 from tokennet.bench.graphs import random_edges, sets
 from tokennet.bench.measure import host_milliseconds, timer_for
 from tokennet.graphs import Causal, Cycle, Edges, Global, Grid, TokenGraph, Window, from_mask
@@ -222,6 +223,6 @@ def save(constants: Constants, device: str) -> Path:
         kept = json.loads(path.read_text())
     except (OSError, ValueError):
         kept = {}
-    path.write_text(json.dumps({**kept, device: constants}, indent=1) + "\n")
+    write_text(path, to_json({**kept, device: constants}) + "\n")
     cost.load.cache_clear()
     return path

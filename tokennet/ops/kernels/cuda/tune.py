@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import torch
 
+from tokennet._files import write_text
 from tokennet.ops.kernels.cache import cache_root
 from tokennet.ops.kernels.cuda.segments import Segments
 from tokennet.ops.kernels.problem import Problem
@@ -80,9 +81,9 @@ def _kept() -> dict[str, int]:
 
 def _keep(key: str, entries: int) -> None:
     _kept()[key] = entries
-    path = cache_root() / "tiles.json"
     try:
+        path = cache_root() / "tiles.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_kept(), indent=1, sort_keys=True) + "\n")
-    except (OSError, RuntimeError):
+        write_text(path, json.dumps(_kept(), indent=1, sort_keys=True) + "\n")
+    except (OSError, RuntimeError, ValueError):
         pass  # then the next process chooses again
