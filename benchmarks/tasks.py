@@ -22,10 +22,12 @@ COLUMNS = ("task", "net", "parameters", "on the test", "seeds", "seconds of trai
 
 def figures(entry: dict[str, Any], metrics: tuple[Metric, ...]) -> str:
     """Every metric that a net or a trivial model has, with its spread over seeds."""
+    if entry.get("diverged"):
+        return f"diverged, {entry['diverged']} of {entry['seeds']} seeds"
     return ", ".join(
         f"{metric.text(entry[metric.name], entry.get(f'{metric.name} sd'))} {_unit(metric)}"
         for metric in metrics
-        if metric.name in entry
+        if entry.get(metric.name) is not None
     )
 
 

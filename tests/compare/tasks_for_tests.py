@@ -7,6 +7,7 @@ from torch import nn
 from tokennet import Cycle, Full, Tokens
 from tokennet.compare import Batch, Metric, Task, TrainConfig
 from tokennet.compare.metric import error, squares
+from tokennet.compare.train import Run
 from tokennet.nets import Embedding, IOSpec
 
 
@@ -117,3 +118,12 @@ class WithSource(nn.Module):
 
 def fabric():
     return Fabric(accelerator="cpu", devices=1)
+
+
+def a_run(**changes):
+    values = {
+        "net": "mean@full", "seed": 0, "dim": 4, "hidden": 8, "parameters": 10, "flops": 20,
+        "declared": {"relabeling": "S_n", "shuffling": "S_n"}, "scores": {"accuracy": 0.5},
+        "curves": {"loss": [1.0], "test": [0.5]},
+    }  # fmt: skip
+    return Run(**{**values, **changes})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from tests.compare.tasks_for_tests import Majority, Nodes, fabric
+from tests.compare.tasks_for_tests import Majority, Nodes, a_run, fabric
 from tests.families import honors
 from tokennet import Cycle, Edges, Tokens, Window
 from tokennet.compare import TASKS, Budget, Metric, NetSpec, TrainConfig, Width, compare, load_task
@@ -22,18 +22,9 @@ from tokennet.compare.fingerprint import code_of, fingerprint
 from tokennet.compare.metric import squares
 from tokennet.compare.report import summarize
 from tokennet.compare.store import RunStore, run_key
-from tokennet.compare.train import Job, Run, train
+from tokennet.compare.train import Job, train
 from tokennet.mixers import MIXERS
 from tokennet.nets import count_parameters
-
-
-def a_run(**changes):
-    values = {
-        "net": "mean@full", "seed": 0, "dim": 4, "hidden": 8, "parameters": 10, "flops": 20,
-        "declared": {"relabeling": "S_n", "shuffling": "S_n"}, "scores": {"accuracy": 0.5},
-        "curves": {"loss": [1.0], "test": [0.5]},
-    }  # fmt: skip
-    return Run(**{**values, **changes})
 
 
 def check_widths(mixers, match, size):
@@ -372,14 +363,6 @@ def test_a_task_without_a_file_is_run_once(tmp_path):
     assert [compare(typed(factor), **options).reused for factor in (1, 1, 2)] == [0, 1, 0]
 
 
-def test_a_file_that_holds_no_run_is_named(tmp_path):
-    compare(Majority(), nets=["mean@full"], seeds=1, out=tmp_path)
-    (path,) = (tmp_path / "runs").iterdir()
-    path.write_text(path.read_text()[:50])
-    with pytest.raises(ValueError, match=rf"{path.name} holds no run .* delete it to run again"):
-        compare(Majority(), nets=["mean@full"], seeds=1, out=tmp_path)
-
-
 class Needs(Majority):
     def __init__(self, n):
         super().__init__()
@@ -434,7 +417,8 @@ def test_tasks_that_do_not_fit_together_are_refused_before_training(task, messag
 
 
 def test_the_store_gives_back_what_it_was_given(tmp_path):
-    store, run, config = RunStore(tmp_path), a_run(scores={"accuracy": 0.25}), {"seed": 3}
+    store, config = RunStore(tmp_path), {"seed": 3}
+    run = a_run(seed=3, scores={"accuracy": 0.25})
     assert store.load(config) is None
     store.save(config, run)
     assert store.load(config) == run
@@ -597,6 +581,12 @@ def test_local_data_are_copied_anew_when_they_change(monkeypatch, tmp_path, cach
     assert data_root("Cora") == first
     (raw / "a").write_text("newer")
     assert (data_root("Cora") / "Cora" / "raw" / "a").read_text() == "newer"
+
+
+def test_a_relative_cache_is_refused(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    with pytest.raises(ValueError, match="XDG_CACHE_HOME must be an absolute path, got 'cache'"):
+        data_root("Cora")
 
 
 def test_data_that_is_not_there_is_named(monkeypatch, tmp_path, cache):

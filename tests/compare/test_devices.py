@@ -1,6 +1,7 @@
 """Several processes compute what one computes."""
 
 import json
+import math
 from dataclasses import asdict
 from functools import partial
 
@@ -11,6 +12,23 @@ from lightning_fabric import Fabric
 from tests.compare.tasks_for_tests import Halves, Majority, Nodes, fabric
 from tokennet.compare import NetSpec, TrainConfig, Width
 from tokennet.compare.train import Job, Run, train
+
+
+class Overflows(Majority):
+    """The net cannot answer the second example of the test, which the second process has."""
+
+    name = "overflows"
+
+    def build(self, net, config, width):
+        built, spoiled = super().build(net, config, width), self.z[self.splits(0)["test"][1]]
+
+        def overflow(module, given, output):
+            rows = (given[0].z == spoiled).flatten(1).all(1)
+            return output if module.training else output.masked_fill(rows[:, None], math.nan)
+
+        built.register_forward_hook(overflow)
+        return built
+
 
 TASKS = (Majority, Nodes, Halves)
 """Batches of 5, and a last one of 4, 3 or 2: shares differ in size between the processes."""
@@ -23,7 +41,7 @@ def run(fabric, task):
 
 def run_and_save(fabric, folder):
     torch.set_num_threads(1)
-    for task in TASKS:
+    for task in (*TASKS, Overflows):
         found = run(fabric, task)
         if fabric.is_global_zero:
             (folder / f"{task.name}.json").write_text(json.dumps(asdict(found)))
@@ -46,3 +64,9 @@ def test_two_processes_have_the_losses_and_metrics_of_one_at_the_same_global_bat
     assert double.curves["test"] == pytest.approx(single.curves["test"], rel=1e-5)
     assert double.scores == pytest.approx(single.scores, rel=1e-5)
     assert len(set(single.curves["loss"])) == 3
+
+
+def test_all_processes_know_that_a_run_diverged_on_one(folder):
+    double = json.loads((folder / "overflows.json").read_text())
+    assert double["diverged"] == run(fabric(), Overflows).diverged == 1
+    assert double["scores"] == {"accuracy": None}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokennet.checks import require
+from tokennet.ops.kernels.cache import cache_root
 
 
 def load(name: str, loader: Callable[[str], Any]) -> Any:
@@ -40,7 +41,7 @@ def data_root(name: str) -> Path:
     nothing is downloaded; the folder itself is never written to. Files that changed are
     copied anew.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokennet"
+    cache = cache_root()
     local = os.environ.get("TOKENNET_DATA")
     if not local:
         return cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,11 +41,17 @@ class Metric:
     def heading(self) -> str:
         return f"{self.name} {self.unit}".strip()
 
-    def best(self, scores: list[float]) -> int:
-        """The index of the best score; of equal scores, the last."""
+    def best(self, scores: Sequence[float | None]) -> int:
+        """The index of the best score; of equal scores, the last.
+
+        None, of a run that diverged, and what is not finite are worse than every number.
+        """
         sign = 1 if self.higher_is_better else -1
-        # NaN (a run that diverged) is never the best.
-        ranks = [(not math.isnan(score), sign * score, i) for i, score in enumerate(scores)]
+        numbers = [math.nan if score is None else score for score in scores]
+        ranks = [
+            (True, sign * score, i) if math.isfinite(score) else (False, 0.0, i)
+            for i, score in enumerate(numbers)
+        ]
         return max(range(len(scores)), key=ranks.__getitem__)
 
     def text(self, score: float, sd: float | None = None) -> str:

@@ -28,8 +28,11 @@ class ResultRow:
     parameters: int
     flops: int
     """Forward, for one example."""
-    scores: dict[str, float]
-    """Mean of each metric on the test split; the task's first metric comes first."""
+    diverged: int
+    """How many of the seeds diverged, see `Run.diverged`."""
+    scores: dict[str, float | None]
+    """Mean of each metric on the test split; the task's first metric comes first. None if a seed
+    diverged: the mean over the others would be that of another experiment."""
     scores_sd: dict[str, float | None]
     """Over seeds; None for one seed."""
     seconds: float
@@ -41,8 +44,8 @@ class ResultRow:
     shuffling_error: float | None
 
     @property
-    def score(self) -> float:
-        """Of the task's first metric."""
+    def score(self) -> float | None:
+        """Of the task's first metric; None if a seed diverged."""
         return next(iter(self.scores.values()))
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,16 +84,14 @@ def summarize(runs: Sequence[Run]) -> list[ResultRow]:
 
 def _row(runs: list[Run]) -> ResultRow:
     first, declared = runs[0], runs[0].declared or {}
-    by_metric = {name: [run.scores[name] for run in runs] for name in first.scores}
+    found = {name: _over_seeds([run.scores[name] for run in runs]) for name in first.scores}
     same = ("net", "dim", "hidden", "parameters", "flops")
     return ResultRow(
         **{name: getattr(first, name) for name in same},
         seeds=len(runs),
-        scores={name: statistics.mean(scores) for name, scores in by_metric.items()},
-        scores_sd={
-            name: statistics.stdev(scores) if len(runs) > 1 else None
-            for name, scores in by_metric.items()
-        },
+        diverged=sum(run.diverged is not None for run in runs),
+        scores={name: mean for name, (mean, _) in found.items()},
+        scores_sd={name: sd for name, (_, sd) in found.items()},
         seconds=statistics.median(run.seconds for run in runs),
         tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
         declared_relabeling=declared.get("relabeling"),
@@ -100,12 +101,23 @@ def _row(runs: list[Run]) -> ResultRow:
     )
 
 
+def _over_seeds(scores: list[float | None]) -> tuple[float | None, float | None]:
+    """Mean and standard deviation, None where a seed has no score."""
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        return None, None
+    return statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None
+
+
 def _largest(errors: list[float | None]) -> float | None:
     return max((error for error in errors if error is not None), default=None)
 
 
 def best_row(rows: Sequence[ResultRow], metric: Metric) -> ResultRow:
-    """The row with the best mean of this metric; of equal rows, the first."""
+    """The row with the best mean of this metric; of equal rows, the first.
+
+    A net of which a seed diverged is the best only where that is so of all nets.
+    """
     backwards = list(reversed(rows))
     return backwards[metric.best([row.scores[metric.name] for row in backwards])]
 
@@ -159,6 +171,8 @@ def _table(title: str, *columns: Any) -> Table:
 
 
 def _score(metric: Metric, of: ResultRow | Baseline) -> str:
+    if isinstance(of, ResultRow) and of.diverged:
+        return "diverged" if of.seeds == 1 else f"diverged, {of.diverged} of {of.seeds}"
     score = of.scores.get(metric.name)
     if score is None:
         return "-"

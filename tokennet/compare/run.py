@@ -16,7 +16,7 @@ from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_task
 from tokennet.compare.fingerprint import code_of, fingerprint
 from tokennet.compare.report import Baseline, ResultRow, best_row, summarize
-from tokennet.compare.store import RunStore, copy_artifacts, write_results
+from tokennet.compare.store import RunStore, write_results
 from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Job, Run, train
 from tokennet.version import __version__
@@ -83,8 +83,13 @@ def compare(
             artifacts of the best net.
         on_progress: called after each epoch.
 
+    A run that diverges has no scores, and the row of its net has none: see `Run.diverged`. A
+    stored file that is not the run asked for is set aside with a warning.
+
     Raises:
         ValueError: a net, graph or size that does not exist.
+        OSError: `out` cannot be written to; known before anything is trained, unless the disk is
+            full later. Runs that were finished before are stored.
         ImportError: lightning-fabric or matplotlib is not installed.
 
     >>> import tempfile
@@ -106,9 +111,12 @@ def compare(
     specs = [task.parse(text) for text in nets or task.nets]
     check_task(task, specs)
     widths = find_widths(task, specs, config, budget.match, budget.size)
+    store = RunStore(out)
+    if fabric.is_global_zero:
+        store.prepare()
     each = itertools.product(widths.items(), range(seeds))
     jobs = [Job(task, net, config, width, seed) for (net, width), seed in each]
-    common, store, runs, reused = _environment(fabric, task, config), RunStore(out), [], 0
+    common, runs, reused = _environment(fabric, task, config), [], 0
     artifacts: dict[str, Path] = {}
     for number, job in enumerate(jobs):
         settings = {  # all that determines a run
@@ -131,8 +139,8 @@ def compare(
     baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
         settings = {"budget": asdict(budget), "seeds": seeds, **common}
-        files = write_results(out, rows, runs, baselines, settings)
-        files += copy_artifacts(artifacts[best_row(rows, task.metrics[0]).net], out)
+        best = artifacts[best_row(rows, task.metrics[0]).net]
+        files = write_results(out, rows, runs, baselines, settings, best)
     return Comparison(rows, runs, baselines, files, reused)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
 
 from tokennet.compare.budget import example, flops_of
+from tokennet.compare.metric import Splits
 from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, Width
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
@@ -38,18 +42,25 @@ class Run:
     """Forward, for one example."""
     declared: dict[str, str] | None = None
     """None for a net whose symmetry is not declared, such as an encoder with a decoder."""
-    scores: dict[str, float] = field(default_factory=dict)
-    """Metrics on the test split, at the epoch `best_epoch`."""
-    best_epoch: int = 0
+    scores: dict[str, float | None] = field(default_factory=dict)
+    """Metrics on the test split, at the epoch `best_epoch`; None for all if the run diverged."""
+    best_epoch: int | None = 0
+    """From 0; None if the run diverged."""
+    diverged: int | None = None
+    """The epoch, from 1, in which the loss, a parameter, an output or the first score was not a
+    finite number; training ended there. None for a run that did not diverge."""
     seconds: float = 0.0
     """Training alone, without evaluation."""
     tokens_per_second: float = 0.0
     relabeling_error: float | None = None
     """None where the mixer refuses the relabeled graph, or nothing is declared."""
     shuffling_error: float | None = None
-    curves: dict[str, list[float]] = field(default_factory=dict)
+    curves: dict[str, list[float | None]] = field(default_factory=dict)
     """By epoch: "loss", and for each split but "train" the first metric under the name of the
-    split, further ones as "test exact match"."""
+    split, further ones as "test exact match". None for what is not a finite number."""
+
+    def __str__(self) -> str:
+        return f"{self.net} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,8 @@ def train(
 ) -> Run:
     """Train one net with one seed; its artifacts go to the folder `artifacts`.
 
+    A run whose numbers are not finite any more ends there: see `Run.diverged`.
+
     Any number of devices computes the same with the same global batch, except for dropout.
     Submodules are trained in the mode, train or eval, in which `Task.build` returns them.
     """
@@ -109,33 +122,67 @@ def train(
     )
     model, tuned = fabric.setup(_Trainable(net), optimizer)
     loop = _Loop(fabric, job, net, model, tuned, schedule)
-    tokens_seen, tests = 0, []
-    for epoch in range(config.epochs):
+    _train_epochs(run, loop, splits, on_epoch)
+    with evaluating(net):
+        _measure_symmetry(run, net, batch.tokens.to(fabric.device))
+        wanted = artifacts is not None and job.task.has_artifacts and not run.diverged
+        if wanted and fabric.is_global_zero:
+            _write_artifacts(job, net, artifacts)  # type: ignore[arg-type]
+    return run
+
+
+def _train_epochs(run: Run, loop: _Loop, splits: Splits, on_epoch: Callable[[int], None]) -> None:
+    """Train, and fill in the curves and the scores."""
+    job, tokens_seen, tests = loop.job, 0, []
+    for epoch in range(job.config.epochs):
         started = time.perf_counter()
         order = torch.Generator().manual_seed(1_000_003 * job.seed + epoch)
         loss, tokens = loop.train_epoch(splits["train"], order)
         run.seconds += time.perf_counter() - started
         tokens_seen += tokens
-        run.curves.setdefault("loss", []).append(loss)
+        run.curves.setdefault("loss", []).append(_finite(loss))
+        diverged = loop.has_diverged(not math.isfinite(loss))
         for split in splits:
             if split == "train":
                 continue
-            scores = loop.scores(splits[split])
+            found = None if diverged else loop.scores(splits[split])
+            diverged = found is None
+            scores = found or dict.fromkeys((metric.name for metric in job.task.metrics), None)
             for i, (name, score) in enumerate(scores.items()):
                 run.curves.setdefault(f"{split} {name}" if i else split, []).append(score)
             if split == "test":
                 tests.append(scores)
         on_epoch(epoch + 1)
-    validation = run.curves.get("val")
-    run.best_epoch = job.task.metrics[0].best(validation) if validation else config.epochs - 1
-    run.scores = tests[run.best_epoch]
+        if diverged:
+            run.diverged = epoch + 1
+            break
     run.tokens_per_second = tokens_seen / run.seconds if run.seconds else 0.0
-    with evaluating(net):
-        _measure_symmetry(run, net, batch.tokens.to(fabric.device))
-        if artifacts is not None and job.task.has_artifacts and fabric.is_global_zero:
-            artifacts.mkdir(parents=True, exist_ok=True)
-            job.task.write_artifacts(net, job.net, artifacts)
-    return run
+    first, validation = job.task.metrics[0], run.curves.get("val")
+    best = first.best(validation) if validation else len(tests) - 1
+    if run.diverged is None and tests[best][first.name] is None:
+        run.diverged = best + 1
+    run.best_epoch = None if run.diverged else best
+    run.scores = dict.fromkeys(tests[best], None) if run.diverged else tests[best]
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
+
+
+def _is_spoiled(output: Tensor) -> bool:
+    """Whether it holds NaN or infinity; -inf may be the logit of a class that is ruled out."""
+    return bool((output.isnan() | (output == math.inf)).any())
+
+
+def _write_artifacts(job: Job, net: nn.Module, folder: Path) -> None:
+    """Complete files only, though another comparison may write the same."""
+    unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}")
+    unfinished.mkdir(parents=True)
+    try:
+        job.task.write_artifacts(net, job.net, unfinished)
+        shutil.copytree(unfinished, folder, copy_function=os.replace, dirs_exist_ok=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @dataclass
@@ -157,18 +204,16 @@ class _Loop:
         for index in shuffled.split(config.batch_size or len(shuffled)):
             batch, weight = self._share(index)
             self.optimizer.zero_grad()
-            losses = self.job.task.loss(self._forward(batch).float(), batch.target)
-            if losses.shape != batch.target.shape[:1]:
-                raise ValueError(
-                    f"task {self.job.task.name}: loss must have shape "
-                    f"{tuple(batch.target.shape[:1])}, one for each example; "
-                    f"got {tuple(losses.shape)}"
-                )
             # Devices average their gradients, so that this is the mean over the global batch.
-            loss = losses.sum() * (weight * world / len(index))
+            loss = self._losses(batch).sum() * (weight * world / len(index))
             self.fabric.backward(loss)
             if config.clip is not None:
-                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=config.clip)  # type: ignore[arg-type]
+                self.fabric.clip_gradients(
+                    self.model,
+                    self.optimizer,
+                    max_norm=config.clip,
+                    error_if_nonfinite=False,  # type: ignore[arg-type]
+                )
             self.optimizer.step()
             if config.smooth:
                 self.schedule.step()
@@ -180,19 +225,54 @@ class _Loop:
         total, tokens = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
         return total / len(examples), int(tokens)
 
-    def scores(self, examples: Tensor) -> dict[str, float]:
-        """The metrics on these examples."""
+    def _losses(self, batch: Batch) -> Tensor:
+        output, task = self._forward(batch).float(), self.job.task
+        if _is_spoiled(output):  # the net diverged; some losses, such as matchings, would raise
+            return output * math.nan
+        losses = task.loss(output, batch.target)
+        if losses.shape != batch.target.shape[:1]:
+            raise ValueError(
+                f"task {task.name}: loss must have shape {tuple(batch.target.shape[:1])}, "
+                f"one for each example; got {tuple(losses.shape)}"
+            )
+        return losses
+
+    def has_diverged(self, spoiled: bool) -> bool:
+        """Whether something was not finite on any device, or a parameter is not."""
+        spoiled = spoiled or not all(bool(p.isfinite().all()) for p in self.net.parameters())
+        count = torch.tensor(float(spoiled), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(count, reduce_op="sum"))
+
+    def scores(self, examples: Tensor) -> dict[str, float | None] | None:
+        """The metrics on these examples, None for one that is not finite.
+
+        None for all if an output is not finite: the largest of NaN is some class too.
+        """
         task, size = self.job.task, self.job.config.batch_size
         rows: dict[str, list[Tensor]] = {metric.name: [] for metric in task.metrics}
+        spoiled = False
+
+        def run(batch: Batch) -> Tensor:
+            nonlocal spoiled
+            output = self._forward(batch)
+            if not _is_spoiled(output):
+                return output
+            spoiled = True
+            return output.nan_to_num()  # the answers do not count any more, and should not raise
+
         with evaluating(self.model):
             for index in examples.split(8 * size if size else len(examples)):
                 batch, weight = self._share(index)
-                answer = task.predict(Model(self.net, self._forward), batch)
+                answer = task.predict(Model(self.net, run), batch)
                 for metric in task.metrics:
                     values = metric.values(answer, batch.target).double()
                     rows[metric.name].append(values if weight else values[:0])
+        if self.has_diverged(spoiled):
+            return None
         return {
-            metric.name: metric.reduce(self._of_all_devices(torch.cat(rows[metric.name])))
+            metric.name: _finite(
+                float(metric.reduce(self._of_all_devices(torch.cat(rows[metric.name]))))
+            )
             for metric in task.metrics
         }
 
@@ -222,7 +302,9 @@ def _measure_symmetry(run: Run, net: nn.Module, tokens: Tokens) -> None:
         return
     symmetry, invariant = net.symmetry.on(tokens), net.readout.is_invariant
     run.declared = {"relabeling": symmetry.relabeling, "shuffling": symmetry.shuffling}
+    if run.diverged:
+        return
     # The fixed sparsity pattern of a convolution does not fit the relabeled graph.
     with suppress(ValueError):
-        run.relabeling_error = relabeling_error(net, tokens, invariant=invariant)
-    run.shuffling_error = shuffling_error(net, tokens, invariant=invariant)
+        run.relabeling_error = _finite(relabeling_error(net, tokens, invariant=invariant))
+    run.shuffling_error = _finite(shuffling_error(net, tokens, invariant=invariant))
