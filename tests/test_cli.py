@@ -1,8 +1,12 @@
 """The command line as a newcomer meets it."""
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +113,57 @@ def test_compare_a_task_of_ones_own_from_another_folder(tokennet, tmp_path):
     assert tables[0] == tables[1]
     assert "4 of 4 runs were in" in again.stdout
     assert "runs were in" not in done.stdout
+
+
+SLOW = """
+import time
+from tests.compare.tasks_for_tests import Majority
+
+class Slow(Majority):
+    nets = ("mean@full", "mean@ring")
+
+    def loss(self, output, target):
+        while self.graph == "ring":
+            time.sleep(0.1)
+        return super().loss(output, target)
+
+    def batch(self, index, graph):
+        self.graph = graph
+        return super().batch(index, graph)
+"""
+
+
+def test_ctrl_c_says_what_is_stored(tmp_path):
+    (tmp_path / "my_tasks.py").write_text(SLOW)
+    command = (sys.executable, "-m", "tokennet", "compare", "my_tasks:Slow", "--out", "out")
+    process = subprocess.Popen(
+        [*command, "--seeds", "1", "--epochs", "1"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+    )  # fmt: skip
+    try:
+        runs, ends = tmp_path / "out" / "runs", time.monotonic() + 100
+        while not list(runs.glob("*.json")) and process.poll() is None and time.monotonic() < ends:
+            time.sleep(0.1)
+        time.sleep(1)  # it is in the second run
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    told = f"interrupted; finished runs are stored in {Path('out', 'runs')} and will be reused"
+    assert (process.returncode, errors.splitlines()[-1:]) == (130, [f"tokennet: {told}"])
+    assert "Traceback" not in errors
+    (stored,) = runs.iterdir()
+    assert json.loads(stored.read_text())["run"]["net"] == "mean@full"
+
+
+def test_ctrl_c_in_another_command_promises_nothing(models, tokennet, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokennet.testing.check", interrupted)
+    done = tokennet("check", "models:Mean", cwd=models)
+    assert (done.returncode, done.stderr) == (130, "tokennet: interrupted\n")
 
 
 def test_without_a_command_help_is_shown(tokennet):
@@ -308,3 +363,25 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_run(
     assert done.returncode == 2
     message = f"tokennet: --json must name a file in a folder that exists, got {file!r}\n"
     assert done.stderr == message
+
+
+def test_a_report_in_a_read_only_folder_is_refused_before_the_run(models, monkeypatch, tokennet):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as it is not for root
+    monkeypatch.setattr("tokennet.testing.check", lambda *args, **options: pytest.fail("it ran"))
+    done = tokennet("check", "models:Mean", "--json", "report.json", cwd=models)
+    message = "tokennet: --json must name a file that can be written, got 'report.json'\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(models, monkeypatch, tokennet):
+    (models / "report.json").write_text("old")
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    done = tokennet("check", "models:Mean", "--json", "report.json", cwd=models)
+    message = "tokennet: cannot write report.json: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, message)
+    assert (models / "report.json").read_text() == "old"
+    assert sorted(path.name for path in models.glob("*report*")) == ["report.json"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -16,6 +19,7 @@ from rich.text import Text
 from typer import Argument, CallbackParam, Option
 from typer.exceptions import TyperException
 
+from tokennet._files import to_json, write_text
 from tokennet.checks import require
 from tokennet.version import __version__
 
@@ -33,6 +37,8 @@ app = typer.Typer(
 Match = Literal["params", "flops", "none"]
 Device = Literal["auto", "cpu", "cuda"]
 PICTURES = (".png", ".pdf", ".svg")
+_INTERRUPTED = 130
+"""Exit code after Ctrl-C, as in shells: 128 + SIGINT."""
 
 
 def _checked_file(option: CallbackParam, path: Path | None) -> Path | None:
@@ -42,6 +48,8 @@ def _checked_file(option: CallbackParam, path: Path | None) -> Path | None:
     if path.is_dir() or not path.parent.is_dir():
         told = f"must name a file in a folder that exists, got {str(path)!r}"
         raise ValueError(f"--{option.name} {told}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"--{option.name} must name a file that can be written, got {str(path)!r}")
     if option.name == "plot" and path.suffix not in PICTURES:
         raise ValueError(f"--plot must end in one of {', '.join(PICTURES)}; got {str(path)!r}")
     return path
@@ -100,7 +108,8 @@ def compare(
     """Train several nets on the same data at the same budget, and compare them.
 
     A net is a mixer on a graph, such as attention@full. Finished runs are stored: an
-    interrupted comparison resumes, and a repeated one returns at once.
+    interrupted comparison resumes, and a repeated one returns at once. Exit code 1 if a run
+    diverged: it is marked, and has no scores.
     """
     from tokennet.compare import TASKS, Budget, load_task
     from tokennet.compare import compare as run_comparison
@@ -119,6 +128,30 @@ def compare(
     console = Console(quiet=not fabric.is_global_zero)
     folder = out or Path("tokennet-results") / loaded.name
     budget = Budget(match, size, epochs, positions)
+    try:
+        with _progress(console) as on_progress:
+            result = run_comparison(
+                loaded, nets=nets.split(",") if nets else None, seeds=seeds, budget=budget,
+                fabric=fabric, out=folder, on_progress=on_progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        stored = f"finished runs are stored in {folder / 'runs'} and will be reused"
+        _fail(f"interrupted; {stored}", _INTERRUPTED)
+    title = f"{loaded.name}: {loaded.summary}"
+    console.print(*tables(result.rows, result.baselines, loaded.metrics, title), LEGEND, sep="\n")
+    if result.reused:
+        console.print(
+            f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
+        )
+    console.print("Wrote " + ", ".join(str(path) for path in result.files), soft_wrap=True)
+    if diverged := [str(run) for run in result.runs if run.diverged]:
+        console.print(f"{len(diverged)} of {len(result.runs)} runs diverged: {', '.join(diverged)}")
+    raise typer.Exit(1 if diverged else 0)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for the epochs of all runs; warnings are lines above it."""
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
         TimeElapsedColumn(), console=console,
@@ -130,19 +163,11 @@ def compare(
         bar.update(line, description=run, completed=done, total=total)
 
     try:
-        result = run_comparison(
-            loaded, nets=nets.split(",") if nets else None, seeds=seeds, budget=budget,
-            fabric=fabric, out=folder, on_progress=on_progress,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            yield on_progress
     finally:
         bar.stop()
-    title = f"{loaded.name}: {loaded.summary}"
-    console.print(*tables(result.rows, result.baselines, loaded.metrics, title), LEGEND, sep="\n")
-    if result.reused:
-        console.print(
-            f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
-        )
-    console.print("Wrote " + ", ".join(str(path) for path in result.files), soft_wrap=True)
 
 
 @app.command()
@@ -171,8 +196,6 @@ def check(
     For a broken law the report names the statement of code, the smallest input found
     and a script of a few lines that shows it.
     """
-    from json import dumps
-
     from tokennet.testing import check as check_laws
     from tokennet.testing.resolve import resolve_example, resolve_model
 
@@ -187,7 +210,7 @@ def check(
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{model} cannot be checked: {reason}") from error
     if json is not None:
-        json.write_text(dumps(report.to_dict(), indent=1) + "\n")
+        write_text(json, to_json(report.to_dict()) + "\n")
     console = Console()
     console.print(_law_table(report))
     for text in report.details():
@@ -264,7 +287,10 @@ def _fail(message: str, code: int) -> NoReturn:
 def main() -> None:
     """Run the command; an error of the user's is one line and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        if code == _INTERRUPTED:  # typer makes a number of Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code)
     except TyperException as error:
         if error.format_message():  # empty where the help was shown, without a command
             _fail(error.format_message(), error.exit_code)
@@ -272,4 +298,9 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         _fail(str(error), 2)
     except KeyboardInterrupt:
-        _fail("interrupted; finished runs are stored", 130)
+        _fail("interrupted", _INTERRUPTED)
+
+
+def _show_warning(message: Warning | str, *where: object) -> None:
+    """One line, without the place in the code that gave the warning."""
+    print(f"tokennet: {' '.join(str(message).split())}", file=sys.stderr)
