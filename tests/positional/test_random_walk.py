@@ -28,8 +28,9 @@ def by_powers(graph, steps):
     return torch.stack(diagonals, dim=1)
 
 
-@pairwise(family=SQUARE, block=[2**22, 7], share=[0.0, 2.0])
-def test_by_powers_of_the_matrix(family, block, share, monkeypatch):
+@pairwise(family=SQUARE, block=[2**22, 7], share=[0.0, 2.0], small=[64, 0])
+def test_by_powers_of_the_matrix(family, block, share, small, monkeypatch):
+    monkeypatch.setattr(random_walk, "_SMALL", small)
     monkeypatch.setattr(random_walk, "_BLOCK_ENTRIES", block)
     monkeypatch.setattr(random_walk, "_DENSE_SHARE", share)
     graph = SQUARE[family]()
@@ -63,6 +64,30 @@ def test_a_ragged_batch_is_one_by_one_and_shares_its_parts():
     torch.testing.assert_close(joined, torch.cat([by_powers(part, STEPS) for part in parts]))
     assert return_probabilities(parts[1], STEPS) is return_probabilities(parts[1], STEPS)
     assert any("random_walk" in key[0].__module__ for key in parts[1]._cache)
+
+
+@pytest.mark.parametrize("small", [24, 5, 0])
+def test_components_are_walked_alone(small, monkeypatch):
+    """So that thousands of small components take no longer than their tokens do."""
+    monkeypatch.setattr(random_walk, "_SMALL", small)
+    walked, together, alone = [], random_walk._walk_together, random_walk._walk
+
+    def walk_together(walks, steps):
+        walked.extend(len(walk) for walk in walks)
+        return together(walks, steps)
+
+    def walk(walk, steps):
+        walked.append(walk.shape[0])
+        return alone(walk, steps)
+
+    monkeypatch.setattr(random_walk, "_walk_together", walk_together)
+    monkeypatch.setattr(random_walk, "_walk", walk)
+    directed = Edges(torch.tensor([[0, 1, 2, 0, 3], [1, 2, 0, 2, 3]]), 5)
+    parts = [Full(2), Cycle(5), directed, Edges(torch.tensor([[0], [0]]), 1), Cycle(5), Cycle(7)]
+    order = torch.randperm(25, generator=torch.Generator().manual_seed(0))
+    mixed = Edges(Disjoint(parts).edge_index(), 25).relabel(order)
+    torch.testing.assert_close(return_probabilities(mixed, STEPS), by_powers(mixed, STEPS))
+    assert sorted(walked) == [2, 3, 5, 5, 7]
 
 
 def test_the_layer_adds_a_projection_and_learns_it():

@@ -85,7 +85,7 @@ def _build(graph: TokenGraph, k: int) -> LaplacianEigenvectors:
     count, component = connected_components(laplacian, directed=False)
     vectors, values = np.zeros((n, k)), np.zeros((count, k))
     determined = np.ones((count, k), dtype=bool)
-    for numbers, tokens in _by_size(component):  # (B,), (B, n)
+    for numbers, tokens in by_size(component):  # (B,), (B, n)
         found = min(k, tokens.shape[1] - 1)
         few, columns = _decompose(laplacian, tokens, found)
         values[numbers, :found] = few[:, 1 : found + 1]
@@ -95,7 +95,7 @@ def _build(graph: TokenGraph, k: int) -> LaplacianEigenvectors:
     return LaplacianEigenvectors(*(torch.from_numpy(array) for array in tensors))
 
 
-def _by_size(component: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def by_size(component: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Components of one size, above 1, and their tokens: (B,) and (B, n), some at a time."""
     sizes = np.bincount(component)
     order = np.argsort(component, kind="stable")  # tokens, component by component
@@ -105,6 +105,17 @@ def _by_size(component: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         step = max(1, _ENTRIES // size**2)
         for some in np.split(numbers, range(step, len(numbers), step)):
             yield some, order[first[some][:, None] + np.arange(size)]
+
+
+def blocks_of(matrix: Any, tokens: np.ndarray) -> np.ndarray:
+    """Blocks (B, n, n) of a CSR array, of components with these tokens (B, n)."""
+    n = tokens.shape[1]
+    rank = np.zeros(matrix.shape[0], dtype=np.int64)
+    rank[tokens] = np.arange(n)  # of a token in its component
+    rows = matrix[tokens.ravel()].tocoo()  # (B n, N), without entries of other components
+    blocks = np.zeros((tokens.size, n))
+    blocks[rows.row, rank[rows.col]] = rows.data
+    return blocks.reshape(-1, n, n)
 
 
 def _side_by_side(k: int, parts: list[LaplacianEigenvectors]) -> LaplacianEigenvectors:
@@ -143,12 +154,7 @@ def _decompose(laplacian: Any, tokens: np.ndarray, k: int) -> _Pairs:
     n = tokens.shape[1]
     count = min(k + 2, n)
     if n <= DENSE_TOKENS or count > n // 2:
-        rank = np.zeros(laplacian.shape[0], dtype=np.int64)
-        rank[tokens] = np.arange(n)  # of a token in its component
-        rows = laplacian[tokens.ravel()].tocoo()  # (B n, N), without entries of other components
-        blocks = np.zeros((tokens.size, n))
-        blocks[rows.row, rank[rows.col]] = rows.data
-        values, vectors = np.linalg.eigh(blocks.reshape(-1, n, n))
+        values, vectors = np.linalg.eigh(blocks_of(laplacian, tokens))
         return values[:, :count], vectors[..., :count]
     pairs = [_lanczos(laplacian[one][:, one].tocsc(), count) for one in tokens]
     return np.stack([values for values, _ in pairs]), np.stack([vectors for _, vectors in pairs])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
+from tokennet.positional.eigenvectors import blocks_of, by_size
 from tokennet.positional.graph_encoding import GraphEncoding
 from tokennet.tokens import Tokens
 
 _BLOCK_ENTRIES = 2**22
+_SMALL = 64
+"""Tokens of components that are walked together, as dense matrices."""
 _DENSE_SHARE = 0.05
 """Above this share of all pairs, products with a dense matrix are faster."""
 
@@ -26,8 +31,8 @@ def return_probabilities(
     Dwivedi et al., 2021 (arXiv 2110.07875). A walker leaves a token along any edge that leads
     out of it, from source to target, all equally likely: edges listed twice count twice, and a
     self-loop is a step that stays. Where no edge leads out the walk ends. Computed in float64
-    once for each graph, in time proportional to steps x edges x N; in a ragged batch each graph
-    is walked alone.
+    once for each graph, in time proportional to steps x edges x n, where n is the size of the
+    largest component; in a ragged batch each graph is walked alone.
 
     Raises:
         ValueError: `steps` is less than 1, or the graph has other sources than targets.
@@ -43,7 +48,7 @@ def return_probabilities(
 
 
 def _build(graph: TokenGraph, steps: int) -> Tensor:
-    import scipy.sparse
+    import scipy.sparse.csgraph
 
     if graph.is_ragged:
         none = torch.zeros(0, steps, dtype=torch.float64)
@@ -53,10 +58,35 @@ def _build(graph: TokenGraph, steps: int) -> Tensor:
     counts = scipy.sparse.csr_array((np.ones(len(source)), (source, target)), shape=(n, n))
     leaving = counts.sum(axis=1).clip(min=1)
     walk = scipy.sparse.diags_array(1 / leaving).tocsr() @ counts
+    if n <= _SMALL:
+        return torch.from_numpy(_walk_together(walk.toarray()[None], steps)[0])
+    returned = walk.diagonal()[:, None].repeat(steps, 1)  # right for components of one token
+    _, component = scipy.sparse.csgraph.connected_components(counts, directed=False)
+    for _, tokens in by_size(component):  # (B, n)
+        if tokens.shape[1] <= _SMALL:
+            returned[tokens] = _walk_together(blocks_of(walk, tokens), steps)
+            continue
+        for one in tokens:
+            returned[one] = _walk(walk[one][:, one] if len(one) < n else walk, steps)
+    return torch.from_numpy(returned)
+
+
+def _walk_together(walks: np.ndarray, steps: int) -> np.ndarray:
+    """(B, n, steps) of components that are small, (B, n, n)."""
+    reached, returned = walks, np.zeros((*walks.shape[:2], steps))
+    for step in range(steps):
+        returned[..., step] = np.diagonal(reached, axis1=1, axis2=2)
+        reached = walks @ reached
+    return returned
+
+
+def _walk(walk: Any, steps: int) -> np.ndarray:
+    """(n, steps) of one component, a CSR array (n, n)."""
+    n = walk.shape[0]
     if walk.nnz > _DENSE_SHARE * n * n:
         walk = walk.toarray()
     returned = np.zeros((n, steps))
-    width = max(1, _BLOCK_ENTRIES // max(n, 1))
+    width = max(1, _BLOCK_ENTRIES // n)
     for start in range(0, n, width):  # a block of columns of P^t at a time
         block = np.arange(start, min(start + width, n))
         reached = np.zeros((n, len(block)))
@@ -64,7 +94,7 @@ def _build(graph: TokenGraph, steps: int) -> Tensor:
         for step in range(steps):
             reached = walk @ reached
             returned[block, step] = reached[block, block - start]
-    return torch.from_numpy(returned)
+    return returned
 
 
 class RandomWalkEncoding(GraphEncoding):
