@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from tokennet._files import write_text
 from tokennet.graphs import Causal
 from tokennet.tokenizers.base import Tokenizer, indices_of
 from tokennet.tokenizers.line import tokens_in_line
@@ -123,7 +124,7 @@ class _Spelled(TextTokenizer):
         saved = {each.name: getattr(self, each.name) for each in fields(self)}
         del saved["graph"]  # a function, which the caller passes to `load`
         saved["kind"] = type(self).__name__
-        Path(path).write_text(json.dumps(saved, indent=1), encoding="utf-8")
+        write_text(Path(path), json.dumps(saved, indent=1))
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
