@@ -39,11 +39,13 @@ def from_mask(mask: Tensor) -> Edges:
 def from_mask_mod(mask_mod: MaskMod, n: int, m: int | None = None) -> TokenGraph:
     """Return the graph of a FlexAttention `mask_mod(batch, head, query, key)`.
 
-    One graph serves all batches and heads, so `mask_mod` is called for batch 0, head 0.
-    Its arguments are tensors, so that it must use `&`, `|`, `~` rather than `and`, `or`, `not`.
+    One graph serves all batches and heads, so `mask_mod` must not depend on batch or head: it
+    is tried for some of them. Its arguments are tensors, so that it must use `&`, `|`, `~`
+    rather than `and`, `or`, `not`.
 
     Raises:
-        ValueError: `mask_mod` does not accept four index tensors, or is not elementwise.
+        ValueError: `mask_mod` does not accept four index tensors, is not elementwise, or depends
+            on batch or head.
 
     >>> from_mask_mod(lambda b, h, i, j: i >= j, 4)
     from_mask_mod(<lambda>, 4): 4 tokens, 10 edges, density 0.625
@@ -56,7 +58,31 @@ def from_mask_mod(mask_mod: MaskMod, n: int, m: int | None = None) -> TokenGraph
             "mask_mod must take (batch, head, query, key) and be elementwise, with & and | for "
             f"`and` and `or`: {error}"
         ) from error
+    for argument, way_out in _WAYS_OUT.items():
+        if graph.depends_on(argument):
+            raise ValueError(
+                f"mask_mod must be the same for every {argument}, since one graph serves all; "
+                f"got one that depends on it: {way_out}"
+            )
     return graph
+
+
+_WAYS_OUT = {
+    "batch": "for padding or documents, batch the sets without it, Tokens.batch(sets)",
+    "head": "make a graph for each value of head, and attend with each on its own heads",
+}
+_TRIED = (1, 2, 3, 4, 8, 16, 32)
+_SAMPLE = 64
+
+
+def _sample(size: int) -> Tensor:
+    """All of 0 .. size - 1, or some from both ends and between."""
+    if size <= _SAMPLE:
+        return torch.arange(size)
+    ends = torch.arange(_SAMPLE // 4)
+    generator = torch.Generator().manual_seed(0)
+    between = torch.randint(size, (_SAMPLE // 2,), generator=generator)
+    return torch.cat([ends, between, size - 1 - ends])
 
 
 class MaskModGraph(TokenGraph):
@@ -69,6 +95,26 @@ class MaskModGraph(TokenGraph):
     def call(self, i: Tensor, j: Tensor) -> Tensor:
         zero = torch.zeros_like(i)
         return self.mask_mod(zero, zero, i, j)
+
+    def depends_on(self, argument: str) -> bool:
+        """Whether another "batch" or "head" than 0 gives another mask, on a sample of pairs.
+
+        -1 is the last of a table, 0 where it has but one. Where nothing can be on a GPU, which an
+        index out of range would stop, others are tried, up to the first that is out of range.
+        """
+        i, j = (_sample(size) for size in (self.num_targets, self.num_sources))
+        i, zero = i[:, None], torch.zeros(1, 1, dtype=torch.long)
+        first = torch.as_tensor(self.mask_mod(zero, zero, i, j))
+        for value in (-1,) if torch.cuda.is_initialized() else _TRIED:
+            other = torch.full_like(zero, value)
+            batch, head = (other, zero) if argument == "batch" else (zero, other)
+            try:
+                mask = torch.as_tensor(self.mask_mod(batch, head, i, j))
+            except IndexError:
+                return False
+            if not torch.equal(mask, first):
+                return True
+        return False
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return as_mask(self.call(i, j), i, j)
