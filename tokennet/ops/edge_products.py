@@ -77,6 +77,18 @@ def _product(values: Tensor, indptr: Tensor, indices: Tensor, y: Tensor) -> tupl
     return matrix, y.contiguous()
 
 
+def _dtype_of_sums(indptr: Tensor, like: Tensor) -> torch.dtype:
+    """Float64 for long rows on a CPU, whose entries are added one by one: a million lose 1 %."""
+    is_long = (
+        like.dtype == torch.float32
+        and like.device.type == "cpu"
+        and int(indptr[-1]) > _LONG
+        and int(indptr.diff().max()) > _LONG
+    )
+    return torch.float64 if is_long else like.dtype
+
+
+_LONG = 2**12
 _PLAN = ", ".join(f"Tensor {name}" for name in EdgePlan._fields)
 
 
@@ -107,12 +119,16 @@ def _edge_combine(
     shape = (indptr.numel() - 1, *y.shape[1:])
     if 0 in shape or indices.numel() == 0:
         return y.new_zeros(shape)
-    out = y.new_empty(shape)
+    out, dtype = y.new_empty(shape), _dtype_of_sums(indptr, y)
     with torch.autocast(y.device.type, enabled=False):
         for head in range(y.shape[1]):
             values = weights[head].index_select(0, plan.t_order) if transposed else weights[head]
             # Copied first: rows are gathered many times, and gathered close together.
-            matrix, rows = _product(values, indptr, indices, y[:, head])
+            values, rows = values.to(dtype), y[:, head].to(dtype)
+            matrix, rows = _product(values, indptr, indices, rows)
+            if dtype != out.dtype:
+                out[:, head] = scale * (matrix @ rows)
+                continue
             into = out[:, head]
             torch.addmm(into, matrix, rows, beta=0.0, alpha=scale, out=into)
     return out
@@ -124,11 +140,12 @@ def _edge_softmax(scores: Tensor, *fields: Tensor) -> Tensor:
         return scores.clone()
     plan = EdgePlan(*fields)
     offsets, out = plan.indptr.long(), torch.empty_like(scores)
+    dtype = _dtype_of_sums(plan.indptr, scores)
     for head in range(scores.shape[0]):
         peak = torch.segment_reduce(scores[head], "max", offsets=offsets)  # (N,)
         peak.masked_fill_(peak == -math.inf, 0.0)
         torch.sub(scores[head], peak.index_select(0, plan.rows), out=out[head]).exp_()  # (E,)
-        total = torch.segment_reduce(out[head], "sum", offsets=offsets)
+        total = torch.segment_reduce(out[head].to(dtype), "sum", offsets=offsets).to(out.dtype)
         total.masked_fill_(total == 0, 1.0)
         out[head].div_(total.index_select(0, plan.rows))
     return out
@@ -139,12 +156,13 @@ def _edge_softmax_backward(weights: Tensor, grad: Tensor, *fields: Tensor) -> Te
     """w (g - sum w g), head by head, so that what lies between stays in the cache."""
     plan = EdgePlan(*fields)
     offsets, out = plan.indptr.long(), torch.empty_like(weights)
+    dtype = _dtype_of_sums(plan.indptr, weights)
     if weights.numel() == 0:
         return out
     for head in range(weights.shape[0]):
         torch.mul(weights[head], grad[head], out=out[head])
-        mean = torch.segment_reduce(out[head], "sum", offsets=offsets).index_select(0, plan.rows)
-        out[head].addcmul_(weights[head], mean, value=-1.0)
+        mean = torch.segment_reduce(out[head].to(dtype), "sum", offsets=offsets).to(out.dtype)
+        out[head].addcmul_(weights[head], mean.index_select(0, plan.rows), value=-1.0)
     return out
 
 

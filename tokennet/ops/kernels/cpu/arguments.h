@@ -30,6 +30,7 @@ constexpr int64_t width = H * C, v_width = H * V;
 constexpr bool additive = ADDITIVE, featured = D > 0;
 constexpr int64_t SAVED = featured && !additive ? 2 : 1;  // ds of an edge, and p
 constexpr int64_t CHUNK = 32;  // edges whose scores are normalized together
+constexpr int64_t SECTION = 32 * CHUNK;  // edges summed in A, before the sum is added in double
 constexpr int64_t AHEAD = 12;  // edges between asking for a row and using it
 
 }  // namespace

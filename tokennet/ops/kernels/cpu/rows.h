@@ -83,6 +83,17 @@ inline void combine(int64_t count, const A* factors, const T* const* rows, A* su
       add(factors[t * H + h], rows[t] + h * size, sum + h * size, size);
 }
 
+// Sections of a long row are added up in double: a million numbers one by one lose a percent.
+inline void close_section(A* part, double* total, int64_t size) {
+  for (int64_t c = 0; c < size; ++c) {
+    total[c] += double(part[c]);
+    part[c] = 0;
+  }
+}
+inline void add_sections(A* part, const double* total, int64_t size) {
+  for (int64_t c = 0; c < size; ++c) part[c] = A(double(part[c]) + total[c]);
+}
+
 inline void prefetch(const void* row, int64_t bytes) {
   // Into the second level: the first has too little room for rows still to come.
   for (int64_t line = 0; line < bytes; line += 64)
@@ -99,6 +110,8 @@ struct Room {
   alignas(64) A inner[width];  // inside LeakyReLU
   alignas(64) A value_sum[v_width];
   alignas(64) A edge_sum[H * D + 1];
+  // The same of the sections before, for long rows.
+  double long_total[H], long_sum[width], long_value_sum[v_width], long_edge_sum[H * D + 1];
 };
 
 }  // namespace

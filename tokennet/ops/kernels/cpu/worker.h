@@ -42,6 +42,7 @@ class Worker {
   A *const peak = room->peak, *const total = room->total, *const shift = room->shift;
   A *const sum = room->sum, *const inner = room->inner, *const value_sum = room->value_sum;
   A* const edge_sum = room->edge_sum;
+  bool is_long = false;  // whether the row has several sections
   const T *rows[CHUNK], *value_rows[CHUNK];
 
   template <class X> X* at(const void* data, int64_t stride) const {
@@ -102,6 +103,39 @@ class Worker {
     value_rows[t] = v + int64_t(a.indices[e]) * v_width;
   }
 
+  void begin_row(int64_t edges) {
+    std::fill_n(total, H, A(0));
+    std::fill_n(sum, width, A(0));
+    std::fill_n(value_sum, v_width, A(0));
+    std::fill_n(edge_sum, H * D, A(0));
+    is_long = edges > SECTION;
+    if (!is_long) return;
+    std::fill_n(room->long_total, H, 0.0);
+    std::fill_n(room->long_sum, width, 0.0);
+    std::fill_n(room->long_value_sum, v_width, 0.0);
+    std::fill_n(room->long_edge_sum, H * D, 0.0);
+  }
+  // After the edges up to `next` of a row.
+  void end_chunk(int64_t next) {
+    if (!is_long || next % SECTION) return;
+    close_section(total, room->long_total, H);
+    close_section(sum, room->long_sum, width);
+    close_section(value_sum, room->long_value_sum, v_width);
+    close_section(edge_sum, room->long_edge_sum, H * D);
+  }
+  void end_row() {
+    if (!is_long) return;
+    add_sections(total, room->long_total, H);
+    add_sections(sum, room->long_sum, width);
+    add_sections(value_sum, room->long_value_sum, v_width);
+    add_sections(edge_sum, room->long_edge_sum, H * D);
+  }
+  void rescale_sections(int64_t h, double factor) {
+    room->long_total[h] *= factor;
+    for (int64_t c = h * V; c < (h + 1) * V; ++c) room->long_value_sum[c] *= factor;
+    for (int64_t d = h * D; d < (h + 1) * D; ++d) room->long_edge_sum[d] *= factor;
+  }
+
   // Weights exp(score - peak) of a chunk; what was summed before is brought to the new peak.
   void weigh(int64_t count) {
     A highest[H];
@@ -115,6 +149,7 @@ class Worker {
       total[h] *= factor;
       for (int64_t c = h * V; c < (h + 1) * V; ++c) value_sum[c] *= factor;
       for (int64_t d = h * D; d < (h + 1) * D; ++d) edge_sum[d] *= factor;
+      if (is_long) rescale_sections(h, factor);
     }
     std::copy_n(highest, H, peak);
     for (int64_t t = 0; t < count; ++t)
@@ -206,9 +241,7 @@ class Worker {
   void forward(int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       std::fill_n(peak, H, -infinity);
-      std::fill_n(total, H, A(0));
-      std::fill_n(value_sum, v_width, A(0));
-      std::fill_n(edge_sum, H * D, A(0));
+      begin_row(a.indptr[i + 1] - a.indptr[i]);
       for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
         for (int64_t t = 0; t < count; ++t) {
@@ -221,7 +254,9 @@ class Worker {
         for (int64_t t = 0; featured && !additive && t < count; ++t)
           for (int64_t h = 0; h < H; ++h)
             add(scores[t * H + h], edge_attr + id(e + t) * D, edge_sum + h * D, D);
+        end_chunk(e + count - a.indptr[i]);
       }
+      end_row();
       for (int64_t h = 0; h < H; ++h) {
         const A factor = total[h] == 0 ? A(0) : 1 / total[h];
         write(out + (i * H + h) * V, value_sum + h * V, factor, V);
@@ -254,8 +289,7 @@ class Worker {
   // dk and dv; leaves ds of each edge, and p where features need it, for the targets.
   void backward_sources(int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
-      std::fill_n(sum, width, A(0));
-      std::fill_n(value_sum, v_width, A(0));
+      begin_row(a.t_indptr[j + 1] - a.t_indptr[j]);
       for (int64_t first = a.t_indptr[j]; first < a.t_indptr[j + 1]; first += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, a.t_indptr[j + 1] - first);
         for (int64_t t = 0; t < count; ++t) gather_targets(first + t, t);
@@ -269,7 +303,9 @@ class Worker {
             for (int64_t c = h * C; c < (h + 1) * C; ++c)
               sum[c] += slopes[t * H + h] * weight[c] * leaky_slope(inner[c]);
         }
+        end_chunk(first + count - a.t_indptr[j]);
       }
+      end_row();
       write(at<T>(a.dk, a.sources * width) + j * width, sum, scale, width);
       write(at<T>(a.dv, a.sources * v_width) + j * v_width, value_sum, A(1), v_width);
     }
@@ -282,8 +318,7 @@ class Worker {
     if (additive) std::fill_n(dweight, width, A(0));
     if (additive && featured) std::fill_n(dkey, D * width, A(0));
     for (int64_t i = begin; i < end; ++i) {
-      std::fill_n(sum, width, A(0));
-      std::fill_n(edge_sum, H * D, A(0));
+      begin_row(a.indptr[i + 1] - a.indptr[i]);
       for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
         for (int64_t t = 0; t < count; ++t) take_saved(e + t, t);
@@ -292,7 +327,9 @@ class Worker {
           additive_backward(i, e + t, rows[t], slopes + t * H, dweight, dkey);
         for (int64_t t = 0; featured && !additive && t < count; ++t)
           features_backward(i, e + t, scores + t * H, slopes + t * H);
+        end_chunk(e + count - a.indptr[i]);
       }
+      end_row();
       write(at<T>(a.dq, a.targets * width) + i * width, sum, scale, width);
       if (featured && !additive)
         write(at<A>(a.dedge_query, a.targets * H * D) + i * H * D, edge_sum, scale, H * D);
