@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tokennet.graphs import TokenGraph
 from tokennet.ops.backends import BACKENDS
-from tokennet.ops.call import make_call
+from tokennet.ops.call import in_autocast_type, make_call
 from tokennet.ops.planner import Explanation, choose, explained
 from tokennet.ops.terms import Additive, Bias, EdgeFeatures
 
@@ -30,7 +30,9 @@ def attend(
     On a complete graph this is scaled dot-product attention (Vaswani et al., 2017,
     arXiv 1706.03762); on any other it is message passing with that aggregation.
     A target without neighbors, or with biases of -inf only, gets exactly 0, with
-    finite gradients.
+    finite gradients. A target that attends to a token with NaN or inf gets what is not finite,
+    and no other target does (on a GPU `explain` notes where others of its set may). Second
+    derivatives work on every graph. Under autocast the result has the type of autocast.
 
     Args:
         q: (..., N, H, C) queries of the targets.
@@ -39,7 +41,8 @@ def attend(
         graph: N targets, M sources; shared by the leading dimensions.
         bias: None; (E, H) per edge in the order of `graph.edge_index()`; dense, to
             broadcast to (..., H, N, M); or an elementwise function of (h, i, j).
-        scale: factor of the scores; `C ** -0.5` by default, 1 for additive scores.
+        scale: factor of the scores, any finite real number; `C ** -0.5` by default, 1 for
+            additive scores.
         score: None for dot products, or `Additive`.
         edges: features of the edges that enter keys and values, `EdgeFeatures`.
         backend: "auto" takes the cheapest that can; a backend named here runs or
@@ -58,6 +61,7 @@ def attend(
     >>> attend(q, k, v, Window(6, radius=1)).shape
     torch.Size([6, 2, 4])
     """
+    q, k, v = in_autocast_type(q, k, v)
     call = make_call(q, k, v, graph, bias, scale, score, edges)
     return call.unfold(BACKENDS[choose(call, backend, BACKENDS)].run(call))
 
@@ -86,5 +90,6 @@ def explain(
     >>> explain(q, k, v, Window(2048, radius=2)).chosen in ("fused", "sparse")
     True
     """
+    q, k, v = in_autocast_type(q, k, v)
     call = make_call(q, k, v, graph, bias, scale, score, edges)
     return explained(call, backend, BACKENDS)

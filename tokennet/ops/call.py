@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import wraps
+from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -199,6 +200,19 @@ def without_autocast(run: Callable[[Call], _Result]) -> Callable[[Call], _Result
     return run_precisely
 
 
+def in_autocast_type(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v as PyTorch's SDPA takes them: under autocast in its type, but for float64."""
+    if isinstance(q, Tensor) and torch.is_autocast_enabled(q.device.type):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = (_narrowed(x, dtype) for x in (q, k, v))
+    return q, k, v
+
+
+def _narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    wide = not isinstance(tensor, Tensor) or tensor.dtype == torch.float64
+    return tensor if wide or not tensor.is_floating_point() else tensor.to(dtype)
+
+
 def make_call(
     q: Tensor,
     k: Tensor,
@@ -222,8 +236,8 @@ def make_call(
             edges = None
     if scale is None:
         scale = q.shape[-1] ** -0.5 if score is None else 1.0
-    elif not isinstance(scale, int | float):
-        raise TypeError(f"scale must be a number or None, got {type(scale).__name__}")
+    else:
+        scale = _finite("scale", scale, "a number or None")
     batch: Sequence[int] = q.shape[:-3]
     same = True
     if not k.shape[:-3] == batch == v.shape[:-3]:  # `broadcast_shapes` takes tens of microseconds
@@ -237,7 +251,7 @@ def make_call(
         q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
     elif not same or len(batch) > 1:
         q, k, v = fold(q, batch), fold(k, batch), fold(v, batch)
-    return Call(q, k, v, graph, bias, float(scale), score, edges, batch)
+    return Call(q, k, v, graph, bias, scale, score, edges, batch)
 
 
 def fold(tensor: Tensor, batch: Sequence[int], inner: int = 3) -> Tensor:
@@ -300,9 +314,18 @@ def _check_tensor(name: str, tensor: Tensor, tokens: int, q: Tensor, graph: Toke
         raise ValueError(f"{name} must have the {heads} heads of q, got {tensor.shape[-2]}")
 
 
+def _finite(name: str, value: Any, described: str) -> float:
+    """Any real number, of numpy and `fractions` too, as a float."""
+    check_type(name, value, Real, described)
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return number
+
+
 def _check_score(score: Any, q: Tensor) -> None:
     check_type("score", score, Additive, "Additive or None")
-    check_type("score.negative_slope", score.negative_slope, int | float, "a number")
+    _finite("score.negative_slope", score.negative_slope, "a number")
     lookup("score.activation", score.activation, ACTIVATIONS)
     _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
 
