@@ -13,9 +13,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tokennet"
 USED = {
-    "torch._C._current_autograd_node": "testing: the statement whose gradient is computed",
+    "torch._C._current_autograd_node": "testing: the statement whose gradient is computed; "
+    "ops: the kernel that a second derivative is asked of",
     "torch._C._dynamo.eval_frame": "marks of functions outside compilation, without the compiler",
     "torch._C._functorch.TransformType.Grad": "ops: grad is no reason to fall back",
+    "torch._C._functorch.get_interpreter_stack": "ops: gradients of gradients in torch.func",
     "torch._C._functorch.peek_interpreter_stack": "ops: the transform that a call runs under",
     "torch._C._are_functorch_transforms_active": "ops: compiled kernels do not run under them",
     "torch.autograd.forward_ad._current_level": "ops: whether forward mode is on",

@@ -17,6 +17,7 @@ from tokennet.graphs import TokenGraph
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.call import Call
 from tokennet.ops.kernels import flash
+from tokennet.ops.kernels.isolation import SPREADS
 from tokennet.ops.planner import Work
 
 _SMALLEST = 64
@@ -51,6 +52,11 @@ def work(call: Call) -> Work:
     block, count, span = _blocks(call.graph)
     pairs = block * count * span
     return Work.of(call, calls=1, pieces=call.groups * count, scores=pairs, mask=pairs)
+
+
+def note(call: Call) -> str | None:
+    """What else is done to a call, for `explain`."""
+    return SPREADS if _by_flash(call) else None
 
 
 def run(call: Call) -> Tensor:

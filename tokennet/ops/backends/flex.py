@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -17,6 +18,14 @@ from tokennet.ops.batching import reorder
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.block_masks import SIZE, block_mask, num_blocks, too_full
 from tokennet.ops.kernels.cuthill_mckee import Reordering, reordered, reordering
+from tokennet.ops.kernels.isolation import (
+    SPREADS,
+    can_look,
+    has_nan,
+    isolated,
+    seen_in_sets,
+    seen_through,
+)
 from tokennet.ops.planner import Work
 
 _FEWEST_CHANNELS = 16
@@ -49,10 +58,12 @@ def unsupported(call: Call) -> str | None:
 def note(call: Call) -> str | None:
     """What else is done to a call, for `explain`."""
     found = _reordering(call)
+    spreads = SPREADS if _compiled(call) and not call.graph.is_full else None
     if found is None:
-        return None
+        return spreads
     before, after = num_blocks(call.graph), num_blocks(found.graph)
-    return f"tokens in another order (reverse Cuthill-McKee): {after:,} blocks, not {before:,}"
+    order = f"tokens in another order (reverse Cuthill-McKee): {after:,} blocks, not {before:,}"
+    return f"{order}; {spreads}"
 
 
 def _unsupported_compiled(call: Call) -> str | None:
@@ -131,8 +142,41 @@ def _run(call: Call) -> Tensor:
     mask = None
     if _compiled(call) and not call.graph.is_full:
         mask = call.graph.cached(_build_block_mask, call.q.device)
-    out = kernel(q, k, v, _score_mod(call, mask), mask, call.scale)
-    return out.transpose(1, 2)  # (B, N, H, Cv)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return kernel(q, k, v, _score_mod(call, mask), mask, call.scale)
+
+    seen = _seen(call)
+    if seen is None:
+        return attention(q, k, v).transpose(1, 2)  # (B, N, H, Cv)
+    if can_look(q):
+        out = attention(q, k, v)
+        if not has_nan(out):  # 0 times NaN, or inf, is NaN
+            return out.transpose(1, 2)
+    return isolated(attention, q, k, v, seen).transpose(1, 2)
+
+
+def _seen(call: Call) -> Callable[[Tensor], Tensor] | None:
+    """Which targets attend to sources that are not finite; None where the kernel is left to it.
+
+    On a GPU a mask of all pairs would take longer than the kernel.
+    """
+    graph, device = call.graph, call.q.device
+    if graph.is_full:
+        return None
+    if not _compiled(call):
+        return partial(seen_through, graph.dense(device), False)
+    if not graph.is_ragged:
+        return None
+    targets, sources = graph.cached(_numbers_of_sets, device=device)
+    return partial(seen_in_sets, targets, sources, len(graph.sizes))
+
+
+def _numbers_of_sets(graph: TokenGraph) -> tuple[Tensor, Tensor]:
+    """Of each target and each source."""
+    numbers = torch.arange(len(graph.sizes))
+    targets, sources = (torch.tensor(x) for x in (graph.sizes, graph.source_sizes))
+    return numbers.repeat_interleave(targets), numbers.repeat_interleave(sources)
 
 
 def _build_tables(graph: TokenGraph, device: torch.device) -> bool:

@@ -24,6 +24,7 @@ from tokennet.ops.batching import (
 )
 from tokennet.ops.call import Call
 from tokennet.ops.kernels import flash
+from tokennet.ops.kernels.isolation import SPREADS
 from tokennet.ops.planner import Work
 
 
@@ -69,6 +70,12 @@ def work(call: Call) -> Work:
     pieces = call.groups * sum(alike.num_sets for alike in shapes)
     calls = 1 if _by_flash(call) else len(shapes)
     return Work.of(call, calls=calls, pieces=pieces, scores=scores)
+
+
+def note(call: Call) -> str | None:
+    """What else is done to a call, for `explain`."""
+    is_causal = any(part.is_causal for part in call.graph.parts)
+    return SPREADS if is_causal and call.q.device.type != "cpu" else None
 
 
 def run(call: Call) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from inspect import signature
 
@@ -13,6 +14,19 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from tokennet._compiling import constant_result
 from tokennet.ops.call import Call
+from tokennet.ops.kernels.isolation import (
+    can_look,
+    has_nan,
+    has_zeros,
+    is_finite,
+    isolated,
+    seen_through,
+)
+from tokennet.ops.kernels.second_order import (
+    attention_formula,
+    differentiable_twice,
+    in_nested_grad,
+)
 
 _CHANNELS = 16
 """Numbers of float32 in a vector of 64 bytes, which the kernel on the CPU is made for."""
@@ -31,15 +45,52 @@ def sdpa(
 ) -> Tensor:
     """q (..., H, N, C), k (..., H, M, C), v (..., H, M, Cv) to (..., H, N, Cv).
 
+    With derivatives of every order, and NaN and inf only where they are visible. On CUDA
+    PyTorch's causal kernels may bring them to earlier tokens.
+    """
+    masked = is_causal or mask is not None
+    if can_look(q):
+        out = _attention(q, k, v, mask, is_causal, scale)
+        if not (masked and has_nan(out)) and not (has_zeros(out) and _has_nan(q, k, mask)):
+            return out
+    elif mask is None and q.device.type != "cpu":
+        return _attention(q, k, v, mask, is_causal, scale)
+    nothing = None
+    if mask is not None and mask.is_floating_point():
+        nothing = mask.isnan()
+        mask = mask.masked_fill(nothing, 0.0)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return _attention(q, k, v, mask, is_causal, scale)
+
+    out = isolated(attention, q, k, v, partial(seen_through, mask, is_causal))
+    return out if nothing is None else out.masked_fill(nothing.any(-1, keepdim=True), math.nan)
+
+
+def _has_nan(q: Tensor, k: Tensor, mask: Tensor | None) -> bool:
+    """Whether scores may be NaN: the kernel for CPUs gives 0 to a target with no others."""
+    if mask is not None and mask.is_floating_point() and has_nan(mask):
+        return True
+    return not (is_finite(q) and is_finite(k))
+
+
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float
+) -> Tensor:
+    """PyTorch's function, on heads that are padded where that is faster.
+
     In float32 the flash kernel for CPUs takes up to twice as long with 9 channels as with 16,
     and zeros change no score. Values lie in memory as (..., N, H, Cv), as without padding.
     """
-    if q.shape[-1] >= _CHANNELS or not _is_slow(q, k, v):
-        return scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
-    values = v.shape[-1]
-    q, k, v = (pad(x, (0, _CHANNELS - x.shape[-1])) for x in (q, k, v))
+    if in_nested_grad():
+        return attention_formula(q, k, v, mask, is_causal, scale)
+    narrow, values = q.shape[-1] < _CHANNELS and _is_slow(q, k, v), v.shape[-1]
+    if narrow:
+        q, k, v = (pad(x, (0, _CHANNELS - x.shape[-1])) for x in (q, k, v))
     out = scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
-    return out[..., :values].transpose(-3, -2).contiguous().transpose(-3, -2)
+    if out.requires_grad and not torch.compiler.is_compiling():
+        differentiable_twice(out, mask, is_causal, scale)
+    return out[..., :values].transpose(-3, -2).contiguous().transpose(-3, -2) if narrow else out
 
 
 def sdpa_problem(call: Call) -> str | None:
