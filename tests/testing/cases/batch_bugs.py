@@ -101,6 +101,19 @@ class SoftmaxOfAllSets(nn.Module):
         return self.head(scatter(weights * h, batch, reduce="sum"))
 
 
+class MaskedByZeros(nn.Module):
+    """Attention of all sets at once, with weights of 0 between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(DIM, DIM) for _ in range(3))
+
+    def forward(self, x: Tensor, batch: Tensor) -> Tensor:
+        scores = self.query(x) @ self.key(x).T
+        weights = torch.where(batch[:, None] == batch, scores, -torch.inf).softmax(dim=-1)
+        return x + weights @ self.value(x)  # bug
+
+
 class NumberedTokens(nn.Module):
     """A token net behind a table of positions."""
 
@@ -146,6 +159,7 @@ READS_THE_BATCH = [
     _bug("padded_attention", PaddedAttention, "batch_composition"),
     _bug("first_node", FirstNode, "node_permutation", TIED),
     _bug("softmax_of_all_sets", SoftmaxOfAllSets, "batch_composition", example=ragged),
+    _bug("masked_by_zeros", MaskedByZeros, "nonfinite_isolation", example=ragged),
     _bug(
         "numbered_tokens",
         lambda: NumberedTokens(net("gat", "token")),

@@ -167,13 +167,15 @@ def _replacing(
     lines: list[str] = []
     if old.shape == new.shape:
         index = tuple((old != new).any(-1).nonzero().T.tolist())
+        start = [f"other = {_features_of(inputs[0])}.clone()", f"index = {index}"]
         seeded = seeded_content(inputs, index, scale=9) if index and index[0] else None
-        if seeded is not None and not torch.equal(
+        if new.isnan().any():
+            lines = [*start, "other[index] = torch.nan"]
+        elif seeded is not None and not torch.equal(
             _as_rows(run(seeded)[worst])[after], _as_rows(y[worst])[before]
         ):
             lines = [
-                f"other = {_features_of(inputs[0])}.clone()",
-                f"index = {index}",
+                *start,
                 f"other[index] = 9 * torch.randn(other[index].shape, {SEED}, dtype=other.dtype)",
             ]
     elif isinstance(inputs[0], Tensor):

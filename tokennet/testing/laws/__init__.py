@@ -12,6 +12,7 @@ from tokennet.testing.laws.determinism import DETERMINISTIC
 from tokennet.testing.laws.equivariance import EDGE_PERMUTATION, NODE_PERMUTATION, TIED_INPUTS
 from tokennet.testing.laws.finiteness import EMPTY_NEIGHBORHOOD
 from tokennet.testing.laws.law import Law
+from tokennet.testing.laws.nonfinite import NONFINITE_ISOLATION
 from tokennet.testing.laws.padding import PADDING
 
 LAWS: dict[str, Law] = {
@@ -19,6 +20,7 @@ LAWS: dict[str, Law] = {
     "tied_inputs": TIED_INPUTS,
     "edge_permutation": EDGE_PERMUTATION,
     "batch_composition": BATCH_COMPOSITION,
+    "nonfinite_isolation": NONFINITE_ISOLATION,
     "padding": PADDING,
     "empty_neighborhood": EMPTY_NEIGHBORHOOD,
     "causality": CAUSALITY,

@@ -118,20 +118,30 @@ def _on_set(
         return one_set(replace(example, inputs=inputs), number)
 
     def of_set(number: int, nodes: Tensor, outputs: Outputs) -> Outputs:
-        """The part of outputs that belongs to the set: rows of its tokens, or its own row."""
-        picked = []
-        for y, layout in zip(outputs, case.layouts, strict=False):
-            if per_token:
-                picked.append(y.index_select(-2, nodes.to(y.device)))
-            elif layout.tokens:
-                picked.append(layout.of_tokens(y, nodes))
-            elif not layout.edges:
-                picked.append(y.narrow(-min(2, y.dim()), number, 1))
-        return picked
+        if per_token:
+            return [y.index_select(-2, nodes.to(y.device)) for y in outputs[: len(case.layouts)]]
+        return of_one_set(case.layouts, number, nodes, outputs)
 
-    sizes, own = _sizes(example, number, nodes), torch.arange(len(nodes))
+    sizes, own = sizes_of_set(example, number, nodes), torch.arange(len(nodes))
     beside, by_itself = partial(of_set, number, nodes), partial(of_set, 0, own)
     return _beside_and_alone(others, alone, sizes, beside, by_itself)
+
+
+def of_one_set(layouts: Sequence[Layout], number: int, nodes: Tensor, outputs: Outputs) -> Outputs:
+    """The part of outputs that belongs to a set of a ragged batch: rows of its tokens, or its own.
+
+    Args:
+        layouts: of the outputs.
+        number: of the set.
+        nodes: its tokens.
+    """
+    picked = []
+    for y, layout in zip(outputs, layouts, strict=False):
+        if layout.tokens:
+            picked.append(layout.of_tokens(y, nodes))
+        elif not layout.edges:
+            picked.append(y.narrow(-min(2, y.dim()), number, 1))
+    return picked
 
 
 def _beside_and_alone(
@@ -145,7 +155,7 @@ def _beside_and_alone(
     )
 
 
-def _sizes(example: Example, number: int, nodes: Tensor) -> Sizes:
+def sizes_of_set(example: Example, number: int, nodes: Tensor) -> Sizes:
     """Sizes of dimensions of tokens, sets and edges, and the indices of one set in them."""
     assert example.membership is not None
     counts = example.membership.bincount()
@@ -166,7 +176,8 @@ def _sizes(example: Example, number: int, nodes: Tensor) -> Sizes:
     return found
 
 
-def _is_batch(case: Case, causal: bool) -> bool:
+def is_batch(case: Case, causal: bool) -> bool:
+    """Whether the example has at least two sets, and says which is which."""
     example, membership = case.example, case.example.membership
     if membership is not None:
         return bool(membership.numel()) and int(membership.max()) > 0
@@ -187,5 +198,5 @@ def _check(case: Case, options: Options, gradient: GradientOf | None) -> Symmetr
 
 
 BATCH_COMPOSITION = Law(
-    "a set gives the same alone and beside any others", _is_batch, with_gradients(_check)
+    "a set gives the same alone and beside any others", is_batch, with_gradients(_check)
 )
