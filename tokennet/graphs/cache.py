@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tokennet._compiling import outside_compilation
@@ -71,8 +72,8 @@ class Cached:
 def _build_and_keep(owner: Cached, key: _Key) -> Any:
     """Build real tensors, whatever mode is on: a graph is a constant of the program.
 
-    Without this, a fake tensor (`torch.export`) or an inference tensor could be kept
-    on the graph and break the next call that has nothing to do with either. Under
+    Without this, a fake tensor (`torch.export`), an inference tensor or one of `torch.func`
+    could be kept on the graph and break the next call that has nothing to do with either. Under
     `torch.compile` the first call breaks the compiled graph here; with `fullgraph=True`
     the model must have run once, or dynamo raises the reason above.
     """
@@ -80,7 +81,13 @@ def _build_and_keep(owner: Cached, key: _Key) -> Any:
     with owner.lock():
         if key in owner._cache:  # another thread was first
             return owner._cache[key]
-        with _disable_current_modes(), torch.inference_mode(False), torch.no_grad(), _on_cpu():
+        with (
+            temporarily_clear_interpreter_stack(),
+            _disable_current_modes(),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            _on_cpu(),
+        ):
             value = _move(build(owner, *args), device)
         kept = list(owner._cache)
         of_function = [other for other in kept if other[:2] == key[:2]]
