@@ -169,6 +169,24 @@ def test_hessians_by_every_way(graph):
     torch.testing.assert_close(hessian(loss, x, vectorize=True), wanted)
     torch.testing.assert_close(hvp(loss, x, x)[1], torch.tensordot(wanted, x, 3))
     torch.testing.assert_close(torch.func.jacrev(torch.func.jacrev(loss))(x), wanted)
+    torch.testing.assert_close(torch.func.hessian(loss)(x), wanted)
+    leaf = x.clone().requires_grad_()
+    (mixed,) = torch.autograd.grad((torch.func.grad(loss)(leaf) * x).sum(), leaf)
+    torch.testing.assert_close(mixed, torch.tensordot(wanted, x, 3))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("make", [lambda: Window(4, 1), lambda: Disjoint([Full(2), Full(3)])])
+def test_what_a_transform_builds_first_serves_the_next(make):
+    graph = make()
+    x = tokens_of(graph)
+
+    def loss(x):
+        return attend(x, x, x, graph).square().sum()
+
+    first = torch.func.grad(loss)(x)
+    assert torch.equal(torch.func.grad(loss)(x), first)
+    torch.testing.assert_close(torch.autograd.functional.vjp(loss, x)[1], first)
 
 
 def test_third_derivatives():

@@ -10,6 +10,7 @@ from inspect import signature
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from tokennet._compiling import constant_result
@@ -22,11 +23,7 @@ from tokennet.ops.kernels.isolation import (
     isolated,
     seen_through,
 )
-from tokennet.ops.kernels.second_order import (
-    attention_formula,
-    differentiable_twice,
-    in_nested_grad,
-)
+from tokennet.ops.kernels.second_order import attention_formula, differentiable_twice
 
 _CHANNELS = 16
 """Numbers of float32 in a vector of 64 bytes, which the kernel on the CPU is made for."""
@@ -82,7 +79,7 @@ def _attention(
     In float32 the flash kernel for CPUs takes up to twice as long with 9 channels as with 16,
     and zeros change no score. Values lie in memory as (..., N, H, Cv), as without padding.
     """
-    if in_nested_grad():
+    if forward_ad._current_level >= 0:  # as in torch.func.hessian, around reverse mode
         return attention_formula(q, k, v, mask, is_causal, scale)
     narrow, values = q.shape[-1] < _CHANNELS and _is_slow(q, k, v), v.shape[-1]
     if narrow:

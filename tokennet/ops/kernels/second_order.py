@@ -62,12 +62,3 @@ def attention_formula(
         elif mask is not None:
             scores = scores + mask
         return (scores.softmax(-1) @ v.to(precise)).to(v.dtype)
-
-
-def in_nested_grad() -> bool:
-    """Whether `torch.func.grad`, or what is built on it, is taken of such a gradient."""
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is None:
-        return False
-    grad = torch._C._functorch.TransformType.Grad
-    levels = torch._C._functorch.get_interpreter_stack() or []
-    return sum(level.key() == grad for level in levels) > 1
