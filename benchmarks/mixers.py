@@ -15,12 +15,13 @@ from torch_geometric.nn import GCNConv
 
 import tokennet
 from benchmarks.pages import DOCS, head, row, write
-from tokennet import Causal, Cycle, Full, Grid, Tokens, mixers, nets
+from tokennet import Causal, Cycle, Edges, Full, Grid, Tokens, mixers, nets
 from tokennet.mixers import MIXERS, SCORES
 from tokennet.mixers.scores import Location
 
 PAGE = DOCS / "mixers.md"
 N, DIM = 16, 8
+TYPED = Edges(Cycle(N).edge_index(), N, edge_type=torch.arange(3 * N) % 3)
 GRAPHS = {"complete": Full(N), "causal": Causal(N), "grid": Grid(4, 4), "ring": Cycle(N)}
 NAMES = {**vars(tokennet), **vars(mixers), **vars(nets), "GCNConv": GCNConv, "nn": nn}
 
@@ -53,6 +54,7 @@ LINES = [
     Line('Recurrence(8, "gru")', "parameters", "N D², one token after the other"),
     Line("Pooling(8)", "all equal", "E D"),
     Line('Aggregate(8, "mean")', "all equal; in max, 1 or 0", "N D² + E D"),
+    Line("RelationalAggregate(8, num_edge_types=3)", "all equal within a type", "N D² + E D²"),
     Line("GraphIsomorphism(8)", "all equal", "N D² + E D"),
     Line("PyGMixer(GCNConv(8, 8))", "those of the convolution", "its own"),
     Line("RecurrentAttention(8, num_heads=2, memory=4)", "data", "N D² + E D"),
@@ -103,6 +105,8 @@ def source(layer: Any) -> str:
 def honored(layer: Any) -> str:
     """The graphs in `GRAPHS` on which it runs."""
     names = [name for name, graph in GRAPHS.items() if _runs(layer, graph)]
+    if not names and _runs(layer, TYPED):
+        return "any with types of edges"
     return "any" if len(names) == len(GRAPHS) else ", ".join(names)
 
 

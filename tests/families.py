@@ -27,6 +27,7 @@ from tokennet import (
     from_mask,
     from_mask_mod,
 )
+from tokennet.graphs import Dilated, Random, from_knn
 from tokennet.graphs.prefix import prefixed
 
 Family = dict[str, Callable[[], TokenGraph]]
@@ -111,9 +112,26 @@ BIPARTITE: Family = {
     "ragged": lambda: Disjoint([Full(1, 2), Full(2, 3)]),
     "no_sources": lambda: Full(3, 0),
 }
+TYPED: Family = {
+    "typed": lambda: _random_edges(6, 12, seed=4).with_edge_type([0, 1, 2] * 4),
+    "typed_parallel": lambda: Edges(
+        [(0, 1), (0, 1), (2, 1), (1, 0), (3, 3)], 6, edge_type=[2, 0, 0, 1, 2]
+    ),
+    "ragged_typed": lambda: Disjoint(
+        [Edges([(0, 1), (1, 0), (1, 1)], 2, edge_type=[0, 2, 1]), Edges([(2, 0)], 3, edge_type=[1])]
+    ),
+}
+"""Graphs of three types of edges, for what reads types."""
 FURTHER: Family = {
     "window_of_all": lambda: Window(3, 5),
     "cycle_of_all": lambda: Cycle(4, 3),
+    "dilated": lambda: Dilated(7, 2, 2),
+    "causal_dilated": lambda: Causal(6) & Dilated(6, 1, 3),
+    "dilated_beyond": lambda: Dilated(3, 5, 4),
+    "random": lambda: Random(6, 2, seed=1),
+    "random_all_others": lambda: Random(4, 3),
+    "no_random_edges": lambda: Random(1, 0),
+    "nearest": lambda: from_knn(torch.tensor([[0.0, 1.0], [2.0, 0.5], [0.3, 0.1], [5.0, 5.0]]), 2),
     "line": lambda: Grid(6, radius=2),
     "cross_on_a_line": lambda: Grid(6, radius=2, neighborhood="cross"),
     "volume": lambda: Grid(2, 3, 2),
@@ -137,6 +155,7 @@ FURTHER: Family = {
 FAMILIES: Family = {
     **SQUARE,
     **RAGGED,
+    **TYPED,
     **{f"bipartite_{name}": make for name, make in BIPARTITE.items()},
     **FURTHER,
 }

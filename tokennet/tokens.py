@@ -157,6 +157,7 @@ class Tokens:
         node_attrs: Attributes,
         edge_attrs: Attributes | None = None,
         *,
+        edge_type: Attributes | None = None,
         pos_attrs: Attributes | None = None,
         dtype: torch.dtype | None = None,
     ) -> Tokens:
@@ -167,6 +168,7 @@ class Tokens:
             node_attrs: attributes of the nodes that become columns of z: numbers, or text with its
                 categories; see `from_networkx`.
             edge_attrs: attributes of the edges that become columns of `graph.edge_attr`.
+            edge_type: the attribute of the edges that is their type; see `from_networkx`.
             pos_attrs: attributes of the nodes that become columns of pos.
             dtype: of z, pos and `edge_attr`; by default torch's default type.
 
@@ -180,15 +182,15 @@ class Tokens:
         """
         z = node_matrix(graph, "node_attrs", node_attrs, dtype)
         pos = None if pos_attrs is None else node_matrix(graph, "pos_attrs", pos_attrs, dtype)
-        return Tokens(z, from_networkx(graph, edge_attrs, dtype=dtype), pos)
+        return Tokens(z, from_networkx(graph, edge_attrs, edge_type=edge_type, dtype=dtype), pos)
 
     @staticmethod
     def from_pyg(data: Data) -> Tokens:
-        """Return the tokens of a PyG `Data` (x, edge_index, edge_attr, pos) or `Batch`.
+        """Return the tokens of a PyG `Data` (x, edge_index, edge_attr, edge_type, pos) or `Batch`.
 
         A `Data` with a vector `batch` is a ragged batch, read as it is now: edges may have changed
-        since it was batched. Other fields (y, masks, types) are not tokens: `to_pyg(like=data)`
-        brings them along.
+        since it was batched. Other fields (y, masks, types of nodes) are not tokens:
+        `to_pyg(like=data)` brings them along.
 
         Raises:
             ValueError: `data` has no node features `x`, or no `edge_index`; or see `from_pyg`.
@@ -203,8 +205,8 @@ class Tokens:
 
         Args:
             like: the `Data` or `Batch` of which these tokens are, before or after a net. The
-                result is a copy of it (its y, masks, types, order of edges) with z as x, and with
-                the positions and edge features of the tokens where they have some.
+                result is a copy of it (its y, masks, node types, order of edges) with z as x, and
+                with the positions, edge features and edge types of the tokens where they have some.
 
         Raises:
             ValueError: `z` has leading dimensions, which PyG does not support; or the graph is
@@ -218,10 +220,11 @@ class Tokens:
             return onto_pyg(like, self.z, self.graph, self.pos)
         if self.graph.is_ragged:
             return Batch.from_data_list([tokens.to_pyg() for tokens in self.unbatch()])
-        edge_attr = self.graph.edge_attr
-        edge_attr = None if edge_attr is None else edge_attr.to(self.z.device)
-        edge_index = self.graph.edge_index(self.z.device)
-        return Data(x=self.z, edge_index=edge_index, edge_attr=edge_attr, pos=self.pos)
+        data = Data(x=self.z, edge_index=self.graph.edge_index(self.z.device), pos=self.pos)
+        for field, rows in self.graph.fields().items():
+            if rows is not None:
+                data[field] = rows.to(self.z.device)
+        return data
 
     def __repr__(self) -> str:
         pos = "" if self.pos is None else f", pos={tuple(self.pos.shape)}"

@@ -246,10 +246,11 @@ def test_the_fingerprint_sees_examples_edges_classes_positions_and_splits():
         of(on={"ring": listed}),
         of(on={"ring": reordered}),
         of(on={"ring": listed.with_edge_attr(torch.ones(15))}),
+        of(on={"ring": listed.with_edge_type(torch.ones(15).long())}),
         of(on={"ring": Cycle(5, 2)}),
         fingerprint(Majority(), "ring", 1),
     }
-    assert len(seen) == 8
+    assert len(seen) == 9
     assert of() in seen
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tests.families import Family
 from tokennet import (
+    Disjoint,
     Edges,
     TokenGraph,
     Tokens,
@@ -27,6 +28,7 @@ from tokennet import (
     to_networkx,
 )
 from tokennet.graphs.algebra import set_of_each
+from tokennet.graphs.base import same_features
 
 
 def _every_third(batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -55,6 +57,13 @@ def permutation(sizes: list[int]) -> Tensor:
     starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
     moved = [torch.randperm(n) + start for n, start in zip(sizes, starts, strict=False)]
     return torch.cat([torch.zeros(0, dtype=torch.long), *moved])
+
+
+def without_fields(graph: TokenGraph) -> TokenGraph:
+    """The same edges, without features and types."""
+    for name, rows in graph.fields().items():
+        graph = graph if rows is None else getattr(graph, f"with_{name}")(None)
+    return graph
 
 
 class GraphContract:
@@ -112,7 +121,9 @@ class GraphContract:
         assert graph.attends_later == (later if graph.band is None else graph.band[1] > 0)
         if graph.grid_shape is not None:
             assert torch.Size(graph.grid_shape).numel() == graph.num_targets
-        assert graph.edge_attr is None or len(graph.edge_attr) == graph.num_edges
+        for rows in graph.fields().values():
+            assert rows is None or len(rows) == graph.num_edges
+        assert graph.edge_type is None or (graph.edge_type < graph.num_edge_types).all()
         assert graph.names is None or len(graph.names) == graph.num_targets
 
         blocks = [mask_of(part) for part in graph.parts]
@@ -127,6 +138,7 @@ class GraphContract:
         assert graph.local_index().tolist() == index
 
     def test_the_operators_are_those_of_masks(self, graph):
+        graph = without_fields(graph)
         mask, i_j = mask_of(graph), pairs(graph)
         formula = from_mask_mod(_every_third, graph.num_targets, graph.num_sources)
         listed = from_mask(torch.rand(mask.shape) > 0.5)
@@ -239,8 +251,8 @@ class GraphContract:
         assert hash(graph) == hash(twin)
         assert not different
         sizes = graph.num_targets, graph.num_sources
-        listed = Edges(graph.edge_index(), *sizes, edge_attr=graph.edge_attr, names=graph.names)
-        once = graph.coalesce()
+        listed = Edges(graph.edge_index(), *sizes, **graph.fields(), names=graph.names)
+        once = without_fields(graph).coalesce()
         assert torch.equal(once.dense(), mask_of(graph))
         assert not once.has_multi_edges
         assert once == once.coalesce()
@@ -258,6 +270,44 @@ class GraphContract:
             assert Edges(graph.edge_index()[:, 1:], *sizes) != graph
         assert graph != Edges(graph.edge_index(), sizes[0], sizes[1] + 1)
         assert (graph == ~graph) == (sizes[0] * sizes[1] == 0)
+
+    def test_features_and_types_stay_with_their_edges(self, graph):
+        if not graph.is_explicit or not graph.parts:
+            assert set(graph.fields().values()) == {None}
+            return
+        number = torch.arange(graph.num_edges)
+        graph = graph.with_edge_type(number).with_edge_attr(number / 2)
+        n, m, edges = graph.num_targets, graph.num_sources, edges_of(graph)
+        perm, columns = permutation(graph.sizes), permutation(graph.source_sizes)
+        if graph.is_square:
+            columns = perm
+        other = from_mask_mod(_every_third, n, m)
+        same = list(range(n)), list(range(m))
+        results = {  # with the former index of each target and source
+            "and": (graph & other, *same),
+            "rand": (other & graph, *same),
+            "or": (graph | graph, *same),
+            "same": (pickle.loads(pickle.dumps(graph)), *same),
+            "transposed": (graph.T.T, *same),
+            "relabeled": (graph.relabel(perm, columns), perm.tolist(), columns.tolist()),
+            "batch": (Disjoint([graph]), *same),
+        }
+        if not graph.is_ragged:
+            results["last"] = graph.last(n // 2), same[0][n - n // 2 :], same[1]
+        if graph.is_square:
+            kept = (perm[: n // 2] if not graph.is_ragged else torch.arange(n)).tolist()
+            results["subgraph"] = graph.subgraph(kept), kept, kept
+        if not graph.has_multi_edges:
+            plain = without_fields(graph)
+            results["looked_up"] = plain & graph, *same
+            results["looked_up_in_union"] = plain | graph, *same
+            results["coalesced"] = graph.coalesce(), *same
+        for name, (result, targets, sources) in results.items():
+            assert torch.equal(result.edge_attr.flatten(), result.edge_type / 2), name
+            former = [(sources[j], targets[i]) for j, i in edges_of(result)]
+            assert former == [edges[k] for k in result.edge_type.tolist()], name
+        assert graph.with_edge_type(None) != graph
+        assert graph.num_edges == 0 or graph.with_edge_type(number + 1) != graph
 
     def test_it_becomes_what_other_libraries_use_and_comes_back(self, graph):
         theirs = to_networkx(graph)
@@ -286,6 +336,7 @@ class GraphContract:
         assert torch.equal(back.z, tokens.z)
         assert torch.equal(back.graph.edge_index(), graph.edge_index())
         assert back.graph.sizes == graph.sizes
+        assert same_features(back.graph.edge_type, graph.edge_type)
 
     def test_copies_have_the_edges_and_nothing_that_was_kept(self, graph):
         graph.csr()

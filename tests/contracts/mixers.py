@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 
 from tests import oracle
-from tests.families import RAGGED, SQUARE, honors
+from tests.families import RAGGED, SQUARE, TYPED, honors
 from tokennet import (
     Aggregate,
     Attention,
@@ -42,6 +42,7 @@ from tokennet.mixers import (
     PoolingByAttention,
     Recurrence,
     RecurrentAttention,
+    RelationalAggregate,
     SetNorm,
 )
 from tokennet.nets import AttentionReadout, MemoryTokens
@@ -87,10 +88,9 @@ def edge_order(mixer: Mixer, tokens: Tokens) -> None:
     """The order in which edges are listed does not matter."""
     edges = tokens.graph.edge_index()
     order = torch.randperm(edges.shape[1])
-    attr = getattr(tokens.graph, "edge_attr", None)
     n = tokens.num_tokens
-    listed = Edges(edges, n, edge_attr=attr)
-    mixed = Edges(edges[:, order], n, edge_attr=None if attr is None else attr[order])
+    listed = Edges(edges, n, **tokens.graph.fields())
+    mixed = Edges(edges[:, order], n, **tokens.graph.fields(order))
     first = mixer(tokens.replace(graph=listed)).z
     assert_near(mixer(tokens.replace(graph=mixed)).z, first)
     assert_near(first, mixer(tokens).z)
@@ -181,6 +181,11 @@ VARIANTS = {
     ),
     "set_norm": lambda dim, num_heads, num_tokens: SetNorm(dim),
     "tied_hypermixer": lambda dim, num_heads, num_tokens: HyperMixer(dim, 5, tied=True),
+    "rgcn": lambda dim, num_heads, num_tokens: RelationalAggregate(dim, 3, num_bases=2),
+    "relational_sum": lambda dim, num_heads, num_tokens: RelationalAggregate(dim, 4, "sum"),
+    "typed_attention": lambda dim, num_heads, num_tokens: Attention(
+        dim, num_heads, num_edge_types=3
+    ),
     "memory_tokens": lambda dim, num_heads, num_tokens: MemoryTokens(
         Attention(dim, num_heads), dim, 2, attend_to_all=False
     ),
@@ -196,6 +201,9 @@ OTHERS = {
 mixer are not defined; and one that differs from `Attention` in its steps only."""
 TESTED = {**MIXERS, **VARIANTS}
 FAMILIES = {**SQUARE, **RAGGED}
+GRAPHS = {**FAMILIES, **TYPED}
+RELATIONAL = {"rgcn", "relational_sum", "typed_attention"}
+"""Mixers that read types of edges: they honor graphs that have some, and are tested on `TYPED`."""
 EXACT = {"attends_only_to_neighbors", "symmetry_is_declared"}
 """Laws that are decided in float64 alone."""
 FEW = ("full", "causal", "cycle", "grid", "offsets", "multi_edges", "no_tokens", "ragged", *RAGGED)
@@ -250,7 +258,8 @@ def cases_of_laws(names: Iterable[str]) -> list:
 @functools.cache
 def honored(name: str) -> tuple[str, ...]:
     """The families of graphs that a mixer honors; the others it must refuse."""
-    graphs = {family: build() for family, build in FAMILIES.items()}
+    families = {**FAMILIES, **TYPED} if name in RELATIONAL else FAMILIES
+    graphs = {family: build() for family, build in families.items()}
     return tuple(
         family
         for family, graph in graphs.items()
@@ -264,7 +273,7 @@ def obeys(mixer: Mixer, law: str, tokens: Tokens) -> None:
         return
     graph = tokens.graph
     needed = {
-        "edge_order": Edges(graph.edge_index(), graph.num_targets),
+        "edge_order": Edges(graph.edge_index(), graph.num_targets, **graph.fields()),
         "ragged_is_one_by_one": Disjoint([graph, graph]),
     }.get(law, graph)
     if honors(mixer, needed):
@@ -290,7 +299,7 @@ class OnGraph(nn.Module):
 
 
 def on_graph(name: str, family: str) -> tuple[nn.Module, Tensor]:
-    graph = FAMILIES[family]()
+    graph = GRAPHS[family]()
     layer = OTHERS[name]() if name in OTHERS else make(name, graph.num_targets, torch.float32)
     return OnGraph(layer, graph), torch.randn(2, graph.num_targets, DIM)
 
@@ -302,7 +311,10 @@ def traced(names: Iterable[str], turns: Collection[int] = (0, 1, 2)) -> list:
     """
     params = []
     for number, name in enumerate(names):
-        for wanted in (("grid", "full", "torus"), ("ragged_full", "ragged_grids")):
+        for wanted in (
+            ("grid", "full", "torus", "typed"),
+            ("ragged_full", "ragged_grids", "ragged_typed"),
+        ):
             families = ("full", "ragged_full") if name in OTHERS else honored(name)
             family = next((family for family in wanted if family in families), None)
             if family is not None:
@@ -331,8 +343,8 @@ def checks(names: Iterable[str]) -> list:
     """
     params = []
     for number, name in enumerate(names):
-        families = ("ragged", "ragged_full", "ragged_grids", "full", "torus")
-        graph = FAMILIES[next(family for family in families if family in honored(name))]()
+        families = ("ragged", "ragged_full", "ragged_grids", "full", "torus", "ragged_typed")
+        graph = GRAPHS[next(family for family in families if family in honored(name))]()
         mixer = make(name, graph.num_targets, torch.float64)
         tokens = tokens_on(graph, DIM, torch.float64)
         laws = applicable_laws(mixer, tokens)
@@ -404,25 +416,25 @@ class MixerContract(LayerContract):
     """Inherit it and set `names`, of mixers in `TESTED`, to hold them to all laws of a mixer."""
 
     def test_honors_a_family_with_several_tokens(self, name: str) -> None:
-        assert any(FAMILIES[family]().num_targets > 1 for family in honored(name))
+        assert any(GRAPHS[family]().num_targets > 1 for family in honored(name))
 
     def test_refuses_what_it_cannot_honor(self, name: str) -> None:
         for family in (each for each in FAMILIES if each not in honored(name)):
-            graph = FAMILIES[family]()
+            graph = GRAPHS[family]()
             mixer = make(name, graph.num_targets, torch.float32)
             with pytest.raises(ValueError, match="^graph must be ") as raised:
                 mixer(tokens_on(graph, DIM, torch.float32))
             assert any(repr(part) in str(raised.value) for part in (graph, *graph.parts)), family
 
     def test_flops_of_a_batch_are_those_of_its_sets(self, name: str) -> None:
-        family = next(each for each in honored(name) if FAMILIES[each]().num_targets > 1)
-        graph = FAMILIES[family]()
+        family = next(each for each in honored(name) if GRAPHS[each]().num_targets > 1)
+        graph = GRAPHS[family]()
         mixer = make(name, graph.num_targets, torch.float32)
         flops = mixer.flops(tokens_on(graph, DIM, torch.float32))
         assert mixer.flops(tokens_on(graph, DIM, torch.float32, batch=(3, 2))) == 6 * flops
 
     def test_law(self, name: str, family: str, law: str, dtype: torch.dtype) -> None:
-        graph = FAMILIES[family]()
+        graph = GRAPHS[family]()
         mixer, tokens = make(name, graph.num_targets, dtype), tokens_on(graph, DIM, dtype)
         assert mixer(tokens).z.dtype == dtype
         obeys(mixer, law, tokens)

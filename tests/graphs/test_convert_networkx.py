@@ -305,3 +305,29 @@ def test_an_edge_of_nan_has_a_reverse(kind):
     one_way = Edges([(0, 1), (1, 0)], 2, edge_attr=[float("nan"), 1.0])
     with pytest.raises(ValueError, match="0 -> 1 has no reverse"):
         to_networkx(one_way, undirected=True, edge_attrs=["w"])
+
+
+def test_types_of_edges_are_an_attribute():
+    graph = nx.MultiDiGraph()
+    graph.add_edge("ann", "bob", kind="knows", rel=3, w=0.5)
+    graph.add_edge("ann", "bob", kind="likes", rel=1, w=1.5)
+    graph.add_edge("bob", "ann", kind="knows", rel=3, w=2.5)
+    by_name = from_networkx(graph, "w", edge_type={"kind": ["likes", "knows"]})
+    assert by_name.edge_type.tolist() == [1, 0, 1]
+    assert by_name.edge_attr.flatten().tolist() == [0.5, 1.5, 2.5]
+    assert from_networkx(graph, edge_type={"kind": {"likes": 5, "knows": 2}}).num_edge_types == 6
+    assert from_networkx(graph, edge_type="rel").edge_type.tolist() == [3, 1, 3]
+    back = to_networkx(by_name, edges={"rel": by_name.edge_type})
+    assert [rel for _, _, rel in back.edges.data("rel")] == [1, 0, 1]
+    nodes = {"ann": 0.0, "bob": 1.0}
+    nx.set_node_attributes(graph, nodes, "x")
+    assert Tokens.from_networkx(graph, "x", edge_type="rel").graph.edge_type.tolist() == [3, 1, 3]
+    for odd, message in [
+        ("kind", r"edge_type: 'kind' of edge 'ann' -> 'bob' must be numeric, got 'knows'; of text"),
+        ("w", r"edge_type: 'w' of edge 'ann' -> 'bob' must be exact in torch.int64"),
+        (["rel", "rel2"], "edge_type: edge 'ann' -> 'bob' has no attribute 'rel2'"),
+        ({"kind": ["likes"]}, "must be one of 'likes'"),
+        ([], "edge_type must name one attribute"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            from_networkx(graph, edge_type=odd)

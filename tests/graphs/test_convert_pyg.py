@@ -208,7 +208,8 @@ def test_fields_of_another_graph_are_refused():
     original = full_of_fields()
     tokens = Tokens.from_pyg(original)
     moved = tokens.permute([1, 0, 2, 3, 4, 5, 6])
-    for other in (moved, tokens.replace(graph=tokens.graph.with_edge_attr(None) | Self(7))):
+    bare = tokens.graph.with_edge_attr(None).with_edge_type(None)
+    for other in (moved, tokens.replace(graph=bare | Self(7))):
         with pytest.raises(ValueError, match="like must be on the graph of the tokens"):
             other.to_pyg(like=original)
     with pytest.raises(ValueError, match="like must be on the graph of the tokens"):
@@ -223,3 +224,28 @@ def test_edge_index_of_pyg_is_a_plain_tensor():
     found = from_pyg(Data(x=torch.zeros(3, 1), edge_index=edges)).edge_index()
     assert type(found) is torch.Tensor
     assert found.tolist() == [[0, 1], [1, 2]]
+
+
+def test_types_of_edges_come_and_go():
+    data = Data(
+        x=torch.randn(3, 2),
+        edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]),
+        edge_type=torch.tensor([2, 0, 1]),
+    )
+    tokens = Tokens.from_pyg(data)
+    assert tokens.graph.edge_type.tolist() == [2, 0, 1]
+    assert tokens.to_pyg().edge_type.tolist() == [2, 0, 1]
+    assert "edge_attr" not in tokens.to_pyg()
+    batch = Batch.from_data_list([data, data])
+    order = torch.tensor([3, 0, 4, 1, 5, 2])  # the edges of both graphs, mixed
+    batch.edge_index, batch.edge_type = batch.edge_index[:, order], batch.edge_type[order]
+    ragged = Tokens.from_pyg(batch)
+    assert ragged.graph.edge_type.tolist() == 2 * [2, 0, 1]
+    assert ragged.to_pyg().edge_type.tolist() == 2 * [2, 0, 1]
+    other = ragged.graph.with_edge_type(torch.arange(6))
+    assert ragged.replace(graph=other).to_pyg(like=batch).edge_type.tolist() == order.tolist()
+    hetero = HeteroData()
+    hetero["a"].x, hetero["b"].x = torch.randn(2, 3), torch.randn(2, 3)
+    hetero["a", "to", "b"].edge_index = torch.tensor([[0, 1], [1, 0]])
+    hetero["b", "back", "a"].edge_index = torch.tensor([[0], [1]])
+    assert Tokens.from_pyg(hetero.to_homogeneous()).graph.edge_type.tolist() == [0, 0, 1]

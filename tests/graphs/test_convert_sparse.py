@@ -82,9 +82,7 @@ def test_entries_that_are_stored_twice_are_added_and_stored_zeros_are_edges():
 
 
 @pytest.mark.parametrize("rows", ["targets", "sources"])
-@pytest.mark.parametrize(
-    "make", [*LISTED.values(), *BIPARTITE.values(), lambda: Causal(4)], ids=repr
-)
+@pytest.mark.parametrize("make", [*LISTED.values(), *BIPARTITE.values(), lambda: Causal(4)])
 def test_graphs_go_out_and_come_back(make, rows):
     graph = make()
     dense = graph.dense() if rows == "targets" else graph.dense().T

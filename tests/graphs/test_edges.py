@@ -6,6 +6,8 @@ import torch
 from hypothesis import given, settings
 
 from tokennet import Causal, Disjoint, Edges, Full, Self, Window
+from tokennet.graphs import repeat
+from tokennet.graphs.prefix import prefixed, without_prefix
 from tokennet.testing.strategies import listed_graphs
 
 
@@ -100,6 +102,110 @@ def test_features_can_be_given_and_taken_away():
     apart = Disjoint([bare, bare]).with_edge_attr(torch.arange(8.0))
     assert isinstance(apart, Disjoint)
     assert apart.graphs[1].edge_attr.flatten().tolist() == [4.0, 5.0, 6.0, 7.0]
+
+
+LEFT, RIGHT = Edges([(0, 1), (1, 1), (2, 0)], 3), Edges([(1, 2), (2, 0), (0, 1), (0, 0)], 3)
+
+
+@pytest.mark.parametrize("field", ["edge_attr", "edge_type"])
+def test_features_of_the_right_operand_are_kept(field):
+    rows = torch.tensor([[1], [2], [3], [4]]) if field == "edge_attr" else torch.arange(1, 5)
+
+    def given(graph, rows):
+        return getattr(graph, f"with_{field}")(rows)
+
+    def found(graph):
+        return getattr(graph, field).flatten().tolist()
+
+    right = given(RIGHT, rows)
+    both = LEFT & right
+    assert both.edge_index().tolist() == [[0, 2], [1, 0]]
+    assert found(both) == [3, 2]
+    assert found(Edges([(0, 1), (0, 1)], 3) & right) == [3, 3]
+    assert found(Self(3) & right) == [4]
+    within = Edges([(0, 1), (2, 0)], 3)
+    assert (within | right).edge_index().tolist() == [[0, 2, 1, 0], [1, 0, 2, 0]]
+    assert found(within | right) == [3, 2, 1, 4]
+    # Both have some: the left one's, and the right one's for the edges that it adds.
+    left = given(LEFT, 10 * rows[:3])
+    assert found(left & right) == [10, 30]
+    assert found(left | right) == [10, 20, 30, 1, 4]
+    # In a ragged batch.
+    apart = Disjoint([given(RIGHT, rows), given(LEFT, rows[:3])])
+    assert found(Full(6) & apart) == [1, 2, 3, 4, 1, 2, 3]
+    assert found(Disjoint([RIGHT, LEFT]) & apart) == [1, 2, 3, 4, 1, 2, 3]
+    listed = Edges([(4, 4), (0, 0)], 6)
+    assert found(listed & apart) == [4, 2]
+    assert isinstance(listed & apart, Disjoint)
+
+
+@pytest.mark.parametrize("field", ["edge_attr", "edge_type"])
+def test_features_that_are_not_known_are_refused(field):
+    rows = torch.tensor([[1], [2], [3], [4]]) if field == "edge_attr" else torch.arange(1, 5)
+    with_rows = getattr(RIGHT, f"with_{field}")(rows)
+    with pytest.raises(ValueError, match=f"{field} has no rows for the 1 edges of the left operan"):
+        LEFT | with_rows
+    with pytest.raises(ValueError, match=f"{field} has no rows for the 1 edges that | adds"):
+        with_rows | LEFT
+    parallel = getattr(Edges([(0, 1), (0, 1), (2, 0), (1, 1)], 3), f"with_{field}")(rows)
+    message = rf"{field} of the right operand is not read from parallel edges.*with_{field}\(None\)"
+    for operator in ("__and__", "__or__"):
+        with pytest.raises(ValueError, match=message):
+            getattr(LEFT, operator)(parallel)
+    with pytest.raises(ValueError, match=f"{field} of parallel edges cannot be joined"):
+        parallel.coalesce()
+    with pytest.raises(ValueError, match=rf"all graphs have {field} or none; graphs \[1\] have"):
+        Disjoint([with_rows, LEFT])
+
+
+def test_features_of_other_columns_do_not_join():
+    left, right = LEFT.with_edge_attr(torch.ones(3, 2)), RIGHT.with_edge_attr(torch.ones(4))
+    with pytest.raises(ValueError, match="edge_attr of both operands must have the same columns"):
+        left | right
+    assert (left & right).edge_attr.shape == (2, 2)
+
+
+def test_names_of_either_operand_are_kept():
+    named = Edges([(0, 1)], 3, names="abc")
+    assert (LEFT & named).names == (LEFT | named).names == (named | LEFT).names == tuple("abc")
+
+
+@pytest.mark.parametrize(
+    ("edge_type", "error", "message"),
+    [
+        ([0, 1, 2], ValueError, r"one number for each of 4 edges, got shape \(3,\)"),
+        (torch.zeros(4, 1).long(), ValueError, r"each of 4 edges, got shape \(4, 1\)"),
+        ([0, 1, -1, 0], ValueError, "edge_type must hold 0, 1, ..., got -1"),
+        ([0.0, 1, 2, 3], TypeError, "edge_type must hold integers, got torch.float32"),
+        ([True] * 4, TypeError, "edge_type must hold integers, got torch.bool"),
+        (["a"] * 4, TypeError, "edge_type must hold numbers"),
+        ("0123", TypeError, "edge_type must be a tensor, an array or a list, got str"),
+    ],
+)
+def test_bad_types_are_named(edge_type, error, message):
+    with pytest.raises(error, match=message):
+        Edges(EDGES, 3, edge_type=edge_type)
+
+
+def test_types_are_counted_and_copied():
+    types = np.array([0, 3, 1, 1])
+    graph = Edges(EDGES, 3, edge_type=types)
+    types[0] = 7
+    assert graph.edge_type.tolist() == [0, 3, 1, 1]
+    assert graph.num_edge_types == 4
+    assert graph.with_edge_type(None).num_edge_types == Full(3).num_edge_types == 1
+    assert Edges([], 3, edge_type=[]).num_edge_types == 0
+    assert (
+        graph.with_edge_type(torch.tensor([0, 1, 2, 255], dtype=torch.uint8)).num_edge_types == 256
+    )
+    assert repeat(graph, 2).edge_type.tolist() == 2 * [0, 3, 1, 1]
+
+
+def test_added_tokens_need_edges_without_types():
+    graph = Edges(EDGES, 3, edge_type=[0, 1, 2, 0])
+    with pytest.raises(ValueError, match="graph must have no edge_type where tokens are added"):
+        prefixed(graph, 1)
+    assert without_prefix(graph, 1).edge_type.tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Graphs by formula: grids of every size, neighborhoods by hand, costs, names and errors."""
 
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokennet import Causal, Cycle, Full, Global, Grid, Offsets, Self, Window
+from tokennet.graphs import Dilated, Random
 
 
 def by_coordinates(sizes, radius, periodic, neighborhood):
@@ -136,3 +139,56 @@ def test_bad_sizes_are_named(make, message):
 def test_dense_refuses_what_would_not_fit():
     with pytest.raises(ValueError, match="a dense 100000 x 100000 mask has 10,000,000,000 entries"):
         Causal(100_000).dense()
+
+
+@pytest.mark.parametrize("n", [0, 1, 6, 11])
+@pytest.mark.parametrize("radius", [0, 1, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 5, 20])
+def test_dilated_windows_are_loops_over_offsets(n, radius, dilation):
+    graph = Dilated(n, radius, dilation)
+    wanted = torch.zeros(n, n, dtype=torch.bool)
+    for i in range(n):
+        for m in range(-radius, radius + 1):
+            if 0 <= i + m * dilation < n:
+                wanted[i, i + m * dilation] = True
+    assert torch.equal(graph.dense(), wanted)
+    assert torch.equal(graph.edge_index().flip(0), wanted.nonzero().T)
+    assert dilation > 1 or graph == Window(n, radius)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 0), (2, 1), (7, 3), (7, 6), (200, 5)])
+def test_random_edges_go_to_different_others(n, k):
+    graph = Random(n, k, seed=3)
+    source, target = graph.edge_index()
+    assert torch.equal(target.bincount(minlength=n), torch.full((n,), k))
+    assert len(graph.edge_index().unique(dim=1)[0]) == n * k
+    assert not (source == target).any()
+    assert torch.equal(graph.edge_index(), Random(n, k, seed=3).edge_index())
+    assert graph == pickle.loads(pickle.dumps(graph))
+    if n == 200:
+        assert graph != Random(n, k, seed=4)
+
+
+def test_random_sources_are_equally_likely():
+    count = sum(Random(5, 2, seed=seed).dense().double() for seed in range(2000))
+    wanted = torch.full((5, 5), 1000.0).fill_diagonal_(0.0)
+    assert (count - wanted).abs().max() < 120  # five standard deviations of sqrt(2000 / 4)
+
+
+def test_random_numbers_of_the_caller_are_left_alone():
+    torch.manual_seed(0)
+    first = torch.rand(3)
+    torch.manual_seed(0)
+    Random(9, 2).edge_index()
+    assert torch.equal(torch.rand(3), first)
+
+
+def test_sizes_of_dilated_and_random_graphs_are_named():
+    with pytest.raises(ValueError, match="dilation must be at least 1, got 0"):
+        Dilated(5, 1, 0)
+    with pytest.raises(ValueError, match="k must be at most n - 1 = 4 other tokens, got 5"):
+        Random(5, 5)
+    with pytest.raises(ValueError, match="k must be at most n - 1"):
+        Random(0, 1)
+    with pytest.raises(TypeError, match="seed must be an int"):
+        Random(5, 2, seed=0.5)

@@ -5,6 +5,7 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import RandomLinkSplit, ToSparseTensor
 
+from tokennet import Edges, Tokens
 from tokennet.testing import (
     Relabel,
     ReorderEdges,
@@ -13,6 +14,7 @@ from tokennet.testing import (
     assert_relabeling_equivariant,
     check,
 )
+from tokennet.testing.diagnose.script import literal
 
 N = 6
 
@@ -116,6 +118,17 @@ def test_edges_in_another_order_take_what_is_theirs_alone():
     swapped = ReorderEdges().apply(two, torch.tensor([1, 0]))
     assert torch.equal(swapped.edge_label_index, two.edge_label_index)
     assert ReorderEdges().degree(Data(x=two.x, edge_label_index=two.edge_label_index)) == 0
+
+
+def test_types_of_edges_move_with_them():
+    graph = Edges([(0, 1), (1, 2), (2, 0)], 3, edge_type=[0, 1, 2], edge_attr=[0.0, 1.0, 2.0])
+    moved = ReorderEdges().apply(Tokens(torch.zeros(3, 1), graph), torch.tensor([2, 0, 1])).graph
+    assert moved.edge_index().T.tolist() == [[2, 0], [0, 1], [1, 2]]
+    assert moved.edge_type.tolist() == moved.edge_attr.flatten().tolist() == [2, 0, 1]
+    typed = Tokens(torch.zeros(3, 1), graph.with_edge_attr(None))
+    assert eval(literal(typed, seeded=False)).graph == typed.graph
+    with pytest.raises(NotImplementedError, match="is not cut into smaller graphs"):
+        Relabel().restrict(typed, torch.arange(2))
 
 
 def test_a_graph_that_numbers_nodes_elsewhere_is_not_cut():

@@ -166,9 +166,12 @@ def test_automorphisms_of_graphs_with_parallel_and_colored_edges(seed):
     n = int(rng.integers(2, 6))
     edges = rng.integers(0, n, (2, int(rng.integers(1, 7))))
     attr = None if seed % 2 else torch.tensor(rng.integers(0, 2, (edges.shape[1], 2)))
-    graph = Edges(torch.tensor(edges), n, edge_attr=attr)
+    types = rng.integers(0, 2, edges.shape[1]) if seed % 5 == 0 else None
+    graph = Edges(torch.tensor(edges), n, edge_attr=attr, edge_type=types)
     colors = rng.integers(0, 2, n) if seed % 3 == 0 else np.zeros(n)
     rows = [()] * edges.shape[1] if attr is None else [tuple(row) for row in attr.tolist()]
+    if types is not None:
+        rows = [(*row, int(kind)) for row, kind in zip(rows, types, strict=True)]
     pairs = np.empty((n, n), dtype=object)
     for i, j in np.ndindex(n, n):
         here = zip(edges.T.tolist(), rows, strict=True)

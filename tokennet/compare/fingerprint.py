@@ -33,7 +33,7 @@ def fingerprint(task: Task, graph: str, seed: int) -> str:
                     on = tokens.graph
                     digest.update(repr(on).encode())
                     edges = None if on.is_full or on.is_causal else on.edge_index()
-                    _add(digest, tokens.z, tokens.pos, edges, on.edge_attr)
+                    _add(digest, tokens.z, tokens.pos, edges, on.edge_attr, on.edge_type)
             _add(digest, batch.target, batch.rows)
     return digest.hexdigest()[:16]
 

@@ -233,9 +233,7 @@ class Or(_Pair):
         return self.a.attends(i, j) | self.b.attends(i, j)
 
     def _build_edge_index(self) -> Tensor:
-        return sort_by_target(
-            torch.cat([self.a.edge_index(), missing_edges(self.b, self.a)], dim=1)
-        )
+        return sort_by_target(torch.cat([self.a.edge_index(), missing_edges(self.b, self.a)], 1))
 
 
 class Not(TokenGraph):
@@ -250,9 +248,8 @@ class Not(TokenGraph):
 
     @property
     def num_edges(self) -> int:
-        if self.graph.has_multi_edges:
-            return super().num_edges
-        return self.num_targets * self.num_sources - self.graph.num_edges
+        pairs = self.num_targets * self.num_sources
+        return super().num_edges if self.graph.has_multi_edges else pairs - self.graph.num_edges
 
     def _name(self) -> str:
         return f"~{_operand(self.graph)}"
@@ -308,8 +305,8 @@ class Relabeled(TokenGraph):
 
     def _build_edge_index(self) -> Tensor:
         source, target = self.graph.edge_index()
-        renamed = [torch.argsort(self.source_perm)[source], torch.argsort(self.perm)[target]]
-        return sort_by_target(torch.stack(renamed))
+        edges = [torch.argsort(self.source_perm)[source], torch.argsort(self.perm)[target]]
+        return sort_by_target(torch.stack(edges))
 
     def _name(self) -> str:
         return f"{_operand(self.graph)}.relabel(perm)"
@@ -385,8 +382,8 @@ def sort_by_target(edge_index: Tensor) -> Tensor:
 
 def missing_edges(graph: TokenGraph, other: TokenGraph) -> Tensor:
     """Edges of `graph` that `other` does not have."""
-    source, target = edges = graph.edge_index()
-    return edges[:, ~other.attends(target, source)]
+    edges = graph.edge_index()
+    return edges[:, ~other.attends(edges[1], edges[0])]
 
 
 def _boolean(matrix: Tensor) -> Tensor:

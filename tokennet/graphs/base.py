@@ -49,6 +49,8 @@ class EdgePredicate(Cached, ABC):
     """Whether the edges are a list, whose order is kept."""
     edge_attr: Tensor | None = None
     """(E, F) features of the edges, or None."""
+    edge_type: Tensor | None = None
+    """(E,) int64 type of each edge, 0 .. `num_edge_types` - 1, or None."""
     names: Sequence[Any] | None = None
     """Names of the tokens, or None."""
     is_ragged = False
@@ -100,6 +102,7 @@ class EdgePredicate(Cached, ABC):
             and (self.num_targets, self.num_sources) == (other.num_targets, other.num_sources)
             and self.names == other.names
             and same_features(self.edge_attr, other.edge_attr)
+            and same_features(self.edge_type, other.edge_type)
             and self._has_edges_of(other)
         )
 
@@ -177,6 +180,11 @@ class EdgePredicate(Cached, ABC):
         return self.edge_index().shape[1]
 
     @property
+    def num_edge_types(self) -> int:
+        """One more than the largest of `edge_type`, as in PyG; 1 where edges have no types."""
+        return 1 if self.edge_type is None else self.cached(type(self)._count_edge_types)
+
+    @property
     def density(self) -> float:
         """Edges over targets times sources; 0 where there are no pairs at all."""
         pairs = self.num_targets * self.num_sources
@@ -210,8 +218,12 @@ class EdgePredicate(Cached, ABC):
         """Return the edges grouped by target, with the permutation back to `edge_index`."""
         return self.cached(type(self)._build_csr, device=device)
 
-    def _attr_of(self, edges: Tensor) -> Tensor | None:
-        return None if self.edge_attr is None else self.edge_attr[edges]
+    def fields(self, edges: Tensor | None = None) -> dict[str, Any]:
+        """Features and types of some of the edges, or of all: arguments of `Edges` by name."""
+        given = {"edge_attr": self.edge_attr, "edge_type": self.edge_type}
+        if edges is None:
+            return given
+        return {name: None if rows is None else rows[edges] for name, rows in given.items()}
 
     def _row_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (rows, mask of these rows), so that N x M integers never exist at once."""
@@ -255,6 +267,10 @@ class EdgePredicate(Cached, ABC):
         if keys.numel() == 0:
             return torch.zeros_like(key, dtype=torch.bool)
         return keys[torch.searchsorted(keys, key).clamp(max=keys.numel() - 1)] == key
+
+    def _count_edge_types(self) -> int:
+        assert self.edge_type is not None
+        return int(self.edge_type.max()) + 1 if self.edge_type.numel() else 0
 
     def _find_empty_targets(self) -> bool:
         return bool((self.csr().indptr.diff() == 0).any())

@@ -21,7 +21,11 @@ Row = dict[str, Any]
 
 
 def from_networkx(
-    graph: nx.Graph, edge_attrs: Attributes | None = None, *, dtype: torch.dtype | None = None
+    graph: nx.Graph,
+    edge_attrs: Attributes | None = None,
+    *,
+    edge_type: Attributes | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Edges:
     """Return the token graph of a networkx graph of any of its four kinds.
 
@@ -32,18 +36,21 @@ def from_networkx(
 
     Args:
         graph: Graph, DiGraph, MultiGraph or MultiDiGraph. Nothing of it is copied but what
-            `edge_attrs` names.
+            `edge_attrs` and `edge_type` name.
         edge_attrs: names of edge attributes, which become columns of `edge_attr`. Each is a
             number, or numbers of the same shape, on every edge. For an attribute that is text,
             give its categories: `{"weight": None, "kind": ["friend", "foe"]}` makes a column of
             0 and 1 for each kind; `{"kind": {"friend": 0, "foe": 1}}` makes one column of these
             numbers. They are not guessed, so that all graphs of a data set have the same columns.
+        edge_type: name of the attribute that is the type of each edge, 0, 1, ...; for text, with
+            its categories, `{"kind": ["friend", "foe"]}`, of which the first is type 0.
         dtype: of `edge_attr`; by default torch's default type.
 
     Raises:
         TypeError: `graph` is no networkx graph.
-        ValueError: an edge lacks one of `edge_attrs`, or holds neither numbers nor one of the
-            given categories; or a whole number does not fit `dtype` (in float32, some above 2^24).
+        ValueError: an edge lacks one of `edge_attrs` or `edge_type`, or holds neither numbers nor
+            one of the given categories; or a whole number does not fit `dtype` (in float32, some
+            above 2^24).
 
     >>> import networkx as nx
     >>> from_networkx(nx.path_graph(["a", "b", "c"])).edge_index().tolist()
@@ -57,14 +64,23 @@ def from_networkx(
     check_type("graph", graph, nx.Graph, "a networkx graph")
     names = list(graph.nodes)
     source, target, rows = _edges_of(graph, {name: i for i, name in enumerate(names)})
-    edge_attr = None
+
+    def holder(k: int) -> str:
+        return f"edge {names[source[k]]!r} -> {names[target[k]]!r}"
+
+    attr = types = None
     if edge_attrs is not None:
-        edge_attr = attribute_matrix(
-            "edge_attrs", edge_attrs, rows,
-            lambda k: f"edge {names[source[k]]!r} -> {names[target[k]]!r}", dtype,
-        )  # fmt: skip
+        attr = attribute_matrix("edge_attrs", edge_attrs, rows, holder, dtype)
+    if edge_type is not None:
+        numbered = _numbered(edge_type)
+        types = attribute_matrix("edge_type", numbered, rows, holder, torch.long)
+        if types.shape[1] != 1:
+            raise ValueError(
+                f"edge_type must name one attribute, a number for each edge, got {edge_type!r}"
+            )
+        types = types[:, 0]
     index = torch.tensor([source, target], dtype=torch.long)
-    result = Edges(index, len(names), edge_attr=edge_attr, names=names)
+    result = Edges(index, len(names), edge_attr=attr, edge_type=types, names=names)
     result.from_multigraph = graph.is_multigraph()
     return result
 
@@ -145,6 +161,18 @@ def to_networkx(
         (sources[j], targets[i], row) for (j, i), row in zip(pairs, rows, strict=True)
     )
     return result
+
+
+def _numbered(attrs: Attributes) -> Attributes:
+    """The same attributes, of which categories in a list are numbered from 0."""
+    if not isinstance(attrs, Mapping):
+        return attrs
+    return {
+        name: {category: k for k, category in enumerate(given)}
+        if isinstance(given, list | tuple)
+        else given
+        for name, given in attrs.items()
+    }
 
 
 def _edges_of(graph: nx.Graph, number: dict[Any, int]) -> tuple[list[int], list[int], list[Row]]:

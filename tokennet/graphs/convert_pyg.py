@@ -23,9 +23,9 @@ def from_pyg(data: Data) -> Edges:
     """Return the token graph of a PyG `Data`; of several graphs in one, a `Disjoint`.
 
     Several graphs are what has a vector `batch` (or `ptr`), such as a `Batch`. It is read as it is
-    now, whatever was done to it after batching. `edge_attr` stays with its edges; without it,
-    `edge_weight` becomes a single column of `edge_attr`. A `Disjoint` lists the edges graph by
-    graph, each graph's in the order of `edge_index`.
+    now, whatever was done to it after batching. `edge_attr` and `edge_type` stay with their edges;
+    without `edge_attr`, `edge_weight` becomes a single column of it. A `Disjoint` lists the edges
+    graph by graph, each graph's in the order of `edge_index`.
 
     Raises:
         TypeError: `data` is not a `Data`; of a `HeteroData`, pass `data.to_homogeneous()`.
@@ -42,7 +42,8 @@ def from_pyg(data: Data) -> Edges:
     if data.edge_index is None:
         raise ValueError(f"data must have an edge_index, got {data}")
     attr = data.edge_attr if data.edge_attr is not None else data.edge_weight
-    edges = Edges(data.edge_index, _number_of_nodes(data), edge_attr=attr)
+    types = data.get("edge_type")
+    edges = Edges(data.edge_index, _number_of_nodes(data), edge_attr=attr, edge_type=types)
     sizes = _sizes(data, edges.num_targets)
     if sizes is None:
         return edges
@@ -74,11 +75,11 @@ def onto_pyg(like: Data, z: Tensor, graph: TokenGraph, pos: Tensor | None) -> Da
     result.x = z
     if pos is not None:
         result.pos = pos
-    attr = graph.edge_attr
-    if attr is not None and not same_features(attr, theirs.edge_attr):
-        # Tokens list edges graph by graph.
-        order = graph.batch()[like.edge_index[1].cpu()].argsort(stable=True).argsort()
-        result.edge_attr = attr[order.to(attr.device)]
+    for field, rows in graph.fields().items():
+        if rows is not None and not same_features(rows, theirs.fields()[field]):
+            # Tokens list edges graph by graph.
+            order = graph.batch()[like.edge_index[1].cpu()].argsort(stable=True).argsort()
+            result[field] = rows[order.to(rows.device)]
     return result
 
 

@@ -42,7 +42,8 @@ class Disjoint(Edges):
         self._source_sizes = [graph.num_sources for graph in self.graphs]
         # Edges are listed when first needed, not here: a readout needs the sizes only.
         EdgePredicate.__init__(self, sum(self.sizes), sum(self.source_sizes))
-        self.edge_attr = _joined_attr(self.graphs)
+        self.edge_attr = _joined(self.graphs, "edge_attr")
+        self.edge_type = _joined(self.graphs, "edge_type")
         self.names = None
 
     @property
@@ -112,9 +113,8 @@ class Disjoint(Edges):
             self._split_union(Edges.__or__(left, self)) if isinstance(left, Edges) else self | left
         )
 
-    def with_edge_attr(self, edge_attr: Tensor | None) -> Disjoint:
-        edges = Edges(self.edge_index(), self.num_targets, self.num_sources, edge_attr=edge_attr)
-        return self.split(edges)
+    def _with(self, **given: Any) -> Disjoint:
+        return self.split(super()._with(**given))
 
     def split(self, edges: Edges) -> Disjoint:
         """Return a graph on the same tokens, without edges between the parts, in these parts."""
@@ -127,7 +127,7 @@ class Disjoint(Edges):
         for graph, own in zip(self.graphs, owned, strict=True):
             n, m = graph.num_targets, graph.num_sources
             local = torch.stack([source[own], target[own]]) - start
-            parts.append(Edges(local, n, m, edge_attr=edges._attr_of(own), names=graph.names))
+            parts.append(Edges(local, n, m, **edges.fields(own), names=graph.names))
             start = start + torch.tensor([[m], [n]])
         return Disjoint(parts)
 
@@ -165,14 +165,15 @@ class Disjoint(Edges):
         return f"Disjoint([{', '.join(shown)}])"
 
 
-def _joined_attr(graphs: tuple[TokenGraph, ...]) -> Tensor | None:
-    attrs = [graph.edge_attr for graph in graphs if graph.edge_attr is not None]
-    if not attrs:
+def _joined(graphs: tuple[TokenGraph, ...], field: str) -> Tensor | None:
+    """Features or types of the edges of all graphs."""
+    rows = [getattr(graph, field) for graph in graphs]
+    missing = [number for number, of_graph in enumerate(rows) if of_graph is None]
+    if len(missing) == len(rows):
         return None
-    missing = [number for number, graph in enumerate(graphs) if graph.edge_attr is None]
     if missing:
-        raise ValueError(f"either all graphs have edge_attr or none; graphs {missing} have none")
-    return torch.cat(attrs)
+        raise ValueError(f"either all graphs have {field} or none; graphs {missing} have none")
+    return torch.cat(rows)
 
 
 def _split_permutation(name: str, perm: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:

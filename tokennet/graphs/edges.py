@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokennet.checks import check_type
-from tokennet.graphs.algebra import TokenGraph, check_combinable, missing_edges
+from tokennet.graphs.algebra import TokenGraph, check_combinable
 
 
 class Edges(TokenGraph):
@@ -24,10 +24,12 @@ class Edges(TokenGraph):
         num_targets: number of targets.
         num_sources: number of sources; by default targets and sources are the same tokens.
         edge_attr: (E, F) features of the edges, or None; (E,) becomes (E, 1).
+        edge_type: (E,) type of each edge, 0, 1, ..., such as the relations of a knowledge graph; or
+            None. Read by `RelationalAggregate` and `Attention(num_edge_types=...)`.
         names: name of each token (target), kept for `to_networkx`.
 
     Raises:
-        TypeError: `edge_index` does not hold integers.
+        TypeError: `edge_index` or `edge_type` does not hold integers.
         ValueError: its shape is not (2, E), or an index is negative or too large; or two lists of
             two numbers, which may be two pairs or the two rows.
 
@@ -47,6 +49,7 @@ class Edges(TokenGraph):
         num_sources: int | None = None,
         *,
         edge_attr: Tensor | np.ndarray | Sequence[Any] | None = None,
+        edge_type: Tensor | np.ndarray | Sequence[int] | None = None,
         names: Sequence[Any] | None = None,
     ) -> None:
         super().__init__(num_targets, num_sources)
@@ -55,11 +58,26 @@ class Edges(TokenGraph):
             count = len(set(names))
             raise ValueError(f"names must be {self.num_targets} different names, got {count}")
         self.edge_attr = _check_edge_attr(edge_attr, self._edge_index.shape[1])
+        self.edge_type = _check_edge_type(edge_type, self._edge_index.shape[1])
         self.names = None if names is None else tuple(names)
 
     def with_edge_attr(self, edge_attr: Tensor | None) -> Edges:
-        """Return the same edges and names with these features, (E, F), or with none."""
-        return Edges(*self._resized(self.edge_index()), edge_attr=edge_attr, names=self.names)
+        """Return the same edges, types and names with these features, (E, F), or with none."""
+        return self._with(edge_attr=edge_attr)
+
+    def with_edge_type(self, edge_type: Tensor | Sequence[int] | None) -> Edges:
+        """Return the same edges, features and names with these types, (E,), or with none.
+
+        >>> knows, likes = Edges([(0, 1)], 3), Edges([(2, 1), (1, 0)], 3)
+        >>> both = knows.with_edge_type([0]) | likes.with_edge_type([1, 1])
+        >>> both.edge_type, both.num_edge_types
+        (tensor([0, 1, 1]), 2)
+        """
+        return self._with(edge_type=edge_type)
+
+    def _with(self, **given: Any) -> Edges:
+        fields = {**self.fields(), **given}
+        return Edges(*self._resized(self.edge_index()), **fields, names=self.names)
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return self._is_listed(i, j)
@@ -84,19 +102,24 @@ class Edges(TokenGraph):
         check_combinable(self, other)
         source, target = edges = self.edge_index()
         keep = other.attends(target, source)
-        edges = edges[:, keep]
-        return Edges(*self._resized(edges), edge_attr=self._attr_of(keep), names=self.names)
+        edges, fields = edges[:, keep], self.fields(keep)
+        for name, theirs in other.fields().items():
+            if fields[name] is None and theirs is not None:
+                fields[name] = theirs[_find_edges(other, edges, name)]
+        return Edges(*self._resized(edges), **fields, names=self._names_with(other))
 
     def __or__(self, other: TokenGraph) -> Edges:
         check_combinable(self, other)
-        new = missing_edges(other, self)
-        if self.edge_attr is not None and new.shape[1]:
-            raise ValueError(
-                f"edge_attr has no rows for the {new.shape[1]} edges that | adds; "
-                "combine .with_edge_attr(None) first, then call .with_edge_attr(...) on the result"
-            )
-        edges = torch.cat([self.edge_index(), new], dim=1)
-        return Edges(*self._resized(edges), edge_attr=self.edge_attr, names=self.names)
+        source, target = theirs = other.edge_index()
+        new = ~self.attends(target, source)
+        edges = torch.cat([self.edge_index(), theirs[:, new]], dim=1)
+        fields: dict[str, Any] = dict(self.fields())
+        for name in fields:
+            fields[name] = _join_field(name, self, other, new)
+        return Edges(*self._resized(edges), **fields, names=self._names_with(other))
+
+    def _names_with(self, other: TokenGraph) -> Sequence[Any] | None:
+        return other.names if self.names is None else self.names
 
     __rand__ = __and__
     __ror__ = __or__
@@ -105,9 +128,7 @@ class Edges(TokenGraph):
     def T(self) -> Edges:
         names = self.names if self.is_square else None
         edges = self.edge_index().flip(0)
-        return Edges(
-            edges, self.num_sources, self.num_targets, edge_attr=self.edge_attr, names=names
-        )
+        return Edges(edges, self.num_sources, self.num_targets, **self.fields(), names=names)
 
     def _last(self, count: int) -> TokenGraph:
         source, target = self.edge_index()
@@ -115,13 +136,13 @@ class Edges(TokenGraph):
         keep = target >= first
         names = None if self.names is None else self.names[first:]
         edges = torch.stack([source[keep], target[keep] - first])
-        return Edges(edges, count, self.num_sources, edge_attr=self._attr_of(keep), names=names)
+        return Edges(edges, count, self.num_sources, **self.fields(keep), names=names)
 
     def _relabel(self, perm: Tensor, source_perm: Tensor) -> TokenGraph:
         source, target = self.edge_index()
         edges = torch.stack([torch.argsort(source_perm)[source], torch.argsort(perm)[target]])
         names = None if self.names is None else [self.names[old] for old in perm.tolist()]
-        return Edges(*self._resized(edges), edge_attr=self.edge_attr, names=names)
+        return Edges(*self._resized(edges), **self.fields(), names=names)
 
     def _subgraph(self, index: Tensor) -> TokenGraph:
         new = torch.full((self.num_targets,), -1)
@@ -129,28 +150,29 @@ class Edges(TokenGraph):
         edges = new[self.edge_index()]
         keep = (edges >= 0).all(0)
         names = None if self.names is None else [self.names[old] for old in index.tolist()]
-        return Edges(edges[:, keep], len(index), edge_attr=self._attr_of(keep), names=names)
+        return Edges(edges[:, keep], len(index), **self.fields(keep), names=names)
 
     def coalesce(self) -> Edges:
         """Return the edges sorted by target, then source, each once.
 
         Raises:
-            ValueError: there are parallel edges with features: which to keep is not known.
+            ValueError: there are parallel edges with features or types: which to keep is not known.
 
         >>> Edges([(2, 0), (1, 0), (2, 0)], 3).coalesce().edge_index().tolist()
         [[1, 2], [0, 0]]
         """
-        if self.has_multi_edges and self.edge_attr is not None:
-            raise ValueError(
-                "edge_attr of parallel edges cannot be joined; call .with_edge_attr(None) first"
-            )
+        for field, rows in self.fields().items():
+            if rows is not None and self.has_multi_edges:
+                raise ValueError(
+                    f"{field} of parallel edges cannot be joined; call .with_{field}(None) first"
+                )
         source, target = self.edge_index()
         keys, order = (target * self.num_sources + source).sort(stable=True)
         first = torch.ones(len(keys), dtype=torch.bool)
         first[1:] = keys.diff() > 0
         kept = order[first]
         edges = torch.stack([source[kept], target[kept]])
-        return Edges(*self._resized(edges), edge_attr=self._attr_of(kept), names=self.names)
+        return Edges(*self._resized(edges), **self.fields(kept), names=self.names)
 
     def _resized(self, edge_index: Tensor) -> tuple[Tensor, int, int]:
         return edge_index, self.num_targets, self.num_sources
@@ -211,6 +233,68 @@ def _check_edge_attr(given: Any, num_edges: int) -> Tensor | None:
     return edge_attr[:, None] if edge_attr.dim() == 1 else edge_attr
 
 
+def _check_edge_type(given: Any, num_edges: int) -> Tensor | None:
+    """Return `edge_type` as int64 on the CPU, a copy, or raise."""
+    if given is None:
+        return None
+    kinds = Tensor | np.ndarray | list | tuple
+    check_type("edge_type", given, kinds, "a tensor, an array or a list")
+    types = given if isinstance(given, Tensor) else _copied("edge_type", given)
+    if types.numel() == 0:
+        types = types.long()
+    if types.is_floating_point() or types.is_complex() or types.dtype == torch.bool:
+        raise TypeError(f"edge_type must hold integers, got {types.dtype}")
+    if types.shape != (num_edges,):
+        raise ValueError(
+            f"edge_type must have one number for each of {num_edges} edges, "
+            f"got shape {tuple(types.shape)}"
+        )
+    types = types.long()  # of which all types of integers have a minimum
+    if num_edges and int(types.min()) < 0:
+        raise ValueError(f"edge_type must hold 0, 1, ..., got {int(types.min())}")
+    with torch.inference_mode(False):
+        return types.detach().to("cpu", copy=True)
+
+
+def _find_edges(graph: TokenGraph, edges: Tensor, field: str) -> Tensor:
+    """(E,) the index in `graph` of each of these edges, which it has, to read `field` there."""
+    if graph.has_multi_edges:
+        raise ValueError(
+            f"{field} of the right operand is not read from parallel edges, since one edge would "
+            f"have several; call .with_{field}(None) on it first"
+        )
+    source, target = graph.edge_index()
+    keys, order = (target * graph.num_sources + source).sort()
+    return order[torch.searchsorted(keys, edges[1] * graph.num_sources + edges[0])]
+
+
+def _join_field(name: str, left: Edges, right: TokenGraph, new: Tensor) -> Tensor | None:
+    """Features or types of a union: of the left graph's edges, then of those `new` in the right."""
+    mine, theirs = left.fields()[name], right.fields()[name]
+    if mine is None and theirs is None:
+        return None
+    source, target = edges = left.edge_index()
+    only_left = 0 if mine is not None else int((~right.attends(target, source)).sum())
+    only_right = 0 if theirs is not None else int(new.sum())
+    if only_left or only_right:
+        added = "that | adds" if only_right else "of the left operand alone"
+        raise ValueError(
+            f"{name} has no rows for the {only_left or only_right} edges {added}; "
+            f"combine .with_{name}(None) first, then call .with_{name}(...) on the result"
+        )
+    if mine is None:
+        mine = theirs[_find_edges(right, edges, name)]
+    if theirs is None or not bool(new.any()):
+        return mine
+    if (mine.shape[1:], mine.dtype) != (theirs.shape[1:], theirs.dtype):
+        raise ValueError(
+            f"{name} of both operands must have the same columns and dtype, since | adds edges of "
+            f"the right one; got {tuple(mine.shape)} in {mine.dtype} and {tuple(theirs.shape)} in "
+            f"{theirs.dtype}"
+        )
+    return torch.cat([mine, theirs[new]])
+
+
 def _copied(name: str, given: Any) -> Tensor:
     try:
         # Of arrays in a list `torch.tensor` warns that it is slow.
@@ -224,7 +308,7 @@ def repeat(graph: TokenGraph, count: int) -> Edges:
     """Return `count` copies side by side, copy by copy in the order of the edges.
 
     A batch that shares a graph is folded with it into one set in every call, so the last few
-    results are kept with the graph. Edge features are not repeated.
+    results are kept with the graph. Types of edges are repeated, their features are not.
 
     >>> from tokennet import Causal
     >>> repeat(Causal(2), 2).edge_index().tolist()
@@ -237,7 +321,8 @@ def _repeat(graph: TokenGraph, count: int) -> Edges:
     n, m = graph.num_targets, graph.num_sources
     first = torch.arange(count)[None, :, None] * torch.tensor([m, n])[:, None, None]
     edges = graph.edge_index()[:, None, :] + first  # (2, count, E)
-    return Edges(edges.flatten(1), count * n, count * m)
+    types = None if graph.edge_type is None else graph.edge_type.repeat(count)
+    return Edges(edges.flatten(1), count * n, count * m, edge_type=types)
 
 
 _repeat.most_kept = 4  # type: ignore[attr-defined]

@@ -173,6 +173,91 @@ class Window(_Local):
         return _edges_at(torch.arange(-width, width + 1), self.num_targets)
 
 
+class Dilated(_Local):
+    """A window with gaps: token i attends to i + m dilation for m = -radius .. radius.
+
+    The dilated sliding window of Longformer (Beltagy et al., 2020, arXiv 2004.05150): with the
+    same number of edges as `Window(n, radius)` it reaches `dilation` times as far. Its causal form
+    is `Causal(n) & Dilated(n, radius, dilation)`; a radius of n makes the strided attention of
+    Child et al., 2019 (arXiv 1904.10509).
+
+    >>> Dilated(5, radius=1, dilation=2).dense().int().tolist()
+    [[1, 0, 1, 0, 0], [0, 1, 0, 1, 0], [1, 0, 1, 0, 1], [0, 1, 0, 1, 0], [0, 0, 1, 0, 1]]
+    """
+
+    def __init__(self, n: int, radius: int, dilation: int) -> None:
+        super().__init__(n, radius)
+        self.dilation: int = check_size("dilation", dilation, 1)
+
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        distance = (i - j).abs()
+        return (distance <= self.radius * self.dilation) & (distance % self.dilation == 0)
+
+    @property
+    def band(self) -> tuple[int, int]:
+        reach = self.radius * self.dilation
+        return reach, reach
+
+    def _build_edge_index(self) -> Tensor:
+        width = min(self.radius, self.num_targets // self.dilation)
+        return _edges_at(torch.arange(-width, width + 1) * self.dilation, self.num_targets)
+
+    def _reach(self, k: int) -> TokenGraph:
+        return Dilated(self.num_targets, k * self.radius, self.dilation)
+
+    def _name(self) -> str:
+        return f"Dilated({self.num_targets}, radius={self.radius}, dilation={self.dilation})"
+
+
+class Random(_Square):
+    """Each token attends to k different others, drawn at random from a seed.
+
+    `Random(n, k) | Window(n, radius) | Global(n, hubs)` is the pattern of BigBird (Zaheer et al.,
+    2020, arXiv 2007.14062). No edge is drawn twice, and none from a token to itself: `| Self(n)`
+    adds these. The edges are drawn when they are first needed; only the seed is stored.
+
+    Args:
+        n: number of tokens.
+        k: number of sources of each token, at most n - 1.
+        seed: of the random numbers.
+
+    >>> graph = Random(1000, k=3, seed=7)
+    >>> graph
+    Random(1000, k=3, seed=7): 1,000 tokens, 3,000 edges, density 0.003
+    >>> graph == Random(1000, 3, seed=7), graph == Random(1000, 3, seed=8)
+    (True, False)
+    """
+
+    def __init__(self, n: int, k: int, seed: int = 0) -> None:
+        super().__init__(n)
+        self.k, self.seed = check_size("k", k), check_size("seed", seed)
+        if self.k > max(self.num_targets - 1, 0):
+            raise ValueError(f"k must be at most n - 1 = {n - 1} other tokens, got {k}")
+
+    def attends(self, i: Tensor, j: Tensor) -> Tensor:
+        return self._is_listed(i, j)
+
+    @property
+    def num_edges(self) -> int:
+        return self.num_targets * self.k
+
+    def _build_edge_index(self) -> Tensor:
+        n, k = self.num_targets, self.k
+        generator = torch.Generator().manual_seed(self.seed)
+        target = torch.arange(n)[:, None]
+        source = torch.empty(n, 0, dtype=torch.long)
+        # Floyd's algorithm: k of the numbers 0 .. n - 2, each subset as likely as any other.
+        for last in range(n - 1 - k, n - 1):
+            drawn = torch.randint(last + 1, (n, 1), generator=generator)
+            repeated = (source == drawn).any(1, keepdim=True)
+            source = torch.cat([source, drawn.masked_fill(repeated, last)], dim=1)
+        source = (source + (source >= target)).sort(dim=1).values  # all but the token itself
+        return torch.stack([source.flatten(), target.expand(n, k).flatten()])
+
+    def _name(self) -> str:
+        return f"Random({self.num_targets}, k={self.k}, seed={self.seed})"
+
+
 class Cycle(_Local):
     """A window on a ring: token i attends to i - radius .. i + radius modulo n.
 

@@ -70,6 +70,9 @@ def prefixed(
     Complete graphs stay complete and formulas stay formulas. A list of edges keeps its edges
     in their order; new edges come after them, with features of 0 where there are features.
 
+    Raises:
+        ValueError: edges have types, since those of the new edges are not known.
+
     Args:
         attend_to_all: whether the added tokens attend to all tokens; if not, each attends to
             itself and to the added tokens before it.
@@ -98,6 +101,11 @@ def prefixed(
     whole = Prefixed(graph, count, **flags)
     if not isinstance(graph, Edges):
         return whole
+    if graph.edge_type is not None:
+        raise ValueError(
+            f"graph must have no edge_type where tokens are added, of whose edges no type is "
+            f"known; call .with_edge_type(None), got {graph!r}"
+        )
     edges, attr = whole.listed(), graph.edge_attr
     if attr is not None:
         attr = torch.cat([attr, attr.new_zeros(edges.shape[1] - len(attr), attr.shape[1])])
@@ -129,7 +137,7 @@ def without_prefix(graph: TokenGraph, count: int) -> TokenGraph:
         return Window(n, graph.radius)
     edges = graph.edge_index()
     keep = (edges >= count).all(0)
-    return Edges(edges[:, keep] - count, n, edge_attr=graph._attr_of(keep))
+    return Edges(edges[:, keep] - count, n, **graph.fields(keep))
 
 
 def is_one_sided(graph: TokenGraph) -> bool:

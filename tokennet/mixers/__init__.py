@@ -23,6 +23,7 @@ from tokennet.mixers.perceiver import Latents, PerceiverMixer
 from tokennet.mixers.pooling import Pooling
 from tokennet.mixers.pyg import PyGMixer
 from tokennet.mixers.recurrence import Recurrence
+from tokennet.mixers.relational import RelationalAggregate
 from tokennet.mixers.resmlp import CrossPatchLinear
 from tokennet.mixers.scores import SCORES, Score
 from tokennet.mixers.set_blocks import (
@@ -109,6 +110,7 @@ __all__ = [
     "ReLUFeatures",
     "Recurrence",
     "RecurrentAttention",
+    "RelationalAggregate",
     "Score",
     "SetAttentionBlock",
     "SetNorm",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_size
 from tokennet.graphs import TokenGraph
 from tokennet.layer import map_flops, weight_of
 from tokennet.mixers._decoding import State, cached_step, kept_positions
@@ -39,13 +41,15 @@ class Attention(WeightedMixer):
         position: positions that enter the scores: `Rotary`, `ALiBi`, `T5Bias`, `LearnedOffset`.
         edge_dim: number of features F of each edge; they are read from `graph.edge_attr`, and
             W_e f is added to keys and values, as in `TransformerConv(edge_dim=...)`.
+        num_edge_types: number of types of edges; they are read from `graph.edge_type`, and a
+            learned number b[type, head] is added to the scores.
         source_dim: channels of the other set in cross-attention, `dim` by default.
         backend: see `attend`.
 
     Raises:
         ValueError: `num_heads` does not divide `dim`; the graph lacks `edge_attr` of shape
-            (E, edge_dim) where `edge_dim` is given; score, position, features of edges or
-            backend do not go together.
+            (E, edge_dim) where `edge_dim` is given, or `edge_type` where `num_edge_types` is;
+            score, position, features of edges or backend do not go together.
 
     >>> import torch
     >>> from tokennet import Causal, Tokens
@@ -70,6 +74,7 @@ class Attention(WeightedMixer):
         score: Score | str | None = None,
         position: RelativePosition | None = None,
         edge_dim: int | None = None,
+        num_edge_types: int | None = None,
         source_dim: int | None = None,
         backend: str = "auto",
     ) -> None:
@@ -84,6 +89,10 @@ class Attention(WeightedMixer):
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)
+        self.type_bias = None
+        if num_edge_types is not None:
+            self.num_edge_types = check_size("num_edge_types", num_edge_types, 1)
+            self.type_bias = nn.Parameter(torch.empty(num_edge_types, num_heads))
         self._build(self.score)
         self.reset_parameters()
 
@@ -166,10 +175,28 @@ class Attention(WeightedMixer):
     ) -> tuple[Bias | None, EdgeFeatures | None]:
         """What scores depend on besides queries and keys."""
         bias = None if self.position is None else self.position.bias(targets.pos, sources.pos)
+        if self.type_bias is not None:
+            bias = self._bias_of_types(graph, bias)
         if self.edge is None:
             return bias, None
         weight = weight_of(self.edge).unflatten(0, (self.num_heads, self.channels))
         return bias, EdgeFeatures(graph.edge_attr.to(q), key=weight, value=weight)  # type: ignore[union-attr]
+
+    def _bias_of_types(self, graph: TokenGraph, bias: Bias | None) -> Tensor:
+        """(E, H): the bias of the type of each edge, and that of positions."""
+        table = self.type_bias
+        assert table is not None
+        of_types = table.index_select(0, graph.cached(_types, device=table.device))
+        if bias is None:
+            return of_types
+        if isinstance(bias, Tensor):
+            raise ValueError(
+                "num_edge_types and position go together only where all sets of a batch share the "
+                f"positions; those of position are a bias of shape {tuple(bias.shape)}"
+            )
+        source, target = graph.edge_index(table.device)
+        heads = torch.arange(self.num_heads, device=table.device)
+        return of_types + bias(heads, target[:, None], source[:, None])
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None
@@ -209,6 +236,8 @@ class Attention(WeightedMixer):
     def reset_parameters(self) -> None:
         maps = [part for part in (self.query, self.key) if part not in self.score.maps]
         reset_linears(*maps, self.value, self.out, self.edge)
+        if self.type_bias is not None:
+            nn.init.normal_(self.type_bias, std=0.02)
         self.score.reset_parameters()
 
     @property
@@ -234,3 +263,8 @@ class Attention(WeightedMixer):
         flops *= tokens.z.shape[:-2].numel()
         flops += map_flops(tokens.z, self.query, self.out)
         return flops + map_flops(source.z, self.key, self.value)
+
+
+def _types(graph: TokenGraph) -> Tensor:
+    assert graph.edge_type is not None
+    return graph.edge_type

@@ -38,6 +38,8 @@ class Mixer(TokenLayer):
 
     symmetry = Symmetry({"graph"})
     takes_source = True
+    num_edge_types: int | None = None
+    """Number of types of edges that are read from `graph.edge_type`; None where none are."""
 
     def __init__(self, dim: int, source_dim: int | None = None) -> None:
         super().__init__()
@@ -54,6 +56,13 @@ class Mixer(TokenLayer):
 
     def check_graph(self, graph: TokenGraph) -> None:
         """Raise ValueError if the mixer cannot honor `graph`, or lacks the features it reads."""
+        count = self.num_edge_types
+        if count is not None and (graph.edge_type is None or graph.num_edge_types > count):
+            largest = "none" if graph.edge_type is None else f"up to {graph.num_edge_types - 1}"
+            raise ValueError(
+                f"graph must be one with edge_type 0 .. {count - 1} (num_edge_types) on each edge, "
+                f"got {largest} on {graph!r}"
+            )
         edge = getattr(self, "edge", None)  # the map of features of edges, where there is one
         if edge is not None:
             attr, expected = graph.edge_attr, (graph.num_edges, edge.in_features)

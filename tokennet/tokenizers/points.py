@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from tokennet.checks import check_size
-from tokennet.graphs import Edges
+from tokennet.graphs import from_knn, from_radius
 from tokennet.tokenizers.base import Tokenizer, check_tensor
 from tokennet.tokens import Tokens
 
@@ -19,8 +18,8 @@ class Points(Tokenizer):
     """Points (N, D) as z, and their first columns as pos, on the graph of their neighbors.
 
     Use it for point clouds. Each point attends to its `k` nearest others, or to all others at
-    most `radius` away (Euclidean distance, in the units of the points; exact, by a k-d tree in
-    float64). The graph is invariant under rigid motions. Clouds have different graphs, so that
+    most `radius` away, as in `from_knn` and `from_radius`: Euclidean distance, in the units of the
+    points, exact. The graph is invariant under rigid motions. Clouds have different graphs, so that
     several clouds are a ragged batch; a tensor (B, N, D) is a batch too.
 
     Args:
@@ -34,6 +33,7 @@ class Points(Tokenizer):
     Raises:
         ValueError: both of `k` and `radius` are given, or neither; points are not finite.
 
+    >>> import torch
     >>> points = torch.tensor([[0.0], [1.0], [3.0]])
     >>> Points(k=1)(points).graph.edge_index().tolist()
     [[1, 0, 1], [0, 1, 2]]
@@ -74,30 +74,10 @@ class Points(Tokenizer):
         pos = points[:, :columns]
         if not pos.isfinite().all():
             raise ValueError("points must be finite, got nan or infinity")
-        return Tokens(points, Edges(self.neighbors(pos), len(points)), pos)
+        if self.radius is not None:
+            return Tokens(points, from_radius(pos, self.radius, loop=self.loop), pos)
+        assert self.k is not None  # one of the two is given
+        return Tokens(points, from_knn(pos, self.k, loop=self.loop), pos)
 
     def restore(self, tokens: Tokens) -> Tensor:
         return tokens.z
-
-    def neighbors(self, pos: Tensor) -> Tensor:
-        """Edges (2, E) to each point; those from the k nearest are sorted by distance."""
-        from scipy.spatial import KDTree  # 0.3 s
-
-        n, points = len(pos), pos.detach().double().cpu().numpy()
-        own = torch.arange(n)
-        if self.k is not None:
-            k = max(0, min(self.k, n - 1))
-            _, nearest = KDTree(points).query(points, k=range(1, k + 2))
-            nearest = torch.as_tensor(nearest)  # (N, k + 1), the point itself among them
-            is_own = nearest == own[:, None]
-            is_own[~is_own.any(1), -1] = True  # more than k others lie on this point
-            edges = torch.stack([nearest[~is_own], own.repeat_interleave(k)])
-        else:
-            pairs = KDTree(points).query_pairs(self.radius, output_type="ndarray")
-            one_way = torch.as_tensor(pairs, dtype=torch.long).T
-            edges = torch.cat([one_way, one_way.flip(0)], dim=1)
-            edges = edges[:, (edges[1] * n + edges[0]).argsort()]
-        if not self.loop:
-            return edges
-        edges = torch.cat([own.repeat(2, 1), edges], dim=1)
-        return edges[:, edges[1].argsort(stable=True)]

@@ -266,6 +266,7 @@ def _graph(graph: TokenGraph) -> str:
     if graph.is_full:
         return ""
     edges = f"torch.tensor({graph.edge_index().tolist()}, dtype=torch.long)"
-    attr = graph.edge_attr
+    attr, types = graph.edge_attr, graph.edge_type
     given = "" if attr is None else f", edge_attr={literal(attr, False)}"
+    given += "" if types is None else f", edge_type={types.tolist()}"
     return f", Edges({edges}, {graph.num_targets}{given})"

@@ -100,10 +100,9 @@ class ReorderEdges(Action):
 
     def apply(self, value: Any, perm: Tensor) -> Any:
         if isinstance(value, Tokens):
-            graph, attr = value.graph, value.graph.edge_attr
-            attr = None if attr is None else attr[perm.to(attr.device)]
+            graph = value.graph
             edges = graph.edge_index()[:, perm]
-            return value.replace(graph=Edges(edges, graph.num_targets, edge_attr=attr))
+            return value.replace(graph=Edges(edges, graph.num_targets, **graph.fields(perm.cpu())))
         if not is_pyg_data(value):
             return value[:, perm.to(value.device)]
         moved, count = value.clone(), self.degree(value)
@@ -132,7 +131,7 @@ def _induced(graph: TokenGraph, index: Tensor) -> TokenGraph:
     """The graph on some of its tokens."""
     if graph.is_full:
         return Full(len(index))
-    if graph.is_ragged or graph.edge_attr is not None:
+    if graph.is_ragged or any(rows is not None for rows in graph.fields().values()):
         raise NotImplementedError(f"{graph!r} is not cut into smaller graphs")
     new_index = torch.full((graph.num_targets,), -1)
     new_index[index] = torch.arange(len(index))

@@ -141,10 +141,12 @@ def _by_nauty(vertices: np.ndarray, edges: np.ndarray) -> list[Permutation]:
 def _edges_by_pair(graph: TokenGraph) -> dict[tuple[int, int], tuple[int, ...]]:
     """Sorted kinds of the edges from a source to a target, one for each parallel edge."""
     edges = graph.edge_index().t().tolist()
-    attr = graph.edge_attr
-    kinds = [0] * len(edges)
-    if attr is not None and len(edges):
-        kinds = numbered(attr.detach().cpu().double().numpy().reshape(len(edges), -1)).tolist()
+    columns = [
+        rows.detach().cpu().double().reshape(len(edges), -1)
+        for rows in graph.fields().values()
+        if rows is not None and len(edges)
+    ]
+    kinds = numbered(torch.cat(columns, 1).numpy()).tolist() if columns else [0] * len(edges)
     found: dict[tuple[int, int], list[int]] = {}
     for (source, target), kind in zip(edges, kinds, strict=True):
         found.setdefault((source, target), []).append(kind)
