@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.contracts.mixers import TESTED
-from tests.families import SQUARE, honors
+from tests.contracts.mixers import RELATIONAL, TESTED
+from tests.families import SQUARE, TYPED, honors
 from tokennet import Cycle, Full, Grid, Mixer, Residual, Symmetry, Tokens, TokenWise
 from tokennet.mixers import MIXERS
 from tokennet.nets import READOUTS, IOSpec, build_net
@@ -20,11 +20,12 @@ def tokens_on(graph, pos=None):
     return Tokens(torch.randn(graph.num_targets, DIM), graph, pos)
 
 
+FAMILIES = {**SQUARE, **TYPED}
 HONORED = [
     (name, family)
     for name, make in TESTED.items()
-    for family in GRAPHS
-    if honors(make(DIM, 2, SQUARE[family]().num_targets), SQUARE[family]())
+    for family in (TYPED if name in RELATIONAL else GRAPHS)
+    if honors(make(DIM, 2, FAMILIES[family]().num_targets), FAMILIES[family]())
 ]
 
 
@@ -47,7 +48,7 @@ def sweep_but(pairs, count):
 
 @pytest.mark.parametrize(("name", "family"), sweep_but(HONORED, 2))
 def test_a_mixer_has_what_it_declares_and_no_more(name, family):
-    graph = SQUARE[family]()
+    graph = FAMILIES[family]()
     mixer = TESTED[name](DIM, 2, graph.num_targets)
     report = check_declared(mixer, tokens_on(graph))
     assert report.holds, report
