@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import BackwardHook, RemovableHandle
 
-from tokennet.checks import check_type
+from tokennet.checks import check_type, shown
 from tokennet.graphs import TokenGraph
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -225,6 +225,18 @@ class TokenLayer(HoldsFunctions, ABC):
         depend on the backend that is chosen.
         """
         return count_flops(self, tokens)
+
+
+def check_layer(name: str, layer: Any) -> None:
+    """Raise unless it is a token layer, or a net of layers that returns tokens."""
+    is_net = hasattr(layer, "reads_after") and hasattr(layer, "layers")
+    if not isinstance(layer, TokenLayer) and not is_net:
+        raise TypeError(
+            f"{name} must be a TokenLayer (TokenWise(fn) makes one of a function), "
+            f"got {shown(layer)}"
+        )
+    if getattr(layer, "readout", None) is not None:
+        raise ValueError(f"{name} must return tokens: it has a readout")
 
 
 def check_step(tokens: Tokens, graph: TokenGraph, dim: int | None = None) -> None:

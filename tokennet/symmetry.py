@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
+from tokennet.checks import check_items
 from tokennet.tokens import Tokens
 
 READABLE = ("graph", "pos", "index")
@@ -35,7 +36,8 @@ class Symmetry:
     reads: Set[str] = frozenset()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reads", frozenset(self.reads))
+        reads = check_items("reads", self.reads, str, "names")
+        object.__setattr__(self, "reads", frozenset(reads))
         unknown = sorted(self.reads - set(READABLE))
         if unknown:
             raise ValueError(f"reads must be among {READABLE}, got {unknown}")

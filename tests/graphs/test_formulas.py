@@ -126,7 +126,7 @@ def test_repr_names_graph_size_edges_and_density(graph, text):
             "must be one of box, cross; got 'cros'; did you mean",
         ),
         (lambda: Global(3, 4), "k must be at most n = 3 hubs, got 4"),
-        (lambda: Offsets(4, (1, "a")), "offsets must be integers, got 'a'"),
+        (lambda: Offsets(4, (1, "a")), r"offsets\[1\] must be an int, got 'a'"),
         (lambda: Full(3).reach(-1), "k must be at least 0, got -1"),
         (lambda: Full(3, 4).reach(1), "reach needs the same number of sources and targets"),
     ],

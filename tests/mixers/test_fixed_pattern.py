@@ -75,7 +75,7 @@ def test_the_complete_graph_may_be_listed():
 
 
 def test_offsets_are_integers():
-    with pytest.raises(TypeError, match="offsets must be integers, got 1.5"):
+    with pytest.raises(TypeError, match=r"offsets\[1\] must be an int, got 1.5"):
         Offsets(4, (0, 1.5))
     assert Offsets(5, (-1, 2)).T.dense().equal(Offsets(5, (-1, 2)).dense().T)
     assert Offsets(3, (-4, -1, 2), periodic=True).num_edges == 3  # all the same on a ring of 3

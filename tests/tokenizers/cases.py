@@ -203,7 +203,7 @@ BAD_ARGUMENTS = [
     (lambda: Superpixels(sigma=-1.0), "sigma must be at least 0"),
     (lambda: Points(), "either k or radius"),
     (lambda: Points(k=1, radius=1.0), "either k or radius"),
-    (lambda: Points(radius=math.nan), "radius must be at least 0"),
+    (lambda: Points(radius=math.nan), "radius must be finite"),
     (lambda: Points(k=-1), "k must be at least 0"),
     (lambda: Characters("abca"), "alphabet must not repeat any, got 'a'"),
     (lambda: Bytes(special_tokens=("[A]", "[A]")), "special_tokens must not repeat"),

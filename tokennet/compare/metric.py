@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tokennet.checks import checked
+
 
 def mean(values: Tensor) -> float:
     """The mean over examples and over the entries of each."""
     return float(values.double().mean())
 
 
+@checked()
 @dataclass(frozen=True)
 class Metric:
     """A score of answers on a split; use it where a task measures something else than accuracy.

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokennet.checks import check_size, require
+from tokennet.checks import check_size, checked, require
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_task
 from tokennet.compare.fingerprint import code_of, fingerprint
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+@checked()
 @dataclass(frozen=True)
 class Budget:
     """What the compared nets have in common; None leaves it to the task's `config`.

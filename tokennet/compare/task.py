@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import lookup, require
+from tokennet.checks import checked, lookup, require
 from tokennet.compare.data import stratified_fold
 from tokennet.compare.metric import Metric, Splits, accuracy, classes, error, majority, median
 from tokennet.graphs import TokenGraph
@@ -22,6 +22,7 @@ from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
 
+@checked()
 @dataclass(frozen=True)
 class Width:
     """Channels of the tokens, and of the hidden layer of the token-wise MLPs.
@@ -34,6 +35,7 @@ class Width:
     hidden: int
 
 
+@checked()
 @dataclass(frozen=True)
 class NetSpec:
     """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max".
@@ -53,6 +55,7 @@ class NetSpec:
         return f"{self.mixer}@{self.graph}" + (f"/{self.readout}" if self.readout else "")
 
 
+@checked()
 @dataclass(frozen=True)
 class Batch:
     """Some examples as tokens, with their targets: what `Task.batch` returns.
@@ -105,6 +108,7 @@ class Model:
         return batch.run(self.net) if self._run is None else self._run(batch)
 
 
+@checked()
 @dataclass(frozen=True)
 class TrainConfig:
     """How the nets of a task are built and trained: the same for each of them.

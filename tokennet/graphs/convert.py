@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_size, check_type, shown
 from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.base import BLOCK_ENTRIES, as_mask
 from tokennet.graphs.edges import Edges
 
+if TYPE_CHECKING:
+    import numpy as np
+
 MaskMod = Callable[[Any, Any, Any, Any], Tensor]
 
 
-def from_mask(mask: Tensor) -> Edges:
+def from_mask(mask: Tensor | np.ndarray) -> Edges:
     """Return the graph of a boolean mask (N, M), True where target i attends to source j.
 
     This is the meaning of `attn_mask` in `scaled_dot_product_attention`. In
@@ -28,8 +32,11 @@ def from_mask(mask: Tensor) -> Edges:
     >>> from_mask(torch.ones(2, 2).tril().bool()).edge_index().tolist()
     [[0, 0, 1], [0, 1, 1]]
     """
+    if not isinstance(mask, Tensor) and getattr(mask, "dtype", None) == "bool":  # of numpy
+        mask = torch.as_tensor(mask)
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise TypeError(f"mask must be a boolean tensor, got {getattr(mask, 'dtype', type(mask))}")
+        got = str(mask.dtype) if isinstance(mask, Tensor) else shown(mask)
+        raise TypeError(f"mask must be a boolean tensor, got {got}")
     if mask.dim() != 2:
         raise ValueError(f"mask must have shape (N, M), got {tuple(mask.shape)}")
     target, source = mask.nonzero(as_tuple=True)
@@ -50,6 +57,8 @@ def from_mask_mod(mask_mod: MaskMod, n: int, m: int | None = None) -> TokenGraph
     >>> from_mask_mod(lambda b, h, i, j: i >= j, 4)
     from_mask_mod(<lambda>, 4): 4 tokens, 10 edges, density 0.625
     """
+    if not callable(mask_mod):
+        raise TypeError(f"mask_mod must be a function, got {shown(mask_mod)}")
     graph = MaskModGraph(mask_mod, n, m)
     try:
         graph.call(torch.zeros(2, 1, dtype=torch.long), torch.zeros(1, 3, dtype=torch.long))
@@ -89,7 +98,7 @@ class MaskModGraph(TokenGraph):
     """The graph of a FlexAttention `mask_mod`; see `from_mask_mod`."""
 
     def __init__(self, mask_mod: MaskMod, n: int, m: int | None = None) -> None:
-        super().__init__(n, m)
+        super().__init__(check_size("n", n), None if m is None else check_size("m", m))
         self.mask_mod = mask_mod
 
     def call(self, i: Tensor, j: Tensor) -> Tensor:
@@ -137,6 +146,7 @@ def to_mask_mod(graph: TokenGraph) -> MaskMod:
     >>> to_mask_mod(Causal(2))(torch.tensor(0), torch.tensor(0), query, key)
     tensor([False,  True])
     """
+    check_type("graph", graph, TokenGraph, "a token graph")
 
     def mask_mod(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return graph.attends(query, key)

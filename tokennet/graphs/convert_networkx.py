@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_type
+from tokennet.checks import check_flag, check_items, check_type
 from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.attributes import Attributes, attribute_matrix
 from tokennet.graphs.edges import Edges
@@ -101,7 +101,7 @@ def to_networkx(
     *,
     undirected: bool = False,
     multigraph: bool | None = None,
-    edge_attrs: Sequence[str] | None = None,
+    edge_attrs: str | Sequence[str] | None = None,
     nodes: Mapping[str, Any] | None = None,
     edges: Mapping[str, Any] | None = None,
 ) -> nx.Graph:
@@ -114,7 +114,8 @@ def to_networkx(
         undirected: return a Graph or MultiGraph; the token graph must be symmetric.
         multigraph: whether to return a graph that may have parallel edges. By default, if this
             one has some or was made of such a graph.
-        edge_attrs: names for the columns of `edge_attr`, which become edge attributes.
+        edge_attrs: names for the columns of `edge_attr`, which become edge attributes; a string
+            is the name of the only column.
         nodes: further attributes of the nodes by name: a value or row for each token.
         edges: further attributes of the edges by name: a value or row for each edge, in the order
             of `graph.edge_index()`, such as attention weights. Each direction has its own.
@@ -131,6 +132,9 @@ def to_networkx(
     """
     import networkx as nx
 
+    check_type("graph", graph, TokenGraph, "a token graph")
+    undirected = check_flag("undirected", undirected)
+    multigraph = None if multigraph is None else check_flag("multigraph", multigraph)
     columns = _edge_columns(graph, edge_attrs)
     further = _by_name("edges", edges, graph.num_edges)
     rows = [{**row, **more} for row, more in zip(columns, further, strict=True)]
@@ -196,8 +200,8 @@ def _edge_columns(graph: TokenGraph, names: Sequence[str] | None) -> list[Row]:
     """The columns of `edge_attr` under these names, for each edge."""
     if names is None:
         return [{} for _ in range(graph.num_edges)]
-    if isinstance(names, str):
-        names = [names]
+    given = [names] if isinstance(names, str) else names
+    names = check_items("edge_attrs", given, Hashable, "names")
     attr = graph.edge_attr
     columns = torch.zeros(graph.num_edges, 0) if attr is None else attr.detach()
     if columns.shape[1] != len(names):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokennet.checks import check_items
 from tokennet.graphs.algebra import TokenGraph, set_of_each
 from tokennet.graphs.base import EdgePredicate
 from tokennet.graphs.edges import Edges
@@ -33,9 +34,7 @@ class Disjoint(Edges):
 
     def __init__(self, graphs: Iterable[TokenGraph]) -> None:
         parts: list[TokenGraph] = []
-        for index, graph in enumerate(graphs):
-            if not isinstance(graph, TokenGraph):
-                raise TypeError(f"graphs[{index}] must be a TokenGraph, got {graph!r}")
+        for graph in check_items("graphs", graphs, TokenGraph, "token graphs"):
             parts += graph.parts
         self.graphs: tuple[TokenGraph, ...] = tuple(parts)
         self._sizes = [graph.num_targets for graph in self.graphs]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_type
+from tokennet.checks import check_items, check_type
 from tokennet.graphs.algebra import TokenGraph, check_combinable
 
 
@@ -54,12 +54,9 @@ class Edges(TokenGraph):
     ) -> None:
         super().__init__(num_targets, num_sources)
         self._edge_index = _check_edge_index(edge_index, self.num_targets, self.num_sources)
-        if names is not None and len(set(names)) != self.num_targets:
-            count = len(set(names))
-            raise ValueError(f"names must be {self.num_targets} different names, got {count}")
         self.edge_attr = _check_edge_attr(edge_attr, self._edge_index.shape[1])
         self.edge_type = _check_edge_type(edge_type, self._edge_index.shape[1])
-        self.names = None if names is None else tuple(names)
+        self.names = None if names is None else _check_names(names, self.num_targets)
 
     def with_edge_attr(self, edge_attr: Tensor | None) -> Edges:
         """Return the same edges, types and names with these features, (E, F), or with none."""
@@ -217,6 +214,14 @@ def _as_edge_index(given: Any) -> Tensor:
         )
     found = _copied("edge_index", given)
     return found.T if pairs else found
+
+
+def _check_names(names: Any, num_targets: int) -> tuple[Any, ...]:
+    given = list(names) if isinstance(names, str) else names
+    names = check_items("names", given, Hashable, "names")
+    if len(set(names)) != num_targets:
+        raise ValueError(f"names must be {num_targets} different names, got {len(set(names))}")
+    return names
 
 
 def _check_edge_attr(given: Any, num_edges: int) -> Tensor | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import check_flag, check_items, check_size
 from tokennet.graphs.algebra import TokenGraph
 
 
@@ -63,14 +63,7 @@ class Full(TokenGraph):
         return self if k else Self(self.num_targets)
 
 
-class _Square(TokenGraph):
-    """A graph on one set of n tokens."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__(check_size("n", n))
-
-
-class Causal(_Square):
+class Causal(TokenGraph):
     """Token i attends to tokens 0 .. i: for sequences that are generated from left to right.
 
     >>> Causal(3).dense().int().tolist()
@@ -80,6 +73,9 @@ class Causal(_Square):
     is_causal = True
     is_band = True
     has_empty_targets = False
+
+    def __init__(self, n: int) -> None:
+        super().__init__(check_size("n", n))
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i >= j
@@ -102,7 +98,7 @@ class Causal(_Square):
         return self if k else Self(self.num_targets)
 
 
-class Self(_Square):
+class Self(TokenGraph):
     """Each token attends to itself only: `graph | Self(n)` adds self-loops.
 
     >>> Self(3).edge_index().tolist()
@@ -113,6 +109,9 @@ class Self(_Square):
     is_symmetric = True
     has_empty_targets = False
     band = (0, 0)
+
+    def __init__(self, n: int) -> None:
+        super().__init__(check_size("n", n))
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return i == j
@@ -128,14 +127,14 @@ class Self(_Square):
         return self
 
 
-class _Local(_Square):
+class _Local(TokenGraph):
     """Tokens on a line or ring that attend to those within a radius."""
 
     is_symmetric = True
     has_empty_targets = False
 
     def __init__(self, n: int, radius: int) -> None:
-        super().__init__(n)
+        super().__init__(check_size("n", n))
         self.radius: int = check_size("radius", radius)
 
     def _reach(self, k: int) -> TokenGraph:
@@ -155,6 +154,9 @@ class Window(_Local):
     """
 
     is_band = True
+
+    def __init__(self, n: int, radius: int) -> None:
+        super().__init__(n, radius)
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return (i - j).abs() <= self.radius
@@ -300,11 +302,10 @@ class Offsets(TokenGraph):
 
     def __init__(self, n: int, offsets: Iterable[int], periodic: bool = False) -> None:
         super().__init__(check_size("n", n))
-        given = tuple(offsets)
-        for offset in given:
-            if isinstance(offset, bool) or not isinstance(offset, int):
-                raise TypeError(f"offsets must be integers, got {offset!r}")
-        self.offsets, self.periodic = tuple(sorted(set(given))), bool(periodic)
+        given = enumerate(check_items("offsets", offsets, object, "ints"))
+        sizes = {check_size(f"offsets[{number}]", offset, None) for number, offset in given}
+        self.offsets = tuple(sorted(sizes))
+        self.periodic = check_flag("periodic", periodic)
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         ahead, found = j - i, torch.zeros_like(i + j, dtype=torch.bool)
@@ -336,7 +337,7 @@ class Offsets(TokenGraph):
         return f"Offsets({self.num_targets}, {self.offsets}{periodic})"
 
 
-class Global(_Square):
+class Global(TokenGraph):
     """Tokens 0 .. k - 1 are hubs: they attend to all tokens, and all tokens attend to them.
 
     Other pairs are not connected; `Global(n, k) | Window(n, radius)` is the pattern of
@@ -349,10 +350,10 @@ class Global(_Square):
     is_symmetric = True
 
     def __init__(self, n: int, k: int) -> None:
-        super().__init__(n)
-        if check_size("k", k) > n:
+        super().__init__(check_size("n", n))
+        self.k = check_size("k", k)
+        if self.k > self.num_targets:
             raise ValueError(f"k must be at most n = {n} hubs, got {k}")
-        self.k = k
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return (i < self.k) | (j < self.k)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size, lookup
+from tokennet.checks import check_flag, check_size, lookup
 from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.formulas import Cycle, Self, Window, ring_distance
 
@@ -56,7 +56,7 @@ class Grid(TokenGraph):
         super().__init__(prod(shape))
         self.grid_shape: tuple[int, ...] = shape
         self.radius: int = check_size("radius", radius)
-        self.periodic, self.neighborhood = bool(periodic), neighborhood
+        self.periodic, self.neighborhood = check_flag("periodic", periodic), neighborhood
         self._is_cross = lookup("neighborhood", neighborhood, {"box": False, "cross": True})
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:

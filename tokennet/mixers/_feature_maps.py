@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 
 
 class FeatureMap(nn.Module):
@@ -61,6 +61,7 @@ class _RandomFeatures(FeatureMap):
 
     projection: Tensor
 
+    @checked()
     def __init__(self, channels: int, num_features: int | None = None) -> None:
         super().__init__()
         if num_features is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_type, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import map_flops
 from tokennet.mixers.base import Mixer, fold_batch
@@ -43,6 +45,26 @@ def check_unordered(module: nn.Module) -> None:
             )
 
 
+def _aggregation(aggr: Any) -> nn.Module:
+    """The PyG aggregation of a name, or of several; or the given one."""
+    from torch_geometric.nn import aggr as pyg
+    from torch_geometric.nn.resolver import aggregation_resolver
+
+    if isinstance(aggr, pyg.Aggregation):
+        return aggr
+    if isinstance(aggr, list | tuple) and aggr:
+        return pyg.MultiAggregation([_aggregation(each) for each in aggr])
+    check_type("aggr", aggr, str, "the name of an aggregation, a PyG Aggregation, or a list")
+    short = [name.lower().removesuffix("aggregation") for name in pyg.__all__]
+    plain = re.sub("[-_ ]", "", aggr.lower()).removesuffix("aggregation")
+    known = dict.fromkeys([*filter(None, short), "add"])
+    lookup("aggr", plain if plain in known else aggr, known)
+    try:
+        return aggregation_resolver(aggr)
+    except TypeError as error:
+        raise TypeError(f"aggr must be a module where it has arguments: {error}") from error
+
+
 class Aggregate(Mixer):
     r"""A linear map of the mean, sum or maximum of the neighbors.
 
@@ -68,11 +90,10 @@ class Aggregate(Mixer):
     torch.Size([12, 8])
     """
 
+    @checked()
     def __init__(self, dim: int, aggr: Any = "mean", *, source_dim: int | None = None) -> None:
         super().__init__(dim, source_dim)
-        from torch_geometric.nn.resolver import aggregation_resolver
-
-        self.aggr = aggregation_resolver(aggr)
+        self.aggr = _aggregation(aggr)
         check_unordered(self.aggr)
         with torch.no_grad():
             example = torch.zeros(1, self.source_dim), torch.zeros(1, dtype=torch.long)

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.layer import map_flops, weight_of
 from tokennet.mixers._decoding import State, cached_step, kept_positions
 from tokennet.mixers._positions import Positions, check_position, positions_of
-from tokennet.mixers.base import WeightedMixer, check_heads, reset_linears
+from tokennet.mixers.base import WeightedMixer, check_backend, check_heads, reset_linears
 from tokennet.mixers.scores import Score, make_score
 from tokennet.ops import EdgeFeatures
 from tokennet.ops.call import Bias
@@ -65,6 +65,7 @@ class Attention(WeightedMixer):
     torch.Size([10, 32])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,
@@ -81,7 +82,7 @@ class Attention(WeightedMixer):
         super().__init__(dim, source_dim)
         check_heads(dim, num_heads)
         self.num_heads = num_heads
-        self.backend = backend
+        self.backend = check_backend(backend)
         self.position = position
         self.score = make_score(score)
         self.query = self._map(0, dim, bias)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked, lookup
 from tokennet.graphs import Disjoint, Full, TokenGraph, repeat
 from tokennet.layer import TokenLayer, check_channels
+from tokennet.ops import BACKENDS
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
 
@@ -41,6 +42,7 @@ class Mixer(TokenLayer):
     num_edge_types: int | None = None
     """Number of types of edges that are read from `graph.edge_type`; None where none are."""
 
+    @checked()
     def __init__(self, dim: int, source_dim: int | None = None) -> None:
         super().__init__()
         self.dim = dim
@@ -192,6 +194,12 @@ def check_heads(dim: int, num_heads: int) -> int:
     if check_size("num_heads", num_heads, 1) and dim % num_heads:
         raise ValueError(f"num_heads must divide dim = {dim}, got {num_heads}")
     return dim // num_heads
+
+
+def check_backend(backend: str) -> str:
+    """Return `backend` if `attend` knows it, or raise ValueError."""
+    lookup("backend", backend, {"auto": None, **BACKENDS})
+    return backend
 
 
 def reset_linears(*linears: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import Offsets, TokenGraph
 from tokennet.layer import check_step
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
@@ -48,6 +48,7 @@ class Convolution(FixedPatternMixer):
     torch.Size([2, 30, 8])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,

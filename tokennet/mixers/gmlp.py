@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.mixers.fixed_pattern import AllToAll
 
@@ -33,6 +34,7 @@ class GatedMLP(AllToAll):
     torch.Size([3, 5, 8])
     """
 
+    @checked(num_tokens=0, hidden=2)
     def __init__(self, dim: int, num_tokens: int, hidden: int | None = None) -> None:
         super().__init__(dim, num_tokens)
         hidden = 6 * dim if hidden is None else hidden

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.layer import map_flops, weight_of
-from tokennet.mixers.base import WeightedMixer, check_heads, reset_linears
+from tokennet.mixers.base import WeightedMixer, check_backend, check_heads, reset_linears
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights
 from tokennet.tokens import Tokens
 
@@ -39,6 +40,7 @@ class GraphAttention(WeightedMixer):
     torch.Size([6, 16])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,
@@ -51,7 +53,7 @@ class GraphAttention(WeightedMixer):
     ) -> None:
         super().__init__(dim, source_dim)
         self.num_heads, self.channels = num_heads, check_heads(dim, num_heads)
-        self.negative_slope, self.backend = negative_slope, backend
+        self.negative_slope, self.backend = negative_slope, check_backend(backend)
         self.source = nn.Linear(self.source_dim, dim)
         self.target = nn.Linear(dim, dim)
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)

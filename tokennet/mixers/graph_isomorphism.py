@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.mixers.base import Mixer, fold_batch
 from tokennet.tokens import Tokens
@@ -33,6 +34,7 @@ class GraphIsomorphism(Mixer):
     torch.Size([5, 8])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,

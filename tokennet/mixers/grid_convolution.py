@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import Grid, TokenGraph
 from tokennet.mixers.convolution import check_odd, convolve_grid
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
@@ -45,6 +46,7 @@ class GridConvolution(FixedPatternMixer):
     torch.Size([2, 196, 8])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,

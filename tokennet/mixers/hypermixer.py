@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.mixers._ragged import CompleteMixer, set_by_set
 from tokennet.tokens import Tokens
@@ -34,6 +34,7 @@ class HyperMixer(CompleteMixer):
     torch.Size([3, 5, 8])
     """
 
+    @checked()
     def __init__(self, dim: int, hidden: int | None = None, *, tied: bool = False) -> None:
         super().__init__(dim)
         self.hidden = dim if hidden is None else check_size("hidden", hidden, 1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import lookup
+from tokennet.checks import check_size, checked, lookup
 from tokennet.graphs import Edges, Full, TokenGraph
 from tokennet.layer import IncrementalDecodingError, check_step, map_flops
 from tokennet.mixers.base import Mixer, WeightedMixer, check_heads, reset_linears
@@ -51,6 +51,7 @@ class LearnedMixing(FixedPatternMixer, WeightedMixer):
     torch.Size([3, 4, 8])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,
@@ -67,7 +68,7 @@ class LearnedMixing(FixedPatternMixer, WeightedMixer):
         if isinstance(graph, TokenGraph) and graph.is_ragged:
             raise ValueError(f"graph must be that of one set, got {graph!r}")
         self.num_heads, self.normalizer = num_heads, normalizer
-        self.graph = Full(graph) if isinstance(graph, int) else graph
+        self.graph = graph if isinstance(graph, TokenGraph) else Full(check_size("graph", graph))
         self.weight = nn.Parameter(torch.empty(self.graph.num_edges, num_heads))
         self.value = nn.Linear(self.source_dim, dim, bias)
         self.out = nn.Linear(dim, dim, bias)

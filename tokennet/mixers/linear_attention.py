@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size, lookup
+from tokennet.checks import check_size, checked, lookup
 from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import check_step, map_flops
 from tokennet.mixers._feature_maps import FEATURE_MAPS, FeatureMap
@@ -54,6 +54,7 @@ class LinearAttention(WeightedMixer):
     torch.Size([2, 10, 32])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.mixers._decoding import State
 from tokennet.mixers._positions import Positions
@@ -43,6 +43,7 @@ class RecurrentAttention(Attention):
     [(4, 2, 4), (4, 2, 4)]
     """
 
+    @checked(memory=0)
     def __init__(
         self, dim: int, num_heads: int = 8, *, memory: int, detach: bool = True, **options: Any
     ) -> None:

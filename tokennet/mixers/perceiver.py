@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer, map_flops
 from tokennet.mixers._ragged import CompleteMixer
@@ -72,6 +72,7 @@ class Latents(TokenLayer):
 
     why_no_step = "the latents attend to all tokens"
 
+    @checked(depth=0)
     def __init__(
         self,
         dim: int,
@@ -139,6 +140,7 @@ class PerceiverMixer(CompleteMixer):
     torch.Size([2, 50, 8])
     """
 
+    @checked(depth=0)
     def __init__(
         self,
         dim: int,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.mixers.aggregate import check_unordered
 from tokennet.mixers.base import Mixer, fold_batch
@@ -16,6 +17,17 @@ from tokennet.tokens import Tokens
 
 GIVEN = ("edge_attr", "edge_weight", "edge_type", "batch")
 """What a convolution is given by name, besides x and edge_index, if its `forward` accepts it."""
+
+
+def _check_keeps(conv: nn.Module, channels: int) -> None:
+    """Raise ValueError where `conv` says that it has another number of channels out than in."""
+    width = getattr(conv, "out_channels", None)
+    if not isinstance(width, int):
+        return
+    heads = getattr(conv, "heads", 1) if getattr(conv, "concat", False) is True else 1
+    width *= heads * len(getattr(conv, "powers", [0]))  # of MixHopConv, a part for each power
+    if width != channels:
+        raise ValueError(f"conv must keep the number of channels, it makes {width} of {channels}")
 
 
 class PyGMixer(Mixer):
@@ -53,13 +65,22 @@ class PyGMixer(Mixer):
     torch.Size([3, 8])
     """
 
+    @checked()
     def __init__(self, conv: nn.Module, dim: int | None = None) -> None:
+        try:
+            inspect.signature(conv.forward).bind(None, None)
+        except TypeError as error:
+            raise TypeError(
+                "conv must be called as conv(x, edge_index), as convolutions of torch_geometric.nn "
+                f"are; got {type(conv).__name__}: {error}"
+            ) from error
         given: Any = getattr(conv, "in_channels", None) if dim is None else dim
         source_dim, channels = given if isinstance(given, tuple) else (given, given)
         if not isinstance(channels, int) or channels < 1:
             raise ValueError(f"dim must be given: conv has in_channels = {channels!r}")
         super().__init__(channels, source_dim)
         check_unordered(conv)
+        _check_keeps(conv, channels)
         self.conv = conv
         _parameters_of(type(conv))  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from tokennet._compiling import constant_result
-from tokennet.checks import lookup
+from tokennet.checks import checked, lookup
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.layer import check_step
 from tokennet.mixers.fixed_pattern import FixedPatternMixer
@@ -59,6 +59,7 @@ class Recurrence(FixedPatternMixer):
     torch.Size([2, 5, 8])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,

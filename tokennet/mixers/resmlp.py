@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.mixers.fixed_pattern import AllToAll
 
@@ -29,6 +30,7 @@ class CrossPatchLinear(AllToAll):
     torch.Size([3, 5, 8])
     """
 
+    @checked(num_tokens=0)
     def __init__(self, dim: int, num_tokens: int) -> None:
         super().__init__(dim, num_tokens)
         self.linear = nn.Linear(num_tokens, num_tokens)

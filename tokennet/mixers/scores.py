@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from tokennet.checks import check_type, lookup
+from tokennet.checks import check_type, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import HoldsFunctions
 from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, combine
@@ -61,12 +61,13 @@ class Score(nn.Module):
     """Whether features of edges may be added to keys."""
     scale: float | None = 1.0
 
+    @checked()
     def __init__(
         self,
         normalizer: str = "softmax",
         *,
-        query: nn.Module | None = None,
-        key: nn.Module | None = None,
+        query: Callable[[Tensor], Tensor] | None = None,
+        key: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         lookup("normalizer", normalizer, NORMALIZERS)
@@ -240,14 +241,15 @@ class Bahdanau(Score):
 
     is_product = False
 
+    @checked()
     def __init__(
         self,
         normalizer: str = "softmax",
         *,
         activation: Activation = "tanh",
         negative_slope: float = 0.2,
-        query: nn.Module | None = None,
-        key: nn.Module | None = None,
+        query: Callable[[Tensor], Tensor] | None = None,
+        key: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(normalizer, query=query, key=key)
         self.activation, self.negative_slope = activation, negative_slope
@@ -284,14 +286,15 @@ class Cosine(Score):
 
     adds_features = False
 
+    @checked()
     def __init__(
         self,
         normalizer: str = "softmax",
         *,
         temperature: float = 0.1,
         learned: bool = True,
-        query: nn.Module | None = None,
-        key: nn.Module | None = None,
+        query: Callable[[Tensor], Tensor] | None = None,
+        key: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(normalizer, query=query, key=key)
         if not temperature > 0:
@@ -340,8 +343,13 @@ class Location(Score):
     is_product = False
     reads_index = True
 
+    @checked()
     def __init__(
-        self, size: int, normalizer: str = "softmax", *, query: nn.Module | None = None
+        self,
+        size: int,
+        normalizer: str = "softmax",
+        *,
+        query: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(normalizer, query=query)
         self.size = size

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer, map_flops
 from tokennet.mixers._ragged import CompleteMixer
@@ -40,6 +40,7 @@ class SetAttentionBlock(WeightedMixer):
     torch.Size([2, 5, 8])
     """
 
+    @checked()
     def __init__(
         self, dim: int, num_heads: int = 4, *, norm: bool = True, source_dim: int | None = None
     ) -> None:
@@ -94,6 +95,7 @@ class InducedSetAttentionBlock(CompleteMixer):
     torch.Size([2, 50, 8])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,
@@ -149,6 +151,7 @@ class PoolingByAttention(TokenLayer):
 
     why_no_step = "the seeds attend to all tokens"
 
+    @checked()
     def __init__(
         self, dim: int, num_heads: int = 4, num_seeds: int = 1, *, norm: bool = True
     ) -> None:

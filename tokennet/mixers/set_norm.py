@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.mixers._ragged import CompleteMixer, set_by_set
 from tokennet.tokens import Tokens
@@ -33,6 +34,7 @@ class SetNorm(CompleteMixer):
     (torch.Size([3, 5, 8]), True)
     """
 
+    @checked(eps=0)
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__(dim)
         self.eps = eps

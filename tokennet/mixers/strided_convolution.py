@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import Disjoint, Grid, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers.convolution import check_odd, convolve_grid
@@ -41,6 +41,7 @@ class StridedConvolution(TokenLayer):
 
     symmetry = Symmetry({"index"})
 
+    @checked()
     def __init__(self, dim: int, out_dim: int, kernel_size: int = 3, stride: int = 2) -> None:
         super().__init__()
         check_odd(kernel_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.mixers.fixed_pattern import AllToAll
 
@@ -30,6 +31,7 @@ class TokenMixingMLP(AllToAll):
     torch.Size([3, 5, 8])
     """
 
+    @checked(num_tokens=0, hidden=0)
     def __init__(self, dim: int, num_tokens: int, hidden: int) -> None:
         super().__init__(dim, num_tokens)
         self.net = nn.Sequential(

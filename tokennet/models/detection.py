@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
+from tokennet.checks import checked
 from tokennet.layer import map_flops
 from tokennet.mixers.latents import latents_on
 from tokennet.nets.evaluating import evaluating
@@ -64,6 +65,7 @@ class SetPrediction(nn.Module):
     [(2, 4, 6), (2, 4, 4)]
     """
 
+    @checked()
     def __init__(
         self, encoder: TokenNet, decoder: TokenNet, dim: int, queries: int, classes: int
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from tokennet.checks import checked
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism
 from tokennet.nets.block import TokenWise
@@ -13,6 +14,7 @@ from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import make_readout
 
 
+@checked(depth=0)
 def gat(
     in_features: int = 32,
     out_features: int = 10,
@@ -35,6 +37,7 @@ def gat(
     return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
+@checked(depth=0)
 def gin(
     in_features: int = 32,
     out_features: int = 10,
@@ -63,6 +66,7 @@ def gin(
     return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
+@checked(depth=0)
 def gps(
     in_features: int = 32,
     out_features: int = 10,

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from tokennet.checks import checked
 from tokennet.graphs import Causal
 from tokennet.layer import TokenLayer
 from tokennet.models.detection import SetPrediction
@@ -23,6 +24,7 @@ from tokennet.nets.text import TextNet
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
 
+@checked()
 def question_net(
     in_features: int = 3 * 8 * 8,
     vocab: int = 100,
@@ -55,6 +57,7 @@ def question_net(
     return EncoderDecoder(image, TextNet(question, answer, max_length=max_length))
 
 
+@checked(depth=0)
 def clip(
     in_features: int = 3 * 32 * 32,
     vocab: int = 49_408,
@@ -89,6 +92,7 @@ def clip(
     )
 
 
+@checked(depth=0, hidden=0)
 def detr(
     in_features: int = 3 * 16 * 16,
     classes: int = 91,

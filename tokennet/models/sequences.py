@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from tokennet.checks import checked
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Convolution, Recurrence
 from tokennet.mixers.recurrence import Cell
@@ -12,6 +13,7 @@ from tokennet.nets.net import TokenNet
 from tokennet.nets.readout import make_readout
 
 
+@checked(depth=0)
 def tcn(
     in_features: int = 1,
     out_features: int = 1,
@@ -48,6 +50,7 @@ def tcn(
     return TokenNet(layers, make_readout(readout, dim, out_features))
 
 
+@checked()
 def rnn(
     in_features: int = 1,
     out_features: int = 1,

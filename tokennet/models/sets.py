@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from torch import nn
 
+from tokennet.checks import checked
 from tokennet.layer import TokenLayer
 from tokennet.mixers import (
     InducedSetAttentionBlock,
@@ -20,6 +21,7 @@ from tokennet.nets.readout import MeanReadout, make_readout
 from tokennet.positional import SinusoidalEncoding
 
 
+@checked()
 def deep_sets(
     in_features: int = 3,
     out_features: int = 10,
@@ -46,6 +48,7 @@ def deep_sets(
     return TokenNet([TokenWise(part) for part in phi], pool)
 
 
+@checked(depth=0)
 def set_transformer(
     in_features: int = 3,
     out_features: int = 10,
@@ -76,6 +79,7 @@ def set_transformer(
     return TokenNet(layers, MeanReadout(dim, out_features))
 
 
+@checked(depth=0, num_coordinates=0)
 def perceiver(
     in_features: int = 3,
     out_features: int = 10,

@@ -7,6 +7,7 @@ from functools import partial
 
 from torch import nn
 
+from tokennet.checks import check_made, checked
 from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention
@@ -18,6 +19,7 @@ from tokennet.nets.text import MaskedLanguageModel
 from tokennet.positional import LearnedEncoding
 
 
+@checked(depth=0)
 def gpt(
     vocab: int = 50_257,
     dim: int = 768,
@@ -43,11 +45,13 @@ def gpt(
     config = BlockConfig(activation=partial(nn.GELU, approximate="tanh"), dropout=dropout)
     embedding = Embedding(vocab, dim)
     positions, drop = LearnedEncoding(dim, max_length), TokenWise(nn.Dropout(dropout))
-    blocks = config.stack(lambda: [mixer(dim, num_heads)], dim, depth)
+    make = partial(check_made, "mixer", mixer, TokenLayer, dim, num_heads)
+    blocks = config.stack(lambda: [make()], dim, depth)
     layers = [embedding, positions, drop, *blocks]
     return Decoder(layers, Unembedding(embedding), graph, max_length)
 
 
+@checked(depth=0, hidden=0)
 def bert(
     vocab: int = 30_522,
     dim: int = 768,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from tokennet.checks import checked
 from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention, LinearAttention
@@ -20,6 +21,7 @@ from tokennet.nets.text import TextNet
 from tokennet.positional import SinusoidalEncoding
 
 
+@checked(depth=0, hidden=0)
 def encoder_stack(
     dim: int,
     depth: int,
@@ -44,6 +46,7 @@ def encoder_stack(
     return TokenNet(layers + config.final_norm(dim) if final_norm else layers)
 
 
+@checked(depth=0, hidden=0)
 def decoder_stack(
     dim: int,
     depth: int,
@@ -69,6 +72,7 @@ def decoder_stack(
     return TokenNet(layers + config.final_norm(dim) if final_norm else layers)
 
 
+@checked(depth=0, num_tokens=0, num_coordinates=0)
 def encoder(
     in_features: int = 32,
     out_features: int = 10,
@@ -101,6 +105,7 @@ def encoder(
     )
 
 
+@checked(depth=0)
 def performer(
     in_features: int = 32,
     out_features: int = 10,
@@ -126,6 +131,7 @@ def performer(
     return TokenNet([embed, *blocks], make_readout(readout, dim, out_features))
 
 
+@checked(hidden=0)
 def transformer(
     source_vocab: int = 32_000,
     target_vocab: int | None = None,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from tokennet.checks import checked
 from tokennet.nets.evaluating import evaluating
 from tokennet.nets.net import TokenNet
 from tokennet.symmetry import Symmetry
@@ -37,6 +38,7 @@ class TwoTower(nn.Module):
     torch.Size([3, 2])
     """
 
+    @checked()
     def __init__(self, image: TokenNet, text: TokenNet) -> None:
         super().__init__()
         for name, net in (("image", image), ("text", text)):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from tokennet.checks import check_sizes, checked
 from tokennet.layer import TokenLayer
 from tokennet.mixers import CrossPatchLinear, Pooling, SetNorm, StridedConvolution, TokenMixingMLP
 from tokennet.models.patch_grid import PatchGrid
@@ -19,6 +20,7 @@ from tokennet.nets.readout import ClassTokenReadout, MeanReadout
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
 
+@checked(depth=0, hidden=0)
 def vit(
     in_features: int = 3 * 16 * 16,
     out_features: int = 1000,
@@ -63,6 +65,7 @@ def vit(
     return TokenNet(layers, ClassTokenReadout(dim, out_features))
 
 
+@checked(depth=0, hidden=0)
 def mlp_mixer(
     in_features: int = 3 * 16 * 16,
     out_features: int = 1000,
@@ -95,6 +98,7 @@ def mlp_mixer(
     return TokenNet(layers, MeanReadout(dim, out_features))
 
 
+@checked(depth=0, hidden=0)
 def resmlp(
     in_features: int = 3 * 16 * 16,
     out_features: int = 1000,
@@ -123,6 +127,7 @@ def resmlp(
     return TokenNet(layers, readout)
 
 
+@checked()
 def poolformer(
     in_features: int = 3 * 7 * 7,
     out_features: int = 1000,
@@ -144,6 +149,9 @@ def poolformer(
     >>> net(Patches(7, stride=4)(image)).shape
     torch.Size([1, 10])
     """
+    dims, depths = check_sizes("dims", dims, 1), check_sizes("depths", depths)
+    if len(dims) != len(depths):
+        raise ValueError(f"depths must have a number for each of dims = {dims}, got {depths}")
     layers: list[TokenLayer] = [TokenWise(nn.Linear(in_features, dims[0]))]
     for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
         if stage:

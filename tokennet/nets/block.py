@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tokennet.checks import check_made, checked
 from tokennet.graphs import TokenGraph
-from tokennet.layer import TokenLayer, check_channels
+from tokennet.layer import TokenLayer, check_channels, check_layer
 from tokennet.tokens import Tokens
 
 
@@ -31,6 +32,7 @@ class TokenWise(TokenLayer):
 
     is_tokenwise = True
 
+    @checked()
     def __init__(self, fn: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.fn = fn
@@ -50,6 +52,7 @@ class TokenWise(TokenLayer):
         return tokens.replace(z=self.fn(tokens.z))
 
 
+@checked(hidden=0)
 def mlp(
     dim: int,
     hidden: int | None = None,
@@ -62,9 +65,8 @@ def mlp(
     ['Linear', 'ReLU', 'Dropout', 'Linear']
     """
     hidden = 4 * dim if hidden is None else hidden
-    return nn.Sequential(
-        nn.Linear(dim, hidden), activation(), nn.Dropout(dropout), nn.Linear(hidden, dim)
-    )
+    between = check_made("activation", activation, nn.Module), nn.Dropout(dropout)
+    return nn.Sequential(nn.Linear(dim, hidden), *between, nn.Linear(hidden, dim))
 
 
 class Residual(TokenLayer):
@@ -92,6 +94,7 @@ class Residual(TokenLayer):
     needs_source = property(lambda self: self.layer.needs_source)  # type: ignore[assignment]
     is_tokenwise = property(lambda self: self.layer.is_tokenwise)  # type: ignore[assignment]
 
+    @checked()
     def __init__(
         self,
         layer: Any,
@@ -100,6 +103,7 @@ class Residual(TokenLayer):
         scale: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_layer("layer", layer)
         self.layer = layer
         self.norm = nn.Identity() if norm is None else norm
         self.scale = nn.Identity() if scale is None else scale

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from tokennet.checks import check_items, checked
 from tokennet.graphs import Disjoint, Full, Self, TokenGraph
-from tokennet.layer import TokenLayer, Upstream
+from tokennet.layer import TokenLayer, Upstream, check_layer
 from tokennet.symmetry import Symmetry, intersection
 from tokennet.tokens import Tokens
 
@@ -54,9 +55,10 @@ class WithGraph(TokenLayer):
     Full(6): 6 tokens, 36 edges, density 1
     """
 
+    @checked()
     def __init__(self, graph_of: GraphOf, *, reads: Iterable[str] | None = None) -> None:
         super().__init__()
-        self.graph_of, self.reads = graph_of, reads
+        self.graph_of, self.reads = graph_of, _checked_reads(reads)
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
@@ -94,11 +96,13 @@ class OnGraph(TokenLayer):
     Cycle(5, radius=1): 5 tokens, 15 edges, density 0.6
     """
 
+    @checked()
     def __init__(
-        self, graph_of: GraphOf, layer: TokenLayer, *, reads: Iterable[str] | None = None
+        self, graph_of: GraphOf, layer: Any, *, reads: Iterable[str] | None = None
     ) -> None:
         super().__init__()
-        self.graph_of, self.layer, self.reads = graph_of, layer, reads
+        check_layer("layer", layer)
+        self.graph_of, self.layer, self.reads = graph_of, layer, _checked_reads(reads)
 
     @property
     def symmetry(self) -> Symmetry:  # type: ignore[override]
@@ -134,8 +138,12 @@ class Parallel(TokenLayer):
     torch.Size([5, 8])
     """
 
-    def __init__(self, layers: Sequence[TokenLayer]) -> None:
+    @checked()
+    def __init__(self, layers: Sequence[Any]) -> None:
         super().__init__()
+        layers = check_items("layers", layers, object, "token layers")
+        for number, layer in enumerate(layers):
+            check_layer(f"layers[{number}]", layer)
         if not layers:
             raise ValueError("layers must hold at least one, got none")
         self.layers = nn.ModuleList(layers)
@@ -171,3 +179,7 @@ def _symmetry_of(graph_of: GraphOf, reads: Iterable[str] | None) -> Symmetry:
     if reads is None and graph_of not in (complete, add_self_loops):
         return Symmetry({"index"})
     return Symmetry(frozenset(reads or ()))
+
+
+def _checked_reads(reads: Any) -> Set[str] | None:
+    return None if reads is None else Symmetry(reads).reads

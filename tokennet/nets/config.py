@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import check_made, checked
 from tokennet.layer import TokenLayer
 from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
 
@@ -43,6 +44,7 @@ class Affine(nn.Module):
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
 
+    @checked()
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
@@ -61,6 +63,7 @@ class LayerScale(nn.Module):
     [0.5, 0.5, 0.5]
     """
 
+    @checked()
     def __init__(self, dim: int, start: float = 1e-4) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((dim,), start))
@@ -69,6 +72,7 @@ class LayerScale(nn.Module):
         return self.weight * z
 
 
+@checked()
 @dataclass(frozen=True)
 class BlockConfig:
     """Norms, residual connections, activation and dropout of all blocks of a net.
@@ -96,7 +100,8 @@ class BlockConfig:
         """The layer in a residual connection."""
         kind = PostNorm if self.post_norm else Residual
         scale = None if self.layer_scale is None else LayerScale(dim, self.layer_scale)
-        return kind(layer, self.norm(dim), self.dropout, scale)
+        norm = check_made("norm", self.norm, nn.Module, dim)
+        return kind(layer, norm, self.dropout, scale)
 
     def block(
         self, mixers: Iterable[TokenLayer], dim: int, hidden: int | None = None

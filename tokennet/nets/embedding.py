@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from tokennet.checks import check_sizes, checked
 from tokennet.layer import TokenLayer
 from tokennet.nets.readout import TokenReadout
 from tokennet.positional.absolute import Tables
@@ -39,9 +40,10 @@ class Embedding(TokenLayer):
 
     is_tokenwise = True
 
+    @checked()
     def __init__(self, size: int | tuple[int, ...], dim: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.sizes = (size,) if isinstance(size, int) else tuple(size)
+        self.sizes = check_sizes("size", size, 1)
         self.dim, self.scale = dim, scale
         self.tables = Tables(self.sizes, dim, std=0.02 if scale == 1.0 else dim**-0.5)
 
@@ -71,6 +73,7 @@ class Unembedding(TokenReadout):
     torch.Size([3, 100])
     """
 
+    @checked()
     def __init__(self, embedding: Embedding, bias: bool = False) -> None:
         super().__init__(embedding.dim, embedding.sizes[0])
         self.head = nn.Linear(embedding.dim, embedding.sizes[0], bias)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import Disjoint
 from tokennet.nets.decoder import Decoder
 from tokennet.nets.embedding import check_ids, rows_of
@@ -40,6 +41,7 @@ class EncoderDecoder(nn.Module):
     torch.Size([5])
     """
 
+    @checked()
     def __init__(self, encoder: TokenNet, decoder: TokenNet) -> None:
         super().__init__()
         if encoder.readout is not None:

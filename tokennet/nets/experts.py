@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_made, checked
 from tokennet.graphs import Causal, Full, TokenGraph
 from tokennet.layer import TokenLayer, check_step, weight_of
 from tokennet.nets.block import mlp
@@ -86,6 +86,7 @@ class MixtureOfExperts(TokenLayer):
     1.0
     """
 
+    @checked(top_k=None)
     def __init__(
         self,
         dim: int,
@@ -107,12 +108,13 @@ class MixtureOfExperts(TokenLayer):
             raise ValueError(f"capacity must be None beside a capacity_factor, got {capacity}")
         if not 0 <= jitter <= 1:
             raise ValueError(f"jitter must be in 0 .. 1, got {jitter}")
-        self.capacity = None if capacity is None else check_size("capacity", capacity, 1)
-        self.top_k, self.capacity_factor, self.jitter = top_k, capacity_factor, jitter
+        self.top_k, self.capacity, self.jitter = top_k, capacity, jitter
+        self.capacity_factor = capacity_factor
         self._renormalize = renormalize
         self.router = nn.Linear(dim, num_experts, bias=False)
-        make = expert or (lambda: mlp(dim))
-        self.experts = nn.ModuleList(make() for _ in range(num_experts))
+        make = (lambda: mlp(dim)) if expert is None else expert
+        made = [check_made("expert", make, nn.Module) for _ in range(num_experts)]
+        self.experts = nn.ModuleList(made)
         self.collected: list[RouterLosses] | None = None
 
     @property

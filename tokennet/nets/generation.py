@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from tokennet.checks import checked
 from tokennet.nets.embedding import check_ids
 from tokennet.nets.text import TextNet
 from tokennet.tokens import Tokens
 
 
+@checked(temperature=0)
 @dataclass(frozen=True)
 class Sampling:
     """How the next id is chosen from logits: the most probable one, or drawn at random.

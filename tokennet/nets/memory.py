@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.graphs.prefix import prefixed
 from tokennet.layer import IncrementalDecodingError, TokenLayer, check_step
@@ -40,6 +41,7 @@ class MemoryTokens(TokenLayer):
     Tokens(z=(3, 6, 8), graph=Window(6, radius=1): 6 tokens, 16 edges, density 0.444)
     """
 
+    @checked(count=0)
     def __init__(
         self, layers: TokenLayer | TokenNet, dim: int, count: int, *, attend_to_all: bool = True
     ) -> None:

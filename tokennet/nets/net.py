@@ -8,15 +8,15 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from tokennet.checks import lookup
+from tokennet.checks import check_items, checked, lookup
 from tokennet.graphs import TokenGraph
-from tokennet.layer import HoldsFunctions, TokenLayer, Upstream
+from tokennet.layer import HoldsFunctions, TokenLayer, Upstream, check_layer
 from tokennet.mixers import MIXERS
 from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
 from tokennet.nets.embedding import Embedding
 from tokennet.nets.evaluating import evaluating
-from tokennet.nets.readout import Readout, make_readout
+from tokennet.nets.readout import READOUTS, Readout, make_readout
 from tokennet.nets.summary import Row, Summary, count_parameters
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 from tokennet.symmetry import Symmetry, intersection
@@ -40,18 +40,14 @@ class TokenNet(HoldsFunctions):
     torch.Size([2, 5, 8])
     """
 
+    @checked()
     def __init__(self, layers: Sequence[TokenLayer | TokenNet], readout: Readout | None = None):
         super().__init__()
         if isinstance(layers, nn.Module) and not isinstance(layers, nn.ModuleList):
             raise TypeError(f"layers must be a list of layers, got a {type(layers).__name__}")
+        layers = check_items("layers", layers, object, "layers")
         for number, layer in enumerate(layers):
-            if not isinstance(layer, TokenLayer | TokenNet):
-                raise TypeError(
-                    f"layers[{number}] must be a TokenLayer (TokenWise(fn) makes one of a "
-                    f"function), got {type(layer).__name__}"
-                )
-            if isinstance(layer, TokenNet) and layer.readout is not None:
-                raise ValueError(f"layers[{number}] must return tokens: it has a readout")
+            check_layer(f"layers[{number}]", layer)
         self.layers = nn.ModuleList(layers)
         self.readout: Readout | None = readout
 
@@ -154,6 +150,7 @@ class TokenNet(HoldsFunctions):
         return Summary(rows, *total)
 
 
+@checked(num_coordinates=0, num_tokens=0)
 @dataclass(frozen=True)
 class IOSpec:
     """Input and output of a net, as a task fixes them; `build_net` makes nets for it.
@@ -176,10 +173,14 @@ class IOSpec:
     ids: bool = False
     """Whether z (..., N, 1) holds integers below `in_features`, each with a vector of its own."""
 
+    def __post_init__(self) -> None:
+        lookup("readout", self.readout, READOUTS)
+
 
 Positions = Literal["pos", "index", "none"]
 
 
+@checked(depth=0, hidden=0)
 def build_net(
     mixer: str,
     spec: IOSpec,

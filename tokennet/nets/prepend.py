@@ -7,7 +7,7 @@ from collections.abc import Set
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.graphs.prefix import is_one_sided, prefixed, without_prefix
 from tokennet.layer import TokenLayer, Upstream
@@ -48,6 +48,7 @@ class PrependTokens(TokenLayer):
     prefixed(Window(5, radius=1), 1): 6 tokens, 24 edges, density 0.667
     """
 
+    @checked(count=0)
     def __init__(
         self, dim: int, count: int = 1, *, attend_to_all: bool = True, visible_to_all: bool = True
     ) -> None:
@@ -116,6 +117,7 @@ class DropTokens(TokenLayer):
 
     symmetry = Symmetry({"index"})
 
+    @checked(count=0)
     def __init__(self, count: int = 1) -> None:
         super().__init__()
         self.count = check_size("count", count)

@@ -8,7 +8,7 @@ from collections.abc import Set
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import lookup
+from tokennet.checks import checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import IncrementalDecodingError, Upstream, map_flops
 from tokennet.mixers import Attention
@@ -38,6 +38,7 @@ class Readout(nn.Module):
     is_invariant = True
     """Whether the tokens are pooled; if not, the output has a row for each token."""
 
+    @checked()
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
         self.norm: nn.Module = nn.LayerNorm(dim)
@@ -149,6 +150,7 @@ class ClassTokenReadout(Readout):
 
     symmetry = Symmetry({"index"})
 
+    @checked(index=None)
     def __init__(self, dim: int, out_features: int, index: int = 0) -> None:
         super().__init__(dim, out_features)
         self.index = index
@@ -180,6 +182,7 @@ class AttentionReadout(Readout):
     torch.Size([4, 3])
     """
 
+    @checked()
     def __init__(self, dim: int, out_features: int, num_heads: int = 4) -> None:
         super().__init__(dim, out_features)
         self.query = nn.Parameter(torch.randn(1, dim) * dim**-0.5)

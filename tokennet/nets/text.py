@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokennet.checks import checked
 from tokennet.graphs import Full, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.nets.embedding import one_column, rows_of
@@ -44,6 +45,7 @@ class TextNet(TokenNet):
 
     default_graph: Callable[[int], TokenGraph] = Full
 
+    @checked()
     def __init__(
         self,
         layers: Sequence[TokenLayer | TokenNet],

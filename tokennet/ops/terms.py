@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
+from tokennet.checks import check_number
+
 Activation = Literal["leaky_relu", "tanh"]
 
 
@@ -44,6 +46,9 @@ class Additive:
     negative_slope: float = 0.2
     """Of the LeakyReLU."""
     activation: Activation = "leaky_relu"
+
+    def __post_init__(self) -> None:
+        check_number("negative_slope", self.negative_slope)
 
     def activate(self, inner: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation](inner, self.negative_slope)

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size, lookup
+from tokennet.checks import check_sizes, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import TokenLayer, check_channels, check_step
 from tokennet.symmetry import Symmetry
@@ -60,6 +60,7 @@ class PositionalEncoding(TokenLayer):
     [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
     """
 
+    @checked()
     def __init__(self, dim: int, by: By) -> None:
         super().__init__()
         self.dim, self.by = dim, check_by(by)
@@ -111,6 +112,7 @@ class SinusoidalEncoding(PositionalEncoding):
     [0.0, 1.0, 0.0, 1.0]
     """
 
+    @checked()
     def __init__(
         self, dim: int, by: By = "pos", *, num_coordinates: int = 1, base: float = 10_000.0
     ) -> None:
@@ -187,10 +189,10 @@ class LearnedEncoding(PositionalEncoding):
     torch.Size([2, 10, 8])
     """
 
+    @checked()
     def __init__(self, dim: int, size: int | tuple[int, ...], by: By = "index") -> None:
         super().__init__(dim, by)
-        sizes = (size,) if isinstance(size, int) else size
-        self.sizes = tuple(check_size("size", each) for each in sizes)
+        self.sizes = check_sizes("size", size)
         self.tables = Tables(self.sizes, dim, 0.02)
 
     def encode(self, positions: Tensor) -> Tensor:

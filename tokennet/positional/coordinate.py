@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.graphs import TokenGraph
 from tokennet.layer import IncrementalDecodingError, weight_of
 from tokennet.positional.absolute import By, PositionalEncoding, check_columns
@@ -32,6 +33,7 @@ class IntegerEncoding(PositionalEncoding):
     True
     """
 
+    @checked()
     def __init__(self, dim: int, by: By = "index", *, num_coordinates: int = 1) -> None:
         super().__init__(dim, by)
         if by == "index" and num_coordinates != 1:

@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
+from tokennet.checks import checked
 from tokennet.layer import TokenLayer, check_channels
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
@@ -36,6 +37,7 @@ class GraphEncoding(TokenLayer):
 
     symmetry = Symmetry({"graph"})
 
+    @checked()
     def __init__(self, dim: int, columns: int, project: nn.Module | None = None) -> None:
         super().__init__()
         self.dim = dim

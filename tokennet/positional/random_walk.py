@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.positional.eigenvectors import blocks_of, by_size
 from tokennet.positional.graph_encoding import GraphEncoding
@@ -116,6 +116,7 @@ class RandomWalkEncoding(GraphEncoding):
     torch.Size([2, 12, 8])
     """
 
+    @checked()
     def __init__(self, dim: int, steps: int, project: nn.Module | None = None) -> None:
         super().__init__(dim, check_size("steps", steps, 1), project)
         self.steps = steps

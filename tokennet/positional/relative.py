@@ -12,7 +12,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, check_sizes, checked
 from tokennet.ops.call import Bias
 from tokennet.positional.absolute import By, are_whole, check_by, check_columns, read_positions
 from tokennet.symmetry import Symmetry
@@ -77,6 +77,7 @@ class OffsetBias(RelativePosition):
     positions differ within a batch it is a matrix (..., H, N, M).
     """
 
+    @checked()
     def __init__(self, num_heads: int, by: By) -> None:
         super().__init__(by)
         self.num_heads: int = check_size("num_heads", num_heads, 1)
@@ -122,6 +123,7 @@ class ALiBi(OffsetBias):
 
     slopes: Tensor
 
+    @checked()
     def __init__(self, num_heads: int, by: By = "index") -> None:
         super().__init__(num_heads, by)
         power = 2 ** int(math.log2(num_heads))
@@ -155,6 +157,7 @@ class T5Bias(OffsetBias):
     [0, 1, 15, 23, 31]
     """
 
+    @checked()
     def __init__(
         self,
         num_heads: int,
@@ -211,16 +214,14 @@ class LearnedOffset(OffsetBias):
     torch.Size([35, 4])
     """
 
+    @checked()
     def __init__(
         self, num_heads: int, max_distance: int | tuple[int, ...], by: By = "index"
     ) -> None:
         super().__init__(num_heads, by)
-        given = (max_distance,) if isinstance(max_distance, int) else tuple(max_distance)
-        if not given or min(given) < 0 or (by == "index" and len(given) > 1):
-            raise ValueError(
-                "max_distance must be one number of at least 0 for each coordinate (an index has "
-                f"one), got {max_distance}"
-            )
+        given = check_sizes("max_distance", max_distance)
+        if by == "index" and len(given) > 1:
+            raise ValueError(f"max_distance must be one number where by='index', got {given}")
         self.max_distance = given
         self.table = nn.Parameter(
             torch.randn(math.prod(2 * r + 1 for r in given), num_heads) * 0.02

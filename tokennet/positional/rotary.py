@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.positional.absolute import By, check_columns
 from tokennet.positional.relative import RelativePosition
 
@@ -39,6 +39,7 @@ class Rotary(RelativePosition):
 
     rotates = True
 
+    @checked()
     def __init__(
         self,
         by: By = "index",

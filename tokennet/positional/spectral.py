@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size, lookup
+from tokennet.checks import check_size, checked, lookup
 from tokennet.positional.eigenvectors import laplacian_eigenvectors
 from tokennet.positional.graph_encoding import GraphEncoding
 from tokennet.symmetry import Symmetry
@@ -53,6 +53,7 @@ class LaplacianEncoding(GraphEncoding):
     torch.Size([2, 12, 8])
     """
 
+    @checked()
     def __init__(
         self, dim: int, k: int, signs: Signs = "random", project: nn.Module | None = None
     ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph, Window
 from tokennet.tokenizers.base import check_tensor, indices_of
 from tokennet.tokenizers.line import LineTokenizer, tokens_in_line
@@ -16,6 +16,7 @@ from tokennet.tokenizers.overlap import join
 from tokennet.tokens import Tokens
 
 
+@checked()
 @dataclass(frozen=True)
 class Frames(LineTokenizer):
     r"""Frames of `size` samples, every `stride` samples: sound (..., T) to z (..., N, size).
@@ -60,6 +61,7 @@ class Frames(LineTokenizer):
         return join(tokens.z, indices_of(tokens, 1), [self.step], weight)
 
 
+@checked(floor=0)
 @dataclass(frozen=True)
 class LogMel(LineTokenizer):
     r"""The logarithm of the power in M bands of equal width in mel: (..., T) to z (..., N, M).

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_type
+from tokennet.checks import check_type, shown
 from tokennet.graphs import TokenGraph
 from tokennet.tokens import Tokens
 
@@ -43,6 +43,13 @@ class Tokenizer(ABC):
     """
 
     graph: GraphFactory | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.graph is not None and not callable(self.graph):
+            raise TypeError(
+                "graph must be a function from a number of tokens to their graph, such as Full; "
+                f"got {shown(self.graph)}"
+            )
 
     shares_graph: ClassVar[bool] = True
     """Whether graph and positions depend on the size of the raw datum alone."""

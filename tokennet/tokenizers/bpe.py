@@ -10,10 +10,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size, require
+from tokennet.checks import check_size, checked, require
 from tokennet.tokenizers.text import TextTokenizer
 
 
+@checked()
 @dataclass(frozen=True, eq=False, repr=False)
 class BPE(TextTokenizer):
     """Frequent strings of bytes are tokens: the byte-level byte-pair encoding of GPT-2.

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import Edges
 from tokennet.tokenizers.base import Tokenizer, indices_of
 from tokennet.tokenizers.overlap import join
 from tokennet.tokens import Tokens
 
 
+@checked()
 @dataclass(frozen=True)
 class Nodes(Tokenizer):
     """Every node of a PyG `Data` is a token: z = x, pos = `data.pos`, on the graph as it is.
@@ -46,6 +47,7 @@ class Nodes(Tokenizer):
         return tokens.to_pyg()
 
 
+@checked(node_dim=0)
 @dataclass(frozen=True)
 class _WithEdges(Nodes):
     """Tokens that hold node and edge features; positions are the ends of an edge."""
@@ -55,9 +57,11 @@ class _WithEdges(Nodes):
     num_coordinates: ClassVar[int | None] = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_size("node_dim", self.node_dim)
 
 
+@checked(node_dim=0)
 @dataclass(frozen=True)
 class NodesAndEdges(_WithEdges):
     r"""Nodes are tokens, and edges too: N + E tokens, first the nodes.
@@ -116,6 +120,7 @@ class NodesAndEdges(_WithEdges):
         return _data(x, ends[~is_node].T, attr)
 
 
+@checked(node_dim=0)
 @dataclass(frozen=True)
 class LineGraph(_WithEdges):
     r"""Every edge is a token: z = [x_u, e_uv, x_v], pos = (u, v).

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokennet.checks import check_size, lookup
+from tokennet.checks import check_size, checked, lookup
 from tokennet.graphs import Grid
 from tokennet.tokenizers.base import Tokenizer, check_tensor, indices_of
 from tokennet.tokenizers.overlap import check_stride, join, pieces_of
@@ -19,6 +19,7 @@ from tokennet.tokens import Tokens
 Size = int | tuple[int, int]
 
 
+@checked()
 @dataclass(frozen=True)
 class Patches(Tokenizer):
     r"""Rectangles of an image, row by row: (..., C, H, W) to z (..., N, C height width).
@@ -64,6 +65,7 @@ class Patches(Tokenizer):
     num_coordinates: ClassVar[int | None] = 2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         sizes = _pair("size", self.size)
         strides = sizes if self.stride is None else _pair("stride", self.stride)
         for size, stride in zip(sizes, strides, strict=True):
@@ -92,6 +94,7 @@ class Patches(Tokenizer):
         return join(pieces.movedim(-3, -4), indices_of(tokens, 2), self.strides)
 
 
+@checked()
 @dataclass(frozen=True)
 class Pixels(Patches):
     """Every pixel is a token: (..., C, H, W) to z (..., H W, C), on its grid.

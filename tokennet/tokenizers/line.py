@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.tokenizers.base import Tokenizer
 from tokennet.tokenizers.overlap import check_stride, pieces_of
 from tokennet.tokens import Tokens
 
 
+@checked()
 @dataclass(frozen=True)
 class LineTokenizer(Tokenizer):
     """Pieces of `size` every `stride` along the last dimension; pos (N, 1) counts strides.
@@ -33,6 +34,7 @@ class LineTokenizer(Tokenizer):
     pad: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_size("size", self.size, 1)
         check_stride(self.size, check_size("stride", self.step, 1))
 

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import checked
 from tokennet.graphs import from_knn, from_radius
 from tokennet.tokenizers.base import Tokenizer, check_tensor
 from tokennet.tokens import Tokens
 
 
+@checked(k=0, radius=0)
 @dataclass(frozen=True)
 class Points(Tokenizer):
     """Points (N, D) as z, and their first columns as pos, on the graph of their neighbors.
@@ -49,16 +50,11 @@ class Points(Tokenizer):
     shares_graph: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.k is None) == (self.radius is None):
             raise ValueError(
                 f"either k or radius must be given, got k={self.k} and radius={self.radius}"
             )
-        if self.k is not None:
-            check_size("k", self.k)
-        if self.radius is not None and not self.radius >= 0:
-            raise ValueError(f"radius must be at least 0, got {self.radius}")
-        if self.num_coordinates is not None:
-            check_size("num_coordinates", self.num_coordinates, 1)
 
     def split(self, raw: Any) -> list[Any] | None:
         return list(raw) if isinstance(raw, Tensor) and raw.dim() == 3 else super().split(raw)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tokennet.checks import checked
 from tokennet.graphs import Causal
 from tokennet.tokenizers.base import check_tensor, indices_of
 from tokennet.tokenizers.line import LineTokenizer, tokens_in_line
@@ -13,6 +14,7 @@ from tokennet.tokenizers.overlap import join
 from tokennet.tokens import Tokens
 
 
+@checked()
 @dataclass(frozen=True)
 class SeriesWindows(LineTokenizer):
     """Windows of a series of C values: (..., T, C) to z (..., N, size C), time by time.

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size, require
+from tokennet.checks import checked, require
 from tokennet.graphs import Edges
 from tokennet.tokenizers.base import Tokenizer, check_tensor
 from tokennet.tokens import Tokens
 
 
+@checked(sigma=0)
 @dataclass(frozen=True)
 class Superpixels(Tokenizer):
     """Regions of similar color by SLIC (Achanta et al., 2012): (C, H, W) to z (N, C), mean colors.
@@ -49,11 +50,9 @@ class Superpixels(Tokenizer):
     num_coordinates: ClassVar[int | None] = 2
 
     def __post_init__(self) -> None:
-        check_size("num_segments", self.num_segments, 1)
+        super().__post_init__()
         if self.compactness <= 0:
             raise ValueError(f"compactness must be positive, got {self.compactness}")
-        if self.sigma < 0:
-            raise ValueError(f"sigma must be at least 0, got {self.sigma}")
 
     def split(self, raw: Any) -> list[Any] | None:
         return list(raw) if isinstance(raw, Tensor) and raw.dim() == 4 else super().split(raw)

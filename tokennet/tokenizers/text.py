@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from tokennet._files import write_text
+from tokennet.checks import check_items, check_type, checked
 from tokennet.graphs import Causal
 from tokennet.tokenizers.base import Tokenizer, indices_of
 from tokennet.tokenizers.line import tokens_in_line
 from tokennet.tokens import Tokens
 
 
+@checked()
 @dataclass(frozen=True)
 class TextTokenizer(Tokenizer):
     """From a text to ids: `encode` returns (N,) int64, a call tokens z (N, 1) of the same ids.
@@ -109,7 +111,9 @@ class _Spelled(TextTokenizer):
     special_tokens: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        special = _no_repeats("special_tokens", self.special_tokens)
+        super().__post_init__()
+        given = check_items("special_tokens", self.special_tokens, str, "strings")
+        special = _no_repeats("special_tokens", given)
         object.__setattr__(self, "special_tokens", special)
 
     def token_to_id(self, token: str) -> int:
@@ -140,6 +144,7 @@ class _Spelled(TextTokenizer):
         return cls(**saved, **options)
 
 
+@checked()
 @dataclass(frozen=True)
 class Characters(_Spelled):
     """Every character of a text is a token; ids are indices in the alphabet.
@@ -166,6 +171,7 @@ class Characters(_Spelled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_type("alphabet", self.alphabet, str, "a string")
         _no_repeats("alphabet", self.alphabet)
 
     @classmethod
@@ -197,6 +203,7 @@ class Characters(_Spelled):
         return "".join(tokens[i] for i in ids)
 
 
+@checked()
 @dataclass(frozen=True)
 class Bytes(_Spelled):
     """Every byte of the text in UTF-8 is a token: 256 ids for all scripts.
