@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Set
 from types import FunctionType
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from tokennet.checks import check_type, shown
 from tokennet.graphs import TokenGraph
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
+
+Given = Tokens | Tensor | None
+"""What a layer may be given as the other set."""
 
 
 class IncrementalDecodingError(TypeError):
@@ -139,7 +143,12 @@ class TokenLayer(HoldsFunctions, ABC):
     ) -> Tokens | Tensor:
         transform = self._transform_hooked if any(self._gradient_hooks) else self.transform
         if source is None and graph is None and isinstance(tokens, Tokens):
-            return transform(tokens)
+            try:
+                return transform(tokens)
+            except RuntimeError as error:
+                if (plain := mismatch(self, tokens.z, error)) is None:
+                    raise
+                raise plain from error
         context: dict[str, Any] = {} if source is None else {"source": source}
         if graph is not None:
             context["graph"] = graph
@@ -149,7 +158,7 @@ class TokenLayer(HoldsFunctions, ABC):
             )
         if isinstance(tokens, Tensor):
             if source is None:
-                return transform(Tokens(tokens, context.pop("graph", None))).z
+                return cast(Tokens, self.forward(Tokens(tokens, context.pop("graph", None)))).z
             return transform(Tokens(tokens), **context).z
         check_type("tokens", tokens, Tokens, "Tokens or a tensor")
         return transform(tokens, **context)
@@ -182,6 +191,14 @@ class TokenLayer(HoldsFunctions, ABC):
         if prepend:
             hooks.move_to_end(handle.id, last=False)
         return handle
+
+    if TYPE_CHECKING:
+
+        @overload  # type: ignore[override]
+        def __call__(self, tokens: Tokens, source: Given = None, graph: Any = None) -> Tokens: ...
+        @overload
+        def __call__(self, tokens: Tensor, source: Given = None, graph: Any = None) -> Tensor: ...
+        def __call__(self, tokens: Any, source: Given = None, graph: Any = None) -> Any: ...
 
     @abstractmethod
     def transform(self, tokens: Tokens, /, *args: Any, **context: Any) -> Tokens:
@@ -225,6 +242,30 @@ class TokenLayer(HoldsFunctions, ABC):
         depend on the backend that is chosen.
         """
         return count_flops(self, tokens)
+
+
+def mismatch(module: nn.Module, z: Tensor, error: RuntimeError) -> Exception | None:
+    """What to say plainly where `module` failed on z: its dtype or its channels do not fit."""
+    dtypes = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
+    name = type(module).__name__
+    is_cast = torch.is_autocast_enabled(z.device.type)
+    of_types = re.search("type|not implemented for", str(error)) and not is_cast
+    if of_types and dtypes and z.dtype != dtypes[0]:
+        net = f" or net.to({z.dtype})" if z.is_floating_point() else ""
+        told = f"got {z.dtype}; write tokens.to({dtypes[0]}){net}"
+        return TypeError(f"tokens must have the dtype of {name}, {dtypes[0]}, {told}")
+    if re.search("shapes cannot be multiplied|normalized_shape", str(error)):
+        widths = (_width(part) for part in module.modules())
+        width = next((width for width in widths if width is not None), None)
+        if width not in (None, z.shape[-1]):
+            return ValueError(f"tokens must have {width} channels, got shape {tuple(z.shape)}")
+    return None
+
+
+def _width(module: nn.Module) -> int | None:
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    return module.normalized_shape[-1] if isinstance(module, nn.LayerNorm) else None
 
 
 def check_layer(name: str, layer: Any) -> None:

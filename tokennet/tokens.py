@@ -124,6 +124,7 @@ class Tokens:
             ValueError: there are no sets, they differ in D or in leading dimensions, or
                 only some have positions.
         """
+        check_type("sets", sets, list | tuple, "a list or tuple of Tokens or tensors")
         if not sets:
             raise ValueError("sets must hold at least one Tokens, got none")
         for index, tokens in enumerate(sets):
@@ -131,10 +132,13 @@ class Tokens:
         parts = [Tokens(item) if isinstance(item, Tensor) else item for item in sets]
         for name in ("z", "pos"):
             given = [getattr(tokens, name) for tokens in parts]
-            shapes = {x if x is None else (*x.shape[:-2], x.shape[-1]) for x in given}
-            if len(shapes) > 1:
+            kinds = [x if x is None else (*x.shape[:-2], x.shape[-1]) for x in given]
+            other = next((i for i, kind in enumerate(kinds) if kind != kinds[0]), None)
+            if other is not None:
+                first, second = (_described(given[i], name) for i in (0, other))
                 raise ValueError(
-                    f"sets must agree on {name} but for N, got {sorted(map(str, shapes))}"
+                    f"sets must agree on {name} but for N: sets[0] has {first}, "
+                    f"sets[{other}] has {second}"
                 )
         pos = None
         if parts[0].pos is not None:
@@ -257,6 +261,10 @@ register_pytree_node(
     serialized_type_name="tokennet.Tokens",
 )
 torch.serialization.add_safe_globals([Tokens])
+
+
+def _described(x: Tensor | None, name: str) -> str:
+    return f"no {name}" if x is None else f"shape {tuple(x.shape)}"
 
 
 def _check_graph(graph: Any, n: int) -> None:

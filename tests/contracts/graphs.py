@@ -27,8 +27,8 @@ from tokennet import (
     to_mask_mod,
     to_networkx,
 )
-from tokennet.graphs.algebra import set_of_each
 from tokennet.graphs.base import same_features
+from tokennet.graphs.indices import set_of_each
 
 
 def _every_third(batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:

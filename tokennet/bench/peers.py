@@ -32,7 +32,7 @@ def tokennet(setting: Setting) -> Peer:
             q, k, v = given
             return attend(q, k, v, graph)
         z, *source = given
-        return layer(z, *source, graph) if source else layer(Tokens(z, graph)).z  # type: ignore[union-attr, return-value]
+        return layer(z, *source, graph) if source else layer(Tokens(z, graph)).z  # type: ignore[call-overload]
 
     return Peer(run, setting.given, setting.grad, tuple(layer.parameters()))
 

@@ -7,7 +7,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tokennet.compare.task import Batch, NetSpec, Task
+from tokennet.checks import check_items, check_type
+from tokennet.compare.metric import Metric
+from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig
+from tokennet.nets import IOSpec
+
+
+def check_attributes(task: Task) -> None:
+    """Check what a task says of itself, before anything of it is used.
+
+    Raises:
+        TypeError: an attribute is of another type.
+        ValueError: attributes are not set, or are empty.
+    """
+    check_type("task", task, Task, "an instance of a Task")
+    missing = [name for name in ("name", "graphs", "nets", "interface") if not hasattr(task, name)]
+    if missing:
+        raise ValueError(f"task {type(task).__name__} must set {', '.join(missing)}")
+    told = f"task {task.name}:"
+    for name in ("graphs", "nets", "forms", "readouts"):
+        check_items(f"{told} {name}", getattr(task, name), str, "names, as a tuple")
+    for name in ("graphs", "nets"):
+        _expect(task, len(getattr(task, name)) > 0, f"{name} must hold at least one name, got none")
+    check_type(f"{told} interface", task.interface, IOSpec, "an IOSpec")
+    check_type(f"{told} config", task.config, TrainConfig, "a TrainConfig")
+    check_items(f"{told} metrics", task.metrics, Metric, "metrics, as a tuple")
+    _expect(task, bool(task.metrics), "metrics must hold at least one Metric, got none")
 
 
 def check_task(task: Task, nets: Sequence[NetSpec]) -> None:
@@ -16,10 +41,6 @@ def check_task(task: Task, nets: Sequence[NetSpec]) -> None:
     Raises:
         ValueError: parts of the task do not fit together.
     """
-    missing = [name for name in ("name", "graphs", "nets", "interface") if not hasattr(task, name)]
-    if missing:
-        raise ValueError(f"task {type(task).__name__} must set {', '.join(missing)}")
-    _expect(task, bool(task.metrics), "metrics must hold at least one Metric, got none")
     splits = task.splits(0)
     for split in ("train", "test"):
         index = splits.get(split)
@@ -50,6 +71,10 @@ def _check_batch(task: Task, index: Tensor, graph: str) -> None:
     expected = "1 channel of ids" if io.ids else f"in_features = {io.in_features} channels"
     fits = dim == (1 if io.ids else io.in_features)
     _expect(task, fits, f"tokens must have {expected}, got {dim}")
+    given = batch.tokens if batch.source is None else batch.source
+    other = next((size for size in given.graph.sizes if size != io.num_tokens), None)
+    told = f"interface.num_tokens must be the tokens of each set, {other}; got {io.num_tokens}"
+    _expect(task, io.num_tokens is None or other is None, told)
     shape, n = tuple(batch.target.shape), len(index)
     told = f"target must have shape ({n}, ...) for {n} examples, got {shape}"
     _expect(task, shape[:1] == (n,), told)

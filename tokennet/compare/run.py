@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokennet.checks import check_size, checked, require
 from tokennet.compare.budget import Match, find_widths
-from tokennet.compare.check import check_task
+from tokennet.compare.check import check_attributes, check_task
 from tokennet.compare.fingerprint import code_of, fingerprint
 from tokennet.compare.report import Baseline, ResultRow, best_row, summarize
 from tokennet.compare.store import RunStore, write_results
@@ -103,6 +103,7 @@ def compare(
     >>> [row.net for row in result.rows], [row.name for row in result.baselines]
     (['mean@grid'], ['majority'])
     """
+    check_attributes(task)
     budget, out = budget or Budget(), Path(out)
     seeds = check_size("seeds", task.seeds if seeds is None else seeds, 1)
     lightning = require("lightning_fabric", "compare")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tokennet.checks import check_size, check_type
-from tokennet.graphs.base import EdgePredicate
-from tokennet.graphs.indices import check_permutation, check_subset
+from tokennet.graphs.base import BLOCK_ENTRIES, EdgePredicate
+from tokennet.graphs.indices import (
+    as_boolean,
+    check_permutation,
+    check_subset,
+    index_of_each_target,
+    set_of_each_target,
+    sort_by_target,
+)
 
 
 class TokenGraph(EdgePredicate):
@@ -28,7 +34,8 @@ class TokenGraph(EdgePredicate):
     Causal(6) & Window(6, radius=2): 6 tokens, 15 edges, density 0.417
     """
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
         if cls.__module__.partition(".")[0] == "tokennet":  # which does nothing when unpickled
             torch.serialization.add_safe_globals([cls])
 
@@ -65,11 +72,11 @@ class TokenGraph(EdgePredicate):
 
     def batch(self, device: torch.device | str | None = None) -> Tensor:
         """Return (num_targets,) the number of the set that each token belongs to, as in PyG."""
-        return self.cached(_set_of_each_target, device=device)
+        return self.cached(set_of_each_target, device=device)
 
     def local_index(self, device: torch.device | str | None = None) -> Tensor:
         """Return (num_targets,) the index of each token within its own set: 0 .. N - 1."""
-        return self.cached(_index_of_each_target, device=device)
+        return self.cached(index_of_each_target, device=device)
 
     @property
     def T(self) -> TokenGraph:
@@ -102,7 +109,7 @@ class TokenGraph(EdgePredicate):
         >>> Window(9, radius=1).reach(3)
         Window(9, radius=3): 9 tokens, 51 edges, density 0.63
         """
-        check_size("k", k)
+        k = check_size("k", k)
         if not self.is_square:
             raise ValueError(f"reach needs the same number of sources and targets, got {self!r}")
         return self._reach(k)
@@ -117,7 +124,7 @@ class TokenGraph(EdgePredicate):
         >>> Causal(4).last(2).dense().int().tolist()
         [[1, 1, 1, 0], [1, 1, 1, 1]]
         """
-        check_size("count", count)
+        count = check_size("count", count)
         if count > self.num_targets:
             raise ValueError(
                 f"count must be at most the number of targets of {self!r}, got {count}"
@@ -169,23 +176,6 @@ class TokenGraph(EdgePredicate):
         return Subgraph(self, index)
 
 
-def set_of_each(sizes: Sequence[int]) -> Tensor:
-    """(sum of sizes,) the number of the set that each token belongs to.
-
-    >>> set_of_each([2, 1])
-    tensor([0, 0, 1])
-    """
-    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
-
-
-def _set_of_each_target(graph: TokenGraph) -> Tensor:
-    return set_of_each(graph.sizes)
-
-
-def _index_of_each_target(graph: TokenGraph) -> Tensor:
-    return torch.cat([torch.arange(0), *(torch.arange(size) for size in graph.sizes)])
-
-
 class _Pair(TokenGraph):
     """Two symbolic graphs of the same tokens, joined by an operator."""
 
@@ -217,6 +207,19 @@ class And(_Pair):
     @property
     def is_band(self) -> bool:
         return self.a.is_band and self.b.is_band
+
+    @property
+    def num_edges(self) -> int:
+        if not (self.is_band and self.is_square):
+            return super().num_edges
+        n = self.num_targets
+        reaches = [min(reach, max(n - 1, 0)) for reach in self.band]  # type: ignore[union-attr]
+        return n + sum(reach * (2 * n - reach - 1) // 2 for reach in reaches)
+
+    @property
+    def _is_counted(self) -> bool:
+        few = self.num_targets * self.num_sources <= BLOCK_ENTRIES
+        return few or (self.is_band and self.is_square)
 
     def _build_edge_index(self) -> Tensor:
         small, large = sorted((self.a, self.b), key=lambda graph: graph.num_edges)
@@ -251,6 +254,8 @@ class Not(TokenGraph):
         pairs = self.num_targets * self.num_sources
         return super().num_edges if self.graph.has_multi_edges else pairs - self.graph.num_edges
 
+    _is_counted = property(lambda self: self.graph._is_counted)  # type: ignore[assignment]
+
     def _name(self) -> str:
         return f"~{_operand(self.graph)}"
 
@@ -281,6 +286,8 @@ class Transposed(TokenGraph):
     def num_edges(self) -> int:
         return self.graph.num_edges
 
+    _is_counted = property(lambda self: self.graph._is_counted)  # type: ignore[assignment]
+
     def _build_edge_index(self) -> Tensor:
         return sort_by_target(self.graph.edge_index().flip(0))
 
@@ -302,6 +309,8 @@ class Relabeled(TokenGraph):
     @property
     def num_edges(self) -> int:
         return self.graph.num_edges
+
+    _is_counted = property(lambda self: self.graph._is_counted)  # type: ignore[assignment]
 
     def _build_edge_index(self) -> Tensor:
         source, target = self.graph.edge_index()
@@ -354,10 +363,10 @@ class Reach(TokenGraph):
         source, target = self.graph.edge_index()
         loops, n = torch.arange(self.num_targets).expand(2, -1), self.num_targets
         step = torch.cat([torch.stack([target, source]), loops], dim=1)
-        step = _boolean(torch.sparse_coo_tensor(step, torch.ones(step.shape[1]), (n, n)))
-        walk = _boolean(torch.sparse_coo_tensor(loops, torch.ones(n), (n, n)))
+        step = as_boolean(torch.sparse_coo_tensor(step, torch.ones(step.shape[1]), (n, n)))
+        walk = as_boolean(torch.sparse_coo_tensor(loops, torch.ones(n), (n, n)))
         for _ in range(self.k):
-            longer = _boolean(torch.sparse.mm(step, walk))
+            longer = as_boolean(torch.sparse.mm(step, walk))
             if longer._nnz() == walk._nnz():
                 break
             walk = longer
@@ -373,26 +382,10 @@ def check_combinable(a: TokenGraph, b: Any) -> None:
         raise ValueError(f"graphs to combine must have the same tokens, got {a!r} and {b!r}")
 
 
-def sort_by_target(edge_index: Tensor) -> Tensor:
-    """Sort edges by target, then by source."""
-    source, target = edge_index
-    order = source.argsort(stable=True)
-    return edge_index[:, order[target[order].argsort(stable=True)]]
-
-
 def missing_edges(graph: TokenGraph, other: TokenGraph) -> Tensor:
     """Edges of `graph` that `other` does not have."""
     edges = graph.edge_index()
     return edges[:, ~other.attends(edges[1], edges[0])]
-
-
-def _boolean(matrix: Tensor) -> Tensor:
-    """The sparse matrix with 1 for each of its entries."""
-    matrix = matrix.coalesce()
-    ones = torch.ones_like(matrix.values())
-    return torch.sparse_coo_tensor(
-        matrix.indices(), ones, matrix.shape, is_coalesced=True, check_invariants=False
-    )
 
 
 def _operand(graph: TokenGraph) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tokennet.checks import check_size
-from tokennet.graphs.cache import Cached
+from tokennet.graphs.cache import Cached, SetByInit
 
 DENSE_LIMIT = 2**28
 """Largest N x M, in entries, that `dense` builds: 16,384 x 16,384, or 256 MB of bools."""
@@ -45,6 +46,8 @@ class EdgePredicate(Cached, ABC):
     device, kept with the graph and freed with it.
     """
 
+    num_targets: int = SetByInit()  # type: ignore[assignment]
+    num_sources: int = SetByInit()  # type: ignore[assignment]
     is_explicit = False
     """Whether the edges are a list, whose order is kept."""
     edge_attr: Tensor | None = None
@@ -74,6 +77,11 @@ class EdgePredicate(Cached, ABC):
     neighborhood: str | None = None
     """`"box"` or `"cross"` for a grid; None for other graphs."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "attends" in vars(cls):
+            cls.attends = _of_integers_too(cls.attends)  # type: ignore[method-assign]
+
     def __init__(self, num_targets: int, num_sources: int | None = None) -> None:
         super().__init__()
         self.num_targets = check_size("num_targets", num_targets)
@@ -84,7 +92,11 @@ class EdgePredicate(Cached, ABC):
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         """Whether target i attends to source j: elementwise over broadcast integer tensors.
 
-        Pure torch and vmap-able, so that it serves as a FlexAttention `mask_mod`.
+        Pure torch and vmap-able, so that it serves as a FlexAttention `mask_mod`. Asked about
+        ints, it returns a tensor of one bool. Indices in tensors are not checked.
+
+        Raises:
+            IndexError: an index that is an int names no token.
         """
 
     def __eq__(self, other: object) -> bool:
@@ -231,8 +243,17 @@ class EdgePredicate(Cached, ABC):
         step = max(1, BLOCK_ENTRIES // max(1, self.num_sources))
         for start in range(0, self.num_targets, step):
             i = torch.arange(start, min(start + step, self.num_targets))
-            mask = self.attends(i[:, None], j[None, :])
+            mask = self._call_attends(i[:, None], j[None, :])
             yield i, as_mask(mask, i[:, None], j[None, :])  # (block, M)
+
+    def _call_attends(self, i: Tensor, j: Tensor) -> Any:
+        try:
+            return self.attends(i, j)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"attends of {type(self).__name__} must take (target, source) and be elementwise, "
+                f"with & and | for `and` and `or`: {error}"
+            ) from error
 
     def _build_edge_index(self) -> Tensor:
         edges = [torch.zeros(2, 0, dtype=torch.long)]
@@ -291,7 +312,16 @@ class EdgePredicate(Cached, ABC):
         sources = "" if self.is_square else f", {self.num_sources}"
         return f"{self.num_targets}{sources}"
 
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the number of edges is known without asking about millions of pairs."""
+        by_formula = type(self).num_edges is not EdgePredicate.num_edges
+        small = self.num_targets * self.num_sources <= BLOCK_ENTRIES
+        return by_formula or small or self.is_explicit
+
     def _count(self) -> str:
+        if not self._is_counted:
+            return "edges not counted"
         return f"{self.num_edges:,} edges, density {self.density:.3g}"
 
     def __repr__(self) -> str:
@@ -299,6 +329,26 @@ class EdgePredicate(Cached, ABC):
         if not self.is_square:
             size = f"{self.num_targets:,} targets, {self.num_sources:,} sources"
         return f"{self._name()}: {size}, {self._count()}"
+
+
+def _of_integers_too(attends: Callable[..., Any]) -> Callable[..., Any]:
+    """A class's `attends`, which accepts ints beside tensors."""
+
+    @wraps(attends)
+    def of_both(self: EdgePredicate, i: Any, j: Any) -> Any:
+        if isinstance(i, int):
+            i = _as_index("i", i, self.num_targets, "targets")
+        if isinstance(j, int):
+            j = _as_index("j", j, self.num_sources, "sources")
+        return attends(self, i, j)
+
+    return of_both
+
+
+def _as_index(name: str, index: int, size: int, what: str) -> Tensor:
+    if not 0 <= index < size:
+        raise IndexError(f"{name} must name one of {size} {what}, 0 to {size - 1}; got {index}")
+    return torch.tensor(index)
 
 
 def as_mask(mask: Any, i: Tensor, j: Tensor) -> Tensor:

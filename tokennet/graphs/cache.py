@@ -26,11 +26,26 @@ _Key = tuple[Callable[..., Any], str | None, tuple[Hashable, ...]]
 _ABSENT = object()
 
 
+class SetByInit:
+    """An attribute that `__init__` of the base class sets; before that, an error that says so.
+
+    It costs nothing once the attribute is set: that one is found first.
+    """
+
+    def __get__(self, owner: Any, kind: type) -> Any:
+        if owner is None:
+            return self
+        name = type(owner).__name__
+        raise TypeError(f"{name}.__init__ must call super().__init__(num_targets, num_sources)")
+
+
 class Cached:
     """An immutable object that keeps what is built from it; a base class of graphs."""
 
+    _cache: dict[_Key, Any] = SetByInit()  # type: ignore[assignment]
+
     def __init__(self) -> None:
-        self._cache: dict[_Key, Any] = {}
+        self._cache = {}
 
     def cached(
         self, build: Callable[..., Any], *args: Hashable, device: torch.device | str | None = None

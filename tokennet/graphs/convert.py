@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokennet.checks import check_size, check_type, shown
 from tokennet.graphs.algebra import TokenGraph
-from tokennet.graphs.base import BLOCK_ENTRIES, as_mask
+from tokennet.graphs.base import as_mask
 from tokennet.graphs.edges import Edges
 
 if TYPE_CHECKING:
@@ -127,11 +127,6 @@ class MaskModGraph(TokenGraph):
 
     def attends(self, i: Tensor, j: Tensor) -> Tensor:
         return as_mask(self.call(i, j), i, j)
-
-    def _count(self) -> str:
-        if self.num_targets * self.num_sources > BLOCK_ENTRIES:
-            return "edges not counted"
-        return super()._count()
 
     def _name(self) -> str:
         name = getattr(self.mask_mod, "__name__", "mask_mod")

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from tokennet.checks import check_type
-from tokennet.graphs.algebra import TokenGraph, set_of_each
+from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.base import same_features
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges
 from tokennet.graphs.formulas import Full
+from tokennet.graphs.indices import set_of_each
 
 if TYPE_CHECKING:  # takes long to load
     from torch_geometric.data import Data

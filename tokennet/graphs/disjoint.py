@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from tokennet.checks import check_items
-from tokennet.graphs.algebra import TokenGraph, set_of_each
+from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.base import EdgePredicate
 from tokennet.graphs.edges import Edges
+from tokennet.graphs.indices import set_of_each
 from tokennet.graphs.packing import pack, unpack
 
 
@@ -65,6 +66,10 @@ class Disjoint(Edges):
 
     def _count_edges(self) -> int:
         return sum(graph.num_edges for graph in self.graphs)
+
+    @property
+    def _is_counted(self) -> bool:
+        return all(graph._is_counted for graph in self.graphs)
 
     def _has_edges_of(self, other: EdgePredicate) -> bool:
         return isinstance(other, Disjoint) and self.parts == other.parts

@@ -183,6 +183,7 @@ def _check_edge_index(given: Any, num_targets: int, num_sources: int) -> Tensor:
     edge_index = edge_index.long()
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index must have shape (2, E), got {tuple(edge_index.shape)}")
+    edge_index = edge_index.long()
     for row, size, what in ((0, num_sources, "sources"), (1, num_targets, "targets")):
         if edge_index.shape[1] == 0:
             break
@@ -217,6 +218,8 @@ def _as_edge_index(given: Any) -> Tensor:
 
 
 def _check_names(names: Any, num_targets: int) -> tuple[Any, ...]:
+    if hasattr(names, "tolist"):  # tensors and arrays hold numbers, and each is another object
+        names = names.tolist()
     given = list(names) if isinstance(names, str) else names
     names = check_items("names", given, Hashable, "names")
     if len(set(names)) != num_targets:

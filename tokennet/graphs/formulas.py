@@ -211,7 +211,7 @@ class Dilated(_Local):
         return f"Dilated({self.num_targets}, radius={self.radius}, dilation={self.dilation})"
 
 
-class Random(_Square):
+class Random(TokenGraph):
     """Each token attends to k different others, drawn at random from a seed.
 
     `Random(n, k) | Window(n, radius) | Global(n, hubs)` is the pattern of BigBird (Zaheer et al.,
@@ -231,7 +231,7 @@ class Random(_Square):
     """
 
     def __init__(self, n: int, k: int, seed: int = 0) -> None:
-        super().__init__(n)
+        super().__init__(check_size("n", n))
         self.k, self.seed = check_size("k", k), check_size("seed", seed)
         if self.k > max(self.num_targets - 1, 0):
             raise ValueError(f"k must be at most n - 1 = {n - 1} other tokens, got {k}")
@@ -325,6 +325,13 @@ class Offsets(TokenGraph):
     @property
     def T(self) -> TokenGraph:
         return Offsets(self.num_targets, (-offset for offset in self.offsets), self.periodic)
+
+    @property
+    def num_edges(self) -> int:
+        n = self.num_targets
+        if self.periodic:
+            return n * len({offset % max(n, 1) for offset in self.offsets})
+        return sum(max(n - abs(offset), 0) for offset in self.offsets)
 
     def _build_edge_index(self) -> Tensor:
         n, offsets = self.num_targets, self.offsets

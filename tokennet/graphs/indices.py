@@ -1,19 +1,22 @@
-"""Indices of tokens that a caller gives, checked."""
+"""Indices of tokens and lists of edges as tensors: checked, numbered, sorted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tokennet.checks import shown
+
 
 def check_permutation(name: str, perm: Any, size: int) -> Tensor:
     """Return `perm` as an int64 tensor if it is a permutation of 0 .. size - 1, or raise."""
-    perm = torch.as_tensor(perm, device="cpu")
+    perm = _as_integers(name, perm, "a permutation, as integers")
     if perm.numel() == 0:
         perm = perm.long()
-    integral = not perm.is_floating_point() and perm.dtype != torch.bool
+    integral = not (perm.is_floating_point() or perm.is_complex() or perm.dtype == torch.bool)
     if (
         not integral
         or perm.shape != (size,)
@@ -29,7 +32,7 @@ def check_subset(name: str, index: Any, size: int) -> Tensor:
     >>> check_subset("index", torch.tensor([True, False, True]), 3)
     tensor([0, 2])
     """
-    given = torch.as_tensor(index, device="cpu")
+    given = _as_integers(name, index, "indices of tokens, or a mask")
     if given.dtype == torch.bool:
         if given.shape != (size,):
             raise ValueError(f"{name} must be a mask of {size} tokens, got {tuple(given.shape)}")
@@ -43,3 +46,45 @@ def check_subset(name: str, index: Any, size: int) -> Tensor:
     if len(given.unique()) < len(given):
         raise ValueError(f"{name} must name each token once, got {given.tolist()}")
     return given.long()
+
+
+def _as_integers(name: str, given: Any, described: str) -> Tensor:
+    try:
+        return torch.as_tensor(given, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be {described}, got {shown(given)}") from None
+
+
+def set_of_each(sizes: Sequence[int]) -> Tensor:
+    """(sum of sizes,) the number of the set that each token belongs to.
+
+    >>> set_of_each([2, 1])
+    tensor([0, 0, 1])
+    """
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+
+
+def set_of_each_target(graph: Any) -> Tensor:
+    """Of the token graph `graph`."""
+    return set_of_each(graph.sizes)
+
+
+def index_of_each_target(graph: Any) -> Tensor:
+    """Of the token graph `graph`, within its own set."""
+    return torch.cat([torch.arange(0), *(torch.arange(size) for size in graph.sizes)])
+
+
+def sort_by_target(edge_index: Tensor) -> Tensor:
+    """Sort edges by target, then by source."""
+    source, target = edge_index
+    order = source.argsort(stable=True)
+    return edge_index[:, order[target[order].argsort(stable=True)]]
+
+
+def as_boolean(matrix: Tensor) -> Tensor:
+    """The sparse matrix with 1 for each of its entries."""
+    matrix = matrix.coalesce()
+    ones = torch.ones_like(matrix.values())
+    return torch.sparse_coo_tensor(
+        matrix.indices(), ones, matrix.shape, is_coalesced=True, check_invariants=False
+    )

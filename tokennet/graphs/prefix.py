@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tokennet.graphs.algebra import TokenGraph, sort_by_target
+from tokennet.graphs.algebra import TokenGraph
 from tokennet.graphs.disjoint import Disjoint
 from tokennet.graphs.edges import Edges
 from tokennet.graphs.formulas import Causal, Full, Window
+from tokennet.graphs.indices import sort_by_target
 
 
 class Prefixed(TokenGraph):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from typing import Any
 
@@ -41,6 +42,9 @@ class Mixer(TokenLayer):
     takes_source = True
     num_edge_types: int | None = None
     """Number of types of edges that are read from `graph.edge_type`; None where none are."""
+    reads_edge_attr = False
+    """Whether features of edges are read in another way than by a map in `edge`."""
+    _has_warned = False
 
     @checked()
     def __init__(self, dim: int, source_dim: int | None = None) -> None:
@@ -57,7 +61,10 @@ class Mixer(TokenLayer):
         """
 
     def check_graph(self, graph: TokenGraph) -> None:
-        """Raise ValueError if the mixer cannot honor `graph`, or lacks the features it reads."""
+        """Raise ValueError if the mixer cannot honor `graph`, or lacks the features it reads.
+
+        Features of edges that it does not read are said once for each layer, by a warning.
+        """
         count = self.num_edge_types
         if count is not None and (graph.edge_type is None or graph.num_edge_types > count):
             largest = "none" if graph.edge_type is None else f"up to {graph.num_edge_types - 1}"
@@ -66,13 +73,23 @@ class Mixer(TokenLayer):
                 f"got {largest} on {graph!r}"
             )
         edge = getattr(self, "edge", None)  # the map of features of edges, where there is one
-        if edge is not None:
+        if edge is None:
+            if graph.edge_attr is not None and not self.reads_edge_attr:
+                self._warn_of_features(graph.edge_attr)
+        else:
             attr, expected = graph.edge_attr, (graph.num_edges, edge.in_features)
             got = None if attr is None else tuple(attr.shape)
             if got != expected:
                 raise ValueError(
                     f"graph.edge_attr must have shape (E, edge_dim) = {expected}, got {got}"
                 )
+
+    def _warn_of_features(self, edge_attr: Tensor) -> None:
+        if self._has_warned or torch.compiler.is_compiling():
+            return
+        self._has_warned = True
+        option = f"; edge_dim={edge_attr.shape[1]} would read it" if hasattr(self, "edge") else ""
+        warnings.warn(f"{type(self).__name__} does not use graph.edge_attr{option}", stacklevel=2)
 
     def transform(
         self,
@@ -112,6 +129,10 @@ class Mixer(TokenLayer):
                 )
             source, graph = tokens, tokens.graph
         source = Tokens(source) if isinstance(source, Tensor) else source
+        if isinstance(source, TokenGraph):
+            raise TypeError(
+                f"source must be Tokens or a tensor, got a graph, {source!r}; write graph=..."
+            )
         if not isinstance(source, Tokens):
             raise TypeError(f"source must be Tokens or a tensor, got {type(source).__name__}")
         if graph is not None and not isinstance(graph, TokenGraph):

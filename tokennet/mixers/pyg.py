@@ -127,6 +127,11 @@ class PyGMixer(Mixer):
                 f"got {graph.num_edge_types - 1}"
             )
 
+    @property
+    def reads_edge_attr(self) -> bool:  # type: ignore[override]
+        accepted, _ = _parameters_of(type(self.conv).forward)
+        return bool(accepted & {"edge_attr", "edge_weight"})
+
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         z, sources, folded, batch = fold_batch(tokens.z, source.z, graph)
         x = z if source is tokens else (sources, z)

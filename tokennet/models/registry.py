@@ -7,7 +7,7 @@ import fnmatch
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from torch import nn
 from tokennet.checks import lookup
 from tokennet.models import graphs, pairs, sequences, sets, text, vision
 from tokennet.models import transformers as transformer
+from tokennet.models.detection import SetPrediction
+from tokennet.models.two_tower import TwoTower
+from tokennet.nets import Decoder, EncoderDecoder, MaskedLanguageModel, TokenNet
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,30 @@ NETS: dict[str, NamedNet] = {
 """Named nets: `NETS[name](**options)` makes a net; options are arguments of its architecture."""
 
 
+Encoders = Literal[
+    "encoder", "performer", "vit_tiny", "vit_small", "vit_base", "vit_large", "mixer_small",
+    "mixer_base", "resmlp_12", "resmlp_24", "poolformer_12", "tcn", "gru", "lstm", "gat", "gin",
+    "gps", "deep_sets", "set_transformer", "perceiver",
+]  # fmt: skip
+Decoders = Literal["gpt_nano", "gpt2", "gpt2_medium"]
+Berts = Literal["bert_tiny", "bert_base", "bert_large"]
+EncoderDecoders = Literal["transformer_base", "transformer_big", "question_net"]
+
+
+@overload
+def create_model(name: Encoders, **options: Any) -> TokenNet: ...
+@overload
+def create_model(name: Decoders, **options: Any) -> Decoder: ...
+@overload
+def create_model(name: Berts, **options: Any) -> MaskedLanguageModel: ...
+@overload
+def create_model(name: EncoderDecoders, **options: Any) -> EncoderDecoder: ...
+@overload
+def create_model(name: Literal["clip"], **options: Any) -> TwoTower: ...
+@overload
+def create_model(name: Literal["detr"], **options: Any) -> SetPrediction: ...
+@overload
+def create_model(name: str, **options: Any) -> Any: ...
 def create_model(name: str, **options: Any) -> Any:
     """Make a named net.
 

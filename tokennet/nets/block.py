@@ -40,9 +40,9 @@ class TokenWise(TokenLayer):
     @property
     def in_features(self) -> int | None:
         """The number of channels that `fn` accepts; None where it does not say so."""
-        first = self.fn
-        if isinstance(first, nn.Sequential):
-            first = next(iter(first._modules.values()), None)  # type: ignore[assignment]
+        fn = self.fn
+        parts = fn._modules.values() if isinstance(fn, nn.Sequential) else [fn]
+        first = next((part for part in parts if type(part) is not nn.Dropout), None)
         return first.in_features if type(first) is nn.Linear else None
 
     def transform(self, tokens: Tokens) -> Tokens:

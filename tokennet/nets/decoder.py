@@ -100,13 +100,13 @@ class Decoder(TextNet):
                 more ids than `max_length`.
             IncrementalDecodingError: a layer needs all ids at once; use `use_cache=False`.
         """
-        check_size("max_new_tokens", max_new_tokens)
-        if context is not None:
-            check_size("context", context, 1)
+        context = None if context is None else check_size("context", context, 1)
+        max_new_tokens = check_size("max_new_tokens", max_new_tokens)
+        num_beams = check_size("num_beams", num_beams, 1)
         rows = rows_of("prompt", prompt, self._device)
         for row in [rows] if isinstance(rows, Tensor) else rows:
             self._check_prompt(row, max_new_tokens, context)
-        if num_beams < 1 or (num_beams > 1 and temperature > 0):
+        if num_beams > 1 and temperature > 0:
             raise ValueError(
                 "num_beams must be 1, or more with temperature 0; "
                 f"got {num_beams} with {temperature}"
@@ -132,7 +132,7 @@ class Decoder(TextNet):
             except IncrementalDecodingError as error:
                 error.add_note("use_cache=False runs the net on all ids each time instead")
                 raise
-        return flat.reshape(*rows.shape[:-1], -1)
+        return flat.reshape(*rows.shape[:-1], flat.shape[-1])
 
     def _check_prompt(self, ids: Tensor, max_new_tokens: int, context: int | None) -> None:
         if not ids.shape[-1]:

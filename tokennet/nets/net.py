@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 from torch import Tensor, nn
 
@@ -109,6 +109,14 @@ class TokenNet(HoldsFunctions):
         if self.readout is not None:
             return self.readout(result)
         return result.z if isinstance(tokens, Tensor) else result
+
+    if TYPE_CHECKING:  # of Tokens: Tokens, or a tensor where there is a readout
+
+        @overload  # type: ignore[override]
+        def __call__(self, tokens: Tensor, source: Any = None, graph: Any = None) -> Tensor: ...
+        @overload
+        def __call__(self, tokens: Any, source: Any = None, graph: Any = None) -> Any: ...
+        def __call__(self, tokens: Any, source: Any = None, graph: Any = None) -> Any: ...
 
     def step(
         self, tokens: Tokens, graph: TokenGraph, state: Any = None, source: Any = None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import checked, lookup
 from tokennet.graphs import TokenGraph
-from tokennet.layer import IncrementalDecodingError, Upstream, map_flops
+from tokennet.layer import IncrementalDecodingError, Upstream, check_channels, map_flops
 from tokennet.mixers import Attention
 from tokennet.mixers.latents import latents_on
 from tokennet.symmetry import Symmetry
@@ -41,6 +41,7 @@ class Readout(nn.Module):
     @checked()
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
+        self.dim = dim
         self.norm: nn.Module = nn.LayerNorm(dim)
         self.head: nn.Module = nn.Linear(dim, out_features)
 
@@ -52,7 +53,9 @@ class Readout(nn.Module):
     def pool(self, tokens: Tokens) -> Tensor:
         """Normalized tokens to (..., D), or (..., number of sets, D)."""
 
-    def forward(self, tokens: Tokens) -> Tensor:
+    def forward(self, tokens: Tokens | Tensor) -> Tensor:
+        tokens = Tokens(tokens) if isinstance(tokens, Tensor) else tokens
+        check_channels(tokens.z, self.dim)
         return self.head(self.pool(tokens.replace(z=self.norm(tokens.z))))
 
     def step(self, tokens: Tokens) -> Tensor:

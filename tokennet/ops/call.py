@@ -364,7 +364,10 @@ def _check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -
         if not callable(bias):
             kind = type(bias).__name__
             raise TypeError(f"bias must be a tensor, a function or None, got {kind}")
-        sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
+        try:
+            sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
+        except TypeError as error:
+            raise TypeError(f"bias must take (head, target, source): {error}") from error
         if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
             got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__
             raise TypeError(f"bias must be a function to numbers in a tensor, got {got}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size
+from tokennet.checks import check_size, check_type
 from tokennet.graphs import TokenGraph
 
 DENSE_TOKENS = 600
@@ -69,7 +69,8 @@ def laplacian_eigenvectors(
     >>> path.values[0].round(decimals=9).tolist(), path.determined[0].tolist()
     ([0.5, 1.5], [False, True])
     """
-    check_size("k", k, 1)
+    check_type("graph", graph, TokenGraph, "a token graph")
+    k = check_size("k", k, 1)
     if not graph.is_square:
         raise ValueError(f"graph must be of one set of tokens, got {graph!r}")
     return graph.cached(_build, k, device=device)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size, checked
+from tokennet.checks import check_size, check_type, checked
 from tokennet.graphs import TokenGraph
 from tokennet.positional.eigenvectors import blocks_of, by_size
 from tokennet.positional.graph_encoding import GraphEncoding
@@ -41,7 +41,8 @@ def return_probabilities(
     >>> return_probabilities(Cycle(4) & ~Self(4), 4)[0].tolist()
     [0.0, 0.5, 0.0, 0.5]
     """
-    check_size("steps", steps, 1)
+    check_type("graph", graph, TokenGraph, "a token graph")
+    steps = check_size("steps", steps, 1)
     if not graph.is_square:
         raise ValueError(f"graph must be of one set of tokens, got {graph!r}")
     return graph.cached(_build, steps, device=device)
