@@ -56,7 +56,7 @@ def test_prompts_of_numpy_and_no_prompts():
     one = net.generate([1, 2], 2)
     assert torch.equal(net.generate(np.array([1, 2]), np.int64(2)), one)
     assert torch.equal(net.generate([np.array([1, 2]), [1]], 2)[0], one)
-    assert net.generate(torch.zeros(0, 3, dtype=torch.long), 2).shape == (0, 5)
+    assert len(net.generate(torch.zeros(0, 3, dtype=torch.long), 2)) == 0
     assert net.generate([], 2) == []
     for prompt in ("ab", None, [1.5], np.array([1.5]), 3):
         bad(lambda given=prompt: net.generate(given, 2), TypeError, "prompt must be")
