@@ -44,7 +44,7 @@ class WithoutNets(Majority):
         (WithoutNets, "task WithoutNets must set nets"),
         (DictInterface, "task majority: interface must be an IOSpec, got dict"),
         (OtherSize, "task majority: interface.num_tokens must be the tokens of each set, 5; got 6"),
-        (Unsized, "num_tokens must be given for mixer 'mlp'"),
+        (Unsized, "num_tokens must be given: mixer 'mlp'"),
     ],
 )
 def test_mistakes_name_the_attribute(task, message, tmp_path):

@@ -249,7 +249,7 @@ class EdgePredicate(Cached, ABC):
     def _call_attends(self, i: Tensor, j: Tensor) -> Any:
         try:
             return self.attends(i, j)
-        except (RuntimeError, TypeError) as error:
+        except RuntimeError as error:
             raise ValueError(
                 f"attends of {type(self).__name__} must take (target, source) and be elementwise, "
                 f"with & and | for `and` and `or`: {error}"

@@ -41,9 +41,7 @@ MixerFactory = Callable[[int, int, int | None], Mixer]
 
 def _fixed(num_tokens: int | None, name: str) -> int:
     if num_tokens is None:
-        raise ValueError(
-            f"num_tokens must be given for mixer {name!r}, which needs a fixed number of tokens"
-        )
+        raise ValueError(f"num_tokens must be given: mixer {name!r} needs a fixed number of tokens")
     return num_tokens
 
 
