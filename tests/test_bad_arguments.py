@@ -107,6 +107,10 @@ GOOD_FOR: dict[str, dict[str, Callable[[], Any]]] = {
     "NetSpec": {"graph": lambda: "full"},
     "create_model": {"name": lambda: "deep_sets"},
     "from_networkx": {"graph": lambda: nx.path_graph(3)},
+    "resample_positions": {
+        "net": lambda: models.vit(12, 3, num_tokens=(2, 2), dim=8, depth=1, num_heads=2),
+        "grid": lambda: (2, 3),
+    },
 }
 
 

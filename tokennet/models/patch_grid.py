@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.functional import interpolate
 
-from tokennet.checks import check_size
+from tokennet.checks import check_flag, check_size
 from tokennet.graphs import TokenGraph
 from tokennet.nets.compose import GraphOf, WithGraph, complete
 from tokennet.nets.net import TokenNet
@@ -105,6 +105,7 @@ def resample_positions(net: TokenNet, grid: tuple[int, int], *, antialias: bool 
     >>> wide(Tokens(torch.zeros(5, 12, 12), Grid(2, 6))).shape
     torch.Size([5, 3])
     """
+    antialias = check_flag("antialias", antialias)
     layers = list(net.layers) if isinstance(net, TokenNet) else []
     start = next((layer for layer in layers if isinstance(layer, PatchGrid)), None)
     numbers = [n for n, layer in enumerate(layers) if type(layer) is LearnedEncoding]
