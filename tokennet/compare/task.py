@@ -108,7 +108,7 @@ class Model:
         return batch.run(self.net) if self._run is None else self._run(batch)
 
 
-@checked()
+@checked(depth=0)
 @dataclass(frozen=True)
 class TrainConfig:
     """How the nets of a task are built and trained: the same for each of them.
