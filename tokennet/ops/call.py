@@ -325,7 +325,6 @@ def _finite(name: str, value: Any, described: str) -> float:
 
 def _check_score(score: Any, q: Tensor) -> None:
     check_type("score", score, Additive, "Additive or None")
-    _finite("score.negative_slope", score.negative_slope, "a number")
     lookup("score.activation", score.activation, ACTIVATIONS)
     _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
 
