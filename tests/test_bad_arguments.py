@@ -62,7 +62,8 @@ def _always(value: Any, *names: str) -> dict[str, Callable[[], Any]]:
 
 
 GOOD: dict[str, Callable[[], Any]] = {
-    **_always(1, "k", "radius", "depth", "columns", "queries", "classes"),
+    **_always(1, "k", "radius", "depth", "columns", "queries", "classes", "dilation"),
+    **_always(3, "num_edge_types"),
     **_always(2, "count", "memory", "steps", "hidden", "token_hidden", "out_features", "out_dim"),
     **_always(4, "sizes", "image_heads"),
     **_always(8, "n", "dim", "channels", "size", "in_features", "num_heads", "num_targets"),

@@ -129,8 +129,7 @@ class PyGMixer(Mixer):
 
     @property
     def reads_edge_attr(self) -> bool:  # type: ignore[override]
-        accepted, _ = _parameters_of(type(self.conv).forward)
-        return bool(accepted & {"edge_attr", "edge_weight"})
+        return bool(self._given & {"edge_attr", "edge_weight"})
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         z, sources, folded, batch = fold_batch(tokens.z, source.z, graph)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size, lookup
+from tokennet.checks import check_size, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import map_flops
 from tokennet.mixers.base import Mixer, fold_batch
@@ -64,6 +64,7 @@ class RelationalAggregate(Mixer):
     torch.Size([3, 8])
     """
 
+    @checked()
     def __init__(
         self,
         dim: int,
