@@ -49,7 +49,7 @@ def test_messages_name_the_argument_at_construction():
     bad(lambda: Aggregate(8, "quantile"), TypeError, "aggr must be a module .* 'q'")
     bad(
         lambda: PyGMixer(nn.Linear(8, 8)),
-        TypeError,
+        ValueError,
         r"conv must be called as conv\(x, ",
     )
     bad(lambda: PyGMixer(GCNConv(8, 16)), ValueError, "conv must keep .* it makes 16 of 8")

@@ -67,13 +67,7 @@ class PyGMixer(Mixer):
 
     @checked()
     def __init__(self, conv: nn.Module, dim: int | None = None) -> None:
-        try:
-            inspect.signature(conv.forward).bind(None, None)
-        except TypeError as error:
-            raise TypeError(
-                "conv must be called as conv(x, edge_index), as convolutions of torch_geometric.nn "
-                f"are; got {type(conv).__name__}: {error}"
-            ) from error
+        _parameters_of(type(conv))  # type: ignore[arg-type]
         given: Any = getattr(conv, "in_channels", None) if dim is None else dim
         source_dim, channels = given if isinstance(given, tuple) else (given, given)
         if not isinstance(channels, int) or channels < 1:
@@ -82,7 +76,6 @@ class PyGMixer(Mixer):
         check_unordered(conv)
         _check_keeps(conv, channels)
         self.conv = conv
-        _parameters_of(type(conv))  # type: ignore[arg-type]
 
     @property
     def _given(self) -> frozenset[str]:
