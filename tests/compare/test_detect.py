@@ -14,8 +14,21 @@ from tokennet.compare.tasks.detect import (
     match_guesses,
     mean_average_precision,
 )
+from tokennet.compare.tasks.digits import digit_images
 from tokennet.models import Objects, Prediction, set_prediction_loss
 from tokennet.models.detection import assign
+
+
+def test_only_examples_to_train_on_show_digits_to_train_on():
+    task = object.__new__(Detect)
+    task.target, task.train_size, seen = torch.zeros(5), 3, []
+    task.draw_all(lambda number, images, generator: seen.append((number, images[0])))
+    pools = {split: images[0] for split, images in digit_images().items()}
+    assert len(pools["train"]) != len(pools["test"])
+    splits = ["train", "train", "train", "test", "test"]
+    for (number, images), (wanted, split) in zip(seen, enumerate(splits), strict=True):
+        assert number == wanted
+        assert torch.equal(images, pools[split])
 
 
 def test_overlap_by_hand():

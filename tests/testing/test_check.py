@@ -436,6 +436,17 @@ def test_an_error_of_the_checker_itself_is_raised(monkeypatch):
         check(nn.Linear(4, 4), torch.randn(2, 5, 4))
 
 
+def test_ties_of_a_single_feature_are_tried_besides_duplicates():
+    """Where two tokens are largest in one feature, which of them is read depends on the order."""
+
+    def second_of_largest(x):
+        first = x[..., 0].argmax(-1)[:, None]
+        return x[..., 1].gather(-1, first)
+
+    report = check(second_of_largest, torch.randn(2, 6, 4), laws=["tied_inputs"])
+    assert report.reports["tied_inputs"].verdict.name == "BROKEN"
+
+
 def test_the_report_can_be_printed_and_stored():
     import json
 

@@ -275,6 +275,11 @@ def test_several_outputs():
         (lambda x: check_equivariance(mix, x, in_action=Permute(5)), ValueError, "dim 5"),
         (lambda x: check_equivariance(mix, x, in_action=Conjugate()), ValueError, "same size"),
         (
+            lambda x: check_equivariance(mix, x[0, 0], in_action=Conjugate()),
+            ValueError,
+            r"dim -2 is not in a tensor",
+        ),
+        (
             lambda x: check_equivariance(lambda x: x.sum(-2), x),
             ValueError,
             "out_action Permute.* needs an output with 7 entries",
