@@ -193,7 +193,7 @@ def _untraced(monkeypatch):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_any_call_gives_what_the_loops_give(chunk):
+def test_any_call_is_that_of_the_oracle(chunk):
     ran = 0
     for seed in range(chunk * SEEDS, (chunk + 1) * SEEDS):
         drawn = draw(seed)
