@@ -243,11 +243,11 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(place, tmp_path, monk
 
 
 @pytest.fixture
-def planted(cache):
+def foreign(cache):
     """A library of the right name that someone else could have put there; it does not load."""
     path = cache / FOLDER / f"edges-{build._fingerprint(KIND)}.so"
     path.parent.mkdir(parents=True, mode=0o700)
-    content = b"planted"
+    content = b"foreign"
     path.write_bytes(content + build.hashlib.sha256(content).digest())
     path.chmod(0o700)
     assert build._is_complete(path)
@@ -268,10 +268,10 @@ def loaded(monkeypatch):
 
 
 def was_loaded(loaded):
-    return any(content.startswith(b"planted") for _, content in loaded)
+    return any(content.startswith(b"foreign") for _, content in loaded)
 
 
-def test_a_private_library_is_loaded(planted, loaded):
+def test_a_private_library_is_loaded(foreign, loaded):
     """So that the tests below can fail."""
     assert build.problem(KIND) is None
     assert was_loaded(loaded)
@@ -279,28 +279,28 @@ def test_a_private_library_is_loaded(planted, loaded):
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
 @pytest.mark.parametrize("of", ["file", "folder"])
-def test_a_library_that_others_can_write_is_never_loaded(of, mode, planted, loaded):
-    (planted if of == "file" else planted.parent).chmod(mode)
+def test_a_library_that_others_can_write_is_never_loaded(of, mode, foreign, loaded):
+    (foreign if of == "file" else foreign.parent).chmod(mode)
     assert build.problem(KIND) is None
     assert not was_loaded(loaded)
-    assert [path for path, _ in loaded] == [planted]  # built anew
-    for path in (planted, planted.parent):
+    assert [path for path, _ in loaded] == [foreign]  # built anew
+    for path in (foreign, foreign.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
-def test_a_library_in_a_folder_of_another_user_is_never_loaded(planted, loaded, monkeypatch):
+def test_a_library_in_a_folder_of_another_user_is_never_loaded(foreign, loaded, monkeypatch):
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
-    assert not build._is_private(planted)
+    assert not build._is_private(foreign)
     assert build.problem(KIND) is None
     assert not was_loaded(loaded)
-    assert not build.cache_folder().is_relative_to(planted.parent)
-    assert planted.read_bytes().startswith(b"planted")  # what is not ours is left alone
+    assert not build.cache_folder().is_relative_to(foreign.parent)
+    assert foreign.read_bytes().startswith(b"foreign")  # what is not ours is left alone
 
 
 @pytest.mark.parametrize("of", ["file", "folder"])
-def test_a_link_is_not_followed_to_a_library(of, planted, loaded, tmp_path):
-    link = planted if of == "file" else planted.parent
+def test_a_link_is_not_followed_to_a_library(of, foreign, loaded, tmp_path):
+    link = foreign if of == "file" else foreign.parent
     link.rename(tmp_path / "elsewhere")
     link.symlink_to(tmp_path / "elsewhere")
     assert build.problem(KIND) is None
