@@ -230,9 +230,7 @@ def _check_names(names: Any, num_targets: int) -> tuple[Any, ...]:
 def _check_edge_attr(given: Any, num_edges: int) -> Tensor | None:
     if given is None:
         return None
-    kinds = Tensor | np.ndarray | list | tuple
-    check_type("edge_attr", given, kinds, "a tensor, an array or a list")
-    edge_attr = given if isinstance(given, Tensor) else _copied("edge_attr", given)
+    edge_attr = _tensor_of("edge_attr", given)
     if edge_attr.dim() not in (1, 2) or len(edge_attr) != num_edges:
         raise ValueError(
             f"edge_attr must have one row for each of {num_edges} edges, "
@@ -245,9 +243,7 @@ def _check_edge_type(given: Any, num_edges: int) -> Tensor | None:
     """Return `edge_type` as int64 on the CPU, a copy, or raise."""
     if given is None:
         return None
-    kinds = Tensor | np.ndarray | list | tuple
-    check_type("edge_type", given, kinds, "a tensor, an array or a list")
-    types = given if isinstance(given, Tensor) else _copied("edge_type", given)
+    types = _tensor_of("edge_type", given)
     if types.numel() == 0:
         types = types.long()
     if types.is_floating_point() or types.is_complex() or types.dtype == torch.bool:
@@ -301,6 +297,12 @@ def _join_field(name: str, left: Edges, right: TokenGraph, new: Tensor) -> Tenso
             f"{theirs.dtype}"
         )
     return torch.cat([mine, theirs[new]])
+
+
+def _tensor_of(name: str, given: Any) -> Tensor:
+    kinds = Tensor | np.ndarray | list | tuple
+    check_type(name, given, kinds, "a tensor, an array or a list")
+    return given if isinstance(given, Tensor) else _copied(name, given)
 
 
 def _copied(name: str, given: Any) -> Tensor:
