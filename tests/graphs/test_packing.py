@@ -43,6 +43,7 @@ def test_features_that_are_trained_stay_parameters():
     )
     again = pickle.loads(pickle.dumps(graph))
     assert again.graphs[0].edge_attr.requires_grad
+    assert again.graphs[0].edge_attr.is_leaf  # other processes are sent no other kind
 
 
 def test_however_many_graphs_they_hold_one_tensor_of_each_dtype():
