@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tokennet.checks import lookup
+from tokennet.testing.engine.run import shared_runs
 from tokennet.testing.engine.sandbox import moved_to
 from tokennet.testing.engine.tolerance import precision_of
 from tokennet.testing.engine.verdict import name_of, verdict_on_error
@@ -110,7 +111,7 @@ def check(
     started = time.perf_counter()
     precision_of(dtype)
     options = {"dtype": dtype, "jitter": jitter, "seed": seed}
-    with moved_to(device, model):
+    with moved_to(device, model), shared_runs():
         case = make_case(model, to_device(example, device))
         reports = {name: _verdict(name, case, options) for name in _names(case, laws, causal)}
     seconds = time.perf_counter() - started

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from tokennet.testing.diagnose.source import Site, location_at, user_site
 from tokennet.testing.engine.intervention import Inputs, Intervention
@@ -33,12 +34,13 @@ class Value:
 
 @dataclass
 class Call:
-    """An operation: where it was called, its inputs and its outputs."""
+    """An operation: where it was called, its inputs and its outputs, and how to call it again."""
 
     operation: str
     site: Site
     inputs: list[Value]
     outputs: list[Value] = field(default_factory=list)
+    again: Callable[[list[Tensor]], list[Tensor]] | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -63,8 +65,12 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        leaves, spec = tree_flatten((args, kwargs))
+        given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         call = Call(_name(func), user_site(self._names), [self.value(x) for x in given])
+        others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
+        call.again = partial(_again, func, others, is_tensor, spec)
         result = func(*args, **kwargs)
         number = len(self.calls)
         written = _written(func, args, kwargs)
@@ -92,40 +98,64 @@ class Recorder(TorchDispatchMode):
         return Value(self._copies[key], ([first] if first >= 0 else []) + writers)
 
 
+@dataclass
+class Break:
+    """The first call, in both runs, whose inputs obey a law and whose outputs do not."""
+
+    before: Call
+    after: Call | None
+    threshold: float
+
+    @property
+    def location(self) -> Location | None:
+        return location_of(self.before, self.threshold)
+
+
 def localize(
     runner: Runner, inputs: Inputs, intervention: Intervention, threshold: float
 ) -> Location | None:
-    """The first operation whose inputs obey the law and whose output does not.
-
-    From the output, which breaks the law, the search goes back through those inputs that
-    break it too. So operations that break it on a side path and restore it before the
-    output, as code that works in chunks does, are no false positives.
-
-    Args:
-        runner: to be called within its `at`.
-        threshold: relative discrepancy from which a tensor counts as breaking the law.
+    """The statement of the first of `find_breaks`.
 
     Returns:
         the statement, or None where no operation of torch shows the break.
     """
+    found = find_breaks(runner, inputs, intervention, threshold)
+    return found[0].location if found else None
+
+
+def find_breaks(
+    runner: Runner, inputs: Inputs, intervention: Intervention, threshold: float
+) -> list[Break]:
+    """The operations whose inputs obey the law and whose output does not, in order.
+
+    From the output, which breaks the law, the search goes back through those inputs that
+    break it too. So operations that break it on a side path and restore it before the
+    output, as code that works in chunks does, are no false positives. Only tensors on the
+    way are compared.
+
+    Args:
+        runner: to be called within its `at`.
+        threshold: relative discrepancy from which a tensor counts as breaking the law.
+    """
     run, names = runner.run, module_names(runner.model)
     moved = intervention.apply(inputs)
-    with torch.no_grad(), anomaly_mode():
+    with torch.no_grad():
         run(inputs), run(moved)  # fills caches that are filled at first use
         before, after = Recorder(names), Recorder(names)
-        with before:
+        with anomaly_mode(), before:
             first = [before.value(tensor) for tensor in run(inputs)]
-        with after:
+        with anomaly_mode(), after:
             second = [after.value(tensor) for tensor in run(moved)]
-    _measure(before, after, intervention)
+    comparison = _Comparison(before.calls, after.calls, intervention, threshold)
     for a, b in zip(first, second, strict=False):
-        a.error = intervention.discrepancy(a.content, b.content)
-    roots = roots_of(before.calls, first, threshold)
+        a.error = comparison.error(a, b)
+    roots = roots_of(before.calls, first, threshold, comparison.measure)
     copies = ("detach", "clone")  # of inputs and outputs, by the checker
-    roots = {
-        n for n in roots if before.calls[n].site.line or before.calls[n].operation not in copies
-    }
-    return location_of(before.calls[min(roots)], threshold) if roots else None
+    return [
+        Break(before.calls[n], comparison.pairs.get(n), threshold)
+        for n in sorted(roots)
+        if before.calls[n].site.line or before.calls[n].operation not in copies
+    ]
 
 
 @contextmanager
@@ -137,58 +167,93 @@ def anomaly_mode() -> Iterator[None]:
             yield
 
 
-def _measure(before: Recorder, after: Recorder, intervention: Intervention) -> None:
-    """Set the error of every value of `before`.
+class _Comparison:
+    """The errors of the values of one run against those of another, each measured once.
 
     A call that has no counterpart in the other run, such as a copy that was not needed
     there, passes on the errors of its inputs.
     """
-    paired = {id(a): b for a, b in _aligned(before.calls, after.calls)}
-    for call in before.calls:
-        pair = paired.get(id(call))
+
+    def __init__(
+        self, calls: list[Call], others: list[Call], intervention: Intervention, threshold: float
+    ) -> None:
+        self.pairs = dict(_aligned(calls, others))
+        self._calls, self._intervention, self._threshold = calls, intervention, threshold
+        self._known: dict[tuple[int, int], float] = {}
+        self._measured: set[int] = set()
+        if len(self.pairs) < len(calls):  # errors are passed on, from the first call to the last
+            for number in range(len(calls)):
+                self.measure(number)
+
+    def error(self, old: Value, new: Value) -> float:
+        """0 where a value is as the law says, or below the threshold."""
+        key = id(old.content), id(new.content)
+        if key not in self._known:
+            pair = _as_real(old.content), _as_real(new.content)
+            self._known[key] = self._intervention.discrepancy(*pair, self._threshold)
+        return self._known[key]
+
+    def measure(self, number: int) -> None:
+        """Set the errors of the values of a call."""
+        if number in self._measured:
+            return
+        self._measured.add(number)
+        call, pair = self._calls[number], self.pairs.get(number)
         if pair is None:
             for value in call.inputs:
-                value.error = _worst([v for n in value.writers for v in before.calls[n].outputs])
+                value.error = _worst([v for n in value.writers for v in self._calls[n].outputs])
             for value in call.outputs:
                 value.error = _worst(call.inputs)
-            continue
+            return
         for old, new in ((call.inputs, pair.inputs), (call.outputs, pair.outputs)):
             for x, y in zip(old, new, strict=False):
-                x.error = intervention.discrepancy(_as_real(x.content), _as_real(y.content))
+                x.error = self.error(x, y)
 
 
 def _as_real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.to_dense()) if tensor.is_complex() else tensor.to_dense()
 
 
-def _aligned(first: list[Call], second: list[Call]) -> list[tuple[Call, Call]]:
+def _aligned(first: list[Call], second: list[Call]) -> list[tuple[int, Call]]:
+    """The numbers of calls of the first run with their counterparts in the second."""
     keys, others = [call.key for call in first], [call.key for call in second]
     if keys == others:
-        return list(zip(first, second, strict=True))
+        return list(enumerate(second))
     matcher = difflib.SequenceMatcher(None, keys, others, autojunk=False)
     return [
-        (first[block.a + k], second[block.b + k])
+        (block.a + k, second[block.b + k])
         for block in matcher.get_matching_blocks()
         for k in range(block.size)
     ]
 
 
-def roots_of(calls: list[Call], outputs: list[Value], threshold: float) -> set[int]:
-    """Calls with broken outputs and consistent inputs, on the way to a broken output."""
-    broken = {n for n, call in enumerate(calls) if _worst(call.outputs) > threshold}
-    waiting = [n for v in outputs if v.error > threshold for n in _writers(calls, v, threshold)]
+def roots_of(
+    calls: list[Call],
+    outputs: list[Value],
+    threshold: float,
+    measure: Callable[[int], None] = lambda number: None,
+) -> set[int]:
+    """Calls with broken outputs and consistent inputs, on the way to a broken output.
+
+    Args:
+        measure: sets the errors of a call, by its number, before they are read.
+    """
+    waiting = [
+        n for v in outputs if v.error > threshold for n in _writers(calls, v, threshold, measure)
+    ]
     seen, roots = set(), set()
     while waiting:
         number = waiting.pop()
-        if number in seen or number not in broken:
+        measure(number)
+        if number in seen or _worst(calls[number].outputs) <= threshold:
             continue
         seen.add(number)
         causes = [
             writer
             for value in calls[number].inputs
             if value.error > threshold
-            for writer in _writers(calls, value, threshold)
-            if writer in broken and writer < number
+            for writer in _writers(calls, value, threshold, measure)
+            if writer < number and _worst(calls[writer].outputs) > threshold
         ]
         waiting += causes
         if not causes:
@@ -196,10 +261,13 @@ def roots_of(calls: list[Call], outputs: list[Value], threshold: float) -> set[i
     return roots
 
 
-def _writers(calls: list[Call], value: Value, threshold: float) -> list[int]:
+def _writers(
+    calls: list[Call], value: Value, threshold: float, measure: Callable[[int], None]
+) -> list[int]:
     """The calls that may have broken a value: none before one that left it consistent."""
     found = []
     for number in reversed(value.writers):
+        measure(number)
         found.append(number)
         if any(
             result.error <= threshold and result.content.shape == value.content.shape
@@ -222,6 +290,16 @@ def location_of(call: Call, threshold: float) -> Location | None:
 
 def _worst(values: list[Value]) -> float:
     return max((value.error for value in values), default=0.0)
+
+
+def _again(
+    func: Any, others: list[Any], is_tensor: list[bool], spec: Any, tensors: list[Tensor]
+) -> list[Tensor]:
+    """The results of an operation on other tensors."""
+    given = iter([tensor.clone() for tensor in tensors])
+    leaves = [next(given) if is_one else x for x, is_one in zip(others, is_tensor, strict=True)]
+    args, kwargs = tree_unflatten(leaves, spec)
+    return [leaf for leaf in tree_leaves(func(*args, **kwargs)) if isinstance(leaf, Tensor)]
 
 
 def _storage(tensor: Tensor) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 
 import torch
@@ -12,10 +13,11 @@ from tokennet.testing.diagnose.script import script_of
 from tokennet.testing.engine.intervention import (
     Inputs,
     Intervention,
+    Outputs,
     PermutationIntervention,
     seeded_content,
 )
-from tokennet.testing.engine.run import Runner
+from tokennet.testing.engine.run import Runner, error_of, other_content
 from tokennet.testing.report import Counterexample
 
 Error = Callable[[Inputs, Intervention], float]
@@ -45,7 +47,7 @@ def smallest_counterexample(
     """
     error = runner.error
     if isinstance(intervention, PermutationIntervention) and swaps:
-        inputs, intervention = _one_swap(error, inputs, intervention, threshold)
+        inputs, intervention = _one_swap(runner, inputs, intervention, threshold)
         inputs, intervention = _fewer_tokens(error, inputs, intervention, threshold)
     other, seeded = seeded_content(inputs), False
     with contextlib.suppress(Exception):  # content that the model refuses
@@ -59,21 +61,29 @@ def smallest_counterexample(
 
 
 def _one_swap(
-    error: Error, inputs: Inputs, intervention: PermutationIntervention, threshold: float
+    runner: Runner, inputs: Inputs, intervention: PermutationIntervention, threshold: float
 ) -> tuple[Inputs, PermutationIntervention]:
+    """One run for each halving: the worse half starts or ends where the other one does."""
     states = _arrangements(intervention.perm)
     low, high = 0, len(states) - 1
+    other = runner.run(other_content(inputs))
 
-    def step(a: int, b: int) -> tuple[Inputs, PermutationIntervention]:
-        between = torch.argsort(states[a])[states[b]]
-        return intervention.with_perm(states[a]).apply(inputs), intervention.with_perm(between)
+    @functools.cache
+    def output(state: int) -> Outputs:
+        return runner.run(intervention.with_perm(states[state]).apply(inputs))
+
+    def step(a: int, b: int) -> PermutationIntervention:
+        return intervention.with_perm(torch.argsort(states[a])[states[b]])
+
+    def error(a: int, b: int) -> float:
+        return error_of(step(a, b), output(a), other, output(b))
 
     while high - low > 1:
         middle = (low + high) // 2
-        halves = [(low, middle), (middle, high)]
-        low, high = max(halves, key=lambda half: error(*step(*half)))
-    found = step(low, high)
-    return found if error(*found) > threshold else (inputs, intervention)
+        low, high = max([(low, middle), (middle, high)], key=lambda half: error(*half))
+    if error(low, high) <= threshold:
+        return inputs, intervention
+    return intervention.with_perm(states[low]).apply(inputs), step(low, high)
 
 
 def _arrangements(perm: Tensor) -> list[Tensor]:

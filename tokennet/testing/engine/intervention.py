@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,16 +46,22 @@ class Intervention(ABC):
         """Whether `discrepancy` knows what becomes of intermediate tensors."""
         return True
 
-    def discrepancy(self, before: Tensor, after: Tensor) -> float:
+    def discrepancy(self, before: Tensor, after: Tensor, enough: float = 0.0) -> float:
         """How far an intermediate tensor is from having changed as the law allows.
 
         0 if there is a way in which `before`, of the run on x, becomes `after`, of the
         run on apply(x); relative to the largest value. To localize breaks.
+
+        Args:
+            enough: no better way is looked for once an error is at most this.
         """
-        if before.dim() != after.dim():
-            return float("inf")
-        pairs = self.alignments(before, after)
-        return min((difference([a], [b]) for a, b in pairs), default=float("inf"))
+        least = float("inf")
+        if before.dim() == after.dim():
+            for a, b in self.alignments(before, after):
+                least = min(least, difference([a], [b]))
+                if least <= enough:
+                    break
+        return least
 
     @abstractmethod
     def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -74,12 +81,26 @@ def _difference(wanted: Tensor, got: Tensor) -> float:
         return 0.0
     if torch.bool in (wanted.dtype, got.dtype):
         return 1.0
-    error, sizes = float(gap(wanted, got).max()), wanted[wanted.isfinite()].abs()
-    if not sizes.numel():
-        return error
-    usual = sizes[sizes <= OUTLIER * sizes.median()] if sizes.is_floating_point() else sizes
-    scale = float(usual.max()) if usual.numel() else float(sizes.max())
+    error = float((got - wanted).abs().max())
+    if not math.isfinite(error):
+        error = float(gap(wanted, got).max())
+    scale = _scale(wanted)
     return error / scale if scale else error
+
+
+def _scale(wanted: Tensor) -> float:
+    """The largest absolute value that does not stand for infinity; 0 where there is none."""
+    sizes = wanted.abs()
+    largest = float(sizes.max())
+    if math.isfinite(largest) and (
+        not sizes.is_floating_point() or 2 * int((sizes * OUTLIER >= largest).sum()) > sizes.numel()
+    ):
+        return largest  # the median is not that much smaller
+    sizes = sizes[sizes.isfinite()]
+    if not sizes.numel():
+        return 0.0
+    usual = sizes[sizes <= OUTLIER * sizes.median()] if sizes.is_floating_point() else sizes
+    return float(usual.max()) if usual.numel() else float(sizes.max())
 
 
 def gap(wanted: Tensor, got: Tensor) -> Tensor:

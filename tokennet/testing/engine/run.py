@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from tokennet.testing.engine.intervention import (
     replaced,
 )
 from tokennet.testing.engine.sandbox import sandboxed
+from tokennet.testing.engine.wrapped import identity
 from tokennet.testing.example.values import cast, features, map_tensors, tensors_of, with_features
 
 KERNELS = {
@@ -43,6 +45,18 @@ LARGEST_FLOOR = 1e-3
 Channels = list[Tensor]
 """For each output the numbers (C,) of its channels."""
 
+_SHARED: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("shared_runs", default=None)
+
+
+@contextmanager
+def shared_runs() -> Iterator[None]:
+    """Within the context laws share the runs on one input in one precision."""
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
 
 def call_model(model: Callable[..., Any], inputs: Inputs) -> Outputs:
     """The tensors that a model returns for copies of inputs, as it may write to them."""
@@ -52,6 +66,15 @@ def call_model(model: Callable[..., Any], inputs: Inputs) -> Outputs:
 def call_with_autograd(model: Callable[..., Any], inputs: Inputs) -> Outputs:
     """The same with the autograd graph that gradients need."""
     return tensors_of(model(*map_tensors(torch.clone, inputs)))
+
+
+class Reference(NamedTuple):
+    """The runs that do not depend on a law; see `Measured`."""
+
+    outputs: Outputs
+    other: Outputs
+    again: Outputs
+    mixes: bool
 
 
 @dataclass
@@ -119,12 +142,14 @@ class Runner:
 
     Args:
         jitter: seed of a small change of the parameters; None leaves them as they are.
+        kernel: the attention kernel of torch, one of `KERNELS`.
     """
 
     model: Callable[..., Any]
     inputs: Inputs
     interventions: Sequence[Intervention] = ()
     jitter: int | None = None
+    kernel: str = "default"
 
     def run(self, inputs: Inputs) -> Outputs:
         with torch.no_grad():
@@ -133,8 +158,20 @@ class Runner:
     @contextmanager
     def at(self, dtype: torch.dtype) -> Iterator[Inputs]:
         """The model and its inputs in a precision."""
-        with sandboxed(self.model, dtype=dtype, jitter=self.jitter):
+        kernel = nullcontext() if self.kernel == "default" else sdpa_kernel(KERNELS[self.kernel])
+        with sandboxed(self.model, dtype=dtype, jitter=self.jitter), kernel:
             yield cast(self.inputs, dtype)
+
+    def remembered(self, what: Any, make: Callable[[], Any]) -> Any:
+        """What runs on the inputs alone give, made once within `shared_runs`."""
+        shared = _SHARED.get()
+        if shared is None:
+            return make()
+        numbers = tuple(map(id, self.inputs))
+        key = what, identity(self.model), numbers, self.jitter, self.kernel
+        if key not in shared:
+            shared[key] = make(), self  # the runner, so that no identity is used twice
+        return shared[key][0]
 
     def measure(self, dtype: torch.dtype) -> Measured:
         """Run everything in a precision.
@@ -143,9 +180,7 @@ class Runner:
             whatever the model raises in that precision.
         """
         with self.at(dtype) as x:
-            y = self.run(x)
-            again, other = self.run(x), self.run(_other_content(x))
-            mixes = not _is_diagonal(y, self.run(_even_tokens_changed(x)), x)
+            y, other, again, mixes = self.remembered(dtype, lambda: self._reference(x))
             changed, signal = [], 0.0
             for intervention in self.interventions:
                 outputs = self.run(intervention.apply(x))
@@ -154,12 +189,16 @@ class Runner:
                     signal = max(signal, difference(y, outputs))
         return Measured(dtype, self.interventions, y, other, again, changed, signal, mixes)
 
+    def _reference(self, x: Inputs) -> Reference:
+        y = self.run(x)
+        again, other = self.run(x), self.run(other_content(x))
+        mixes = not _is_diagonal(y, self.run(_even_tokens_changed(x)), x)
+        return Reference(y, other, again, mixes)
+
     def error(self, inputs: Inputs, intervention: Intervention) -> float:
         """The error of an intervention, in units of the response; to be called within `at`."""
-        y, other = self.run(inputs), self.run(_other_content(inputs))
-        changed = intervention.compared(self.run(intervention.apply(inputs)))
-        dtype = next((t.dtype for t in y if t.is_floating_point()), torch.float64)
-        return largest(Measured(dtype, [intervention], y, other, y, [changed]).error(0))
+        y, other = self.run(inputs), self.run(other_content(inputs))
+        return error_of(intervention, y, other, self.run(intervention.apply(inputs)))
 
     def float32(self, exact: Measured, number: int) -> tuple[dict[str, float], Outputs | None]:
         """Errors in float32 by attention kernel; |f32 - f64| of the best kernel.
@@ -174,7 +213,7 @@ class Runner:
             for name, kernel in _kernels(self.inputs).items():
                 try:
                     with kernel:
-                        y = self.run(x)
+                        y = self.remembered((torch.float32, name), lambda: self.run(x))
                         changed = intervention.compared(self.run(intervention.apply(x)))
                 except RuntimeError:  # the kernel does not support this call, or float32
                     continue
@@ -201,7 +240,20 @@ def _kernels(inputs: Inputs) -> dict[str, Any]:
     return {"default": nullcontext(), **{name: sdpa_kernel(k) for name, k in named.items()}}
 
 
-def _other_content(inputs: Inputs) -> Inputs:
+def error_of(intervention: Intervention, y: Outputs, other: Outputs, changed: Outputs) -> float:
+    """The error of an intervention, in units of the response.
+
+    Args:
+        y: f(x).
+        other: f of other content.
+        changed: f(apply(x)).
+    """
+    dtype = next((t.dtype for t in y if t.is_floating_point()), torch.float64)
+    changed = intervention.compared(changed)
+    return largest(Measured(dtype, [intervention], y, other, y, [changed]).error(0))
+
+
+def other_content(inputs: Inputs) -> Inputs:
     z = features(inputs[0])
     return (with_features(inputs[0], new_content(z, seed=0)), *inputs[1:])
 

@@ -62,6 +62,11 @@ def runnable(runner: Runner, dtype: str | torch.dtype) -> tuple[torch.dtype, lis
     given = precision_of(dtype)
     if given is not None:
         return given, []
+    precision, notes = runner.remembered("auto", lambda: _runnable(runner))
+    return precision, list(notes)
+
+
+def _runnable(runner: Runner) -> tuple[torch.dtype, list[str]]:
     try:
         with runner.at(torch.float64) as x:
             lower = [y.dtype for y in runner.run(x) if y.dtype in LOW_PRECISION]

@@ -33,6 +33,14 @@ class Wrapped(ABC):
         """Call the model."""
 
 
+def identity(model: Any) -> Any:
+    """What is the same for two wrappers of one model in the same way, as a key."""
+    if not isinstance(model, Wrapped):
+        return id(model)
+    given = (getattr(model, field.name) for field in dataclasses.fields(model)[1:])
+    return (type(model), identity(model.function), *given)
+
+
 class NoGradient(TypeError):
     """There is nothing to differentiate."""
 

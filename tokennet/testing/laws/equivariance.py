@@ -312,12 +312,13 @@ def _check_ties(case: Case, options: Options) -> SymmetryReport:
         for feature in range(z.shape[-1]):
             first = _pairs(n, generator).to(z.device)
             tied[-1][..., feature] = z[..., feature].index_select(-1, first)
-    reports = []
-    for content in tied:
+
+    def asked(content: Tensor) -> SymmetryReport:
         inputs = (with_features(case.inputs[0], content), *case.inputs[1:])
         example = dataclasses.replace(case.example, inputs=inputs)
-        reports.append(_check_nodes(dataclasses.replace(case, example=example), options, None))
-    return worst(reports)
+        return _check_nodes(dataclasses.replace(case, example=example), options, None)
+
+    return worst(map(asked, tied))
 
 
 def _pairs(n: int, generator: torch.Generator) -> Tensor:

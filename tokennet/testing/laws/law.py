@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tokennet.testing.engine.intervention import Inputs
@@ -55,10 +55,15 @@ def with_gradients(
     return checked
 
 
-def worst(reports: Sequence[SymmetryReport]) -> SymmetryReport:
-    """The report with the worst verdict."""
+def worst(reports: Iterable[SymmetryReport]) -> SymmetryReport:
+    """The report with the worst verdict; none is made after the first that is BROKEN."""
     order = (Verdict.PASS, Verdict.VACUOUS, Verdict.INCONCLUSIVE, Verdict.BROKEN)
-    return max(reports, key=lambda report: order.index(report.verdict))
+    found = []
+    for report in reports:
+        found.append(report)
+        if report.verdict is Verdict.BROKEN:
+            break
+    return max(found, key=lambda report: order.index(report.verdict))
 
 
 def token_dim(case: Case) -> int:
