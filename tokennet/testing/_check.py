@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tokennet.checks import lookup
+from tokennet.testing.engine.draws import COUNT, Draws, as_draws
 from tokennet.testing.engine.run import shared_runs
 from tokennet.testing.engine.sandbox import moved_to
 from tokennet.testing.engine.tolerance import precision_of
@@ -81,6 +82,7 @@ def check(
     device: torch.device | str | None = None,
     jitter: bool = True,
     seed: int = 0,
+    draws: int | Draws = COUNT,
 ) -> LawReport:
     """Check every law that applies to a model on an example, values and gradients.
 
@@ -98,6 +100,8 @@ def check(
         device: where to run; by default where the example is.
         jitter: move parameters a little, so that a table of zeros hides nothing.
         seed: of permutations, other content and jitter.
+        draws: on how much other content a law that holds on the example is tried, of several
+            sizes; each costs two runs. A branch taken for few inputs needs many.
 
     Raises:
         TypeError, ValueError: the example is nothing that the laws know, or `laws` names
@@ -110,7 +114,8 @@ def check(
     """
     started = time.perf_counter()
     precision_of(dtype)
-    options = {"dtype": dtype, "jitter": jitter, "seed": seed}
+    search = as_draws(draws, seed)
+    options = {"dtype": dtype, "jitter": jitter, "seed": seed, "draws": search}
     with moved_to(device, model), shared_runs():
         case = make_case(model, to_device(example, device))
         reports = {name: _verdict(name, case, options) for name in _names(case, laws, causal)}

@@ -14,7 +14,8 @@ class Verdict(StrEnum):
 
     - `PASS`: the law holds up to rounding.
     - `BROKEN`: the error is far beyond rounding.
-    - `INCONCLUSIVE`: the error lies between, or the model is random or not finite.
+    - `INCONCLUSIVE`: the error lies between, rounding decides, the model keeps a state, or is
+      not finite.
     - `VACUOUS`: the law holds because the output does not depend on the tokens at all.
     """
 
@@ -75,6 +76,9 @@ class SymmetryReport:
     precision that decided; `float32` holds the error in float32 for each attention kernel,
     `rounding` |f32 - f64|, `signal` how much the intervention alters the output at all,
     `noise` the difference between two runs on one input (NaN where they were not measured).
+    `draws` is on how much other content the law was tried; of a model that draws random
+    numbers it is the number of runs, and `p_value` that of the test of distributions, where
+    one was needed.
     """
 
     law: str
@@ -89,6 +93,8 @@ class SymmetryReport:
     noise: float = math.nan
     float32: dict[str, float] = field(default_factory=dict)
     runs: int = 0
+    draws: int = 0
+    p_value: float = math.nan
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     counterexample: Counterexample | None = None
@@ -109,7 +115,8 @@ class SymmetryReport:
         parts = [f"error {self.error:.2g} in {self.dtype} (tolerance {self.tolerance:.2g})"]
         parts += [f"{error:.2g} in float32 ({name})" for name, error in self.float32.items()]
         parts += [f"rounding {self.rounding:.2g}", f"signal {self.signal:.2g}"]
-        parts += [f"noise {self.noise:.2g}", f"{self.runs} runs", f"{self.seconds:.2f} s"]
+        parts += [f"noise {self.noise:.2g}", f"{self.runs} runs", f"{self.draws} draws"]
+        parts += [f"{self.seconds:.2f} s"]
         return ", ".join(parts)
 
     def assert_pass(self) -> SymmetryReport:

@@ -7,13 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
 from tokennet.testing.diagnose.source import Site, location_at, user_site
 from tokennet.testing.engine.intervention import Inputs, Intervention
@@ -34,13 +33,12 @@ class Value:
 
 @dataclass
 class Call:
-    """An operation: where it was called, its inputs and its outputs, and how to call it again."""
+    """An operation: where it was called, its inputs and its outputs."""
 
     operation: str
     site: Site
     inputs: list[Value]
     outputs: list[Value] = field(default_factory=list)
-    again: Callable[[list[Tensor]], list[Tensor]] | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -65,12 +63,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        leaves, spec = tree_flatten((args, kwargs))
-        given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         call = Call(_name(func), user_site(self._names), [self.value(x) for x in given])
-        others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
-        call.again = partial(_again, func, others, is_tensor, spec)
         result = func(*args, **kwargs)
         number = len(self.calls)
         written = _written(func, args, kwargs)
@@ -98,35 +92,10 @@ class Recorder(TorchDispatchMode):
         return Value(self._copies[key], ([first] if first >= 0 else []) + writers)
 
 
-@dataclass
-class Break:
-    """The first call, in both runs, whose inputs obey a law and whose outputs do not."""
-
-    before: Call
-    after: Call | None
-    threshold: float
-
-    @property
-    def location(self) -> Location | None:
-        return location_of(self.before, self.threshold)
-
-
 def localize(
     runner: Runner, inputs: Inputs, intervention: Intervention, threshold: float
 ) -> Location | None:
-    """The statement of the first of `find_breaks`.
-
-    Returns:
-        the statement, or None where no operation of torch shows the break.
-    """
-    found = find_breaks(runner, inputs, intervention, threshold)
-    return found[0].location if found else None
-
-
-def find_breaks(
-    runner: Runner, inputs: Inputs, intervention: Intervention, threshold: float
-) -> list[Break]:
-    """The operations whose inputs obey the law and whose output does not, in order.
+    """The first operation whose inputs obey the law and whose output does not.
 
     From the output, which breaks the law, the search goes back through those inputs that
     break it too. So operations that break it on a side path and restore it before the
@@ -136,6 +105,9 @@ def find_breaks(
     Args:
         runner: to be called within its `at`.
         threshold: relative discrepancy from which a tensor counts as breaking the law.
+
+    Returns:
+        the statement, or None where no operation of torch shows the break.
     """
     run, names = runner.run, module_names(runner.model)
     moved = intervention.apply(inputs)
@@ -151,11 +123,10 @@ def find_breaks(
         a.error = comparison.error(a, b)
     roots = roots_of(before.calls, first, threshold, comparison.measure)
     copies = ("detach", "clone")  # of inputs and outputs, by the checker
-    return [
-        Break(before.calls[n], comparison.pairs.get(n), threshold)
-        for n in sorted(roots)
-        if before.calls[n].site.line or before.calls[n].operation not in copies
-    ]
+    roots = {
+        n for n in roots if before.calls[n].site.line or before.calls[n].operation not in copies
+    }
+    return location_of(before.calls[min(roots)], threshold) if roots else None
 
 
 @contextmanager
@@ -290,16 +261,6 @@ def location_of(call: Call, threshold: float) -> Location | None:
 
 def _worst(values: list[Value]) -> float:
     return max((value.error for value in values), default=0.0)
-
-
-def _again(
-    func: Any, others: list[Any], is_tensor: list[bool], spec: Any, tensors: list[Tensor]
-) -> list[Tensor]:
-    """The results of an operation on other tensors."""
-    given = iter([tensor.clone() for tensor in tensors])
-    leaves = [next(given) if is_one else x for x, is_one in zip(others, is_tensor, strict=True)]
-    args, kwargs = tree_unflatten(leaves, spec)
-    return [leaf for leaf in tree_leaves(func(*args, **kwargs)) if isinstance(leaf, Tensor)]
 
 
 def _storage(tensor: Tensor) -> int:

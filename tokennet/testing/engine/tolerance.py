@@ -95,6 +95,7 @@ class Errors:
         excess: for each intervention, how many tolerances the worst channel is off.
         noisy: two runs on the same input differ.
         float32: the error in float32 by attention kernel.
+        diagnosed: the number of the intervention of which that is.
     """
 
     excess: list[float]
@@ -104,6 +105,7 @@ class Errors:
     noise: float
     noisy: bool
     float32: dict[str, float]
+    diagnosed: int = 0
 
     @property
     def worst(self) -> int:
@@ -133,7 +135,9 @@ def errors_against_tolerance(runner: Runner, measured: Measured, notes: list[str
     noise = largest(measured.noise)
     noisy = noise > (worst.tolerance if dtype == torch.float64 else least)
     excess = [channel.excess for channel in channels]
-    return Errors(excess, worst.error, worst.tolerance, worst.rounding, noise, noisy, float32)
+    return Errors(
+        excess, worst.error, worst.tolerance, worst.rounding, noise, noisy, float32, first
+    )
 
 
 def _worst_channel(error: Tensor, rounding: Tensor, least: float, eps: float) -> _Channel:

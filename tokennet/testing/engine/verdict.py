@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -15,23 +17,34 @@ from tokennet.testing.diagnose.localize import localize, lowered_at
 from tokennet.testing.diagnose.script import script_of_two_runs
 from tokennet.testing.diagnose.shrink import smallest_counterexample
 from tokennet.testing.diagnose.source import is_internal, location_at
+from tokennet.testing.engine.distribution import in_distribution
+from tokennet.testing.engine.draws import COUNT, Draw, Draws, as_draws
+from tokennet.testing.engine.finding import Finding, find
 from tokennet.testing.engine.intervention import Inputs, Intervention
-from tokennet.testing.engine.run import Measured, Runner, largest, relative
-from tokennet.testing.engine.tolerance import (
-    MARGIN,
-    UNDECIDED,
-    Errors,
-    errors_against_tolerance,
-    first_line,
-    name_of_dtype,
-    runnable,
-    tolerance,
-)
+from tokennet.testing.engine.reach import modules_of
+from tokennet.testing.engine.rounding import explained_by_rounding
+from tokennet.testing.engine.run import Runner, error_of
+from tokennet.testing.engine.tolerance import UNDECIDED, first_line, name_of_dtype, runnable
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
 
 CALLS = ("call_model", "call_with_autograd")
 """Functions of `engine.run` below which an error is the model's."""
+
+
+class Extra(TypedDict, total=False):
+    """What `run_law` needs to know of some laws.
+
+    Attributes:
+        swaps: transpositions are in the group, so that a permutation may be reduced to one;
+            True by default.
+        noise_breaks: the law is that two runs agree, so that a random model breaks it.
+        drawn: the intervention for a draw; by default those of the law, in turn.
+    """
+
+    swaps: bool
+    noise_breaks: bool
+    drawn: Callable[[Draw], Intervention]
 
 
 def run_law(
@@ -43,8 +56,8 @@ def run_law(
     dtype: str | torch.dtype = "auto",
     jitter: bool = True,
     seed: int = 0,
-    swaps: bool = True,
-    noise_breaks: bool = False,
+    draws: int | Draws = COUNT,
+    **given: Unpack[Extra],
 ) -> SymmetryReport:
     """Run a law's interventions and say what they show.
 
@@ -52,45 +65,48 @@ def run_law(
     `tolerance` and `Verdict`.
 
     Args:
-        swaps: transpositions are in the group, so that a permutation may be reduced to one.
-        noise_breaks: the law is that two runs agree, so that a random model breaks it.
+        draws: how often a law that holds is tried on other content.
+        given: what is particular to the law.
 
     Raises:
         whatever the model raises on the inputs as they were given.
+        TypeError, ValueError: `draws` is no number of draws.
     """
     started = time.perf_counter()
+    search = as_draws(draws, seed)
     runner = Runner(model, inputs, interventions, jitter=seed if jitter else None)
+    noise_breaks = given.get("noise_breaks", False)
     precision, notes = runnable(runner, dtype)
-    measured = runner.measure(precision)
-    errors = errors_against_tolerance(runner, measured, notes)
-    verdict, reason = _verdict(measured, errors, noise_breaks)
-    small = measured.dtype == torch.float64 and errors.error < 1e-2
-    if verdict is Verdict.BROKEN and small and (line := lowered_at(runner)):
-        notes.append(f"computes in less than float64 at {line}; decided in float32")
-        measured = runner.measure(torch.float32)
-        errors = errors_against_tolerance(runner, measured, notes)
-        verdict, reason = _verdict(measured, errors, noise_breaks)
-    if verdict is Verdict.PASS:
-        verdict, reason = _verdict_in_float32(runner, measured, errors, reason)
+    found = _lowered(find(runner, precision, notes, noise_breaks=noise_breaks), notes)
+    made, chance = 0, math.nan
+    if found.errors.noisy and found.measured.finite and not noise_breaks:
+        found, made, chance = in_distribution(found, seed)
+    elif found.verdict is Verdict.PASS and not noise_breaks:
+        found, made = _on_draws(found, search, given.get("drawn"), notes)
     counterexample, location = None, None
-    if verdict is Verdict.BROKEN or errors.noisy:
-        location = _localized(runner, measured, errors, notes)
-        counterexample = _counterexample(runner, measured, errors, swaps, notes)
-    if not measured.mixes:
+    if found.verdict is Verdict.BROKEN and not found.errors.noisy:
+        found = explained_by_rounding(found, notes)
+    if found.verdict is Verdict.BROKEN:
+        location = _localized(found, notes)
+        counterexample = _counterexample(found, given.get("swaps", True), notes)
+    if not found.measured.mixes:
         notes.append("each output depends on its own token alone: nothing mixes tokens")
+    errors = found.errors
     return SymmetryReport(
         law=law,
         subject=name_of(model),
-        verdict=verdict,
-        reason=reason,
+        verdict=found.verdict,
+        reason=found.reason,
         error=errors.noise if noise_breaks else errors.error,
         tolerance=errors.tolerance,
-        dtype=name_of_dtype(measured.dtype),
+        dtype=name_of_dtype(found.measured.dtype),
         rounding=errors.rounding,
-        signal=measured.signal,
+        signal=found.measured.signal,
         noise=errors.noise,
         float32=errors.float32,
         runs=len(interventions),
+        draws=made,
+        p_value=chance,
         seconds=time.perf_counter() - started,
         notes=tuple(dict.fromkeys(notes)),
         counterexample=counterexample,
@@ -133,85 +149,96 @@ def name_of(model: Any) -> str:
     return getattr(model, "__name__", type(model).__name__)
 
 
-def _verdict(measured: Measured, errors: Errors, noise_breaks: bool) -> tuple[Verdict, str]:
-    if not measured.finite:
-        return Verdict.INCONCLUSIVE, "the output is not finite on the example itself"
-    if errors.noisy:
-        reason = f"two runs on the same input differ by {errors.noise:.2g}"
-        verdict = Verdict.BROKEN if noise_breaks else Verdict.INCONCLUSIVE
-        return verdict, f"{reason}: it is random, or keeps a state"
-    if noise_breaks:
-        return Verdict.PASS, "two runs on the same input agree"
-    excess = max(errors.excess)
-    if excess > UNDECIDED[measured.dtype]:
-        return Verdict.BROKEN, f"off by {errors.error:.2g} of what tokens do to the output"
-    if excess > 1:
-        return Verdict.INCONCLUSIVE, f"an error of {errors.error:.2g} may be rounding"
-    if measured.response <= MARGIN[measured.dtype] * torch.finfo(measured.dtype).eps:
-        return Verdict.VACUOUS, "the output does not depend on the tokens"
-    return Verdict.PASS, "holds up to rounding"
+def _lowered(found: Finding, notes: list[str]) -> Finding:
+    """Decided again in float32, where a small break in float64 may be due to lower precision."""
+    small = found.measured.dtype == torch.float64 and found.errors.error < 1e-2
+    if found.verdict is Verdict.BROKEN and small and not found.in_float32_only:
+        line = lowered_at(found.runner)
+        if line:
+            notes.append(f"computes in less than float64 at {line}; decided in float32")
+            return find(found.runner, torch.float32, notes)
+    return found
 
 
-def _verdict_in_float32(
-    runner: Runner, measured: Measured, errors: Errors, reason: str
-) -> tuple[Verdict, str]:
-    """A law that holds in float64 may be broken by a kernel that runs in float32 only."""
-    name, error = max(errors.float32.items(), key=lambda item: item[1], default=("", 0.0))
-    if error <= tolerance(torch.float32, 0.0, torch.float32):
-        return Verdict.PASS, reason
-    off = runner.sensitivity(torch.float64, torch.finfo(torch.float32).eps)
-    intervention = measured.interventions[errors.worst]
-    unit = measured.largest_units(intervention)
-    rounding = largest(relative(intervention.expected(off), unit))
-    limit = tolerance(torch.float32, rounding, torch.float32)
-    if error <= limit * UNDECIDED[torch.float32]:
-        return Verdict.PASS, reason
-    return Verdict.BROKEN, f"holds in float64, but is off by {error:.2g} in float32 ({name})"
+def _on_draws(
+    found: Finding,
+    search: Draws,
+    drawn: Callable[[Draw], Intervention] | None,
+    notes: list[str],
+) -> tuple[Finding, int]:
+    """What a law that holds on the example shows on other content, and on how much."""
+    runner, dtype, interventions = found.runner, found.measured.dtype, found.runner.interventions
+    made: list[Draw] = []
+    broken: dict[Draw, Finding] = {}
+
+    def on(draw: Draw) -> Runner:
+        one = interventions[draw.seed % len(interventions)] if drawn is None else drawn(draw)
+        return replace(runner, inputs=draw.content(runner.inputs), interventions=[one])
+
+    def fails(draw: Draw) -> bool:
+        made.append(draw)
+        other = on(draw)
+        try:
+            with other.at(dtype) as x:  # two runs, and all others only where they look broken
+                y, changed = other.run(x), other.run(other.interventions[0].apply(x))
+                error = error_of(other.interventions[0], y, found.measured.outputs, changed)
+            if error <= found.errors.tolerance:
+                return False
+            again = find(other, dtype, [])
+        except Exception:  # whatever a model of other people raises on content that it refuses
+            return False
+        if again.verdict is Verdict.BROKEN and not again.in_float32_only:
+            broken[draw] = again
+        return draw in broken
+
+    first = search.first(fails)
+    if first is None:
+        return found, len(set(made))
+    notes.append(
+        f"holds on the example; breaks on content of {first.scale:g} times its size, seed "
+        f"{first.seed}: draw {len(set(made))}"
+    )
+    return broken[first], len(set(made))
 
 
-def _localized(
-    runner: Runner, measured: Measured, errors: Errors, notes: list[str]
-) -> Location | None:
+def _localized(found: Finding, notes: list[str]) -> Location | None:
     """Where it breaks; the verdict stands where this fails."""
-    followed = [
-        (excess, number)
-        for number, excess in enumerate(errors.excess)
-        if measured.interventions[number].can_be_followed
-        and (errors.noisy or excess > UNDECIDED[measured.dtype])
-    ]
-    number = max(followed, key=lambda pair: pair[0])[1] if followed else errors.worst
-    size = errors.noise if errors.noisy else errors.error
+    runner, errors = found.runner, found.errors
+    followed = [n for n in found.broken if runner.interventions[n].can_be_followed]
+    number = next(iter(followed or found.broken))
+    size = errors.noise if errors.noisy else found.error
     # Between rounding and the break, so that neither hides the other.
-    between = max(errors.tolerance, min(1e-3, (errors.tolerance * min(size, 1.0)) ** 0.5))
+    between = max(found.tolerance, min(1e-3, (found.tolerance * min(size, 1.0)) ** 0.5))
+    if found.in_float32_only:
+        notes.append("the line and the script are those of float32")
     try:
-        with runner.at(measured.dtype) as x:
-            return localize(runner, x, measured.interventions[number], between)
+        with runner.at(found.dtype) as x:
+            return localize(runner, x, runner.interventions[number], between)
     except Exception as error:  # operations that cannot be watched
         notes.append(f"not localized: {first_line(error)}")
         return None
 
 
-def _counterexample(
-    runner: Runner, measured: Measured, errors: Errors, swaps: bool, notes: list[str]
-) -> Counterexample | None:
+def _counterexample(found: Finding, swaps: bool, notes: list[str]) -> Counterexample | None:
     """The smallest example that shows the break; the verdict stands where this fails."""
-    if errors.noisy:
+    runner = found.runner
+    if found.errors.noisy:
         text = script_of_two_runs(runner.model, runner.inputs)
-        return Counterexample(None, errors.noise, text, runner.inputs)
-    worst = measured.interventions[errors.worst]
+        return Counterexample(None, found.errors.noise, text, runner.inputs)
+    worst = runner.interventions[found.broken[0]]
     hidden = False
-    if runner.jitter is not None:
-        given = Runner(runner.model, runner.inputs)
-        with given.at(torch.float64 if errors.tolerance < 1e-6 else torch.float32) as x:
-            hidden = given.error(x, worst) <= errors.tolerance
+    if runner.jitter is not None and any(modules_of(runner.model)):
+        given = replace(runner, jitter=None)
+        with given.at(found.dtype) as x:
+            hidden = given.error(x, worst) <= found.tolerance
     if hidden:
         notes.append(
             "holds for the parameters as given, and breaks once they are changed a little: "
             "values such as zeros hide the break"
         )
-    threshold = errors.tolerance * UNDECIDED[measured.dtype]
+    threshold = found.tolerance * UNDECIDED[found.dtype]
     try:
-        with runner.at(measured.dtype) as x:
+        with runner.at(found.dtype) as x:
             return smallest_counterexample(
                 runner, x, worst, threshold=threshold, swaps=swaps, jittered=hidden
             )

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tokennet.checks import lookup
 from tokennet.graphs import Causal, TokenGraph, from_mask
 from tokennet.testing.diagnose.localize import localize
+from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.intervention import (
     ContentIntervention,
     Inputs,
@@ -48,6 +49,7 @@ def check_dependency(
     seed: int = 0,
     dtype: str | torch.dtype = "auto",
     law: str = "dependency",
+    draws: int | Draws = COUNT,
 ) -> SymmetryReport:
     """Whether output i depends on token j only where `allowed` has the edge j -> i.
 
@@ -72,7 +74,7 @@ def check_dependency(
         allowed = from_mask(torch.as_tensor(allowed).bool().cpu())
     if n > LONGEST:
         interventions = _sampled(allowed, n, (out_dim, dim), seed)
-        return run_law(law, f, inputs, interventions, **options)
+        return run_law(law, f, inputs, interventions, draws=draws, **options)
     ways = {
         way: dependency_matrix(f, x, method=way, dim=dim, out_dim=out_dim, **options)
         for way in ("gradient", "perturbation")
@@ -91,8 +93,9 @@ def check_dependency(
         _other_tokens([source], kept, mask.shape, (out_dim, dim), seed + number, scale)
         for number, scale in enumerate(SCALES)
     ]
-    report = run_law(law, f, inputs, interventions, **options)
-    if report.noise > report.tolerance:
+    report = run_law(law, f, inputs, interventions, draws=draws, **options)
+    found_on_a_draw = report.verdict is Verdict.BROKEN and report.draws > 0
+    if report.noise > report.tolerance or found_on_a_draw:
         return report
     runner = Runner(f, inputs, interventions, jitter=seed if jitter else None)
     return _with_matrix(report, runner, influence, forbidden)

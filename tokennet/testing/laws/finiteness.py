@@ -150,7 +150,8 @@ def _check(case: Case, options: Options) -> SymmetryReport:
     if isinstance(function, Selected) and function.mask is not None:
         function = function.function  # what is not finite spreads from padding too
     inputs = without_neighbors(case.example)
-    return worst(check_finite(function, x, **options) for x in inputs)
+    given = {key: value for key, value in options.items() if key != "draws"}
+    return worst(check_finite(function, x, **given) for x in inputs)
 
 
 EMPTY_NEIGHBORHOOD = Law(
