@@ -15,11 +15,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tokennet.testing.diagnose.source import Site, location_at, user_site
-from tokennet.testing.engine.intervention import Inputs, Intervention
+from tokennet.testing.engine.intervention import Among, Inputs, Intervention
 from tokennet.testing.engine.reach import module_names
 from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.sandbox import LOW_PRECISION
 from tokennet.testing.report import Location
+
+
+MOST_LISTS, MOST_BEFORE = 8, 256
+"""Longer lists of tokens that are followed, and entries before the tokens in them, at most."""
 
 
 @dataclass
@@ -118,6 +122,7 @@ def localize(
             first = [before.value(tensor) for tensor in run(inputs)]
         with anomaly_mode(), after:
             second = [after.value(tensor) for tensor in run(moved)]
+    intervention = intervention.among(_longer_lists(before.calls, intervention.lengths))
     comparison = _Comparison(before.calls, after.calls, intervention, threshold)
     for a, b in zip(first, second, strict=False):
         a.error = comparison.error(a, b)
@@ -179,6 +184,33 @@ class _Comparison:
         for old, new in ((call.inputs, pair.inputs), (call.outputs, pair.outputs)):
             for x, y in zip(old, new, strict=False):
                 x.error = self.error(x, y)
+
+
+def _longer_lists(calls: list[Call], lengths: tuple[int, ...]) -> list[Among]:
+    """Where calls put tokens into longer lists, as beside a class token, and at which index."""
+    found = {(length, length): Among(length, length, 0) for length in lengths}
+    for call in calls:
+        for old in call.inputs:
+            for new in call.outputs:
+                for known in [one for one in found.values() if one.size in old.content.shape]:
+                    longer = _put_into(old.content, new.content, known)
+                    if longer is not None and len(found) < len(lengths) + MOST_LISTS:
+                        found.setdefault((longer.count, longer.size), longer)
+    return [one for one in found.values() if one.size > one.count]
+
+
+def _put_into(old: Tensor, new: Tensor, known: Among) -> Among | None:
+    """The list that `new` holds, where it is `old` with entries before or after a known list."""
+    if old.dim() != new.dim() or old.layout != torch.strided or old.dtype != new.dtype:
+        return None
+    other = [dim for dim, size in enumerate(old.shape) if size != new.shape[dim]]
+    if len(other) != 1 or old.shape[other[0]] != known.size or not old.numel():
+        return None
+    size = new.shape[other[0]]
+    for start in range(min(size - known.size, MOST_BEFORE) + 1):
+        if torch.equal(new.narrow(other[0], start, known.size), old):
+            return Among(known.count, size, known.start + start)
+    return None
 
 
 def _as_real(tensor: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from tokennet.testing.engine.intervention import (
 from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.wrapped import Wrapped
 
-PERMUTATIONS = 4999
+PERMUTATIONS = 9999
 """Random relabelings of two samples that a p-value counts."""
 COLUMNS = 2048
 """Entries of the outputs that are compared at most."""

@@ -14,7 +14,7 @@ from tokennet.checks import check_type
 from tokennet.testing.engine.intervention import Inputs, new_content
 from tokennet.testing.example.values import features, with_features
 
-COUNT = 6
+COUNT = 8
 """Draws by default: a mask of -100 on scores of size 1 is found in more than 99 % of seeds."""
 SCALES = (1.0, 30.0, 1e3, 0.1)
 """Sizes of the content, in units of that of the example."""

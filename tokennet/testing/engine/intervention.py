@@ -67,6 +67,36 @@ class Intervention(ABC):
     def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """The ways in which the two may correspond, each as a pair that should be equal."""
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Numbers of tokens, of which the model may make longer lists."""
+        return ()
+
+    def among(self, lists: Sequence[Among]) -> Intervention:
+        """The same where tokens also stand among others, as beside a class token."""
+        return self
+
+
+@dataclass(frozen=True)
+class Among:
+    """`count` tokens in a list of `size` entries, the first of them at `start`; the rest stays."""
+
+    count: int
+    size: int
+    start: int
+
+    def perm(self, perm: Tensor) -> Tensor:
+        """A permutation of the tokens as one of the list."""
+        whole = torch.arange(self.size)
+        whole[self.start : self.start + self.count] = self.start + perm
+        return whole
+
+    def index(self, index: Tensor, count: int) -> Tensor:
+        """Indices of tokens as those of the list, with all other entries, where it has `count`."""
+        rest = torch.arange(self.size - self.count)
+        rest = torch.where(rest < self.start, rest, rest + count)
+        return torch.cat([self.start + index, rest])
+
 
 def difference(wanted: Outputs, got: Outputs) -> float:
     """max |got - wanted| / max |wanted|; infinite where shapes or infinities disagree."""
@@ -123,6 +153,14 @@ class PermutationIntervention(Intervention):
     None: nothing is listed in another order."""
     membership: Tensor | None = None
     """(N,) the set of each token of a ragged batch, which the model may pad to one size."""
+    lists: tuple[Among, ...] = ()
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return (len(self.perm),)
+
+    def among(self, lists: Sequence[Among]) -> Intervention:
+        return dataclasses.replace(self, lists=tuple(lists))
 
     def apply(self, inputs: Inputs) -> Inputs:
         moved = zip(self.in_actions, inputs, strict=True)
@@ -157,7 +195,8 @@ class PermutationIntervention(Intervention):
     def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         if before.shape != after.shape:
             return
-        indices = [_permutations(size, self.perm) for size in before.shape]
+        perms = [self.perm, *(one.perm(self.perm) for one in self.lists)]
+        indices = [_permutations(size, perms) for size in before.shape]
         for chosen in itertools.product(*indices):
             moved = _take(before, chosen)
             yield moved, after
@@ -202,6 +241,12 @@ class Unaffected:
     new_size: int
     new_index: Tensor
 
+    def among(self, one: Among) -> Unaffected:
+        """The same in a longer list."""
+        new_size = self.new_size + one.size - one.count
+        new_index = one.index(self.new_index, self.new_size)
+        return Unaffected(one.size, one.index(self.index, self.size), new_size, new_index)
+
     @staticmethod
     def at(size: int, index: Tensor) -> Unaffected:
         """The same entries in both runs."""
@@ -237,6 +282,14 @@ class ContentIntervention(Intervention):
     def can_be_followed(self) -> bool:
         return bool(self.kept)
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple({kept.size for kept in self.kept})
+
+    def among(self, lists: Sequence[Among]) -> Intervention:
+        longer = [k.among(one) for one in lists for k in self.kept if k.size == one.count]
+        return dataclasses.replace(self, kept=[*self.kept, *longer])
+
     def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         sizes = zip(before.shape, after.shape, strict=True)
         for chosen in itertools.product(*(list(self._indices(a, b)) for a, b in sizes)):
@@ -260,11 +313,13 @@ class ContentIntervention(Intervention):
             yield None, None
 
 
-def _permutations(size: int, perm: Tensor) -> list[Tensor | None]:
-    """The ways a dimension can be moved by `perm`: not, or in blocks inside or outside."""
-    if len(perm) < 2 or not size or size % len(perm):
-        return [None]
-    return [None, *_blocks(size // len(perm), len(perm), perm)]
+def _permutations(size: int, perms: Sequence[Tensor]) -> list[Tensor | None]:
+    """The ways a dimension can be moved: not, or by a permutation in blocks inside or outside."""
+    found: list[Tensor | None] = [None]
+    for perm in perms:
+        if len(perm) > 1 and size and size % len(perm) == 0:
+            found += _blocks(size // len(perm), len(perm), perm)
+    return found
 
 
 def _blocks(count: int, size: int, index: Tensor) -> Iterator[Tensor]:

@@ -192,4 +192,6 @@ def _candidates(y: Tensor, layout: Layout, n: int) -> list[Action]:
         return [Permute(dim), Invariant()]
     if size % n == 0:
         return [PermutePart(dim, n, 0, size // n), Invariant()]
-    return [PermutePart(dim, n, size - n), PermutePart(dim, n, 0), Invariant()]
+    between = range(1, size - n) if size - n < n else ()
+    parts = [PermutePart(dim, n, start) for start in (size - n, 0, *between)]
+    return [*parts, Invariant()]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokennet.testing.engine.draws import Draw
 from tokennet.testing.engine.intervention import (
     ContentIntervention,
     Inputs,
@@ -32,8 +33,8 @@ from tokennet.tokens import Tokens
 Change = Callable[[Inputs], Inputs]
 Select = Callable[[Outputs], Outputs]
 Sizes = list[tuple[int, Tensor]]
-SCALE = 3.0
-"""Size of the other content of other sets, in units of the input's own."""
+SCALE, LARGE = 3.0, 1e3
+"""Sizes of the other content of other sets, in units of the input's own: first, and in draws."""
 
 
 def check_batch(
@@ -63,7 +64,11 @@ def check_batch(
     if count < 2:
         raise ValueError(f"inputs must have at least 2 sets in dimension 0, got {describe(inputs)}")
     interventions = [c for row in (0, 1) for c in _on_row(count, row, layouts)]
-    return run_law("batch_composition", f, inputs, interventions, **options)
+
+    def drawn(draw: Draw) -> ContentIntervention:
+        return _on_row(count, draw.seed % count, layouts, LARGE, count + draw.seed)[0]
+
+    return run_law("batch_composition", f, inputs, interventions, drawn=drawn, **options)
 
 
 def assert_batch_independent(f: Callable[..., Any], inputs: Any, **options: Any) -> SymmetryReport:
@@ -76,12 +81,17 @@ def assert_batch_independent(f: Callable[..., Any], inputs: Any, **options: Any)
 
 
 def _on_row(
-    count: int, row: int, layouts: Sequence[Layout] | None
+    count: int,
+    row: int,
+    layouts: Sequence[Layout] | None,
+    scale: float = SCALE,
+    seed: int | None = None,
 ) -> tuple[ContentIntervention, ContentIntervention]:
     """Other content in all sets but one, and that set alone."""
 
     def others(inputs: Inputs) -> Inputs:
-        return replaced(inputs, 0, [n for n in range(count) if n != row], row, SCALE)
+        others = [n for n in range(count) if n != row]
+        return replaced(inputs, 0, others, row if seed is None else seed, scale)
 
     def alone(inputs: Inputs) -> Inputs:
         return tuple(
@@ -97,7 +107,7 @@ def _on_row(
 
 
 def _on_set(
-    case: Case, number: int, per_token: bool
+    case: Case, number: int, per_token: bool, scale: float = SCALE, seed: int | None = None
 ) -> tuple[ContentIntervention, ContentIntervention]:
     """Other content in all sets of a ragged batch but one, and that set alone.
 
@@ -111,7 +121,8 @@ def _on_set(
 
     def others(inputs: Inputs) -> Inputs:
         old = features(inputs[0])
-        new = torch.where(is_other.to(old.device)[:, None], new_content(old, number, SCALE), old)
+        new = new_content(old, number if seed is None else seed, scale)
+        new = torch.where(is_other.to(old.device)[:, None], new, old)
         return (with_features(inputs[0], new), *inputs[1:])
 
     def alone(inputs: Inputs) -> Inputs:
@@ -194,7 +205,15 @@ def _check(case: Case, options: Options, gradient: GradientOf | None) -> Symmetr
     per_token = gradient is not None
     numbers = membership.unique()[:2].tolist()
     interventions = [c for number in numbers for c in _on_set(case, number, per_token)]
-    return run_law("batch_composition", function, case.inputs, interventions, **options)
+    count = int(membership.max()) + 1
+
+    def drawn(draw: Draw) -> ContentIntervention:
+        number = numbers[draw.seed % len(numbers)]
+        return _on_set(case, number, per_token, LARGE, count + draw.seed)[0]
+
+    return run_law(
+        "batch_composition", function, case.inputs, interventions, drawn=drawn, **options
+    )
 
 
 BATCH_COMPOSITION = Law(

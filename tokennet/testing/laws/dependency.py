@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tokennet.checks import lookup
 from tokennet.graphs import Causal, TokenGraph, from_mask
 from tokennet.testing.diagnose.localize import localize
-from tokennet.testing.engine.draws import COUNT, Draws
+from tokennet.testing.engine.draws import COUNT, Draw, Draws
 from tokennet.testing.engine.intervention import (
     ContentIntervention,
     Inputs,
@@ -93,7 +93,16 @@ def check_dependency(
         _other_tokens([source], kept, mask.shape, (out_dim, dim), seed + number, scale)
         for number, scale in enumerate(SCALES)
     ]
-    report = run_law(law, f, inputs, interventions, draws=draws, **options)
+    hidden = (~mask).any(0).nonzero().flatten().tolist()  # tokens that some output must not use
+
+    def drawn(draw: Draw) -> ContentIntervention:
+        token = hidden[draw.seed % len(hidden)]
+        outputs = (~mask[:, token]).nonzero().flatten().cpu()
+        seed = len(SCALES) + draw.seed
+        return _other_tokens([token], outputs, mask.shape, (out_dim, dim), seed, SCALES[-1])
+
+    own = {"drawn": drawn} if hidden else {}
+    report = run_law(law, f, inputs, interventions, draws=draws, **own, **options)
     found_on_a_draw = report.verdict is Verdict.BROKEN and report.draws > 0
     if report.noise > report.tolerance or found_on_a_draw:
         return report

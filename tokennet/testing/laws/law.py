@@ -48,7 +48,8 @@ def with_gradients(
         except NoGradient as error:
             return dataclasses.replace(report, notes=(*report.notes, f"values only: {error}"))
         if gradients.verdict in (Verdict.PASS, Verdict.VACUOUS):
-            return report
+            told = [note for note in gradients.notes if "gradient" in note]
+            return dataclasses.replace(report, notes=(*report.notes, *told))
         reason = f"values agree, the gradient: {gradients.reason}"
         return dataclasses.replace(gradients, reason=reason)
 

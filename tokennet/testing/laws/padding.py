@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokennet.testing.engine.draws import Draw
 from tokennet.testing.engine.intervention import (
     ContentIntervention,
     Inputs,
@@ -18,14 +20,17 @@ from tokennet.testing.engine.intervention import (
     new_content,
 )
 from tokennet.testing.engine.run import Runner
+from tokennet.testing.engine.tolerance import PRECISIONS
 from tokennet.testing.engine.verdict import run_law
+from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.layout import Layout, of_sets, usual_layouts
 from tokennet.testing.example.values import describe, features, with_features
-from tokennet.testing.laws.law import Law, Options, as_inputs
+from tokennet.testing.laws.law import Law, Options, as_inputs, with_gradients
 from tokennet.testing.report import SymmetryReport
 
-SCALES = (1.0, 1e3)
+LARGE = 1e3
+SCALES = (1.0, LARGE)
 """Sizes of the other content of padding, in units of the input's own."""
 
 
@@ -78,7 +83,12 @@ def check_padding(
         except Exception:  # whatever a model of other people raises at another size
             continue
         interventions.append(other_size)
-    return run_law("padding", f, inputs, interventions, **options)
+
+    def drawn(draw: Draw) -> ContentIntervention:
+        row = padded[draw.seed % len(padded)]
+        return sets.other_padding(row, LARGE, seed=len(padded) + draw.seed)
+
+    return run_law("padding", f, inputs, interventions, drawn=drawn, **options)
 
 
 def assert_padding_ignored(
@@ -101,14 +111,15 @@ class _PaddedSets:
     real: Tensor
     layouts: Sequence[Layout] | None
 
-    def other_padding(self, row: int, scale: float) -> ContentIntervention:
+    def other_padding(self, row: int, scale: float, seed: int | None = None) -> ContentIntervention:
         """Other content in the padding of every set."""
+        seed = row if seed is None else seed
 
         def change(inputs: Inputs) -> Inputs:
             z = features(inputs[0])
             hidden = ~self.real.to(z.device)
             other = z.clone()
-            other[hidden] = new_content(z, row, scale)[hidden]
+            other[hidden] = new_content(z, seed, scale)[hidden]
             return (with_features(inputs[0], other), *inputs[1:])
 
         return self._intervention(change, row, self.real.shape)
@@ -171,14 +182,23 @@ class _PaddedSets:
         return [layout.of_tokens(y, tokens) for y, layout in zip(picked, layouts, strict=True)]
 
 
-def _check(case: Case, options: Options) -> SymmetryReport:
+def _check(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
     real = case.example.real
     assert real is not None
-    return check_padding(case.function, case.inputs, real, layouts=case.layouts, **options)
+    if gradient is None:
+        return check_padding(case.function, case.inputs, real, layouts=case.layouts, **options)
+    report = check_padding(gradient, case.inputs, real, **options)
+    with Runner(gradient, case.inputs).at(PRECISIONS[report.dtype]) as x:
+        found = gradient(*x)
+    hidden = found[~real.to(found.device)].abs().max() / found.abs().max()
+    if hidden > 1e-9:
+        note = f"the gradient of padding is not 0, but {float(hidden):.2g} of the largest"
+        report = dataclasses.replace(report, notes=(*report.notes, note))
+    return report
 
 
 PADDING = Law(
     "the content of padding does not matter",
     lambda case, causal: case.example.real is not None and not bool(case.example.real.all()),
-    _check,
+    with_gradients(_check),
 )
