@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from tokennet.testing._check import LawReport, applicable_laws, check
 from tokennet.testing.engine.actions import (
     Action,
+    AsSet,
     Conjugate,
     Invariant,
     Permute,
     PermuteWithin,
     RelabelEdges,
 )
+from tokennet.testing.engine.draws import Draw, Draws
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle, random_permutation
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.groups import GroupReport, automorphisms, discover_group
@@ -67,8 +69,8 @@ __all__ = [  # noqa: RUF022  in groups, as one reads them
     "assert_dependency", "assert_equivariant", "assert_invariant", "assert_padding_ignored",
     "assert_relabeling_equivariant", "assert_set_to_set",
     # how permutations act
-    "Action", "Conjugate", "GradientOf", "Invariant", "Permute", "PermuteWithin", "Relabel",
-    "RelabelEdges", "ReorderEdges", "Shuffle", "random_permutation",
+    "Action", "AsSet", "Conjugate", "Draw", "Draws", "GradientOf", "Invariant", "Permute",
+    "PermuteWithin", "Relabel", "RelabelEdges", "ReorderEdges", "Shuffle", "random_permutation",
     # groups, and flows of space
     "GroupReport", "automorphisms", "discover_group",
     "LieError", "LieGenerator", "ShiftTable", "lie_contributions", "lie_error",

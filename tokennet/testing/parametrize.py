@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from torch import nn
 
 from tokennet.checks import check_type, lookup
 from tokennet.testing._check import applicable_laws, check
+from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.laws import LAWS
 from tokennet.testing.report import SymmetryReport, Verdict
@@ -67,6 +69,7 @@ class BoundLaw:
                 raise ValueError(_inapplicable(self.name, self.subject, laws))
             pytest.skip(f"{self.name} does not apply to {self.subject}")
         options = {**self.settings, **self._options, "laws": (self.name,)}
+        options["draws"] = _drawn(options.get("draws", COUNT), options.get("seed", 0))
         self.report = report = check(model, example, **options).reports[self.name]
         if report.verdict is Verdict.BROKEN:
             raise BrokenLaw(str(report))
@@ -95,7 +98,9 @@ def parametrize_with_checks(
     """Decorate a test of `model` and `law`: one test for each model and each law it must obey.
 
     A test fails where its law is broken, and also where the example cannot tell
-    (`INCONCLUSIVE`, or `VACUOUS` unless the law compares runs on the same tokens).
+    (`INCONCLUSIVE`, or `VACUOUS` unless the law compares runs on the same tokens). Where
+    hypothesis is installed it makes the draws of other content, the same in each run, and
+    reports the smallest that breaks the law.
     In the manner of scikit-learn's decorator of this name.
 
     Args:
@@ -216,6 +221,13 @@ def _is_factory(value: Any) -> bool:
     except ValueError:  # a function written in C that does not tell
         return False
     return all(p.default is not p.empty or p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def _drawn(draws: int | Draws, seed: int) -> int | Draws:
+    """Draws by Hypothesis where it is installed, so that the smallest that breaks is reported."""
+    if isinstance(draws, Draws) or importlib.util.find_spec("hypothesis") is None:
+        return draws
+    return importlib.import_module("tokennet.testing.strategies").ShrinkingDraws(draws, seed)
 
 
 def _created(value: Any, what: str) -> Any:

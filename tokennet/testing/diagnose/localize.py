@@ -21,7 +21,6 @@ from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.sandbox import LOW_PRECISION
 from tokennet.testing.report import Location
 
-
 MOST_LISTS, MOST_BEFORE = 8, 256
 """Longer lists of tokens that are followed, and entries before the tokens in them, at most."""
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs import TokenGraph
-from tokennet.testing.engine.actions import Action, Invariant, Permute
+from tokennet.testing.engine.actions import Action, AsSet, Invariant, Permute
+from tokennet.testing.engine.chance import MoveNoise
 from tokennet.testing.engine.intervention import (
     Inputs,
     Intervention,
@@ -137,14 +138,21 @@ def _unwrapped(model: Any) -> tuple[list[str], str, Any]:
 def _permuting(intervention: PermutationIntervention, names: list[str], worst: int) -> Code:
     ins, outs = intervention.in_actions, intervention.out_actions
     own = [action for action in (*ins, *outs) if not isinstance(action, Invariant | Permute)]
+    own += [out for out in outs if isinstance(out, AsSet)]
+    own = [action for action in own if not isinstance(action, MoveNoise)]  # with its wrapper
     kinds = sorted({type(action).__name__ for action in own})
+    out = outs[worst] if len(outs) > 1 else outs[0]
     return Code(
         [f"from tokennet.testing import {', '.join(kinds)}"] if kinds else [],
         [f"perm = torch.tensor({intervention.perm.tolist()})"],
         [_applied(action, name) for action, name in zip(ins, names, strict=True)],
-        _applied(outs[worst] if len(outs) > 1 else outs[0], "y"),
-        "moved",
+        _compared(out, _applied(out, "y")),
+        _compared(out, "moved"),
     )
+
+
+def _compared(action: Action, name: str) -> str:
+    return f"{action!r}.compared({name})" if isinstance(action, AsSet) else name
 
 
 def _applied(action: Action, name: str) -> str:

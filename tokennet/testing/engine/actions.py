@@ -40,6 +40,10 @@ class Action(ABC):
     def apply(self, value: Any, perm: Tensor) -> Any:
         """P value."""
 
+    def compared(self, value: Any) -> Any:
+        """What of an output is compared: all of it, unless the order of its rows means nothing."""
+        return value
+
     def random(self, value: Any, generator: torch.Generator) -> Tensor:
         """A uniform permutation among those that may act on `value`."""
         return torch.randperm(self.degree(value) or 0, generator=generator)
@@ -167,6 +171,26 @@ class Invariant(Action):
 
     def restrict(self, value: Any, index: Tensor) -> Any:
         return value
+
+
+@dataclass(frozen=True)
+class AsSet(Invariant):
+    """Leaves values as they are, and compares outputs as sets of rows, in whatever order.
+
+    As for the tokens that a top-k pooling keeps.
+
+    >>> rows = AsSet().compared(torch.tensor([[3.0, 1.0], [2.0, 5.0]]))
+    >>> torch.equal(rows, AsSet().compared(torch.tensor([[2.0, 5.0], [3.0, 1.0]])))
+    True
+    """
+
+    dim: int = -2
+
+    def compared(self, value: Tensor) -> Tensor:
+        rows = value.movedim(self.dim, -2)  # (..., rows, entries)
+        weight = torch.linspace(1.0, 2.0, rows.shape[-1], dtype=torch.float64).sin().to(rows.device)
+        order = (rows.double().nan_to_num() @ weight).argsort(-1)
+        return rows.take_along_dim(order[..., None], -2).movedim(-2, self.dim)
 
 
 @dataclass(frozen=True)

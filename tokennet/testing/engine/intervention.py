@@ -167,6 +167,14 @@ class PermutationIntervention(Intervention):
         return tuple(action.apply(value, self.perm) for action, value in moved)
 
     def expected(self, outputs: Outputs) -> Outputs:
+        pairs = zip(self._actions_on(outputs), outputs, strict=True)
+        return [action.compared(self._permuted(action, y)) for action, y in pairs]
+
+    def compared(self, outputs: Outputs) -> Outputs:
+        pairs = zip(self._actions_on(outputs), outputs, strict=True)
+        return [action.compared(y) for action, y in pairs]
+
+    def _actions_on(self, outputs: Outputs) -> tuple[Action, ...]:
         actions = self.out_actions
         if len(actions) == 1:
             actions *= len(outputs)
@@ -175,7 +183,7 @@ class PermutationIntervention(Intervention):
                 f"out_action must be one action or one for each of the {len(outputs)} outputs, "
                 f"got {len(actions)}"
             )
-        return [self._permuted(action, y) for action, y in zip(actions, outputs, strict=True)]
+        return actions
 
     def _permuted(self, action: Action, output: Tensor) -> Tensor:
         try:

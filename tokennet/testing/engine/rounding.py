@@ -27,6 +27,8 @@ CHOICES = {
     *("isclose", "unique", "_unique2", "unique_dim", "floor_divide"),
 }
 """Operations whose results jump where two numbers change their order."""
+BY_INDEX = {"sort", "argsort", "topk", "argmax", "argmin", "max", "min", "kthvalue", "median"}
+"""Those that decide by index where numbers are equal."""
 SOLVERS = ("linalg", "cholesky", "triangular", "lu_", "svd", "geqrf", "ormqr", "matrix_exp")
 """Parts of the names of operations that a matrix may make unstable."""
 EQUAL = 64
@@ -104,6 +106,21 @@ class UnstableSolvers(_Altered):
             return x + NUDGE * self.eps * size * noise.to(x)
 
         return tree_map(nudged, args)
+
+
+class Ties(_Altered):
+    """Alters nothing; `found` says whether an operation chose among equal numbers by index."""
+
+    found = False
+
+    def concerns(self, name: str) -> bool:
+        return name in BY_INDEX
+
+    def inputs(self, args: Any) -> Any:
+        for x in filter(_is_real, tree_leaves(args)):
+            for dim in range(x.dim()):
+                self.found |= bool((x.detach().sort(dim).values.diff(dim=dim) == 0).any())
+        return args
 
 
 def _is_real(x: Any) -> bool:

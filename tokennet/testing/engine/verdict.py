@@ -22,7 +22,7 @@ from tokennet.testing.engine.draws import COUNT, Draw, Draws, as_draws
 from tokennet.testing.engine.finding import Finding, find
 from tokennet.testing.engine.intervention import Inputs, Intervention
 from tokennet.testing.engine.reach import modules_of
-from tokennet.testing.engine.rounding import explained_by_rounding
+from tokennet.testing.engine.rounding import Ties, explained_by_rounding
 from tokennet.testing.engine.run import Runner, error_of
 from tokennet.testing.engine.tolerance import UNDECIDED, first_line, name_of_dtype, runnable
 from tokennet.testing.engine.wrapped import Wrapped
@@ -79,7 +79,8 @@ def run_law(
     precision, notes = runnable(runner, dtype)
     found = _lowered(find(runner, precision, notes, noise_breaks=noise_breaks), notes)
     made, chance = 0, math.nan
-    if found.errors.noisy and found.measured.finite and not noise_breaks:
+    is_random = found.errors.noisy or found.measured.is_random
+    if is_random and found.measured.finite and not noise_breaks:
         found, made, chance = in_distribution(found, seed)
     elif found.verdict is Verdict.PASS and not noise_breaks:
         found, made = _on_draws(found, search, given.get("drawn"), notes)
@@ -184,6 +185,8 @@ def _on_draws(
                 error = error_of(other.interventions[0], y, found.measured.outputs, changed)
             if error <= found.errors.tolerance:
                 return False
+            if _chooses_by_index(other, dtype):
+                return False
             again = find(other, dtype, [])
         except Exception:  # whatever a model of other people raises on content that it refuses
             return False
@@ -199,6 +202,13 @@ def _on_draws(
         f"{first.seed}: draw {len(set(made))}"
     )
     return broken[first], len(set(made))
+
+
+def _chooses_by_index(runner: Runner, dtype: torch.dtype) -> bool:
+    """Whether numbers tie on this content, as scores do that a large input saturates."""
+    with runner.at(dtype) as x, Ties(torch.finfo(dtype).eps) as ties:
+        runner.run(x)
+    return ties.found
 
 
 def _localized(found: Finding, notes: list[str]) -> Location | None:

@@ -14,7 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.testing.engine.actions import Action, Conjugate, Invariant, Permute, PermutePart
+from tokennet.testing.engine.actions import (
+    Action,
+    AsSet,
+    Conjugate,
+    Invariant,
+    Permute,
+    PermutePart,
+)
 from tokennet.testing.engine.intervention import Inputs, PermutationIntervention, difference
 from tokennet.testing.engine.run import call_model
 from tokennet.testing.engine.sandbox import sandboxed
@@ -93,6 +100,8 @@ def _with_outputs(model: Any, function: Callable[..., Any], example: Example) ->
         if isinstance(action, PermutePart):
             before, width = action.start, action.width
             layouts[n] = dataclasses.replace(layouts[n], before=before, width=width)
+        if any(outputs[n].shape[dim] < example.num_tokens for dim in layouts[n].tokens):
+            layouts[n] = dataclasses.replace(layouts[n], tokens=())  # some of them, or made of them
     if example.mask is not None and any(layout.tokens for layout in layouts):
         mask, real = example.inputs[example.mask], example.real
         assert real is not None
@@ -108,7 +117,8 @@ def _has_a_known_action(y: Tensor, layout: Layout, example: Example) -> bool:
     edges = example.edge_index
     if edges is not None and any(y.shape[dim] != edges.shape[1] for dim in layout.edges):
         return False
-    return all(y.shape[dim] >= example.num_tokens for dim in layout.tokens)
+    fewer = [dim for dim in layout.tokens if y.shape[dim] < example.num_tokens]
+    return not fewer or (len(layout.tokens) == 1 and example.membership is None)
 
 
 _Dims = tuple[int, ...] | None
@@ -173,15 +183,29 @@ def _actions(
         moved = outputs
     actions = []
     for y, layout, other in zip(outputs, layouts, moved, strict=True):
-        candidates = _candidates(y, layout, n)
-        errors = [difference([action.apply(y, perm)], [other]) for action in candidates]
+        candidates = _candidates(y, layout, n, _row_dim(y, layout, example))
+        errors = [
+            difference([action.compared(action.apply(y, perm))], [action.compared(other)])
+            for action in candidates
+        ]
         best = min(range(len(candidates)), key=errors.__getitem__)
         actions.append(candidates[best if errors[best] < 1e-3 < errors[0] else 0])
     return actions
 
 
-def _candidates(y: Tensor, layout: Layout, n: int) -> list[Action]:
+def _row_dim(y: Tensor, layout: Layout, example: Example) -> int | None:
+    """The dimension of rows that may be a set, fewer than the tokens, as a pooling keeps them."""
+    dim = layout.tokens[0] if layout.tokens else -2
+    if y.dim() < 2 or y.is_complex() or not y.is_floating_point():
+        return None
+    is_batch = len(example.lead) > 1 and dim == layout.sets
+    return dim if not is_batch and 1 < y.shape[dim] < example.num_tokens else None
+
+
+def _candidates(y: Tensor, layout: Layout, n: int, rows: int | None) -> list[Action]:
     """Actions that the shape allows, the most probable first."""
+    if rows is not None:
+        return [Invariant(), AsSet(rows)]
     if not layout.tokens:
         return [Invariant()]
     if len(layout.tokens) > 1:

@@ -101,8 +101,9 @@ def check_dependency(
         seed = len(SCALES) + draw.seed
         return _other_tokens([token], outputs, mask.shape, (out_dim, dim), seed, SCALES[-1])
 
-    own = {"drawn": drawn} if hidden else {}
-    report = run_law(law, f, inputs, interventions, draws=draws, **own, **options)
+    if not hidden:
+        draws = 0
+    report = run_law(law, f, inputs, interventions, draws=draws, drawn=drawn, **options)
     found_on_a_draw = report.verdict is Verdict.BROKEN and report.draws > 0
     if report.noise > report.tolerance or found_on_a_draw:
         return report

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from tokennet.graphs import TokenGraph
 from tokennet.graphs.indices import check_permutation
-from tokennet.testing.engine.actions import Action, Invariant, Permute
+from tokennet.testing.engine.actions import Action, AsSet, Invariant, Permute
 from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
 from tokennet.testing.engine.intervention import Inputs, PermutationIntervention, new_content
+from tokennet.testing.engine.run import Runner
+from tokennet.testing.engine.tolerance import PRECISIONS
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
@@ -27,7 +29,7 @@ from tokennet.testing.example.parts import is_listed
 from tokennet.testing.example.values import describe, features, is_pyg_data, with_features
 from tokennet.testing.groups import automorphisms
 from tokennet.testing.laws.law import Law, Options, as_inputs, token_dim, with_gradients, worst
-from tokennet.testing.report import SymmetryReport
+from tokennet.testing.report import SymmetryReport, Verdict
 from tokennet.tokens import Tokens
 
 Actions = Action | Sequence[Action]
@@ -90,13 +92,18 @@ def check_equivariance(
     ins = _in_actions(inputs, in_action)
     outs = _as_actions("out_action", out_action, Permute(-2))
     perms = _permutations(group, inputs, ins, num_permutations, seed)
+    as_sets = [number for number, out in enumerate(outs) if isinstance(out, AsSet)]
     ordered, membership = _ordered(inputs, ins), _membership(inputs, ins)
+    if as_sets and ordered is None:
+        ordered = (features(inputs[0]).shape[-1],)
     interventions = [
         PermutationIntervention(perm, ins, outs, ordered, membership) for perm in perms
     ]
     law = "invariance" if all(isinstance(out, Invariant) for out in outs) else "equivariance"
     options: dict[str, Any] = {"dtype": dtype, "jitter": jitter, "seed": seed, "draws": draws}
-    return run_law(law, f, inputs, interventions, swaps=group is None, **options)
+    report = run_law(law, f, inputs, interventions, swaps=group is None, **options)
+    told = [f"output {n} is compared as a set of rows, in any order" for n in as_sets]
+    return dataclasses.replace(report, notes=(*report.notes, *told))
 
 
 def assert_equivariant(f: Callable[..., Any], inputs: Any, **options: Any) -> SymmetryReport:
@@ -323,7 +330,24 @@ def _check_ties(case: Case, options: Options) -> SymmetryReport:
             dataclasses.replace(case, example=example), {**options, "draws": 0}, None
         )
 
-    return worst(map(asked, tied))
+    equal = z.index_select(dim, torch.zeros(n, dtype=torch.long, device=z.device))
+    return _where_all_are_equal(case, equal, options, worst(map(asked, tied)))
+
+
+def _where_all_are_equal(
+    case: Case, equal: Tensor, options: Options, report: SymmetryReport
+) -> SymmetryReport:
+    """The report, unless the output is not finite where all tokens of a set are equal."""
+    if report.verdict is not Verdict.PASS:
+        return report
+    inputs = (with_features(case.inputs[0], equal), *case.inputs[1:])
+    runner = Runner(case.function, inputs, jitter=options["seed"] if options["jitter"] else None)
+    with runner.at(PRECISIONS[report.dtype]) as x:
+        finite = all(bool(y.isfinite().all()) for y in runner.run(x) if y.is_floating_point())
+    if finite:
+        return report
+    reason = "the output is not finite where all tokens are equal"
+    return dataclasses.replace(report, verdict=Verdict.INCONCLUSIVE, reason=reason)
 
 
 def _pairs(n: int, generator: torch.Generator) -> Tensor:
