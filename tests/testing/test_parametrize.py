@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 from tests.testing import stand_in
 from tests.testing.stand_in import Broken, Told
-from tokennet.testing import parametrize
+from tokennet.testing import Draws, parametrize
 from tokennet.testing.parametrize import BrokenLaw, UndecidedLaw, parametrize_with_checks
 
 
@@ -186,8 +186,9 @@ def test_options_reach_the_check_and_go_before_those_of_the_run():
     options = {"laws": ["deterministic"], "seed": 3}
     law = laws([(Told(), "x", {"dtype": "float32"})], **options)["deterministic"]
     law.settings = {"seed": 7, "device": "here"}
+    law._options["draws"] = drawn = Draws(2)
     law(Told())
-    shown = "[('device', 'here'), ('dtype', 'float32'), ('seed', 3)]"
+    shown = f"[('device', 'here'), ('draws', {drawn!r}), ('dtype', 'float32'), ('seed', 3)]"
     assert shown in law.report.reason
 
 

@@ -30,7 +30,7 @@ from tokennet.testing.engine.wrapped import Wrapped
 
 PERMUTATIONS = 9999
 """Random relabelings of two samples that a p-value counts."""
-COLUMNS = 2048
+COLUMNS = 1024
 """Entries of the outputs that are compared at most."""
 
 

@@ -31,6 +31,9 @@ from tokennet.testing.example.layout import Layout
 from tokennet.testing.example.parts import keep_edges, one_set_less, one_token_less
 from tokennet.testing.example.values import is_pyg_data
 
+TRIED = 4
+"""Permutations by which it is told whether an output is a set of rows."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -174,23 +177,38 @@ def _actions(
     if n < 2:
         return [Invariant()] * len(outputs)
     generator = torch.Generator().manual_seed(0)
-    perm = example.actions[0].random(example.inputs[0], generator)
-    try:
-        moved = call_model(
-            function, PermutationIntervention(perm, example.actions, ()).apply(example.inputs)
-        )
-    except Exception:  # a model that raises here breaks a law, and the law reports it
-        moved = outputs
+    rows = [_row_dim(y, layout, example) for y, layout in zip(outputs, layouts, strict=True)]
+    # A permutation may keep the order of the few rows of a set by chance.
+    perms = [
+        example.actions[0].random(example.inputs[0], generator)
+        for _ in range(1 if set(rows) == {None} else TRIED)
+    ]
+    moved = [_moved(function, example, perm, outputs) for perm in perms]
     actions = []
-    for y, layout, other in zip(outputs, layouts, moved, strict=True):
-        candidates = _candidates(y, layout, n, _row_dim(y, layout, example))
+    for number, (y, layout) in enumerate(zip(outputs, layouts, strict=True)):
+        candidates = _candidates(y, layout, n, rows[number])
         errors = [
-            difference([action.compared(action.apply(y, perm))], [action.compared(other)])
+            max(
+                difference([action.compared(action.apply(y, perm))], [action.compared(m[number])])
+                for perm, m in zip(perms, moved, strict=True)
+            )
             for action in candidates
         ]
         best = min(range(len(candidates)), key=errors.__getitem__)
         actions.append(candidates[best if errors[best] < 1e-3 < errors[0] else 0])
     return actions
+
+
+def _moved(
+    function: Callable[..., Any], example: Example, perm: Tensor, outputs: list[Tensor]
+) -> list[Tensor]:
+    """The outputs for permuted tokens."""
+    try:
+        return call_model(
+            function, PermutationIntervention(perm, example.actions, ()).apply(example.inputs)
+        )
+    except Exception:  # a model that raises here breaks a law, and the law reports it
+        return outputs
 
 
 def _row_dim(y: Tensor, layout: Layout, example: Example) -> int | None:
