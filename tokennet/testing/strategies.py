@@ -6,8 +6,6 @@ come from a drawn seed, so that drawing large tensors costs no more than a seed.
 
 from __future__ import annotations
 
-import functools
-import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from math import gcd
@@ -31,7 +29,7 @@ GRAPH_KINDS = ("symbolic", "listed", "symmetric")
 _UP_TO_FIVE, _UP_TO_SIX, _UP_TO_TEN = st.integers(0, 5), st.integers(0, 6), st.integers(0, 10)
 _SEEDS = st.integers(0, 2**32 - 1)
 SHRINKS = 4
-"""Calls of `ShrinkingDraws`, in units of its draws, at most."""
+"""Draws that `ShrinkingDraws` makes to shrink one, in units of its count, at most."""
 _LARGE = 2.0**12  # exact in every type; a normal value of it still fits into float16
 
 
@@ -308,19 +306,20 @@ def _check_kinds(kinds: Sequence[str], known: tuple[str, ...]) -> None:
 class ShrinkingDraws(Draws):
     """Draws of other content for `check` that Hypothesis makes, and shrinks where a law breaks.
 
-    The same ones each time. `parametrize_with_checks` uses it where hypothesis is installed.
+    They are the same each time. `parametrize_with_checks` uses it where hypothesis is installed.
 
     >>> ShrinkingDraws(20).first(lambda draw: draw.seed >= 3)
     Draw(seed=3, scale=1.0)
     """
 
     def first(self, fails: Callable[[Draw], bool]) -> Draw | None:
-        known = functools.cache(fails)
-        calls = itertools.count()
+        known: dict[Draw, bool] = {}
 
         def breaks(draw: Draw) -> bool:
-            """Shrinking makes as many calls again at most."""
-            return next(calls) < SHRINKS * self.count and known(draw)
+            """Each draw is made once; shrinking makes a few times as many at most."""
+            if draw not in known:
+                known[draw] = len(known) < SHRINKS * self.count and fails(draw)
+            return known[draw]
 
         drawn = st.builds(Draw, st.integers(self.seed, 2**16), st.sampled_from(SCALES))
         options = settings(max_examples=self.count, database=None, deadline=None, derandomize=True)
