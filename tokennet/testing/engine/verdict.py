@@ -28,6 +28,8 @@ from tokennet.testing.engine.tolerance import UNDECIDED, first_line, name_of_dty
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
 
+UNBROKEN = (Verdict.PASS, Verdict.INCONCLUSIVE)
+"""On the example: a law that is tried on other content."""
 CALLS = ("call_model", "call_with_autograd")
 """Functions of `engine.run` below which an error is the model's."""
 
@@ -82,7 +84,7 @@ def run_law(
     is_random = found.errors.noisy or found.measured.is_random
     if is_random and found.measured.finite and not noise_breaks:
         found, made, chance = in_distribution(found, seed)
-    elif found.verdict is Verdict.PASS and not noise_breaks:
+    elif found.measured.finite and not noise_breaks and found.verdict in UNBROKEN:
         found, made = _on_draws(found, search, given.get("drawn"), notes)
     counterexample, location = None, None
     if found.verdict is Verdict.BROKEN and not found.errors.noisy:
@@ -198,7 +200,7 @@ def _on_draws(
     if first is None:
         return found, len(set(made))
     notes.append(
-        f"holds on the example; breaks on content of {first.scale:g} times its size, seed "
+        f"not broken on the example; breaks on content of {first.scale:g} times its size, seed "
         f"{first.seed}: draw {len(set(made))}"
     )
     return broken[first], len(set(made))
