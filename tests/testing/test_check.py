@@ -255,11 +255,11 @@ def test_a_model_with_float32_inside_is_judged_in_float32():
 EXAMPLES = {
     "set": (nn.Linear(4, 4), torch.randn(2, 5, 4)),
     "single_set": (nn.Linear(4, 4), torch.randn(5, 4)),
-    "tokens": (Attention(4, 2), Tokens(torch.randn(5, 4), Full(5))),
-    "causal_tokens": (Attention(4, 2), Tokens(torch.randn(5, 4), Causal(5))),
+    "tokens": (Attention(8, 2), Tokens(torch.randn(5, 8), Full(5))),
+    "causal_tokens": (Attention(8, 2), Tokens(torch.randn(5, 8), Causal(5))),
     "tokens_on_edges": (
-        GraphAttention(4, 2),
-        Tokens(torch.randn(3, 4), Edges(torch.tensor([[0, 1, 1], [1, 2, 0]]), 3)),
+        GraphAttention(8, 2),
+        Tokens(torch.randn(3, 8), Edges(torch.tensor([[0, 1, 1], [1, 2, 0]]), 3)),
     ),
 }
 
