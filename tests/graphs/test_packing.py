@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tests.families import RAGGED, SQUARE
+from tests.families import RAGGED, SQUARE, by_default
 from tokennet import Causal, Disjoint, Edges, Tokens
 from tokennet.graphs.packing import pack
 
@@ -18,7 +18,7 @@ def listed(n):
     return Edges(edges, n, edge_attr=attr, names=[f"atom {i}" for i in range(n)])
 
 
-@pytest.mark.parametrize("family", [*SQUARE, *RAGGED])
+@pytest.mark.parametrize("family", by_default([*SQUARE, *RAGGED]))
 def test_graphs_come_back_as_they_were(family):
     graph = Disjoint([{**SQUARE, **RAGGED}[family](), Causal(3)])
     for again in (pickle.loads(pickle.dumps(graph)), copy.deepcopy(graph), copy.copy(graph)):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.axes import pairwise
+from tests.axes import in_turn, pairwise
 from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
@@ -219,8 +219,7 @@ def test_features_of_edges_enter_keys_and_values(name, normalizer):
         torch.testing.assert_close(got, want, **EXACT)
 
 
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-@pytest.mark.parametrize("name", MAKE)
+@in_turn(name=MAKE, normalizer=NORMALIZERS)
 def test_steps_are_the_whole(name, normalizer):
     net = TokenNet([Residual(Attention(DIM, HEADS, score=MAKE[name](normalizer)))]).double()
     z, state, outputs = torch.randn(2, 7, DIM, dtype=torch.float64), None, []
