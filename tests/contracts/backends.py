@@ -199,6 +199,24 @@ class BackendContract:
                 if bad != math.inf:  # inf in a key may make a score of -inf, a weight of 0
                     assert not out[sees].isfinite().any()
 
+    @pytest.mark.parametrize("graph", NONFINITE, ids=repr)
+    def test_gradients_are_other_only_through_targets_that_see_nan(self, backend, graph):
+        inputs, dense = make_inputs("dot", graph), graph.dense()
+        clean = derivatives(call("dot", inputs, graph, attend_oracle), inputs)
+        for name, token in product(inputs, {0, graph.num_targets // 2, graph.num_targets - 1}):
+            sees = torch.arange(graph.num_targets) == token if name == "q" else dense[:, token]
+            sources = dense[sees].any(0)  # whose gradient is a sum over targets, also over these
+            for bad in (math.nan, math.inf):
+                spoiled = {**inputs, name: inputs[name].detach().clone()}
+                spoiled[name][token] = bad
+                spoiled[name].requires_grad_()
+                out, _ = attempt(backend, lambda x=spoiled: call("dot", x, graph, backend=backend))
+                if out is None:
+                    return
+                found = derivatives(out, spoiled)
+                for got, want, reached in zip(found, clean, (sees, sources, sources), strict=True):
+                    torch.testing.assert_close(got[~reached], want[~reached], **EXACT)
+
     def test_gradients_of_a_set_are_those_without_nan_in_another(self, backend):
         graph = Disjoint([Full(3), Causal(4), Window(4, 1)])
 
