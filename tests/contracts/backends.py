@@ -290,6 +290,26 @@ class BackendContract:
             with torch.autocast("cpu", dtype=torch.bfloat16):  # as SDPA: not of float64
                 assert call("dot", doubles, graph, backend=backend).dtype == torch.float64
 
+    @pytest.mark.parametrize("kind", ["edge_bias", "pair_bias", "edge_both", "additive_edges"])
+    def test_under_autocast_what_enters_scores_may_be_of_any_type(self, backend, kind):
+        small = (torch.float16, torch.bfloat16)
+        for graph in (Window(9, 2), Full(5), Disjoint([Full(3), Full(3)])):
+            inputs = {name: x.detach().float() for name, x in make_inputs(kind, graph).items()}
+            expected = call(kind, inputs, graph, attend_oracle)
+            for of_tokens, of_others, dtype in product(small, (*small, torch.float32), small):
+                mixed = {
+                    name: x.to(of_tokens if name in "qkv" else of_others)
+                    for name, x in inputs.items()
+                }
+                with torch.autocast("cpu", dtype=dtype):
+                    out, _ = attempt(
+                        backend, lambda x=mixed, g=graph: call(kind, x, g, backend=backend)
+                    )
+                if out is not None:
+                    assert out.dtype == dtype
+                    error = (out.float() - expected).abs().max()
+                    assert error < 0.1 * expected.abs().max()
+
     @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
     def test_transforms_of_functions_are_right_or_refused(self, backend):
         for graph in (Window(6, 1), Full(4), Window(70, 3), Disjoint([Full(3), Causal(2)])):
