@@ -108,6 +108,9 @@ def train(
     torch.manual_seed(job.seed)
     config, width = job.config, job.width
     net = job.task.build(job.net, config, width)
+    for part in net.modules():  # all nets are given the same, whatever they read of it
+        if isinstance(part, TokenNet):
+            part.warns_of_positions = False
     batch = example(job.task, job.net)
     run = Run(
         str(job.net), job.seed, width.dim, width.hidden, count_parameters(net), flops_of(net, batch)

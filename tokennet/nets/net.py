@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
+import torch
 from torch import Tensor, nn
 
 from tokennet.checks import check_items, checked, lookup
@@ -27,6 +29,8 @@ class TokenNet(HoldsFunctions):
     """Token layers in sequence, and a readout if the result is to be a tensor.
 
     Use it for every net of layers; it may be a layer of another net, or of a `Residual`.
+    A net with a readout that is given positions (`tokens.pos`), and reads neither these nor the
+    index of a token, warns once.
 
     Args:
         layers: `TokenLayer`s; nets without a readout may be among them.
@@ -39,6 +43,10 @@ class TokenNet(HoldsFunctions):
     >>> net(torch.zeros(2, 5, 8)).shape
     torch.Size([2, 5, 8])
     """
+
+    warns_of_positions = True
+    """Set it to False on a net that is meant not to read the positions that it is given."""
+    _looked_at_positions = False
 
     @checked()
     def __init__(self, layers: Sequence[TokenLayer | TokenNet], readout: Readout | None = None):
@@ -104,6 +112,8 @@ class TokenNet(HoldsFunctions):
                     "net(tokens.replace(graph=...))"
                 )
             result = result.replace(graph=graph)
+        if result.pos is not None and not self._looked_at_positions:
+            self._look_at_positions()
         for layer in self.layers:
             result = layer(result, source) if layer.needs_source else layer(result)  # type: ignore[operator]
         if self.readout is not None:
@@ -137,6 +147,18 @@ class TokenNet(HoldsFunctions):
                 "source must be given: a layer attends to another set"
                 if self.needs_source
                 else "source must be left out: no layer attends to another set"
+            )
+
+    def _look_at_positions(self) -> None:
+        """Warn if nothing reads positions; without a readout, another layer may have read them."""
+        if self.readout is None or torch.compiler.is_compiling():
+            return
+        self._looked_at_positions = True
+        if self.warns_of_positions and not self.symmetry.reads & {"pos", "index"}:
+            warnings.warn(
+                f"{type(self).__name__} does not use tokens.pos: none of its layers reads "
+                "positions; SinusoidalEncoding(dim, num_coordinates=...) would",
+                stacklevel=3,
             )
 
     def flops(self, tokens: Any, source: Any = None) -> int:
