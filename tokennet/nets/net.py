@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from math import isqrt, prod
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_items, checked, lookup
+from tokennet.checks import check_items, check_sizes, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import HoldsFunctions, TokenLayer, Upstream, check_layer
 from tokennet.mixers import MIXERS
@@ -202,9 +203,13 @@ class IOSpec:
     """Longest wavelength of sinusoidal encodings over 2 pi; of the order of the positions."""
     ids: bool = False
     """Whether z (..., N, 1) holds integers below `in_features`, each with a vector of its own."""
+    grid: tuple[int, ...] | None = None
+    """Sides of the grid where the tokens are in rows and columns; None for a square or a row."""
 
     def __post_init__(self) -> None:
         lookup("readout", self.readout, READOUTS)
+        if self.grid is not None and prod(check_sizes("grid", self.grid, 1)) != self.num_tokens:
+            raise ValueError(f"grid must have num_tokens = {self.num_tokens}, got {self.grid}")
 
 
 Positions = Literal["pos", "index", "none"]
@@ -234,7 +239,8 @@ def build_net(
         depth: number of blocks.
         hidden: width of the token-wise MLPs, `4 dim` by default; 0 for no MLPs.
         num_heads: for mixers that have heads.
-        positions: "pos" adds sinusoidal encodings of `tokens.pos`, "index" a learned table.
+        positions: "pos" adds sinusoidal encodings of `tokens.pos`, "index" a learned table, for
+            one grid: tokens on another one are refused.
         dropout: on the input and on every residual branch.
 
     Raises:
@@ -272,4 +278,6 @@ def positions_of(positions: str, spec: IOSpec, dim: int) -> list[TokenLayer]:
         return [SinusoidalEncoding(dim, "pos", num_coordinates=coordinates, base=base)]
     if spec.num_tokens is None:
         raise ValueError("positions='index' needs a fixed number of tokens; here it varies")
-    return [LearnedEncoding(dim, spec.num_tokens, "index")]
+    side = isqrt(spec.num_tokens)
+    grid = spec.grid or ((side, side) if side**2 == spec.num_tokens else (spec.num_tokens,))
+    return [LearnedEncoding(dim, spec.num_tokens, "index", grid=grid)]
