@@ -71,6 +71,10 @@ def check_dependency(
     if not isinstance(allowed, TokenGraph):
         allowed = from_mask(torch.as_tensor(allowed).bool().cpu())
     if n > LONGEST:
+        runner = Runner(f, inputs, jitter=seed if jitter else None)
+        with runner.at(runnable(runner, dtype)[0]) as exact, torch.no_grad():
+            n_out = _with_dim(call_model(f, exact), out_dim)[0].shape[out_dim]
+        _check_shape((allowed.num_targets, allowed.num_sources), (n_out, n))
         interventions = _sampled(allowed, n, (out_dim, dim), seed)
         return run_law(law, f, inputs, interventions, **options)
     ways = {
@@ -79,11 +83,7 @@ def check_dependency(
     }
     influence = torch.stack(list(ways.values())).amax(0)
     mask = allowed.dense()
-    if mask.shape != influence.shape:
-        raise ValueError(
-            f"allowed must have shape {tuple(influence.shape)} (outputs, tokens), "
-            f"got {tuple(mask.shape)}"
-        )
+    _check_shape(tuple(mask.shape), tuple(influence.shape))
     forbidden = {way: found.masked_fill(mask.to(found.device), 0.0) for way, found in ways.items()}
     source = int(torch.stack(list(forbidden.values())).amax((0, 1)).argmax())
     kept = (~mask[:, source]).nonzero().flatten().cpu()
@@ -96,6 +96,11 @@ def check_dependency(
         return report
     runner = Runner(f, inputs, interventions, jitter=seed if jitter else None)
     return _with_matrix(report, runner, influence, forbidden)
+
+
+def _check_shape(got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if got != expected:
+        raise ValueError(f"allowed must have shape {expected} (outputs, tokens), got {got}")
 
 
 def assert_dependency(
