@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from tests.axes import pairwise
 from tests.families import by_default
-from tokennet import Disjoint, Edges, Grid, Window
+from tokennet import Disjoint, Edges, Grid, TokenGraph, Window, graphs
 from tokennet.testing import relabeling_error
 from tokennet.testing.strategies import (
     GRAPH_KINDS,
     TOKEN_KINDS,
+    _formulas,
     listed_graphs,
     permutations,
     ragged_batches,
@@ -104,6 +105,29 @@ def test_grids_have_every_shape(width):
         symbolic_graphs(6), lambda g: isinstance(g, Grid) and g.grid_shape == (6 // width, width)
     )
     assert grid.num_targets == 6
+
+
+def public_graphs():
+    """The graph classes that are exported, without their base."""
+    found = [getattr(graphs, name) for name in graphs.__all__]
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, TokenGraph)]
+    return [kind for kind in kinds if kind is not TokenGraph]
+
+
+@pytest.mark.parametrize("kind", public_graphs(), ids=lambda kind: kind.__name__)
+def test_every_public_class_of_graphs_is_drawn(kind):
+    if kind is Disjoint:
+        assert type(drawn(ragged_batches()).graph) is Disjoint
+        return
+    strategy = listed_graphs(6) if kind is Edges else _formulas(6)
+    drawn(strategy, lambda graph: type(graph) is kind and graph.num_edges > 0)
+
+
+def test_grids_of_three_dimensions_and_crosses():
+    grids = _formulas(8).filter(lambda graph: isinstance(graph, Grid))
+    for kind in ("box", "cross"):
+        drawn(grids, lambda grid, kind=kind: grid.neighborhood == kind)
+    drawn(grids, lambda grid: grid.grid_shape == (2, 2, 2))
 
 
 def regular_and_transitive(graph):

@@ -32,8 +32,8 @@ def attend(
     arXiv 1706.03762); on any other it is message passing with that aggregation.
     A target without neighbors, or with biases of -inf only, gets exactly 0, with
     finite gradients. A target that attends to a token with NaN or inf gets what is not finite,
-    and no other target does (on a GPU `explain` notes where others of its set may). Gradients
-    likewise: what such a target adds to them is NaN or left out, as the backend may be; those of
+    and no other target does (on a GPU `explain` notes where others of its set may). In
+    gradients, what such a target adds is NaN or left out, which depends on the backend; those of
     queries, keys and values that meet no such target are what they are without it. Second
     derivatives work on every graph. Under autocast the result has the type of autocast.
 
