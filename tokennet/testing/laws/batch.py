@@ -198,5 +198,18 @@ def _check(case: Case, options: Options, gradient: GradientOf | None) -> Symmetr
 
 
 BATCH_COMPOSITION = Law(
-    "a set gives the same alone and beside any others", is_batch, with_gradients(_check)
+    "a set gives the same alone and beside any others",
+    is_batch,
+    with_gradients(_check),
+    """\
+Says: a set or graph gives the same alone and beside any others: what is computed for you does not
+depend on who else is in the batch.
+Measured: the first sets are run beside others of other content, and alone; values are compared,
+and where these agree, gradients.
+Causes: attention or a mean over all nodes of a batch of graphs; batch norm in training mode; a
+norm, maximum or sum taken over the whole tensor; the longest set or the number of sets in a
+formula.
+Mend: mask by the batch vector, and by to_dense_batch's mask in the keys and in the normalizer
+too; reduce along the dimensions of one set only.
+""",
 )

@@ -343,4 +343,14 @@ CAUSALITY = Law(
     "outputs depend only on tokens that the graph, or the claim, makes visible to them",
     _claims_causality,
     _check,
+    """\
+Says: an output depends only on tokens that the graph, or the claim to be causal, makes visible to
+it.
+Measured: each token gets other content, and outputs that must not see it are compared; gradients
+show the same for long inputs.
+Causes: a mask that is off by one, transposed, or finite; a convolution padded on both sides; a
+norm or a pooling along the tokens; a shift by roll, which wraps around.
+Mend: use -inf and not a large number in masks; pad convolutions on the left; normalize each token
+alone.
+""",
 )

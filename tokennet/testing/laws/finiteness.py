@@ -157,4 +157,14 @@ EMPTY_NEIGHBORHOOD = Law(
     "values and gradients are finite for tokens without neighbors",
     lambda case, causal: bool(without_neighbors(case.example)),
     _check,
+    """\
+Says: values and gradients are finite for tokens without neighbors, and for sets that are all
+padding.
+Measured: edges into some tokens are removed, or a set is masked altogether; outputs and gradients
+of inputs and parameters must be finite.
+Causes: a softmax over nothing (rows of -inf only); a division by a degree or a count of 0; the
+gradient of sqrt, norm or std at 0; the logarithm of a degree of 0.
+Mend: clamp counts by min=1; add eps inside of the square root; replace empty rows by 0 before the
+softmax and not after it.
+""",
 )

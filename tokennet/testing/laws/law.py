@@ -23,11 +23,14 @@ class Law(NamedTuple):
         summary: what the law says, in a line.
         applies: whether it can be asked of a case, and whether the model claims to be causal.
         check: its verdict on a case.
+        why: what `tokennet check --why` prints: what the law says, how it is measured, typical
+            causes of a break, and how to mend them.
     """
 
     summary: str
     applies: Callable[[Case, bool], bool]
     check: Callable[[Case, Options], SymmetryReport]
+    why: str = ""
 
 
 def with_gradients(

@@ -181,4 +181,14 @@ PADDING = Law(
     "the content of padding does not matter",
     lambda case, causal: case.example.real is not None and not bool(case.example.real.all()),
     _check,
+    """\
+Says: the content of padding, and how much of it there is, does not matter.
+Measured: padding gets other content, small and large, is made longer and is cut off; outputs of
+real tokens are compared.
+Causes: a mask in the scores but not in the mean; a finite mask such as -100 or -1e4; queries
+masked in the place of keys; an inverted mask; convolution, norm or position ids that count
+padding.
+Mend: use -inf, or the dtype's smallest number, in the keys' mask; divide sums by the number of
+real tokens; compute positions from the mask.
+""",
 )
