@@ -2,6 +2,7 @@
 
 import errno
 import json
+import linecache
 import os
 import signal
 import subprocess
@@ -385,3 +386,85 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(models, monkeypatch,
     assert (done.returncode, done.stderr) == (2, message)
     assert (models / "report.json").read_text() == "old"
     assert sorted(path.name for path in models.glob("*report*")) == ["report.json"]
+
+
+def ran_in(folder, tokennet, *options):
+    return tokennet("check", "models:Positions", "--laws", "node_permutation", *options, cwd=folder)
+
+
+def test_check_writes_every_format(models, tokennet):
+    done = ran_in(models, tokennet, "--sarif", "a.sarif", "--junit", "a.xml", "--html", "a.html")
+    assert done.returncode == 1
+    log = json.loads((models / "a.sarif").read_text())
+    (result,) = log["runs"][0]["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"] == {"uri": "models.py"}
+    line = MODEL.splitlines().index(
+        "        return (self.embed(x) + self.table[: x.shape[1]]).tanh().mean(1)"
+    )
+    assert place["region"]["startLine"] == line + 1
+    assert 'failures="1"' in (models / "a.xml").read_text()
+    assert "self.table[: x.shape[1]]" in (models / "a.html").read_text()
+    assert "1 of 1 laws are BROKEN: node_permutation." in done.stdout
+
+
+def test_a_baseline_fails_on_new_breaks_only(models, tokennet):
+    options = ("--baseline", "known.json")
+    done = ran_in(models, tokennet, *options)
+    assert done.returncode == 2
+    assert "--baseline known.json does not exist; --update-baseline makes it" in done.stderr
+    assert ran_in(models, tokennet, *options, "--update-baseline").returncode == 0
+    done = ran_in(models, tokennet, *options)
+    assert done.returncode == 0
+    assert "1 of 1 breaks are in the baseline." in done.stdout
+    (models / "models.py").write_text("# a line more\n" + MODEL)
+    linecache.clearcache()  # as in another process
+    assert ran_in(models, tokennet, *options).returncode == 0
+    (models / "models.py").write_text(MODEL.replace("self.table[: x", "2 * self.table[: x"))
+    linecache.clearcache()
+    done = ran_in(models, tokennet, *options)
+    assert done.returncode == 1
+    assert "In the baseline, and no longer found: node_permutation at models.py" in done.stdout
+
+
+def test_an_update_needs_a_file(models, tokennet):
+    done = ran_in(models, tokennet, "--update-baseline")
+    assert done.stderr == "tokennet: --update-baseline needs --baseline FILE, got none\n"
+
+
+def test_a_check_that_shows_nothing_has_an_exit_code_of_its_own(models, tokennet):
+    with (models / "models.py").open("a") as file:
+        file.write("\n\ndef constant(x):\n    return torch.zeros_like(x)\n")
+    done = tokennet("check", "models:constant", "--example", "models:example", cwd=models)
+    assert done.returncode == 3
+    assert "Nothing was shown: no law is broken, and none that speaks of tokens" in done.stdout
+
+
+def test_laws_are_listed_and_explained(tokennet):
+    from tokennet.testing import LAWS
+
+    listed = tokennet("check", "--list-laws")
+    assert listed.returncode == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(LAWS)
+    for name, law in LAWS.items():
+        text = tokennet("check", "--why", name).stdout
+        assert text.startswith(f"{name}: {law.summary}\n")
+        starts = [line.partition(":")[0] for line in text.splitlines()]
+        assert [s for s in starts if s in PARTS] == PARTS, name
+        assert len(text.splitlines()) <= 14
+    done = tokennet("check", "--why", "paddin")
+    assert done.returncode == 2
+    assert "did you mean padding?" in done.stderr
+
+
+PARTS = ["Says", "Measured", "Causes", "Mend"]
+
+
+def test_check_of_a_model_by_name(tokennet):
+    name = "torch:nn.Sequential(nn.Linear(4, 4), nn.Tanh())"
+    done = tokennet("check", name, "--laws", "node_permutation,deterministic")
+    assert done.returncode == 0, done.stderr
+    assert "All 2 laws that apply hold on this example." in done.stdout
+    done = tokennet("check", "torch:nn.Lienar(4, 4)")
+    assert done.returncode == 2
+    assert "torch.nn has no 'nn.Lienar'; did you mean nn.Linear" in done.stderr

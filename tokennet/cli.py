@@ -20,7 +20,7 @@ from typer import Argument, CallbackParam, Option
 from typer.exceptions import TyperException
 
 from tokennet._files import to_json, write_text
-from tokennet.checks import require
+from tokennet.checks import lookup, require
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
@@ -170,10 +170,33 @@ def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         bar.stop()
 
 
+def _list_laws(wanted: bool) -> None:
+    if wanted:
+        from tokennet.testing import LAWS
+
+        width = max(map(len, LAWS))
+        for name, law in LAWS.items():
+            print(f"{name:{width}}  {law.summary}")
+        raise typer.Exit
+
+
+def _explain_law(name: str | None) -> None:
+    if name is not None:
+        from tokennet.testing import LAWS
+
+        law = lookup("--why", name, LAWS)
+        print(f"{name}: {law.summary}\n\n{law.why.strip()}")
+        raise typer.Exit
+
+
 @app.command()
 def check(
     model: Annotated[
-        str, Argument(help="A model as module:object; a class is called without arguments.")
+        str,
+        Argument(
+            help="A model as module:object (a class is called without arguments), or by name: "
+            "hf-tiny:BertModel, timm:resnet18, pyg:SGFormer, 'torch:nn.GRU(8, 8)'."
+        ),
     ],
     example: Annotated[
         str | None, Option(help="An input as module:object. (default: random tokens of its width)")
@@ -190,32 +213,97 @@ def check(
     ] = "auto",
     seed: Annotated[int, Option(help="Seed of permutations and random inputs.")] = 0,
     json: Annotated[Path | None, _file(help="Write the report to this file.")] = None,
+    junit: Annotated[Path | None, _file(help="Write it as JUnit XML: a law is a test.")] = None,
+    sarif: Annotated[
+        Path | None, _file(help="Write it as SARIF 2.1.0: a break is an annotation on its line.")
+    ] = None,
+    html: Annotated[Path | None, _file(help="Write it as one HTML page, with evidence.")] = None,
+    baseline: Annotated[Path | None, _file(help="File of known breaks: only others fail.")] = None,
+    update_baseline: Annotated[
+        bool, Option("--update-baseline", help="Write the breaks found to the baseline; exit 0.")
+    ] = False,
+    list_laws: Annotated[
+        bool, Option("--list-laws", callback=_list_laws, is_eager=True, help="List the laws.")
+    ] = False,
+    why: Annotated[
+        str | None,
+        Option(metavar="LAW", callback=_explain_law, is_eager=True, help="Explain a law."),
+    ] = None,
 ) -> None:
-    """Check which symmetry laws a model obeys; exit code 1 if it breaks one.
+    """Check which symmetry laws a model obeys.
 
     For a broken law the report names the statement of code, the smallest input found
     and a script of a few lines that shows it.
+
+    Exit code 0: no law is broken (with --baseline, by a break that is not known). 1: a law is
+    broken. 2: wrong usage, or the model cannot run. 3: nothing was shown, because every law
+    is INCONCLUSIVE or VACUOUS.
     """
     from tokennet.testing import check as check_laws
-    from tokennet.testing.resolve import resolve_example, resolve_model
+    from tokennet.testing.formats.baseline import Baseline, breaks_of, read_baseline
+    from tokennet.testing.resolve import resolve_subject
 
-    subject = resolve_model(model)
+    if update_baseline and baseline is None:
+        raise ValueError("--update-baseline needs --baseline FILE, got none")
+    if baseline is None or (update_baseline and not baseline.exists()):
+        known_breaks = Baseline()
+    elif not baseline.exists():
+        raise ValueError(f"--baseline {baseline} does not exist; --update-baseline makes it")
+    else:
+        known_breaks = read_baseline(baseline)
+    subject = resolve_subject(model, example)
     try:
         report = check_laws(
-            subject, resolve_example(example, subject),
+            subject.model, subject.example,
             laws=[law.strip() for law in laws.split(",")] if laws else None,
-            causal=causal, device=_accelerator(device), dtype=dtype, seed=seed,
+            device=_accelerator(device), dtype=dtype, seed=seed,
+            **{**subject.options, **({"causal": True} if causal else {})},
         )  # fmt: skip
     except Exception as error:  # whatever a model of other people raises
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{model} cannot be checked: {reason}") from error
+    found = breaks_of(model, report)
+    if update_baseline and baseline is not None:
+        known_breaks = known_breaks.updated(model, found.values(), report.reports)
+        write_text(baseline, known_breaks.to_json())
+    known = known_breaks.known(found.values())
+    _write_reports(report, model, known, subject.model, json, junit, sarif, html)
+    _print_report(report, known, subject.notes)
+    for gone in known_breaks.mended(model, found.values(), report.reports):
+        print(f"In the baseline, and no longer found: {gone.law} at {gone.at}")
+    raise typer.Exit(1 if set(report.broken) - known else 3 if report.shows_nothing else 0)
+
+
+def _write_reports(
+    report: LawReport, name: str, known: set[str], model: object, *files: Path | None
+) -> None:
+    """The files that were asked for: JSON, JUnit, SARIF and HTML, in this order."""
+    from tokennet.testing.formats import to_html, to_junit, to_sarif
+    from tokennet.testing.formats.files import definition_of
+
+    json, junit, sarif, html = files
     if json is not None:
         write_text(json, to_json(report.to_dict()) + "\n")
+    if junit is not None:
+        write_text(junit, to_junit(report, name, known))
+    if sarif is not None:
+        log = to_sarif(report, name, known, definition_of(model))
+        write_text(sarif, to_json(log) + "\n")
+    if html is not None:
+        write_text(html, to_html(report, name, known))
+
+
+def _print_report(report: LawReport, known: set[str], notes: tuple[str, ...]) -> None:
     console = Console()
     console.print(_law_table(report))
     for text in report.details():
         console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1 if report.broken else 0)
+    for note in notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if known:
+        told = f"{len(known)} of {len(report.broken)} breaks are in the baseline."
+        console.print(told, highlight=False)
+    console.print(report.summary(), markup=False, highlight=False, soft_wrap=True)
 
 
 def _law_table(report: LawReport) -> Table:

@@ -36,9 +36,37 @@ class LawReport:
         return tuple(law for law, report in reports if report.verdict is Verdict.BROKEN)
 
     @property
+    def undecided(self) -> tuple[str, ...]:
+        """The laws that are neither kept nor broken: INCONCLUSIVE or VACUOUS."""
+        decided = (Verdict.PASS, Verdict.BROKEN)
+        return tuple(law for law, r in self.reports.items() if r.verdict not in decided)
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether no law is broken, and none that speaks of tokens holds.
+
+        `deterministic` says nothing of tokens: a model that ignores its input keeps it.
+        """
+        held = [law for law in self.reports if law not in self.undecided]
+        return bool(self.undecided) and not {*held} - {"deterministic"}
+
+    @property
     def passed(self) -> bool:
-        """Whether no law is broken; INCONCLUSIVE and VACUOUS are no breaks."""
-        return not self.broken
+        """Whether no law is broken, and the check shows anything at all."""
+        return not self.broken and not self.shows_nothing
+
+    def summary(self) -> str:
+        """What the verdicts mean together, in a sentence."""
+        count, undecided = len(self.reports), self.undecided
+        if self.broken:
+            return f"{len(self.broken)} of {count} laws are BROKEN: {', '.join(self.broken)}."
+        open_laws = f"INCONCLUSIVE or VACUOUS: {', '.join(undecided)}"
+        if self.shows_nothing:
+            told = "Nothing was shown: no law is broken, and none that speaks of tokens holds"
+            return f"{told}; {open_laws}."
+        if undecided:
+            return f"{count - len(undecided)} of {count} laws hold; no pass: {open_laws}."
+        return f"All {count} laws that apply hold on this example."
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""

@@ -55,7 +55,11 @@ def smallest_counterexample(
     if isinstance(intervention, PermutationIntervention):
         perm = tuple(intervention.perm.tolist())
     text = script_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
-    return Counterexample(perm, error(inputs, intervention), text, inputs)
+    changed = intervention.apply(inputs)
+    wanted = intervention.expected(runner.run(inputs))
+    got = intervention.compared(runner.run(changed))
+    size = error(inputs, intervention)
+    return Counterexample(perm, size, text, inputs, changed, wanted, got)
 
 
 def _one_swap(
