@@ -65,6 +65,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "RecurrentGemmaConfig": {"num_hidden_layers": 3},
 }
 """What only one configuration has."""
+EMBEDDINGS = ["text_embeds", "image_embeds"]
+"""Outputs of models of text and images: one for each set of a batch."""
 LISTS = {"depths": 1, "hidden_sizes": _WIDTH, "sr_ratios": 1}
 """The same for each item of a list."""
 
@@ -87,7 +89,11 @@ def _make(name: str) -> ZooModel:
     if getattr(kind, "config_class", None) is None:
         raise ValueError(f"model hf-tiny:{name} has no configuration of its own: name its model")
     model, example, notes = _running(kind, own)
-    return ZooModel(model, example, {"causal": True} if _is_causal(model) else {}, notes)
+    options: dict[str, Any] = {"causal": True} if _is_causal(model) else {}
+    if {"input_ids", "pixel_values"} <= set(example):
+        options["outputs"] = EMBEDDINGS
+        notes = (*notes, f"only {', '.join(EMBEDDINGS)} are checked: the logits compare all pairs")
+    return ZooModel(model, example, options, notes)
 
 
 def _running(
@@ -121,7 +127,7 @@ def _running(
                 except Exception as error:  # whatever a model raises on this size
                     problem = error
                     continue
-                told = f"{left_out} is left out: the model does not run with one ({problem})"
+                told = f"{left_out} is left out: the model does not run with one"
                 return model, example, (told,) if left_out else ()
     told = f"{type(problem).__name__}: {problem}"
     raise ValueError(f"model hf-tiny:{kind.__name__} does not run in a small size: {told}")
