@@ -1,5 +1,6 @@
 """`check`: injected bugs are found and localized, and passing models give no false positive."""
 
+import dataclasses
 import random
 import re
 import sys
@@ -212,6 +213,34 @@ def test_backends_that_differ_are_found(monkeypatch):
     assert report.broken == ("backend_agreement",)
 
 
+@pytest.mark.parametrize(
+    ("verdicts", "passed", "summary"),
+    [
+        (["PASS", "PASS"], True, "All 2 laws that apply hold on this example."),
+        (
+            ["PASS", "VACUOUS"],
+            True,
+            "1 of 2 laws hold; not passed, but INCONCLUSIVE or VACUOUS: b.",
+        ),
+        (["INCONCLUSIVE", "VACUOUS"], False, "Nothing was shown: no law is broken"),
+        (["INCONCLUSIVE", "BROKEN"], False, "1 of 2 laws are BROKEN: b."),
+    ],
+)
+def test_a_report_passes_if_it_shows_something(verdicts, passed, summary):
+    one = check(nn.Linear(4, 4), torch.randn(5, 4), laws=["deterministic"])
+    (known,) = one.reports.values()
+    reports = {
+        law: dataclasses.replace(known, verdict=Verdict(verdict))
+        for law, verdict in zip("ab", verdicts, strict=True)
+    }
+    report = dataclasses.replace(one, reports=reports)
+    assert report.passed is passed
+    assert report.summary().startswith(summary)
+    alone = {"deterministic": known, "b": dataclasses.replace(known, verdict=Verdict.VACUOUS)}
+    assert dataclasses.replace(one, reports=alone).shows_nothing
+    assert one.passed
+
+
 def test_an_output_that_does_not_depend_on_tokens_is_vacuous():
     class Constant(nn.Module):
         def __init__(self):
@@ -223,7 +252,9 @@ def test_an_output_that_does_not_depend_on_tokens_is_vacuous():
 
     report = check(Constant(), torch.randn(2, 5, 4))
     assert report.reports["node_permutation"].verdict is Verdict.VACUOUS
-    assert report.passed
+    assert not report.broken
+    assert report.shows_nothing
+    assert not report.passed  # which says no more than exit code 3
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (3, 5, 4), (2, 3, 5, 4)])

@@ -65,7 +65,7 @@ class LawReport:
             told = "Nothing was shown: no law is broken, and none that speaks of tokens holds"
             return f"{told}; {open_laws}."
         if undecided:
-            return f"{count - len(undecided)} of {count} laws hold; no pass: {open_laws}."
+            return f"{count - len(undecided)} of {count} laws hold; not passed, but {open_laws}."
         return f"All {count} laws that apply hold on this example."
 
     def to_dict(self) -> dict[str, Any]:

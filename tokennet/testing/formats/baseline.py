@@ -1,4 +1,4 @@
-"""A baseline: the breaks that are known, so that only new ones fail.
+"""A baseline: the breaks that are known, so that a check fails for no others.
 
 A break is known by its model, law and statement of code; numbers of lines do not matter.
 """
