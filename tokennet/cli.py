@@ -9,22 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 from typer import Argument, CallbackParam, Option
 from typer.exceptions import TyperException
 
-from tokennet._files import to_json, write_text
-from tokennet.checks import lookup, require
+from tokennet.checks import require
 from tokennet.version import __version__
-
-if TYPE_CHECKING:
-    from tokennet.testing import LawReport
 
 app = typer.Typer(
     help="Tokens on a graph: compare transformers, MLP-mixers and graph networks.",
@@ -172,20 +166,17 @@ def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 
 def _list_laws(wanted: bool) -> None:
     if wanted:
-        from tokennet.testing import LAWS
+        from tokennet.testing import command
 
-        width = max(map(len, LAWS))
-        for name, law in LAWS.items():
-            print(f"{name:{width}}  {law.summary}")
+        command.list_laws()
         raise typer.Exit
 
 
 def _explain_law(name: str | None) -> None:
     if name is not None:
-        from tokennet.testing import LAWS
+        from tokennet.testing import command
 
-        law = lookup("--why", name, LAWS)
-        print(f"{name}: {law.summary}\n\n{law.why.strip()}")
+        command.explain_law(name)
         raise typer.Exit
 
 
@@ -240,17 +231,10 @@ def check(
     is INCONCLUSIVE or VACUOUS.
     """
     from tokennet.testing import check as check_laws
-    from tokennet.testing.formats.baseline import Baseline, breaks_of, read_baseline
+    from tokennet.testing import command
     from tokennet.testing.resolve import resolve_subject
 
-    if update_baseline and baseline is None:
-        raise ValueError("--update-baseline needs --baseline FILE, got none")
-    if baseline is None or (update_baseline and not baseline.exists()):
-        known_breaks = Baseline()
-    elif not baseline.exists():
-        raise ValueError(f"--baseline {baseline} does not exist; --update-baseline makes it")
-    else:
-        known_breaks = read_baseline(baseline)
+    known = command.known_breaks(baseline, update_baseline)
     subject = resolve_subject(model, example)
     try:
         report = check_laws(
@@ -262,62 +246,8 @@ def check(
     except Exception as error:  # whatever a model of other people raises
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{model} cannot be checked: {reason}") from error
-    found = breaks_of(model, report)
-    if update_baseline and baseline is not None:
-        known_breaks = known_breaks.updated(model, found.values(), report.reports)
-        write_text(baseline, known_breaks.to_json())
-    known = known_breaks.known(found.values())
-    _write_reports(report, model, known, subject.model, json, junit, sarif, html)
-    _print_report(report, known, subject.notes)
-    for gone in known_breaks.mended(model, found.values(), report.reports):
-        print(f"In the baseline, and no longer found: {gone.law} at {gone.at}")
-    raise typer.Exit(1 if set(report.broken) - known else 3 if report.shows_nothing else 0)
-
-
-def _write_reports(
-    report: LawReport, name: str, known: set[str], model: object, *files: Path | None
-) -> None:
-    """The files that were asked for: JSON, JUnit, SARIF and HTML, in this order."""
-    from tokennet.testing.formats import to_html, to_junit, to_sarif
-    from tokennet.testing.formats.files import definition_of
-
-    json, junit, sarif, html = files
-    if json is not None:
-        write_text(json, to_json(report.to_dict()) + "\n")
-    if junit is not None:
-        write_text(junit, to_junit(report, name, known))
-    if sarif is not None:
-        log = to_sarif(report, name, known, definition_of(model))
-        write_text(sarif, to_json(log) + "\n")
-    if html is not None:
-        write_text(html, to_html(report, name, known))
-
-
-def _print_report(report: LawReport, known: set[str], notes: tuple[str, ...]) -> None:
-    console = Console()
-    console.print(_law_table(report))
-    for text in report.details():
-        console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
-    for note in notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    if known:
-        told = f"{len(known)} of {len(report.broken)} breaks are in the baseline."
-        console.print(told, highlight=False)
-    console.print(report.summary(), markup=False, highlight=False, soft_wrap=True)
-
-
-def _law_table(report: LawReport) -> Table:
-    table = Table("law", "verdict", "finding", title=f"{report.subject} on {report.example}")
-    colors = {"PASS": "green", "BROKEN": "bold red"}
-    for law, result in report.reports.items():
-        color = colors.get(result.verdict, "yellow")
-        finding = Text(result.reason)
-        if result.location is not None:
-            finding.append(f"\nat {Path(result.location.file).name}:{result.location.line}")
-        for note in result.notes:
-            finding.append(f"\nnote: {note}")
-        table.add_row(law, Text(str(result.verdict), color), finding)
-    return table
+    files = command.Files(json, junit, sarif, html, baseline if update_baseline else None)
+    raise typer.Exit(command.report_on(report, model, subject, known, files))
 
 
 @app.command()
