@@ -56,10 +56,15 @@ def smallest_counterexample(
         perm = tuple(intervention.perm.tolist())
     text = script_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
     changed = intervention.apply(inputs)
-    wanted = intervention.expected(runner.run(inputs))
-    got = intervention.compared(runner.run(changed))
-    size = error(inputs, intervention)
-    return Counterexample(perm, size, text, inputs, changed, wanted, got)
+    return Counterexample(
+        perm,
+        error(inputs, intervention),
+        text,
+        inputs,
+        changed=changed,
+        expected=intervention.expected(runner.run(inputs)),
+        got=intervention.compared(runner.run(changed)),
+    )
 
 
 def _one_swap(
