@@ -25,7 +25,9 @@ def counterexample():
     changed, got = x.clone(), x[:1].clone()
     changed[1, 0] = 7
     got[0, 0, 0] = 5
-    return Counterexample(None, 2.0, "import torch\n", (x,), (changed,), [x[:1]], [got])
+    return Counterexample(
+        None, 2.0, "import torch\n", (x,), changed=(changed,), expected=[x[:1]], got=[got]
+    )
 
 
 def result(law, verdict, reason="told so", **evidence):

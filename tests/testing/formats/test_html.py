@@ -81,6 +81,19 @@ def test_the_page_stands_alone(file):
     assert {address[1:] for address in addresses} <= ids
 
 
+def test_the_reading_is_a_table_of_what_the_report_has(file):
+    class Read(LawReport):
+        def to_dict(self):
+            lines = [{"name": "x", "shape": (3, 7), "role": "tokens:-1", "hint": None}]
+            return {**super().to_dict(), "reading": lines}
+
+    text = read(to_html(Read(**vars(report(file))), "models:Mean")).text
+    start = text.index("Reading")
+    cells = ["name", "shape", "role", "hint", "x", "(3, 7)", "tokens:-1"]
+    assert text[start + 2 : start + 9] == cells
+    assert "Reading" not in read(to_html(report(file), "models:Mean")).text
+
+
 def test_every_text_is_escaped(file):
     hostile = report(file, reason=HOSTILE)
     page = to_html(hostile, HOSTILE)
