@@ -408,6 +408,16 @@ def test_check_writes_every_format(models, tokennet):
     assert "1 of 1 laws are BROKEN: node_permutation." in done.stdout
 
 
+@pytest.mark.parametrize("name", ["models:Positions", "torch:nn.GRU(6, 6, batch_first=True)"])
+def test_the_script_of_a_break_runs_as_it_is(name, models, tokennet, capsys):
+    options = ("--laws", "node_permutation", "--json", "report.json")
+    assert tokennet("check", name, *options, cwd=models).returncode == 1
+    stored = json.loads((models / "report.json").read_text())
+    script = stored["laws"]["node_permutation"]["counterexample"]["script"]
+    exec(compile(script, "script", "exec"), {})
+    assert float(capsys.readouterr().out) > 1e-9
+
+
 def test_a_baseline_fails_on_new_breaks_only(models, tokennet):
     options = ("--baseline", "known.json")
     done = ran_in(models, tokennet, *options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +20,7 @@ from tokennet.testing.formats.baseline import breaks_of
 from tokennet.testing.formats.files import definition_of
 from tokennet.testing.laws import LAWS
 from tokennet.testing.report import Verdict
-from tokennet.testing.zoo import ZooModel
+from tokennet.testing.zoo import ZooModel, is_zoo_name
 
 BROKEN, NOTHING_SHOWN = 1, 3
 """Exit codes; 0 is that no law is broken, 2 wrong usage."""
@@ -74,6 +76,7 @@ def report_on(
     Args:
         name: of the model, as the user wrote it.
     """
+    report = _with_whole_scripts(report, name)
     found = breaks_of(name, report)
     if files.baseline is not None:
         baseline = baseline.updated(name, found.values(), report.reports)
@@ -86,6 +89,22 @@ def report_on(
     if set(report.broken) - known:
         return BROKEN
     return NOTHING_SHOWN if report.shows_nothing else 0
+
+
+def _with_whole_scripts(report: LawReport, name: str) -> LawReport:
+    """The report with scripts that make the model by its name, so that they run as they are."""
+    module, make = "resolve", f"resolve_model({name!r})"
+    if is_zoo_name(name):
+        module, make = "zoo", f"make_zoo_model({name!r}).model"
+    lines = f"from tokennet.testing.{module} import {make.partition('(')[0]}\nmodel = {make}"
+    reports = {}
+    for law, result in report.reports.items():
+        shown = result.counterexample
+        if shown is not None:
+            script = re.sub(r"^# model = .*$", lambda _: lines, shown.script, flags=re.M)
+            shown = dataclasses.replace(shown, script=script)
+        reports[law] = dataclasses.replace(result, counterexample=shown)
+    return dataclasses.replace(report, reports=reports)
 
 
 def _write(
