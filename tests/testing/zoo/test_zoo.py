@@ -77,6 +77,7 @@ def test_two_inputs_of_torch_are_two_sets():
         ("torch:nn.Linear(**{'in_features': 3})", "must not have"),
         ("torch:nn.Linear.__init__", "torch.nn has no"),
         ("torch:nn.functional.relu(3)", "torch.nn has no"),
+        ("torch:nn.Parameter([1.0])", "torch.nn has no .nn.Parameter"),
         ("torch:[nn.Linear(2, 2)]", "must be Class"),
         ("torch:nn.Linear(2", "must be Class"),
         ("torch:nn.Lienar(2, 2)", "did you mean nn.Linear"),
