@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from tokennet.testing.engine.verdict import name_of, verdict_on_error
 from tokennet.testing.example.case import Case, make_case
 from tokennet.testing.example.values import describe, to_device
 from tokennet.testing.laws import LAWS
+from tokennet.testing.laws.required import check_required
 from tokennet.testing.report import SymmetryReport, Verdict
 
 
@@ -76,6 +77,9 @@ def check(
     *,
     laws: Sequence[str] | None = None,
     causal: bool = False,
+    group: Any = None,
+    roles: Mapping[str, str] | None = None,
+    outputs: Any = None,
     dtype: str | torch.dtype = "auto",
     device: torch.device | str | None = None,
     jitter: bool = True,
@@ -93,6 +97,13 @@ def check(
         laws: names among `tokennet.testing.LAWS`; by default all that apply.
         causal: the model claims that output i depends on tokens up to i alone. `Tokens`
             claim what their graph says.
+        group: require that the model is equivariant at least under this group, in place of the
+            laws of tokens. For points "SO(3)", "O(3)", "SE(3)", "E(3)", "translations",
+            "rotations", "reflections", "scale"; for eigenvectors "signs", "bases"; for grids
+            "circular_shifts", "shifts"; for tokens "S_n", "A_n", "C_n", "D_n", or a list of
+            permutations that generate it.
+        roles: with a `group` of space, what inputs are: {"vel": "vector"}; see `check_group`.
+        outputs: with it, which outputs are compared, and what they are.
         dtype: the precision that decides; "auto" is float64 where the model can run in it.
         device: where to run; by default where the example is.
         jitter: move parameters a little, so that a table of zeros hides nothing.
@@ -111,6 +122,13 @@ def check(
     precision_of(dtype)
     options = {"dtype": dtype, "jitter": jitter, "seed": seed}
     with moved_to(device, model):
+        if group is not None:
+            if causal:
+                raise ValueError("causal is a law of tokens: it cannot be given with group")
+            given: dict[str, Any] = {"roles": roles, "outputs": outputs, "laws": laws, **options}
+            reports = check_required(model, to_device(example, device), group, **given)
+            seconds = time.perf_counter() - started
+            return LawReport(name_of(model), describe(example), reports, seconds)
         case = make_case(model, to_device(example, device))
         reports = {name: _verdict(name, case, options) for name in _names(case, laws, causal)}
     seconds = time.perf_counter() - started

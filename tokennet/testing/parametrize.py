@@ -15,6 +15,7 @@ from tokennet.checks import check_type, lookup
 from tokennet.testing._check import applicable_laws, check
 from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.laws import LAWS
+from tokennet.testing.laws.required import required_laws
 from tokennet.testing.report import SymmetryReport, Verdict
 
 VACUOUS_BY_NATURE = frozenset({"backend_agreement", "deterministic"})
@@ -110,7 +111,8 @@ def parametrize_with_checks(
         expected_failures: law -> reason, for every model; also an option of a single one,
             which adds to it. Such a test must fail, by breaking the law: it is a strict
             xfail, and says so where the law starts to hold.
-        **options: those of `check`: `laws`, `causal`, `device`, `dtype`, `seed` and so on.
+        **options: those of `check`: `laws`, `causal`, `group` (the model must be equivariant
+            at least under it), `device`, `dtype`, `seed` and so on.
             They go before the plugin's (`pytest --symmetry-device cuda`).
 
     Raises:
@@ -177,12 +179,16 @@ def _tested_laws(
     name: str, model: Any, example: Any, options: dict[str, Any], failures: Iterable[str]
 ) -> list[str]:
     """The laws to test: all of them where a factory does not say which apply."""
+    group = options.get("group")
+    known = LAWS if group is None else dict.fromkeys(required_laws(group))
     for law in failures:
-        lookup("expected_failures", law, LAWS)
+        lookup("expected_failures", law, known)
     if "laws" in options:
         laws = list(options["laws"])
         for law in laws:
-            lookup("laws", law, LAWS)
+            lookup("laws", law, known)
+    elif group is not None:
+        laws = list(known)
     elif _is_factory(model) or _is_factory(example):
         laws = list(LAWS)
     else:
@@ -194,6 +200,8 @@ def _tested_laws(
 
 
 def _laws_of(model: Any, example: Any, options: dict[str, Any]) -> Iterable[str]:
+    if options.get("group") is not None:
+        return required_laws(options["group"])
     return applicable_laws(model, example, causal=bool(options.get("causal")))
 
 

@@ -49,15 +49,19 @@ class Counterexample:
     """The smallest counterexample found. Made by `check`.
 
     `perm`, where the law is about a permutation, moves tokens as `x[..., perm, :]` does;
-    `inputs` is what it is applied to, and `script` a few lines that show the break.
+    `inputs` is what it is applied to, and `script` a few lines that show the break. `words`
+    say what another law does to them, as "rotating by 90 degrees about z".
     """
 
     perm: tuple[int, ...] | None
     error: float
     script: str
     inputs: Any = field(repr=False, compare=False, default=None)
+    words: str = ""
 
     def __str__(self) -> str:
+        if self.words:
+            return f"{self.words} gives an error of {self.error:.2g}"
         if self.perm is None:
             return f"other content, with an error of {self.error:.2g}"
         moved = [i for i, p in enumerate(self.perm) if p != i]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from tokennet.graphs import TokenGraph
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.intervention import (
+    Code,
     Inputs,
     Intervention,
     Outputs,
@@ -31,32 +32,19 @@ TENSORS_OF = "from tokennet.testing.example.values import tensors_of"
 SEED = "generator=torch.Generator().manual_seed(0)"
 
 
-class Code(NamedTuple):
-    """An intervention as code on the inputs `x`, `x1`, ...
-
-    `lines` make what `arguments` name; `before` of the output y and `after` of the output
-    `moved` must be the same.
-    """
-
-    imports: list[str]
-    lines: list[str]
-    arguments: list[str]
-    before: str
-    after: str
-
-
 def script_of(
     runner: Runner, inputs: Inputs, intervention: Intervention, *, jittered: bool, seeded: bool
 ) -> str:
     """The script, for a `model` that is defined before it; empty where it would be too long."""
     names, run = _names(inputs), runner.run
-    wanted = intervention.expected(run(inputs))
+    y = run(inputs)
+    wanted = intervention.expected(y)
     got = intervention.compared(run(intervention.apply(inputs)))
     errors = [difference([a], [b]) for a, b in zip(wanted, got, strict=True)]
     worst = errors.index(max(errors))
     if isinstance(intervention, PermutationIntervention):
         code: Code | None = _permuting(intervention, names, worst)
-    else:
+    elif (code := intervention.code(names, inputs, y, worst)) is None:
         code = _replacing(runner, inputs, intervention, names, worst)
     if code is None:
         return ""

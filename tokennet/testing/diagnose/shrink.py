@@ -47,6 +47,10 @@ def smallest_counterexample(
     if isinstance(intervention, PermutationIntervention) and swaps:
         inputs, intervention = _one_swap(error, inputs, intervention, threshold)
         inputs, intervention = _fewer_tokens(error, inputs, intervention, threshold)
+    for simpler in intervention.simpler():
+        if error(inputs, simpler) > threshold:
+            intervention = simpler
+            break
     other, seeded = seeded_content(inputs), False
     with contextlib.suppress(Exception):  # content that the model refuses
         if other is not None and error(other, intervention) > threshold:
@@ -55,7 +59,7 @@ def smallest_counterexample(
     if isinstance(intervention, PermutationIntervention):
         perm = tuple(intervention.perm.tolist())
     text = script_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
-    return Counterexample(perm, error(inputs, intervention), text, inputs)
+    return Counterexample(perm, error(inputs, intervention), text, inputs, intervention.words)
 
 
 def _one_swap(
