@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 from tests.testing.cases import space
 from tokennet.graphs import Full
 from tokennet.testing import check, parametrize_with_checks
-from tokennet.testing.geometry import check_group, laws_of_group
+from tokennet.testing.geometry import check_group, discover_geometry, laws_of_group
 from tokennet.testing.geometry.motions import bases, random_orthogonal
 from tokennet.tokens import Tokens
 
@@ -250,3 +250,34 @@ def test_drawn_matrices_are_orthogonal():
     assert torch.allclose(g @ g.T, torch.eye(6, dtype=g.dtype))
     assert not g[:2, 2:].any()
     assert not g[2, 3:].any()
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "order"),
+    [
+        (space.Points(), "E(3)", 48),
+        (space.Handed(), "SE(3)", 24),
+        (space.Anchored(), "O(3)", 48),
+        (space.Stretched(), "translations, rotations about z, 16 signed permutations", 16),
+        (space.Manhattan(), "translations, 48 signed permutations", 48),
+        (space.StoredBasis(), "O(3)", 48),
+        (lambda pos: nn.functional.normalize(pos, dim=-1), "O(3), scale", 48),
+        (lambda pos: pos @ torch.diag(torch.tensor([1.0, 2.0, 3.0])).to(pos), "8 signed", 8),
+        (lambda pos: (pos * torch.tensor([1.0, 2, 3]).to(pos)).exp(), "none", 1),
+    ],
+)
+def test_discovery_finds_the_known_group(model, name, order):
+    found = discover_geometry(model, points(6), outputs={"0": "vector"} if name == "none" else None)
+    assert found.name.startswith(name), found
+    assert found.signed_order == order
+    assert f"{order} hold" in str(found)
+
+
+def test_discovery_counts_signed_permutations_of_channels():
+    roles = {"x": "points"}
+    pairs = lambda x: x[..., :2].square().sum(-1) + x[..., 2:].prod(-1)  # noqa: E731
+    assert discover_geometry(pairs, torch.randn(6, 4), roles=roles).signed_order == 8 * 4
+    softmax = discover_geometry(lambda x: x.softmax(-1), torch.randn(6, 5), roles=roles)
+    assert softmax.signed_order == 120
+    seven = discover_geometry(lambda x: x, torch.randn(4, 7), roles=roles)
+    assert (seven.signed_order, seven.name) == (None, "E(7), scale")

@@ -116,20 +116,22 @@ def check_group(
     spectral = group in SPECTRAL
     reading = read_points(model, example, roles, n=_parsed(group)[1], spectral=spectral)
     reading, said = chosen(reading, outputs)
-    drawn = {law: _motions(law, reading, seed) for law in names}
-    declared = _declared_outputs(model)
+    drawn = {law: motions_of(law, reading, seed) for law in names}
+    declared = declared_outputs(model)
     motions = [motion for law in names for motion in drawn[law][:1]]
     kinds = output_kinds(reading, said, declared, motions)
     return {law: _check(law, reading, kinds, drawn[law], options, name_of(model)) for law in names}
 
 
-def _declared_outputs(model: Any) -> list[str]:
+def declared_outputs(model: Any) -> list[str]:
+    """The irreps that a model declares for its outputs, empty where it says none."""
     irreps = getattr(model, "irreps_out", None)
     values = irreps if isinstance(irreps, list) else [irreps]
     return [str(value) if type(value).__name__ == "Irreps" else "" for value in values]
 
 
-def _motions(law: str, reading: Reading, seed: int) -> list[Motion]:
+def motions_of(law: str, reading: Reading, seed: int) -> list[Motion]:
+    """The motions by which a model is held to a law."""
     generator = torch.Generator().manual_seed(seed)
     if law in SPECTRAL:
         drawn = SPECTRAL[law](_eigenspaces(law, reading), generator)
