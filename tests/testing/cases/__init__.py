@@ -20,6 +20,7 @@ INJECTED_BUGS: list[InjectedBug] = [
     *set_bugs.MIXES_SETS,
     *set_bugs.IS_RANDOM,
     *mask_bugs.READS_PADDING,
+    *mask_bugs.DROPS_MASKS,
     *mask_bugs.FAILS_ON_EMPTY_SETS,
     *graph_bugs.READS_EDGE_ORDER,
     *graph_bugs.READS_NODE_INDEX,
