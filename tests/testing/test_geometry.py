@@ -50,6 +50,7 @@ def wide(pos, vel):
 
 PASSING = {
     "points": (space.Points(), points(2, 5), "E(3)"),
+    "far from the origin": (space.Points(), points(5) + 1e4, "E(3)"),
     "vectors": (space.Points("vectors"), points(5), "E(3)"),
     "features": (space.Points("features"), points(2, 5), "E(3)"),
     "two coordinates": (space.Points(), torch.randn(5, 2), "E(2)"),

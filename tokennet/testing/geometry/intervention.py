@@ -13,7 +13,6 @@ from tokennet.testing.engine.intervention import Code, Inputs, Intervention, Out
 from tokennet.testing.geometry.kinds import (
     Kind,
     along,
-    blocks,
     irreps_matrix,
     irreps_of,
     width_of,
@@ -110,24 +109,22 @@ class MotionIntervention(Intervention):
         for some in chosen:
             for maps in itertools.product(*(self._maps(before.shape[dim]) for dim in some)):
                 moved = before
-                for dim, matrix in zip(some, maps, strict=True):
-                    moved = along(moved, matrix, dim)
+                for dim, (matrix, outside) in zip(some, maps, strict=True):
+                    moved = along(moved, matrix, dim, outside=outside)
                 for sign in signs:
                     yield sign * moved, after
 
-    def _maps(self, size: int) -> list[Tensor]:
-        """How a dimension of some size may be moved: as vectors, as known irreps."""
+    def _maps(self, size: int) -> list[tuple[Tensor, bool]]:
+        """How a dimension may be moved: as vectors, as known irreps; and whether inside out."""
         n = self.motion.size
         known = [name for name in self.irreps if width_of(name) == size]
-        found = [irreps_matrix(name, self.motion) for name in known]
+        found = [(irreps_matrix(name, self.motion), False) for name in known]
         degrees = {1, *(degree for name in self.irreps for _, degree, _ in irreps_of(name))} - {0}
         for degree in sorted(degrees):
             width = n if degree == 1 else 2 * degree + 1
             if size and size % width == 0:
                 base = self.motion.matrix if degree == 1 else wigner(degree, self.motion)
-                found.append(blocks(base, size // width))
-                if size > width:
-                    found.append(blocks(base, size // width, outside=True))
+                found += [(base, False), (base, True)] if size > width else [(base, False)]
         return found
 
     def _shifted(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -111,26 +111,24 @@ class Kind:
         sign = motion.parity if self.has_parity else 1.0
         if self.name == "pseudoscalar":
             return sign * tensor
-        matrix = sign * self._matrix(motion, tensor.shape[self.dim])
+        matrix = sign * self._matrix(motion)
         moved = along(tensor, matrix, self.dim)
         if self.name == "matrix":
             moved = along(moved, matrix, self.dim - 1)
         if self.name == "points" and bool(motion.shift.any()):
             moved = moved + _along_dim(motion.shift, tensor, self.dim)
-        return moved
+        return moved.contiguous()  # as the input was: models use `view`
 
     def sizes_after(self, sizes: Tensor, motion: Motion) -> Tensor:
         """How large entries can be after a motion, given |entries| before: |g| sizes."""
         if self.is_still or self.name == "pseudoscalar":
             return sizes
-        matrix = self._matrix(motion, sizes.shape[self.dim]).abs()
+        matrix = self._matrix(motion).abs()
         moved = along(sizes, matrix, self.dim)
         return along(moved, matrix, self.dim - 1) if self.name == "matrix" else moved
 
-    def _matrix(self, motion: Motion, size: int) -> Tensor:
-        if _IRREPS.match(self.name):
-            return irreps_matrix(self.name, motion)
-        return blocks(motion.matrix, size // motion.size)
+    def _matrix(self, motion: Motion) -> Tensor:
+        return irreps_matrix(self.name, motion) if _IRREPS.match(self.name) else motion.matrix
 
     def code(self, name: str, tensor: Tensor, n: int, *, shifted: bool) -> str:
         """The tensor `name` after the motion `g`, `t`, as an expression."""
@@ -154,17 +152,20 @@ class Kind:
         return f"({sign}{name}.movedim({self.dim}, -1) @ {matrix}{shift}).movedim(-1, {self.dim})"
 
 
-def along(tensor: Tensor, matrix: Tensor, dim: int) -> Tensor:
-    """A matrix applied to a tensor along one dimension."""
-    return (tensor.movedim(dim, -1) @ matrix.to(tensor).T).movedim(-1, dim)
+def along(tensor: Tensor, matrix: Tensor, dim: int, *, outside: bool = False) -> Tensor:
+    """A matrix applied along one dimension, which may hold several vectors.
 
-
-def blocks(matrix: Tensor, count: int, *, outside: bool = False) -> Tensor:
-    """The matrix on each of `count` vectors in one dimension, (x y z x y z) or (x x y y z z)."""
+    Args:
+        outside: these are laid out as (x x y y z z), not as (x y z x y z).
+    """
+    n = len(matrix)
+    moved = tensor.movedim(dim, -1)
+    count = moved.shape[-1] // n
     if count == 1:
-        return matrix
-    identity = torch.eye(count, dtype=matrix.dtype)
-    return torch.kron(matrix, identity) if outside else torch.kron(identity, matrix)
+        return (moved @ matrix.to(tensor).T).movedim(-1, dim)
+    parts = moved.unflatten(-1, (n, count) if outside else (count, n))
+    parts = (parts.mT @ matrix.to(tensor).T).mT if outside else parts @ matrix.to(tensor).T
+    return parts.flatten(-2).movedim(-1, dim)
 
 
 def _along_dim(shift: Tensor, tensor: Tensor, dim: int) -> Tensor:
@@ -194,9 +195,9 @@ def irreps_matrix(name: str, motion: Motion) -> Tensor:
     if motion.factor is not None:
         raise ValueError(f"irreps {name} do not say what scaling does; say 'vector' or 'scalar'")
     parts = [
-        blocks((motion.parity if parity < 0 else 1.0) * wigner(degree, motion), count)
+        torch.kron(torch.eye(count, dtype=torch.float64), sign * wigner(degree, motion))
         for count, degree, parity in irreps_of(name)
-        if count
+        if count and (sign := motion.parity if parity < 0 else 1.0)
     ]
     return torch.block_diag(*parts)
 

@@ -22,6 +22,10 @@ HOLDS = 1e-3
 """A kind with a smaller error than this is what the output is; a small break remains visible."""
 
 
+ROUNDING = 1e-10
+"""Errors below this, in float64, are no difference between kinds."""
+
+
 def chosen(reading: Reading, outputs: Any) -> tuple[Reading, dict[str, Kind]]:
     """The reading with the outputs that are asked for, and the kinds that are said for them.
 
@@ -82,8 +86,10 @@ def output_kinds(
 def _that_hold(kinds: list[Kind], y: Tensor, other: Tensor, motion: Motion) -> list[Kind]:
     """The kinds that a motion allows; where it allows none, the nearest first."""
     errors = [difference([kind.apply(y, motion)], [other]) for kind in kinds]
-    held = [kind for kind, error in zip(kinds, errors, strict=True) if error < HOLDS]
     best = errors.index(min(errors))
+    # Far from the origin a translation is small too: only kinds that hold about as well remain.
+    limit = max(ROUNDING, min(HOLDS, 1e3 * errors[best]))
+    held = [kind for kind, error in zip(kinds, errors, strict=True) if error < limit]
     if held or not errors[best] < errors[0] / 10:
         return held or kinds
     return [kinds[best], *kinds[:best], *kinds[best + 1 :]]
