@@ -74,7 +74,7 @@ ADDED = torch.zeros(N, N).masked_fill(~RING, float("-inf"))
     ("model", "mask"),
     [
         (Masked(), RING),
-        (Masked(layers=2), RING),
+        pytest.param(Masked(layers=2), RING, marks=pytest.mark.sweep),
         (Masked(), ADDED),
         (Masked(), per_set()),
         (Hidden(), ~RING),
@@ -89,7 +89,7 @@ def test_masks_that_are_honored(model, mask):
     ("model", "mask"),
     [
         (Masked(drops=True), RING),
-        (Masked(drops=True, layers=2), RING),
+        pytest.param(Masked(drops=True, layers=2), RING, marks=pytest.mark.sweep),
         (Masked(drops=True), ADDED),
         (Masked(drops=True), per_set()),
         (Hidden(last_drops=True), ~RING),
@@ -117,6 +117,10 @@ def test_graphs_are_masks():
     report = law_of(Leaky(), tokens)
     assert report.verdict == "BROKEN"
     assert report.location.operation == "mean"
+
+
+@pytest.mark.sweep
+def test_nets_are_held_to_walks_of_their_depth():
     spec = IOSpec(in_features=DIM, out_features=3, readout="token")
     net = build_net("attention", spec, dim=16, depth=2)
     assert law_of(net, Tokens(torch.randn(9, DIM), Cycle(9))).verdict == "PASS"
