@@ -8,6 +8,7 @@ from torch_geometric.data import Data
 from tests.testing.cases import space
 from tokennet.graphs import Full
 from tokennet.testing import check, parametrize_with_checks
+from tokennet.testing.diagnose.localize import UNWRITTEN
 from tokennet.testing.geometry import check_group, discover_geometry, laws_of_group
 from tokennet.testing.geometry.motions import bases, random_orthogonal
 from tokennet.tokens import Tokens
@@ -98,6 +99,7 @@ def test_models_that_obey(name):
         (space.Manhattan(), points(5), "SE(3)", {"rotations"}, "45 degrees about z"),
         (space.Handed(), points(6), "E(3)", {"reflections"}, "sign of x"),
         (space.Anchored(1e-8), points(5), "E(3)", {"translations"}, "moving by 1 along x"),
+        (space.Drifting(), points(5), "translations", {"translations"}, "moving by 1 along x"),
         (space.PerComponent(), points(5), "SO(3)", {"rotations"}, ""),
         (space.Energy(0.1), molecules(), "SO(3)", {"rotations"}, ""),
         (space.Normalized(), points(6), "SO(3)", {"rotations"}, "90 degrees about z"),
@@ -126,7 +128,9 @@ def test_a_stride_breaks_invariance_under_shifts_by_one():
     model = nn.Sequential(space.Images(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     report = check(model, torch.randn(1, 3, 16, 16), group="circular_shifts")
     assert report.broken == ("circular_shifts",)
-    assert report.reports["circular_shifts"].location.module == "0.second (Conv2d)"
+    location = report.reports["circular_shifts"].location
+    assert location.module == "0.second (Conv2d)"
+    assert location.operation not in UNWRITTEN
 
 
 def test_shifts_without_an_interior_are_inconclusive():
@@ -246,6 +250,12 @@ def test_gradients_are_asked_too():
     report = check(Detached.apply, (points(5),), group="SO(3)", roles={"0": "points"})
     assert report.broken == ("rotations",)
     assert "gradient" in report.reports["rotations"].reason
+
+
+def test_tuples_without_a_length_are_no_error():
+    model = space.Points()
+    model.layout = space.NoLength((1, 2))
+    assert not check(model, points(5), group="SO(3)").broken
 
 
 def test_drawn_matrices_are_orthogonal():

@@ -32,10 +32,10 @@ class Masked(nn.Module):
 class Hidden(nn.Module):
     """nn.MultiheadAttention, whose mask is True for hidden pairs."""
 
-    def __init__(self, last_drops=False):
+    def __init__(self, last_drops=False, depth=2):
         super().__init__()
         options = {"num_heads": 2, "batch_first": True}
-        self.layers = nn.ModuleList(nn.MultiheadAttention(DIM, **options) for _ in range(2))
+        self.layers = nn.ModuleList(nn.MultiheadAttention(DIM, **options) for _ in range(depth))
         self.last_drops = last_drops
 
     def forward(self, x, attn_mask):
@@ -78,8 +78,9 @@ ADDED = torch.zeros(N, N).masked_fill(~RING, float("-inf"))
         (Masked(), ADDED),
         (Masked(), per_set()),
         (Hidden(), ~RING),
+        (Hidden(depth=1), ~RING),
     ],
-    ids=["visible", "two layers", "added", "per set", "hidden"],
+    ids=["visible", "two layers", "added", "per set", "hidden", "hidden, one layer"],
 )
 def test_masks_that_are_honored(model, mask):
     assert law_of(model, (torch.randn(3, N, DIM), mask)).verdict == "PASS"

@@ -76,6 +76,20 @@ class Anchored(Points):
         return centered.norm(dim=-1) + self.size * pos.norm(dim=-1)  # the break
 
 
+class Drifting(Points):
+    """Points that move a little by their distance from the origin."""
+
+    def forward(self, pos):
+        return pos + 1e-9 * pos.norm(dim=-1, keepdim=True)  # the break
+
+
+class NoLength(tuple):
+    """Refuses `len`, as irreps of e3nn do."""
+
+    def __len__(self):
+        raise NotImplementedError
+
+
 class PerComponent(Points):
     """A nonlinearity on the entries of vectors."""
 
