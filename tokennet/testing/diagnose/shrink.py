@@ -59,7 +59,8 @@ def smallest_counterexample(
     if isinstance(intervention, PermutationIntervention):
         perm = tuple(intervention.perm.tolist())
     text = script_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
-    return Counterexample(perm, error(inputs, intervention), text, inputs, intervention.words)
+    size, words = error(inputs, intervention), intervention.words
+    return Counterexample(perm, size, text, inputs, words=words)
 
 
 def _one_swap(
