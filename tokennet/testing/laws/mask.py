@@ -157,8 +157,8 @@ def _mask(case: Case, n: int) -> Tensor | None:
 
 def _by_set(mask: Tensor, case: Case) -> list[dict[str, Tensor]]:
     """For each set the visible pairs (N, N), by what an entry may mean."""
-    lead = case.example.lead
-    count = lead[0] if len(lead) > 1 else 1
+    z = features(case.inputs[0])
+    count = z.shape[0] if z.dim() > 2 else 1
     parts = mask.cpu().reshape(-1, *mask.shape[-2:])
     groups = parts.chunk(count) if mask.dim() > 2 and len(parts) % count == 0 else [parts]
     if mask.is_floating_point() and bool((mask < MASKED).any()):
