@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from tokennet.testing.engine.sandbox import moved_to
 from tokennet.testing.engine.tolerance import precision_of
 from tokennet.testing.engine.verdict import name_of, verdict_on_error
 from tokennet.testing.example.case import Case, make_case
+from tokennet.testing.example.reading import ReadingLine, table_of
 from tokennet.testing.example.values import describe, to_device
 from tokennet.testing.laws import LAWS
 from tokennet.testing.report import SymmetryReport, Verdict
@@ -22,12 +23,16 @@ from tokennet.testing.report import SymmetryReport, Verdict
 
 @dataclass(frozen=True)
 class LawReport:
-    """The verdicts on a model, by law, in `reports`. Made by `check`."""
+    """The verdicts on a model, by law, in `reports`. Made by `check`.
+
+    `reading` says how each input and output was read.
+    """
 
     subject: str
     example: str
     reports: dict[str, SymmetryReport]
     seconds: float
+    reading: tuple[ReadingLine, ...] = ()
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -46,12 +51,13 @@ class LawReport:
             "subject": self.subject,
             "example": self.example,
             "seconds": self.seconds,
+            "reading": [dict(vars(line)) for line in self.reading],
             "laws": {law: report.to_dict() for law, report in self.reports.items()},
         }
 
     def __str__(self) -> str:
         width = max(map(len, self.reports), default=0)
-        lines = [f"{self.subject} on {self.example}"]
+        lines = [f"{self.subject} on {self.example}", *table_of(self.reading)]
         lines += [
             f"  {law:{width}}  {report.verdict:12}  {report.reason}"
             for law, report in self.reports.items()
@@ -75,6 +81,8 @@ def check(
     example: Any,
     *,
     laws: Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    outputs: str | Sequence[str] | Mapping[str, str | None] | None = None,
     causal: bool = False,
     dtype: str | torch.dtype = "auto",
     device: torch.device | str | None = None,
@@ -87,10 +95,15 @@ def check(
         model: a module or function; it runs in a sandbox, its state is restored.
         example: a tensor (..., N, D), or of ids (B, N); with a mask (..., N) beside it that is
             True or 1 for a token, or for padding if the argument's name has "pad" in it, or
-            0 and -inf as added to scores; `Tokens`; PyG `Data` or `Batch`; (x, edge_index,
-            ...); (x, batch index); or a dict of these by argument. What further inputs hold,
-            one entry for each token, pair of tokens or edge, is told from their shapes.
+            0 and -inf as added to scores; `Tokens`; PyG `Data`, `Batch` or `HeteroData`; (x,
+            edge_index, ...); (x, batch index); a list, packed or nested tensor of sets; or a
+            dict of these by argument. What further inputs hold is read from their names and
+            shapes; the report starts with the reading.
         laws: names among `tokennet.testing.LAWS`; by default all that apply.
+        roles: how inputs are to be read where the reading is wrong, by name of the argument:
+            `{"x": "tokens:-1", "mask": "padding:True=pad", "y": "per_set"}`; see docs/verdicts.md.
+        outputs: the outputs that the laws speak of: a name, names, or a dict with roles,
+            `{"states": "tokens:0"}`; by default all.
         causal: the model claims that output i depends on tokens up to i alone. `Tokens`
             claim what their graph says.
         dtype: the precision that decides; "auto" is float64 where the model can run in it.
@@ -99,8 +112,8 @@ def check(
         seed: of permutations, other content and jitter.
 
     Raises:
-        TypeError, ValueError: the example is nothing that the laws know, or `laws` names
-            one that is unknown or does not apply.
+        TypeError, ValueError: the example is nothing that the laws know, a role does not fit,
+            or `laws` names one that is unknown or does not apply.
 
     >>> from torch import nn
     >>> report = check(nn.Sequential(nn.Flatten(-2), nn.Linear(20, 3)), torch.randn(2, 5, 4))
@@ -111,10 +124,10 @@ def check(
     precision_of(dtype)
     options = {"dtype": dtype, "jitter": jitter, "seed": seed}
     with moved_to(device, model):
-        case = make_case(model, to_device(example, device))
+        case = make_case(model, to_device(example, device), roles=roles, outputs=outputs)
         reports = {name: _verdict(name, case, options) for name in _names(case, laws, causal)}
     seconds = time.perf_counter() - started
-    return LawReport(name_of(model), describe(example), reports, seconds)
+    return LawReport(name_of(model), describe(example), reports, seconds, case.reading)
 
 
 def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
@@ -127,15 +140,15 @@ def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
 
 
 def applicable_laws(
-    model: Callable[..., Any], example: Any, *, causal: bool = False
+    model: Callable[..., Any], example: Any, *, causal: bool = False, **reading: Any
 ) -> tuple[str, ...]:
-    """The names of the laws that `check` runs.
+    """The names of the laws that `check` runs; `roles` and `outputs` as there.
 
     >>> from torch import nn
     >>> applicable_laws(nn.Linear(4, 4), torch.randn(5, 4))
     ('node_permutation', 'tied_inputs', 'deterministic')
     """
-    return _names(make_case(model, example), None, causal)
+    return _names(make_case(model, example, **reading), None, causal)
 
 
 def _names(case: Case, laws: Sequence[str] | None, causal: bool) -> tuple[str, ...]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,14 +19,14 @@ from tokennet.testing.diagnose.script import script_of_finiteness
 from tokennet.testing.diagnose.source import forward_lines, location_at
 from tokennet.testing.engine.intervention import Inputs, seeded_content
 from tokennet.testing.engine.reach import module_names
-from tokennet.testing.engine.run import Runner, call_with_autograd
+from tokennet.testing.engine.run import Runner, call_model, call_with_autograd
 from tokennet.testing.engine.tolerance import name_of_dtype, runnable
 from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.example.calls import Selected
 from tokennet.testing.example.case import Case
-from tokennet.testing.example.parts import without_neighbors
+from tokennet.testing.example.parts import last_token_isolated, without_neighbors
 from tokennet.testing.example.values import features, with_features
-from tokennet.testing.laws.law import Law, Options, worst
+from tokennet.testing.laws.law import Law, Options, on_views, worst
 from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
 
 
@@ -149,12 +150,30 @@ def _check(case: Case, options: Options) -> SymmetryReport:
     function = case.function
     if isinstance(function, Selected) and function.mask is not None:
         function = function.function  # what is not finite spreads from padding too
-    inputs = without_neighbors(case.example)
-    return worst([check_finite(function, x, **options) for x in inputs])
+    reports = [check_finite(function, x, **options) for x in without_neighbors(case.example)]
+    return worst([*reports, *_of_last_token(case, options)])
 
 
-EMPTY_NEIGHBORHOOD = Law(
-    "values and gradients are finite for tokens without neighbors",
-    lambda case, causal: bool(without_neighbors(case.example)),
-    _check,
+def _of_last_token(case: Case, options: Options) -> list[SymmetryReport]:
+    """Whether there are outputs for the last token where it has no edges."""
+    isolated = last_token_isolated(case.example)
+    if isolated is None:
+        return []
+    report = check_finite(case.function, isolated, **options)
+    pairs = zip(call_model(case.function, isolated), case.layouts, strict=True)
+    wanted = case.example.num_tokens
+    for y, layout in pairs:
+        count = y.shape[layout.tokens[0]] if layout.tokens else wanted
+        if count < wanted:
+            reason = f"{count} rows for {wanted} tokens, of which the last has no edges"
+            return [dataclasses.replace(report, verdict=Verdict.BROKEN, reason=reason)]
+    return [report]
+
+
+EMPTY_NEIGHBORHOOD = on_views(
+    Law(
+        "values and gradients are finite for tokens without neighbors",
+        lambda case, causal: bool(without_neighbors(case.example)),
+        _check,
+    )
 )
