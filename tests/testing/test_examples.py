@@ -247,7 +247,11 @@ BROKEN = {
         (X, torch.zeros(3, 7).masked_fill(~REAL, -INF)),
         ("empty_neighborhood",),
     ),
-    "inverted_mask": (lambda x, mask: summed(x, ~mask), (X, REAL), ("padding",)),
+    "inverted_mask": (
+        lambda x, attention_mask: summed(x, ~attention_mask),
+        (X, REAL),
+        ("padding",),
+    ),
 }
 
 

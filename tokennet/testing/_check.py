@@ -21,6 +21,10 @@ from tokennet.testing.laws import LAWS
 from tokennet.testing.report import SymmetryReport, Verdict
 
 
+DEPEND_ON_READING = frozenset({"padding", "batch_composition", "nonfinite_isolation"})
+"""Laws that a mask or a membership that is read wrongly breaks."""
+
+
 @dataclass(frozen=True)
 class LawReport:
     """The verdicts on a model, by law, in `reports`. Made by `check`.
@@ -45,6 +49,11 @@ class LawReport:
         """Whether no law is broken; INCONCLUSIVE and VACUOUS are no breaks."""
         return not self.broken
 
+    @property
+    def read_as(self) -> str:
+        """How each input and output was read, as a table."""
+        return "\n".join(table_of(self.reading))
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
         return {
@@ -57,7 +66,7 @@ class LawReport:
 
     def __str__(self) -> str:
         width = max(map(len, self.reports), default=0)
-        lines = [f"{self.subject} on {self.example}", *table_of(self.reading)]
+        lines = [f"{self.subject} on {self.example}", self.read_as]
         lines += [
             f"  {law:{width}}  {report.verdict:12}  {report.reason}"
             for law, report in self.reports.items()
@@ -124,8 +133,13 @@ def check(
     precision_of(dtype)
     options = {"dtype": dtype, "jitter": jitter, "seed": seed}
     with moved_to(device, model):
-        case = make_case(model, to_device(example, device), roles=roles, outputs=outputs)
+        example_there = to_device(example, device)
+        case = make_case(model, example_there, roles=roles, outputs=outputs)
         reports = {name: _verdict(name, case, options) for name in _names(case, laws, causal)}
+        if case.doubtful and any(map(_is_broken, reports.values())):
+            said = {**(roles or {}), **case.doubtful}
+            other = make_case(model, example_there, roles=said, outputs=outputs)
+            reports = _asked(reports, case, other, options)
     seconds = time.perf_counter() - started
     return LawReport(name_of(model), describe(example), reports, seconds, case.reading)
 
@@ -136,7 +150,41 @@ def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
         report = LAWS[name].check(case, options)
     except Exception as error:  # whatever a model of other people raises
         report = verdict_on_error(error)
-    return dataclasses.replace(report, law=name, subject=name_of(case.model))
+    fields: dict[str, Any] = {"law": name, "subject": name_of(case.model)}
+    if report.verdict is Verdict.BROKEN:
+        hints = [f"{line.name} is read as {line.role}: {line.hint}" for line in case.reading]
+        fields["notes"] = (*report.notes, *(hint for hint in hints if not hint.endswith(": ")))
+    if name == "edge_permutation" and report.counterexample is not None:
+        fields["counterexample"] = dataclasses.replace(report.counterexample, things="edges")
+    return dataclasses.replace(report, **fields)
+
+
+def _is_broken(report: SymmetryReport) -> bool:
+    return report.verdict is Verdict.BROKEN
+
+
+def _asked(
+    reports: dict[str, SymmetryReport], case: Case, other: Case, options: dict[str, Any]
+) -> dict[str, SymmetryReport]:
+    """The reports, INCONCLUSIVE where no law is broken if inputs are read in the other way."""
+    broken = [name for name, report in reports.items() if _is_broken(report)]
+    if not DEPEND_ON_READING.intersection(broken):
+        return reports
+    asked = dict.fromkeys(["node_permutation", *broken])
+    apply = [name for name in asked if LAWS[name].applies(other, False)]
+    if any(_is_broken(_verdict(name, other, options)) for name in apply):
+        return reports
+    said = ", ".join(f"{name!r}: {role!r}" for name, role in case.doubtful.items())
+    read = " and ".join(
+        f"{line.name} is read as {line.role}" for line in case.reading if line.name in case.doubtful
+    )
+    found = dict(reports)
+    for name in broken:
+        reason = f"{read}, and no law is broken otherwise: if that is right, pass roles={{{said}}}"
+        found[name] = dataclasses.replace(
+            reports[name], verdict=Verdict.INCONCLUSIVE, reason=reason
+        )
+    return found
 
 
 def applicable_laws(

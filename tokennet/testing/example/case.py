@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from tokennet.testing.example.outputs import (
     with_actions,
     with_layouts,
 )
-from tokennet.testing.example.reading import ReadingLine
+from tokennet.testing.example.reading import ReadingLine, table_of
 from tokennet.testing.example.suggest import read_of_model
 
 
@@ -42,7 +42,7 @@ class Case:
         out_actions: how a permutation of the tokens acts on each output.
         others: the case seen from the other sets of tokens.
         reading: how each input and output was read.
-        doubtful: names of masks that may as well be True for padding.
+        doubtful: other roles that fit as well, by name of the input.
     """
 
     model: Any
@@ -52,7 +52,7 @@ class Case:
     out_actions: tuple[Action, ...]
     others: tuple[Case, ...] = ()
     reading: tuple[ReadingLine, ...] = ()
-    doubtful: tuple[str, ...] = ()
+    doubtful: dict[str, str] = field(default_factory=dict)
 
     @property
     def inputs(self) -> Inputs:
@@ -107,7 +107,11 @@ def make_case(
     cases = []
     for view in read.example.views():
         function = call_of(model, view, names)
-        cases.append(_with_outputs(model, function, view, chosen))
+        try:
+            cases.append(_with_outputs(model, function, view, chosen))
+        except Exception as error:
+            error.add_note("\n".join(["the example was read so:", *table_of(read.lines)]))
+            raise
     (first, found), *rest = cases
     reading = (*read.lines, *lines_of_outputs(found, [case.layouts for case, _ in cases], first))
     others = tuple(case for case, _ in rest)

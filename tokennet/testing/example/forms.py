@@ -46,6 +46,7 @@ class Slot(NamedTuple):
         ones: dimensions of size 1 of the model's own form.
         merged: the first two dimensions are one for the model.
         ragged: the container of the sets.
+        at: its number in the example; keys of dicts stay in order.
     """
 
     path: Path
@@ -55,11 +56,12 @@ class Slot(NamedTuple):
     ones: tuple[int, ...] = ()
     merged: bool = False
     ragged: str = ""
+    at: int = 0
 
     @property
     def is_plain(self) -> bool:
         """Whether the model is given the value itself as an argument."""
-        return self == Slot(self.path) and len(self.path) == 1
+        return self == Slot(self.path, at=self.at) and len(self.path) == 1
 
     def own(self, value: Any) -> Any:
         """The model's own form of a value."""
@@ -111,7 +113,8 @@ class Form(Wrapped):
             for slot, value in zip(self.slots, inputs, strict=True)
             if slot.path[0] == SETS
         }
-        for slot, value in zip(self.slots, inputs, strict=True):
+        pairs = zip(self.slots, inputs, strict=True)
+        for slot, value in sorted(pairs, key=lambda pair: pair[0].at):
             if slot.ragged:
                 sizes = sets[slot.path].bincount().tolist()
                 own[slot.path] = contained(slot.ragged, list(value.split(sizes)))
@@ -172,18 +175,29 @@ def leaves_of(example: Any, names: Sequence[str], takes_any_number: bool = False
     if isinstance(example, Mapping):
         given = [(name, name, value) for name, value in example.items() if value is not None]
     else:
-        parts = list(example) if isinstance(example, tuple | list) else [example]
+        packed = isinstance(example, PackedSequence)  # which is a tuple
+        listed = isinstance(example, tuple | list) and not packed
+        parts = list(example) if listed else [example]
         too_many = not takes_any_number and len(parts) > max(len(names), 1)
         if isinstance(example, list) and too_many and _are_sets(parts):
             parts = [parts]
         given = [
             (names[n] if n < len(names) else str(n), n, value) for n, value in enumerate(parts)
         ]
-    return [leaf for name, key, value in given for leaf in _leaves(name, (key,), value)]
+    graph = any(_lists_edges(value) for _, _, value in given)
+    return [leaf for name, key, value in given for leaf in _leaves(name, (key,), value, graph)]
 
 
-def _leaves(name: str, path: Path, value: Any) -> list[Leaf]:
-    kind, sets = _sets_in(value)
+def _lists_edges(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor) and not value.is_nested and value.dim() == 2
+        and value.shape[0] == 2 and value.dtype == torch.long
+    )  # fmt: skip
+
+
+def _leaves(name: str, path: Path, value: Any, graph: bool = False) -> list[Leaf]:
+    """The parts of a value; in a graph a tuple is of sources and targets, not of sets."""
+    kind, sets = ("", []) if graph and isinstance(value, tuple) else _sets_in(value)
     if kind:
         sizes = torch.tensor([len(part) for part in sets])
         index = torch.arange(len(sets)).repeat_interleave(sizes)

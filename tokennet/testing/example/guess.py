@@ -24,9 +24,7 @@ _NOT_A_MASK = ("position", "type", "segment", "label", "weight")
 _POSITIONS = ("pos", "coord", "xyz", "angle")
 _OF_PAIRS = ("mask", "bias", "adj", "pair", "dist", "attn", "edge")
 _SECOND = ("context", "memory", "encoder_hidden", "cross", "tgt", "src", "other", "second")
-ALIGNED = (
-    "read as one set, which moves together; pass roles={{{0!r}: 'tokens:{0}'}} if it is another"
-)
+ALIGNED = "read as one set: they move together; pass roles={{{0!r}: 'tokens:{1}'}} if it is another"
 
 TYPES = "read as types; pass roles={{{0!r}: 'membership'}} if it is the set of each token"
 
@@ -123,7 +121,7 @@ def _of_tokens(leaf: Leaf, found: Found, dim: int) -> Guess:
     value, like, hint = leaf.value, found.leaf.value, ""
     alike = value.is_floating_point() and value.shape == like.shape
     if alike and not named(leaf.name, (*_POSITIONS, "key", "value")):
-        hint = ALIGNED.format(leaf.name)
+        hint = ALIGNED.format(leaf.name, "second" if leaf.name.isdigit() else leaf.name)
     if is_integer(value) and not found.batch:
         hint = TYPES.format(leaf.name)
     why = f"one row a token of {found.name}"
@@ -179,9 +177,15 @@ def mask_role(leaf: Leaf, found: Found) -> bool | None:
     return _polarity(leaf.name, leaf.value)[0]
 
 
-def is_doubtful(guess: Guess) -> bool:
-    """Whether a mask may as well be True for padding."""
-    return guess.role.kind is Kind.PADDING and "True=pad" in guess.hint
+def other_role(guess: Guess, num_sets: int) -> str:
+    """The role that fits as well where one is doubtful, else ''.
+
+    Of a mask that may be True for padding, and of what may be types or the set of each token.
+    """
+    if guess.role.kind is Kind.PADDING and "True=pad" in guess.hint:
+        sets = guess.role.sets if num_sets > 1 else ()
+        return ":".join([Kind.PADDING, *sets, "True=pad"])
+    return "tokens" if guess.role.kind is Kind.MEMBERSHIP and guess.hint else ""
 
 
 def _pairs(leaf: Leaf, sets: Sequence[Found]) -> Guess | None:
@@ -256,7 +260,8 @@ def listed_role(leaf: Leaf, found: Found, num_edges: int | None, is_last: bool) 
         if is_mask and (named(name, ("mask",)) or is_binary(value)) and not ids_of_types(leaf):
             keeps, hint = _polarity(name, value)
             return Guess(Role(Kind.PADDING, (), (found.name,), keeps), "", hint)
-        return of_nodes._replace(hint=TYPES.format(name) if ids else "")
+        may_be_sets = ids and found.num_ragged is None
+        return of_nodes._replace(hint=TYPES.format(name) if may_be_sets else "")
     if value.shape == (1, n):
         return Guess(Role(_kind(name), (-1,), (found.name,)))
     if found.num_ragged is not None and size == found.num_ragged:

@@ -135,7 +135,7 @@ def with_layouts(
         own = tuple(dict.fromkeys(dim for dims in edges for dim in dims[number] or ()))
         layout = _layout(output.value, example, tokens[number], own, sets[number])
         if output.role is not None:
-            layout = _as_said(output.role, output.value, layout)
+            layout = _as_said(output, layout, example)
         if not output.is_left_out:
             found.append(dataclasses.replace(output, layout=layout))
     return found
@@ -181,7 +181,7 @@ def _layout(
         tokens = tuple(d for d in range(-y.dim(), 0) if n and y.shape[d] == n and d not in edges)
         tokens = (-2,) if -2 in tokens else tokens[:1]
     tokens = tuple(d for d in tokens if d not in edges)
-    if not y.dim() or (sets == () and y.numel() == 1):
+    if not y.dim() or (sets == () and y.numel() == 1) or len(set(sets or ()) - set(tokens)) > 1:
         return Layout(scalar=True)
     if example.membership is not None:
         own = [d for d in sets or () if d not in tokens and d not in edges]
@@ -190,12 +190,28 @@ def _layout(
     return Layout(tokens, edges=edges, sets=sets[0] if sets else usual)
 
 
-def _as_said(role: Role, y: Tensor, layout: Layout) -> Layout:
-    """The layout that a role of an output says."""
+def _as_said(output: Output, layout: Layout, example: Example) -> Layout:
+    """The layout that a role of an output says, seen from a set of tokens.
+
+    Raises:
+        ValueError: a dimension has fewer entries than there are tokens.
+    """
+    role, y = output.role, output.value
+    assert role is not None
+    several = len(example.anchors) > 1
     match role.kind:
         case Kind.TOKENS | Kind.PAIRS:
+            of_others = example.set not in role.sets if role.sets else not layout.tokens
+            if several and of_others:
+                return Layout(sets=layout.sets)
             usual = layout.tokens or ((-2,) if y.dim() > 1 else (-1,))
             tokens = role.dims or (usual if role.kind is Kind.TOKENS else (-2, -1))
+            for dim in tokens:
+                if y.shape[dim] < example.num_tokens:
+                    raise ValueError(
+                        f"outputs[{output.name!r}]: dimension {dim} has {y.shape[dim]} entries "
+                        f"for {example.num_tokens} tokens"
+                    )
             return Layout(tokens, sets=layout.sets)
         case Kind.EDGES:
             return Layout(edges=role.dims or layout.edges or (-y.dim(),), sets=layout.sets)
@@ -276,8 +292,10 @@ def _text(y: Tensor, layout: Layout, example: Example) -> tuple[str, Role]:
     if layout.edges:
         return f"per edge, dimension {layout.edges[0]}", Role(Kind.EDGES, layout.edges[:1])
     if layout.scalar:
-        text = "one value for the whole batch: left out of laws of the batch"
-        return text, Role(Kind.SCALAR)
+        what = (
+            "of pairs of sets" if y.dim() > 1 and y.numel() > 1 else "one value for the whole batch"
+        )
+        return f"{what}: left out of laws of the batch", Role(Kind.SCALAR)
     if layout.sets is not None and (example.num_sets > 1 or example.membership is not None):
         return f"per set, dimension {layout.sets}", Role(Kind.PER_SET, (layout.sets,))
     return "of all tokens together", Role(Kind.PER_SET)

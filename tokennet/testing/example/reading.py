@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from tokennet.checks import lookup
 from tokennet.testing.example.forms import SETS, Leaf, Slot, leaves_of
-from tokennet.testing.example.guess import Found, Guess, is_doubtful
+from tokennet.testing.example.guess import Found, Guess, other_role
 from tokennet.testing.example.inputs import Example
 from tokennet.testing.example.reader import Reader
 from tokennet.testing.example.roles import Kind, Role, parse_roles
@@ -33,6 +33,7 @@ class ReadingLine:
     value: str
     role: str
     text: str
+    why: str = ""
     hint: str = ""
     is_output: bool = False
 
@@ -42,12 +43,12 @@ class Read:
     """An example as it was read.
 
     Attributes:
-        doubtful: names of masks that may as well be True for padding.
+        doubtful: other roles that fit as well, by name of the input.
     """
 
     example: Example
     lines: tuple[ReadingLine, ...]
-    doubtful: tuple[str, ...] = ()
+    doubtful: dict[str, str] = field(default_factory=dict)
 
 
 def read_example(
@@ -71,16 +72,17 @@ def read_example(
         ValueError: its shapes are ambiguous, or a role does not fit.
     """
     if isinstance(given, Tokens) or is_pyg_data(given):
-        return _whole(given, roles)
+        return _whole(given, roles, names[0] if names else "0")
     leaves = leaves_of(given, names, takes_any_number)
     if not any(isinstance(leaf.value, Tensor) for leaf in leaves):
         raise TypeError(f"example must be {FORMS}, got {describe(given)}")
     reader = Reader(leaves, _by_leaf(leaves, roles))
     guesses = reader.read()
-    slots, inputs, standard = [], [], []
+    slots: list[Slot] = []
+    inputs, standard = [], []
     for leaf, guess in zip(leaves, guesses, strict=True):
         slot, value, role = in_standard_form(leaf, guess.role, reader.sets)
-        slots.append(slot)
+        slots.append(slot._replace(at=len(slots)))
         inputs.append(value)
         standard.append(role)
     leaf_names = tuple(leaf.name for leaf in leaves)
@@ -88,21 +90,21 @@ def read_example(
         tuple(inputs), tuple(standard), leaf_names, tuple(slots),
         {found.name: found.leaf.name for found in reader.sets}, hetero=is_hetero_data(given),
     )  # fmt: skip
-    doubtful = tuple(
-        leaf.name for leaf, guess in zip(leaves, guesses, strict=True) if is_doubtful(guess)
-    )
+    pairs = zip(leaves, guesses, strict=True)
+    count = len(reader.sets)
+    doubtful = {leaf.name: other for leaf, guess in pairs if (other := other_role(guess, count))}
     lines = _lines(leaves, guesses, reader.sets, hints or {})
     return Read(example.views()[0], lines, doubtful)
 
 
-def _whole(given: Any, roles: Any) -> Read:
+def _whole(given: Any, roles: Any, name: str) -> Read:
     if roles:
         raise ValueError(f"roles are for examples of tensors; got {describe(given)}")
     if is_pyg_data(given):
         features(given)  # an error names what is missing
         if given.edge_index is None:
             raise ValueError(f"Data must have an edge_index, got {given}")
-    name, role = type(given).__name__, Role(Kind.WHOLE, sets=("tokens",))
+    role = Role(Kind.WHOLE, sets=("tokens",))
     example = Example((given,), (role,), (name,), (Slot((0,)),), {"tokens": name}, "tokens")
     text = "tokens with their graph" if is_pyg_data(given) else "tokens with graph and positions"
     return Read(example, (ReadingLine(name, describe(given), str(Kind.WHOLE), text),))
@@ -136,7 +138,7 @@ def _lines(
         value = describe(leaf.value)
         if leaf.ragged:
             value = f"{leaf.ragged} of {next(s.num_ragged for s in sets if s.leaf is leaf)} sets"
-        lines.append(ReadingLine(leaf.name, value, str(role), text, hint))
+        lines.append(ReadingLine(leaf.name, value, str(role), text, guess.why, hint))
     return tuple(lines)
 
 

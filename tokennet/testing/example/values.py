@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from tokennet.tokens import Tokens
 
@@ -42,11 +43,14 @@ def graphs_of(batch: Any) -> list[Any]:
     >>> [graph.num_edges for graph in graphs_of(batch)]
     [0, 1]
     """
-    graphs = batch.to_data_list()
-    again = type(batch).from_data_list(graphs)
-    same = set(again.keys()) == set(batch.keys()) and all(
-        torch.equal(item, again[key]) for key, item in batch if isinstance(item, Tensor)
-    )
+    try:
+        graphs = batch.to_data_list()
+        again = type(batch).from_data_list(graphs)
+        same = set(again.keys()) == set(batch.keys()) and all(
+            torch.equal(item, again[key]) for key, item in batch if isinstance(item, Tensor)
+        )
+    except (IndexError, KeyError, RuntimeError):  # its notes on where graphs begin are old
+        same = False
     return graphs if same else [_graph_of(batch, number) for number in range(batch.num_graphs)]
 
 
@@ -181,6 +185,8 @@ def describe(value: Any) -> str:
         if value.is_nested:
             return f"nested tensor of {value.size(0)} sets"
         return f"tensor {tuple(value.shape)}"
+    if isinstance(value, PackedSequence):
+        return f"packed sequence of {int(value.batch_sizes[0])} sets"
     if isinstance(value, tuple | list):
         return f"({', '.join(map(describe, value))})"
     if isinstance(value, Mapping):

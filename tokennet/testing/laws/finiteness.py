@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.diagnose.localize import Recorder, anomaly_mode, location_of, roots_of
-from tokennet.testing.diagnose.script import script_of_finiteness
+from tokennet.testing.diagnose.script import script_of_finiteness, script_of_size
 from tokennet.testing.diagnose.source import forward_lines, location_at
 from tokennet.testing.engine.intervention import Inputs, seeded_content
 from tokennet.testing.engine.reach import module_names
@@ -112,7 +113,8 @@ def _backward(f: Callable[..., Any], x: Inputs) -> tuple[bool, Location | None]:
     faulty: list[Any] = []
     with anomaly_mode(), torch.enable_grad():
         outputs = call_with_autograd(f, (with_features(x[0], z), *x[1:]))
-        sums = [y.square().sum() + y.sum() for y in outputs if y.requires_grad]
+        numbers = [torch.view_as_real(y) if y.is_complex() else y for y in outputs]
+        sums = [y.square().sum() + y.sum() for y in numbers if y.requires_grad]
         if not sums:
             return True, None
         total = torch.stack(sums).sum()
@@ -160,13 +162,15 @@ def _of_last_token(case: Case, options: Options) -> list[SymmetryReport]:
     if isolated is None:
         return []
     report = check_finite(case.function, isolated, **options)
-    pairs = zip(call_model(case.function, isolated), case.layouts, strict=True)
-    wanted = case.example.num_tokens
-    for y, layout in pairs:
-        count = y.shape[layout.tokens[0]] if layout.tokens else wanted
-        if count < wanted:
-            reason = f"{count} rows for {wanted} tokens, of which the last has no edges"
-            return [dataclasses.replace(report, verdict=Verdict.BROKEN, reason=reason)]
+    wanted, outputs = case.example.num_tokens, call_model(case.function, isolated)
+    for number, (y, layout) in enumerate(zip(outputs, case.layouts, strict=True)):
+        if layout.tokens and y.shape[layout.tokens[0]] < wanted:
+            dim = layout.tokens[0]
+            reason = f"{y.shape[dim]} rows for {wanted} tokens, of which the last has no edges"
+            text = script_of_size(case.function, isolated, (number, dim, wanted))
+            shown = Counterexample(None, math.inf, text, isolated)
+            report = dataclasses.replace(report, verdict=Verdict.BROKEN, reason=reason)
+            return [dataclasses.replace(report, error=math.inf, counterexample=shown)]
     return [report]
 
 

@@ -75,8 +75,10 @@ def on_views(law: Law) -> Law:
         reports = []
         for view in views:
             report = law.check(view, options)
-            reason = f"in {view.example.set}: {report.reason}"
-            reports.append(dataclasses.replace(report, reason=reason))
+            if report.verdict is not Verdict.PASS:
+                reason = f"in {view.example.set}: {report.reason}"
+                report = dataclasses.replace(report, reason=reason)
+            reports.append(report)
         found = worst(reports)
         return dataclasses.replace(found, runs=sum(report.runs for report in reports))
 
