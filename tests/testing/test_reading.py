@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tokennet.testing import Verdict, applicable_laws, check
+from tokennet.testing import Verdict, applicable_laws, check, parametrize_with_checks
 from tokennet.testing.example.roles import parse_role
 
 
@@ -308,6 +308,20 @@ def test_wrong_outputs_are_named():
         check(lambda x: x, X, outputs={"0": "padding"})
     with pytest.raises(TypeError, match="must be a string"):
         parse_role("x", 3)
+
+
+def test_roles_and_outputs_are_options_of_parametrize_with_checks():
+    def first(x):  # (N, B, D)
+        return {"states": x - x.mean(0), "order": x.cumsum(0)}
+
+    laws, roles = ["node_permutation"], {"x": "tokens:0"}
+    checks = parametrize_with_checks(
+        {"first": (first, draw(7, 3, 8), {"roles": roles})}, laws=laws, outputs="states"
+    )
+    for case in checks.args[1]:
+        model, law = case.values
+        law(model)
+        assert law.report.verdict is Verdict.PASS
 
 
 def test_a_model_that_cannot_run_says_how_the_example_was_read():

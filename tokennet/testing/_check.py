@@ -20,7 +20,6 @@ from tokennet.testing.example.values import describe, to_device
 from tokennet.testing.laws import LAWS
 from tokennet.testing.report import SymmetryReport, Verdict
 
-
 DEPEND_ON_READING = frozenset({"padding", "batch_composition", "nonfinite_isolation"})
 """Laws that a mask or a membership that is read wrongly breaks."""
 

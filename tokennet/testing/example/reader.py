@@ -113,15 +113,25 @@ class Reader:
 
     def _first_set(self) -> None:
         said = [n for n, role in self.said.items() if role.kind is Kind.TOKENS]
-        for number in said:
+        of_others = all(self.said[n].sets for n in said)  # names of further sets
+        if not self.sets and of_others:
+            self._guess_first(min(said, default=len(self.leaves)))
+        for number in sorted(said):
             role, leaf = self.guesses[number].role, self.leaves[number]
             name = (role.sets or (leaf.name if not self.sets else self.sets[0].name,))[0]
             if name not in {found.name for found in self.sets}:
                 self._add(number, name, role.dims or _usual_dims(leaf), "as said")
-        if self.sets or any(guess.why == "image" for guess in self.guesses.values()):
-            return
-        fitting = [n for n in self._open() if not named(self.leaves[n].name, _NOT_FIRST)]
-        fitting = fitting or self._open()
+
+    def _guess_first(self, before: int) -> None:
+        """Take one of the inputs before this number for the tokens, if there are any."""
+        has_images = any(
+            role.kind is Kind.PER_SET and self.leaves[n].value.dim() > 3
+            for n, role in self.said.items()
+        )
+        known = [n for n in self._open() if n < before and self.leaves[n].value.dim() > has_images]
+        fitting = [n for n in known if not named(self.leaves[n].name, _NOT_FIRST)]
+        if not self.said:
+            fitting = fitting or known
         if not fitting:
             return
         number = fitting[0]
