@@ -163,7 +163,7 @@ def leaves_of(example: Any, names: Sequence[str], takes_any_number: bool = False
 
     Args:
         names: of the model's arguments.
-        takes_any_number: it has `*args`, so that a list is as many arguments.
+        takes_any_number: it has `*args`, so that a list holds its arguments.
     """
     if is_hetero_data(example):
         stores = [(store._key, store) for store in example.stores if store._key is not None]

@@ -19,7 +19,17 @@ _MASK = ("mask", "padding")
 _LENGTHS = ("length", "lens", "num_tokens", "valid_len")
 _MEMBERSHIP = ("batch", "index", "ptr", "segment_id", "set_id", "graph_id", "membership")
 _TYPES = ("type", "kind", "label", "class", "atom", "species", "element", "charge", "target")
-_OF_SETS = ("decoder", "label", "target", "cond", "prompt", "class", "time", "step", "context_vec")
+_OF_SETS = (
+    "decoder",
+    "label",
+    "target",
+    "condition",
+    "prompt",
+    "class",
+    "time",
+    "step",
+    "context_vec",
+)
 _NOT_A_MASK = ("position", "type", "segment", "label", "weight")
 _POSITIONS = ("pos", "coord", "xyz", "angle")
 _OF_PAIRS = ("mask", "bias", "adj", "pair", "dist", "attn", "edge")
@@ -101,7 +111,7 @@ def dense_role(leaf: Leaf, sets: Sequence[Found]) -> Guess:
             return _of_tokens(leaf, found, len(found.lead) - 1 - value.dim())
     for found in sets:
         if value.shape in ((1, found.size), (found.size,)):  # the same for all sets
-            if of_batch and named(name, ("y", "t", *_OF_SETS)) and value.dim() == 1:
+            if of_batch and (name in ("y", "t") or named(name, _OF_SETS)) and value.dim() == 1:
                 return Guess(Role(Kind.PER_SET), "named so")
             hint = "" if not of_batch else f"pass roles={{{name!r}: 'per_set'}} if it is one a set"
             return Guess(Role(_kind(name), (-1,), (found.name,)), "the same for all sets", hint)
@@ -149,7 +159,8 @@ def _mask(leaf: Leaf, sets: Sequence[Found]) -> Guess | None:
     found = best_set(name, sets, value.shape[-1])
     whole = (*found.batch, found.size)
     between = value.shape[len(found.batch) : -1]
-    fits = value.shape == whole or (
+    shared = named(name, _MASK) and value.shape in ((found.size,), (1, found.size))
+    fits = value.shape == whole or shared or (
         value.shape[: len(batch)] == batch and between and all(n == 1 for n in between)
         and value.dim() > len(whole)
     )  # fmt: skip

@@ -25,7 +25,7 @@ from tokennet.testing.engine.actions import (
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges
 from tokennet.testing.example.forms import Slot
 from tokennet.testing.example.roles import Kind, Role
-from tokennet.testing.example.values import features, is_pyg_batch, is_pyg_data
+from tokennet.testing.example.values import features, is_pyg_data
 from tokennet.tokens import Tokens
 
 
@@ -55,7 +55,8 @@ class Example:
     def view(self, name: str) -> Example:
         """The same example seen from another set."""
         first = self.names.index(self.anchors[name])
-        order = [first, *(n for n in range(len(self.inputs)) if n != first)]
+        rest = sorted(range(len(self.inputs)), key=lambda n: self.slots[n].at)
+        order = [first, *(n for n in rest if n != first)]
         fields = ("inputs", "roles", "names", "slots")
         moved: dict[str, Any] = {
             field: tuple(getattr(self, field)[n] for n in order) for field in fields
@@ -132,8 +133,8 @@ class Example:
         first = self.inputs[0]
         if isinstance(first, Tokens):
             return first.graph.batch() if first.graph.is_ragged else None
-        if is_pyg_batch(first):
-            return first.batch
+        if is_pyg_data(first):
+            return first.batch if isinstance(first.batch, Tensor) else None
         number = self.number_of(Kind.MEMBERSHIP)
         return None if number is None else self.inputs[number]
 
@@ -152,7 +153,9 @@ class Example:
         """(..., N) True for tokens and False for padding."""
         if self.mask is None:
             return None
-        return real_tokens(self.inputs[self.mask], self.how, self.num_tokens)
+        real = real_tokens(self.inputs[self.mask], self.how, self.num_tokens)
+        count = self.num_sets
+        return real.expand(count, -1) if count > 1 and len(real) != count else real  # shared
 
     @property
     def how(self) -> str:

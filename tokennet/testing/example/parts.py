@@ -22,8 +22,8 @@ from tokennet.testing.example.roles import Kind
 from tokennet.testing.example.values import (
     features,
     graphs_of,
-    is_pyg_batch,
     is_pyg_data,
+    is_ragged_data,
     with_features,
 )
 from tokennet.tokens import Tokens
@@ -103,7 +103,7 @@ def one_token_less(example: Example) -> Inputs:
     first = example.inputs[0]
     if isinstance(first, Tokens) and first.graph.is_ragged:
         return (Tokens.batch(_cut(first.unbatch(), first.graph.sizes)),)
-    if is_pyg_batch(first):
+    if is_ragged_data(first):
         graphs = graphs_of(first)
         return (_pyg_batch(_cut(graphs, [graph.num_nodes for graph in graphs])),)
     n = example.num_tokens
@@ -124,7 +124,7 @@ def one_set_less(example: Example) -> Inputs:
     first = example.inputs[0]
     if isinstance(first, Tokens) and first.graph.is_ragged:
         return (Tokens.batch(first.unbatch()[:-1]),)
-    if is_pyg_batch(first):
+    if is_ragged_data(first):
         return (_pyg_batch(graphs_of(first)[:-1]),)
     if example.membership is not None:
         return _some_sets(example, range(int(example.membership.max())))
@@ -144,7 +144,7 @@ def one_set(example: Example, number: int) -> Inputs:
     first = example.inputs[0]
     if isinstance(first, Tokens):
         return (Tokens.batch([first.unbatch()[number]]),)
-    if is_pyg_batch(first):
+    if is_ragged_data(first):
         return (_pyg_batch([graphs_of(first)[number]]),)
     return _some_sets(example, [number])
 

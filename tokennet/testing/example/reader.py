@@ -157,18 +157,34 @@ class Reader:
                 self.guesses[number] = Guess(Role(Kind.EDGE_INDEX, (0,)), "", hint)
 
     def _edge_list(self, leaf: Leaf) -> Guess:
-        first = self.sets[0]
-        pair = [
-            n for n in self._open()
-            if self.leaves[n].path[:-1] == first.leaf.path[:-1] != ()
-            and self.leaves[n].value.dim() == 2 and not is_integer(self.leaves[n].value)
-        ]  # fmt: skip
-        if len(self.sets) == 1 and pair:  # the sources and the targets of a bipartite graph
-            self._add(pair[0], self.leaves[pair[0]].name, (-2,), "targets of the edges")
+        if len(self.sets) == 1:
+            targets = self._targets(leaf)
+            if targets is not None:
+                self._add(targets, self.leaves[targets].name, (-2,), "targets of the edges")
         if len(self.sets) > 1:
             ends = (self.sets[0].name, self.sets[1].name)
             return Guess(Role(Kind.EDGE_INDEX, (), ends), "from sources to targets")
+        size = self.sets[0].size
+        if leaf.value.numel() and int(leaf.value.max()) >= size:
+            raise ValueError(
+                f"{leaf.name} names token {int(leaf.value.max())}, "
+                f"but {self.sets[0].name} has {size} tokens"
+            )
         return Guess(Role(Kind.EDGE_INDEX))
+
+    def _targets(self, edges: Leaf) -> int | None:
+        """The nodes that edges lead to where they are others than those that they come from."""
+        first, last = self.sets[0].leaf, edges.value.amax(1).tolist() if edges.value.numel() else []
+        for number in self._open():
+            leaf = self.leaves[number]
+            if leaf.value.dim() != 2 or not leaf.value.is_floating_point():
+                continue
+            beside = leaf.path[:-1] == first.path[:-1] != ()
+            called = named(leaf.name, ("dst", "target", "_t")) and named(first.name, ("src", "_s"))
+            fits = bool(last) and last[1] >= self.sets[0].size and last[1] < len(leaf.value)
+            if beside or called or fits:
+                return number
+        return None
 
     def _num_edges(self) -> int | None:
         for number, guess in self.guesses.items():
@@ -181,6 +197,7 @@ class Reader:
         for number, guess in list(self.guesses.items()):
             if guess.role.kind is Kind.MEMBERSHIP and number in self.said:
                 self._join(self.leaves[number], best_set((guess.role.sets or ("",))[0], self.sets))
+        self._further_ragged()
         for number in self._open():
             for found in self.sets:
                 if len(found.lead) == 1 and is_membership(
@@ -191,6 +208,17 @@ class Reader:
                     )
                     self._join(self.leaves[number], found)
                     break
+
+    def _further_ragged(self) -> None:
+        """Tokens of another number with the set of each, as in (x, batch, y, batch_y)."""
+        for number in self._open():
+            leaf = self.leaves[number]
+            n = len(leaf.value) if leaf.value.dim() == 1 else 0
+            if not is_integer(leaf.value) or n in {0, *(found.size for found in self.sets)}:
+                continue
+            rows = [k for k in self._open() if _is_rows(self.leaves[k].value, n)]
+            if rows and "batch" in leaf.name and self.sets:
+                self._add(rows[0], self.leaves[rows[0]].name, (-2,))
 
     def _join(self, leaf: Leaf, found: Found) -> None:
         count = int(leaf.value.max()) + 1 if leaf.value.numel() else 0
@@ -207,12 +235,16 @@ class Reader:
             return
         for number in self._open():
             leaf = self.leaves[number]
+            if any(leaf.value.shape[:-1] == found.lead for found in self.sets[1:]):
+                continue  # as keys and values
             if is_second_set(leaf, self.sets[0]) or self._has_a_mask_of_its_own(leaf):
                 hint = f"pass roles={{{leaf.name!r}: 'per_set'}} if its rows have an order"
                 self._add(number, leaf.name, (-2,), "", None, hint)
 
     def _has_a_mask_of_its_own(self, leaf: Leaf) -> bool:
         """context beside x, with x_mask and context_mask: two sets of one size."""
+        if leaf.name in ("query", "key", "value"):
+            return False
         own = f"{leaf.name.lower()}_"
         masks = [
             other for other in self.leaves

@@ -22,6 +22,7 @@ from tokennet.testing.example.forms import Leaf, leaves_of
 from tokennet.testing.example.inputs import parameters_of, positional
 from tokennet.testing.example.parts import rows
 from tokennet.testing.example.reading import Read, read_example
+from tokennet.testing.example.roles import Kind
 from tokennet.testing.example.values import is_hetero_data, is_pyg_data, map_tensors
 from tokennet.tokens import Tokens
 
@@ -56,9 +57,16 @@ def read_of_model(model: Any, example: Any, roles: Mapping[str, str] | None) -> 
     sequence = _sequence_first(model, example, open_ones)
     if sequence[0]:
         usual, other = read(), read(sequence)
-        if _independent(model, other, names) and not _independent(model, usual, names):
+        mixes = not _independent(model, usual, names)
+        if (mixes or _unread(other) < _unread(usual)) and _independent(model, other, names):
             return other
     return read()
+
+
+def _unread(read: Read) -> int:
+    """How many tensors fit nothing."""
+    pairs = zip(read.example.inputs, read.example.roles, strict=True)
+    return sum(isinstance(v, Tensor) and role.kind is Kind.OTHER for v, role in pairs)
 
 
 def _takes_any_number(model: Any) -> bool:
@@ -80,8 +88,8 @@ def _images(model: Any, example: Any, leaves: dict[str, Leaf]) -> Suggestion:
     hints: dict[str, str] = {}
     first: dict[torch.Size, nn.Module] = {}
     if any(isinstance(module, tuple(_CONVOLUTIONS)) for module in modules_of(model)):
-        for module, shape in _calls(model, example, lambda m: not list(m.children())):
-            first.setdefault(shape, module)
+        for module, shapes in _calls(model, example, lambda m: not list(m.children())):
+            first.setdefault(shapes[0], module)
     for name, leaf in leaves.items():
         shape, layer = leaf.value.shape, first.get(leaf.value.shape)
         if isinstance(layer, nn.Conv1d) and len(shape) == 3:
@@ -106,7 +114,7 @@ def _sequence_first(model: Any, example: Any, leaves: dict[str, Leaf]) -> Sugges
     if not any(layer.batch_first is False for layer in layers):
         return {}, {}
     given = _calls(model, example, lambda m: isinstance(m, _SEQUENCES) and not m.batch_first)
-    shapes = {shape[:2] for _, shape in given}
+    shapes = {shape[:2] for _, several in given for shape in several}
     roles: dict[str, str] = {}
     hints: dict[str, str] = {}
     sizes: dict[int, str] = {}
@@ -128,14 +136,14 @@ def _batch(leaves: dict[str, Leaf], shapes: set[Any]) -> int | None:
 
 def _calls(
     model: Any, example: Any, wanted: Callable[[nn.Module], bool]
-) -> list[tuple[nn.Module, torch.Size]]:
-    """Modules in the order in which they run, with the shape of their first tensor."""
-    found: list[tuple[nn.Module, torch.Size]] = []
+) -> list[tuple[nn.Module, list[torch.Size]]]:
+    """Modules in the order in which they run, with the shapes of their tensors."""
+    found: list[tuple[nn.Module, list[torch.Size]]] = []
 
     def note(module: nn.Module, args: Any, kwargs: Any) -> None:
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if given:
-            found.append((module, given[0].shape))
+            found.append((module, [tensor.shape for tensor in given]))
 
     def run() -> None:
         copied = map_tensors(torch.clone, example)

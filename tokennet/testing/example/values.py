@@ -33,7 +33,9 @@ def is_pyg_batch(value: Any) -> bool:
 
 
 def graphs_of(batch: Any) -> list[Any]:
-    """The graphs of a PyG `Batch` as it stands, whatever was done to it after batching.
+    """The graphs of a PyG `Batch`, or of `Data` with batch, as it stands.
+
+    Edges may have been added or removed, and features made, after batching.
 
     >>> import torch
     >>> from torch_geometric.data import Batch, Data
@@ -43,15 +45,22 @@ def graphs_of(batch: Any) -> list[Any]:
     >>> [graph.num_edges for graph in graphs_of(batch)]
     [0, 1]
     """
+    count = int(batch.batch.max()) + 1 if len(batch.batch) else 0
     try:
         graphs = batch.to_data_list()
         again = type(batch).from_data_list(graphs)
         same = set(again.keys()) == set(batch.keys()) and all(
             torch.equal(item, again[key]) for key, item in batch if isinstance(item, Tensor)
         )
-    except (IndexError, KeyError, RuntimeError):  # its notes on where graphs begin are old
+        count = batch.num_graphs
+    except (
+        AttributeError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+    ):  # its notes on where graphs begin are old
         same = False
-    return graphs if same else [_graph_of(batch, number) for number in range(batch.num_graphs)]
+    return graphs if same else [_graph_of(batch, number) for number in range(count)]
 
 
 def _graph_of(batch: Any, number: int) -> Any:
@@ -72,7 +81,7 @@ def _graph_of(batch: Any, number: int) -> Any:
             item = item[nodes]
         elif rows == edges.shape[1] and batch.is_edge_attr(key):
             item = item[inside]
-        elif rows == batch.num_graphs:
+        elif rows == int(owner.max()) + 1:
             item = item[number : number + 1]
         graph[key] = item
     return graph
@@ -82,6 +91,11 @@ def is_hetero_data(value: Any) -> bool:
     """Whether a value is a `HeteroData` of PyG."""
     module = sys.modules.get("torch_geometric.data")
     return module is not None and isinstance(value, module.HeteroData)
+
+
+def is_ragged_data(value: Any) -> bool:
+    """Whether a value is a `Data` or `Batch` of PyG with the graph of each node."""
+    return is_pyg_data(value) and isinstance(value.batch, Tensor)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:

@@ -232,7 +232,7 @@ def _degree(inputs: Inputs, actions: tuple[Action, ...]) -> int:
 def _ordered(inputs: Inputs, actions: tuple[Action, ...]) -> tuple[int, ...] | None:
     """Sizes that do not count edges, where edges may be listed in another order."""
     if any(isinstance(action, ReorderEdges) for action in actions):
-        return (features(inputs[0]).shape[-2],)
+        return features(inputs[0]).shape[:-1] or features(inputs[0]).shape
     if any(isinstance(value, Tokens) for value in inputs):
         return (features(inputs[0]).shape[-2], features(inputs[0]).shape[-1])
     return None
@@ -246,7 +246,9 @@ def _membership(inputs: Inputs, actions: tuple[Action, ...]) -> Tensor | None:
         found = first.graph.batch()
     if is_pyg_data(first) and isinstance(first.batch, Tensor):
         found = first.batch
-    if found is None or len(found) != features(first).shape[-2] or bool((found.diff() < 0).any()):
+    if found is None or bool((found.diff() < 0).any()):
+        return None
+    if len(found) != features(first).shape[getattr(actions[0], "dim", -2)]:
         return None
     return found.cpu()
 
