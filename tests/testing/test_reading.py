@@ -241,6 +241,22 @@ def test_two_sets_of_one_size_are_one_set_until_said():
     assert "node_permutation" in report.broken
 
 
+def test_types_of_nodes_are_sets_and_dicts_stay_in_order():
+    def model(x_dict, edge_index_dict):
+        return {kind: x.tanh() for kind, x in x_dict.items()}
+
+    example = {
+        "x_dict": {"paper": draw(6, 8), "author": draw(4, 8)},
+        "edge_index_dict": {("author", "writes", "paper"): BETWEEN.clamp(max=3)},
+    }
+    report = check(model, example, laws=["node_permutation"])
+    assert report.passed
+    found = roles_of(report)
+    assert found["edge_index_dict.author,writes,paper"] == "edge_index:author,paper"
+    assert found["-> paper"] == "tokens:-2:paper"
+    assert found["-> author"] == "tokens:-2:author"
+
+
 def test_each_set_has_its_own_padding():
     def leaks(x, context, context_mask):
         return x + attention(x, context)

@@ -288,7 +288,8 @@ def _text(y: Tensor, layout: Layout, example: Example) -> tuple[str, Role]:
         return f"per pair of tokens, dimensions {dims}", Role(Kind.PAIRS, layout.tokens)
     if layout.tokens:
         name = f" of {example.set}" if len(example.anchors) > 1 else ""
-        return f"per token{name}, dimension {dims}", Role(Kind.TOKENS, layout.tokens)
+        sets = (example.set,) if name else ()
+        return f"per token{name}, dimension {dims}", Role(Kind.TOKENS, layout.tokens, sets)
     if layout.edges:
         return f"per edge, dimension {layout.edges[0]}", Role(Kind.EDGES, layout.edges[:1])
     if layout.scalar:

@@ -107,8 +107,6 @@ def one_token_less(example: Example) -> Inputs:
         graphs = graphs_of(first)
         return (_pyg_batch(_cut(graphs, [graph.num_nodes for graph in graphs])),)
     n = example.num_tokens
-    if n == 2 and example.edge_index is None and example.membership is None:
-        return keep_tokens(example, torch.tensor([0, 1, 1]))  # or a pair would become one token
     last = n - 1
     if example.membership is not None:
         last = int((example.membership == _largest(example.membership.bincount())).nonzero()[-1])
