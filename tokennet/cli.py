@@ -181,6 +181,13 @@ def check(
     laws: Annotated[
         str | None, Option(help="Laws, comma-separated. (default: all that apply)")
     ] = None,
+    role: Annotated[
+        list[str] | None,
+        Option(help="How an input is read, as x=tokens:-2 or mask=padding:True=pad."),
+    ] = None,
+    outputs: Annotated[
+        str | None, Option(help="The outputs that laws speak of, comma-separated. (default: all)")
+    ] = None,
     causal: Annotated[
         bool, Option("--causal", help="Check too that no token depends on a later one.")
     ] = False,
@@ -204,6 +211,8 @@ def check(
         report = check_laws(
             subject, resolve_example(example, subject),
             laws=[law.strip() for law in laws.split(",")] if laws else None,
+            roles=dict(map(_named_role, role or [])),
+            outputs=[name.strip() for name in outputs.split(",")] if outputs else None,
             causal=causal, device=_accelerator(device), dtype=dtype, seed=seed,
         )  # fmt: skip
     except Exception as error:  # whatever a model of other people raises
@@ -213,9 +222,16 @@ def check(
         write_text(json, to_json(report.to_dict()) + "\n")
     console = Console()
     console.print(_law_table(report))
-    for text in report.details():
+    for text in [report.read_as, *report.details()]:
         console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1 if report.broken else 0)
+
+
+def _named_role(text: str) -> tuple[str, str]:
+    name, equals, role = text.partition("=")
+    if not equals:
+        raise ValueError(f"role must be NAME=ROLE, as x=tokens:-2, got {text!r}")
+    return name.strip(), role.strip()
 
 
 def _law_table(report: LawReport) -> Table:

@@ -22,6 +22,10 @@ VACUOUS_BY_NATURE = frozenset({"backend_agreement", "deterministic"})
 """Laws that compare runs on the same tokens, and so say nothing of what the tokens do."""
 
 
+OPTIONS = ("expected_failures", *list(inspect.signature(check).parameters)[2:])
+"""What a model may have beside its example: options of `check`, and what it is to fail."""
+
+
 class BrokenLaw(AssertionError):
     """The model breaks the law."""
 
@@ -111,14 +115,14 @@ def parametrize_with_checks(
         expected_failures: law -> reason, for every model; also an option of a single one,
             which adds to it. Such a test must fail, by breaking the law: it is a strict
             xfail, and says so where the law starts to hold.
-        **options: those of `check`: `laws`, `causal`, `group` (the model must be equivariant
-            at least under it), `device`, `dtype`, `seed` and so on.
+        **options: those of `check`: `laws`, `roles`, `outputs`, `causal`, `group` (the model must
+            be equivariant at least under it), `device`, `dtype`, `seed` and so on.
             They go before the plugin's (`pytest --symmetry-device cuda`).
 
     Raises:
         TypeError: an item is not of one of these forms.
-        ValueError: there are no models, a law is unknown, or one that is expected to fail
-            does not apply.
+        ValueError: there are no models, an option or a law is unknown, or one that is
+            expected to fail does not apply.
 
     >>> import torch
     >>> from tokennet import Attention
@@ -136,6 +140,8 @@ def parametrize_with_checks(
     for name, model, example, own in _named(models):
         failures = {**(expected_failures or {}), **own.pop("expected_failures", {})}
         own = {**options, **own}
+        for option in own:
+            lookup("options", option, dict.fromkeys(OPTIONS))
         for law in _tested_laws(name, model, example, own, failures):
             reason = failures.get(law)
             xfail = pytest.mark.xfail(strict=True, raises=BrokenLaw, reason=reason or "")
@@ -202,7 +208,8 @@ def _tested_laws(
 def _laws_of(model: Any, example: Any, options: dict[str, Any]) -> Iterable[str]:
     if options.get("group") is not None:
         return required_laws(options["group"])
-    return applicable_laws(model, example, causal=bool(options.get("causal")))
+    reading = {name: options[name] for name in ("roles", "outputs") if name in options}
+    return applicable_laws(model, example, causal=bool(options.get("causal")), **reading)
 
 
 def _inapplicable(law: str, subject: str, laws: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from tests.testing.cases import (
     backend_bugs,
     batch_bugs,
     causal_bugs,
+    form_tables,
     graph_bugs,
     mask_bugs,
     order_bugs,
@@ -27,6 +28,7 @@ INJECTED_BUGS: list[InjectedBug] = [
     *graph_bugs.FAILS_WITHOUT_NEIGHBORS,
     *batch_bugs.READS_THE_BATCH,
     *backend_bugs.DIFFERS_BY_BACKEND,
+    *form_tables.FORM_BUGS,
 ]
 
 PASSING_MODELS: list[PassingModel] = [
@@ -34,6 +36,7 @@ PASSING_MODELS: list[PassingModel] = [
     *passing_graphs.PASSING_MASKS,
     *passing_graphs.PASSING_GRAPHS,
     *passing_graphs.PASSING_TOKENS,
+    *form_tables.PASSING_FORMS,
 ]
 
 __all__ = [

@@ -124,7 +124,8 @@ def localize(
     for a, b in zip(first, second, strict=False):
         a.error = intervention.discrepancy(a.content, b.content)
     roots = roots_of(before.calls, first, threshold)
-    copies = ("detach", "clone")  # of inputs and outputs, by the checker
+    # Of inputs and outputs, by the checker, and where it makes containers of sets.
+    copies = ("detach", "clone", "copy_", "split_with_sizes", "view")
     roots = {
         n for n in roots if before.calls[n].site.line or before.calls[n].operation not in copies
     }

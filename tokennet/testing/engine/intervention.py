@@ -180,10 +180,25 @@ class PermutationIntervention(Intervention):
             if integers and bool((before.min() >= 0) & (before.max() < len(self.perm))):
                 yield torch.argsort(self.perm).to(moved)[moved], after
         yield from self._padded(before, after)
+        yield from self._in_two(before, after)
         for dim, size in enumerate(before.shape):
             may_be_edges = size > 1 and size % len(self.perm) != 0
             if self.ordered is not None and may_be_edges and size not in self.ordered:
                 yield _sorted_along(before, dim), _sorted_along(after, dim)
+
+    def _in_two(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens that two dimensions count, as pixels; the tokens of one set of a ragged batch."""
+        perm, n = self.perm, len(self.perm)
+        for dim, (size, inner) in enumerate(itertools.pairwise(before.shape)):
+            if 1 < size < n and size * inner == n:
+                flat = before.flatten(dim, dim + 1).index_select(dim, perm.to(before.device))
+                yield flat.view(before.shape), after
+        sizes = [] if self.membership is None else self.membership.bincount().tolist()
+        for start, size in zip(itertools.accumulate([0, *sizes]), sizes, strict=False):
+            own = (perm[start : start + size] - start).to(before.device)
+            for dim in range(before.dim()):
+                if size > 1 and before.shape[dim] == size:
+                    yield before.index_select(dim, own), after
 
     def _padded(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Sets padded to one size, as PyG's to_dense_batch returns them."""
