@@ -306,6 +306,9 @@ def test_check_takes_an_example_laws_and_claims(models, tokennet):
     done = tokennet("check", *options, "--causal", cwd=models)
     assert done.returncode == 0, done.stdout
     assert "causality" in done.stdout
+    done = tokennet("check", *options, "--role", "x=per_set", "--outputs", "0", cwd=models)
+    assert done.returncode == 0, done.stdout
+    assert "one entry a set" in done.stdout
     done = tokennet("check", *options, "--laws", "deterministic", cwd=models)
     assert done.returncode == 0
     assert "node_permutation" not in done.stdout
@@ -325,6 +328,9 @@ def test_check_takes_an_example_laws_and_claims(models, tokennet):
         (["models:Mean", "--laws", "order"], "laws must be one of"),
         (["models:Mean", "--laws", "padding"], "does not apply"),
         (["models:Mean", "--dtype", "float8"], "dtype must be"),
+        (["models:Mean", "--role", "x"], "role must be NAME=ROLE"),
+        (["models:Mean", "--role", "x=tokns"], "did you mean tokens?"),
+        (["models:Mean", "--outputs", "states"], "outputs must be one of"),
         (
             ["models:Graph", "--example", "models:example"],
             "models:Graph cannot be checked: TypeError",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -195,9 +195,20 @@ def check(
     laws: Annotated[
         str | None, Option(help="Laws, comma-separated. (default: all that apply)")
     ] = None,
+    role: Annotated[
+        list[str] | None,
+        Option(help="How an input is read, as x=tokens:-2 or mask=padding:True=pad."),
+    ] = None,
+    outputs: Annotated[
+        str | None, Option(help="The outputs that laws speak of, comma-separated. (default: all)")
+    ] = None,
     causal: Annotated[
         bool, Option("--causal", help="Check too that no token depends on a later one.")
     ] = False,
+    group: Annotated[
+        str | None,
+        Option(help="Require equivariance under a group: SO(3), E(3), scale, S_n, C_n, ..."),
+    ] = None,
     device: Annotated[Device, Option(help="Where to run.")] = "cpu",
     dtype: Annotated[
         str, Option(help="Precision of the check: auto, float64, float32, bfloat16.")
@@ -236,18 +247,32 @@ def check(
 
     known = command.known_breaks(baseline, update_baseline)
     subject = resolve_subject(model, example)
+    said: dict[str, Any] = {"causal": True} if causal else {}
+    if group:
+        said["group"] = group
+    if role:
+        said["roles"] = {**subject.options.get("roles", {}), **dict(map(_named_role, role))}
+    if outputs:
+        said["outputs"] = [name.strip() for name in outputs.split(",")]
     try:
         report = check_laws(
             subject.model, subject.example,
             laws=[law.strip() for law in laws.split(",")] if laws else None,
             device=_accelerator(device), dtype=dtype, seed=seed,
-            **{**subject.options, **({"causal": True} if causal else {})},
+            **{**subject.options, **said},
         )  # fmt: skip
     except Exception as error:  # whatever a model of other people raises
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{model} cannot be checked: {reason}") from error
     files = command.Files(json, junit, sarif, html, baseline if update_baseline else None)
     raise typer.Exit(command.report_on(report, model, subject, known, files))
+
+
+def _named_role(text: str) -> tuple[str, str]:
+    name, equals, role = text.partition("=")
+    if not equals:
+        raise ValueError(f"role must be NAME=ROLE, as x=tokens:-2, got {text!r}")
+    return name.strip(), role.strip()
 
 
 @app.command()

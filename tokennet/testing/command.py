@@ -124,7 +124,7 @@ def _write(
 def _print(report: LawReport, known: Collection[str], notes: tuple[str, ...]) -> None:
     console = Console()
     console.print(_law_table(report))
-    for text in report.details():
+    for text in filter(None, [report.read_as, *report.details()]):
         console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
     for note in notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)

@@ -51,8 +51,9 @@ class Location:
 class Counterexample:
     """The smallest counterexample found. Made by `check`.
 
-    `perm`, where the law is about a permutation, moves tokens as `x[..., perm, :]` does;
-    `inputs` is what it is applied to, and `script` a few lines that show the break. On the
+    `perm`, where the law is about a permutation, moves tokens as `x[..., perm, :]` does, or
+    edges, as `things` says; `inputs` is what it is applied to, and `script` a few lines that
+    show the break. `words` say what another law does, as "rotating by 90 degrees about z". On the
     inputs `changed` the model should give `expected` and gives `got`; None where that was not
     measured.
     """
@@ -64,14 +65,18 @@ class Counterexample:
     changed: Any = field(repr=False, compare=False, default=None)
     expected: Any = field(repr=False, compare=False, default=None)
     got: Any = field(repr=False, compare=False, default=None)
+    words: str = ""
+    things: str = "tokens"
 
     def __str__(self) -> str:
+        if self.words:
+            return f"{self.words} gives an error of {self.error:.2g}"
         if self.perm is None:
             return f"other content, with an error of {self.error:.2g}"
         moved = [i for i, p in enumerate(self.perm) if p != i]
-        what = f"moving {len(moved)} tokens"
+        what = f"moving {len(moved)} {self.things}"
         if len(moved) == 2:
-            what = f"swapping tokens {moved[0]} and {moved[1]}"
+            what = f"swapping {self.things} {moved[0]} and {moved[1]}"
         return f"{what} of {len(self.perm)} gives an error of {self.error:.2g}"
 
 

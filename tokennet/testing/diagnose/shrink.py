@@ -47,6 +47,10 @@ def smallest_counterexample(
     if isinstance(intervention, PermutationIntervention) and swaps:
         inputs, intervention = _one_swap(error, inputs, intervention, threshold)
         inputs, intervention = _fewer_tokens(error, inputs, intervention, threshold)
+    for simpler in intervention.simpler():
+        if error(inputs, simpler) > threshold:
+            intervention = simpler
+            break
     other, seeded = seeded_content(inputs), False
     with contextlib.suppress(Exception):  # content that the model refuses
         if other is not None and error(other, intervention) > threshold:
@@ -64,6 +68,7 @@ def smallest_counterexample(
         changed=changed,
         expected=intervention.expected(runner.run(inputs)),
         got=intervention.compared(runner.run(changed)),
+        words=intervention.words,
     )
 
 

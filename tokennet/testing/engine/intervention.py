@@ -10,7 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,27 @@ OUTLIER = 1e6
 """Numbers this many times the median stand for infinity, as in masks."""
 
 
+class Code(NamedTuple):
+    """An intervention as code on the inputs `x`, `x1`, ...
+
+    `lines` make what `arguments` name; `before` of the output y and `after` of the output
+    `moved` must be the same.
+    """
+
+    imports: list[str]
+    lines: list[str]
+    arguments: list[str]
+    before: str
+    after: str
+
+
 class Intervention(ABC):
     """One run of a law: compared(f(apply(x))) must equal expected(f(x))."""
+
+    @property
+    def words(self) -> str:
+        """What it does, for reports of counterexamples."""
+        return ""
 
     @abstractmethod
     def apply(self, inputs: Inputs) -> Inputs:
@@ -39,6 +58,23 @@ class Intervention(ABC):
     def compared(self, outputs: Outputs) -> Outputs:
         """The part of f(apply(x)) that the law speaks of."""
         return outputs
+
+    def sizes(self, sizes: Outputs) -> Outputs:
+        """How large entries of `expected` can be, given sizes of the entries of f(x)."""
+        return self.expected(sizes)
+
+    def simpler(self) -> Iterator[Intervention]:
+        """Interventions of the same law that are easier to read, the simplest first."""
+        return iter(())
+
+    def code(self, names: list[str], inputs: Inputs, outputs: Outputs, worst: int) -> Code | None:
+        """The intervention in a script, None where it has no code of its own.
+
+        Args:
+            names: of the inputs.
+            worst: the number of the output that the script compares.
+        """
+        return None
 
     @property
     def can_be_followed(self) -> bool:
@@ -144,10 +180,25 @@ class PermutationIntervention(Intervention):
             if integers and bool((before.min() >= 0) & (before.max() < len(self.perm))):
                 yield torch.argsort(self.perm).to(moved)[moved], after
         yield from self._padded(before, after)
+        yield from self._in_two(before, after)
         for dim, size in enumerate(before.shape):
             may_be_edges = size > 1 and size % len(self.perm) != 0
             if self.ordered is not None and may_be_edges and size not in self.ordered:
                 yield _sorted_along(before, dim), _sorted_along(after, dim)
+
+    def _in_two(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens that two dimensions count, as pixels; the tokens of one set of a ragged batch."""
+        perm, n = self.perm, len(self.perm)
+        for dim, (size, inner) in enumerate(itertools.pairwise(before.shape)):
+            if 1 < size < n and size * inner == n:
+                flat = before.flatten(dim, dim + 1).index_select(dim, perm.to(before.device))
+                yield flat.view(before.shape), after
+        sizes = [] if self.membership is None else self.membership.bincount().tolist()
+        for start, size in zip(itertools.accumulate([0, *sizes]), sizes, strict=False):
+            own = (perm[start : start + size] - start).to(before.device)
+            for dim in range(before.dim()):
+                if size > 1 and before.shape[dim] == size:
+                    yield before.index_select(dim, own), after
 
     def _padded(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Sets padded to one size, as PyG's to_dense_batch returns them."""

@@ -94,7 +94,7 @@ class Measured:
 
     def units(self, intervention: Intervention) -> Channels:
         """By how much tokens move each channel, where the law speaks of it."""
-        moved = intervention.expected(gaps(self.outputs, self.other))
+        moved = intervention.sizes(gaps(self.outputs, self.other))
         return units(moved, intervention.expected(self.outputs), self.dtype)
 
     def largest_units(self, intervention: Intervention) -> Channels:
@@ -104,7 +104,7 @@ class Measured:
     def rounding(self, number: int, off: Outputs) -> Channels:
         """Rounding errors |f32 - f64| of every entry in the same units."""
         intervention = self.interventions[number]
-        return relative(intervention.expected(off), self.units(intervention))
+        return relative(intervention.sizes(off), self.units(intervention))
 
     @property
     def response(self) -> float:

@@ -162,7 +162,7 @@ def _verdict_in_float32(
     off = runner.sensitivity(torch.float64, torch.finfo(torch.float32).eps)
     intervention = measured.interventions[errors.worst]
     unit = measured.largest_units(intervention)
-    rounding = largest(relative(intervention.expected(off), unit))
+    rounding = largest(relative(intervention.sizes(off), unit))
     limit = tolerance(torch.float32, rounding, torch.float32)
     if error <= limit * UNDECIDED[torch.float32]:
         return Verdict.PASS, reason

@@ -19,13 +19,23 @@ from tokennet.graphs.indices import check_permutation
 from tokennet.testing.engine.actions import Action, Invariant, Permute
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
 from tokennet.testing.engine.intervention import Inputs, PermutationIntervention, new_content
+from tokennet.testing.engine.run import call_model
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
+from tokennet.testing.example.outputs import edge_dims, views_of_edges
 from tokennet.testing.example.parts import is_listed
 from tokennet.testing.example.values import describe, features, is_pyg_data, with_features
 from tokennet.testing.groups import automorphisms
-from tokennet.testing.laws.law import Law, Options, as_inputs, token_dim, with_gradients, worst
+from tokennet.testing.laws.law import (
+    Law,
+    Options,
+    as_inputs,
+    on_views,
+    token_dim,
+    with_gradients,
+    worst,
+)
 from tokennet.testing.laws.texts import EDGES, NODES, TIES
 from tokennet.testing.report import SymmetryReport
 from tokennet.tokens import Tokens
@@ -223,7 +233,7 @@ def _degree(inputs: Inputs, actions: tuple[Action, ...]) -> int:
 def _ordered(inputs: Inputs, actions: tuple[Action, ...]) -> tuple[int, ...] | None:
     """Sizes that do not count edges, where edges may be listed in another order."""
     if any(isinstance(action, ReorderEdges) for action in actions):
-        return (features(inputs[0]).shape[-2],)
+        return features(inputs[0]).shape[:-1] or features(inputs[0]).shape
     if any(isinstance(value, Tokens) for value in inputs):
         return (features(inputs[0]).shape[-2], features(inputs[0]).shape[-1])
     return None
@@ -237,7 +247,9 @@ def _membership(inputs: Inputs, actions: tuple[Action, ...]) -> Tensor | None:
         found = first.graph.batch()
     if is_pyg_data(first) and isinstance(first.batch, Tensor):
         found = first.batch
-    if found is None or len(found) != features(first).shape[-2] or bool((found.diff() < 0).any()):
+    if found is None or bool((found.diff() < 0).any()):
+        return None
+    if len(found) != features(first).shape[getattr(actions[0], "dim", -2)]:
         return None
     return found.cpu()
 
@@ -291,16 +303,33 @@ def _check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> S
 
 
 def _check_edges(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
-    outs: list[Action] = [
-        Permute(layout.edges[0]) if layout.edges else Invariant() for layout in case.layouts
-    ]
-    return check_equivariance(
-        gradient or case.function,
-        case.inputs,
-        in_action=case.example.edge_actions,
-        out_action=[Invariant()] if gradient else outs,
-        **options,
-    )
+    reports = []
+    for example in views_of_edges(case.example):
+        edges = example.edge_index
+        if edges is not None and edges.shape[1] < 2:
+            continue
+        outs = _edge_actions(dataclasses.replace(case, example=example))
+        reports.append(
+            check_equivariance(
+                gradient or case.function,
+                case.inputs,
+                in_action=example.edge_actions,
+                out_action=[Invariant()] if gradient else outs,
+                **options,
+            )
+        )
+    return worst(reports)
+
+
+def _edge_actions(case: Case) -> list[Action]:
+    """How another order of the edges in question acts on each output."""
+    layouts = case.layouts
+    if len(case.example.edge_lists) < 2:
+        return [Permute(at.edges[0]) if at.edges else Invariant() for at in layouts]
+    with torch.no_grad():
+        values = call_model(case.function, case.inputs)
+        dims = edge_dims(case.function, case.example, values)
+    return [Permute(own[0]) if own else Invariant() for own in dims]
 
 
 def _check_ties(case: Case, options: Options) -> SymmetryReport:
@@ -332,28 +361,32 @@ def _pairs(n: int, generator: torch.Generator) -> Tensor:
 def _can_be_permuted(case: Case, causal: bool) -> bool:
     """Whether there are tokens, in no order that the model claims to depend on."""
     claims_order = causal and not isinstance(case.inputs[0], Tokens)
-    return case.example.num_tokens > 1 and not claims_order
+    return case.example.can_be_permuted and not claims_order
 
 
 def _has_edges(case: Case, causal: bool) -> bool:
     first = case.inputs[0]
     if isinstance(first, Tokens):
         return is_listed(first.graph) and first.graph.num_edges > 1
-    edges = case.example.edge_index
-    return edges is not None and edges.shape[1] > 1
+    lists = [view.edge_index for view in views_of_edges(case.example)]
+    return any(edges is not None and edges.shape[1] > 1 for edges in lists)
 
 
-NODE_PERMUTATION = Law(
-    "the order of tokens does not matter",
-    _can_be_permuted,
-    with_gradients(_check_nodes),
-    NODES,
+NODE_PERMUTATION = on_views(
+    Law(
+        "the order of tokens does not matter",
+        _can_be_permuted,
+        with_gradients(_check_nodes),
+        NODES,
+    )
 )
-TIED_INPUTS = Law(
-    "the order of tokens does not matter where tokens are equal, or tie in a feature",
-    _can_be_permuted,
-    _check_ties,
-    TIES,
+TIED_INPUTS = on_views(
+    Law(
+        "the order of tokens does not matter where tokens are equal, or tie in a feature",
+        _can_be_permuted,
+        _check_ties,
+        TIES,
+    )
 )
 EDGE_PERMUTATION = Law(
     "the order in which edges are listed does not matter",

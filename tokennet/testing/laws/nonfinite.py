@@ -51,6 +51,7 @@ def _of_set(case: Case, membership: Tensor, number: int) -> ContentIntervention:
 
 
 def _check(case: Case, options: Options) -> SymmetryReport:
+    case = case.of_sets
     membership = case.example.membership
     if membership is None:
         interventions = [_of_row(case, number) for number in (0, 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +22,12 @@ from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.layout import Layout, of_sets, usual_layouts
+from tokennet.testing.example.parts import beyond_zero, keep_tokens, rows, with_more_padding
 from tokennet.testing.example.values import describe, features, with_features
-from tokennet.testing.laws.law import Law, Options, as_inputs
-from tokennet.testing.report import SymmetryReport
+from tokennet.testing.laws.law import Law, Options, as_inputs, on_views
+from tokennet.testing.report import SymmetryReport, Verdict
+
+Change = Callable[[Inputs], Inputs]
 
 SCALES = (1.0, 1e3)
 """Sizes of the other content of padding, in units of the input's own."""
@@ -64,11 +68,16 @@ def check_padding(
             f"real must have shape (B, N) or (N,) of the tokens {describe(z)}, "
             f"got {tuple(real.shape)}"
         )
-    rows = real if real.dim() == 2 else real[None]
+    return _law(f, inputs, _PaddedSets(real, layouts, _longer(real), _alone(real)), options)
+
+
+def _law(
+    f: Callable[..., Any], inputs: Inputs, sets: _PaddedSets, options: Options
+) -> SymmetryReport:
+    rows = sets.real if sets.real.dim() == 2 else sets.real[None]
     padded = [n for n, row in enumerate(rows) if bool(row.any()) and not bool(row.all())]
     if not padded:
         raise ValueError("real must mark some tokens of a set that is not empty as padding")
-    sets = _PaddedSets(real, layouts)
     interventions = [sets.other_padding(row, scale) for row in padded[:3] for scale in SCALES]
     runner = Runner(f, inputs)
     for other_size in (sets.more_padding(padded[0]), sets.no_padding(padded[0])):
@@ -94,12 +103,48 @@ def assert_padding_ignored(
     return check_padding(f, inputs, real, **options).assert_pass()
 
 
+def _longer(real: Tensor) -> Change:
+    """Two more padded tokens in every set."""
+    dim = real.dim() - 1
+
+    def lengthened(value: Any) -> Any:
+        if not _has_entry_for_each(value, real):
+            return value
+        end = value.narrow(dim, 0, 2)
+        if value.shape == real.shape:  # the mask says that there is no token
+            end = value[~real.to(value.device)].flatten()[:1].expand(end.shape)
+        return torch.cat([value, end], dim)
+
+    return lambda inputs: tuple(map(lengthened, inputs))
+
+
+def _alone(real: Tensor) -> Callable[[int, Tensor, Inputs], Inputs]:
+    """Some tokens of one set, alone."""
+
+    def alone(row: int, tokens: Tensor, inputs: Inputs) -> Inputs:
+        def cut(value: Any) -> Any:
+            if not _has_entry_for_each(value, real):
+                return value
+            value = value[row : row + 1] if real.dim() == 2 else value
+            return value.index_select(real.dim() - 1, tokens.to(value.device))
+
+        return tuple(map(cut, inputs))
+
+    return alone
+
+
+def _has_entry_for_each(value: Any, real: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape[: real.dim()] == real.shape
+
+
 @dataclass(frozen=True)
 class _PaddedSets:
     """The interventions on padding, each with the tokens of one set, which must not change."""
 
     real: Tensor
     layouts: Sequence[Layout] | None
+    longer: Change
+    alone: Callable[[int, Tensor, Inputs], Inputs]
 
     def other_padding(self, row: int, scale: float) -> ContentIntervention:
         """Other content in the padding of every set."""
@@ -115,38 +160,19 @@ class _PaddedSets:
 
     def more_padding(self, row: int) -> ContentIntervention:
         """Two more padded tokens in every set."""
-        real, dim = self.real, self.real.dim() - 1
-
-        def lengthened(value: Any) -> Any:
-            if not self._has_entry_for_each(value):
-                return value
-            end = value.narrow(dim, 0, 2)
-            if value.shape == real.shape:  # the mask says that there is no token
-                end = value[~real.to(value.device)].flatten()[:1].expand(end.shape)
-            return torch.cat([value, end], dim)
-
+        real = self.real
         lead = torch.Size([*real.shape[:-1], real.shape[-1] + 2])
-        return self._intervention(lambda inputs: tuple(map(lengthened, inputs)), row, lead)
+        return self._intervention(self.longer, row, lead)
 
     def no_padding(self, row: int) -> ContentIntervention:
         """One set alone, its padding cut off."""
-        real, tokens = self.real, self._tokens(row)
-
-        def cut(value: Any) -> Any:
-            if not self._has_entry_for_each(value):
-                return value
-            value = value[row : row + 1] if real.dim() == 2 else value
-            return value.index_select(real.dim() - 1, tokens.to(value.device))
-
-        lead = torch.Size([1, len(tokens)] if real.dim() == 2 else [len(tokens)])
-        return self._intervention(lambda inputs: tuple(map(cut, inputs)), row, lead, alone=True)
+        tokens = self._tokens(row)
+        lead = torch.Size([1, len(tokens)] if self.real.dim() == 2 else [len(tokens)])
+        return self._intervention(partial(self.alone, row, tokens), row, lead, alone=True)
 
     def _tokens(self, row: int) -> Tensor:
         """The indices of the tokens of a set."""
         return (self.real[row] if self.real.dim() == 2 else self.real).nonzero().flatten().cpu()
-
-    def _has_entry_for_each(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.shape[: self.real.dim()] == self.real.shape
 
     def _intervention(
         self, change: Callable[[Inputs], Inputs], row: int, lead: torch.Size, alone: bool = False
@@ -172,16 +198,38 @@ class _PaddedSets:
 
 
 def _check(case: Case, options: Options) -> SymmetryReport:
-    real = case.example.real
+    case, example = case.of_sets, case.example
+    real = example.real
     assert real is not None
-    return check_padding(case.function, case.inputs, real, layouts=case.layouts, **options)
+
+    def longer(inputs: Inputs) -> Inputs:
+        return with_more_padding(dataclasses.replace(example, inputs=inputs))
+
+    def alone(row: int, tokens: Tensor, inputs: Inputs) -> Inputs:
+        own = dataclasses.replace(example, inputs=inputs)
+        if example.num_sets > 1:
+            own = dataclasses.replace(own, inputs=rows(own, slice(row, row + 1)))
+        return keep_tokens(own, tokens)
+
+    sets = _PaddedSets(real, case.layouts, longer, alone)
+    report = _law(case.function, case.inputs, sets, options)
+    shifted = beyond_zero(example)
+    if report.verdict is not Verdict.PASS or shifted is None:
+        return report
+    other = _law(case.function, shifted, sets, options)
+    return other if other.verdict is Verdict.BROKEN else report
 
 
-PADDING = Law(
-    "the content of padding does not matter",
-    lambda case, causal: case.example.real is not None and not bool(case.example.real.all()),
-    _check,
-    """\
+PADDING = on_views(
+    Law(
+        "the content of padding does not matter",
+        lambda case, causal: (
+            case.example.real is not None
+            and not bool(case.example.real.all())
+            and bool(case.of_sets.layouts)
+        ),
+        _check,
+        """\
 Says: the content of padding, and how much of it there is, does not matter.
 Measured: padding gets other content, small and large, is made longer and is cut off; outputs of
 real tokens are compared.
@@ -191,4 +239,5 @@ padding.
 Mend: use -inf, or the dtype's smallest number, in the keys' mask; divide sums by the number of
 real tokens; compute positions from the mask.
 """,
+    )
 )
