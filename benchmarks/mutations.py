@@ -244,9 +244,7 @@ def main() -> None:
         def one(fault: Fault) -> Outcome:
             copy = copies.get()
             try:
-                return run(
-                    fault, reached.get((fault.path, fault.line), set()), copy, options.timeout
-                )
+                return run(fault, reaching(reached, fault), copy, options.timeout)
             finally:
                 copies.put(copy)
 

@@ -13,17 +13,46 @@ def pairwise(**axes: Iterable[Any]) -> pytest.MarkDecorator:
     """Parametrize a test by the product of axes that do not depend on each other.
 
     By default it runs on few rows in which each value of an axis meets each value of every other
-    axis; the other rows are marked as `sweep`.
+    axis; the other rows are marked as `sweep`, as are those of a value that has a mark itself.
     """
-    values = [list(axis) for axis in axes.values()]
+    given = [list(axis) for axis in axes.values()]
+    values = [[_value(value) for value in axis] for axis in given]
+    unmarked = [[i for i, value in enumerate(axis) if not _marks(value)] for axis in given]
     rows = list(product(*(range(len(axis)) for axis in values)))
-    chosen = _covering(rows)
+    chosen = _covering(list(product(*unmarked)))
     params = []
     for row in rows:
         marks = [] if row in chosen else [pytest.mark.sweep]
         case = (axis[index] for axis, index in zip(values, row, strict=True))
         params.append(pytest.param(*case, marks=marks))
     return pytest.mark.parametrize(tuple(axes), params)
+
+
+def in_turn(**axes: Iterable[Any]) -> pytest.MarkDecorator:
+    """Parametrize a test by axes of which the first matters: each value meets one of every other.
+
+    They take turns; the rest of the product is marked as `sweep`.
+    """
+    values = [list(axis) for axis in axes.values()]
+    params = []
+    for number, first in enumerate(values[0]):
+        chosen = []
+        for axis in values[1:]:
+            chosen.append(number % len(axis))
+            number //= len(axis)
+        for row in product(*(range(len(axis)) for axis in values[1:])):
+            marks = [] if list(row) == chosen else [pytest.mark.sweep]
+            others = (axis[index] for axis, index in zip(values[1:], row, strict=True))
+            params.append(pytest.param(first, *others, marks=marks))
+    return pytest.mark.parametrize(tuple(axes), params)
+
+
+def _value(value: Any) -> Any:
+    return value.values[0] if hasattr(value, "marks") else value
+
+
+def _marks(value: Any) -> Any:
+    return getattr(value, "marks", ())
 
 
 def _covering(rows: list[tuple[int, ...]]) -> set[tuple[int, ...]]:

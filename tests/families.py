@@ -1,13 +1,16 @@
 """Small graphs of every kind, by name: the one place to add the examples of a new kind.
 
 Tests of all rooms run on `SQUARE`, `RAGGED` and `BIPARTITE`; tests of graphs on `FAMILIES`, all
-of them. `tests/graphs/test_contract.py` fails if a class of graphs has no example here.
+of them. `tests/graphs/test_contract.py` fails if a class of graphs has no example here. Where a
+test takes `by_default(families)`, it runs on those in `CORE`, and on the others under `sweep`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -159,6 +162,21 @@ FAMILIES: Family = {
     **{f"bipartite_{name}": make for name, make in BIPARTITE.items()},
     **FURTHER,
 }
+CORE = {
+    *("full", "causal", "window", "cycle", "grid", "cross", "offsets", "global", "self"),
+    *("one_token", "no_tokens", "or", "relabeled", "mask_mod", "edges", "multi_edges", "no_edges"),
+    *("ragged", "ragged_full", "typed_parallel", "bipartite_full", "bipartite_multi_edges"),
+    *("bipartite_ragged", "bipartite_complement", "long_window"),
+}
+"""One graph of each form, and those that are empty, or have parallel edges. What the others add is
+covered by the tests of graphs, which write each out as edges: other rooms read those."""
+
+
+def by_default(families: Iterable[Any], core: Collection[Any] = CORE) -> list:
+    """Names to parametrize by, those outside the core marked as `sweep`."""
+    return [
+        pytest.param(name, marks=() if name in core else pytest.mark.sweep) for name in families
+    ]
 
 
 def honors(mixer: Mixer, graph: TokenGraph) -> bool:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import linecache
 import os
 import signal
 import subprocess
@@ -124,6 +125,7 @@ class Slow(Majority):
 
     def loss(self, output, target):
         while self.graph == "ring":
+            open("second", "w").close()
             time.sleep(0.1)
         return super().loss(output, target)
 
@@ -142,10 +144,9 @@ def test_ctrl_c_says_what_is_stored(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
     )  # fmt: skip
     try:
-        runs, ends = tmp_path / "out" / "runs", time.monotonic() + 100
-        while not list(runs.glob("*.json")) and process.poll() is None and time.monotonic() < ends:
-            time.sleep(0.1)
-        time.sleep(1)  # it is in the second run
+        runs, second, ends = tmp_path / "out" / "runs", tmp_path / "second", time.monotonic() + 100
+        while not second.exists() and process.poll() is None and time.monotonic() < ends:
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
@@ -305,6 +306,9 @@ def test_check_takes_an_example_laws_and_claims(models, tokennet):
     done = tokennet("check", *options, "--causal", cwd=models)
     assert done.returncode == 0, done.stdout
     assert "causality" in done.stdout
+    done = tokennet("check", *options, "--role", "x=per_set", "--outputs", "0", cwd=models)
+    assert done.returncode == 0, done.stdout
+    assert "one entry a set" in done.stdout
     done = tokennet("check", *options, "--laws", "deterministic", cwd=models)
     assert done.returncode == 0
     assert "node_permutation" not in done.stdout
@@ -324,6 +328,9 @@ def test_check_takes_an_example_laws_and_claims(models, tokennet):
         (["models:Mean", "--laws", "order"], "laws must be one of"),
         (["models:Mean", "--laws", "padding"], "does not apply"),
         (["models:Mean", "--dtype", "float8"], "dtype must be"),
+        (["models:Mean", "--role", "x"], "role must be NAME=ROLE"),
+        (["models:Mean", "--role", "x=tokns"], "did you mean tokens?"),
+        (["models:Mean", "--outputs", "states"], "outputs must be one of"),
         (
             ["models:Graph", "--example", "models:example"],
             "models:Graph cannot be checked: TypeError",
@@ -385,3 +392,95 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(models, monkeypatch,
     assert (done.returncode, done.stderr) == (2, message)
     assert (models / "report.json").read_text() == "old"
     assert sorted(path.name for path in models.glob("*report*")) == ["report.json"]
+
+
+def ran_in(folder, tokennet, *options):
+    return tokennet("check", "models:Positions", "--laws", "node_permutation", *options, cwd=folder)
+
+
+def test_check_writes_every_format(models, tokennet):
+    done = ran_in(models, tokennet, "--sarif", "a.sarif", "--junit", "a.xml", "--html", "a.html")
+    assert done.returncode == 1
+    log = json.loads((models / "a.sarif").read_text())
+    (result,) = log["runs"][0]["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"] == {"uri": "models.py"}
+    line = MODEL.splitlines().index(
+        "        return (self.embed(x) + self.table[: x.shape[1]]).tanh().mean(1)"
+    )
+    assert place["region"]["startLine"] == line + 1
+    assert 'failures="1"' in (models / "a.xml").read_text()
+    assert "self.table[: x.shape[1]]" in (models / "a.html").read_text()
+    assert "1 of 1 laws are BROKEN: node_permutation." in done.stdout
+
+
+@pytest.mark.parametrize("name", ["models:Positions", "torch:nn.GRU(6, 6, batch_first=True)"])
+def test_the_script_of_a_break_runs_as_it_is(name, models, tokennet, capsys):
+    options = ("--laws", "node_permutation", "--json", "report.json")
+    assert tokennet("check", name, *options, cwd=models).returncode == 1
+    stored = json.loads((models / "report.json").read_text())
+    script = stored["laws"]["node_permutation"]["counterexample"]["script"]
+    exec(compile(script, "script", "exec"), {})
+    assert float(capsys.readouterr().out) > 1e-9
+
+
+def test_a_baseline_fails_on_new_breaks_only(models, tokennet):
+    options = ("--baseline", "known.json")
+    done = ran_in(models, tokennet, *options)
+    assert done.returncode == 2
+    assert "--baseline known.json does not exist; --update-baseline makes it" in done.stderr
+    assert ran_in(models, tokennet, *options, "--update-baseline").returncode == 0
+    done = ran_in(models, tokennet, *options)
+    assert done.returncode == 0
+    assert "1 of 1 breaks are in the baseline." in done.stdout
+    (models / "models.py").write_text("# a line more\n" + MODEL)
+    linecache.clearcache()  # as in another process
+    assert ran_in(models, tokennet, *options).returncode == 0
+    (models / "models.py").write_text(MODEL.replace("self.table[: x", "2 * self.table[: x"))
+    linecache.clearcache()
+    done = ran_in(models, tokennet, *options)
+    assert done.returncode == 1
+    assert "In the baseline, and no longer found: node_permutation at models.py" in done.stdout
+
+
+def test_an_update_needs_a_file(models, tokennet):
+    done = ran_in(models, tokennet, "--update-baseline")
+    assert done.stderr == "tokennet: --update-baseline needs --baseline FILE, got none\n"
+
+
+def test_a_check_that_shows_nothing_has_an_exit_code_of_its_own(models, tokennet):
+    with (models / "models.py").open("a") as file:
+        file.write("\n\ndef constant(x):\n    return torch.zeros_like(x)\n")
+    done = tokennet("check", "models:constant", "--example", "models:example", cwd=models)
+    assert done.returncode == 3
+    assert "Nothing was shown: no law is broken, and none that speaks of tokens" in done.stdout
+
+
+def test_laws_are_listed_and_explained(tokennet):
+    from tokennet.testing import LAWS
+
+    listed = tokennet("check", "--list-laws")
+    assert listed.returncode == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(LAWS)
+    for name, law in LAWS.items():
+        text = tokennet("check", "--why", name).stdout
+        assert text.startswith(f"{name}: {law.summary}\n")
+        starts = [line.partition(":")[0] for line in text.splitlines()]
+        assert [s for s in starts if s in PARTS] == PARTS, name
+        assert len(text.splitlines()) <= 14
+    done = tokennet("check", "--why", "paddin")
+    assert done.returncode == 2
+    assert "did you mean padding?" in done.stderr
+
+
+PARTS = ["Says", "Measured", "Causes", "Mend"]
+
+
+def test_check_of_a_model_by_name(tokennet):
+    name = "torch:nn.Sequential(nn.Linear(4, 4), nn.Tanh())"
+    done = tokennet("check", name, "--laws", "node_permutation,deterministic")
+    assert done.returncode == 0, done.stderr
+    assert "All 2 laws that apply hold on this example." in done.stdout
+    done = tokennet("check", "torch:nn.Lienar(4, 4)")
+    assert done.returncode == 2
+    assert "torch.nn has no 'nn.Lienar'; did you mean nn.Linear" in done.stderr

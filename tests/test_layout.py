@@ -43,6 +43,7 @@ ROOMS = [
 ]
 """A folder imports only from those before it."""
 HEAVY = {
+    "e3nn",
     "hypothesis",
     "lightning_fabric",
     "matplotlib",

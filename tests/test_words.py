@@ -215,9 +215,13 @@ def test_all_files_are_read():
     assert {path.suffix for path in ROOMS["tokennet/ops"]} == {".py", ".cpp", ".h"}
 
 
-@pytest.mark.parametrize("entry", GLOSSARY, ids=lambda entry: entry.instead)
-def test_every_phrase_of_the_glossary_is_caught(entry):
-    assert entry.instead in {instead for _, _, instead in faults(entry.example)}
+def test_every_phrase_of_the_glossary_is_caught():
+    missed = [
+        entry.example
+        for entry in GLOSSARY
+        if entry.instead not in {instead for _, _, instead in faults(entry.example)}
+    ]
+    assert not missed
 
 
 def test_other_meanings_are_allowed():

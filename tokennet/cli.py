@@ -9,22 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 from typer import Argument, CallbackParam, Option
 from typer.exceptions import TyperException
 
-from tokennet._files import to_json, write_text
 from tokennet.checks import require
 from tokennet.version import __version__
-
-if TYPE_CHECKING:
-    from tokennet.testing import LawReport
 
 app = typer.Typer(
     help="Tokens on a graph: compare transformers, MLP-mixers and graph networks.",
@@ -170,10 +164,30 @@ def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         bar.stop()
 
 
+def _list_laws(wanted: bool) -> None:
+    if wanted:
+        from tokennet.testing import command
+
+        command.list_laws()
+        raise typer.Exit
+
+
+def _explain_law(name: str | None) -> None:
+    if name is not None:
+        from tokennet.testing import command
+
+        command.explain_law(name)
+        raise typer.Exit
+
+
 @app.command()
 def check(
     model: Annotated[
-        str, Argument(help="A model as module:object; a class is called without arguments.")
+        str,
+        Argument(
+            help="A model as module:object (a class is called without arguments), or by name: "
+            "hf-tiny:BertModel, timm:resnet18, pyg:SGFormer, 'torch:nn.GRU(8, 8)'."
+        ),
     ],
     example: Annotated[
         str | None, Option(help="An input as module:object. (default: random tokens of its width)")
@@ -181,55 +195,84 @@ def check(
     laws: Annotated[
         str | None, Option(help="Laws, comma-separated. (default: all that apply)")
     ] = None,
+    role: Annotated[
+        list[str] | None,
+        Option(help="How an input is read, as x=tokens:-2 or mask=padding:True=pad."),
+    ] = None,
+    outputs: Annotated[
+        str | None, Option(help="The outputs that laws speak of, comma-separated. (default: all)")
+    ] = None,
     causal: Annotated[
         bool, Option("--causal", help="Check too that no token depends on a later one.")
     ] = False,
+    group: Annotated[
+        str | None,
+        Option(help="Require equivariance under a group: SO(3), E(3), scale, S_n, C_n, ..."),
+    ] = None,
     device: Annotated[Device, Option(help="Where to run.")] = "cpu",
     dtype: Annotated[
         str, Option(help="Precision of the check: auto, float64, float32, bfloat16.")
     ] = "auto",
     seed: Annotated[int, Option(help="Seed of permutations and random inputs.")] = 0,
     json: Annotated[Path | None, _file(help="Write the report to this file.")] = None,
+    junit: Annotated[Path | None, _file(help="Write it as JUnit XML: a law is a test.")] = None,
+    sarif: Annotated[
+        Path | None, _file(help="Write it as SARIF 2.1.0: a break is an annotation on its line.")
+    ] = None,
+    html: Annotated[Path | None, _file(help="Write it as one HTML page, with evidence.")] = None,
+    baseline: Annotated[Path | None, _file(help="File of known breaks: only others fail.")] = None,
+    update_baseline: Annotated[
+        bool, Option("--update-baseline", help="Write the breaks found to the baseline; exit 0.")
+    ] = False,
+    list_laws: Annotated[
+        bool, Option("--list-laws", callback=_list_laws, is_eager=True, help="List the laws.")
+    ] = False,
+    why: Annotated[
+        str | None,
+        Option(metavar="LAW", callback=_explain_law, is_eager=True, help="Explain a law."),
+    ] = None,
 ) -> None:
-    """Check which symmetry laws a model obeys; exit code 1 if it breaks one.
+    """Check which symmetry laws a model obeys.
 
     For a broken law the report names the statement of code, the smallest input found
     and a script of a few lines that shows it.
+
+    Exit code 0: no law is broken (with --baseline, by a break that is not known). 1: a law is
+    broken. 2: wrong usage, or the model cannot run. 3: nothing was shown, because every law
+    is INCONCLUSIVE or VACUOUS.
     """
     from tokennet.testing import check as check_laws
-    from tokennet.testing.resolve import resolve_example, resolve_model
+    from tokennet.testing import command
+    from tokennet.testing.resolve import resolve_subject
 
-    subject = resolve_model(model)
+    known = command.known_breaks(baseline, update_baseline)
+    subject = resolve_subject(model, example)
+    said: dict[str, Any] = {"causal": True} if causal else {}
+    if group:
+        said["group"] = group
+    if role:
+        said["roles"] = {**subject.options.get("roles", {}), **dict(map(_named_role, role))}
+    if outputs:
+        said["outputs"] = [name.strip() for name in outputs.split(",")]
     try:
         report = check_laws(
-            subject, resolve_example(example, subject),
+            subject.model, subject.example,
             laws=[law.strip() for law in laws.split(",")] if laws else None,
-            causal=causal, device=_accelerator(device), dtype=dtype, seed=seed,
+            device=_accelerator(device), dtype=dtype, seed=seed,
+            **{**subject.options, **said},
         )  # fmt: skip
     except Exception as error:  # whatever a model of other people raises
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{model} cannot be checked: {reason}") from error
-    if json is not None:
-        write_text(json, to_json(report.to_dict()) + "\n")
-    console = Console()
-    console.print(_law_table(report))
-    for text in report.details():
-        console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(1 if report.broken else 0)
+    files = command.Files(json, junit, sarif, html, baseline if update_baseline else None)
+    raise typer.Exit(command.report_on(report, model, subject, known, files))
 
 
-def _law_table(report: LawReport) -> Table:
-    table = Table("law", "verdict", "finding", title=f"{report.subject} on {report.example}")
-    colors = {"PASS": "green", "BROKEN": "bold red"}
-    for law, result in report.reports.items():
-        color = colors.get(result.verdict, "yellow")
-        finding = Text(result.reason)
-        if result.location is not None:
-            finding.append(f"\nat {Path(result.location.file).name}:{result.location.line}")
-        for note in result.notes:
-            finding.append(f"\nnote: {note}")
-        table.add_row(law, Text(str(result.verdict), color), finding)
-    return table
+def _named_role(text: str) -> tuple[str, str]:
+    name, equals, role = text.partition("=")
+    if not equals:
+        raise ValueError(f"role must be NAME=ROLE, as x=tokens:-2, got {text!r}")
+    return name.strip(), role.strip()
 
 
 @app.command()

@@ -310,21 +310,40 @@ def weight_of(linear: Any) -> Tensor:
     return weight if isinstance(weight, Tensor) else weight().dequantize()
 
 
+def is_linear(module: nn.Module | None) -> bool:
+    """Whether it is a linear layer, also one that `quantize_dynamic` has made."""
+    quantized = hasattr(module, "in_features") and callable(getattr(module, "weight", None))
+    return isinstance(module, nn.Linear) or quantized
+
+
 def count_flops(module: nn.Module, *inputs: Any) -> int:
-    """Floating-point operations of the matrix products of a call, which is run."""
+    """Floating-point operations of the matrix products of a call, which is run.
+
+    Products of quantized weights count as those of the weights that they stand for.
+    """
     from torch.utils.flop_counter import FlopCounterMode  # loads Triton
 
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        module(*inputs)
-    return counter.get_total_flops()
+    counter, quantized = FlopCounterMode(display=False), [0]
+
+    def add(linear: Any, given: tuple[Any, ...], out: Tensor) -> None:
+        quantized[0] += 2 * linear.in_features * out.numel()
+
+    linears = [m for m in module.modules() if is_linear(m) and not isinstance(m, nn.Linear)]
+    handles = [linear.register_forward_hook(add) for linear in linears]
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            module(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return counter.get_total_flops() + quantized[0]
 
 
-def map_flops(z: Tensor, *maps: nn.Module | None) -> int:
+def map_flops(z: Tensor, *maps: Any) -> int:
     """Floating-point operations of token-wise modules on (..., N, D); linear layers are not run."""
     flops = 0
     for module in maps:
-        if isinstance(module, nn.Linear):
+        if is_linear(module):
             flops += 2 * module.in_features * module.out_features * z.shape[:-1].numel()
         elif module is not None and not isinstance(module, nn.Identity):
             flops += count_flops(module, z)

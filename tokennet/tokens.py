@@ -70,9 +70,15 @@ class Tokens:
 
     def replace(self, **changes: Any) -> Tokens:
         """Return a copy with some of `z`, `graph` and `pos` replaced, checked again."""
-        z = changes.get("z")
-        if len(changes) == 1 and isinstance(z, Tensor) and z.shape[:-1] == self.z.shape[:-1]:
-            return _unchecked((z, self.pos), self.graph)  # whatever fitted the old z fits this one
+        z, old = changes.get("z"), self.z.shape
+        if (
+            len(changes) == 1
+            and isinstance(z, Tensor)
+            and (z.shape == old or z.shape[:-1] == old[:-1])
+        ):
+            tokens = object.__new__(Tokens)
+            tokens.__dict__.update(self.__dict__, z=z)  # whatever fitted the old z fits this one
+            return tokens
         return Tokens(**{"z": self.z, "graph": self.graph, "pos": self.pos, **changes})
 
     def permute(self, perm: Any) -> Tokens:

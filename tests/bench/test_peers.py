@@ -13,7 +13,13 @@ from tokennet.bench.setting import Setting, check_agreement, prepare
 from tokennet.bench.workloads import LEVELS, SUITES, WORKLOADS, Workload
 
 SMALL = 0.003
-CALLS = [(name, level) for name in SUITES["cpu"].cases for level in WORKLOADS[name].levels]
+CALLS = [
+    pytest.param(name, level, marks=() if turn == number % len(levels) else pytest.mark.sweep)
+    for number, name in enumerate(SUITES["cpu"].cases)
+    for levels in [WORKLOADS[name].levels]
+    for turn, level in enumerate(levels)
+]
+"""By default at one level each, in turn."""
 
 
 def small(name, level="layer", **options):

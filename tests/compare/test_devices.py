@@ -51,7 +51,9 @@ def run_and_save(fabric, folder):
 def folder(tmp_path_factory):
     """The runs of two processes."""
     folder = tmp_path_factory.mktemp("runs")
-    two = Fabric(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    # Forked processes have imported all already; a process that has used CUDA cannot be forked.
+    strategy = "ddp_spawn" if torch.cuda.is_initialized() else "ddp_fork"
+    two = Fabric(accelerator="cpu", devices=2, strategy=strategy)
     two.launch(partial(run_and_save, folder=folder))
     return folder
 

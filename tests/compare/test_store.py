@@ -20,7 +20,8 @@ from tokennet._files import to_json, write_bytes, write_text
 from tokennet.compare import compare
 from tokennet.compare import run as module
 from tokennet.compare.report import summarize
-from tokennet.compare.store import RESULTS, RunStore, write_results
+from tokennet.compare.store import RunStore, write_results
+from tokennet.compare.task import RESULTS
 
 SETTINGS = {
     "net": "mean@full", "seed": 0, "width": {"dim": 4, "hidden": 8},

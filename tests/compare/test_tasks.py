@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from tests.contracts.tasks import TaskContract
 from tokennet import Tokens
@@ -16,6 +17,7 @@ from tokennet.compare import TASKS, Model, NetSpec, Width, load_task
 from tokennet.compare.builders import cross_attention
 from tokennet.compare.data import text_file
 from tokennet.compare.metric import majority, median
+from tokennet.compare.tasks import questions
 from tokennet.compare.tasks.csl import skip_links
 from tokennet.compare.tasks.digits import digit_images
 from tokennet.compare.tasks.questions import ANSWERS, COLORS, WORDS
@@ -88,6 +90,12 @@ def test_the_window_of_copy_does_not_reach_back():
     task = TASKS["copy"](examples=8)
     reach = task.batch(torch.tensor([0]), "window").tokens.graph.reach(task.config.depth)
     assert not reach.dense()[-10:, :10].any()
+
+
+@pytest.mark.parametrize("name", ["copy", "adding"])
+def test_windows_of_long_sequences_reach_64_tokens_back(name):
+    graph = TASKS[name](examples=8).on["window"]
+    assert graph.neighbors(100).tolist() == list(range(36, 101))
 
 
 @pytest.mark.parametrize("name", ["copy", "shakespeare"])
@@ -343,6 +351,22 @@ def test_words_weights_over_patches_sum_to_one():
     weights = cross_attention(lambda: batch.run(net), net)
     assert weights.shape == (3, 4, 9)
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, 4))
+
+
+def test_the_picture_shows_the_attention_of_the_last_word(tmp_path, monkeypatch):
+    task, shown = small("questions"), []
+    of_word = torch.arange(4.0)[None, :, None].expand(2, 4, 9)
+    monkeypatch.setattr(questions, "cross_attention", lambda run, net: of_word)
+    draw = Axes.imshow
+
+    def imshow(panel, image, *args, **options):
+        shown.extend([torch.as_tensor(image)] if options.get("cmap") == "magma" else [])
+        return draw(panel, image, *args, **options)
+
+    monkeypatch.setattr(Axes, "imshow", imshow)
+    net = task.build(NetSpec("mean", "grid"), task.config, Width(16, 8)).eval()
+    task.write_artifacts(net, NetSpec("mean", "grid"), tmp_path)
+    assert [weight.unique().tolist() for weight in shown] == 2 * [[3.0]]
 
 
 def test_questions_have_the_answer_that_is_in_the_image():

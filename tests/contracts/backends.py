@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.families import BIPARTITE, RAGGED, SQUARE
+from tests.families import BIPARTITE, RAGGED, SQUARE, by_default
 from tests.ops.kinds import KINDS, assert_all_close, call, derivatives, make_inputs
 from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Edges, Full, Grid, TokenGraph, Window, attend
@@ -97,7 +97,7 @@ class BackendContract:
         name = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
         monkeypatch.setattr(import_module("torch.nn.attention.flex_attention"), name, True)
 
-    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("family", by_default(FAMILIES))
     def test_values_and_derivatives_are_those_of_the_oracle(self, backend, family):
         for kind, batch in _default_cases(family):
             check(backend, family, kind, batch)
@@ -199,6 +199,24 @@ class BackendContract:
                 if bad != math.inf:  # inf in a key may make a score of -inf, a weight of 0
                     assert not out[sees].isfinite().any()
 
+    @pytest.mark.parametrize("graph", NONFINITE, ids=repr)
+    def test_gradients_are_other_only_through_targets_that_see_nan(self, backend, graph):
+        inputs, dense = make_inputs("dot", graph), graph.dense()
+        clean = derivatives(call("dot", inputs, graph, attend_oracle), inputs)
+        for name, token in product(inputs, {0, graph.num_targets // 2, graph.num_targets - 1}):
+            sees = torch.arange(graph.num_targets) == token if name == "q" else dense[:, token]
+            sources = dense[sees].any(0)  # whose gradient is a sum over targets, also over these
+            for bad in (math.nan, math.inf):
+                spoiled = {**inputs, name: inputs[name].detach().clone()}
+                spoiled[name][token] = bad
+                spoiled[name].requires_grad_()
+                out, _ = attempt(backend, lambda x=spoiled: call("dot", x, graph, backend=backend))
+                if out is None:
+                    return
+                found = derivatives(out, spoiled)
+                for got, want, reached in zip(found, clean, (sees, sources, sources), strict=True):
+                    torch.testing.assert_close(got[~reached], want[~reached], **EXACT)
+
     def test_gradients_of_a_set_are_those_without_nan_in_another(self, backend):
         graph = Disjoint([Full(3), Causal(4), Window(4, 1)])
 
@@ -239,11 +257,11 @@ class BackendContract:
 
     def test_leading_dimensions_broadcast(self, backend):
         graph = Full(3, 5)
-        q = torch.randn(3, 2, 3, dtype=torch.float64)
-        k = torch.randn(2, 4, 5, 2, 3, dtype=torch.float64)
+        q = torch.randn(3, 2, 4, dtype=torch.float64)
+        k = torch.randn(2, 4, 5, 2, 4, dtype=torch.float64)
         one, two = k[:1, 0], k[:, 0]  # the same number of dimensions, but another batch
         for keys, values in ((k, k), (one, two), (two, one)):
-            for queries in (q, q.expand(2, 3, 2, 3), q[None]):
+            for queries in (q, q.expand(2, 3, 2, 4), q[None]):
                 if keys is k and queries is not q:
                     continue
                 out, _ = attempt(
@@ -272,10 +290,30 @@ class BackendContract:
             with torch.autocast("cpu", dtype=torch.bfloat16):  # as SDPA: not of float64
                 assert call("dot", doubles, graph, backend=backend).dtype == torch.float64
 
+    @pytest.mark.parametrize("kind", ["edge_bias", "pair_bias", "edge_both", "additive_edges"])
+    def test_under_autocast_what_enters_scores_may_be_of_any_type(self, backend, kind):
+        small = (torch.float16, torch.bfloat16)
+        for graph in (Window(9, 2), Full(5), Disjoint([Full(3), Full(3)])):
+            inputs = {name: x.detach().float() for name, x in make_inputs(kind, graph).items()}
+            expected = call(kind, inputs, graph, attend_oracle)
+            for of_tokens, of_others, dtype in product(small, (*small, torch.float32), small):
+                mixed = {
+                    name: x.to(of_tokens if name in "qkv" else of_others)
+                    for name, x in inputs.items()
+                }
+                with torch.autocast("cpu", dtype=dtype):
+                    out, _ = attempt(
+                        backend, lambda x=mixed, g=graph: call(kind, x, g, backend=backend)
+                    )
+                if out is not None:
+                    assert out.dtype == dtype
+                    error = (out.float() - expected).abs().max()
+                    assert error < 0.1 * expected.abs().max()
+
     @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
     def test_transforms_of_functions_are_right_or_refused(self, backend):
         for graph in (Window(6, 1), Full(4), Window(70, 3), Disjoint([Full(3), Causal(2)])):
-            x, step = torch.randn(2, 3, graph.num_targets, 2, 3, dtype=torch.float64)
+            x, step = torch.randn(2, 3, graph.num_targets, 2, 4, dtype=torch.float64)
 
             def function(x, graph=graph):
                 return attend(x, x, x, graph, backend=backend)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.families import Family
+from tests.families import Family, by_default
 from tokennet import (
     Disjoint,
     Edges,
@@ -67,13 +68,21 @@ def without_fields(graph: TokenGraph) -> TokenGraph:
 
 
 class GraphContract:
-    """Inherit it and set `graphs`: names, and functions that make small graphs."""
+    """Inherit it and set `graphs`: names, and functions that make small graphs.
+
+    By default all of them are held to their edges, counts and properties, from which the rest
+    follows, and those in `core`, if it is set, to everything.
+    """
 
     graphs: ClassVar[Family] = {}
+    core: ClassVar[Collection[str]] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "make" in metafunc.fixturenames:
-            metafunc.parametrize("make", list(self.graphs.values()), ids=list(self.graphs))
+            every = not self.core or metafunc.function.__name__ in BASIC
+            names = by_default(self.graphs, self.graphs if every else self.core)
+            params = [pytest.param(self.graphs[p.values[0]], marks=p.marks) for p in names]
+            metafunc.parametrize("make", params, ids=list(self.graphs))
 
     @pytest.fixture
     def graph(self, make):
@@ -359,3 +368,10 @@ class GraphContract:
         assert all(tensor.device.type == "meta" for tensor in elsewhere)
         assert graph.edge_index() is first[0]
         assert all(tensor.device.type == "cpu" for tensor in derive(0))
+
+
+BASIC = {
+    "test_the_edge_list_is_what_the_predicate_says",
+    "test_dense_csr_and_counts_agree_with_the_edge_list",
+    "test_what_a_graph_says_of_itself_is_so",
+}

@@ -5,15 +5,17 @@ import copy
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 import tokennet
-from tokennet import Edges, Window
+from tokennet import Edges, Window, attend
 from tokennet.graphs import repeat
 from tokennet.graphs.cache import MOST_KEPT
 
@@ -77,6 +79,28 @@ def test_threads_that_ask_at_once_build_once():
     assert len(BUILT) == 1
     assert len(results) == 8
     assert all(result is results[0] for result in results)
+
+
+@pytest.fixture
+def impatient_threads():
+    """The interpreter changes between threads as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_with_batches_of_other_sizes_share_a_graph(impatient_threads):
+    for _ in range(20):
+        graph = Edges(torch.randint(0, 60, (2, 300)), 60)
+        inputs = [torch.randn(batch, 60, 2, 4) for batch in range(2, 12)]
+        with ThreadPoolExecutor(len(inputs)) as pool:
+            together = list(
+                pool.map(lambda q, g=graph: attend(q, q, q, g, backend="sparse"), inputs)
+            )
+        for q, out in zip(inputs, together, strict=True):
+            alone = attend(q, q, q, Edges(graph.edge_index(), 60), backend="sparse")
+            assert torch.equal(out, alone)
 
 
 def test_the_function_its_arguments_and_the_device_are_the_key():

@@ -4,12 +4,17 @@ import pytest
 import torch
 
 from tests.contracts.graphs import GraphContract
-from tests.families import FAMILIES, LISTED
+from tests.families import CORE, FAMILIES, LISTED
 from tokennet import Causal, Edges, Global, TokenGraph, Window
 
 
 class TestEveryGraph(GraphContract):
     graphs = FAMILIES
+    core = CORE | {
+        *("torus", "and", "not", "transposed", "reach", "mask", "dilated", "causal_dilated"),
+        *("random", "line", "volume", "prefixed", "bipartite_last", "bipartite_mask_mod"),
+        *("ragged_grids", "typed", "ragged_typed", "no_sets", "edges_and_window"),
+    }
 
 
 def subclasses(base):

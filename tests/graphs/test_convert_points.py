@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.axes import pairwise
 from tokennet.graphs import from_knn, from_radius
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 5, 40])
-@pytest.mark.parametrize("k", [0, 1, 3, 60])
-@pytest.mark.parametrize("loop", [False, True])
+@pairwise(n=[0, 1, 2, 5, 40], k=[0, 1, 3, 60], loop=[False, True])
 def test_the_nearest_are_those_of_the_matrix_of_distances(n, k, loop):
     pos = torch.randn(n, 3)
     graph = from_knn(pos, k, loop=loop)

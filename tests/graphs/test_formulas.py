@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.axes import pairwise
 from tokennet import Causal, Cycle, Full, Global, Grid, Offsets, Self, Window
 from tokennet.graphs import Dilated, Random
 
@@ -141,9 +142,7 @@ def test_dense_refuses_what_would_not_fit():
         Causal(100_000).dense()
 
 
-@pytest.mark.parametrize("n", [0, 1, 6, 11])
-@pytest.mark.parametrize("radius", [0, 1, 4])
-@pytest.mark.parametrize("dilation", [1, 2, 5, 20])
+@pairwise(n=[0, 1, 6, 11], radius=[0, 1, 4], dilation=[1, 2, 5, 20])
 def test_dilated_windows_are_loops_over_offsets(n, radius, dilation):
     graph = Dilated(n, radius, dilation)
     wanted = torch.zeros(n, n, dtype=torch.bool)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.families import FAMILIES
+from tests.families import FAMILIES, by_default
 from tokennet import (
     Causal,
     Cycle,
@@ -33,7 +33,7 @@ class Multiples(TokenGraph):
         return (i * j) % 3 == 0
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_default(FAMILIES))
 def test_ints_are_indices_and_those_that_name_no_token_raise(name):
     graph = FAMILIES[name]()
     n, m = graph.num_targets, graph.num_sources

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tests.families import RAGGED, SQUARE
+from tests.families import RAGGED, SQUARE, by_default
 from tokennet import Causal, Disjoint, Edges, Tokens
-from tokennet.graphs.packing import pack
+from tokennet.graphs.packing import Columns, pack, unpack
 
 
 def listed(n):
@@ -18,7 +18,7 @@ def listed(n):
     return Edges(edges, n, edge_attr=attr, names=[f"atom {i}" for i in range(n)])
 
 
-@pytest.mark.parametrize("family", [*SQUARE, *RAGGED])
+@pytest.mark.parametrize("family", by_default([*SQUARE, *RAGGED]))
 def test_graphs_come_back_as_they_were(family):
     graph = Disjoint([{**SQUARE, **RAGGED}[family](), Causal(3)])
     for again in (pickle.loads(pickle.dumps(graph)), copy.deepcopy(graph), copy.copy(graph)):
@@ -35,6 +35,43 @@ def test_features_and_names_come_back():
         assert torch.equal(part.edge_attr, before.edge_attr)
         assert torch.equal(part.edge_index(), before.edge_index())
         assert part.names == before.names
+
+
+def of_fields(edge_attr, edge_type):
+    return Edges([(0, 1), (1, 2)], 3, edge_attr=edge_attr, edge_type=edge_type)
+
+
+ATTR, KIND = torch.randn(2, 3), [1, 0]
+ALIKE = [
+    [of_fields(None, None), Edges([], 0), Edges([(2, 0)], 1, 3)],
+    [of_fields(ATTR, None), of_fields(-ATTR, None)],
+    [of_fields(ATTR.double(), KIND), of_fields(-ATTR.double(), [2, 2])],
+    [of_fields(torch.tensor(KIND), KIND).relabel([2, 0, 1])],
+]
+UNLIKE = [
+    [of_fields(ATTR, None), of_fields(None, None)],
+    [of_fields(ATTR, None), of_fields(ATTR.double(), None)],
+    [of_fields(ATTR, None), of_fields(ATTR[:, :2], None)],
+    [of_fields(ATTR, None), of_fields(ATTR.clone().requires_grad_(), None)],
+    [of_fields(None, KIND), Causal(3)],
+    [],
+]
+
+
+@pytest.mark.parametrize("graphs", [*ALIKE, *UNLIKE], ids=str)
+def test_lists_of_edges_with_fields_of_one_kind_are_packed_at_once(graphs):
+    bare, joined = pickle.loads(pickle.dumps(pack(graphs)))
+    assert isinstance(bare, Columns) == (graphs in ALIKE)
+    for again, graph in zip(unpack(bare, joined), graphs, strict=True):
+        assert type(again) is type(graph)
+        assert again == graph
+        for name, rows in graph.fields().items():
+            found = again.fields()[name]
+            assert rows is found is None or torch.equal(rows, found)
+            assert rows is None or (rows.dtype, rows.requires_grad) == (
+                found.dtype,
+                found.requires_grad,
+            )
 
 
 def test_features_that_are_trained_stay_parameters():

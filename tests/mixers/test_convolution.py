@@ -21,10 +21,11 @@ def random_tokens(n, batch=(2,)):
     return torch.randn(*batch, n, DIM, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("groups", [DIM, 2, 1])
-@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 2), (5, 3)])
-@pytest.mark.parametrize("kind", ["zeros", "circular", "causal"])
-def test_conv1d(kind, kernel, dilation, groups):
+@pairwise(
+    kind=["zeros", "circular", "causal"], size=[(1, 1), (3, 1), (3, 2), (5, 3)], groups=[DIM, 2, 1]
+)
+def test_conv1d(kind, size, groups):
+    kernel, dilation = size
     n, reach = 13, (kernel - 1) * dilation
     border = {"padding": reach // 2, "padding_mode": kind}
     if kind == "causal":

@@ -8,7 +8,7 @@ from tests.families import SQUARE
 from tokennet import Causal, Cycle, Edges, Full, Grid, Tokens
 from tokennet.mixers import HyperMixer, PerceiverMixer, Pooling
 
-DIM = 6
+DIM = 8
 
 
 def by_hand(layer, z, source):

@@ -8,7 +8,7 @@ from torch_geometric.nn.aggr import Set2Set, SortAggregation
 
 from tokennet import Aggregate, Attention, Causal, Edges, Full, GraphAttention, PyGMixer, Tokens
 
-DIM, HEADS = 32, 4
+DIM, HEADS = 8, 2
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-6}
 
 

@@ -10,7 +10,7 @@ from tests.mixers.same_weights import compare, copy_linear
 from tokennet import Causal, Cycle, Full, MeanReadout, TokenNet, Tokens
 from tokennet.mixers import Latents, PerceiverMixer
 
-DIM, HEADS, LATENTS = 12, 2, 5
+DIM, HEADS, LATENTS = 16, 2, 5
 
 
 def copy_perceiver(ours, theirs):

@@ -8,7 +8,7 @@ from torch import nn
 
 from tokennet import Attention, Cycle, Edges, Full, GraphAttention, Grid, Tokens
 from tokennet.mixers import MIXERS, GraphIsomorphism
-from tokennet.nets import MixtureOfExperts
+from tokennet.nets import READOUTS, IOSpec, MixtureOfExperts, build_net
 from tokennet.positional import IntegerEncoding, UnitIntervalEncoding
 
 DIM, N, FEATURES = 8, 6, 3
@@ -57,3 +57,23 @@ def test_weights_of_attention(kind):
     want = layer.attention_weights(tokens)
     got = quantized(layer, torch.qint8).attention_weights(tokens)
     torch.testing.assert_close(got, want, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("name", [*MIXERS, *LAYERS])
+def test_flops_are_those_of_the_layer(name):
+    layer = MIXERS[name](DIM, 2, N) if name in MIXERS else LAYERS[name]()
+    graph = Edges(Cycle(N).edge_index(), N, edge_attr=torch.randn(3 * N, FEATURES))
+    if name in MIXERS:
+        graph = Grid(2, 3) if name == "conv2d" else Full(N)
+    tokens = Tokens(torch.randn(N, DIM), graph)
+    assert quantized(layer, torch.qint8).flops(tokens) == layer.flops(tokens)
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_flops_of_a_net(readout):
+    spec = IOSpec(3, 5, readout=readout)
+    net, tokens = build_net("attention", spec, DIM, num_heads=2), torch.randn(2, N, 3)
+    want = net.summary(tokens)
+    got = quantized(net, torch.qint8).summary(tokens)
+    assert got.flops == want.flops > 0
+    assert [row.flops for row in got.rows] == [row.flops for row in want.rows]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.axes import pairwise
+from tests.axes import in_turn, pairwise
 from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
@@ -205,12 +205,12 @@ def test_features_of_edges_enter_keys_and_values(name, normalizer):
     source, target = graph.edge_index()
     alone = Edges(torch.stack([torch.arange(graph.num_edges), target]), 6, graph.num_edges)
     places = Tokens(z, graph)
-    q = layer.score.of_query(layer._split(layer.query(z)))
+    q = layer.score.of_query(layer.query(z).unflatten(-1, (HEADS, -1)))
     if name == "location":
         k = layer.score.table[source] + own
     else:
-        k = layer._split(layer.key(z))[source] + own
-    v = layer._split(layer.value(z))[source] + own
+        k = layer.key(z).unflatten(-1, (HEADS, -1))[source] + own
+    v = layer.value(z).unflatten(-1, (HEADS, -1))[source] + own
     expected = layer.out(layer.score.attend(q, k, v, alone).flatten(-2))
     out = layer(places).z
     torch.testing.assert_close(out, expected, **EXACT)
@@ -219,8 +219,7 @@ def test_features_of_edges_enter_keys_and_values(name, normalizer):
         torch.testing.assert_close(got, want, **EXACT)
 
 
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-@pytest.mark.parametrize("name", MAKE)
+@in_turn(name=MAKE, normalizer=NORMALIZERS)
 def test_steps_are_the_whole(name, normalizer):
     net = TokenNet([Residual(Attention(DIM, HEADS, score=MAKE[name](normalizer)))]).double()
     z, state, outputs = torch.randn(2, 7, DIM, dtype=torch.float64), None, []

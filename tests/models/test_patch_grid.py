@@ -7,6 +7,7 @@ from torch import nn
 from tests.peers_timm import timm
 from tokennet import Full, Grid, Tokens, Window
 from tokennet.models import clip, encoder, mlp_mixer, resample_positions, resmlp, vit
+from tokennet.nets import IOSpec, build_net
 from tokennet.positional import LearnedEncoding
 from tokennet.tokenizers import Patches
 
@@ -35,6 +36,32 @@ def test_another_grid_is_refused(net, made_for):
     for sides in ((3, 3), (8, 8), (2, 4)):
         with pytest.raises(ValueError, match=r"must be the 4 x 4 patches .*, got \d+ x \d+"):
             model(patches(*sides))
+
+
+@pytest.mark.parametrize("make", ["encoder", "build_net"])
+def test_a_table_by_index_is_for_one_grid(make):
+    def net(num_tokens, grid=None):
+        if make == "build_net":
+            spec = IOSpec(12, 3, num_tokens=num_tokens, grid=grid)
+            return build_net("attention", spec, 16, depth=1, positions="index")
+        return encoder(12, 3, 16, 1, 2, positions="index", num_tokens=grid or num_tokens)
+
+    square, wide = net(16), net(8, (2, 4))
+    series = Tokens(torch.randn(1, 16, 12), Grid(16))
+    for tokens in (patches(4, 4), series, series.z, series.z[:, :5]):
+        assert square(tokens).shape == (1, 3)
+    assert wide(patches(2, 4)).shape == (1, 3)
+    for model, sides in ((square, (2, 8)), (square, (3, 3)), (wide, (4, 2)), (net(8), (2, 4))):
+        with pytest.raises(ValueError, match=r"on a grid of \d.*, got \d x \d; make it with grid="):
+            model(patches(*sides))
+    sets = [Tokens(p.z[0], p.graph, p.pos) for p in (patches(4, 4), patches(2, 8))]
+    with pytest.raises(ValueError, match="grid of 4 x 4, .* got 2 x 8"):
+        square(Tokens.batch(sets))
+
+
+def test_the_grid_of_a_spec_has_its_tokens():
+    with pytest.raises(ValueError, match=r"grid must have num_tokens = 8, got \(3, 3\)"):
+        IOSpec(12, 3, num_tokens=8, grid=(3, 3))
 
 
 @pytest.mark.parametrize("net", NETS)

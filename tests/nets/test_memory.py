@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.axes import pairwise
 from tests.contracts import mixers as laws
-from tests.families import BIPARTITE, SQUARE
+from tests.families import BIPARTITE, SQUARE, by_default
 from tokennet import (
     Attention,
     Causal,
@@ -56,7 +56,7 @@ def by_hand(graph, count, attend_to_all, visible_to_all, as_targets):
 
 
 @pairwise(
-    family=[name for name in FAMILIES if "ragged" not in name],
+    family=by_default(name for name in FAMILIES if "ragged" not in name),
     visible_to_all=[True, False],
     attend_to_all=[True, False],
     as_targets=[True, False],
@@ -205,13 +205,13 @@ def test_it_is_tokens_put_before_layers_and_taken_off(family):
 
 
 def test_edges_of_the_memory_have_features_of_0():
-    attr = torch.randn(3, 2).double()
+    attr = torch.randn(3, 3).double()
     graph = Edges(torch.tensor([[0, 1, 2], [1, 2, 0]]), 3, edge_attr=attr)
-    layer = MemoryTokens(GraphAttention(DIM, HEADS, edge_dim=2), DIM, COUNT).double()
+    layer = MemoryTokens(GraphAttention(DIM, HEADS, edge_dim=3), DIM, COUNT).double()
     z = torch.randn(3, DIM).double()
     by_hand = prefixed(graph.with_edge_attr(None), COUNT)
     assert torch.equal(by_hand.edge_index()[:, :3], graph.edge_index() + COUNT)
-    features = torch.cat([attr, torch.zeros(by_hand.num_edges - 3, 2).double()])
+    features = torch.cat([attr, torch.zeros(by_hand.num_edges - 3, 3).double()])
     longer = Tokens(torch.cat([layer.memory.vectors, z]), by_hand.with_edge_attr(features))
     torch.testing.assert_close(layer(Tokens(z, graph)).z, layer.layers(longer).z[COUNT:])
 

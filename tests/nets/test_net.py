@@ -56,12 +56,12 @@ TRACED = [
 ]
 
 
-def by_turns(cases, turns=(0, 1)):
-    """A case of each mixer, or of each second one; the others are marked as sweep."""
+def by_turns(cases, turns=(0, 1), every=2):
+    """A case of each mixer, or of some by their number; the others are marked as sweep."""
     params = []
     for number, mixer in enumerate(MIXERS):
         own = [case for case in cases if case[0] == mixer]
-        chosen = own[number % len(own)] if number % 2 in turns else None
+        chosen = own[number % len(own)] if number % every in turns else None
         params += [
             pytest.param(*case, marks=() if case == chosen else pytest.mark.sweep) for case in own
         ]
@@ -77,8 +77,9 @@ def net_for(mixer, positions="pos", depth=2):
     return build_net(mixer, SPEC, 16, depth=depth, num_heads=2, positions=positions)
 
 
-@pytest.mark.parametrize(("mixer", "graph"), by_turns(TRACED, turns=(0,)))
+@pytest.mark.parametrize(("mixer", "graph"), by_turns(TRACED, turns=(0,), every=6))
 def test_compile_fullgraph_forward_and_backward(mixer, graph):
+    """Layers are compiled one by one by the contract of mixers."""
     torch.compiler.reset()
     net, tokens = net_for(mixer, depth=1), example(GRAPHS[graph]())
     expected = net(tokens)
@@ -128,7 +129,7 @@ def test_export_also_before_the_first_run(mixer, graph):
     torch.testing.assert_close(program.module()(tokens.z), module(tokens.z))
 
 
-@pytest.mark.parametrize(("mixer", "graph"), CASES)
+@pytest.mark.parametrize(("mixer", "graph"), by_turns(CASES))
 def test_bfloat16_autocast_forward_and_backward(mixer, graph):
     net, tokens = net_for(mixer), example(GRAPHS[graph]())
     with torch.autocast("cpu", torch.bfloat16):
@@ -222,7 +223,7 @@ def hand_counted(mixer, graph, tokens):
     return ends + mlps + 2 * mixing
 
 
-@pytest.mark.parametrize(("mixer", "graph"), CASES)
+@pytest.mark.parametrize(("mixer", "graph"), by_turns(CASES))
 def test_flops_are_those_counted_by_hand(mixer, graph):
     graph = GRAPHS[graph]()
     tokens = example(graph)
@@ -444,7 +445,7 @@ def test_bad_input_is_named(make, error, message):
 
 
 def test_a_net_takes_a_graph_beside_a_tensor_as_its_layers_do():
-    net, z = build_net("attention", SPEC, dim=16), torch.randn(12, 3)
+    net, z = build_net("attention", SPEC, dim=16, num_heads=2), torch.randn(12, 3)
     torch.testing.assert_close(net(z, graph=Grid(3, 4)), net(Tokens(z, Grid(3, 4))))
     assert not torch.allclose(net(z, graph=Grid(3, 4)), net(z))
     with pytest.raises(ValueError, match="graph must be left out where tokens have a graph"):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.contracts import mixers as laws
-from tests.families import SQUARE
+from tests.families import SQUARE, by_default
 from tokennet import (
     Attention,
     Causal,
@@ -111,7 +111,7 @@ def test_unembedding_shares_the_table_also_in_a_copy():
 
 
 @pytest.mark.parametrize("visible", [True, False])
-@pytest.mark.parametrize("family", SQUARE)
+@pytest.mark.parametrize("family", by_default(SQUARE))
 def test_tokens_put_before_and_taken_off(family, visible):
     graph, layer = SQUARE[family](), PrependTokens(DIM, 2, visible_to_all=visible).double()
     tokens = tokens_on(graph)

@@ -9,7 +9,8 @@ from tokennet.nets import READOUTS, AttentionReadout, ClassTokenReadout, TokenRe
 
 @pytest.mark.parametrize("name", READOUTS)
 def test_a_ragged_batch_is_read_out_set_by_set(name):
-    readout = READOUTS[name](8, 3).double()
+    options = {"num_heads": 2} if name == "attention" else {}
+    readout = READOUTS[name](8, 3, **options).double()
     sets = [Tokens(torch.randn(n, 8).double(), Causal(n)) for n in (2, 5, 1)]
     together = readout(Tokens.batch(sets))
     alone = [readout(tokens) for tokens in sets]

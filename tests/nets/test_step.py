@@ -247,7 +247,7 @@ def test_states_have_the_batch_of_the_tokens(cell):
 def listed(num_edges=30):
     torch.manual_seed(0)
     edges = torch.randint(N, (2, num_edges)).sort(dim=0).values  # sources before targets
-    return Edges(edges, N, edge_attr=torch.randn(num_edges, 2, dtype=torch.float64))
+    return Edges(edges, N, edge_attr=torch.randn(num_edges, 3, dtype=torch.float64))
 
 
 def test_the_last_targets_of_a_list_keep_repeats_and_features():
@@ -261,7 +261,7 @@ def test_the_last_targets_of_a_list_keep_repeats_and_features():
         Disjoint([Full(2), Full(3)]).last(2)
 
 
-@pytest.mark.parametrize("options", [{}, {"edge_dim": 2}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"edge_dim": 3}], ids=str)
 def test_steps_of_attention_along_listed_edges(options):
     layer, graph, z = Attention(DIM, 2, **options).double(), listed(), torch.randn(N, DIM).double()
     state, outputs = None, []

@@ -130,7 +130,7 @@ def test_batches_of_nothing_and_no_heads(backend, graph, shape):
 def test_a_choice_lists_no_edges_that_a_formula_knows():
     graphs = [Full(600), Window(4096, 512), Disjoint([Full(500)] * 4)]
     for graph in graphs:
-        q = torch.randn(graph.num_targets, 1, 4)
+        q = torch.randn(graph.num_targets, 2, 4)
         explain(q, q, q, graph)
         attend(q, q, q, graph)
         listed = {"_build_edge_index", "_build_csr"}

@@ -8,6 +8,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from tests.axes import pairwise
+from tests.families import by_default
 from tests.ops.kinds import FAMILIES, KINDS, assert_all_close, call, derivatives, make_inputs
 from tests.oracle import attend_oracle
 from tokennet import Causal, Disjoint, Edges, Full, TokenGraph, Window, attend
@@ -36,7 +37,7 @@ def some_of(values, family, count):
     return [values[(first + i) % len(values)] for i in range(count)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_default(FAMILIES))
 def test_the_parts_make_attention(family):
     for kind in some_of(KINDS, family, 2):
         check_parts(family, kind)
@@ -75,7 +76,7 @@ def weights_by_loops(scores: torch.Tensor, graph: TokenGraph, normalizer: str) -
     return torch.stack(rows) if rows else scores * 1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_default(FAMILIES))
 def test_weights_by_loops(family):
     for normalizer in some_of(NORMALIZERS, family, 1):
         check_weights(family, normalizer)
@@ -135,8 +136,7 @@ def test_scores_of_minus_infinity_weigh_nothing_and_derivatives_stay_finite(grap
     assert torch.autograd.grad(weights.square().sum(), scores)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("shared", [True, False])
+@pairwise(family=by_default(FAMILIES), shared=[True, False])
 def test_combinations_by_loops(family, shared):
     graph, batch = FAMILIES[family](), (2, 1)
     weights = torch.randn(*(() if shared else batch), graph.num_edges, 2, dtype=torch.float64)

@@ -275,7 +275,7 @@ def test_the_search_is_made_once_for_a_graph(compiled, monkeypatch):
         cuthill_mckee, "_cuthill_mckee", lambda graph: searches.append(1) or real(graph)
     )
     for graph in (nearest(), power_law(900, 9000)):
-        q = torch.randn(900, 1, 16)
+        q = torch.randn(900, 2, 8)
         for _ in range(2):
             explain(q, q, q, graph)
             reordering(graph, torch.device("cpu"))

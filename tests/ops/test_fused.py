@@ -32,10 +32,12 @@ def worst(got, want):
 @pytest.mark.parametrize(
     ("kind", "dtype", "channels"),
     [
-        ("dot", F32, 1), ("dot", F32, 40), ("dot", F32, 128), ("dot", F64, 12),
-        ("dot", BF16, 8), ("dot", BF16, 64), ("additive", F32, 8), ("additive", F32, 64),
-        ("additive", F64, 1), ("additive", F64, 128), ("additive", BF16, 12),
-        ("additive", BF16, 40),
+        ("dot", F32, 1), ("dot", F32, 40), ("dot", F64, 12), ("dot", BF16, 64),
+        ("additive", F32, 8), ("additive", F64, 128), ("additive", BF16, 12),
+        *(pytest.param(*case, marks=pytest.mark.sweep) for case in (
+            ("dot", F32, 128), ("dot", BF16, 8), ("additive", F32, 64), ("additive", F64, 1),
+            ("additive", BF16, 40),
+        )),
     ],
 )  # fmt: skip
 def test_channels_heads_and_types(kind, dtype, channels):
@@ -237,13 +239,22 @@ def test_a_hub_loses_no_bad_number_in_any_of_its_chunks():
         assert out[0, 0].isfinite().all()
 
 
-@pytest.mark.parametrize("channels", [1, 12, 16, 40])
-@pytest.mark.parametrize("additive", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "additive"),
+    [
+        pytest.param(channels, additive, marks=() if named else pytest.mark.sweep)
+        for channels in VALUES
+        for additive in (False, True)
+        for named in [(channels, additive) in ((1, False), (40, False), (8, True), (12, True))]
+    ],
+)
 def test_scores_of_a_single_neighbor_have_no_gradient(channels, additive):
     """Its weight is 1 whatever the score, and in float32 too that is seen exactly."""
     graph = Edges(torch.stack([torch.randint(50, (40,)), torch.arange(40)]), 40, 50)
-    q, k, v = (torch.randn(n, 3, channels, requires_grad=True) for n in (40, 50, 50))
-    score = Additive(torch.randn(3, channels)) if additive else None
+    heads, values = HEADS[channels], VALUES[channels]
+    shapes = (40, heads, channels), (50, heads, channels), (50, heads, values)
+    q, k, v = (torch.randn(shape, requires_grad=True) for shape in shapes)
+    score = Additive(torch.randn(heads, channels)) if additive else None
     out = attend(q, k, v, graph, score=score, backend="fused")
     dq, dk = torch.autograd.grad(out, (q, k), torch.randn(out.shape))
     assert dq.abs().max() == 0.0

@@ -26,8 +26,8 @@ FORMULAS_OF_SIX = [make() for make in FORMULAS.values() if make().num_targets ==
 EXACT = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 WAYS = ("plain", "plain", "gradient", "second", "jvp", "vmap", "autocast", "threads")
 CONTENT = ("normal", "normal", "large", "equal", "nan", "inf")
-VALUES = ("plain", "vmap", "autocast", "threads")
-"""Ways without derivatives, whose content may be NaN or inf."""
+FINITE = ("second",)
+"""Ways whose content is finite."""
 SEEDS, CHUNKS = 200, 30
 
 
@@ -74,7 +74,7 @@ def draw(seed: int) -> Drawn:
         dtype=rng.choice(types),
         layout=rng.choice(("contiguous", "heads first", "a part", "expanded")),
         backend=rng.choice(("auto", "auto", *BACKENDS)), way=way,
-        content=rng.choice(CONTENT if way in VALUES else CONTENT[:4]), heads=2,
+        content=rng.choice(CONTENT[:4] if way in FINITE else CONTENT), heads=2,
         channels=rng.choice((3, 8)),  # the kernels are compiled for each number
     )  # fmt: skip
 
@@ -104,13 +104,28 @@ def where_not_finite(drawn: Drawn) -> str:
 
 
 def sees_it(drawn: Drawn) -> Tensor:
-    """(N, 1, 1): the targets that are, or attend to, the token that is not finite."""
+    """(N,) the targets that are, or attend to, the token that is not finite."""
     n, m = drawn.graph.num_targets, drawn.graph.num_sources
     target, source = torch.arange(n), torch.tensor(m - 1)
-    sees = target == n - 1
-    if where_not_finite(drawn) != "q" and m:
-        sees = drawn.graph.attends(target, source).expand(n)
-    return sees[:, None, None]
+    if where_not_finite(drawn) == "q" or not m:
+        return target == n - 1
+    return drawn.graph.attends(target, source).expand(n)
+
+
+def reached(drawn: Drawn) -> dict[str, Tensor]:
+    """Where results, by name, may be other than finite: through targets that see such a token.
+
+    The gradient by a source is a sum over the targets that attend to it, that by a map of all
+    heads a sum over all targets.
+    """
+    targets = sees_it(drawn)
+    edges = targets[drawn.graph.edge_index()[1]]
+    sources = drawn.graph.dense()[targets].any(0)
+    tokens = {"out": targets, "q": targets, "k": sources, "v": sources}
+    found = {name: where[:, None, None] for name, where in tokens.items()}
+    found |= {"bias": edges[:, None], "attr": edges[:, None]}
+    found |= dict.fromkeys(("pairs", "shared"), targets[:, None])
+    return found | dict.fromkeys(("weight", "key", "value"), targets.any())
 
 
 def laid_out(x: Tensor, layout: str) -> Tensor:
@@ -173,11 +188,18 @@ def is_right(drawn: Drawn) -> bool:
             raise
         return False
     wide = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
-    for mine, other in zip(got, run(drawn, wide, attend_oracle), strict=True):
+    wanted, names = run(drawn, wide, attend_oracle), ("out", *inputs)
+    for number, (mine, other) in enumerate(zip(got, wanted, strict=True)):
         if drawn.content in ("nan", "inf"):
-            assert not mine.isfinite()[~other.isfinite()].any(), "what is not finite is hidden"
-            # A key of -inf has the weight 0; a target that sees it may be NaN nevertheless.
-            compared = other.isfinite() & (mine.isfinite() | ~sees_it(drawn))
+            is_gradient = drawn.way == "gradient" and number > 0
+            may_be_other = reached(drawn)[names[number] if is_gradient else "out"]
+            is_value = not is_gradient and (drawn.way != "jvp" or number == 0)
+            hidden = mine.isfinite() & ~other.isfinite()
+            assert not (hidden & is_value).any(), "what is not finite is hidden"
+            # A key of -inf has the weight 0; a target that sees it may be NaN nevertheless. And
+            # what such a target adds to a gradient is NaN, or left out.
+            compared = other.isfinite() & (mine.isfinite() & is_value | ~may_be_other)
+            assert other[~may_be_other.expand_as(other)].isfinite().all()
             mine, other = mine[compared], other[compared]
         assert mine.isfinite().all(), "what is not finite went where it is unseen"
         torch.testing.assert_close(mine.double(), other, **tolerance(drawn, other))

@@ -26,7 +26,7 @@ from tokennet import (
     explain,
 )
 from tokennet.nets import IOSpec, build_net
-from tokennet.ops import Additive, attention_weights, combine, edge_scores
+from tokennet.ops import Additive, EdgeFeatures, attention_weights, combine, edge_scores
 
 NAN = math.nan
 SMALL = [
@@ -225,7 +225,8 @@ def test_half_precision_of_many_neighbors_and_of_large_scores(backend):
     v = torch.ones(n, 1, 4, dtype=torch.half)
     assert (attend(0 * v[:1], 0 * v, v, edges, backend=backend) == 1).all()
     q = 200 * torch.ones(4, 1, 4, dtype=torch.half)
-    assert (attend(q, q, v[:4], Window(4, 1), backend=backend) == 1).all()
+    for name in (backend, "dense"):
+        assert (attend(q, q, v[:4], Window(4, 1), backend=name) == 1).all()
     assert edge_scores(q, q, Window(4, 1)).dtype == torch.half
 
 
@@ -249,6 +250,29 @@ def test_sums_over_a_million_neighbors(backend, content):
     out = attend(k, q, one, from_one, backend=backend)
     (slope,) = torch.autograd.grad(out, one, v)
     torch.testing.assert_close(slope.double(), v.double().sum(0, keepdim=True), rtol=2e-5, atol=0)
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused", "sparse"])
+@pytest.mark.parametrize("targets", [1, 1000])
+def test_gradients_of_weights_over_a_million_edges(backend, targets):
+    """The weights of additive scores, and the map of features, are in the score of every edge."""
+    edges = 10**6
+    ends = torch.stack([torch.randint(0, most, (edges,)) for most in (1000, targets)])
+    graph = Edges(ends, targets, 1000)
+    q, k = torch.randn(targets, 1, 4), torch.randn(1000, 1, 4)
+    attr, weight, key = torch.randn(edges, 2), torch.randn(1, 4), torch.randn(1, 4, 2)
+    upstream = torch.rand(targets, 1, 4)
+
+    def gradients(dtype, **options):
+        given = [x.to(dtype) for x in (q, k, k, attr)]  # values that go with the scores
+        by = [weight.to(dtype).requires_grad_(), key.to(dtype).requires_grad_()]
+        features = EdgeFeatures(given[3], key=by[1])
+        out = attend(*given[:3], graph, score=Additive(by[0]), edges=features, **options)
+        return torch.autograd.grad(out, by, upstream.to(dtype))
+
+    wanted = gradients(torch.float64, backend="fused")
+    for got, want in zip(gradients(torch.float32, backend=backend), wanted, strict=True):
+        assert (got - want).norm() <= 1e-5 * want.norm()
 
 
 def test_a_million_neighbors_in_parts():

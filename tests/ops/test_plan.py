@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 
+from tests.families import by_default
 from tests.ops.kinds import FAMILIES
 from tokennet import Disjoint, Edges, Full, Window, attend
 from tokennet.ops.backends import fused
@@ -16,7 +17,7 @@ from tokennet.ops.edge_plans import EdgePlan, _build_plan, edge_plan
 from tokennet.ops.edge_products import edge_combine, edge_dot
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_default(FAMILIES))
 def test_a_plan_lists_every_edge_by_target_and_by_source(family):
     graph = FAMILIES[family]()
     plan = edge_plan(graph)
@@ -40,7 +41,7 @@ def test_a_plan_lists_every_edge_by_target_and_by_source(family):
     assert (plan.t_indptr[0], plan.t_indptr[m], len(plan.t_indptr)) == (0, edges, m + 1)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_default(FAMILIES))
 def test_values_go_there_and_back(family):
     graph = FAMILIES[family]()
     plan = edge_plan(graph)
@@ -51,7 +52,7 @@ def test_values_go_there_and_back(family):
     assert torch.equal(graph.edge_index()[1][plan.by_target(place, 0)], plan.rows.long())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_default(FAMILIES))
 def test_edges_as_sources_of_their_own(family):
     graph = FAMILIES[family]()
     plan, edges = edge_plan(graph), graph.num_edges

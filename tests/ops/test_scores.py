@@ -118,16 +118,16 @@ def compare(ours, theirs, pairs):
 
 def graph_with_features() -> tuple[Edges, torch.Tensor]:
     """With parallel edges and self-loops, and the tensor of features to differentiate by."""
-    attr = torch.randn(90, 5, dtype=torch.float64, requires_grad=True)
+    attr = torch.randn(90, 3, dtype=torch.float64, requires_grad=True)
     return Edges(torch.randint(0, 20, (2, 90)), 20, edge_attr=attr), attr
 
 
 def test_attention_with_edge_features_is_pyg_transformer_conv(backend):
     graph, attr = graph_with_features()
-    ours = Attention(12, 3, edge_dim=5, backend=backend).double()
-    theirs = TransformerConv(12, 4, 3, edge_dim=5, root_weight=False).double()
+    ours = Attention(8, 2, edge_dim=3, backend=backend).double()
+    theirs = TransformerConv(8, 4, 2, edge_dim=3, root_weight=False).double()
     ours.out = torch.nn.Identity()
-    z = torch.randn(20, 12, dtype=torch.float64, requires_grad=True)
+    z = torch.randn(20, 8, dtype=torch.float64, requires_grad=True)
     pairs = [(z, z), (attr, attr)]
     for mine, other in (
         (ours.query, theirs.lin_query), (ours.key, theirs.lin_key),
@@ -139,9 +139,9 @@ def test_attention_with_edge_features_is_pyg_transformer_conv(backend):
 
 def test_graph_attention_with_edge_features_is_pyg_gatv2(backend):
     graph, attr = graph_with_features()
-    ours = GraphAttention(12, 3, edge_dim=5, backend=backend).double()
-    theirs = GATv2Conv(12, 4, 3, add_self_loops=False, edge_dim=5).double()
-    z = torch.randn(20, 12, dtype=torch.float64, requires_grad=True)
+    ours = GraphAttention(8, 2, edge_dim=3, backend=backend).double()
+    theirs = GATv2Conv(8, 4, 2, add_self_loops=False, edge_dim=3).double()
+    z = torch.randn(20, 8, dtype=torch.float64, requires_grad=True)
     pairs = [(z, z), (attr, attr), (ours.attention, theirs.att), (ours.bias, theirs.bias)]
     with torch.no_grad():
         ours.attention.copy_(theirs.att[0])

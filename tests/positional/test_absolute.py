@@ -68,6 +68,14 @@ def test_what_is_returned_has_the_type_of_z():
     assert BY_POS["sinusoidal"]()(tokens).z.dtype == torch.bfloat16
 
 
+def test_codes_of_tokens_in_less_precision_are_those_of_their_positions():
+    tokens = Tokens(torch.zeros(600, 8), pos=torch.arange(600.0)[:, None])
+    for layer in (SinusoidalEncoding(8), LearnedEncoding(8, 600, by="pos")):
+        rounded = layer.bfloat16()(tokens.to(torch.bfloat16)).z
+        assert torch.equal(rounded, layer.encode(tokens.pos).bfloat16())
+        assert len(layer.encode(tokens.to(torch.bfloat16).pos).unique(dim=0)) == 600
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -6,7 +6,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import AddRandomWalkPE
 
 from tests.axes import pairwise
-from tests.families import SQUARE
+from tests.families import SQUARE, by_default
 from tokennet import Cycle, Disjoint, Edges, Full, Tokens
 from tokennet.positional import RandomWalkEncoding, random_walk, return_probabilities
 from tokennet.testing import check_declared, random_permutation
@@ -28,7 +28,7 @@ def by_powers(graph, steps):
     return torch.stack(diagonals, dim=1)
 
 
-@pairwise(family=SQUARE, block=[2**22, 7], share=[0.0, 2.0], small=[64, 0])
+@pairwise(family=by_default(SQUARE), block=[2**22, 7], share=[0.0, 2.0], small=[64, 0])
 def test_by_powers_of_the_matrix(family, block, share, small, monkeypatch):
     monkeypatch.setattr(random_walk, "_SMALL", small)
     monkeypatch.setattr(random_walk, "_BLOCK_ENTRIES", block)
@@ -46,7 +46,7 @@ def test_as_pyg(directed):
     torch.testing.assert_close(return_probabilities(graph, 12), peer.double(), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("family", SQUARE)
+@pytest.mark.parametrize("family", by_default(SQUARE))
 def test_symmetry_is_declared_truly(family):
     graph = SQUARE[family]()
     layer = RandomWalkEncoding(8, STEPS)

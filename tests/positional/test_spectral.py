@@ -9,7 +9,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import AddLaplacianEigenvectorPE
 
-from tests.families import SQUARE
+from tests.axes import pairwise
+from tests.families import SQUARE, by_default
 from tokennet import (
     Cycle,
     Disjoint,
@@ -54,7 +55,7 @@ def components(graph):
         yield tokens, nx.normalized_laplacian_matrix(found.subgraph(members), tokens).toarray()
 
 
-@pytest.mark.parametrize("family", SQUARE)
+@pytest.mark.parametrize("family", by_default(SQUARE))
 def test_are_the_eigenvectors_of_each_component(family):
     graph = SQUARE[family]()
     found = laplacian_eigenvectors(graph, K)
@@ -116,7 +117,7 @@ def test_direction_repeats_and_self_loops_do_not_count():
         torch.testing.assert_close(ours, want)
 
 
-@pytest.mark.parametrize("family", SQUARE)
+@pytest.mark.parametrize("family", by_default(SQUARE))
 def test_relabeling_moves_what_the_graph_determines(family):
     graph = SQUARE[family]()
     perm = random_permutation(graph, torch.Generator().manual_seed(3))
@@ -189,8 +190,7 @@ SIGNS = {
 }
 
 
-@pytest.mark.parametrize("family", SQUARE)
-@pytest.mark.parametrize("signs", SIGNS)
+@pairwise(signs=SIGNS, family=by_default(SQUARE))
 def test_symmetry_is_declared_truly(signs, family):
     graph = SQUARE[family]()
     layer = LaplacianEncoding(8, K, signs)

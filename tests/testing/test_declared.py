@@ -29,9 +29,8 @@ HONORED = [
 ]
 
 
-@pytest.mark.parametrize("name", TESTED)
-def test_each_mixer_honors_a_graph(name):
-    assert name in dict(HONORED)
+def test_each_mixer_honors_a_graph():
+    assert list(dict(HONORED)) == list(TESTED)
 
 
 def sweep_but(pairs, count):
@@ -46,7 +45,7 @@ def sweep_but(pairs, count):
     return found
 
 
-@pytest.mark.parametrize(("name", "family"), sweep_but(HONORED, 2))
+@pytest.mark.parametrize(("name", "family"), sweep_but(HONORED, 1))
 def test_a_mixer_has_what_it_declares_and_no_more(name, family):
     graph = FAMILIES[family]()
     mixer = TESTED[name](DIM, 2, graph.num_targets)
@@ -83,7 +82,7 @@ def test_layers(name):
 NETS = [(readout, mixer) for readout in READOUTS for mixer in MIXERS]
 
 
-@pytest.mark.parametrize(("readout", "mixer"), sweep_but(NETS, 3))
+@pytest.mark.parametrize(("readout", "mixer"), sweep_but(NETS, 2))
 def test_nets(readout, mixer):
     graphs = (Cycle(N, 1), Full(N), Grid(2, 3))
     graph = next(graph for graph in graphs if honors(MIXERS[mixer](DIM, 2, N), graph))

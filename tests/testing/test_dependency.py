@@ -26,6 +26,18 @@ def banded(z):
     return z + 0.5 * z.roll(1, -2) * (torch.arange(z.shape[-2]) > 0).to(z)[:, None]
 
 
+@pytest.mark.parametrize("n", [6, 300])
+def test_what_is_allowed_has_a_shape(n):
+    """Of more than 256 tokens some outputs are tested, without the matrix of all."""
+    z = torch.randn(n, 2)
+    wrong = (Causal(n - 1), Causal(n + 1), torch.ones(n, n + 1).tril().bool(), Causal(n).last(2))
+    for allowed in wrong:
+        with pytest.raises(ValueError, match=rf"allowed must have shape \({n}, {n}\) \(outputs"):
+            check_dependency(lambda z: z.cumsum(-2), z, allowed)
+    pooled = Causal(n).last(2)
+    assert check_dependency(lambda z: z.cumsum(-2)[-2:], z, pooled).verdict.name == "PASS"
+
+
 @pytest.mark.parametrize("method", ["gradient", "perturbation", "both"])
 def test_the_matrix(method):
     found = dependency_matrix(banded, x, method=method) > 1e-12

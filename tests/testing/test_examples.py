@@ -247,7 +247,11 @@ BROKEN = {
         (X, torch.zeros(3, 7).masked_fill(~REAL, -INF)),
         ("empty_neighborhood",),
     ),
-    "inverted_mask": (lambda x, mask: summed(x, ~mask), (X, REAL), ("padding",)),
+    "inverted_mask": (
+        lambda x, attention_mask: summed(x, ~attention_mask),
+        (X, REAL),
+        ("padding",),
+    ),
 }
 
 
@@ -305,7 +309,7 @@ def test_ambiguous_examples_are_errors():
     with pytest.raises(ValueError, match="causal=True needs an output for each token"):
         check(lambda x: x.sum(1), X, causal=True)
     with pytest.raises(ValueError, match="in no way that is known"):
-        check(nn.Conv2d(3, 4, 3), draw(2, 3, 8, 8))
+        check(lambda x: x.argmax(-1), X)
     with pytest.raises(ValueError, match="the same number of edges and nodes, 9"):
         check(lambda x, e, w: gathered(x * w[:, None], e), (NODES, RING, draw(9)))
     with pytest.raises(ValueError, match="a mask must hold"):
@@ -315,14 +319,14 @@ def test_ambiguous_examples_are_errors():
 
 
 def test_a_smaller_edge_list_keeps_the_right_edges():
-    from tokennet.testing.example.inputs import read_example
     from tokennet.testing.example.parts import keep_edges, keep_tokens, one_set
+    from tokennet.testing.example.reading import read_example
 
     edges = torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 2, 4]])
     weight, batch = torch.arange(5.0) + 10, torch.tensor([0, 0, 1, 1, 1, 1])
     example = read_example(
         (draw(6, 2), edges, weight, batch), ["x", "edge_index", "weight", "batch"]
-    )
+    ).example
     x, kept, w, sets = keep_tokens(example, torch.tensor([3, 2, 4]))
     assert torch.equal(x, draw(6, 2)[[3, 2, 4]])
     assert kept.tolist() == [[1, 0, 2], [0, 1, 2]]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.families import by_default
 from tokennet import Causal, Cycle, Disjoint, Edges, Full, Grid, from_networkx
 from tokennet.testing.groups import (
     automorphisms,
@@ -68,7 +69,7 @@ def test_the_convention_is_indexing():
     assert torch.equal(x[list(p)][list(q)], x[list(compose(p, q))])
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", by_default(range(20), range(10)))
 def test_order_membership_and_orbits_agree_with_listing_all_elements(seed):
     chance = random.Random(seed)
     degree = chance.randint(2, 6)
@@ -132,7 +133,7 @@ def brute_force(vertices, pairs):
     }
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", by_default(range(40), range(16)))
 def test_automorphisms_of_colorings_agree_with_brute_force(seed):
     rng = np.random.default_rng(seed)
     n, colors = int(rng.integers(1, 7)), int(rng.integers(1, 6))
@@ -159,7 +160,7 @@ def test_many_colors_in_both_directions_are_fast():
     assert name(found, 96) == "C_96"
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", by_default(range(30), range(12)))
 def test_automorphisms_of_graphs_with_parallel_and_colored_edges(seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(2, 6))
@@ -364,7 +365,7 @@ def fingerprint(generators, degree):
     return sorted(orders.items()), commuting if some is group else None
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", by_default(range(60), range(24)))
 def test_names_of_random_groups_are_true(seed):
     chance = random.Random(seed)
     degree = chance.randint(3, 7)

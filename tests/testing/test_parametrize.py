@@ -317,3 +317,14 @@ def test_options_of_an_item_are_not_changed():
     for _ in range(2):
         assert len(ids([(module, "edges", own)])) == 3
     assert own == {"expected_failures": {"edge_permutation": "known"}}
+
+
+def test_unknown_options_are_named():
+    with pytest.raises(ValueError, match=r"got 'expected_failure'; did you mean expected_failures"):
+        parametrize_with_checks(
+            {"net": (nn.Linear(8, 8), torch.ones(5, 8), {"expected_failure": {}})}
+        )
+    with pytest.raises(ValueError, match="options must be one of .*got 'role'"):
+        parametrize_with_checks(
+            {"net": (nn.Linear(8, 8), torch.ones(5, 8))}, role={"input": "tokens"}
+        )

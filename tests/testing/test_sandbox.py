@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import cached as parametrize_cached
 
+from tests.axes import in_turn
 from tokennet.testing.engine.reach import module_names, modules_of
 from tokennet.testing.engine.sandbox import moved_to, sandboxed
 from tokennet.testing.example.values import cast
@@ -459,8 +460,7 @@ def state(model):
     return parameters, gradients, buffers, modules, hooks, own, random_states, dtype
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ACTIONS)
+@in_turn(name=ACTIONS, dtype=[torch.float64, torch.float32, torch.bfloat16])
 def test_modules_are_restored(name, dtype):
     model = Doing(lambda m: None)
     model.other = nn.Sequential(nn.Dropout(), nn.LayerNorm(3).eval())

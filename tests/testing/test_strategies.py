@@ -10,11 +10,14 @@ import torch
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from tokennet import Disjoint, Edges, Grid, Window
+from tests.axes import pairwise
+from tests.families import by_default
+from tokennet import Disjoint, Edges, Grid, TokenGraph, Window, graphs
 from tokennet.testing import relabeling_error
 from tokennet.testing.strategies import (
     GRAPH_KINDS,
     TOKEN_KINDS,
+    _formulas,
     listed_graphs,
     permutations,
     ragged_batches,
@@ -104,6 +107,29 @@ def test_grids_have_every_shape(width):
     assert grid.num_targets == 6
 
 
+def public_graphs():
+    """The graph classes that are exported, without their base."""
+    found = [getattr(graphs, name) for name in graphs.__all__]
+    kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, TokenGraph)]
+    return [kind for kind in kinds if kind is not TokenGraph]
+
+
+@pytest.mark.parametrize("kind", public_graphs(), ids=lambda kind: kind.__name__)
+def test_every_public_class_of_graphs_is_drawn(kind):
+    if kind is Disjoint:
+        assert type(drawn(ragged_batches()).graph) is Disjoint
+        return
+    strategy = listed_graphs(6) if kind is Edges else _formulas(6)
+    drawn(strategy, lambda graph: type(graph) is kind and graph.num_edges > 0)
+
+
+def test_grids_of_three_dimensions_and_crosses():
+    grids = _formulas(8).filter(lambda graph: isinstance(graph, Grid))
+    for kind in ("box", "cross"):
+        drawn(grids, lambda grid, kind=kind: grid.neighborhood == kind)
+    drawn(grids, lambda grid: grid.grid_shape == (2, 2, 2))
+
+
 def regular_and_transitive(graph):
     """Whether an automorphism maps token 0 to every other token."""
     listed = to_networkx(graph)
@@ -116,8 +142,8 @@ def regular_and_transitive(graph):
     return all(nx.is_isomorphic(marked[0], other, node_match=same) for other in marked[1:])
 
 
-@given(symmetric_graphs(st.integers(1, 12)))
-@once
+@given(symmetric_graphs(st.integers(1, 10)))
+@settings(once, max_examples=30)
 def test_symmetric_graphs_look_the_same_from_every_token(graph):
     assert graph.is_explicit
     assert not graph.has_multi_edges
@@ -204,8 +230,13 @@ PROPERTY = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", TOKEN_KINDS)
+@pairwise(
+    kind=TOKEN_KINDS,
+    dtype=by_default(
+        [torch.float64, torch.float32, torch.bfloat16, torch.float16],
+        [torch.float32, torch.bfloat16],
+    ),
+)
 def test_kinds_of_sets_have_their_property(kind, dtype):
     @given(token_sets(5, 3, kinds=[kind], dtype=dtype))
     @once

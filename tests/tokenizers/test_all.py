@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from tests.axes import in_turn
 from tests.tokenizers.cases import BAD_ARGUMENTS, CASES
 from tokennet import Attention, Disjoint, Full, Tokens, TokenWise
 from tokennet.tokenizers import TOKENIZERS
@@ -91,8 +92,7 @@ def edges_as_a_set(data):
     return sorted(map(str, rows))
 
 
-@pytest.mark.parametrize("name", INVERTIBLE)
-@pytest.mark.parametrize("seeds", [(0, 2), (0, 1, 2), (1,)], ids=["equal", "ragged", "single"])
+@in_turn(name=INVERTIBLE, seeds=[(0, 1, 2), (0, 2), (1,)])  # ragged, equal, one
 def test_round_trip_of_batches(name, seeds):
     case = CASES[name]
     raws = [case.raw(seed) for seed in seeds]
@@ -144,8 +144,7 @@ def test_a_leading_dimension_is_a_batch(name):
             assert_same(case.tokenizer.inverse(tokens), nested)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", TENSORS)
+@in_turn(name=TENSORS, dtype=[torch.float64, torch.float32, torch.bfloat16])
 def test_types_are_kept(name, dtype):
     case = CASES[name]
     raw = case.raw(0).to(dtype)

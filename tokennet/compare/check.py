@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import torch
 from torch import Tensor
 
 from tokennet.checks import check_items, check_type
 from tokennet.compare.metric import Metric
+from tokennet.compare.report import ResultRow
 from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig
 from tokennet.nets import IOSpec
 
@@ -33,6 +35,7 @@ def check_attributes(task: Task) -> None:
     check_type(f"{told} config", task.config, TrainConfig, "a TrainConfig")
     check_items(f"{told} metrics", task.metrics, Metric, "metrics, as a tuple")
     _expect(task, bool(task.metrics), "metrics must hold at least one Metric, got none")
+    _check_names([metric.name for metric in task.metrics], task)
 
 
 def check_task(task: Task, nets: Sequence[NetSpec]) -> None:
@@ -47,6 +50,7 @@ def check_task(task: Task, nets: Sequence[NetSpec]) -> None:
         fits = isinstance(index, Tensor) and index.dtype == torch.int64 and len(index) > 0
         told = f"splits must have an int64 tensor of examples in {split!r}, got {index!r}"
         _expect(task, fits, told)
+    _expect(task, "loss" not in splits, "splits must not be called 'loss', as the curve is")
     classifies = type(task).loss is Task.loss and type(task).build is Task.build
     for graph in dict.fromkeys(net.graph for net in nets):
         _check_batch(task, splits["train"][:2], graph)
@@ -56,6 +60,18 @@ def check_task(task: Task, nets: Sequence[NetSpec]) -> None:
     for name, scores in task.baselines(0).items():
         told = f"baseline {name!r} must have scores for {', '.join(sorted(known))}; "
         _expect(task, set(scores) <= known, told + f"got {', '.join(scores)}")
+
+
+def _check_names(metrics: list[str], task: Task) -> None:
+    """Metrics are columns of the results, each with its sd, and curves have names too."""
+    columns = [*RESERVED, *metrics, *(f"{name} sd" for name in metrics)]
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    told = f"metrics must have names that are not those of other columns, got {', '.join(twice)}"
+    _expect(task, not twice, told)
+
+
+RESERVED = ("name", *(field.name for field in fields(ResultRow) if "scores" not in field.name))
+"""Columns of `ResultRow` and of baselines, which are no metrics."""
 
 
 def _expect(task: Task, fits: bool, told: str) -> None:

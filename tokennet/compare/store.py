@@ -23,16 +23,13 @@ import numpy as np
 from tokennet._files import to_json, write_bytes, write_text
 from tokennet.checks import require
 from tokennet.compare.report import Baseline, ResultRow
-from tokennet.compare.task import new_figure
+from tokennet.compare.task import RESULTS, new_figure
 from tokennet.compare.train import Run
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-RESULTS = ("results.json", "results.csv", "config.json", "curves.png")
-"""Files of a comparison; the artifacts of the best net are beside them."""
 
 
 def run_key(settings: dict[str, Any]) -> str:

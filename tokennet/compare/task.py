@@ -21,6 +21,9 @@ from tokennet.nets import IOSpec, TokenNet, build_net
 from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
+RESULTS = ("results.json", "results.csv", "config.json", "curves.png")
+"""Files of a comparison; the artifacts of the best net are beside them."""
+
 
 @checked()
 @dataclass(frozen=True)
@@ -243,6 +246,9 @@ class Task(ABC):
 
         Called once for each trained net, in eval mode and without gradients; the artifacts of
         the best net are put beside the results.
+
+        Raises:
+            ValueError: of `compare`: a file has the name of one of the results.
         """
         return None
 

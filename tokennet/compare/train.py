@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tokennet.compare.budget import example, flops_of
 from tokennet.compare.metric import Splits
-from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, Width
+from tokennet.compare.task import RESULTS, Batch, Model, NetSpec, Task, TrainConfig, Width
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
 from tokennet.nets.evaluating import evaluating
@@ -108,6 +108,9 @@ def train(
     torch.manual_seed(job.seed)
     config, width = job.config, job.width
     net = job.task.build(job.net, config, width)
+    for part in net.modules():  # all nets are given the same, whatever they read of it
+        if isinstance(part, TokenNet):
+            part.warns_of_positions = False
     batch = example(job.task, job.net)
     run = Run(
         str(job.net), job.seed, width.dim, width.hidden, count_parameters(net), flops_of(net, batch)
@@ -180,6 +183,12 @@ def _write_artifacts(job: Job, net: nn.Module, folder: Path) -> None:
     unfinished.mkdir(parents=True)
     try:
         job.task.write_artifacts(net, job.net, unfinished)
+        taken = sorted({path.name for path in unfinished.iterdir()} & {*RESULTS, "runs"})
+        if taken:
+            raise ValueError(
+                f"task {job.task.name}: write_artifacts must not write {', '.join(taken)}, which "
+                "the comparison writes"
+            )
         shutil.copytree(unfinished, folder, copy_function=os.replace, dirs_exist_ok=True)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

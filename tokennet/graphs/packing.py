@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokennet.graphs.cache import Cached
+from tokennet.graphs.edges import Edges
 
 
 class TakenOut(NamedTuple):
@@ -30,18 +31,71 @@ class BareGraph(NamedTuple):
     state: Any
 
 
-def pack(graphs: Sequence[Any]) -> tuple[list[Any], dict[torch.dtype, Tensor]]:
+class Columns(NamedTuple):
+    """Lists of edges, one behind the other, with whatever else each graph has."""
+
+    rows: list[Any]
+    counts: list[int]
+    others: list[tuple[int, int, Any]]
+
+
+_EDGES_ALONG = {"_edge_index": 1, "edge_attr": 0, "edge_type": 0}
+"""The attributes of `Edges` that are tensors or None, and along which dimension edges are."""
+_OTHERS = ("num_targets", "num_sources", "names")
+
+
+def pack(graphs: Sequence[Any]) -> tuple[Any, dict[torch.dtype, Tensor]]:
     """The graphs without their tensors, and these joined to one of each dtype."""
     tensors: dict[torch.dtype, list[Tensor]] = {}
     with torch.inference_mode(False):
-        bare = [_take_out(graph, tensors) for graph in graphs]
+        bare: Any = _as_columns(graphs)
+        if bare is None:
+            bare = [_take_out(graph, tensors) for graph in graphs]
+        else:
+            bare = bare._replace(rows=_take_out(bare.rows, tensors))
         return bare, {dtype: torch.cat(parts) for dtype, parts in tensors.items()}
 
 
-def unpack(bare: Sequence[Any], joined: dict[torch.dtype, Tensor]) -> list[Any]:
+def unpack(bare: Any, joined: dict[torch.dtype, Tensor]) -> list[Any]:
     """The graphs again; their tensors are views of the joined ones."""
     taken = dict.fromkeys(joined, 0)
+    if isinstance(bare, Columns):
+        return _from_columns(bare._replace(rows=_put_back(bare.rows, joined, taken)))
     return [_put_back(graph, joined, taken) for graph in bare]
+
+
+def _as_columns(graphs: Sequence[Any]) -> Columns | None:
+    """The graphs as columns if they are lists of edges with features of one kind.
+
+    So are the graphs of most data sets, and it takes a tenth of the time.
+    """
+    if not graphs or any(type(graph) is not Edges for graph in graphs):
+        return None
+    rows = []
+    for name, dim in _EDGES_ALONG.items():
+        parts = [graph.__dict__[name] for graph in graphs]
+        kinds = {None if x is None else (x.dtype, x.device, x.shape[dim + 1 :]) for x in parts}
+        is_trained = None not in kinds and any(x.requires_grad for x in parts)
+        if len(kinds) > 1 or is_trained:
+            return None
+        rows.append(None if None in kinds else torch.cat(parts, dim))
+    counts = [graph._edge_index.shape[1] for graph in graphs]
+    others = [tuple(graph.__dict__[name] for name in _OTHERS) for graph in graphs]
+    return Columns(rows, counts, others)
+
+
+def _from_columns(columns: Columns) -> list[Any]:
+    none = [None] * len(columns.counts)
+    parts = [
+        none if x is None else x.split(columns.counts, dim)
+        for x, dim in zip(columns.rows, _EDGES_ALONG.values(), strict=True)
+    ]
+    names, graphs = (*_EDGES_ALONG, *_OTHERS, "_cache"), []
+    for *tensors, others in zip(*parts, columns.others, strict=True):
+        graph = object.__new__(Edges)
+        graph.__setstate__(dict(zip(names, (*tensors, *others, {}), strict=True)))
+        graphs.append(graph)
+    return graphs
 
 
 def _take_out(value: Any, tensors: dict[torch.dtype, list[Tensor]]) -> Any:
@@ -73,4 +127,4 @@ def _put_back(value: Any, joined: dict[torch.dtype, Tensor], taken: dict[torch.d
     return value
 
 
-torch.serialization.add_safe_globals([TakenOut, BareGraph])
+torch.serialization.add_safe_globals([TakenOut, BareGraph, Columns])

@@ -109,14 +109,16 @@ class Attention(WeightedMixer):
         return parts.get("position") is not None or parts["score"].reads_index  # type: ignore
 
     def mix(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        targets, sources = self._positions(tokens, source, graph)
+        targets = sources = None
+        if self.reads_positions:
+            targets, sources = positions_of(self.position, tokens, source, graph)
         q = self.queries(tokens.z, targets)  # (..., N, H, C)
         k = self.keys(source.z, sources)  # (..., M, H, C)
         v = self.values(source.z)  # (..., M, H, C)
         return self.attend(q, k, v, graph, targets, sources)  # (..., N, D)
 
     # Parts are read from `_modules`: for `self.query`, PyTorch searches as long as a small product
-    # takes.
+    # takes. And `torch.unflatten` is not written in Python, as the method is.
 
     def queries(self, z: Tensor, at: Positions | None = None) -> Tensor:
         """(..., N, D) to (..., N, H, C)."""
@@ -126,7 +128,8 @@ class Attention(WeightedMixer):
                 "score must be given when the layer is made, Attention(dim, score=...): its maps "
                 "and parameters become part of the layer"
             )
-        q: Tensor = score.of_query(self._split(self._modules["query"](z)))  # type: ignore[misc]
+        q: Tensor = self._modules["query"](z)  # type: ignore[misc]
+        q = score.of_query(torch.unflatten(q, -1, (self.num_heads, -1)))
         return q if at is None or at.pos is None else self.position.rotate(q, at.pos)  # type: ignore[union-attr]
 
     def keys(self, z: Tensor, at: Positions | None = None) -> Tensor:
@@ -134,12 +137,13 @@ class Attention(WeightedMixer):
         key, score = self._modules["key"], self._modules["score"]
         if key is None:  # the score reads the index of a source, and not the source
             return score.of_index(at.indices).expand(*z.shape[:-1], self.num_heads, -1)  # type: ignore
-        k: Tensor = score.of_key(self._split(key(z)))  # type: ignore
+        k: Tensor = score.of_key(torch.unflatten(key(z), -1, (self.num_heads, -1)))  # type: ignore
         return k if at is None or at.pos is None else self.position.rotate(k, at.pos)  # type: ignore[union-attr]
 
     def values(self, z: Tensor) -> Tensor:
         """(..., M, Ds) to (..., M, H, C)."""
-        return self._split(self._modules["value"](z))  # type: ignore[misc]
+        v: Tensor = self._modules["value"](z)  # type: ignore[misc]
+        return torch.unflatten(v, -1, (self.num_heads, -1))
 
     def attend(
         self,
@@ -156,20 +160,11 @@ class Attention(WeightedMixer):
         return self._modules["out"](out.flatten(-2))  # type: ignore[misc]
 
     def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
-        targets, sources = self._positions(tokens, source, graph)
+        targets = sources = None
+        if self.reads_positions:
+            targets, sources = positions_of(self.position, tokens, source, graph)
         q, k = self.queries(tokens.z, targets), self.keys(source.z, sources)
         return self.score.weights(q, k, graph, *self._terms(q, graph, targets, sources))
-
-    def _split(self, z: Tensor) -> Tensor:
-        # Not `unflatten`, which is written in Python.
-        shape, num_heads = z.shape, self.num_heads
-        return z.view(*shape[:-1], num_heads, shape[-1] // num_heads)
-
-    def _positions(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Any:
-        """Of targets and sources, as `attend` needs them; None where they are not read."""
-        if not self.reads_positions:
-            return None, None
-        return positions_of(self.position, tokens, source, graph)
 
     def _terms(
         self, q: Tensor, graph: TokenGraph, targets: Any, sources: Any

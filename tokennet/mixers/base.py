@@ -117,10 +117,11 @@ class Mixer(TokenLayer):
         self, tokens: Tokens, source: Tokens | Tensor | None, graph: TokenGraph | None
     ) -> tuple[Tokens, TokenGraph]:
         """The source that the tokens receive from, and the graph; checked."""
-        check_channels(tokens.z, self.dim)
-        if source is None and graph is None and self.source_dim == self.dim:
+        dim, channels = self.dim, tokens.z.shape[-1]
+        if source is None and graph is None and self.source_dim == dim == channels:
             self.check_graph(tokens.graph)
             return tokens, tokens.graph
+        check_channels(tokens.z, dim)
         if source is None:
             if graph is not None:
                 raise ValueError(

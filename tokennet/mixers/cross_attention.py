@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tokennet.graphs import TokenGraph
 from tokennet.layer import check_step
-from tokennet.mixers._positions import last_positions
+from tokennet.mixers._positions import last_positions, positions_of
 from tokennet.mixers.attention import Attention
 from tokennet.tokens import Tokens
 
@@ -42,8 +42,9 @@ class CrossAttention(Attention):
         """The keys and values of the source, computed once, are the state."""
         check_step(tokens, graph, self.dim)
         source, between = self.resolve(tokens, source, None)
-        targets, sources = self._positions(tokens, source, between)
+        targets = sources = None
         if self.reads_positions:
+            _, sources = positions_of(self.position, tokens, source, between)
             targets = last_positions(self.position, tokens, graph)
         if state is None:
             state = self.keys(source.z, sources), self.values(source.z)

@@ -86,9 +86,12 @@ class GraphAttention(WeightedMixer):
         return score, EdgeFeatures(attr, key=weight)
 
     def flops(self, tokens: Tokens) -> int:
-        """Two projections, 4 N D^2, and per edge 3 D for the score and 2 D for the sum.
+        """4 N D^2 + 5 D E for E edges, and D (2 F + 1) E where they have F features.
 
-        F features of an edge add D (2 F + 1).
+        By the formula of GATv2 in the docstring of the class: two projections, W_t x_i and
+        W_s x_j, of 2 N D^2 each; per edge D additions in the score and 2 D for its product with
+        a_h, and 2 D for the weighted sum. Features are mapped, 2 D F, and added, D. LeakyReLU and
+        softmax are not counted.
         """
         projections = map_flops(tokens.z, self.source, self.target)
         per_edge = 5 * self.dim

@@ -128,7 +128,12 @@ class LearnedMixing(FixedPatternMixer, WeightedMixer):
         return tokens.replace(z=self._combined(v, *rows)), v
 
     def flops(self, tokens: Tokens) -> int:
-        """Two projections, 4 N D^2, and 2 D per edge that has a weight."""
+        """4 N D^2 + 2 D E, for E edges that have a weight.
+
+        By the formula of the random Synthesizer, A V (Tay et al., 2020): projections of values and
+        of the output, 2 N D^2 each, and a multiply-add per edge and channel. The scores are
+        parameters: they cost nothing but the normalization, which is not counted.
+        """
         projections = map_flops(tokens.z, self.value, self.out)
         return projections + self.pattern_edges(tokens) * 2 * self.dim
 

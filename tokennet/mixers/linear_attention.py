@@ -122,7 +122,12 @@ class LinearAttention(WeightedMixer):
         return normalize(scores, graph)
 
     def flops(self, tokens: Tokens) -> int:
-        """Four projections, 8 N D^2; features; 4 F (D + H) a token for the sums and their use."""
+        """8 N D^2 + N (4 F (D + H) + 2 H f), for F features of a head, each map of which costs f.
+
+        By the factored sums of Katharopoulos et al., 2020, section 3.2: four projections, 2 N D^2
+        each; for each token, phi(q) and phi(k) of each head, the sums of phi(k) v and of phi(k),
+        2 F (D + H), and as much for their products with phi(q). Edges do not count.
+        """
         projections = map_flops(tokens.z, self.query, self.key, self.value, self.out)
         rows = tokens.z.shape[:-1].numel()
         log_features = self._log_features(tokens.z.new_zeros(1, self.dim))

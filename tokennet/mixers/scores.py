@@ -60,6 +60,8 @@ class Score(nn.Module):
     adds_features = True
     """Whether features of edges may be added to keys."""
     scale: float | None = 1.0
+    additive: Additive | None = None
+    """The form of a score that is not a dot product."""
 
     @checked()
     def __init__(
@@ -108,11 +110,6 @@ class Score(nn.Module):
 
     def of_index(self, index: Tensor) -> Tensor | None:
         """Keys (M, H, C) of sources by their index, for scores that do not read the source."""
-        return None
-
-    @property
-    def additive(self) -> Additive | None:
-        """The form of a score that is not a dot product."""
         return None
 
     def flops(self, num_targets: int, num_edges: int, dim: int) -> int:
@@ -264,7 +261,7 @@ class Bahdanau(Score):
         return num_edges * dim
 
     @property
-    def additive(self) -> Additive:
+    def additive(self) -> Additive:  # type: ignore[override]
         return Additive(self.weight, self.negative_slope, self.activation)
 
 

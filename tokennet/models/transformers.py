@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 from torch import nn
 
-from tokennet.checks import checked
+from tokennet.checks import check_sizes, checked
 from tokennet.graphs import Causal, TokenGraph
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, CrossAttention, LinearAttention
@@ -82,18 +83,25 @@ def encoder(
     *,
     readout: str = "mean",
     positions: Positions = "none",
-    num_tokens: int | None = None,
+    num_tokens: int | tuple[int, ...] | None = None,
     num_coordinates: int = 0,
     config: BlockConfig | None = None,
 ) -> TokenNet:
     """A transformer over tokens of any kind, on any graph; without positions, a set function.
+
+    Args:
+        positions: as for `build_net`.
+        num_tokens: for positions "index"; sides of a grid, (rows, columns), that is no square.
+        num_coordinates: for positions "pos", the columns of `tokens.pos`.
 
     >>> import torch
     >>> net = encoder(in_features=6, out_features=3, dim=8, depth=1)
     >>> net(torch.zeros(2, 5, 6)).shape, net.symmetry.relabeling
     (torch.Size([2, 3]), 'S_n')
     """
-    spec = IOSpec(in_features, out_features, readout, num_tokens, num_coordinates)
+    grid = check_sizes("num_tokens", num_tokens, 1) if isinstance(num_tokens, tuple) else None
+    count = num_tokens if grid is None else prod(grid)
+    spec = IOSpec(in_features, out_features, readout, count, num_coordinates, grid=grid)  # type: ignore[arg-type]
     embed = TokenWise(nn.Linear(in_features, dim))
     return TokenNet(
         [

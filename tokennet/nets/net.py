@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from math import isqrt, prod
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
+import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_items, checked, lookup
+from tokennet.checks import check_items, check_sizes, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import HoldsFunctions, TokenLayer, Upstream, check_layer
 from tokennet.mixers import MIXERS
@@ -27,6 +30,8 @@ class TokenNet(HoldsFunctions):
     """Token layers in sequence, and a readout if the result is to be a tensor.
 
     Use it for every net of layers; it may be a layer of another net, or of a `Residual`.
+    A net with a readout that is given positions (`tokens.pos`), and reads neither these nor the
+    index of a token, warns once.
 
     Args:
         layers: `TokenLayer`s; nets without a readout may be among them.
@@ -39,6 +44,10 @@ class TokenNet(HoldsFunctions):
     >>> net(torch.zeros(2, 5, 8)).shape
     torch.Size([2, 5, 8])
     """
+
+    warns_of_positions = True
+    """Set it to False on a net that is meant not to read the positions that it is given."""
+    _looked_at_positions = False
 
     @checked()
     def __init__(self, layers: Sequence[TokenLayer | TokenNet], readout: Readout | None = None):
@@ -104,6 +113,8 @@ class TokenNet(HoldsFunctions):
                     "net(tokens.replace(graph=...))"
                 )
             result = result.replace(graph=graph)
+        if result.pos is not None and not self._looked_at_positions:
+            self._look_at_positions()
         for layer in self.layers:
             result = layer(result, source) if layer.needs_source else layer(result)  # type: ignore[operator]
         if self.readout is not None:
@@ -137,6 +148,18 @@ class TokenNet(HoldsFunctions):
                 "source must be given: a layer attends to another set"
                 if self.needs_source
                 else "source must be left out: no layer attends to another set"
+            )
+
+    def _look_at_positions(self) -> None:
+        """Warn if nothing reads positions; without a readout, another layer may have read them."""
+        if self.readout is None or torch.compiler.is_compiling():
+            return
+        self._looked_at_positions = True
+        if self.warns_of_positions and not self.symmetry.reads & {"pos", "index"}:
+            warnings.warn(
+                f"{type(self).__name__} does not use tokens.pos: none of its layers reads "
+                "positions; SinusoidalEncoding(dim, num_coordinates=...) would",
+                stacklevel=3,
             )
 
     def flops(self, tokens: Any, source: Any = None) -> int:
@@ -180,9 +203,13 @@ class IOSpec:
     """Longest wavelength of sinusoidal encodings over 2 pi; of the order of the positions."""
     ids: bool = False
     """Whether z (..., N, 1) holds integers below `in_features`, each with a vector of its own."""
+    grid: tuple[int, ...] | None = None
+    """Sides of the grid where the tokens are in rows and columns; None for a square or a row."""
 
     def __post_init__(self) -> None:
         lookup("readout", self.readout, READOUTS)
+        if self.grid is not None and prod(check_sizes("grid", self.grid, 1)) != self.num_tokens:
+            raise ValueError(f"grid must have num_tokens = {self.num_tokens}, got {self.grid}")
 
 
 Positions = Literal["pos", "index", "none"]
@@ -212,7 +239,8 @@ def build_net(
         depth: number of blocks.
         hidden: width of the token-wise MLPs, `4 dim` by default; 0 for no MLPs.
         num_heads: for mixers that have heads.
-        positions: "pos" adds sinusoidal encodings of `tokens.pos`, "index" a learned table.
+        positions: "pos" adds sinusoidal encodings of `tokens.pos`, "index" a learned table, for
+            one grid: tokens on another one are refused.
         dropout: on the input and on every residual branch.
 
     Raises:
@@ -250,4 +278,6 @@ def positions_of(positions: str, spec: IOSpec, dim: int) -> list[TokenLayer]:
         return [SinusoidalEncoding(dim, "pos", num_coordinates=coordinates, base=base)]
     if spec.num_tokens is None:
         raise ValueError("positions='index' needs a fixed number of tokens; here it varies")
-    return [LearnedEncoding(dim, spec.num_tokens, "index")]
+    side = isqrt(spec.num_tokens)
+    grid = spec.grid or ((side, side) if side**2 == spec.num_tokens else (spec.num_tokens,))
+    return [LearnedEncoding(dim, spec.num_tokens, "index", grid=grid)]

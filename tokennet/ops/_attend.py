@@ -7,6 +7,7 @@ from torch import Tensor
 from tokennet.graphs import TokenGraph
 from tokennet.ops.backends import BACKENDS
 from tokennet.ops.call import in_autocast_type, make_call
+from tokennet.ops.kernels.flash import plain_attention
 from tokennet.ops.planner import Explanation, choose, explained
 from tokennet.ops.terms import Additive, Bias, EdgeFeatures
 
@@ -31,7 +32,9 @@ def attend(
     arXiv 1706.03762); on any other it is message passing with that aggregation.
     A target without neighbors, or with biases of -inf only, gets exactly 0, with
     finite gradients. A target that attends to a token with NaN or inf gets what is not finite,
-    and no other target does (on a GPU `explain` notes where others of its set may). Second
+    and no other target does (on a GPU `explain` notes where others of its set may). In
+    gradients, what such a target adds is NaN or left out, which depends on the backend; those of
+    queries, keys and values that meet no such target are what they are without it. Second
     derivatives work on every graph. Under autocast the result has the type of autocast.
 
     Args:
@@ -61,6 +64,11 @@ def attend(
     >>> attend(q, k, v, Window(6, radius=1)).shape
     torch.Size([6, 2, 4])
     """
+    is_plain = bias is score is edges is scale is None and backend == "auto"
+    if is_plain and (getattr(graph, "is_full", False) or getattr(graph, "is_causal", False)):
+        out = plain_attention(q, k, v, graph)
+        if out is not None:
+            return out
     q, k, v = in_autocast_type(q, k, v)
     call = make_call(q, k, v, graph, bias, scale, score, edges)
     return call.unfold(BACKENDS[choose(call, backend, BACKENDS)].run(call))

@@ -175,8 +175,8 @@ class Call(NamedTuple):
             bias = self.bias(heads, i, j).expand(1, self.num_heads, n, m)
         elif self.bias.dim() == 2:
             source, target = self.graph.edge_index(device)
-            flat = self.bias.new_zeros(self.num_heads, n * m)
-            flat = flat.index_copy(1, target * m + source, self.bias.t())
+            rows = self.bias.to(self.q.dtype).t()  # autocast knows no other small type than its own
+            flat = rows.new_zeros(self.num_heads, n * m).index_copy(1, target * m + source, rows)
             bias = flat.view(1, self.num_heads, n, m)
         else:
             bias = self.bias

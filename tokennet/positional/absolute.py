@@ -181,19 +181,42 @@ class LearnedEncoding(PositionalEncoding):
         size: number of positions, or one number for each coordinate. Positions are
             integers 0 .. size - 1.
         by: "index" or "pos".
+        grid: sides of the grid, (rows, columns), that a table by index is for: on another one a
+            token would get the vector of another one. None for tokens in a row, or on any grid.
 
     Raises:
-        ValueError: a negative size, or a position outside the table or not an integer.
+        ValueError: a negative size, a position outside the table or not an integer, or tokens on
+            another grid.
 
     >>> LearnedEncoding(8, 16)(torch.zeros(2, 10, 8)).shape
     torch.Size([2, 10, 8])
     """
 
     @checked()
-    def __init__(self, dim: int, size: int | tuple[int, ...], by: By = "index") -> None:
+    def __init__(
+        self,
+        dim: int,
+        size: int | tuple[int, ...],
+        by: By = "index",
+        *,
+        grid: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__(dim, by)
         self.sizes = check_sizes("size", size)
+        self.grid = None if grid is None else check_sizes("grid", grid, 1)
         self.tables = Tables(self.sizes, dim, 0.02)
+
+    def transform(self, tokens: Tokens) -> Tokens:
+        if self.grid is not None:
+            for part in tokens.graph.parts:
+                shape = part.grid_shape
+                if shape not in (None, self.grid) and len(shape) > 1:  # type: ignore[arg-type]
+                    wanted, got = (" x ".join(map(str, sides)) for sides in (self.grid, shape))  # type: ignore[union-attr]
+                    raise ValueError(
+                        f"tokens must be on a grid of {wanted}, which the table of positions is "
+                        f"for, got {got}; make it with grid={shape}"
+                    )
+        return super().transform(tokens)
 
     def encode(self, positions: Tensor) -> Tensor:
         check_columns(positions, len(self.sizes), "as size has")

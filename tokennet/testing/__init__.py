@@ -23,6 +23,7 @@ from tokennet.testing.engine.actions import (
 from tokennet.testing.engine.draws import Draw, Draws
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle, random_permutation
 from tokennet.testing.engine.wrapped import GradientOf
+from tokennet.testing.geometry import GeometryReport, check_group, discover_geometry
 from tokennet.testing.groups import GroupReport, automorphisms, discover_group
 from tokennet.testing.laws import LAWS
 from tokennet.testing.laws.batch import assert_batch_independent, check_batch
@@ -72,7 +73,8 @@ __all__ = [  # noqa: RUF022  in groups, as one reads them
     "Action", "AsSet", "Conjugate", "Draw", "Draws", "GradientOf", "Invariant", "Permute",
     "PermuteWithin", "Relabel", "RelabelEdges", "ReorderEdges", "Shuffle", "random_permutation",
     # groups, and flows of space
-    "GroupReport", "automorphisms", "discover_group",
+    "GeometryReport", "GroupReport", "automorphisms", "check_group", "discover_geometry",
+    "discover_group",
     "LieError", "LieGenerator", "ShiftTable", "lie_contributions", "lie_error",
     "lie_errors_by_layer", "shift_table",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +17,28 @@ from tokennet.testing.engine.sandbox import moved_to
 from tokennet.testing.engine.tolerance import precision_of
 from tokennet.testing.engine.verdict import name_of, verdict_on_error
 from tokennet.testing.example.case import Case, make_case
+from tokennet.testing.example.reading import ReadingLine, table_of
 from tokennet.testing.example.values import describe, to_device
 from tokennet.testing.laws import LAWS
+from tokennet.testing.laws.required import check_required
 from tokennet.testing.report import SymmetryReport, Verdict
+
+DEPEND_ON_READING = frozenset({"padding", "batch_composition", "nonfinite_isolation"})
+"""Laws that a mask or a membership that is read wrongly breaks."""
 
 
 @dataclass(frozen=True)
 class LawReport:
-    """The verdicts on a model, by law, in `reports`. Made by `check`."""
+    """The verdicts on a model, by law, in `reports`. Made by `check`.
+
+    `reading` says how each input and output was read.
+    """
 
     subject: str
     example: str
     reports: dict[str, SymmetryReport]
     seconds: float
+    reading: tuple[ReadingLine, ...] = ()
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -38,9 +47,42 @@ class LawReport:
         return tuple(law for law, report in reports if report.verdict is Verdict.BROKEN)
 
     @property
+    def undecided(self) -> tuple[str, ...]:
+        """The laws that are neither kept nor broken: INCONCLUSIVE or VACUOUS."""
+        decided = (Verdict.PASS, Verdict.BROKEN)
+        return tuple(law for law, r in self.reports.items() if r.verdict not in decided)
+
+    @property
+    def shows_nothing(self) -> bool:
+        """Whether no law is broken, and none that speaks of tokens holds.
+
+        `deterministic` says nothing of tokens: a model that ignores its input keeps it.
+        """
+        held = [law for law in self.reports if law not in self.undecided]
+        return bool(self.undecided) and not {*held} - {"deterministic"}
+
+    @property
     def passed(self) -> bool:
-        """Whether no law is broken; INCONCLUSIVE and VACUOUS are no breaks."""
-        return not self.broken
+        """Whether no law is broken, and the check shows anything at all."""
+        return not self.broken and not self.shows_nothing
+
+    def summary(self) -> str:
+        """What the verdicts mean together, in a sentence."""
+        count, undecided = len(self.reports), self.undecided
+        if self.broken:
+            return f"{len(self.broken)} of {count} laws are BROKEN: {', '.join(self.broken)}."
+        open_laws = f"INCONCLUSIVE or VACUOUS: {', '.join(undecided)}"
+        if self.shows_nothing:
+            told = "Nothing was shown: no law is broken, and none that speaks of tokens holds"
+            return f"{told}; {open_laws}."
+        if undecided:
+            return f"{count - len(undecided)} of {count} laws hold; not passed, but {open_laws}."
+        return f"All {count} laws that apply hold on this example."
+
+    @property
+    def read_as(self) -> str:
+        """How each input and output was read, as a table."""
+        return "\n".join(table_of(self.reading))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
@@ -48,12 +90,13 @@ class LawReport:
             "subject": self.subject,
             "example": self.example,
             "seconds": self.seconds,
+            "reading": [dict(vars(line)) for line in self.reading],
             "laws": {law: report.to_dict() for law, report in self.reports.items()},
         }
 
     def __str__(self) -> str:
         width = max(map(len, self.reports), default=0)
-        lines = [f"{self.subject} on {self.example}"]
+        lines = [f"{self.subject} on {self.example}", self.read_as]
         lines += [
             f"  {law:{width}}  {report.verdict:12}  {report.reason}"
             for law, report in self.reports.items()
@@ -77,7 +120,10 @@ def check(
     example: Any,
     *,
     laws: Sequence[str] | None = None,
+    roles: Mapping[str, str] | None = None,
+    outputs: str | Sequence[str] | Mapping[str, str | None] | None = None,
     causal: bool = False,
+    group: Any = None,
     dtype: str | torch.dtype = "auto",
     device: torch.device | str | None = None,
     jitter: bool = True,
@@ -90,22 +136,34 @@ def check(
         model: a module or function; it runs in a sandbox, its state is restored.
         example: a tensor (..., N, D), or of ids (B, N); with a mask (..., N) beside it that is
             True or 1 for a token, or for padding if the argument's name has "pad" in it, or
-            0 and -inf as added to scores; `Tokens`; PyG `Data` or `Batch`; (x, edge_index,
-            ...); (x, batch index); or a dict of these by argument. What further inputs hold,
-            one entry for each token, pair of tokens or edge, is told from their shapes.
+            0 and -inf as added to scores; `Tokens`; PyG `Data`, `Batch` or `HeteroData`; (x,
+            edge_index, ...); (x, batch index); a list, packed or nested tensor of sets; or a
+            dict of these by argument. What further inputs hold is read from their names and
+            shapes; the report starts with the reading.
         laws: names among `tokennet.testing.LAWS`; by default all that apply.
+        roles: how inputs are to be read where the reading is wrong, by name of the argument:
+            `{"x": "tokens:-1", "mask": "padding:True=pad", "y": "per_set"}`; see docs/verdicts.md.
+            With a `group` of space, {"vel": "vector"}: see `check_group`.
+        outputs: the outputs that the laws speak of: a name, names, or a dict with roles,
+            `{"states": "tokens:0"}`; by default all.
         causal: the model claims that output i depends on tokens up to i alone. `Tokens`
             claim what their graph says.
+        group: require that the model is equivariant at least under this group, in place of the
+            laws of tokens. For points "SO(3)", "O(3)", "SE(3)", "E(3)", "translations",
+            "rotations", "reflections", "scale"; for eigenvectors "signs", "bases"; for grids
+            "circular_shifts", "shifts"; for tokens "S_n", "A_n", "C_n", "D_n", or a list of
+            permutations that generate it.
         dtype: the precision that decides; "auto" is float64 where the model can run in it.
         device: where to run; by default where the example is.
         jitter: move parameters a little, so that a table of zeros hides nothing.
         seed: of permutations, other content and jitter.
         draws: on how much other content a law that holds on the example is tried, of several
-            sizes; each costs two runs. A branch taken for few inputs needs many.
+            sizes; each costs two runs. A branch taken for few inputs needs many. Laws of points
+            are measured on the example alone.
 
     Raises:
-        TypeError, ValueError: the example is nothing that the laws know, or `laws` names
-            one that is unknown or does not apply.
+        TypeError, ValueError: the example is nothing that the laws know, a role does not fit,
+            or `laws` names one that is unknown or does not apply.
 
     >>> from torch import nn
     >>> report = check(nn.Sequential(nn.Flatten(-2), nn.Linear(20, 3)), torch.randn(2, 5, 4))
@@ -114,13 +172,24 @@ def check(
     """
     started = time.perf_counter()
     precision_of(dtype)
-    search = as_draws(draws, seed)
-    options = {"dtype": dtype, "jitter": jitter, "seed": seed, "draws": search}
+    options = {"dtype": dtype, "jitter": jitter, "seed": seed, "draws": as_draws(draws, seed)}
     with moved_to(device, model), shared_runs():
-        case = make_case(model, to_device(example, device))
+        if group is not None:
+            if causal:
+                raise ValueError("causal is a law of tokens: it cannot be given with group")
+            given: dict[str, Any] = {"roles": roles, "outputs": outputs, "laws": laws, **options}
+            reports = check_required(model, to_device(example, device), group, **given)
+            seconds = time.perf_counter() - started
+            return LawReport(name_of(model), describe(example), reports, seconds)
+        example_there = to_device(example, device)
+        case = make_case(model, example_there, roles=roles, outputs=outputs)
         reports = {name: _verdict(name, case, options) for name in _names(case, laws, causal)}
+        if case.doubtful and any(map(_is_broken, reports.values())):
+            said = {**(roles or {}), **case.doubtful}
+            other = make_case(model, example_there, roles=said, outputs=outputs)
+            reports = _asked(reports, case, other, options)
     seconds = time.perf_counter() - started
-    return LawReport(name_of(model), describe(example), reports, seconds)
+    return LawReport(name_of(model), describe(example), reports, seconds, case.reading)
 
 
 def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
@@ -129,19 +198,54 @@ def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
         report = LAWS[name].check(case, options)
     except Exception as error:  # whatever a model of other people raises
         report = verdict_on_error(error)
-    return dataclasses.replace(report, law=name, subject=name_of(case.model))
+    fields: dict[str, Any] = {"law": name, "subject": name_of(case.model)}
+    if report.verdict is Verdict.BROKEN:
+        hints = [f"{line.name} is read as {line.role}: {line.hint}" for line in case.reading]
+        fields["notes"] = (*report.notes, *(hint for hint in hints if not hint.endswith(": ")))
+    if name == "edge_permutation" and report.counterexample is not None:
+        fields["counterexample"] = dataclasses.replace(report.counterexample, things="edges")
+    return dataclasses.replace(report, **fields)
+
+
+def _is_broken(report: SymmetryReport) -> bool:
+    return report.verdict is Verdict.BROKEN
+
+
+def _asked(
+    reports: dict[str, SymmetryReport], case: Case, other: Case, options: dict[str, Any]
+) -> dict[str, SymmetryReport]:
+    """The reports, INCONCLUSIVE where no law is broken if inputs are read in the other way."""
+    broken = [name for name, report in reports.items() if _is_broken(report)]
+    if not DEPEND_ON_READING.intersection(broken):
+        return reports
+    asked = dict.fromkeys(["node_permutation", *broken])
+    apply = [name for name in asked if LAWS[name].applies(other, False)]
+    verdicts = {_verdict(name, other, options).verdict for name in apply}
+    if Verdict.BROKEN in verdicts or verdicts == {Verdict.VACUOUS}:  # which shows nothing
+        return reports
+    said = ", ".join(f"{name!r}: {role!r}" for name, role in case.doubtful.items())
+    read = " and ".join(
+        f"{line.name} is read as {line.role}" for line in case.reading if line.name in case.doubtful
+    )
+    found = dict(reports)
+    for name in broken:
+        reason = f"{read}, and no law is broken otherwise: if that is right, pass roles={{{said}}}"
+        found[name] = dataclasses.replace(
+            reports[name], verdict=Verdict.INCONCLUSIVE, reason=reason
+        )
+    return found
 
 
 def applicable_laws(
-    model: Callable[..., Any], example: Any, *, causal: bool = False
+    model: Callable[..., Any], example: Any, *, causal: bool = False, **reading: Any
 ) -> tuple[str, ...]:
-    """The names of the laws that `check` runs.
+    """The names of the laws that `check` runs; `roles` and `outputs` as there.
 
     >>> from torch import nn
     >>> applicable_laws(nn.Linear(4, 4), torch.randn(5, 4))
     ('node_permutation', 'tied_inputs', 'deterministic')
     """
-    return _names(make_case(model, example), None, causal)
+    return _names(make_case(model, example, **reading), None, causal)
 
 
 def _names(case: Case, laws: Sequence[str] | None, causal: bool) -> tuple[str, ...]:

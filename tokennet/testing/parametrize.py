@@ -17,10 +17,15 @@ from tokennet.testing._check import applicable_laws, check
 from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.laws import LAWS
+from tokennet.testing.laws.required import required_laws
 from tokennet.testing.report import SymmetryReport, Verdict
 
 VACUOUS_BY_NATURE = frozenset({"backend_agreement", "deterministic"})
 """Laws that compare runs on the same tokens, and so say nothing of what the tokens do."""
+
+
+OPTIONS = ("expected_failures", *list(inspect.signature(check).parameters)[2:])
+"""What a model may have beside its example: options of `check`, and what it is to fail."""
 
 
 class BrokenLaw(AssertionError):
@@ -115,13 +120,14 @@ def parametrize_with_checks(
         expected_failures: law -> reason, for every model; also an option of a single one,
             which adds to it. Such a test must fail, by breaking the law: it is a strict
             xfail, and says so where the law starts to hold.
-        **options: those of `check`: `laws`, `causal`, `device`, `dtype`, `seed` and so on.
+        **options: those of `check`: `laws`, `roles`, `outputs`, `causal`, `group` (the model must
+            be equivariant at least under it), `device`, `dtype`, `seed` and so on.
             They go before the plugin's (`pytest --symmetry-device cuda`).
 
     Raises:
         TypeError: an item is not of one of these forms.
-        ValueError: there are no models, a law is unknown, or one that is expected to fail
-            does not apply.
+        ValueError: there are no models, an option or a law is unknown, or one that is
+            expected to fail does not apply.
 
     >>> import torch
     >>> from tokennet import Attention
@@ -139,6 +145,8 @@ def parametrize_with_checks(
     for name, model, example, own in _named(models):
         failures = {**(expected_failures or {}), **own.pop("expected_failures", {})}
         own = {**options, **own}
+        for option in own:
+            lookup("options", option, dict.fromkeys(OPTIONS))
         for law in _tested_laws(name, model, example, own, failures):
             reason = failures.get(law)
             xfail = pytest.mark.xfail(strict=True, raises=BrokenLaw, reason=reason or "")
@@ -182,12 +190,16 @@ def _tested_laws(
     name: str, model: Any, example: Any, options: dict[str, Any], failures: Iterable[str]
 ) -> list[str]:
     """The laws to test: all of them where a factory does not say which apply."""
+    group = options.get("group")
+    known = LAWS if group is None else dict.fromkeys(required_laws(group))
     for law in failures:
-        lookup("expected_failures", law, LAWS)
+        lookup("expected_failures", law, known)
     if "laws" in options:
         laws = list(options["laws"])
         for law in laws:
-            lookup("laws", law, LAWS)
+            lookup("laws", law, known)
+    elif group is not None:
+        laws = list(known)
     elif _is_factory(model) or _is_factory(example):
         laws = list(LAWS)
     else:
@@ -199,7 +211,10 @@ def _tested_laws(
 
 
 def _laws_of(model: Any, example: Any, options: dict[str, Any]) -> Iterable[str]:
-    return applicable_laws(model, example, causal=bool(options.get("causal")))
+    if options.get("group") is not None:
+        return required_laws(options["group"])
+    reading = {name: options[name] for name in ("roles", "outputs") if name in options}
+    return applicable_laws(model, example, causal=bool(options.get("causal")), **reading)
 
 
 def _inapplicable(law: str, subject: str, laws: Iterable[str]) -> str:

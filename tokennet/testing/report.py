@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+TENSORS = ("inputs", "changed", "expected", "got")
+"""What of a counterexample is not in `to_dict`."""
+
 
 class Verdict(StrEnum):
     """What the runs of a model say about a law. Made by `check`, in a report.
@@ -49,22 +52,32 @@ class Location:
 class Counterexample:
     """The smallest counterexample found. Made by `check`.
 
-    `perm`, where the law is about a permutation, moves tokens as `x[..., perm, :]` does;
-    `inputs` is what it is applied to, and `script` a few lines that show the break.
+    `perm`, where the law is about a permutation, moves tokens as `x[..., perm, :]` does, or
+    edges, as `things` says; `inputs` is what it is applied to, and `script` a few lines that
+    show the break. `words` say what another law does, as "rotating by 90 degrees about z". On the
+    inputs `changed` the model should give `expected` and gives `got`; None where that was not
+    measured.
     """
 
     perm: tuple[int, ...] | None
     error: float
     script: str
     inputs: Any = field(repr=False, compare=False, default=None)
+    changed: Any = field(repr=False, compare=False, default=None)
+    expected: Any = field(repr=False, compare=False, default=None)
+    got: Any = field(repr=False, compare=False, default=None)
+    words: str = ""
+    things: str = "tokens"
 
     def __str__(self) -> str:
+        if self.words:
+            return f"{self.words} gives an error of {self.error:.2g}"
         if self.perm is None:
             return f"other content, with an error of {self.error:.2g}"
         moved = [i for i, p in enumerate(self.perm) if p != i]
-        what = f"moving {len(moved)} tokens"
+        what = f"moving {len(moved)} {self.things}"
         if len(moved) == 2:
-            what = f"swapping tokens {moved[0]} and {moved[1]}"
+            what = f"swapping {self.things} {moved[0]} and {moved[1]}"
         return f"{what} of {len(self.perm)} gives an error of {self.error:.2g}"
 
 
@@ -134,7 +147,7 @@ class SymmetryReport:
         values = {**vars(self), "verdict": str(self.verdict), "notes": list(self.notes)}
         for name in ("location", "counterexample"):
             part = values[name]
-            values[name] = part and {k: v for k, v in vars(part).items() if k != "inputs"}
+            values[name] = part and {k: v for k, v in vars(part).items() if k not in TENSORS}
         return _for_json(values)
 
 

@@ -1,4 +1,4 @@
-"""Models and examples by name, `module:object`, for `tokennet check`."""
+"""Models and examples by name, for `tokennet check`: `module:object`, or of the zoo."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tokennet.testing.example.inputs import parameters_of
+from tokennet.testing.zoo import ZooModel, is_zoo_name, make_zoo_model
 
 
 def resolve(name: str, what: str) -> Any:
@@ -45,6 +46,21 @@ def resolve(name: str, what: str) -> Any:
             raise ValueError(f"{what} {name!r}: {module_name} has no {path!r}")
         found = getattr(found, part)
     return found
+
+
+def resolve_subject(name: str, example: str | None) -> ZooModel:
+    """A model with its example: of the zoo, or `module:object` with an example by name.
+
+    Raises:
+        ValueError, ImportError: as `make_zoo_model`, `resolve_model` and `resolve_example`.
+    """
+    if not is_zoo_name(name):
+        model = resolve_model(name)
+        return ZooModel(model, resolve_example(example, model))
+    made = make_zoo_model(name)
+    if example is None:
+        return made
+    return ZooModel(made.model, resolve_example(example, made.model))
 
 
 def resolve_model(name: str) -> Any:

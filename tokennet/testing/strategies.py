@@ -6,10 +6,10 @@ come from a drawn seed, so that drawing large tensors costs no more than a seed.
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from math import gcd
-from random import Random
 
 import torch
 from hypothesis import find, settings
@@ -18,7 +18,20 @@ from hypothesis.errors import HypothesisWarning, NoSuchExample
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from tokennet.graphs import Causal, Cycle, Edges, Full, Global, Grid, Self, TokenGraph, Window
+from tokennet.graphs import (
+    Causal,
+    Cycle,
+    Dilated,
+    Edges,
+    Full,
+    Global,
+    Grid,
+    Offsets,
+    Random,
+    Self,
+    TokenGraph,
+    Window,
+)
 from tokennet.testing.engine.draws import SCALES, Draw, Draws
 from tokennet.tokens import Tokens
 
@@ -92,6 +105,10 @@ def symbolic_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_SIX) -> TokenGrap
 def _formulas(n: int) -> SearchStrategy[TokenGraph]:
     size = st.integers(0, n)
     divisors = [d for d in range(1, n + 1) if n % d == 0] or [1]
+    sides: list[tuple[int, ...]] = [(n // d, d) for d in divisors]
+    sides += [
+        (n // d, d // e, e) for d in divisors for e in divisors if d % e == 0 and 1 < e < d < n
+    ]
     return st.one_of(
         st.just(Full(n)),
         st.just(Causal(n)),
@@ -100,9 +117,15 @@ def _formulas(n: int) -> SearchStrategy[TokenGraph]:
         size.map(lambda radius: Cycle(n, radius)),
         size.map(lambda k: Global(n, k)),
         st.builds(
-            lambda width, **options: Grid(n // width, width, **options),
-            st.sampled_from(divisors), radius=st.integers(0, 2), periodic=st.booleans(),
+            lambda sizes, **options: Grid(*sizes, **options),
+            st.sampled_from(sides), radius=st.integers(0, 2), periodic=st.booleans(),
+            neighborhood=st.sampled_from(("box", "cross")),
         ),
+        st.builds(Dilated, st.just(n), radius=size, dilation=st.integers(1, max(n, 1))),
+        st.builds(
+            Offsets, st.just(n), st.lists(st.integers(-n, n), max_size=4), periodic=st.booleans()
+        ),
+        st.builds(Random, st.just(n), k=st.integers(0, max(n - 1, 0)), seed=st.integers(0, 99)),
     )  # fmt: skip
 
 
@@ -326,6 +349,6 @@ class ShrinkingDraws(Draws):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", HypothesisWarning)
             try:
-                return find(drawn, breaks, settings=options, random=Random(self.seed))
+                return find(drawn, breaks, settings=options, random=random.Random(self.seed))
             except NoSuchExample:
                 return None

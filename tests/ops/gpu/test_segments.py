@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.families import BIPARTITE, SQUARE
+from tests.families import BIPARTITE, SQUARE, by_default
 from tokennet import Window
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.kernels.cuda import segments
@@ -62,7 +62,7 @@ def test_edges_at_once_follow_the_lengths():
     assert cut(indptr_of([0] * 10)).at_once == 16
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_default(FAMILIES))
 def test_places_of_edges_by_source(name):
     graph = FAMILIES[name]()
     plan = edge_plan(graph)

@@ -4,6 +4,7 @@ from tests.testing.cases import (
     backend_bugs,
     batch_bugs,
     causal_bugs,
+    form_tables,
     graph_bugs,
     mask_bugs,
     order_bugs,
@@ -20,12 +21,14 @@ INJECTED_BUGS: list[InjectedBug] = [
     *set_bugs.MIXES_SETS,
     *set_bugs.IS_RANDOM,
     *mask_bugs.READS_PADDING,
+    *mask_bugs.DROPS_MASKS,
     *mask_bugs.FAILS_ON_EMPTY_SETS,
     *graph_bugs.READS_EDGE_ORDER,
     *graph_bugs.READS_NODE_INDEX,
     *graph_bugs.FAILS_WITHOUT_NEIGHBORS,
     *batch_bugs.READS_THE_BATCH,
     *backend_bugs.DIFFERS_BY_BACKEND,
+    *form_tables.FORM_BUGS,
 ]
 
 PASSING_MODELS: list[PassingModel] = [
@@ -33,6 +36,7 @@ PASSING_MODELS: list[PassingModel] = [
     *passing_graphs.PASSING_MASKS,
     *passing_graphs.PASSING_GRAPHS,
     *passing_graphs.PASSING_TOKENS,
+    *form_tables.PASSING_FORMS,
 ]
 
 __all__ = [

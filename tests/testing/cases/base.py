@@ -34,6 +34,8 @@ class InjectedBug:
         options: of `check` for this model.
         also_broken: other laws that such a bug breaks as well.
         laws: to be checked; None for all that apply to the example.
+        slow: under the mark `sweep`.
+        localizable: the engine can follow what the model does: no nested tensors.
     """
 
     name: str
@@ -42,6 +44,8 @@ class InjectedBug:
     options: dict[str, Any] = field(default_factory=dict)
     also_broken: tuple[str, ...] = ()
     laws: tuple[str, ...] | None = None
+    slow: bool = False
+    localizable: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def seeded(model: Callable[[], nn.Module], example: Callable[[], Any]) -> Make:
 def bug_lines(model: nn.Module) -> list[tuple[str, int]]:
     """File and line of each statement marked `# bug` in the classes of `model`."""
     found = []
-    for kind in dict.fromkeys(type(module) for module in model.modules()):
+    kinds = (kind for module in model.modules() for kind in type(module).__mro__)
+    for kind in dict.fromkeys(kinds):
         if kind.__module__.startswith(__package__):
             lines, start = inspect.getsourcelines(kind)
             file = inspect.getsourcefile(kind) or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -153,6 +154,27 @@ class NormOfEmptySet(Pooled):
         return self.head(total / (norm + 1e-6))
 
 
+class PairMaskDropped(nn.Module):
+    """A mask of pairs that the second layer does not get."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.MultiheadAttention(DIM, NUM_HEADS, batch_first=True) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, attn_mask: Tensor) -> Tensor:
+        x = x + self.first(x, x, x, attn_mask=attn_mask, need_weights=False)[0]
+        return x + self.second(x, x, x, need_weights=False)[0]  # bug
+
+
+def _ring() -> tuple[Tensor, Tensor]:
+    """Sets, and a mask that hides all but a token itself and the one before it."""
+    x, _ = masked()
+    itself = torch.eye(x.shape[1]).bool()
+    return x, ~(itself | itself.roll(1, 0))
+
+
 def _between(kind: type[nn.Module]) -> nn.Module:
     return Masked(Block(), kind(), Block())
 
@@ -175,6 +197,15 @@ READS_PADDING = [
     _bug("mean_of_all", _alone, MeanOfAll, "padding"),
     _bug("max_of_all", _alone, MaxOfAll, "padding", padded),
     _bug("counted_padding", _alone, CountedPadding, "padding"),
+]
+
+DROPS_MASKS = [
+    InjectedBug(
+        "pair_mask_dropped",
+        seeded(PairMaskDropped, _ring),
+        "mask_honored",
+        laws=("mask_honored",),  # a mask of one set for all is held still by permutations
+    ),
 ]
 
 FAILS_ON_EMPTY_SETS = [

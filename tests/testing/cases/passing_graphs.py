@@ -202,13 +202,13 @@ PASSING_GRAPHS = [
 ]
 
 PASSING_TOKENS = [
-    _passing("attention_on_tensor", Wrapped, tensor),
+    _passing("attention_on_tensor", Wrapped, tensor, slow=True),
     _passing("attention_on_full", lambda: net("attention", "token"), _full, slow=True),
     _passing("attention_on_edges", lambda: net("attention", "token"), tokens, slow=True),
     _passing("attention_on_ring", lambda: net("attention", "mean"), _ring),
-    _passing("gat_on_edges", lambda: net("gat", "attention"), tokens),
+    _passing("gat_on_edges", lambda: net("gat", "attention"), tokens, slow=True),
     _passing("mean_on_edges", lambda: net("mean", "token"), tokens, slow=True),
     _passing("attention_on_sets", lambda: net("attention", "mean"), disjoint, slow=True),
     _passing("gat_on_sets", lambda: net("gat", "token"), disjoint, slow=True),
-    _passing("max_on_sets", lambda: net("max", "attention"), disjoint, selects=True),
+    _passing("max_on_sets", lambda: net("max", "attention"), disjoint, selects=True, slow=True),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests.testing.cases.base import (
     CAUSAL_LAWS,
@@ -155,6 +156,25 @@ def encoder(depth: int, **options: Any) -> nn.Module:
     return nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
 
 
+class PairMask(nn.Module):
+    """Attention with a mask of pairs that is True for the visible."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(DIM, 3 * DIM)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, -1)
+        return x + F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def pairs() -> tuple[Tensor, Tensor]:
+    """Sets, and for each a mask of pairs in which every token is visible to itself."""
+    x = tensor()
+    visible = torch.rand(*x.shape[:2], x.shape[1]) < 0.3
+    return x, visible | torch.eye(x.shape[1]).bool()
+
+
 def tied_weights() -> nn.Module:
     block = Block()
     return nn.Sequential(block, block, copy.deepcopy(block))
@@ -176,6 +196,7 @@ def _passing(
 
 PASSING_SETS = [
     _passing("deep_sets", DeepSets),
+    _passing("pair_mask", PairMask, example=pairs),
     _passing("set_layers", SetLayer, nn.ReLU, SetLayer, Mean, selects=True),
     _passing("pre_norm", Block, Block),
     _passing("post_norm", PostNorm, PostNorm),

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from tokennet._compiling import constant_result
+from tokennet.graphs import TokenGraph
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.isolation import (
     can_look,
@@ -62,6 +63,40 @@ def sdpa(
 
     out = isolated(attention, q, k, v, partial(seen_through, mask, is_causal))
     return out if nothing is None else out.masked_fill(nothing.any(-1, keepdim=True), math.nan)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> Tensor | None:
+    """The short way of the most frequent call, (..., N, H, C) three times to (..., N, H, C).
+
+    Among a few tokens on a CPU, checking, folding and choosing take longer than the kernel. Here
+    one condition says that there is nothing to do before it: a complete or causal graph, real
+    tensors of one shape, type and device. None where that is not so, and where numbers are not
+    finite: then `attend` goes its general way, which names what is wrong.
+    """
+    if not (
+        can_look(q)
+        and type(k) is type(v) is Tensor
+        and k.is_cpu
+        and v.is_cpu
+        and q.dtype == k.dtype == v.dtype
+        and q.is_floating_point()
+        and (shape := q.shape) == k.shape == v.shape
+        and 2 < len(shape) < 5
+        and 0 not in shape
+        and shape[-3] == graph.num_targets == graph.num_sources
+        and forward_ad._current_level < 0
+        and not torch.is_autocast_enabled("cpu")
+    ):
+        return None
+    if len(shape) == 3:
+        q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H, N, C)
+    is_causal = graph.is_causal
+    out = _attention(q, k, v, None, is_causal, shape[-1] ** -0.5)
+    if (is_causal and has_nan(out)) or (has_zeros(out) and _has_nan(q, k, None)):
+        return None
+    out = out.transpose(1, 2)  # (B, N, H, C)
+    return out if len(shape) == 4 else out.squeeze(0)
 
 
 def _has_nan(q: Tensor, k: Tensor, mask: Tensor | None) -> bool:

@@ -23,6 +23,10 @@ from tokennet.testing.report import Location
 
 MOST_LISTS, MOST_BEFORE = 8, 256
 """Longer lists of tokens that are followed, and entries before the tokens in them, at most."""
+UNWRITTEN = ("empty", "new_empty", "empty_like", "empty_strided")
+"""Operations whose output is whatever the memory held."""
+COPIES = ("detach", "clone", "copy_", "split_with_sizes", "view")
+"""Of inputs and outputs, by the checker, and where it makes containers of sets."""
 
 
 @dataclass
@@ -126,9 +130,8 @@ def localize(
     for a, b in zip(first, second, strict=False):
         a.error = comparison.error(a, b)
     roots = roots_of(before.calls, first, threshold, comparison.measure)
-    copies = ("detach", "clone")  # of inputs and outputs, by the checker
     roots = {
-        n for n in roots if before.calls[n].site.line or before.calls[n].operation not in copies
+        n for n in roots if before.calls[n].site.line or before.calls[n].operation not in COPIES
     }
     return location_of(before.calls[min(roots)], threshold) if roots else None
 
@@ -182,7 +185,8 @@ class _Comparison:
             return
         for old, new in ((call.inputs, pair.inputs), (call.outputs, pair.outputs)):
             for x, y in zip(old, new, strict=False):
-                x.error = self.error(x, y)
+                if call.operation not in UNWRITTEN:
+                    x.error = self.error(x, y)
 
 
 def _longer_lists(calls: list[Call], lengths: tuple[int, ...]) -> list[Among]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,17 +11,24 @@ from torch import Tensor
 from tokennet.graphs import TokenGraph
 from tokennet.testing.engine.actions import Action, AsSet, Invariant, Permute
 from tokennet.testing.engine.chance import MoveNoise
+from tokennet.testing.engine.content import seeded_content
+from tokennet.testing.engine.differences import difference
 from tokennet.testing.engine.intervention import (
+    Code,
     Inputs,
     Intervention,
     Outputs,
     PermutationIntervention,
-    difference,
-    seeded_content,
 )
 from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.wrapped import Wrapped
-from tokennet.testing.example.values import features, is_pyg_batch, is_pyg_data, map_tensors
+from tokennet.testing.example.values import (
+    features,
+    graphs_of,
+    is_pyg_batch,
+    is_pyg_data,
+    map_tensors,
+)
 from tokennet.tokens import Tokens
 
 LONGEST = 1000
@@ -32,32 +40,19 @@ TENSORS_OF = "from tokennet.testing.example.values import tensors_of"
 SEED = "generator=torch.Generator().manual_seed(0)"
 
 
-class Code(NamedTuple):
-    """An intervention as code on the inputs `x`, `x1`, ...
-
-    `lines` make what `arguments` name; `before` of the output y and `after` of the output
-    `moved` must be the same.
-    """
-
-    imports: list[str]
-    lines: list[str]
-    arguments: list[str]
-    before: str
-    after: str
-
-
 def script_of(
     runner: Runner, inputs: Inputs, intervention: Intervention, *, jittered: bool, seeded: bool
 ) -> str:
     """The script, for a `model` that is defined before it; empty where it would be too long."""
     names, run = _names(inputs), runner.run
-    wanted = intervention.expected(run(inputs))
+    y = run(inputs)
+    wanted = intervention.expected(y)
     got = intervention.compared(run(intervention.apply(inputs)))
     errors = [difference([a], [b]) for a, b in zip(wanted, got, strict=True)]
     worst = errors.index(max(errors))
     if isinstance(intervention, PermutationIntervention):
         code: Code | None = _permuting(intervention, names, worst)
-    else:
+    elif (code := intervention.code(names, inputs, y, worst)) is None:
         code = _replacing(runner, inputs, intervention, names, worst)
     if code is None:
         return ""
@@ -100,6 +95,17 @@ def script_of_finiteness(model: Any, inputs: Inputs, *, jittered: bool, seeded: 
     return "\n".join(lines) + "\n"
 
 
+def script_of_size(model: Any, inputs: Inputs, wanted: tuple[int, int, int]) -> str:
+    """A script for an output that has too few rows: the output, its dimension, the right size."""
+    number, dim, size = wanted
+    lines = [
+        *_start(model, inputs, [TENSORS_OF], jittered=False, seeded=False),
+        f"y = tensors_of(f({', '.join(_names(inputs))}))[{number}]",
+        f"print(y.shape[{dim}] == {size})  # not True",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _names(inputs: Inputs) -> list[str]:
     return [f"x{n}" if n else "x" for n in range(len(inputs))]
 
@@ -124,6 +130,8 @@ def _start(
     lines += [JITTER] if jittered else []
     for number, (name, value) in enumerate(zip(_names(inputs), inputs, strict=True)):
         lines.append(f"{name} = {literal(value, seeded and number == 0)}")
+    if any(re.search(r"\b(inf|nan)\b", line) for line in lines):
+        lines.insert(0, "from math import inf, nan")
     return lines
 
 
@@ -242,7 +250,7 @@ def literal(value: Any, seeded: bool) -> str:
     if is_pyg_batch(value):
         bare = value.clone()
         bare.x = torch.zeros(value.num_nodes, 1)  # x is written apart
-        parts = ", ".join(literal(part, False) for part in bare.to_data_list())
+        parts = ", ".join(literal(part, False) for part in graphs_of(bare))
         return f"Batch.from_data_list([{parts}]).update({{'x': {literal(value.x, seeded)}}})"
     if is_pyg_data(value):
         fields = [

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.diagnose.script import script_of
+from tokennet.testing.engine.content import seeded_content
 from tokennet.testing.engine.intervention import (
     Inputs,
     Intervention,
     Outputs,
     PermutationIntervention,
-    seeded_content,
 )
 from tokennet.testing.engine.run import Runner, error_of, other_content
 from tokennet.testing.report import Counterexample
@@ -49,6 +49,10 @@ def smallest_counterexample(
     if isinstance(intervention, PermutationIntervention) and swaps:
         inputs, intervention = _one_swap(runner, inputs, intervention, threshold)
         inputs, intervention = _fewer_tokens(error, inputs, intervention, threshold)
+    for simpler in intervention.simpler():
+        if error(inputs, simpler) > threshold:
+            intervention = simpler
+            break
     other, seeded = seeded_content(inputs), False
     with contextlib.suppress(Exception):  # content that the model refuses
         if other is not None and error(other, intervention) > threshold:
@@ -57,7 +61,17 @@ def smallest_counterexample(
     if isinstance(intervention, PermutationIntervention):
         perm = tuple(intervention.perm.tolist())
     text = script_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
-    return Counterexample(perm, error(inputs, intervention), text, inputs)
+    changed = intervention.apply(inputs)
+    return Counterexample(
+        perm,
+        error(inputs, intervention),
+        text,
+        inputs,
+        changed=changed,
+        expected=intervention.expected(runner.run(inputs)),
+        got=intervention.compared(runner.run(changed)),
+        words=intervention.words,
+    )
 
 
 def _one_swap(

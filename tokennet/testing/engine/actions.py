@@ -199,19 +199,24 @@ class RelabelEdges(Action):
 
     Args:
         num_nodes: if not given, any; nodes are then counted by the other inputs.
+        row: of the edge_index to be renamed, where sources and targets are different nodes.
 
     >>> RelabelEdges().apply(torch.tensor([[0, 1], [1, 2]]), torch.tensor([2, 1, 0])).tolist()
     [[2, 1], [1, 0]]
     """
 
     num_nodes: int | None = None
+    row: int | None = None
 
     def degree(self, value: Any) -> int | None:
         check_edge_index(value)
         return self.num_nodes
 
     def apply(self, value: Tensor, perm: Tensor) -> Tensor:
-        return torch.argsort(perm).to(value.device)[value]
+        new = torch.argsort(perm).to(value.device)
+        if self.row is None:
+            return new[value]
+        return torch.stack([new[row] if n == self.row else row for n, row in enumerate(value)])
 
 
 def within(membership: Tensor, generator: torch.Generator) -> Tensor:

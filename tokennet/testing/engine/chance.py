@@ -94,6 +94,9 @@ class _Beside(Intervention):
     def compared(self, outputs: Outputs) -> Outputs:
         return self.inner.compared(outputs)
 
+    def sizes(self, sizes: Outputs) -> Outputs:
+        return self.inner.sizes(sizes)
+
     @property
     def can_be_followed(self) -> bool:
         return self.inner.can_be_followed

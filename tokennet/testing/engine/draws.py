@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokennet.checks import check_type
-from tokennet.testing.engine.intervention import Inputs, new_content
+from tokennet.testing.engine.content import new_content
+from tokennet.testing.engine.intervention import Inputs
 from tokennet.testing.example.values import features, with_features
 
 COUNT = 8
@@ -49,6 +50,9 @@ class Draws:
 
     def __init__(self, count: int = COUNT, seed: int = 0) -> None:
         self.count, self.seed = count, seed
+
+    def __bool__(self) -> bool:
+        return self.count > 0
 
     def first(self, fails: Callable[[Draw], bool]) -> Draw | None:
         """The first draw on which the law fails, or None."""

@@ -97,7 +97,7 @@ def _in_float32(found: Finding) -> Finding:
     off = runner.sensitivity(torch.float64, torch.finfo(torch.float32).eps)
     intervention = measured.interventions[errors.diagnosed]
     unit = measured.largest_units(intervention)
-    rounding = largest(relative(intervention.expected(off), unit))
+    rounding = largest(relative(intervention.sizes(off), unit))
     limit = tolerance(torch.float32, rounding, torch.float32)
     if error <= limit * UNDECIDED[torch.float32]:
         return found

@@ -7,27 +7,42 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tokennet.testing.engine.actions import Action
-from tokennet.testing.example.values import features, with_features
+from tokennet.testing.engine.differences import difference
 
 Inputs = tuple[Any, ...]
 Outputs = list[Tensor]
 
-OUTLIER = 1e6
-"""Numbers this many times the median stand for infinity, as in masks."""
+
+class Code(NamedTuple):
+    """An intervention as code on the inputs `x`, `x1`, ...
+
+    `lines` make what `arguments` name; `before` of the output y and `after` of the output
+    `moved` must be the same.
+    """
+
+    imports: list[str]
+    lines: list[str]
+    arguments: list[str]
+    before: str
+    after: str
 
 
 class Intervention(ABC):
     """One run of a law: compared(f(apply(x))) must equal expected(f(x))."""
+
+    @property
+    def words(self) -> str:
+        """What it does, for reports of counterexamples."""
+        return ""
 
     @abstractmethod
     def apply(self, inputs: Inputs) -> Inputs:
@@ -40,6 +55,23 @@ class Intervention(ABC):
     def compared(self, outputs: Outputs) -> Outputs:
         """The part of f(apply(x)) that the law speaks of."""
         return outputs
+
+    def sizes(self, sizes: Outputs) -> Outputs:
+        """How large entries of `expected` can be, given sizes of the entries of f(x)."""
+        return self.expected(sizes)
+
+    def simpler(self) -> Iterator[Intervention]:
+        """Interventions of the same law that are easier to read, the simplest first."""
+        return iter(())
+
+    def code(self, names: list[str], inputs: Inputs, outputs: Outputs, worst: int) -> Code | None:
+        """The intervention in a script, None where it has no code of its own.
+
+        Args:
+            names: of the inputs.
+            worst: the number of the output that the script compares.
+        """
+        return None
 
     @property
     def can_be_followed(self) -> bool:
@@ -96,48 +128,6 @@ class Among:
         rest = torch.arange(self.size - self.count)
         rest = torch.where(rest < self.start, rest, rest + count)
         return torch.cat([self.start + index, rest])
-
-
-def difference(wanted: Outputs, got: Outputs) -> float:
-    """max |got - wanted| / max |wanted|; infinite where shapes or infinities disagree."""
-    if [tensor.shape for tensor in wanted] != [tensor.shape for tensor in got]:
-        return float("inf")
-    errors = [_difference(a, b) for a, b in zip(wanted, got, strict=True)]
-    return max(errors, default=0.0)
-
-
-def _difference(wanted: Tensor, got: Tensor) -> float:
-    if not wanted.numel() or torch.equal(wanted, got):
-        return 0.0
-    if torch.bool in (wanted.dtype, got.dtype):
-        return 1.0
-    error = float((got - wanted).abs().max())
-    if not math.isfinite(error):
-        error = float(gap(wanted, got).max())
-    scale = _scale(wanted)
-    return error / scale if scale else error
-
-
-def _scale(wanted: Tensor) -> float:
-    """The largest absolute value that does not stand for infinity; 0 where there is none."""
-    sizes = wanted.abs()
-    largest = float(sizes.max())
-    if math.isfinite(largest) and (
-        not sizes.is_floating_point() or 2 * int((sizes * OUTLIER >= largest).sum()) > sizes.numel()
-    ):
-        return largest  # the median is not that much smaller
-    sizes = sizes[sizes.isfinite()]
-    if not sizes.numel():
-        return 0.0
-    usual = sizes[sizes <= OUTLIER * sizes.median()] if sizes.is_floating_point() else sizes
-    return float(usual.max()) if usual.numel() else float(sizes.max())
-
-
-def gap(wanted: Tensor, got: Tensor) -> Tensor:
-    """|got - wanted|, entry by entry; infinite where infinities or NaN disagree."""
-    same = (wanted == got) | (wanted.isnan() & got.isnan())
-    found = (got - wanted).abs().double()
-    return torch.where(same, 0.0, torch.where(found.isnan(), float("inf"), found))
 
 
 @dataclass(frozen=True)
@@ -212,10 +202,25 @@ class PermutationIntervention(Intervention):
             if integers and bool((before.min() >= 0) & (before.max() < len(self.perm))):
                 yield torch.argsort(self.perm).to(moved)[moved], after
         yield from self._padded(before, after)
+        yield from self._in_two(before, after)
         for dim, size in enumerate(before.shape):
             may_be_edges = size > 1 and size % len(self.perm) != 0
             if self.ordered is not None and may_be_edges and size not in self.ordered:
                 yield _sorted_along(before, dim), _sorted_along(after, dim)
+
+    def _in_two(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens that two dimensions count, as pixels; the tokens of one set of a ragged batch."""
+        perm, n = self.perm, len(self.perm)
+        for dim, (size, inner) in enumerate(itertools.pairwise(before.shape)):
+            if 1 < size < n and size * inner == n:
+                flat = before.flatten(dim, dim + 1).index_select(dim, perm.to(before.device))
+                yield flat.view(before.shape), after
+        sizes = [] if self.membership is None else self.membership.bincount().tolist()
+        for start, size in zip(itertools.accumulate([0, *sizes]), sizes, strict=False):
+            own = (perm[start : start + size] - start).to(before.device)
+            for dim in range(before.dim()):
+                if size > 1 and before.shape[dim] == size:
+                    yield before.index_select(dim, own), after
 
     def _padded(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Sets padded to one size, as PyG's to_dense_batch returns them."""
@@ -351,43 +356,3 @@ def _sorted_along(tensor: Tensor, dim: int) -> Tensor:
     rows = rows.double().nan_to_num()
     weight = torch.linspace(1.0, 2.0, rows.shape[1], dtype=torch.float64, device=rows.device)
     return tensor.index_select(dim, torch.argsort(rows @ weight.sin()))
-
-
-def new_content(z: Tensor, seed: int, scale: float = 1.0) -> Tensor:
-    """Normal numbers of `scale` times the size of z; for ids of tokens, others of those present."""
-    generator = torch.Generator().manual_seed(1000 + seed)
-    if not z.is_floating_point():
-        order = torch.randperm(z.numel(), generator=generator).to(z.device)
-        shuffled = z.flatten()[order].view_as(z)
-        return torch.where(shuffled == z, z.flatten().roll(1).view_as(z), shuffled)
-    size = float(z.square().mean().sqrt()) if z.numel() else 1.0
-    noise = torch.randn(z.shape, generator=generator, dtype=torch.float64)
-    return noise.to(z) * (size or 1.0) * scale
-
-
-def replaced(
-    inputs: Inputs, dim: int, index: Sequence[int], seed: int, scale: float = 1.0
-) -> Inputs:
-    """The inputs with new content for some indices in dimension `dim` of the first."""
-    z = features(inputs[0])
-    chosen = torch.tensor(index, device=z.device, dtype=torch.long)
-    new = new_content(z, seed, scale).index_select(dim, chosen)
-    return (with_features(inputs[0], z.index_copy(dim, chosen, new)), *inputs[1:])
-
-
-def seeded_content(inputs: Inputs, index: Any = ..., scale: float = 1.0) -> Inputs | None:
-    """The inputs with normal numbers that a script can draw again; None for ids of tokens.
-
-    Args:
-        index: of the tokens that get them, all by default.
-    """
-    try:
-        z = features(inputs[0])
-    except TypeError:
-        return None
-    if not z.is_floating_point():
-        return None
-    z, generator = z.clone(), torch.Generator().manual_seed(0)
-    new = torch.randn(z[index].shape, generator=generator, dtype=z.dtype)
-    z[index] = scale * new.to(z.device)
-    return (with_features(inputs[0], z), *inputs[1:])

@@ -28,6 +28,7 @@ CACHED = functools._lru_cache_wrapper
 _OPAQUE = (sys.stdlib_module_names - {"types", "argparse"}) | {"numpy", "torch", "_pytest"}
 ATOMS = {NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device}
 _DICTS = (dict, OrderedDict)
+_SEQUENCES: tuple[Any, ...] = (list, tuple, deque, set, frozenset)
 _EMPTY = CellType()
 
 
@@ -79,8 +80,10 @@ def held(value: Any) -> list[Any]:
     parts: list[Any] = []
     if is_a(value, MAPPINGS) and len(value) <= LENGTH:
         parts = list(base_of(value).values(value))
-    elif is_a(value, (list, tuple, deque, set, frozenset)) and len(value) <= LENGTH:
-        parts = list(value)
+    elif is_a(value, _SEQUENCES):
+        # By the base type: a subclass may refuse `len`, as the irreps of e3nn do.
+        base = next(kind for kind in _SEQUENCES if is_a(value, kind))
+        parts = list(base.__iter__(value)) if base.__len__(value) <= LENGTH else []
     elif is_a(value, MethodType):
         parts = [value.__self__]
     elif is_a(value, ScriptModule):

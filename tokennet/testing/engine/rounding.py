@@ -179,6 +179,6 @@ def _moved_by_solvers(found: Finding) -> float:
                 return math.inf if solvers.altered else 0.0
             if not solvers.altered:
                 return 0.0
-            off = intervention.expected(gaps(found.measured.outputs, nudged))
+            off = intervention.sizes(gaps(found.measured.outputs, nudged))
             moved = max(moved, largest(relative(off, unit)))
     return moved

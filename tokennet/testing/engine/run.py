@@ -20,15 +20,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
-from tokennet.testing.engine.intervention import (
-    Inputs,
-    Intervention,
-    Outputs,
-    difference,
-    gap,
-    new_content,
-    replaced,
-)
+from tokennet.testing.engine.content import new_content, replaced
+from tokennet.testing.engine.differences import difference, gap
+from tokennet.testing.engine.intervention import Inputs, Intervention, Outputs
 from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.engine.wrapped import identity
 from tokennet.testing.example.values import cast, features, map_tensors, tensors_of, with_features
@@ -124,7 +118,7 @@ class Measured:
 
     def units(self, intervention: Intervention) -> Channels:
         """By how much tokens move each channel, where the law speaks of it."""
-        moved = intervention.expected(gaps(self.outputs, self.other))
+        moved = intervention.sizes(gaps(self.outputs, self.other))
         return units(moved, intervention.expected(self.outputs), self.dtype)
 
     def largest_units(self, intervention: Intervention) -> Channels:
@@ -134,7 +128,7 @@ class Measured:
     def rounding(self, number: int, off: Outputs) -> Channels:
         """Rounding errors |f32 - f64| of every entry in the same units."""
         intervention = self.interventions[number]
-        return relative(intervention.expected(off), self.units(intervention))
+        return relative(intervention.sizes(off), self.units(intervention))
 
     @property
     def response(self) -> float:

@@ -73,8 +73,12 @@ class GradientOf(Wrapped):
                 outputs = tensors_of(self.function(given, *inputs[1:]))
             except RuntimeError as error:  # code that leaves torch, as by .numpy()
                 raise NoGradient(f"not differentiable: {error}") from error
-            sums = [(y + y.square() / 2 + y**3 / 6).sum() for y in outputs if y.requires_grad]
+            numbers = [torch.view_as_real(y) if y.is_complex() else y for y in outputs]
+            sums = [(y + y.square() / 2 + y**3 / 6).sum() for y in numbers if y.requires_grad]
             if not sums:
                 raise NoGradient("the output has no gradient with respect to the input")
             total = torch.stack(sums).sum()
-        return torch.autograd.grad(total, leaf, materialize_grads=True)[0]
+            try:
+                return torch.autograd.grad(total, leaf, materialize_grads=True)[0]
+            except NotImplementedError as error:  # as of operations on nested tensors
+                raise NoGradient(f"not differentiable: {error}"[:200]) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokennet.testing.engine.wrapped import Wrapped
+from tokennet.testing.example.forms import Form
+from tokennet.testing.example.inputs import Example, real_tokens
 from tokennet.testing.example.layout import Layout
-from tokennet.testing.example.values import tensors_of
+from tokennet.testing.example.roles import Kind
+from tokennet.testing.example.values import features, is_pyg_data, tensors_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,25 @@ class OnData(ByName):
         return self.function(**{name: data[name] for name in self.names if name in data})
 
 
+def call_of(model: Callable[..., Any], example: Example, names: Sequence[str]) -> Any:
+    """The model as a function of the inputs of an example, in their order.
+
+    Args:
+        names: of the model's arguments.
+    """
+    if example.roles[0].kind is Kind.WHOLE:
+        by_parts = is_pyg_data(example.inputs[0]) and "edge_index" in names
+        return OnData(model, tuple(names)) if by_parts else model
+    keys = [slot.path[0] for slot in example.slots]
+    if not all(slot.is_plain for slot in example.slots):
+        return Form(model, example.slots, example.hetero)
+    if keys == list(range(len(keys))):
+        return model
+    if all(isinstance(key, str) for key in keys):
+        return ByName(model, tuple(keys))
+    return Form(model, example.slots)
+
+
 @dataclass(frozen=True)
 class Selected(Wrapped):
     """Some of the outputs of a model, with zeros where they belong to padding.
@@ -43,13 +66,15 @@ class Selected(Wrapped):
         outputs: indices of the outputs.
         layouts: of these outputs.
         mask: the index of the input that is the mask, None if there is no padding.
-        hides: the mask is True, or -inf, for padding and not for tokens.
+        how: it says what is padding, as `Example.how`.
+        dim: the dimension of the first input that counts tokens.
     """
 
     outputs: tuple[int, ...]
     layouts: tuple[Layout, ...]
     mask: int | None = None
-    hides: bool = False
+    how: str = "keep"
+    dim: int = -2
 
     imports = f"from {__name__} import Layout, Selected"
 
@@ -58,8 +83,7 @@ class Selected(Wrapped):
         chosen = [found[number] for number in self.outputs]
         if self.mask is None:
             return chosen
-        mask = inputs[self.mask]
-        real = (mask == 0) if self.hides else (mask != 0)
+        real = real_tokens(inputs[self.mask], self.how, features(inputs[0]).shape[self.dim])
         return [_cleared(y, layout, real) for y, layout in zip(chosen, self.layouts, strict=True)]
 
 
@@ -73,5 +97,6 @@ def _cleared(output: Tensor, layout: Layout, real: Tensor) -> Tensor:
         shape[dim] = size
         if layout.sets is not None and real.dim() == 2:
             shape[layout.sets] = real.shape[0]
+            shown = shown if layout.sets < dim else shown.T  # (N, B, D)
         output = output.masked_fill(~shown.to(output.device).reshape(shape), 0)
     return output

@@ -1,15 +1,14 @@
-"""`Example`: what each input of a model holds, inferred from types, shapes and argument names.
+"""`Example`: inputs in standard form with their roles, seen from one of its sets of tokens.
 
-Needed to say how a permutation of tokens or edges acts on the inputs. A new form of example
-starts in `read_example`.
+Needed to say how a permutation of tokens or edges acts on the inputs. `reading` makes it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -24,67 +23,109 @@ from tokennet.testing.engine.actions import (
     RelabelEdges,
 )
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges
-from tokennet.testing.example.values import describe, features, is_pyg_batch, is_pyg_data
+from tokennet.testing.example.forms import Slot
+from tokennet.testing.example.roles import Kind, Role
+from tokennet.testing.example.values import features, is_pyg_data
 from tokennet.tokens import Tokens
-
-FORMS = (
-    "a tensor (..., N, D) or of ids (B, N), (x, mask), Tokens, Data, Batch, "
-    "(x, edge_index, ...), (x, batch index), or a dict of such tensors by argument"
-)
-_NOT_A_MASK = ("position", "type", "segment", "label", "weight")
-
-
-class Role(StrEnum):
-    """What the entries of an input belong to."""
-
-    TOKENS = "tokens"
-    PAIRS = "pairs of tokens"
-    EDGES = "edges"
-    EDGE_INDEX = "edge_index"
-    SETS = "the index of the set of each token"
-    WHOLE = "Tokens or Data, which hold all of these"
-    OTHER = "neither tokens nor edges"
-
-
-@dataclass(frozen=True)
-class Input:
-    """The role of an input, and the dimension of the tokens or edges in it."""
-
-    role: Role
-    dim: int = 0
 
 
 @dataclass(frozen=True)
 class Example:
-    """Inputs of a model and what they hold.
+    """Inputs of a model in standard form, and what they hold. Made by `read_example`.
+
+    The first input holds the vectors (or ids) of the tokens of `set`: laws change it.
 
     Attributes:
-        real: (..., N) True for tokens and False for padding.
-        mask: the index of the input that is the mask.
+        roles: in dimensions of the standard form; every set is named in them.
+        slots: where each input goes in the call of the model.
+        anchors: for each set of tokens the name of the input with its vectors.
+        set: the set that this is seen from; '' where there are no tokens.
+        edge_list: the name of the input with the edges in question, by default the first.
     """
 
     inputs: tuple[Any, ...]
-    roles: tuple[Input, ...]
-    real: Tensor | None = None
-    mask: int | None = None
+    roles: tuple[Role, ...]
+    names: tuple[str, ...]
+    slots: tuple[Slot, ...]
+    anchors: dict[str, str]
+    set: str = ""
+    edge_list: str = ""
+    hetero: bool = False
+
+    def view(self, name: str) -> Example:
+        """The same example seen from another set."""
+        first = self.names.index(self.anchors[name])
+        rest = sorted(range(len(self.inputs)), key=lambda n: self.slots[n].at)
+        order = [first, *(n for n in rest if n != first)]
+        fields = ("inputs", "roles", "names", "slots")
+        moved: dict[str, Any] = {
+            field: tuple(getattr(self, field)[n] for n in order) for field in fields
+        }
+        return dataclasses.replace(self, set=name, **moved)
+
+    def views(self) -> list[Example]:
+        """The example seen from each of its sets."""
+        return [self.view(name) for name in self.anchors] or [self]
 
     @property
     def num_tokens(self) -> int:
-        first, given = self.inputs[0], self.roles[0]
-        if given.role is Role.WHOLE:
+        """Tokens of a set, or of all sets of a ragged batch; 0 where there are none."""
+        first, role = self.inputs[0], self.roles[0]
+        if role.kind is Kind.WHOLE:
             return int(Relabel().degree(first))
-        return first.shape[given.dim]
+        return first.shape[role.dims[0]] if role.kind is Kind.TOKENS else 0
 
     @property
-    def lead(self) -> torch.Size:
-        """(..., N), the leading dimensions of the tokens."""
-        return _lead(features(self.inputs[0]))
+    def token_dim(self) -> int:
+        """The dimension of the first input that counts tokens."""
+        role = self.roles[0]
+        return role.dims[0] if role.kind is Kind.TOKENS else -2
+
+    @property
+    def num_sets(self) -> int:
+        """Sets of a batch in the first dimension; 1 where there is no such dimension."""
+        first, role = self.inputs[0], self.roles[0]
+        if role.kind is Kind.WHOLE:
+            z = features(first)
+            return z.shape[0] if isinstance(first, Tokens) and z.dim() > 2 else 1
+        return first.shape[0] if self.is_batched(0) else 1
+
+    def is_batched(self, number: int) -> bool:
+        """Whether the first dimension of an input counts the sets of a batch."""
+        value, role = self.inputs[number], self.roles[number]
+        if not isinstance(value, Tensor) or not value.dim() or self.membership is not None:
+            return False
+        if role.kind in (Kind.PER_SET, Kind.LENGTHS):
+            return True
+        if not role.kind.moves and role.kind is not Kind.PAIRS:
+            return False
+        inner = role.dims or (-1,)
+        count = value.shape[0]
+        return -inner[0] < value.dim() and (number == 0 or count == self.num_sets)
 
     @property
     def edge_index(self) -> Tensor | None:
         """(2, E), where the example is a graph."""
         first = self.inputs[0]
-        return first.edge_index if is_pyg_data(first) else self._of_role(Role.EDGE_INDEX)
+        if is_pyg_data(first):
+            return first.edge_index
+        number = self.edge_number
+        return None if number is None else self.inputs[number]
+
+    @property
+    def edge_number(self) -> int | None:
+        """The number of the input with the edges in question."""
+        numbers = [n for n, role in enumerate(self.roles) if role.kind is Kind.EDGE_INDEX]
+        if self.edge_list:
+            return self.names.index(self.edge_list)
+        own = [n for n in numbers if self.set in self.roles[n].sets]
+        return min(own, key=lambda n: "label" in self.names[n], default=None)
+
+    @property
+    def edge_lists(self) -> list[str]:
+        """The names of all inputs that list edges."""
+        pairs = zip(self.names, self.roles, strict=True)
+        return [name for name, role in pairs if role.kind is Kind.EDGE_INDEX]
 
     @property
     def membership(self) -> Tensor | None:
@@ -92,75 +133,110 @@ class Example:
         first = self.inputs[0]
         if isinstance(first, Tokens):
             return first.graph.batch() if first.graph.is_ragged else None
-        return first.batch if is_pyg_batch(first) else self._of_role(Role.SETS)
+        if is_pyg_data(first):
+            return first.batch if isinstance(first.batch, Tensor) else None
+        number = self.number_of(Kind.MEMBERSHIP)
+        return None if number is None else self.inputs[number]
 
-    def _of_role(self, role: Role) -> Any:
-        pairs = zip(self.inputs, self.roles, strict=True)
-        return next((value for value, given in pairs if given.role is role), None)
+    def number_of(self, *kinds: Kind) -> int | None:
+        """The number of the first input of a kind that speaks of the set in question."""
+        own = (n for n, r in enumerate(self.roles) if r.kind in kinds and self.set in r.sets)
+        return next(own, None)
+
+    @property
+    def mask(self) -> int | None:
+        """The number of the input that says which tokens are padding."""
+        return self.number_of(Kind.PADDING, Kind.LENGTHS)
+
+    @property
+    def real(self) -> Tensor | None:
+        """(..., N) True for tokens and False for padding."""
+        if self.mask is None:
+            return None
+        real = real_tokens(self.inputs[self.mask], self.how, self.num_tokens)
+        count = self.num_sets
+        return real.expand(count, -1) if count > 1 and len(real) != count else real  # shared
+
+    @property
+    def how(self) -> str:
+        """How the mask says what is padding: 'keep', 'pad', 'added' or 'lengths'."""
+        assert self.mask is not None
+        role = self.roles[self.mask]
+        if role.kind is Kind.LENGTHS:
+            return "lengths"
+        return "added" if role.keeps is None else "keep" if role.keeps else "pad"
 
     @property
     def actions(self) -> tuple[Action, ...]:
         """How a permutation of the tokens acts on each input."""
-        return tuple(self._action(given) for given in self.roles)
+        return tuple(self._action(role) for role in self.roles)
 
-    def _action(self, given: Input) -> Action:
-        if given.role is Role.TOKENS:
+    def _action(self, role: Role) -> Action:
+        if role.kind is Kind.WHOLE:
+            return Relabel()
+        if self.set not in role.sets:
+            return Invariant()
+        if role.kind.moves:
+            dim = role.dims[0] if role.dims else -1
             if self.membership is not None:
-                return PermuteWithin(given.dim, self.membership)
-            return Permute(given.dim)
-        if given.role is Role.PAIRS:
-            return Conjugate()
-        if given.role is Role.EDGE_INDEX:
-            return RelabelEdges(self.num_tokens)
-        return Relabel() if given.role is Role.WHOLE else Invariant()
+                return PermuteWithin(dim, self.membership)
+            if self.mask is not None and self.how == "lengths":
+                return PermuteWithin(dim, self._columns())
+            return Permute(dim)
+        both = len(set(role.sets)) == 1
+        if role.kind is Kind.PAIRS:
+            dims = (role.dims[0], role.dims[1])
+            return Conjugate(dims) if both else Permute(dims[role.sets.index(self.set)])
+        if role.kind is Kind.EDGE_INDEX:
+            return RelabelEdges(self.num_tokens, None if both else role.sets.index(self.set))
+        return Invariant()
+
+    def _columns(self) -> Tensor:
+        """Tokens that are padding in the same sets: lengths stay true where these are moved."""
+        assert self.real is not None
+        return self.real.reshape(-1, self.num_tokens).unique(dim=1, return_inverse=True)[1]
+
+    @property
+    def can_be_permuted(self) -> bool:
+        """Whether there are two tokens that may change places."""
+        if self.mask is not None and self.how == "lengths":
+            return int(self._columns().bincount().max()) > 1
+        return self.num_tokens > 1
 
     @property
     def edge_actions(self) -> tuple[Action, ...]:
-        """How a permutation of the edges acts on each input."""
-        found: dict[Role, Action] = {
-            Role.EDGE_INDEX: ReorderEdges(),
-            Role.WHOLE: ReorderEdges(),
-            Role.EDGES: Permute(0),
-        }
-        return tuple(found.get(given.role, Invariant()) for given in self.roles)
+        """How a permutation of the edges in question acts on each input."""
+        return tuple(self._edge_action(n, role) for n, role in enumerate(self.roles))
+
+    def _edge_action(self, number: int, role: Role) -> Action:
+        if role.kind is Kind.WHOLE or number == self.edge_number:
+            return ReorderEdges()
+        if role.kind is Kind.EDGES and role.sets == self._edges_in_question:
+            return Permute(role.dims[0])
+        return Invariant()
+
+    @property
+    def _edges_in_question(self) -> tuple[str, ...]:
+        number = self.edge_number
+        return () if number is None else (self.names[number],)
+
+    @property
+    def adjacency(self) -> int | None:
+        """The number of the input that is a dense adjacency: of pairs, named so or of 0 and 1."""
+        for number, (value, role) in enumerate(zip(self.inputs, self.roles, strict=True)):
+            if role.kind is Kind.PAIRS and role.sets == (self.set,):
+                binary = bool(((value == 0) | (value == 1)).all())
+                name = self.names[number]
+                if "adj" in name or (binary and "mask" not in name and value.dtype != torch.bool):
+                    return number
+        return None
 
 
-def read_example(given: Any, names: Sequence[str]) -> Example:
-    """Infer from names, types and shapes what an example holds.
-
-    Args:
-        names: of the model's arguments; a mask with "pad" in its name is True for padding.
-
-    Raises:
-        TypeError: the example has no form that the laws know.
-        ValueError: its shapes are ambiguous.
-    """
-    if isinstance(given, Tokens):
-        return Example((given,), (Input(Role.WHOLE),))
-    if is_pyg_data(given):
-        features(given)  # an error names what is missing
-        if given.edge_index is None:
-            raise ValueError(f"Data must have an edge_index, got {given}")
-        return Example((given,), (Input(Role.WHOLE),))
-    parts = tuple(given) if isinstance(given, tuple | list) else (given,)
-    if not parts or not isinstance(parts[0], Tensor):
-        raise TypeError(f"example must be {FORMS}, got {describe(given)}")
-    x, names = parts[0], [*names, *[""] * len(parts)]
-    if any(_is_edge_index(x, value) for value in parts[1:]):
-        return _graph(parts, names)
-    lead = _lead(x)
-    if x.dim() < 2 or not lead:
-        raise ValueError(f"example must have shape (..., N, D), got {tuple(x.shape)}")
-    first = Input(Role.TOKENS, len(lead) - 1 - x.dim())
-    roles = [first, *(_along(value, lead) for value in parts[1:])]
-    for number, value in enumerate(parts[1:], start=1):
-        if _is_membership(x, value, names[number]):
-            roles[0], roles[number] = Input(Role.TOKENS, 0), Input(Role.SETS)
-            return Example(parts, tuple(roles))
-    mask = _mask_number(parts, lead, names)
-    if mask is None:
-        return Example(parts, tuple(roles))
-    return Example(parts, tuple(roles), _is_real(parts[mask], names[mask]), mask)
+def real_tokens(mask: Tensor, how: str, num_tokens: int) -> Tensor:
+    """(..., N) True for tokens, from a mask or lengths."""
+    if how == "lengths":
+        return torch.arange(num_tokens, device=mask.device) < mask[:, None]
+    return mask != 0 if how == "keep" else mask == 0
 
 
 def parameters_of(model: Any) -> list[str]:
@@ -172,96 +248,12 @@ def parameters_of(model: Any) -> list[str]:
         return []
 
 
-def _lead(x: Tensor) -> torch.Size:
-    return x.shape[:-1] if x.is_floating_point() or x.is_complex() else x.shape
-
-
-def _along(value: Any, lead: torch.Size) -> Input:
-    """The role of a further input beside tokens with leading dimensions `lead`."""
-    if not isinstance(value, Tensor):
-        return Input(Role.OTHER)
-    if value.shape == (*lead, lead[-1]):
-        return Input(Role.PAIRS, -2)
-    if value.shape[: len(lead)] == lead:
-        return Input(Role.TOKENS, len(lead) - 1 - value.dim())
-    if value.shape in ((1, lead[-1]), lead[-1:]):  # the same positions for all sets
-        return Input(Role.TOKENS, -1)
-    return Input(Role.OTHER)
-
-
-def _mask_number(parts: tuple[Any, ...], lead: torch.Size, names: Sequence[str]) -> int | None:
-    """The index of the input that is a mask: named so, or else of zeros and ones."""
-    fitting = [
-        n
-        for n, value in enumerate(parts)
-        if n and isinstance(value, Tensor) and value.shape == lead
-    ]
-    named = [n for n in fitting if "mask" in names[n]]
-    binary = (
-        n
-        for n in fitting
-        if _is_binary(parts[n]) and not any(word in names[n] for word in _NOT_A_MASK)
-    )
-    return named[0] if named else next(binary, None)
-
-
-def _is_binary(value: Tensor) -> bool:
-    return bool(((value == 0) | (value == 1)).all())
-
-
-def _is_real(mask: Tensor, name: str) -> Tensor:
-    """(..., N) True for tokens."""
-    if mask.is_floating_point() and not _is_binary(mask):
-        if not bool(((mask == 0) | (mask < -1e3)).all()):
-            raise ValueError(f"a mask must hold truth values, 0 and 1, or 0 and -inf, got {mask}")
-        return mask == 0
-    return ~mask.bool() if "pad" in name else mask.bool()
-
-
-def _is_edge_index(x: Tensor, value: Any) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and x.dim() == 2
-        and value.dim() == 2
-        and value.shape[0] == 2
-        and value.dtype in (torch.long, torch.int32)
-        and (x.shape[0] != 2 or value.shape[1] != x.shape[1] or x.is_floating_point())
-    )
-
-
-def _is_membership(x: Tensor, value: Any, name: str) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and x.dim() == 2
-        and x.is_floating_point()
-        and value.dtype == torch.long
-        and value.shape == x.shape[:1]
-        and "mask" not in name
-    )
-
-
-def _graph(parts: tuple[Any, ...], names: Sequence[str]) -> Example:
-    n = parts[0].shape[0]
-    index_number = next(k for k, value in enumerate(parts) if k and _is_edge_index(parts[0], value))
-    num_edges = parts[index_number].shape[1]
-    roles = [Input(Role.TOKENS, 0)]
-    for number, value in enumerate(parts[1:], start=1):
-        size = value.shape[0] if isinstance(value, Tensor) and value.dim() else None
-        if number == index_number:
-            roles.append(Input(Role.EDGE_INDEX))
-        elif (
-            size == n
-            and value.dtype == torch.long
-            and ("batch" in names[number] or (n != num_edges and number == len(parts) - 1))
-        ):
-            roles.append(Input(Role.SETS))
-        elif size == num_edges and (size != n or "edge" in names[number]):
-            roles.append(Input(Role.EDGES))
-        elif size == n and size == num_edges:
-            raise ValueError(
-                f"example has the same number of edges and nodes, {n}: whether input {number} "
-                "belongs to nodes or edges is unknown; name it edge_... or take another number"
-            )
-        else:
-            roles.append(Input(Role.TOKENS, 0) if size == n else Input(Role.OTHER))
-    return Example(parts, tuple(roles))
+def positional(names: Sequence[str], model: Any) -> list[str]:
+    """Those of the names that a call may give by their order, without `*args` and `**kwargs`."""
+    target = model.forward if isinstance(model, nn.Module) else model
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return list(names)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name in names if parameters[name].kind in kinds]

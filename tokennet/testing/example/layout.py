@@ -21,6 +21,7 @@ class Layout:
         width: entries for each token, more than 1 where the token vectors are flattened.
         edges: dimensions with an entry for each edge.
         sets: the dimension with an entry for each set of a batch, or None.
+        scalar: there is one value for the whole batch, as a loss, of which no set can be told.
     """
 
     tokens: tuple[int, ...] = ()
@@ -28,6 +29,7 @@ class Layout:
     width: int = 1
     edges: tuple[int, ...] = ()
     sets: int | None = None
+    scalar: bool = False
 
     def of_tokens(self, output: Tensor, index: Tensor) -> Tensor:
         """The part of an output that belongs to some tokens."""

@@ -9,11 +9,13 @@ from tokennet.testing.laws.backends import BACKEND_AGREEMENT
 from tokennet.testing.laws.batch import BATCH_COMPOSITION
 from tokennet.testing.laws.dependency import CAUSALITY
 from tokennet.testing.laws.determinism import DETERMINISTIC
-from tokennet.testing.laws.equivariance import EDGE_PERMUTATION, NODE_PERMUTATION, TIED_INPUTS
+from tokennet.testing.laws.equivariance import EDGE_PERMUTATION, NODE_PERMUTATION
 from tokennet.testing.laws.finiteness import EMPTY_NEIGHBORHOOD
 from tokennet.testing.laws.law import Law
+from tokennet.testing.laws.mask import MASK_HONORED
 from tokennet.testing.laws.nonfinite import NONFINITE_ISOLATION
 from tokennet.testing.laws.padding import PADDING
+from tokennet.testing.laws.ties import TIED_INPUTS
 
 LAWS: dict[str, Law] = {
     "node_permutation": NODE_PERMUTATION,
@@ -24,6 +26,7 @@ LAWS: dict[str, Law] = {
     "padding": PADDING,
     "empty_neighborhood": EMPTY_NEIGHBORHOOD,
     "causality": CAUSALITY,
+    "mask_honored": MASK_HONORED,
     "backend_agreement": BACKEND_AGREEMENT,
     "deterministic": DETERMINISTIC,
 }

@@ -100,4 +100,18 @@ class OnBackend(Wrapped):
             return self.function(*given)
 
 
-BACKEND_AGREEMENT = Law("every attention backend gives the same result", _has_backends, _check)
+BACKEND_AGREEMENT = Law(
+    "every attention backend gives the same result",
+    _has_backends,
+    _check,
+    """\
+Says: attention gives the same result whichever backend or kernel computes it, in models that use
+attention of torch or of this library.
+Measured: the model runs on each backend that accepts the example (for torch: its math kernel
+beside the one it chooses), and the outputs are compared.
+Causes: a mask that one kernel drops; a bias or a scale that one path applies and the other does
+not; rows without a visible token, which are 0 in one kernel and NaN in another.
+Mend: give masks as an argument of the kernel and not as an edit of the scores; treat rows without
+a visible token by hand.
+""",
+)

@@ -10,24 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokennet.testing.engine.content import new_content, replaced
 from tokennet.testing.engine.draws import Draw
-from tokennet.testing.engine.intervention import (
-    ContentIntervention,
-    Inputs,
-    Outputs,
-    Unaffected,
-    new_content,
-    replaced,
-)
+from tokennet.testing.engine.intervention import ContentIntervention, Inputs, Outputs, Unaffected
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.inputs import Example
 from tokennet.testing.example.layout import Layout, of_sets
-from tokennet.testing.example.parts import one_set
+from tokennet.testing.example.parts import beyond_zero, one_set, rows
 from tokennet.testing.example.values import describe, features, with_features
 from tokennet.testing.laws.law import Law, Options, as_inputs, with_gradients
-from tokennet.testing.report import SymmetryReport
+from tokennet.testing.report import SymmetryReport, Verdict
 from tokennet.tokens import Tokens
 
 Change = Callable[[Inputs], Inputs]
@@ -63,11 +57,30 @@ def check_batch(
     count = features(inputs[0]).shape[0]
     if count < 2:
         raise ValueError(f"inputs must have at least 2 sets in dimension 0, got {describe(inputs)}")
-    interventions = [c for row in (0, 1) for c in _on_row(count, row, layouts)]
+
+    def alone(row: int, inputs: Inputs) -> Inputs:
+        return tuple(
+            v[row : row + 1] if isinstance(v, Tensor) and v.shape[:1] == (count,) else v
+            for v in inputs
+        )
+
+    on_row = partial(_on_row, count, layouts, alone, (0,))
+    return _law_of_rows(f, inputs, count, on_row, options)
+
+
+def _law_of_rows(
+    f: Callable[..., Any],
+    inputs: Inputs,
+    count: int,
+    on_row: Callable[..., tuple[ContentIntervention, ContentIntervention]],
+    options: Options,
+) -> SymmetryReport:
+    """The law for `count` sets along dimension 0: on the first two, and in draws on any."""
 
     def drawn(draw: Draw) -> ContentIntervention:
-        return _on_row(count, draw.seed % count, layouts, LARGE, count + draw.seed)[0]
+        return on_row(draw.seed % count, LARGE, count + draw.seed)[0]
 
+    interventions = [change for row in (0, 1) for change in on_row(row)]
     return run_law("batch_composition", f, inputs, interventions, drawn=drawn, **options)
 
 
@@ -82,28 +95,34 @@ def assert_batch_independent(f: Callable[..., Any], inputs: Any, **options: Any)
 
 def _on_row(
     count: int,
-    row: int,
     layouts: Sequence[Layout] | None,
+    alone: Callable[[int, Inputs], Inputs],
+    anchors: Sequence[int],
+    row: int,
     scale: float = SCALE,
     seed: int | None = None,
 ) -> tuple[ContentIntervention, ContentIntervention]:
-    """Other content in all sets but one, and that set alone."""
+    """Other content in all sets but one, and that set alone.
+
+    Args:
+        anchors: numbers of the inputs with the vectors of tokens.
+    """
+    first = row if seed is None else seed
 
     def others(inputs: Inputs) -> Inputs:
-        others = [n for n in range(count) if n != row]
-        return replaced(inputs, 0, others, row if seed is None else seed, scale)
-
-    def alone(inputs: Inputs) -> Inputs:
-        return tuple(
-            v[row : row + 1] if isinstance(v, Tensor) and v.shape[:1] == (count,) else v
-            for v in inputs
-        )
+        rows = [n for n in range(count) if n != row]
+        for at in anchors:
+            (new,) = replaced((inputs[at],), 0, rows, first + at, scale)
+            inputs = (*inputs[:at], new, *inputs[at + 1 :])
+        return inputs
 
     def of_set(number: int, outputs: Outputs) -> Outputs:
         return of_sets(outputs, layouts or [Layout(sets=-y.dim()) for y in outputs], number)
 
     sizes = [(count, torch.tensor([row]))]
-    return _beside_and_alone(others, alone, sizes, partial(of_set, row), partial(of_set, 0))
+    return _beside_and_alone(
+        others, partial(alone, row), sizes, partial(of_set, row), partial(of_set, 0)
+    )
 
 
 def _on_set(
@@ -121,8 +140,9 @@ def _on_set(
 
     def others(inputs: Inputs) -> Inputs:
         old = features(inputs[0])
+        changed = is_other.to(old.device).view(-1, *(1,) * (old.dim() - 1))
         new = new_content(old, number if seed is None else seed, scale)
-        new = torch.where(is_other.to(old.device)[:, None], new, old)
+        new = torch.where(changed, new, old)
         return (with_features(inputs[0], new), *inputs[1:])
 
     def alone(inputs: Inputs) -> Inputs:
@@ -130,7 +150,7 @@ def _on_set(
 
     def of_set(number: int, nodes: Tensor, outputs: Outputs) -> Outputs:
         if per_token:
-            return [y.index_select(-2, nodes.to(y.device)) for y in outputs[: len(case.layouts)]]
+            return [y.index_select(0, nodes.to(y.device)) for y in outputs[: len(case.layouts)]]
         return of_one_set(case.layouts, number, nodes, outputs)
 
     sizes, own = sizes_of_set(example, number, nodes), torch.arange(len(nodes))
@@ -151,7 +171,8 @@ def of_one_set(layouts: Sequence[Layout], number: int, nodes: Tensor, outputs: O
         if layout.tokens:
             picked.append(layout.of_tokens(y, nodes))
         elif not layout.edges:
-            picked.append(y.narrow(-min(2, y.dim()), number, 1))
+            dim = -min(2, y.dim()) if layout.sets is None else layout.sets
+            picked.append(y.narrow(dim, number, 1))
     return picked
 
 
@@ -190,32 +211,65 @@ def sizes_of_set(example: Example, number: int, nodes: Tensor) -> Sizes:
 def is_batch(case: Case, causal: bool) -> bool:
     """Whether the example has at least two sets, and says which is which."""
     example, membership = case.example, case.example.membership
+    if not case.of_sets.layouts:
+        return False
     if membership is not None:
         return bool(membership.numel()) and int(membership.max()) > 0
     if isinstance(example.inputs[0], Tokens) or example.edge_index is not None:
         return False
-    return len(example.lead) > 1 and example.lead[0] > 1
+    return example.num_sets > 1
 
 
 def _check(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
-    function, membership = gradient or case.function, case.example.membership
-    if membership is None:
-        layouts = None if gradient else case.layouts
-        return check_batch(function, case.inputs, layouts=layouts, **options)
-    per_token = gradient is not None
-    numbers = membership.unique()[:2].tolist()
+    case, example = case.of_sets, case.example
+    function = case.function if gradient is None else GradientOf(case.function)
+    if example.membership is not None:
+        return _of_ragged(case, function, options, per_token=gradient is not None)
+
+    def alone(row: int, inputs: Inputs) -> Inputs:
+        return rows(replace(example, inputs=inputs), slice(row, row + 1))
+
+    layouts = None if gradient else case.layouts
+    anchors = [example.names.index(name) for name in example.anchors.values()] or [0]
+    on_row = partial(_on_row, example.num_sets, layouts, alone, anchors)
+    return _law_of_rows(function, case.inputs, example.num_sets, on_row, options)
+
+
+def _of_ragged(
+    case: Case, function: Callable[..., Any], options: Options, *, per_token: bool
+) -> SymmetryReport:
+    example = case.example
+    assert example.membership is not None
+    numbers = example.membership.unique()[:2].tolist()
     interventions = [c for number in numbers for c in _on_set(case, number, per_token)]
-    count = int(membership.max()) + 1
+    count = int(example.membership.max()) + 1
 
     def drawn(draw: Draw) -> ContentIntervention:
         number = numbers[draw.seed % len(numbers)]
         return _on_set(case, number, per_token, LARGE, count + draw.seed)[0]
 
-    return run_law(
-        "batch_composition", function, case.inputs, interventions, drawn=drawn, **options
-    )
+    law = partial(run_law, "batch_composition", function)
+    report = law(case.inputs, interventions, drawn=drawn, **options)
+    shifted = beyond_zero(example) if options["draws"] and not per_token else None
+    if report.verdict is not Verdict.PASS or shifted is None:
+        return report
+    other = law(shifted, interventions, **{**options, "draws": 0})
+    return other if other.verdict is Verdict.BROKEN else report
 
 
 BATCH_COMPOSITION = Law(
-    "a set gives the same alone and beside any others", is_batch, with_gradients(_check)
+    "a set gives the same alone and beside any others",
+    is_batch,
+    with_gradients(_check),
+    """\
+Says: a set or graph gives the same alone and beside any others: what is computed for you does not
+depend on who else is in the batch.
+Measured: the first sets are run beside others of other content, and alone; values are compared,
+and where these agree, gradients.
+Causes: attention or a mean over all nodes of a batch of graphs; batch norm in training mode; a
+norm, maximum or sum taken over the whole tensor; the longest set or the number of sets in a
+formula.
+Mend: mask by the batch vector, and by to_dense_batch's mask in the keys and in the normalizer
+too; reduce along the dimensions of one set only.
+""",
 )

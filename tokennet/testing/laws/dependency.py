@@ -13,14 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tokennet.checks import lookup
 from tokennet.graphs import Causal, TokenGraph, from_mask
 from tokennet.testing.diagnose.localize import localize
+from tokennet.testing.engine.content import replaced
 from tokennet.testing.engine.draws import COUNT, Draw, Draws
-from tokennet.testing.engine.intervention import (
-    ContentIntervention,
-    Inputs,
-    Outputs,
-    Unaffected,
-    replaced,
-)
+from tokennet.testing.engine.intervention import ContentIntervention, Inputs, Outputs, Unaffected
 from tokennet.testing.engine.run import Runner, call_model, call_with_autograd
 from tokennet.testing.engine.tolerance import PRECISIONS, UNDECIDED, runnable
 from tokennet.testing.engine.verdict import run_law
@@ -73,6 +68,10 @@ def check_dependency(
     if not isinstance(allowed, TokenGraph):
         allowed = from_mask(torch.as_tensor(allowed).bool().cpu())
     if n > LONGEST:
+        runner = Runner(f, inputs, jitter=seed if jitter else None)
+        with runner.at(runnable(runner, dtype)[0]) as exact, torch.no_grad():
+            n_out = _with_dim(call_model(f, exact), out_dim)[0].shape[out_dim]
+        _check_shape((allowed.num_targets, allowed.num_sources), (n_out, n))
         interventions = _sampled(allowed, n, (out_dim, dim), seed)
         return run_law(law, f, inputs, interventions, draws=draws, **options)
     ways = {
@@ -81,11 +80,7 @@ def check_dependency(
     }
     influence = torch.stack(list(ways.values())).amax(0)
     mask = allowed.dense()
-    if mask.shape != influence.shape:
-        raise ValueError(
-            f"allowed must have shape {tuple(influence.shape)} (outputs, tokens), "
-            f"got {tuple(mask.shape)}"
-        )
+    _check_shape(tuple(mask.shape), tuple(influence.shape))
     forbidden = {way: found.masked_fill(mask.to(found.device), 0.0) for way, found in ways.items()}
     source = int(torch.stack(list(forbidden.values())).amax((0, 1)).argmax())
     kept = (~mask[:, source]).nonzero().flatten().cpu()
@@ -109,6 +104,11 @@ def check_dependency(
         return report
     runner = Runner(f, inputs, interventions, jitter=seed if jitter else None)
     return _with_matrix(report, runner, influence, forbidden)
+
+
+def _check_shape(got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if got != expected:
+        raise ValueError(f"allowed must have shape {expected} (outputs, tokens), got {got}")
 
 
 def assert_dependency(
@@ -351,4 +351,14 @@ CAUSALITY = Law(
     "outputs depend only on tokens that the graph, or the claim, makes visible to them",
     _claims_causality,
     _check,
+    """\
+Says: an output depends only on tokens that the graph, or the claim to be causal, makes visible to
+it.
+Measured: each token gets other content, and outputs that must not see it are compared; gradients
+show the same for long inputs.
+Causes: a mask that is off by one, transposed, or finite; a convolution padded on both sides; a
+norm or a pooling along the tokens; a shift by roll, which wraps around.
+Mend: use -inf and not a large number in masks; pad convolutions on the left; normalize each token
+alone.
+""",
 )

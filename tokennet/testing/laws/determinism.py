@@ -16,4 +16,17 @@ def _check(case: Case, options: Options) -> SymmetryReport:
     )
 
 
-DETERMINISTIC = Law("two runs on the same input agree", lambda case, causal: True, _check)
+DETERMINISTIC = Law(
+    "two runs on the same input agree",
+    lambda case, causal: True,
+    _check,
+    """\
+Says: two runs on the same input agree, in eval mode.
+Measured: the model runs twice on the same input with the same parameters, and the outputs are
+compared.
+Causes: dropout by F.dropout without training=self.training; random features or projections that
+are drawn in forward; a state that is changed in forward, such as a cache or a running mean.
+Mend: pass training=self.training; draw random features once, into a buffer; keep state in
+arguments.
+""",
+)

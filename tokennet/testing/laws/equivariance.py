@@ -1,4 +1,4 @@
-"""The laws of permutations: of tokens, of tokens that tie, of the order of edges.
+"""The laws of permutations: of tokens, and of the order of edges.
 
 The check functions hold a model to a group and actions of your own choice.
 """
@@ -17,19 +17,29 @@ from torch import Tensor
 from tokennet.graphs import TokenGraph
 from tokennet.graphs.indices import check_permutation
 from tokennet.testing.engine.actions import Action, AsSet, Invariant, Permute
+from tokennet.testing.engine.content import new_content
 from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
-from tokennet.testing.engine.intervention import Inputs, PermutationIntervention, new_content
-from tokennet.testing.engine.run import Runner
-from tokennet.testing.engine.tolerance import PRECISIONS
+from tokennet.testing.engine.intervention import Inputs, PermutationIntervention
+from tokennet.testing.engine.run import call_model
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
+from tokennet.testing.example.outputs import edge_dims, views_of_edges
 from tokennet.testing.example.parts import is_listed
 from tokennet.testing.example.values import describe, features, is_pyg_data, with_features
 from tokennet.testing.groups import automorphisms
-from tokennet.testing.laws.law import Law, Options, as_inputs, token_dim, with_gradients, worst
-from tokennet.testing.report import SymmetryReport, Verdict
+from tokennet.testing.laws.law import (
+    Law,
+    Options,
+    as_inputs,
+    on_views,
+    token_dim,
+    with_gradients,
+    worst,
+)
+from tokennet.testing.laws.texts import EDGES, NODES
+from tokennet.testing.report import SymmetryReport
 from tokennet.tokens import Tokens
 
 Actions = Action | Sequence[Action]
@@ -232,7 +242,7 @@ def _degree(inputs: Inputs, actions: tuple[Action, ...]) -> int:
 def _ordered(inputs: Inputs, actions: tuple[Action, ...]) -> tuple[int, ...] | None:
     """Sizes that do not count edges, where edges may be listed in another order."""
     if any(isinstance(action, ReorderEdges) for action in actions):
-        return (features(inputs[0]).shape[-2],)
+        return features(inputs[0]).shape[:-1] or features(inputs[0]).shape
     if any(isinstance(value, Tokens) for value in inputs):
         return (features(inputs[0]).shape[-2], features(inputs[0]).shape[-1])
     return None
@@ -246,7 +256,9 @@ def _membership(inputs: Inputs, actions: tuple[Action, ...]) -> Tensor | None:
         found = first.graph.batch()
     if is_pyg_data(first) and isinstance(first.batch, Tensor):
         found = first.batch
-    if found is None or len(found) != features(first).shape[-2] or bool((found.diff() < 0).any()):
+    if found is None or bool((found.diff() < 0).any()):
+        return None
+    if len(found) != features(first).shape[getattr(actions[0], "dim", -2)]:
         return None
     return found.cpu()
 
@@ -286,7 +298,8 @@ def _is_identity(perm: Tensor) -> bool:
     return torch.equal(perm, torch.arange(len(perm)))
 
 
-def _check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
+def check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
+    """The law of the order of tokens, of values or of a gradient."""
     function, inputs, out_actions = case.function, case.inputs, case.out_actions
     if gradient is not None:
         # Other content, without ties: the derivative of a maximum may choose among equals.
@@ -300,86 +313,60 @@ def _check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> S
 
 
 def _check_edges(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
-    outs: list[Action] = [
-        Permute(layout.edges[0]) if layout.edges else Invariant() for layout in case.layouts
-    ]
-    return check_equivariance(
-        gradient or case.function,
-        case.inputs,
-        in_action=case.example.edge_actions,
-        out_action=[Invariant()] if gradient else outs,
-        **options,
-    )
-
-
-def _check_ties(case: Case, options: Options) -> SymmetryReport:
-    """On duplicate tokens, and on tokens that tie in each feature with another token."""
-    z, dim, generator = features(case.inputs[0]), token_dim(case), torch.Generator().manual_seed(3)
-    n = z.shape[dim]
-    tied = [z.index_select(dim, _pairs(n, generator).to(z.device)) for _ in range(3)]
-    if dim != -1 and z.is_floating_point():
-        tied.append(z.clone())
-        for feature in range(z.shape[-1]):
-            first = _pairs(n, generator).to(z.device)
-            tied[-1][..., feature] = z[..., feature].index_select(-1, first)
-
-    def asked(content: Tensor) -> SymmetryReport:
-        inputs = (with_features(case.inputs[0], content), *case.inputs[1:])
-        example = dataclasses.replace(case.example, inputs=inputs)
-        return _check_nodes(
-            dataclasses.replace(case, example=example), {**options, "draws": 0}, None
+    reports = []
+    for example in views_of_edges(case.example):
+        edges = example.edge_index
+        if edges is not None and edges.shape[1] < 2:
+            continue
+        outs = _edge_actions(dataclasses.replace(case, example=example))
+        reports.append(
+            check_equivariance(
+                gradient or case.function,
+                case.inputs,
+                in_action=example.edge_actions,
+                out_action=[Invariant()] if gradient else outs,
+                **options,
+            )
         )
-
-    equal = z.index_select(dim, torch.zeros(n, dtype=torch.long, device=z.device))
-    return _where_all_are_equal(case, equal, options, worst(map(asked, tied)))
+    return worst(reports)
 
 
-def _where_all_are_equal(
-    case: Case, equal: Tensor, options: Options, report: SymmetryReport
-) -> SymmetryReport:
-    """The report, unless the output is not finite where all tokens of a set are equal."""
-    if report.verdict is not Verdict.PASS:
-        return report
-    inputs = (with_features(case.inputs[0], equal), *case.inputs[1:])
-    runner = Runner(case.function, inputs, jitter=options["seed"] if options["jitter"] else None)
-    with runner.at(PRECISIONS[report.dtype]) as x:
-        finite = all(bool(y.isfinite().all()) for y in runner.run(x) if y.is_floating_point())
-    if finite:
-        return report
-    reason = "the output is not finite where all tokens are equal"
-    return dataclasses.replace(report, verdict=Verdict.INCONCLUSIVE, reason=reason)
+def _edge_actions(case: Case) -> list[Action]:
+    """How another order of the edges in question acts on each output."""
+    layouts = case.layouts
+    if len(case.example.edge_lists) < 2:
+        return [Permute(at.edges[0]) if at.edges else Invariant() for at in layouts]
+    with torch.no_grad():
+        values = call_model(case.function, case.inputs)
+        dims = edge_dims(case.function, case.example, values)
+    return [Permute(own[0]) if own else Invariant() for own in dims]
 
 
-def _pairs(n: int, generator: torch.Generator) -> Tensor:
-    """Tokens in random pairs: for each token the index of the first of its pair."""
-    order = torch.randperm(n, generator=generator)
-    first = torch.empty_like(order)
-    first[order] = order[torch.arange(n) // 2 * 2]
-    return first
-
-
-def _can_be_permuted(case: Case, causal: bool) -> bool:
+def can_be_permuted(case: Case, causal: bool) -> bool:
     """Whether there are tokens, in no order that the model claims to depend on."""
     claims_order = causal and not isinstance(case.inputs[0], Tokens)
-    return case.example.num_tokens > 1 and not claims_order
+    return case.example.can_be_permuted and not claims_order
 
 
 def _has_edges(case: Case, causal: bool) -> bool:
     first = case.inputs[0]
     if isinstance(first, Tokens):
         return is_listed(first.graph) and first.graph.num_edges > 1
-    edges = case.example.edge_index
-    return edges is not None and edges.shape[1] > 1
+    lists = [view.edge_index for view in views_of_edges(case.example)]
+    return any(edges is not None and edges.shape[1] > 1 for edges in lists)
 
 
-NODE_PERMUTATION = Law(
-    "the order of tokens does not matter", _can_be_permuted, with_gradients(_check_nodes)
-)
-TIED_INPUTS = Law(
-    "the order of tokens does not matter where tokens are equal, or tie in a feature",
-    _can_be_permuted,
-    _check_ties,
+NODE_PERMUTATION = on_views(
+    Law(
+        "the order of tokens does not matter",
+        can_be_permuted,
+        with_gradients(check_nodes),
+        NODES,
+    )
 )
 EDGE_PERMUTATION = Law(
-    "the order in which edges are listed does not matter", _has_edges, with_gradients(_check_edges)
+    "the order in which edges are listed does not matter",
+    _has_edges,
+    with_gradients(_check_edges),
+    EDGES,
 )

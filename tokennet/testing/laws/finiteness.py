@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,18 +16,19 @@ import torch
 from torch import Tensor
 
 from tokennet.testing.diagnose.localize import Recorder, anomaly_mode, location_of, roots_of
-from tokennet.testing.diagnose.script import script_of_finiteness
+from tokennet.testing.diagnose.script import script_of_finiteness, script_of_size
 from tokennet.testing.diagnose.source import forward_lines, location_at
-from tokennet.testing.engine.intervention import Inputs, seeded_content
+from tokennet.testing.engine.content import seeded_content
+from tokennet.testing.engine.intervention import Inputs
 from tokennet.testing.engine.reach import module_names
-from tokennet.testing.engine.run import Runner, call_with_autograd
+from tokennet.testing.engine.run import Runner, call_model, call_with_autograd
 from tokennet.testing.engine.tolerance import name_of_dtype, runnable
 from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.example.calls import Selected
 from tokennet.testing.example.case import Case
-from tokennet.testing.example.parts import without_neighbors
+from tokennet.testing.example.parts import last_token_isolated, without_neighbors
 from tokennet.testing.example.values import features, with_features
-from tokennet.testing.laws.law import Law, Options, worst
+from tokennet.testing.laws.law import Law, Options, on_views, worst
 from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
 
 
@@ -111,7 +114,8 @@ def _backward(f: Callable[..., Any], x: Inputs) -> tuple[bool, Location | None]:
     faulty: list[Any] = []
     with anomaly_mode(), torch.enable_grad():
         outputs = call_with_autograd(f, (with_features(x[0], z), *x[1:]))
-        sums = [y.square().sum() + y.sum() for y in outputs if y.requires_grad]
+        numbers = [torch.view_as_real(y) if y.is_complex() else y for y in outputs]
+        sums = [y.square().sum() + y.sum() for y in numbers if y.requires_grad]
         if not sums:
             return True, None
         total = torch.stack(sums).sum()
@@ -149,13 +153,43 @@ def _check(case: Case, options: Options) -> SymmetryReport:
     function = case.function
     if isinstance(function, Selected) and function.mask is not None:
         function = function.function  # what is not finite spreads from padding too
-    inputs = without_neighbors(case.example)
     given = {key: value for key, value in options.items() if key != "draws"}
-    return worst(check_finite(function, x, **given) for x in inputs)
+    reports = [check_finite(function, x, **given) for x in without_neighbors(case.example)]
+    return worst([*reports, *_of_last_token(case, given)])
 
 
-EMPTY_NEIGHBORHOOD = Law(
-    "values and gradients are finite for tokens without neighbors",
-    lambda case, causal: bool(without_neighbors(case.example)),
-    _check,
+def _of_last_token(case: Case, options: Options) -> list[SymmetryReport]:
+    """Whether there are outputs for the last token where it has no edges."""
+    isolated = last_token_isolated(case.example)
+    if isolated is None:
+        return []
+    report = check_finite(case.function, isolated, **options)
+    wanted, outputs = case.example.num_tokens, call_model(case.function, isolated)
+    for number, (y, layout) in enumerate(zip(outputs, case.layouts, strict=True)):
+        if layout.tokens and y.shape[layout.tokens[0]] < wanted:
+            dim = layout.tokens[0]
+            reason = f"{y.shape[dim]} rows for {wanted} tokens, of which the last has no edges"
+            text = script_of_size(case.function, isolated, (number, dim, wanted))
+            shown = Counterexample(None, math.inf, text, isolated)
+            report = dataclasses.replace(report, verdict=Verdict.BROKEN, reason=reason)
+            return [dataclasses.replace(report, error=math.inf, counterexample=shown)]
+    return [report]
+
+
+EMPTY_NEIGHBORHOOD = on_views(
+    Law(
+        "values and gradients are finite for tokens without neighbors",
+        lambda case, causal: bool(without_neighbors(case.example)),
+        _check,
+        """\
+Says: values and gradients are finite for tokens without neighbors, and for sets that are all
+padding.
+Measured: edges into some tokens are removed, or a set is masked altogether; outputs and gradients
+of inputs and parameters must be finite.
+Causes: a softmax over nothing (rows of -inf only); a division by a degree or a count of 0; the
+gradient of sqrt, norm or std at 0; the logarithm of a degree of 0.
+Mend: clamp counts by min=1; add eps inside of the square root; replace empty rows by 0 before the
+softmax and not after it.
+""",
+    )
 )

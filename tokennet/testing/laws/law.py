@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from tokennet.testing.engine.intervention import Inputs
 from tokennet.testing.engine.wrapped import GradientOf, NoGradient
 from tokennet.testing.example.case import Case
-from tokennet.testing.example.inputs import Role
 from tokennet.testing.report import SymmetryReport, Verdict
 
 Options = dict[str, Any]
@@ -23,11 +22,14 @@ class Law(NamedTuple):
         summary: what the law says, in a line.
         applies: whether it can be asked of a case, and whether the model claims to be causal.
         check: its verdict on a case.
+        why: what `tokennet check --why` prints: what the law says, how it is measured, typical
+            causes of a break, and how to mend them.
     """
 
     summary: str
     applies: Callable[[Case, bool], bool]
     check: Callable[[Case, Options], SymmetryReport]
+    why: str = ""
 
 
 def with_gradients(
@@ -69,8 +71,30 @@ def worst(reports: Iterable[SymmetryReport]) -> SymmetryReport:
 
 def token_dim(case: Case) -> int:
     """The dimension of the first input that counts tokens."""
-    role = case.example.roles[0]
-    return role.dim if role.role is Role.TOKENS else -2
+    return case.example.token_dim
+
+
+def on_views(law: Law) -> Law:
+    """The law asked of each set of tokens of a case; the worst report says of which set it is."""
+
+    def checked(case: Case, options: Options) -> SymmetryReport:
+        views = [view for view in case.views if law.applies(view, False)]
+        if len(views) < 2:
+            return law.check((views or [case])[0], options)
+        reports = []
+        for view in views:
+            report = law.check(view, options)
+            if report.verdict is not Verdict.PASS:
+                reason = f"in {view.example.set}: {report.reason}"
+                report = dataclasses.replace(report, reason=reason)
+            reports.append(report)
+        found = worst(reports)
+        return dataclasses.replace(found, runs=sum(report.runs for report in reports))
+
+    return law._replace(
+        applies=lambda case, causal: any(law.applies(view, causal) for view in case.views),
+        check=checked,
+    )
 
 
 def as_inputs(inputs: Any) -> Inputs:

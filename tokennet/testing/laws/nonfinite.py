@@ -51,6 +51,7 @@ def _of_set(case: Case, membership: Tensor, number: int) -> ContentIntervention:
 
 
 def _check(case: Case, options: Options) -> SymmetryReport:
+    case = case.of_sets
     membership = case.example.membership
     if membership is None:
         interventions = [_of_row(case, number) for number in (0, 1)]
@@ -64,4 +65,15 @@ def _applies(case: Case, causal: bool) -> bool:
     return is_batch(case, causal) and features(case.inputs[0]).is_floating_point()
 
 
-NONFINITE_ISOLATION = Law("NaN in one set of a batch does not reach the others", _applies, _check)
+NONFINITE_ISOLATION = Law(
+    "NaN in one set of a batch does not reach the others",
+    _applies,
+    _check,
+    """\
+Says: NaN in one set of a batch does not reach the others.
+Measured: one set gets NaN, and the outputs of the other sets must stay as they were.
+Causes: masks that multiply by 0 (0 x NaN is NaN); sums over the whole batch; sets padded into one
+tensor and reduced together.
+Mend: select by torch.where or masked_fill and do not multiply by the mask; reduce within a set.
+""",
+)

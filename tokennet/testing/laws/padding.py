@@ -11,23 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokennet.testing.engine.content import new_content
 from tokennet.testing.engine.draws import Draw
-from tokennet.testing.engine.intervention import (
-    ContentIntervention,
-    Inputs,
-    Outputs,
-    Unaffected,
-    new_content,
-)
+from tokennet.testing.engine.intervention import ContentIntervention, Inputs, Outputs, Unaffected
 from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.tolerance import PRECISIONS
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.layout import Layout, of_sets, usual_layouts
+from tokennet.testing.example.parts import beyond_zero, keep_tokens, rows, with_more_padding
 from tokennet.testing.example.values import describe, features, with_features
-from tokennet.testing.laws.law import Law, Options, as_inputs, with_gradients
-from tokennet.testing.report import SymmetryReport
+from tokennet.testing.laws.law import Law, Options, as_inputs, on_views, with_gradients
+from tokennet.testing.report import SymmetryReport, Verdict
+
+Change = Callable[[Inputs], Inputs]
 
 LARGE = 1e3
 SCALES = (1.0, LARGE)
@@ -69,11 +67,16 @@ def check_padding(
             f"real must have shape (B, N) or (N,) of the tokens {describe(z)}, "
             f"got {tuple(real.shape)}"
         )
-    rows = real if real.dim() == 2 else real[None]
+    return _law(f, inputs, _PaddedSets(real, layouts, _longer(real), _alone(real)), options)
+
+
+def _law(
+    f: Callable[..., Any], inputs: Inputs, sets: _PaddedSets, options: Options
+) -> SymmetryReport:
+    rows = sets.real if sets.real.dim() == 2 else sets.real[None]
     padded = [n for n, row in enumerate(rows) if bool(row.any()) and not bool(row.all())]
     if not padded:
         raise ValueError("real must mark some tokens of a set that is not empty as padding")
-    sets = _PaddedSets(real, layouts)
     interventions = [sets.other_padding(row, scale) for row in padded[:3] for scale in SCALES]
     runner = Runner(f, inputs)
     for other_size in (sets.more_padding(padded[0]), sets.no_padding(padded[0])):
@@ -104,12 +107,48 @@ def assert_padding_ignored(
     return check_padding(f, inputs, real, **options).assert_pass()
 
 
+def _longer(real: Tensor) -> Change:
+    """Two more padded tokens in every set."""
+    dim = real.dim() - 1
+
+    def lengthened(value: Any) -> Any:
+        if not _has_entry_for_each(value, real):
+            return value
+        end = value.narrow(dim, 0, 2)
+        if value.shape == real.shape:  # the mask says that there is no token
+            end = value[~real.to(value.device)].flatten()[:1].expand(end.shape)
+        return torch.cat([value, end], dim)
+
+    return lambda inputs: tuple(map(lengthened, inputs))
+
+
+def _alone(real: Tensor) -> Callable[[int, Tensor, Inputs], Inputs]:
+    """Some tokens of one set, alone."""
+
+    def alone(row: int, tokens: Tensor, inputs: Inputs) -> Inputs:
+        def cut(value: Any) -> Any:
+            if not _has_entry_for_each(value, real):
+                return value
+            value = value[row : row + 1] if real.dim() == 2 else value
+            return value.index_select(real.dim() - 1, tokens.to(value.device))
+
+        return tuple(map(cut, inputs))
+
+    return alone
+
+
+def _has_entry_for_each(value: Any, real: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape[: real.dim()] == real.shape
+
+
 @dataclass(frozen=True)
 class _PaddedSets:
     """The interventions on padding, each with the tokens of one set, which must not change."""
 
     real: Tensor
     layouts: Sequence[Layout] | None
+    longer: Change
+    alone: Callable[[int, Tensor, Inputs], Inputs]
 
     def other_padding(self, row: int, scale: float, seed: int | None = None) -> ContentIntervention:
         """Other content in the padding of every set."""
@@ -126,38 +165,19 @@ class _PaddedSets:
 
     def more_padding(self, row: int) -> ContentIntervention:
         """Two more padded tokens in every set."""
-        real, dim = self.real, self.real.dim() - 1
-
-        def lengthened(value: Any) -> Any:
-            if not self._has_entry_for_each(value):
-                return value
-            end = value.narrow(dim, 0, 2)
-            if value.shape == real.shape:  # the mask says that there is no token
-                end = value[~real.to(value.device)].flatten()[:1].expand(end.shape)
-            return torch.cat([value, end], dim)
-
+        real = self.real
         lead = torch.Size([*real.shape[:-1], real.shape[-1] + 2])
-        return self._intervention(lambda inputs: tuple(map(lengthened, inputs)), row, lead)
+        return self._intervention(self.longer, row, lead)
 
     def no_padding(self, row: int) -> ContentIntervention:
         """One set alone, its padding cut off."""
-        real, tokens = self.real, self._tokens(row)
-
-        def cut(value: Any) -> Any:
-            if not self._has_entry_for_each(value):
-                return value
-            value = value[row : row + 1] if real.dim() == 2 else value
-            return value.index_select(real.dim() - 1, tokens.to(value.device))
-
-        lead = torch.Size([1, len(tokens)] if real.dim() == 2 else [len(tokens)])
-        return self._intervention(lambda inputs: tuple(map(cut, inputs)), row, lead, alone=True)
+        tokens = self._tokens(row)
+        lead = torch.Size([1, len(tokens)] if self.real.dim() == 2 else [len(tokens)])
+        return self._intervention(partial(self.alone, row, tokens), row, lead, alone=True)
 
     def _tokens(self, row: int) -> Tensor:
         """The indices of the tokens of a set."""
         return (self.real[row] if self.real.dim() == 2 else self.real).nonzero().flatten().cpu()
-
-    def _has_entry_for_each(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.shape[: self.real.dim()] == self.real.shape
 
     def _intervention(
         self, change: Callable[[Inputs], Inputs], row: int, lead: torch.Size, alone: bool = False
@@ -183,12 +203,37 @@ class _PaddedSets:
 
 
 def _check(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
-    real = case.example.real
+    case, example = case.of_sets, case.example
+    real = example.real
     assert real is not None
-    if gradient is None:
-        return check_padding(case.function, case.inputs, real, layouts=case.layouts, **options)
-    report = check_padding(gradient, case.inputs, real, **options)
-    with Runner(gradient, case.inputs).at(PRECISIONS[report.dtype]) as x:
+
+    def longer(inputs: Inputs) -> Inputs:
+        return with_more_padding(dataclasses.replace(example, inputs=inputs))
+
+    def alone(row: int, tokens: Tensor, inputs: Inputs) -> Inputs:
+        own = dataclasses.replace(example, inputs=inputs)
+        if example.num_sets > 1:
+            own = dataclasses.replace(own, inputs=rows(own, slice(row, row + 1)))
+        return keep_tokens(own, tokens)
+
+    if gradient is not None:
+        gradient = GradientOf(case.function)
+        report = _law(gradient, case.inputs, _PaddedSets(real, None, longer, alone), options)
+        return _with_hidden(report, gradient, case.inputs, real)
+    sets = _PaddedSets(real, case.layouts, longer, alone)
+    report = _law(case.function, case.inputs, sets, options)
+    shifted = beyond_zero(example) if options["draws"] else None
+    if report.verdict is not Verdict.PASS or shifted is None:
+        return report
+    other = _law(case.function, shifted, sets, {**options, "draws": 0})
+    return other if other.verdict is Verdict.BROKEN else report
+
+
+def _with_hidden(
+    report: SymmetryReport, gradient: GradientOf, inputs: Inputs, real: Tensor
+) -> SymmetryReport:
+    """The report, with a note where padding has a gradient."""
+    with Runner(gradient, inputs).at(PRECISIONS[report.dtype]) as x:
         found = gradient(*x)
     hidden = found[~real.to(found.device)].abs().max() / found.abs().max()
     if hidden > 1e-9:
@@ -197,8 +242,24 @@ def _check(case: Case, options: Options, gradient: GradientOf | None) -> Symmetr
     return report
 
 
-PADDING = Law(
-    "the content of padding does not matter",
-    lambda case, causal: case.example.real is not None and not bool(case.example.real.all()),
-    with_gradients(_check),
+PADDING = on_views(
+    Law(
+        "the content of padding does not matter",
+        lambda case, causal: (
+            case.example.real is not None
+            and not bool(case.example.real.all())
+            and bool(case.of_sets.layouts)
+        ),
+        with_gradients(_check),
+        """\
+Says: the content of padding, and how much of it there is, does not matter.
+Measured: padding gets other content, small and large, is made longer and is cut off; outputs of
+real tokens are compared.
+Causes: a mask in the scores but not in the mean; a finite mask such as -100 or -1e4; queries
+masked in the place of keys; an inverted mask; convolution, norm or position ids that count
+padding.
+Mend: use -inf, or the dtype's smallest number, in the keys' mask; divide sums by the number of
+real tokens; compute positions from the mask.
+""",
+    )
 )

@@ -112,6 +112,10 @@ struct Room {
   alignas(64) A edge_sum[H * D + 1];
   // The same of the sections before, for long rows.
   double long_total[H], long_sum[width], long_value_sum[v_width], long_edge_sum[H * D + 1];
+  // Gradients of the weights of additive scores, over all edges of a block.
+  alignas(64) A weight_sum[width];
+  alignas(64) A key_sum[D * width + 1];
+  double long_weight_sum[width], long_key_sum[D * width + 1];
 };
 
 }  // namespace

@@ -207,6 +207,25 @@ class Worker {
     }
   }
 
+  // Gradients of weights are summed over all rows of a block, in sections as long rows are.
+  void begin_block() {
+    std::fill_n(room->weight_sum, width, A(0));
+    std::fill_n(room->key_sum, D * width, A(0));
+    std::fill_n(room->long_weight_sum, width, 0.0);
+    std::fill_n(room->long_key_sum, D * width, 0.0);
+  }
+  void end_section() {
+    close_section(room->weight_sum, room->long_weight_sum, width);
+    close_section(room->key_sum, room->long_key_sum, D * width);
+  }
+  void end_block(int64_t block) {
+    end_section();
+    const int64_t part = b * a.blocks + block;
+    A *const dweight = (A*)a.dweight + part * width, *const dkey = (A*)a.dedge_key + part * D * width;
+    for (int64_t c = 0; c < width; ++c) dweight[c] = A(room->long_weight_sum[c]);
+    for (int64_t c = 0; c < D * width; ++c) dkey[c] = A(room->long_key_sum[c]);
+  }
+
   // Dot product: what an edge gives to its features, if that is wanted, and they to the query.
   void features_backward(int64_t i, int64_t e, const A* p, const A* ds) {
     for (int64_t h = 0; h < H; ++h) add(ds[h], edge_attr + id(e) * D, edge_sum + h * D, D);
@@ -219,7 +238,8 @@ class Worker {
     }
   }
 
-  void additive_backward(int64_t i, int64_t e, const T* kj, const A* ds, A* dweight, A* dkey) {
+  void additive_backward(int64_t i, int64_t e, const T* kj, const A* ds) {
+    A *const dweight = room->weight_sum, *const dkey = room->key_sum;
     add_up(q + i * width, kj, e);
     for (int64_t h = 0; h < H; ++h)
 #pragma omp simd
@@ -313,10 +333,8 @@ class Worker {
 
   // dq, and all that is counted by edges.
   void backward_targets(int64_t begin, int64_t end, int64_t block) {
-    A* dweight = (A*)a.dweight + (b * a.blocks + block) * width;
-    A* dkey = (A*)a.dedge_key + (b * a.blocks + block) * D * width;
-    if (additive) std::fill_n(dweight, width, A(0));
-    if (additive && featured) std::fill_n(dkey, D * width, A(0));
+    int64_t in_section = 0;
+    if (additive) begin_block();
     for (int64_t i = begin; i < end; ++i) {
       begin_row(a.indptr[i + 1] - a.indptr[i]);
       for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
@@ -324,7 +342,11 @@ class Worker {
         for (int64_t t = 0; t < count; ++t) take_saved(e + t, t);
         if (!additive) combine<C>(count, slopes, rows, sum);
         for (int64_t t = 0; additive && t < count; ++t)
-          additive_backward(i, e + t, rows[t], slopes + t * H, dweight, dkey);
+          additive_backward(i, e + t, rows[t], slopes + t * H);
+        if (additive && (in_section += count) >= SECTION) {
+          end_section();
+          in_section = 0;
+        }
         for (int64_t t = 0; featured && !additive && t < count; ++t)
           features_backward(i, e + t, scores + t * H, slopes + t * H);
         end_chunk(e + count - a.indptr[i]);
@@ -334,6 +356,7 @@ class Worker {
       if (featured && !additive)
         write(at<A>(a.dedge_query, a.targets * H * D) + i * H * D, edge_sum, scale, H * D);
     }
+    if (additive) end_block(block);
   }
 
  private:

@@ -1,0 +1,136 @@
+"""The HTML page of a report: whole, escaped, without network; and as a browser shows it."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from tests.testing.formats.reports import HOSTILE, MODEL, report, result
+from tokennet.drawing.page import VOID
+from tokennet.testing import LawReport, Verdict, check
+from tokennet.testing.formats import to_html
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Reader(HTMLParser):
+    """Checks that every element ends, and keeps what is there."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def read(page):
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mean.py"
+    path.write_text(MODEL)
+    return path
+
+
+def test_the_page_has_verdicts_lines_and_the_counterexample(file):
+    page = to_html(report(file), "models:Mean", known={"padding"})
+    reader = read(page)
+    text = " ".join(" ".join(reader.text).split())
+    assert "2 of 5 laws are BROKEN" in text
+    for verdict in Verdict:
+        assert verdict in reader.text
+    assert page.count("in the baseline") == 1
+    assert "    6          return (x" in "".join(reader.text)  # with its line
+    assert page.count("<mark>    6") == page.count("<mark>    7") == 1
+    for caption in ("input[1] before", "input[1] after", "output[0] expected", "output[0] got"):
+        assert caption in text
+    assert "to mend a break" in text
+
+
+def test_what_is_not_the_same_is_marked_and_nothing_else(file):
+    page = to_html(report(file), "models:Mean")
+    marked = re.findall("<mark>([0-9.]+)</mark>", page)
+    assert marked == ["12", "13", "14", "15", *["7"] * 4, "0", "5"]
+
+
+def test_the_page_stands_alone(file):
+    reader = read(to_html(report(file), "models:Mean"))
+    assert not {"script", "link", "img", "iframe"} & set(reader.tags)
+    addresses = [value for name, value in reader.attributes if name in ("href", "src")]
+    assert addresses
+    assert all(address.startswith("#") for address in addresses)
+    ids = {value for name, value in reader.attributes if name == "id"}
+    assert {address[1:] for address in addresses} <= ids
+
+
+def test_the_reading_is_a_table_of_what_the_report_has(file):
+    class Read(LawReport):
+        def to_dict(self):
+            lines = [{"name": "x", "shape": (3, 7), "role": "tokens:-1", "hint": None}]
+            return {**super().to_dict(), "reading": lines}
+
+    text = read(to_html(Read(**vars(report(file))), "models:Mean")).text
+    start = text.index("Reading")
+    cells = ["name", "shape", "role", "hint", "x", "(3, 7)", "tokens:-1"]
+    assert text[start + 2 : start + 9] == cells
+    assert "Reading" not in read(to_html(report(file), "models:Mean")).text
+
+
+def test_every_text_is_escaped(file):
+    hostile = report(file, reason=HOSTILE)
+    page = to_html(hostile, HOSTILE)
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_a_report_of_a_real_check():
+    found = check(lambda x: x.cumsum(-2), torch.randn(3, 7, 4), laws=["node_permutation"])
+    reader = read(to_html(found, "cumsum"))
+    assert "swapping tokens 0 and 1 of 2" in " ".join(reader.text)
+
+
+def test_a_check_that_shows_nothing_says_so(file):
+    report = LawReport("Mean", "x", {"padding": result("padding", Verdict.VACUOUS)}, 0.1)
+    assert "Nothing was shown" in to_html(report, "models:Mean")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [500, 1100])
+def test_a_browser_shows_it_without_scrolling_sideways(file, tmp_path, scheme, width):
+    if CHROMIUM is None:
+        pytest.skip("needs chromium on the path")
+    page = to_html(report(file), "models:Mean")
+    probe = (
+        "<script>document.title = [document.documentElement.scrollWidth <= innerWidth,"
+        "getComputedStyle(document.body).backgroundColor].join('; ')</script></body>"
+    )
+    (tmp_path / "page.html").write_text(page.replace("</body>", probe))
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+         "--disable-background-networking", "--disable-sync",
+         f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
+         f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+         "--dump-dom", f"file://{tmp_path / 'page.html'}"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    ground = {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 19, 24)"}[scheme]
+    assert f"<title>true; {ground}</title>" in done.stdout

@@ -1,0 +1,304 @@
+"""Rotations, reflections, translations, scale, signs of eigenvectors and shifts of grids."""
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import Data
+
+from tests.testing.cases import space
+from tokennet.graphs import Full
+from tokennet.testing import check, parametrize_with_checks
+from tokennet.testing.diagnose.localize import UNWRITTEN
+from tokennet.testing.geometry import check_group, discover_geometry, laws_of_group
+from tokennet.testing.geometry.motions import bases, random_orthogonal
+from tokennet.tokens import Tokens
+
+
+def points(*lead, seed=0):
+    return torch.randn(*lead, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def molecules():
+    return {
+        "z": torch.tensor([0, 1, 2, 1, 4, 3, 0]),
+        "pos": points(7),
+        "batch": torch.tensor([0, 0, 0, 0, 1, 1, 1]),
+    }
+
+
+def verdicts(report):
+    return {law: str(found.verdict) for law, found in report.reports.items()}
+
+
+def broken_line(report, law):
+    location = report.reports[law].location
+    assert location is not None, report.reports[law].notes
+    return location.source + " # the break" * ("# the break" in line_of(location))
+
+
+def line_of(location):
+    with open(location.file) as file:
+        return file.read().splitlines()[location.line - 1]
+
+
+def wide(pos, vel):
+    """Points, a pseudovector, a matrix, a pseudoscalar and a scalar."""
+    centered = pos - pos.mean(-2, keepdim=True)
+    spin = torch.linalg.cross(centered, vel)
+    volume = torch.linalg.cross(centered, vel.roll(1, -2)).mul(vel).sum(-1)
+    return pos + vel, spin, vel[..., None] * vel[..., None, :], volume, vel.norm(dim=-1)
+
+
+PASSING = {
+    "points": (space.Points(), points(2, 5), "E(3)"),
+    "far from the origin": (space.Points(), points(5) + 1e4, "E(3)"),
+    "vectors": (space.Points("vectors"), points(5), "E(3)"),
+    "features": (space.Points("features"), points(2, 5), "E(3)"),
+    "two coordinates": (space.Points(), torch.randn(5, 2), "E(2)"),
+    "of tokens": (space.OfTokens(), Tokens(torch.randn(5, 4), Full(5), pos=points(5)), "SE(3)"),
+    "molecules": (space.Energy(), molecules(), "E(3)"),
+    "molecules by index": (space.Energy(), tuple(molecules().values()), "E(3)"),
+    "molecules as Data": (space.Energy(), Data(**molecules()), "E(3)"),
+    "one Data": (space.sizes_of, Data(pos=points(6)), "E(3)"),
+    "all kinds": (wide, (points(5), points(5, seed=1)), "E(3)"),
+    "handed": (space.Handed(), points(6), "SE(3)"),
+    "directions": (lambda pos: nn.functional.normalize(pos, dim=-1), points(5), "scale"),
+    "homogeneous": (lambda pos: pos * pos.norm(dim=-1, keepdim=True) / pos.norm(), points(5),
+                    "scale"),
+    "signs": (space.SignNet(), torch.randn(6, 3), "signs"),
+    "bases": (space.projectors, (torch.randn(6, 4), torch.tensor([0.0, 1, 1, 2])), "bases"),
+    "circular": (space.Images(), torch.randn(2, 3, 16, 16), "circular_shifts"),
+    "interior": (space.Images("zeros"), torch.randn(2, 3, 16, 16), "shifts"),
+    "unpadded": (nn.Conv1d(2, 4, 3), torch.randn(2, 2, 16), "shifts"),
+    "channels last": (nn.TransformerEncoderLayer(8, 2, batch_first=True), torch.randn(2, 9, 8),
+                      "circular_shifts"),
+    "a ring": (lambda x: x + x.roll(1, -2), torch.randn(6, 2), "C_n"),
+}  # fmt: skip
+
+
+SLOW = {"molecules by index", "molecules as Data", "features", "two coordinates", "homogeneous"}
+SLOW |= {"unpadded", "channels last", "handed"}
+
+
+def marked(names, slow):
+    return [pytest.param(name, marks=pytest.mark.sweep if name in slow else ()) for name in names]
+
+
+@pytest.mark.parametrize("name", marked(PASSING, SLOW))
+def test_models_that_obey(name):
+    vectors = {"all kinds": {"vel": "vector"}}
+    model, example, group = PASSING[name]
+    report = check(model, example, group=group, roles=vectors.get(name))
+    assert set(verdicts(report).values()) == {"PASS"}, report
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "group", "laws", "words"),
+    [
+        (space.Stretched(), points(2, 5), "E(3)", {"rotations", "reflections"}, "90 degrees about"),
+        (space.Manhattan(), points(5), "SE(3)", {"rotations"}, "45 degrees about z"),
+        (space.Handed(), points(6), "E(3)", {"reflections"}, "sign of x"),
+        (space.Anchored(1e-8), points(5), "E(3)", {"translations"}, "moving by 1 along x"),
+        (space.Drifting(), points(5), "translations", {"translations"}, "moving by 1 along x"),
+        (space.PerComponent(), points(5), "SO(3)", {"rotations"}, ""),
+        (space.Energy(0.1), molecules(), "SO(3)", {"rotations"}, ""),
+        (space.Normalized(), points(6), "SO(3)", {"rotations"}, "90 degrees about z"),
+        (space.SignNet(False), torch.randn(6, 3), "signs", {"signs"}, "sign of eigenvector"),
+        (space.Images("circular", True), torch.randn(1, 3, 16, 16), "circular_shifts",
+         {"circular_shifts"}, "shifting by 2 along dimension -2"),
+        (space.Images("zeros", True), torch.randn(1, 3, 16, 16), "shifts", {"shifts"},
+         "shifting by 2 along dimension -2"),
+    ],
+)  # fmt: skip
+def test_breaks_are_found_and_localized(model, example, group, laws, words):
+    report = check(model, example, group=group)
+    assert set(report.broken) == laws, report
+    law = next(law for law in report.reports if law in laws)
+    assert "# the break" in broken_line(report, law)
+    assert words in str(report.reports[law].counterexample)
+
+
+def test_a_zero_padded_convolution_breaks_circular_shifts_in_its_own_layer():
+    report = check(space.Images("zeros"), torch.randn(2, 3, 16, 16), group="circular_shifts")
+    assert report.broken == ("circular_shifts",)
+    assert report.reports["circular_shifts"].location.module == "first (Conv2d)"
+
+
+def test_a_stride_breaks_invariance_under_shifts_by_one():
+    model = nn.Sequential(space.Images(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    report = check(model, torch.randn(1, 3, 16, 16), group="circular_shifts")
+    assert report.broken == ("circular_shifts",)
+    location = report.reports["circular_shifts"].location
+    assert location.module == "0.second (Conv2d)"
+    assert location.operation not in UNWRITTEN
+
+
+def test_shifts_without_an_interior_are_inconclusive():
+    pooled = nn.Sequential(space.Images("zeros"), nn.AdaptiveAvgPool2d(1))
+    for model in (pooled, nn.Sequential(nn.Conv2d(3, 3, 15, padding=7))):
+        report = check(model, torch.randn(1, 3, 16, 16), group="shifts").reports["shifts"]
+        assert report.verdict == "INCONCLUSIVE", report
+    report = check(nn.Conv1d(2, 2, 3), torch.randn(1, 2, 16), group="circular_shifts")
+    assert verdicts(report) == {"circular_shifts": "INCONCLUSIVE"}
+
+
+def test_rounded_constants_are_said_and_a_break_of_their_size_is_found():
+    report = check(space.StoredBasis(), points(6), group="SO(3)").reports["rotations"]
+    assert report.dtype == "float32"
+    assert any("constants" in note for note in report.notes)
+    report = check(space.Normalized(), points(6), group="SO(3)").reports["rotations"]
+    assert (report.dtype, str(report.verdict)) == ("float64", "BROKEN")
+    assert report.error < 1e-6
+
+
+def test_the_reading_is_said():
+    report = check_group(wide, (points(5), points(5, seed=1)), "O(3)", roles={"vel": "vector"})
+    read = report["rotations"].notes[0]
+    assert read == (
+        "read as pos: points, vel: vector -> 0: vector, 1: pseudovector, 2: matrix, "
+        "3: pseudoscalar, 4: scalar"
+    )
+    report = check_group(space.Energy(), molecules(), "E(3)")
+    assert report["rotations"].notes[0].endswith("-> energy: scalar, forces: vector")
+    pointnet = nn.Conv1d(3, 4, 1)
+    assert (
+        "input: points:-2" in check_group(pointnet, points(2, 9).mT, "SO(3)")["rotations"].notes[0]
+    )
+
+
+def test_roles_decide_what_inputs_and_outputs_are():
+    spin = lambda pos: torch.linalg.cross(pos, pos.roll(1, -2))  # noqa: E731
+    assert not check(spin, points(5), group="O(3)").broken
+    said = check(spin, points(5), group="O(3)", outputs={"0": "vector"})
+    assert said.broken == ("reflections",)
+    both = lambda a, b: a + b  # noqa: E731
+    assert not check(
+        both, (points(5), points(5)), group="E(3)", roles={"a": "points", "b": "vector"}
+    ).broken
+    held = check(both, (points(5), points(5)), group="O(3)", roles={"a": "points", "b": "scalar"})
+    assert held.broken == ("rotations", "reflections")
+    two = lambda pos: {"good": pos.norm(dim=-1), "bad": pos[..., 0]}  # noqa: E731
+    assert not check(two, points(5), group="O(3)", outputs="good").broken
+    assert check(two, points(5), group="O(3)").broken
+
+
+@pytest.mark.parametrize(
+    ("example", "options", "message"),
+    [
+        (torch.randn(6, 4), {}, "none may"),
+        ((points(5), points(5)), {}, "a, b may"),
+        (points(5), {"roles": {"b": "points"}}, "roles must be one of a"),
+        (points(5), {"roles": {"a": "vectr"}}, "did you mean vector"),
+        (points(5), {"roles": {"a": "vector:1"}}, "a dimension such as"),
+        (points(5), {"outputs": {"1": "vector"}}, "outputs must be one of 0"),
+        (torch.randn(5, 4), {"roles": {"a": "points"}}, "input a must"),
+        (points(5), {"outputs": {"0": "other"}}, "at least one output"),
+        (points(5), {"laws": ["scale"]}, "laws must be one of rotations"),
+        (points(5), {"group": "SO3"}, r"did you mean SO\(3\)"),
+        (points(5), {"group": "bases"}, "eigenvalues"),
+        (points(5), {"group": "C_n", "roles": {"a": "points"}}, "a group of space"),
+        (points(5), {"causal": True}, "causal"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(example, options, message):
+    with pytest.raises(ValueError, match=message):
+        check(lambda a, b=None: a, example, **{"group": "E(3)", **options})
+
+
+def test_permutation_groups_are_required_at_least():
+    ring = PASSING["a ring"]
+    assert check(ring[0], ring[1], group="S_n").broken == ("permutations",)
+    assert check(ring[0], ring[1], group="D_n").broken == ("permutations",)
+    assert not check(ring[0], ring[1], group=[[2, 3, 4, 5, 0, 1]]).broken
+    assert not check(lambda x: x - x.mean(-2, keepdim=True), ring[1], group="A_n").broken
+
+
+@parametrize_with_checks({"points": (space.Points(), points(5))}, group="E(3)")
+def test_groups_as_a_test_suite(model, law):
+    law(model)
+
+
+def test_the_suite_has_a_test_for_each_law_of_the_group():
+    ids = [
+        case.id
+        for case in parametrize_with_checks(
+            {"p": (space.Handed(), points(6))},
+            group="E(3)",
+            expected_failures={"reflections": "by design"},
+        ).args[1]
+    ]
+    assert ids == [f"p-{law}" for law in laws_of_group("E(3)")]
+
+
+def test_the_script_shows_the_break(capsys):
+    model = space.Stretched()
+    report = check(model, points(2, 5), group="O(3)").reports["rotations"]
+    exec(report.counterexample.script, {"model": model})
+    assert float(capsys.readouterr().out) > 1e-4
+
+
+def test_gradients_are_asked_too():
+    class Detached(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.square().sum(-1)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad[..., None] * torch.tensor([1.0, 2.0, 3.0]).to(grad)
+
+    report = check(Detached.apply, (points(5),), group="SO(3)", roles={"0": "points"})
+    assert report.broken == ("rotations",)
+    assert "gradient" in report.reports["rotations"].reason
+
+
+def test_tuples_without_a_length_are_no_error():
+    model = space.Points()
+    model.layout = space.NoLength((1, 2))
+    assert not check(model, points(5), group="SO(3)").broken
+
+
+def test_drawn_matrices_are_orthogonal():
+    generator = torch.Generator().manual_seed(0)
+    for parity in (1, -1):
+        g = random_orthogonal(3, generator, parity)
+        assert torch.allclose(g @ g.T, torch.eye(3, dtype=g.dtype))
+        assert torch.linalg.det(g) * parity > 0
+    g = next(bases((2, 1, 3), generator)).matrix
+    assert torch.allclose(g @ g.T, torch.eye(6, dtype=g.dtype))
+    assert not g[:2, 2:].any()
+    assert not g[2, 3:].any()
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "order"),
+    [
+        (space.Points(), "E(3)", 48),
+        pytest.param(space.Handed(), "SE(3)", 24, marks=pytest.mark.sweep),
+        pytest.param(space.Anchored(), "O(3)", 48, marks=pytest.mark.sweep),
+        (space.Stretched(), "translations, rotations about z, 16 signed permutations", 16),
+        pytest.param(
+            space.Manhattan(), "translations, 48 signed permutations", 48, marks=pytest.mark.sweep
+        ),
+        pytest.param(space.StoredBasis(), "O(3)", 48, marks=pytest.mark.sweep),
+        (lambda pos: nn.functional.normalize(pos, dim=-1), "O(3), scale", 48),
+        (lambda pos: pos @ torch.diag(torch.tensor([1.0, 2.0, 3.0])).to(pos), "8 signed", 8),
+        (lambda pos: (pos * torch.tensor([1.0, 2, 3]).to(pos)).exp(), "none", 1),
+    ],
+)
+def test_discovery_finds_the_known_group(model, name, order):
+    found = discover_geometry(model, points(6), outputs={"0": "vector"} if name == "none" else None)
+    assert found.name.startswith(name), found
+    assert found.signed_order == order
+    assert f"{order} hold" in str(found)
+
+
+@pytest.mark.sweep
+def test_discovery_counts_signed_permutations_of_channels():
+    roles = {"x": "points"}
+    pairs = lambda x: x[..., :2].square().sum(-1) + x[..., 2:].prod(-1)  # noqa: E731
+    assert discover_geometry(pairs, torch.randn(6, 4), roles=roles).signed_order == 8 * 4
+    softmax = discover_geometry(lambda x: x.softmax(-1), torch.randn(6, 5), roles=roles)
+    assert softmax.signed_order == 120
+    seven = discover_geometry(lambda x: x, torch.randn(4, 7), roles=roles)
+    assert (seven.signed_order, seven.name) == (None, "E(7), scale")

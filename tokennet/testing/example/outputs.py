@@ -1,0 +1,345 @@
+"""What the outputs of a model hold: which are chosen; what is per token, pair, edge or set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokennet.checks import lookup
+from tokennet.testing.engine.actions import (
+    Action,
+    AsSet,
+    Conjugate,
+    Invariant,
+    Permute,
+    PermutePart,
+)
+from tokennet.testing.engine.differences import difference
+from tokennet.testing.engine.intervention import Inputs, PermutationIntervention
+from tokennet.testing.engine.run import call_model
+from tokennet.testing.example.inputs import Example
+from tokennet.testing.example.layout import Layout
+from tokennet.testing.example.parts import keep_edges, one_set_less, one_token_less
+from tokennet.testing.example.reading import ReadingLine
+from tokennet.testing.example.roles import OF_OUTPUTS, Kind, Role, counted_from_end, parse_role
+from tokennet.testing.example.values import describe, map_tensors, named_tensors_of
+
+NOTHING = Layout()
+TRIED = 4
+"""Permutations by which it is told whether an output is a set of rows."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor among the outputs, `number` in their order, and what is known of it."""
+
+    number: int
+    name: str
+    value: Tensor
+    role: Role | None = None
+    layout: Layout = NOTHING
+    is_left_out: bool = False
+
+
+def chosen_outputs(given: Any) -> dict[str, Role | None] | None:
+    """The outputs that are asked for, with their roles where these are said.
+
+    Raises:
+        TypeError, ValueError: they are no names, or a role is none of an output.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, Mapping):
+        return {
+            str(name): None if role is None else parse_role(str(name), role, OF_OUTPUTS, "outputs")
+            for name, role in given.items()
+        }
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise TypeError(f"outputs must be a name, a list of names or a dict, got {given!r}")
+    return dict.fromkeys(given)
+
+
+def named_outputs(
+    function: Callable[..., Any], example: Example, chosen: dict[str, Role | None] | None
+) -> list[Output]:
+    """The outputs, those that are not chosen marked as left out.
+
+    Raises:
+        ValueError: a chosen one is not there, or has no such dimension.
+    """
+    with torch.no_grad():
+        output = function(*map_tensors(torch.clone, example.inputs))
+    found = [
+        Output(n, name, value.detach()) for n, (name, value) in enumerate(named_tensors_of(output))
+    ]
+    if chosen is None:
+        return found
+    names = [output.name for output in found]
+    parts = [name.split(".") for name in names]
+    prefixes = [".".join(part[:n]) for part in parts for n in range(1, len(part) + 1)]
+    for name in chosen:
+        lookup("outputs", name, dict.fromkeys(prefixes))
+    return [_as_chosen(output, chosen) for output in found]
+
+
+def _as_chosen(output: Output, chosen: dict[str, Role | None]) -> Output:
+    fitting = [n for n in chosen if output.name == n or output.name.startswith(f"{n}.")]
+    if not fitting:
+        return dataclasses.replace(output, is_left_out=True)
+    role = chosen[max(fitting, key=len)]
+    if role is None:
+        return output
+    dims = counted_from_end(f"outputs[{output.name!r}]", role.dims, output.value.dim())
+    role = dataclasses.replace(role, dims=dims)
+    return dataclasses.replace(output, role=role, is_left_out=role.kind is Kind.OTHER)
+
+
+def has_a_known_action(output: Output, example: Example) -> bool:
+    """Whether it is known what permutations do to an output; outputs that are indices are not."""
+    y, layout = output.value, output.layout
+    if output.role is not None:
+        return True
+    if not y.is_floating_point() and not y.is_complex() and layout.tokens:
+        return False
+    counts = _numbers_of_edges(example)
+    if counts and any(y.shape[dim] not in counts for dim in layout.edges):
+        return False
+    fewer = [dim for dim in layout.tokens if y.shape[dim] < example.num_tokens]
+    return not fewer or (len(layout.tokens) == 1 and example.membership is None)
+
+
+def _numbers_of_edges(example: Example) -> list[int]:
+    if example.edge_lists:
+        return [example.inputs[example.names.index(name)].shape[1] for name in example.edge_lists]
+    return [] if example.edge_index is None else [example.edge_index.shape[1]]
+
+
+_Dims = tuple[int, ...] | None
+"""The dimensions of an output of another size with other inputs; None where unknown."""
+
+
+def with_layouts(
+    function: Callable[..., Any], example: Example, every: list[Output]
+) -> list[Output]:
+    """Which dimensions change their size with the numbers of tokens, edges and sets."""
+    n, values = example.num_tokens, [output.value for output in every]
+    tokens: list[_Dims] = [None] * len(every)
+    sets = tokens
+    if n > 1:
+        tokens = _changed(function, values, lambda: one_token_less(example))
+    edges = [edge_dims(function, view, values) for view in views_of_edges(example)]
+    has_sets = example.num_sets > 1 or (
+        example.membership is not None and bool(example.membership.numel())
+        and int(example.membership.max()) > 0
+    )  # fmt: skip
+    if has_sets:
+        sets = _changed(function, values, lambda: one_set_less(example))
+    found = []
+    for number, output in enumerate(every):
+        own = tuple(dict.fromkeys(dim for dims in edges for dim in dims[number] or ()))
+        layout = _layout(output.value, example, tokens[number], own, sets[number])
+        if output.role is not None:
+            layout = _as_said(output, layout, example)
+        if not output.is_left_out:
+            found.append(dataclasses.replace(output, layout=layout))
+    return found
+
+
+def views_of_edges(example: Example) -> list[Example]:
+    """The example with each of its lists of edges in question."""
+    if example.edge_lists:
+        return [dataclasses.replace(example, edge_list=name) for name in example.edge_lists]
+    return [example] if example.roles[0].kind is Kind.WHOLE else []
+
+
+def edge_dims(function: Callable[..., Any], example: Example, values: list[Tensor]) -> list[_Dims]:
+    """The dimensions that change with the number of the edges in question."""
+    edges = example.edge_index
+    if edges is None or edges.shape[1] < 2:
+        return [None] * len(values)
+    keep = torch.arange(edges.shape[1]) < edges.shape[1] - 1
+    return _changed(function, values, lambda: keep_edges(example, keep))
+
+
+def _changed(
+    function: Callable[..., Any], outputs: list[Tensor], inputs: Callable[[], Inputs]
+) -> list[_Dims]:
+    try:
+        others = call_model(function, inputs())
+    except Exception:  # whatever a model of other people raises at another size
+        return [None] * len(outputs)
+    dims: list[_Dims] = [
+        tuple(d for d in range(-y.dim(), 0) if other.shape[d] != y.shape[d])
+        if other.dim() == y.dim()
+        else None
+        for y, other in zip(outputs, others, strict=False)
+    ]
+    return dims + [None] * (len(outputs) - len(dims))
+
+
+def _layout(
+    y: Tensor, example: Example, tokens: _Dims, edges: tuple[int, ...], sets: _Dims
+) -> Layout:
+    n = example.num_tokens
+    if tokens is None:  # the model accepts no other number of tokens
+        tokens = tuple(d for d in range(-y.dim(), 0) if n and y.shape[d] == n and d not in edges)
+        tokens = (-2,) if -2 in tokens else tokens[:1]
+    tokens = tuple(d for d in tokens if d not in edges)
+    if not y.dim() or (sets == () and y.numel() == 1) or len(set(sets or ()) - set(tokens)) > 1:
+        return Layout(scalar=True)
+    if example.membership is not None:
+        own = [d for d in sets or () if d not in tokens and d not in edges]
+        return Layout(tokens, edges=edges, sets=own[0] if own else None)
+    usual = -y.dim() if sets is None and y.dim() else None
+    return Layout(tokens, edges=edges, sets=sets[0] if sets else usual)
+
+
+def _as_said(output: Output, layout: Layout, example: Example) -> Layout:
+    """The layout that a role of an output says, seen from a set of tokens.
+
+    Raises:
+        ValueError: a dimension has fewer entries than there are tokens.
+    """
+    role, y = output.role, output.value
+    assert role is not None
+    several = len(example.anchors) > 1
+    match role.kind:
+        case Kind.TOKENS | Kind.PAIRS:
+            of_others = example.set not in role.sets if role.sets else not layout.tokens
+            if several and of_others:
+                return Layout(sets=layout.sets)
+            usual = layout.tokens or ((-2,) if y.dim() > 1 else (-1,))
+            tokens = role.dims or (usual if role.kind is Kind.TOKENS else (-2, -1))
+            for dim in tokens:
+                if y.shape[dim] < example.num_tokens:
+                    raise ValueError(
+                        f"outputs[{output.name!r}]: dimension {dim} has {y.shape[dim]} entries "
+                        f"for {example.num_tokens} tokens"
+                    )
+            return Layout(tokens, sets=layout.sets)
+        case Kind.EDGES:
+            return Layout(edges=role.dims or layout.edges or (-y.dim(),), sets=layout.sets)
+        case Kind.PER_SET:
+            return Layout(sets=role.dims[0] if role.dims else layout.sets)
+        case _:
+            return Layout(scalar=True)
+
+
+def with_actions(
+    function: Callable[..., Any], example: Example, known: list[Output]
+) -> list[Action]:
+    """The action on each output that its layout says, or another that holds where that fails."""
+    n, outputs = example.num_tokens, [output.value for output in known]
+    if n < 2 or not example.can_be_permuted:
+        return [Invariant()] * len(known)
+    generator = torch.Generator().manual_seed(0)
+    rows = [_row_dim(output, example) for output in known]
+    # A permutation may keep the order of the few rows of a set by chance.
+    perms = [
+        example.actions[0].random(example.inputs[0], generator)
+        for _ in range(1 if set(rows) == {None} else TRIED)
+    ]
+    moved = [_moved(function, example, perm, outputs) for perm in perms]
+    actions = []
+    for number, (output, y) in enumerate(zip(known, outputs, strict=True)):
+        candidates = _candidates(y, output.layout, n, rows[number])
+        if output.role is not None:
+            candidates = candidates[:1]
+        errors = [
+            max(
+                difference([action.compared(action.apply(y, perm))], [action.compared(m[number])])
+                for perm, m in zip(perms, moved, strict=True)
+            )
+            for action in candidates
+        ]
+        best = min(range(len(candidates)), key=errors.__getitem__)
+        actions.append(candidates[best if errors[best] < 1e-3 < errors[0] else 0])
+    return actions
+
+
+def _moved(
+    function: Callable[..., Any], example: Example, perm: Tensor, outputs: list[Tensor]
+) -> list[Tensor]:
+    """The outputs for permuted tokens."""
+    try:
+        return call_model(
+            function, PermutationIntervention(perm, example.actions, ()).apply(example.inputs)
+        )
+    except Exception:  # a model that raises here breaks a law, and the law reports it
+        return outputs
+
+
+def _row_dim(output: Output, example: Example) -> int | None:
+    """The dimension of rows that may be a set, fewer than the tokens, as a pooling keeps them."""
+    y, layout = output.value, output.layout
+    dim = layout.tokens[0] if layout.tokens else -2
+    if y.dim() < 2 or y.is_complex() or not y.is_floating_point() or output.role is not None:
+        return None
+    is_sets = dim == layout.sets and (example.num_sets > 1 or example.membership is not None)
+    return dim if not is_sets and 1 < y.shape[dim] < example.num_tokens else None
+
+
+def _candidates(y: Tensor, layout: Layout, n: int, rows: int | None) -> list[Action]:
+    """Actions that the shape allows, the most probable first."""
+    if rows is not None:
+        return [Invariant(), AsSet(rows)]
+    if not layout.tokens:
+        return [Invariant()]
+    if len(layout.tokens) > 1:
+        return [Conjugate((layout.tokens[0], layout.tokens[1])), Invariant()]
+    dim = layout.tokens[0]
+    size = y.shape[dim]
+    if size == n:
+        return [Permute(dim), Invariant()]
+    if size % n == 0:
+        return [PermutePart(dim, n, 0, size // n), Invariant()]
+    between = range(1, size - n) if size - n < n else ()
+    parts = [PermutePart(dim, n, start) for start in (size - n, 0, *between)]
+    return [*parts, Invariant()]
+
+
+def lines_of_outputs(
+    every: list[Output], layouts: Sequence[Sequence[Layout]], case: Any
+) -> list[ReadingLine]:
+    """How each output was read, for the report."""
+    lines, kept = [], iter(range(len(case.layouts)))
+    for output in every:
+        number = None if output.is_left_out else next(kept)
+        text, role = "left out", Role(Kind.OTHER)
+        if number is not None:
+            text, role = _text(output.value, case.layouts[number], case.example)
+            for view, others in zip(list(case.example.anchors)[1:], layouts[1:], strict=False):
+                if number < len(others) and others[number].tokens:
+                    dims = others[number].tokens
+                    text = f"per token of {view}, dimension {', '.join(map(str, dims))}"
+                    role = Role(Kind.TOKENS, dims, (view,))
+        value = describe(output.value)
+        lines.append(ReadingLine(output.name, value, str(role), text, is_output=True))
+    return lines
+
+
+def _text(y: Tensor, layout: Layout, example: Example) -> tuple[str, Role]:
+    dims = ", ".join(map(str, layout.tokens))
+    if len(layout.tokens) > 1:
+        return f"per pair of tokens, dimensions {dims}", Role(Kind.PAIRS, layout.tokens)
+    if layout.tokens:
+        name = f" of {example.set}" if len(example.anchors) > 1 else ""
+        sets = (example.set,) if name else ()
+        return f"per token{name}, dimension {dims}", Role(Kind.TOKENS, layout.tokens, sets)
+    if layout.edges:
+        return f"per edge, dimension {layout.edges[0]}", Role(Kind.EDGES, layout.edges[:1])
+    if layout.scalar:
+        what = (
+            "of pairs of sets" if y.dim() > 1 and y.numel() > 1 else "one value for the whole batch"
+        )
+        return f"{what}: left out of laws of the batch", Role(Kind.SCALAR)
+    if layout.sets is not None and (example.num_sets > 1 or example.membership is not None):
+        return f"per set, dimension {layout.sets}", Role(Kind.PER_SET, (layout.sets,))
+    return "of all tokens together", Role(Kind.PER_SET)

@@ -1,0 +1,233 @@
+"""The law that a model honors its mask of pairs, or the graph of its tokens.
+
+A backend that drops a mask gives plausible outputs and no error (pytorch#122753). What depends
+on what is measured, and must lie within the mask; for L layers within walks of L of its edges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from tokennet.graphs import TokenGraph, from_mask
+from tokennet.mixers.base import Mixer
+from tokennet.testing.engine.reach import modules_of
+from tokennet.testing.engine.run import Runner
+from tokennet.testing.engine.wrapped import Wrapped
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.inputs import parameters_of
+from tokennet.testing.example.layout import Layout, of_sets
+from tokennet.testing.example.values import features, tensors_of
+from tokennet.testing.laws.dependency import LONGEST, check_dependency, dependency_matrix
+from tokennet.testing.laws.law import Law, Options, token_dim, worst
+from tokennet.testing.report import SymmetryReport
+from tokennet.tokens import Tokens
+
+MASKED = -1e3
+"""Numbers below this, added to scores, hide a pair."""
+VISIBLE, HIDDEN = "True = visible", "True = hidden"
+SEEN = 1e-12
+"""Gradients below this part of the largest are rounding."""
+ATTENTION = {
+    F.scaled_dot_product_attention,
+    F.multi_head_attention_forward,
+    F.softmax,
+    torch.softmax,
+    Tensor.softmax,
+    torch._native_multi_head_attention,
+    torch._transformer_encoder_layer_fwd,
+}
+"""Functions that each may move information along the mask once."""
+
+
+@dataclass
+class _Layers(TorchFunctionMode):
+    """Counts calls of attention and of mixers, and whether these are on the graph given."""
+
+    graph: TokenGraph | None
+    attention: int = 0
+    mixers: int = 0
+    on_graph: bool = True
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.attention += func in ATTENTION
+        return func(*args, **(kwargs or {}))
+
+    def record(self, module: Mixer, args: Any, kwargs: Any) -> None:
+        """To be called before each mixer."""
+        self.mixers += 1
+        tokens, graph = args[0], self.graph
+        other = len(args) > 1 or any(value is not None for value in kwargs.values())
+        same = isinstance(tokens, Tokens) and not other and graph is not None
+        self.on_graph = self.on_graph and same and _same(tokens.graph, graph)
+
+
+def _same(first: TokenGraph, second: TokenGraph | None) -> bool:
+    if first is second or second is None:
+        return first is second
+    return first.num_targets == second.num_targets and torch.equal(first.dense(), second.dense())
+
+
+def _layers(case: Case, graph: TokenGraph | None) -> _Layers:
+    """What one run calls."""
+    layers, runner = _Layers(graph), Runner(case.function, case.inputs)
+    with ExitStack() as stack:  # hooks after the sandbox, which restores what they refer to
+        x = stack.enter_context(runner.at(torch.float64))
+        for module in modules_of(case.function):
+            if isinstance(module, Mixer):
+                hook = module.register_forward_pre_hook(layers.record, with_kwargs=True)
+                stack.enter_context(hook)
+        stack.enter_context(layers)
+        runner.run(x)
+    return layers
+
+
+def _allowed(case: Case) -> list[tuple[str, int | None, TokenGraph]]:
+    """Ways to read the mask: what True means, the set, and what may depend on what.
+
+    Of a batch with a mask for each set, every set is read by itself; heads count together.
+    """
+    n = case.example.num_tokens
+    if not 2 < n <= LONGEST or case.pooled or not _is_float(case.inputs[0]):
+        return []
+    graph, mask = getattr(case.inputs[0], "graph", None), _mask(case, n)
+    if graph is None and mask is None:
+        return []
+    try:
+        layers = _layers(case, graph)
+    except Exception:  # models that cannot run in float64 have no such law
+        return []
+    if graph is not None:
+        if not layers.mixers or not layers.on_graph or not graph.is_square:
+            return []
+        allowed, most = graph.reach(layers.mixers), graph.reach(n)
+        return [("the graph", None, allowed)] if allowed.num_edges < most.num_edges else []
+    if mask is None or not layers.attention:
+        return []
+    return _ways(case, mask, layers.attention)
+
+
+def _ways(case: Case, mask: Tensor, depth: int) -> list[tuple[str, int | None, TokenGraph]]:
+    found, usual = [], _usual_meaning(case)
+    for number, pairs in enumerate(_by_set(mask, case)):
+        ways = [(way, from_mask(seen).reach(depth)) for way, seen in pairs.items()]
+        ways = [
+            (way, allowed) for way, allowed in ways if allowed.num_edges < allowed.num_targets**2
+        ]
+        # Where one reading lets all depend on all, the other must be that of the layers.
+        if len(ways) == len(pairs) or any(way == usual for way, _ in ways):
+            found += [(way, number if mask.dim() > 2 else None, allowed) for way, allowed in ways]
+    return found
+
+
+def _usual_meaning(case: Case) -> str:
+    """What True means for the attention of the model: nn.MultiheadAttention hides, SDPA shows."""
+    hides = any(isinstance(m, nn.MultiheadAttention) for m in modules_of(case.function))
+    return HIDDEN if hides else VISIBLE
+
+
+def _is_float(value: Any) -> bool:
+    try:
+        return features(value).is_floating_point()
+    except TypeError:
+        return False
+
+
+def _mask(case: Case, n: int) -> Tensor | None:
+    """The input that is named a mask and has an entry for each pair of tokens."""
+    names = getattr(case.function, "names", None) or parameters_of(case.model)
+    for name, value in zip(names, case.inputs, strict=False):
+        if "mask" in name and isinstance(value, Tensor) and value.shape[-2:] == (n, n):
+            hides = value.is_floating_point() and bool(((value == 0) | (value < MASKED)).all())
+            if hides or bool(((value == 0) | (value == 1)).all()):
+                return value
+    return None
+
+
+def _by_set(mask: Tensor, case: Case) -> list[dict[str, Tensor]]:
+    """For each set the visible pairs (N, N), by what an entry may mean."""
+    z = features(case.inputs[0])
+    count = z.shape[0] if z.dim() > 2 else 1
+    parts = mask.cpu().reshape(-1, *mask.shape[-2:])
+    groups = parts.chunk(count) if mask.dim() > 2 and len(parts) % count == 0 else [parts]
+    if mask.is_floating_point() and bool((mask < MASKED).any()):
+        return [{"0 = visible": (part == 0).any(0)} for part in groups]
+    return [{VISIBLE: part.bool().any(0), HIDDEN: (~part.bool()).any(0)} for part in groups]
+
+
+@dataclass(frozen=True)
+class OfSet(Wrapped):
+    """The outputs of one set of a batch.
+
+    Args:
+        number: of the set.
+        layouts: of the outputs.
+    """
+
+    number: int
+    layouts: tuple[Layout, ...]
+
+    imports = f"from {__name__} import Layout, OfSet"
+
+    def __call__(self, *inputs: Any) -> list[Tensor]:
+        return of_sets(tensors_of(self.function(*inputs)), self.layouts, self.number)
+
+
+def _check(case: Case, options: Options) -> SymmetryReport:
+    """The dependency of outputs on tokens against what may be, in the reading that fits best."""
+    ways = _allowed(case)
+    sets = dict.fromkeys(number for _, number, _ in ways)
+    return worst([_of_set(case, number, ways, options) for number in sets])
+
+
+def _of_set(
+    case: Case,
+    number: int | None,
+    ways: Sequence[tuple[str, int | None, TokenGraph]],
+    options: Options,
+) -> SymmetryReport:
+    function = case.function if number is None else OfSet(case.function, number, case.layouts)
+    dims: dict[str, Any] = {
+        "dim": token_dim(case),
+        "out_dim": next(layout.tokens[0] for layout in case.layouts if layout.tokens),
+    }
+    mine = [(meaning, allowed) for meaning, at, allowed in ways if at == number]
+    forbidden = [0]
+    if len(mine) > 1:
+        given = {key: value for key, value in options.items() if key != "draws"}
+        found = dependency_matrix(function, case.inputs, method="gradient", **dims, **given)
+        forbidden = [int(((found > SEEN).cpu() & ~way.dense().cpu()).sum()) for _, way in mine]
+    best = forbidden.index(min(forbidden))
+    meaning, allowed = mine[best]
+    note = f"the mask is read as: {meaning}"
+    if forbidden[best]:
+        note += ", in which fewer pairs break it"
+    report = check_dependency(function, case.inputs, allowed, law="mask_honored", **dims, **options)
+    return dataclasses.replace(report, notes=(*report.notes, note))
+
+
+MASK_HONORED = Law(
+    "outputs depend only on tokens that a mask of pairs, or the graph, lets them depend on",
+    lambda case, causal: bool(_allowed(case)),
+    _check,
+    """\
+Says: an output depends on no token that a mask of pairs, or the graph of `Tokens`, hides from it;
+through L layers, on none that L steps along the mask do not reach.
+Measured: the derivative of each output by each token is compared with the mask.
+Causes: a kernel that silently drops its mask (pytorch#122753); a mask that is added after the
+softmax, inverted, or transposed; a norm or pooling over all tokens beside masked attention.
+Mend: pass the mask to every layer; use a backend that takes it, or one that refuses what it does
+not take; compare with the plain formula on a few tokens.
+""",
+)
