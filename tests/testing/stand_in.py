@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from torch import nn
 
 from tokennet.testing import SymmetryReport, Verdict
+from tokennet.testing.strategies import ShrinkingDraws
 
 LAWS = dict.fromkeys(("node_permutation", "edge_permutation", "causality", "deterministic"))
 
@@ -39,7 +40,9 @@ def applicable_laws(model, example, *, causal=False):
 
 
 def check(model, example, *, laws=None, **options):
-    """Report the verdicts of the model; `reason` shows the options."""
+    """Report the verdicts of the model; `reason` shows the options that were given."""
+    if isinstance(options.get("draws"), ShrinkingDraws):  # made by the decorator
+        del options["draws"]
     reports = {
         law: SymmetryReport(
             law, type(model).__name__, Verdict(model.verdicts.get(law, "PASS")),
