@@ -469,3 +469,36 @@ def test_a_broken_law_costs_at_most_twice_a_kept_one():
         check(Encoder(size), draw(1, 32, 16), laws=ORDER)
         counts.append(calls[0])
     assert counts[1] <= 2 * counts[0]
+
+
+# Outputs with a row for each edge.
+
+
+EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 0, 5, 6, 7, 4]])
+TWO_GRAPHS = {"x": draw(8, D), "edge_index": EDGES, "batch": torch.arange(8) // 4}
+
+
+def of_edges(x, edge_index, batch):
+    return (x[edge_index[0]] * x[edge_index[1]]).sum(-1).sigmoid()
+
+
+def of_edges_of_all(x, edge_index, batch):
+    return of_edges(x - x.mean(0), edge_index, batch)  # bug
+
+
+@pytest.mark.parametrize("law", ["batch_composition", "nonfinite_isolation"])
+def test_sets_do_not_reach_outputs_of_edges_of_others(law):
+    assert node(of_edges, TWO_GRAPHS, law=law).verdict is Verdict.PASS
+    report = node(of_edges_of_all, TWO_GRAPHS, law=law)
+    assert report.verdict is Verdict.BROKEN
+    assert "# bug" in report.location.source
+
+
+def test_a_law_of_no_output_is_inconclusive():
+    def two_lists(x, edge_index, edge_label_index, batch):
+        return of_edges(x, edge_label_index, batch)
+
+    example = {**TWO_GRAPHS, "edge_label_index": EDGES[:, ::2]}
+    report = node(two_lists, example, law="batch_composition")
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert report.reason == "no output has an entry that the law speaks of"

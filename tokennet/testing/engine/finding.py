@@ -70,6 +70,8 @@ def find(
 
 
 def _verdict(measured: Measured, errors: Errors, noise_breaks: bool) -> tuple[Verdict, str]:
+    if not any(measured.changed):
+        return Verdict.INCONCLUSIVE, "no output has an entry that the law speaks of"
     if not measured.finite:
         return Verdict.INCONCLUSIVE, "the output is not finite on the example itself"
     if errors.noisy:

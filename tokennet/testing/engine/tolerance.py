@@ -127,11 +127,12 @@ def errors_against_tolerance(runner: Runner, measured: Measured, notes: list[str
     first = max(numbers, key=lambda number: largest(measured.error(number)))
     float32, off, eps = _rounding(runner, measured, first, notes)
     least = MARGIN[dtype] * torch.finfo(dtype).eps
-    channels = []
+    channels, nothing = [], _Channel(0.0, 0.0, 0.0, least)
     for number in numbers:
         pairs = zip(measured.error(number), measured.rounding(number, off), strict=True)
-        channels.append(max(_worst_channel(*pair, least, eps) for pair in pairs))
-    worst = max([_Channel(0.0, 0.0, 0.0, least), *channels])
+        by_output = (_worst_channel(*pair, least, eps) for pair in pairs)
+        channels.append(max(by_output, default=nothing))
+    worst = max([nothing, *channels])
     noise = largest(measured.noise)
     noisy = noise > (worst.tolerance if dtype == torch.float64 else least)
     excess = [channel.excess for channel in channels]

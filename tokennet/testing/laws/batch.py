@@ -148,28 +148,34 @@ def _on_set(
     def alone(inputs: Inputs) -> Inputs:
         return one_set(replace(example, inputs=inputs), number)
 
-    def of_set(number: int, nodes: Tensor, outputs: Outputs) -> Outputs:
+    def of_set(number: int, nodes: Tensor, edges: Tensor | None, outputs: Outputs) -> Outputs:
         if per_token:
             return [y.index_select(0, nodes.to(y.device)) for y in outputs[: len(case.layouts)]]
-        return of_one_set(case.layouts, number, nodes, outputs)
+        return of_one_set(case.layouts, number, nodes, edges, outputs)
 
-    sizes, own = sizes_of_set(example, number, nodes), torch.arange(len(nodes))
-    beside, by_itself = partial(of_set, number, nodes), partial(of_set, 0, own)
+    sizes, edges = sizes_of_set(example, number, nodes), edges_of_set(example, nodes)
+    own = torch.arange(len(nodes)), None if edges is None else torch.arange(len(edges))
+    beside, by_itself = partial(of_set, number, nodes, edges), partial(of_set, 0, *own)
     return _beside_and_alone(others, alone, sizes, beside, by_itself)
 
 
-def of_one_set(layouts: Sequence[Layout], number: int, nodes: Tensor, outputs: Outputs) -> Outputs:
-    """The part of outputs that belongs to a set of a ragged batch: rows of its tokens, or its own.
+def of_one_set(
+    layouts: Sequence[Layout], number: int, nodes: Tensor, edges: Tensor | None, outputs: Outputs
+) -> Outputs:
+    """The part of outputs that belongs to a set of a ragged batch: its own, of its tokens or edges.
 
     Args:
         layouts: of the outputs.
         number: of the set.
         nodes: its tokens.
+        edges: the numbers of its edges; None where they are not known.
     """
     picked = []
     for y, layout in zip(outputs, layouts, strict=False):
         if layout.tokens:
             picked.append(layout.of_tokens(y, nodes))
+        elif layout.edges and edges is not None:
+            picked.append(y.index_select(layout.edges[0], edges.to(y.device)))
         elif not layout.edges:
             dim = -min(2, y.dim()) if layout.sets is None else layout.sets
             picked.append(y.narrow(dim, number, 1))
@@ -185,6 +191,14 @@ def _beside_and_alone(
         ContentIntervention(others, [Unaffected.at(*kept) for kept in sizes], beside),
         ContentIntervention(alone, cut, by_itself, wanted=beside),
     )
+
+
+def edges_of_set(example: Example, nodes: Tensor) -> Tensor | None:
+    """The numbers of the edges between some tokens, None where there is not one list of edges."""
+    edges = example.edge_index
+    if edges is None or len(example.edge_lists) > 1:
+        return None
+    return torch.isin(edges.cpu(), nodes).all(0).nonzero().flatten()
 
 
 def sizes_of_set(example: Example, number: int, nodes: Tensor) -> Sizes:

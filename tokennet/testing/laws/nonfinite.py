@@ -17,7 +17,7 @@ from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.layout import of_sets
 from tokennet.testing.example.values import features, with_features
-from tokennet.testing.laws.batch import is_batch, of_one_set, sizes_of_set
+from tokennet.testing.laws.batch import edges_of_set, is_batch, of_one_set, sizes_of_set
 from tokennet.testing.laws.law import Law, Options
 from tokennet.testing.report import SymmetryReport
 
@@ -43,10 +43,11 @@ def _of_set(case: Case, membership: Tensor, number: int) -> ContentIntervention:
     """NaN in all sets of a ragged batch but one."""
     is_kept = membership.cpu() == number
     nodes = is_kept.nonzero().flatten()
+    edges = edges_of_set(case.example, nodes)
     return ContentIntervention(
         partial(_spoiled, is_kept),
         [Unaffected.at(*size) for size in sizes_of_set(case.example, number, nodes)],
-        partial(of_one_set, case.layouts, number, nodes),
+        partial(of_one_set, case.layouts, number, nodes, edges),
     )
 
 
