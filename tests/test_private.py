@@ -21,6 +21,8 @@ USED = {
     "torch._C._are_functorch_transforms_active": "ops: compiled kernels do not run under them",
     "torch.autograd.forward_ad._current_level": "ops: whether forward mode is on",
     "torch._functorch.pyfunctorch.temporarily_clear_interpreter_stack": "graphs: kept tensors",
+    "torch._native_multi_head_attention": "testing: a fast path that is given its mask",
+    "torch._transformer_encoder_layer_fwd": "testing: a fast path that is given its mask",
     "torch._ops.OpOverload": "ops: the type of a registered operator",
     "torch.cuda._sleep": "bench: hides the time of launches",
     "torch.utils._python_dispatch.TorchDispatchMode": "testing: every operation of a run",

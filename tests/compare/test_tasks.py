@@ -23,6 +23,7 @@ from tokennet.compare.tasks.digits import digit_images
 from tokennet.compare.tasks.questions import ANSWERS, COLORS, WORDS
 from tokennet.compare.tasks.sets import log_likelihood
 from tokennet.compare.tasks.shakespeare import NGram
+from tokennet.mixers import Convolution
 from tokennet.positional import return_probabilities
 
 DATA = os.environ.get("TOKENNET_DATA", "")
@@ -342,6 +343,26 @@ def test_sorting_is_asked_step_by_step():
     digits, right = task.digits[task.splits(0)["test"]], task.target[task.splits(0)["test"]]
     same = (digits == right).float().mean()
     assert task.baselines(0)["as given"]["accuracy"] == pytest.approx(float(same))
+
+
+def test_the_sample_of_sorting_marks_the_wrong_answers(tmp_path, monkeypatch):
+    task = small("sort")
+    net = task.build(NetSpec("mean", "full"), task.config, Width(16, 8)).eval()
+    answers = torch.nn.functional.one_hot(task.target[task.splits(0)["test"]], 10).float()
+    answers[0] = answers[0].roll(1, -1)
+    monkeypatch.setattr(type(task), "predict", lambda self, model, batch: answers)
+    task.write_artifacts(net, NetSpec("mean", "full"), tmp_path)
+    _, first, *others = (tmp_path / "sample.txt").read_text().splitlines()
+    assert first.endswith("  wrong")
+    assert others
+    assert not any("wrong" in line for line in others)
+
+
+@pytest.mark.parametrize(("steps", "blocks"), [(41, 4), (40, 4), (61, 4), (62, 5)])
+def test_temporal_convolutions_are_no_deeper_than_the_first_token_needs(steps, blocks):
+    task = TASKS["adding"](steps=steps, examples=8)  # reach 4 (2^blocks - 1) before the last token
+    net = task.build(NetSpec("tcn", "causal"), task.config, Width(8, 8))
+    assert sum(isinstance(part, Convolution) for part in net.modules()) == blocks
 
 
 def test_words_weights_over_patches_sum_to_one():

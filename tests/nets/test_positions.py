@@ -7,13 +7,14 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from tests.compare.tasks_for_tests import Majority
 from tokennet import Attention, MeanReadout, TokenNet, Tokens
 from tokennet.compare import Budget, compare
 from tokennet.mixers import Recurrence
 from tokennet.models import deep_sets, encoder, vit
-from tokennet.nets import PrependTokens
+from tokennet.nets import PrependTokens, TokenWise
 from tokennet.positional import LearnedEncoding, Rotary, SinusoidalEncoding
 from tokennet.tokenizers import Patches
 
@@ -79,3 +80,12 @@ def test_a_comparison_says_nothing(tmp_path):
     budget = Budget(size=4_000, epochs=1)
     call = partial(compare, Majority(), nets=["mean@full"], seeds=1, budget=budget, out=tmp_path)
     assert not said(call)
+
+
+def test_vectors_that_are_the_positions_use_them(recwarn):
+    net = TokenNet([TokenWise(nn.Linear(3, 8))], MeanReadout(8, 2))
+    points = torch.randn(5, 2)
+    net(Tokens(torch.cat([points, torch.ones(5, 1)], 1), pos=points))
+    batch = torch.randn(3, 5, 2)
+    torch.vmap(lambda pos: net(Tokens(torch.cat([pos, torch.ones(5, 1)], 1), pos=pos)))(batch)
+    assert not recwarn

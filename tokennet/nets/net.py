@@ -31,7 +31,7 @@ class TokenNet(HoldsFunctions):
 
     Use it for every net of layers; it may be a layer of another net, or of a `Residual`.
     A net with a readout that is given positions (`tokens.pos`), and reads neither these nor the
-    index of a token, warns once.
+    index of a token, warns once; not where the vectors of the tokens begin with them.
 
     Args:
         layers: `TokenLayer`s; nets without a readout may be among them.
@@ -114,7 +114,7 @@ class TokenNet(HoldsFunctions):
                 )
             result = result.replace(graph=graph)
         if result.pos is not None and not self._looked_at_positions:
-            self._look_at_positions()
+            self._look_at_positions(result)
         for layer in self.layers:
             result = layer(result, source) if layer.needs_source else layer(result)  # type: ignore[operator]
         if self.readout is not None:
@@ -150,12 +150,13 @@ class TokenNet(HoldsFunctions):
                 else "source must be left out: no layer attends to another set"
             )
 
-    def _look_at_positions(self) -> None:
+    def _look_at_positions(self, tokens: Tokens) -> None:
         """Warn if nothing reads positions; without a readout, another layer may have read them."""
         if self.readout is None or torch.compiler.is_compiling():
             return
         self._looked_at_positions = True
-        if self.warns_of_positions and not self.symmetry.reads & {"pos", "index"}:
+        is_read = self.symmetry.reads & {"pos", "index"} or _holds_positions(tokens)
+        if self.warns_of_positions and not is_read:
             warnings.warn(
                 f"{type(self).__name__} does not use tokens.pos: none of its layers reads "
                 "positions; SinusoidalEncoding(dim, num_coordinates=...) would",
@@ -179,6 +180,18 @@ class TokenNet(HoldsFunctions):
                 flops, symmetry = self.readout.flops(tokens), self.readout.symmetry.on(tokens)
                 rows.append(Row.of(self.readout, self.readout(tokens), flops, symmetry))
         return Summary(rows, *total)
+
+
+def _holds_positions(tokens: Tokens) -> bool:
+    """Whether the vectors begin with the positions, as those of a cloud of points are these."""
+    z, pos = tokens.z, tokens.pos
+    assert pos is not None
+    if z.shape[-1] < pos.shape[-1]:
+        return False
+    try:
+        return bool((z[..., : pos.shape[-1]] == pos).all())
+    except RuntimeError:  # under vmap, a tensor has no truth value
+        return True
 
 
 @checked(num_coordinates=0, num_tokens=0)

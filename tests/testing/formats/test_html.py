@@ -1,5 +1,6 @@
 """The HTML page of a report: whole, escaped, without network; and as a browser shows it."""
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from tests.testing.formats.reports import HOSTILE, MODEL, report, result
 from tokennet.drawing.page import VOID
 from tokennet.testing import LawReport, Verdict, check
+from tokennet.testing.example.reading import ReadingLine
 from tokennet.testing.formats import to_html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -82,15 +84,20 @@ def test_the_page_stands_alone(file):
 
 
 def test_the_reading_is_a_table_of_what_the_report_has(file):
-    class Read(LawReport):
-        def to_dict(self):
-            lines = [{"name": "x", "shape": (3, 7), "role": "tokens:-1", "hint": None}]
-            return {**super().to_dict(), "reading": lines}
-
-    text = read(to_html(Read(**vars(report(file))), "models:Mean")).text
+    lines = (
+        ReadingLine(
+            "mask", "tensor (3, 7)", "padding:True=keep", "padding of x", hint="pass roles"
+        ),
+        ReadingLine("0", "tensor (3, 7, 8)", "tokens:-2", "per token", is_output=True),
+    )
+    told = dataclasses.replace(report(file), reading=lines)
+    text = read(to_html(told, "models:Mean")).text
     start = text.index("Reading")
-    cells = ["name", "shape", "role", "hint", "x", "(3, 7)", "tokens:-1"]
-    assert text[start + 2 : start + 9] == cells
+    assert text[start + 2 : start + 15] == [
+        "name", "value", "role", "read as",
+        "mask", "tensor (3, 7)", "padding:True=keep", "padding of x", "pass roles",
+        "output 0", "tensor (3, 7, 8)", "tokens:-2", "per token",
+    ]  # fmt: skip
     assert "Reading" not in read(to_html(report(file), "models:Mean")).text
 
 

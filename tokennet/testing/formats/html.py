@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokennet.drawing.page import Html, code, element, folded, joined, page, table
 from tokennet.testing._check import LawReport
+from tokennet.testing.example.reading import ReadingLine
 from tokennet.testing.example.values import is_pyg_data
 from tokennet.testing.formats.files import shown_path
 from tokennet.testing.laws import LAWS
@@ -34,7 +35,7 @@ def to_html(report: LawReport, name: str, known: Collection[str] = ()) -> str:
     content = [
         element("p", report.summary()),
         element("p", f"{report.subject} on {report.example}", class_="dim"),
-        *_reading(report.to_dict().get("reading")),
+        *_reading(report.reading),
         element("h2", "Verdicts"),
         table(["law", "verdict", "finding"], rows, "laws and verdicts"),
     ]
@@ -43,20 +44,24 @@ def to_html(report: LawReport, name: str, known: Collection[str] = ()) -> str:
     return page(f"Laws of {name}", *content)
 
 
-def _reading(reading: Any) -> list[Html]:
-    """How inputs and outputs were read, whatever columns the report has for it."""
-    rows = [row for row in reading or () if isinstance(row, Mapping)]
+def _reading(lines: Iterable[ReadingLine]) -> list[Html]:
+    """How inputs and outputs were read."""
+    rows = [
+        [
+            element("code", f"output {line.name}" if line.is_output else line.name),
+            line.value,
+            element("code", line.role),
+            joined([
+                line.text,
+                *(element("div", text, class_="dim") for text in (line.why, line.hint) if text),
+            ]),
+        ]
+        for line in lines
+    ]  # fmt: skip
     if not rows:
         return []
-    head = [str(column) for column in rows[0]]
-    cells = [[_cell(row.get(column)) for column in head] for row in rows]
-    return [element("h2", "Reading"), table(head, cells, "how inputs and outputs were read")]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"({', '.join(map(str, value))})"
-    return "" if value is None else str(value)
+    head = ["name", "value", "role", "read as"]
+    return [element("h2", "Reading"), table(head, rows, "how inputs and outputs were read")]
 
 
 def _row(law: str, result: SymmetryReport, is_known: bool) -> list[Any]:
