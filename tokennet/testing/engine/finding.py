@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tokennet.testing.engine.precision import lowest_precision
 from tokennet.testing.engine.run import Measured, Runner, largest, relative
 from tokennet.testing.engine.tolerance import (
     MARGIN,
@@ -24,6 +25,7 @@ class Finding:
     Attributes:
         runner: in the attention kernel in which a break shows.
         dtype: float32 where it shows in float32 only.
+        rounds_in: the lowest precision that the model computes in then.
         error: in that precision, and how far off rounding may be.
     """
 
@@ -33,6 +35,7 @@ class Finding:
     verdict: Verdict
     reason: str
     dtype: torch.dtype
+    rounds_in: torch.dtype
     error: float
     tolerance: float
 
@@ -46,7 +49,7 @@ class Finding:
         if self.in_float32_only:
             return [self.errors.diagnosed]
         excess = self.errors.excess
-        limit = UNDECIDED[self.measured.dtype]
+        limit = UNDECIDED[self.errors.rounds_in]
         found = [n for n, by in enumerate(excess) if by > limit] or [self.errors.worst]
         return sorted(found, key=lambda number: -excess[number])
 
@@ -64,7 +67,15 @@ def find(
     errors = errors_against_tolerance(runner, measured, notes)
     verdict, reason = _verdict(measured, errors, noise_breaks)
     found = Finding(
-        runner, measured, errors, verdict, reason, precision, errors.error, errors.tolerance
+        runner,
+        measured,
+        errors,
+        verdict,
+        reason,
+        dtype=precision,
+        rounds_in=errors.rounds_in,
+        error=errors.error,
+        tolerance=errors.tolerance,
     )
     return _in_float32(found) if verdict is Verdict.PASS else found
 
@@ -80,12 +91,12 @@ def _verdict(measured: Measured, errors: Errors, noise_breaks: bool) -> tuple[Ve
         return verdict, f"{reason}: it is random, or keeps a state"
     if noise_breaks:
         return Verdict.PASS, "two runs on the same input agree"
-    excess = max(errors.excess)
-    if excess > UNDECIDED[measured.dtype]:
+    excess, dtype = max(errors.excess), errors.rounds_in
+    if excess > UNDECIDED[dtype]:
         return Verdict.BROKEN, f"off by {errors.error:.2g} of what tokens do to the output"
     if excess > 1:
         return Verdict.INCONCLUSIVE, f"an error of {errors.error:.2g} may be rounding"
-    if measured.response <= MARGIN[measured.dtype] * torch.finfo(measured.dtype).eps:
+    if measured.response <= MARGIN[dtype] * torch.finfo(dtype).eps:
         return Verdict.VACUOUS, "the output does not depend on the tokens"
     return Verdict.PASS, "holds up to rounding"
 
@@ -96,19 +107,22 @@ def _in_float32(found: Finding) -> Finding:
     name, error = max(errors.float32.items(), key=lambda item: item[1], default=("", 0.0))
     if error <= tolerance(torch.float32, 0.0, torch.float32):
         return found
-    off = runner.sensitivity(torch.float64, torch.finfo(torch.float32).eps)
+    runner = replace(runner, kernel=name)
+    rounds_in = lowest_precision(runner, torch.float32)
+    off = runner.sensitivity(torch.float64, torch.finfo(rounds_in).eps)
     intervention = measured.interventions[errors.diagnosed]
     unit = measured.largest_units(intervention)
     rounding = largest(relative(intervention.sizes(off), unit))
-    limit = tolerance(torch.float32, rounding, torch.float32)
-    if error <= limit * UNDECIDED[torch.float32]:
+    limit = tolerance(rounds_in, rounding, rounds_in)
+    if error <= limit * UNDECIDED[rounds_in]:
         return found
     return replace(
         found,
-        runner=replace(runner, kernel=name),
+        runner=runner,
         verdict=Verdict.BROKEN,
         reason=f"holds in float64, but is off by {error:.2g} in float32 ({name})",
         dtype=torch.float32,
+        rounds_in=rounds_in,
         error=error,
         tolerance=limit,
     )

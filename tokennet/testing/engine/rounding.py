@@ -140,7 +140,7 @@ def explained_by_rounding(found: Finding, notes: list[str]) -> Finding:
         )
         return replace(found, verdict=Verdict.PASS, reason="holds up to rounding of ties")
     moved = _moved_by_solvers(found)
-    if found.error > UNDECIDED[found.dtype] * MARGIN[found.dtype] * moved:
+    if found.error > UNDECIDED[found.rounds_in] * MARGIN[found.rounds_in] * moved:
         return found
     reason = f"{found.reason}; rounding in an ill-conditioned solution explains it"
     if found.in_float32_only:
@@ -150,7 +150,7 @@ def explained_by_rounding(found: Finding, notes: list[str]) -> Finding:
 
 
 def _holds_with_exact_ties(found: Finding) -> bool:
-    runner, limit = found.runner, found.tolerance * UNDECIDED[found.dtype]
+    runner, limit = found.runner, found.tolerance * UNDECIDED[found.rounds_in]
     with runner.at(found.dtype) as x:
         for number in found.broken:
             intervention = runner.interventions[number]

@@ -125,10 +125,15 @@ class Measured:
         """One unit for each output: for float32, in which small channels are all rounding."""
         return [unit.amax(0, keepdim=True) for unit in self.units(intervention)]
 
-    def rounding(self, number: int, off: Outputs) -> Channels:
-        """Rounding errors |f32 - f64| of every entry in the same units."""
+    def rounding(self, number: int, off: Outputs, eps: float = 0.0) -> Channels:
+        """Rounding errors |f32 - f64| in the same units, at least `eps / 2` of a channel's size."""
         intervention = self.interventions[number]
-        return relative(intervention.sizes(off), self.units(intervention))
+        sizes = per_channel(intervention.expected(self.outputs))
+        found = [
+            torch.maximum(by, eps / 2 * torch.where(size.isfinite(), size, 0.0))
+            for by, size in zip(per_channel(intervention.sizes(off)), sizes, strict=True)
+        ]
+        return [by / unit for by, unit in zip(found, self.units(intervention), strict=True)]
 
     @property
     def response(self) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokennet.checks import lookup
 from tokennet.testing.engine.intervention import Outputs
+from tokennet.testing.engine.precision import lowest_precision
 from tokennet.testing.engine.run import Measured, Runner, largest
 from tokennet.testing.engine.sandbox import LOW_PRECISION
 from tokennet.testing.example.values import features
@@ -96,6 +97,7 @@ class Errors:
         noisy: two runs on the same input differ.
         float32: the error in float32 by attention kernel.
         diagnosed: the number of the intervention of which that is.
+        rounds_in: the lowest precision that the model computes in.
     """
 
     excess: list[float]
@@ -106,6 +108,7 @@ class Errors:
     noisy: bool
     float32: dict[str, float]
     diagnosed: int = 0
+    rounds_in: torch.dtype = torch.float64
 
     @property
     def worst(self) -> int:
@@ -121,15 +124,19 @@ class _Channel(NamedTuple):
 
 
 def errors_against_tolerance(runner: Runner, measured: Measured, notes: list[str]) -> Errors:
-    """Hold errors against 64 eps max(1, r / eps32), r being a channel's rounding in float32."""
-    dtype = measured.dtype
+    """Hold errors against 64 eps max(1, r / eps32), r being a channel's rounding in float32.
+
+    r is at least half an epsilon of the channel: an output that is exact in float32 by chance,
+    such as a sum of a softmax, is still rounded in float64.
+    """
+    dtype = _rounds_in(runner, measured.dtype)
     numbers = range(len(measured.interventions))
     first = max(numbers, key=lambda number: largest(measured.error(number)))
-    float32, off, eps = _rounding(runner, measured, first, notes)
+    float32, off, eps = _rounding(runner, measured, first, dtype, notes)
     least = MARGIN[dtype] * torch.finfo(dtype).eps
     channels, nothing = [], _Channel(0.0, 0.0, 0.0, least)
     for number in numbers:
-        pairs = zip(measured.error(number), measured.rounding(number, off), strict=True)
+        pairs = zip(measured.error(number), measured.rounding(number, off, eps), strict=True)
         by_output = (_worst_channel(*pair, least, eps) for pair in pairs)
         channels.append(max(by_output, default=nothing))
     worst = max([nothing, *channels])
@@ -137,8 +144,13 @@ def errors_against_tolerance(runner: Runner, measured: Measured, notes: list[str
     noisy = noise > (worst.tolerance if dtype == torch.float64 else least)
     excess = [channel.excess for channel in channels]
     return Errors(
-        excess, worst.error, worst.tolerance, worst.rounding, noise, noisy, float32, first
+        excess, worst.error, worst.tolerance, worst.rounding, noise, noisy, float32, first, dtype
     )
+
+
+def _rounds_in(runner: Runner, dtype: torch.dtype) -> torch.dtype:
+    """The precision that rounds; in float64 what a lower one does shows elsewhere."""
+    return dtype if dtype == torch.float64 else lowest_precision(runner, dtype)
 
 
 def _worst_channel(error: Tensor, rounding: Tensor, least: float, eps: float) -> _Channel:
@@ -149,15 +161,15 @@ def _worst_channel(error: Tensor, rounding: Tensor, least: float, eps: float) ->
 
 
 def _rounding(
-    runner: Runner, measured: Measured, number: int, notes: list[str]
+    runner: Runner, measured: Measured, number: int, dtype: torch.dtype, notes: list[str]
 ) -> tuple[dict[str, float], Outputs, float]:
     """Errors in float32, how far rounding moves each entry, and the epsilon of that."""
-    dtype, single = measured.dtype, torch.finfo(torch.float32).eps
+    single = torch.finfo(torch.float32).eps
     if dtype != torch.float64:
         eps = torch.finfo(dtype).eps
         if largest(measured.noise) > MARGIN[dtype] * eps:  # noise would pass for rounding
             return {}, [torch.zeros_like(y, dtype=torch.float64) for y in measured.outputs], eps
-        return {}, runner.sensitivity(dtype, eps), eps
+        return {}, runner.sensitivity(measured.dtype, eps), eps
     try:
         float32, off = runner.float32(measured, number)
         if off is not None:

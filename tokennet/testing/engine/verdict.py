@@ -248,7 +248,7 @@ def _counterexample(found: Finding, swaps: bool, notes: list[str]) -> Counterexa
             "holds for the parameters as given, and breaks once they are changed a little: "
             "values such as zeros hide the break"
         )
-    threshold = found.tolerance * UNDECIDED[found.dtype]
+    threshold = found.tolerance * UNDECIDED[found.rounds_in]
     try:
         with runner.at(found.dtype) as x:
             return smallest_counterexample(

@@ -162,7 +162,7 @@ def _tried(
         rounded = effect_of_constants(reading.call, reading.inputs, interventions, seed)
         if errors.error <= LARGEST_ROUNDING * rounded:
             return True, errors.error
-    return (None if excess <= UNDECIDED[dtype] else False), errors.error
+    return (None if excess <= UNDECIDED[errors.rounds_in] else False), errors.error
 
 
 def _signed_permutations(
