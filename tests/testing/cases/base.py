@@ -91,9 +91,12 @@ def bug_lines(model: nn.Module) -> list[tuple[str, int]]:
 
 def reproduced_by(script: str, model: nn.Module) -> bool:
     """Whether the script of a report shows the broken law, on a model that was not checked."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(script, {"model": model})
+    printed, fast = io.StringIO(), torch.backends.mha.get_fastpath_enabled()
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(script, {"model": model})
+    finally:  # a script may switch it off
+        torch.backends.mha.set_fastpath_enabled(fast)
     words = printed.getvalue().split()
     if set(words) <= {"True", "False"}:
         return "False" in words

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokennet.graphs import TokenGraph
 from tokennet.testing.engine.actions import Action, AsSet, Invariant, Permute
@@ -20,6 +20,7 @@ from tokennet.testing.engine.intervention import (
     Outputs,
     PermutationIntervention,
 )
+from tokennet.testing.engine.reach import modules_of
 from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.example.values import (
@@ -31,12 +32,14 @@ from tokennet.testing.example.values import (
 )
 from tokennet.tokens import Tokens
 
+HAVE_FAST_PATH = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 LONGEST = 1000
 """Numbers that are written out at most."""
 JITTER = """with torch.no_grad():  # parameters that start as zeros hide nothing now
     for p in model.parameters():
         p.add_(0.1 * torch.randn_like(p))"""
 TENSORS_OF = "from tokennet.testing.example.values import tensors_of"
+FAST_PATH = "torch.backends.mha.set_fastpath_enabled(False)  # as it was checked"
 SEED = "generator=torch.Generator().manual_seed(0)"
 
 
@@ -122,6 +125,8 @@ def _start(
         expression = expression.replace("model", f"model{precision}.eval()", 1)
     name = type(subject).__name__ if has_eval else getattr(subject, "__name__", "model")
     lines = ["import torch", *imports, *wrappers]
+    if any(isinstance(module, HAVE_FAST_PATH) for module in modules_of(model)):
+        lines.append(FAST_PATH)
     if any(map(is_pyg_data, inputs)):
         lines.append("from torch_geometric.data import Batch, Data")
     if any(isinstance(value, Tokens) for value in inputs):

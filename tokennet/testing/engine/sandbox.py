@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.backends.mha import get_fastpath_enabled
 from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
@@ -54,7 +55,8 @@ def sandboxed(
     `functools.lru_cache` that the code names are cleared before and after, unless they keep
     a module. In float64, requests of the code for a lower precision
     (`x.float()`, `dtype=torch.float32`) are raised to float64, as code that normalizes in
-    float32 would hide 1e-7 of every break.
+    float32 would hide 1e-7 of every break. The fast path of torch's transformer layers is off:
+    it is taken for some masks and without gradients only, and makes padding zeros.
 
     Not restored are attributes in `__slots__`, class attributes, containers that are global
     or in a closure, and tensors in sets or in containers of more than `LENGTH` items.
@@ -75,6 +77,8 @@ def sandboxed(
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        stack.callback(torch.backends.mha.set_fastpath_enabled, get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(torch.random.fork_rng())
         modules = stack.enter_context(_restored(model, copied))
         for module in modules:
