@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch.utils._pytree import (
     tree_unflatten,
 )
 
-from tokennet import Attention, Causal, Cycle, Disjoint, Edges, Full, Tokens, Window
+from tokennet import Aggregate, Attention, Causal, Cycle, Disjoint, Edges, Full, Tokens, Window
 from tokennet.positional import Rotary, SinusoidalEncoding
 
 
@@ -124,6 +125,24 @@ def test_tokens_are_a_pytree_of_their_tensors(pos):
     paths = [keystr(path) for path, _ in tree_flatten_with_path({"x": tokens})[0]]
     assert paths == ["['x'].z", "['x'].pos"][: len(leaves)]
     assert tree_map(lambda x: x.dtype, tokens).z == torch.float32  # what is mapped need not fit
+
+
+class OnGraph(nn.Module):
+    def __init__(self, layer, graph):
+        super().__init__()
+        self.layer, self.graph = layer, graph
+
+    def forward(self, x):
+        return self.layer(x, graph=self.graph)
+
+
+@pytest.mark.parametrize("kind", [lambda: Attention(8, 2), lambda: Aggregate(8)])
+@pytest.mark.parametrize("graph", [lambda: Edges([(0, 1), (1, 2)], 4), lambda: Window(4, 1)])
+def test_a_layer_is_exported_and_saved_before_any_call(kind, graph):
+    net, x, file = OnGraph(kind(), graph()), torch.randn(5, 4, 8), io.BytesIO()
+    torch.export.save(torch.export.export(net, (x,), strict=False), file)
+    file.seek(0)
+    assert_close(torch.export.load(file).module()(x), net(x))
 
 
 def test_layers_of_tokens_are_exported_and_vmapped():

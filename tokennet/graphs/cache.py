@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _len_torch_function_stack
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.overrides import _pop_mode, _push_mode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tokennet._compiling import outside_compilation
@@ -99,9 +101,9 @@ def _build_and_keep(owner: Cached, key: _Key) -> Any:
         with (
             temporarily_clear_interpreter_stack(),
             _disable_current_modes(),
+            _without_function_modes(),
             torch.inference_mode(False),
             torch.no_grad(),
-            _on_cpu(),
         ):
             value = _move(build(owner, *args), device)
         kept = list(owner._cache)
@@ -113,11 +115,17 @@ def _build_and_keep(owner: Cached, key: _Key) -> Any:
     return value
 
 
-def _on_cpu() -> AbstractContextManager:
-    """Make tensors on the CPU: a context that every operation pays for, so only where needed."""
-    if torch.get_default_device().type == "cpu":
-        return nullcontext()
-    return torch.device("cpu")  # type: ignore[return-value]
+@contextmanager
+def _without_function_modes() -> Iterator[None]:
+    """No mode sees what is built: not that of a default device, so that tensors are on the CPU,
+    and not that of `torch.export`, which would put `no_grad` into the program.
+    """
+    modes = [_pop_mode() for _ in range(_len_torch_function_stack())]
+    try:
+        yield
+    finally:
+        for mode in reversed(modes):
+            _push_mode(mode)
 
 
 def _move(value: Any, device: str | None) -> Any:
