@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tokennet.testing import Permute, Verdict, check_equivariance
+from tokennet.testing import Permute, Verdict, check, check_equivariance
 from tokennet.testing.diagnose.source import statement_at
 
 N, D = 7, 8
@@ -182,3 +182,32 @@ def test_statements():
 def _line_of(text):
     with open(__file__) as file:
         return next(n for n, line in enumerate(file, start=1) if text in line)
+
+
+def leaks_the_first(sets):
+    means = [x.tanh().mean(0) for x in sets]
+    leak = 1e-6 * sets[0].sum(0)
+    return torch.stack([mean + leak for mean in means])  # bug
+
+
+def carries_over(sets):
+    found, before = [], 0
+    for x in sets:
+        mean = x.tanh().mean(0)
+        found.append(mean + before)  # bug
+        before = 0.1 * mean
+    return torch.stack(found)
+
+
+def subtracts_the_first(sets):
+    first = sets[0].mean(0)
+    return [x.tanh() - 1e-3 * first for x in sets]  # bug
+
+
+@pytest.mark.parametrize("law", ["batch_composition", "nonfinite_isolation"])
+@pytest.mark.parametrize("model", [leaks_the_first, carries_over, subtracts_the_first])
+def test_a_leak_between_listed_sets_is_where_it_reaches_another(model, law):
+    example = [torch.randn(size, 8) for size in (3, 5, 4)]
+    report = check(model, example, laws=[law]).reports[law]
+    assert report.verdict is Verdict.BROKEN
+    assert "# bug" in report.location.source

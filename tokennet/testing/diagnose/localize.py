@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,11 +129,11 @@ def localize(
     comparison = _Comparison(before.calls, after.calls, intervention, threshold)
     for a, b in zip(first, second, strict=False):
         a.error = comparison.error(a, b)
-    roots = roots_of(before.calls, first, threshold, comparison.measure)
-    roots = {
-        n for n in roots if before.calls[n].site.line or before.calls[n].operation not in COPIES
-    }
-    return location_of(before.calls[min(roots)], threshold) if roots else None
+    calls = before.calls
+    causes = causes_of(calls, first, threshold, comparison.measure)
+    roots = {n for n, found in causes.items() if not found and not _is_copy(calls[n])}
+    roots = roots or _joins(calls, causes, threshold)
+    return location_of(calls[min(roots)], threshold) if roots else None
 
 
 @contextmanager
@@ -233,13 +233,35 @@ def _aligned(first: list[Call], second: list[Call]) -> list[tuple[int, Call]]:
     ]
 
 
-def roots_of(
+def _is_copy(call: Call) -> bool:
+    """Whether the checker made a call, to copy or to split the input."""
+    return not call.site.line and call.operation in COPIES
+
+
+def _joins(calls: list[Call], broken: Collection[int], threshold: float) -> set[int]:
+    """Broken calls that join what follows from a consistent part of the input with another.
+
+    In a list of sets those that were given other content differ from the start, and rightly;
+    the break is where they reach a set that was not.
+    """
+    fed: set[int] = set()
+    joins = set()
+    for number, call in enumerate(calls):
+        given = [value for value in call.inputs if fed.intersection(value.writers)]
+        if given or _is_copy(call):
+            fed.add(number)
+        if number in broken and len({value.error > threshold for value in given}) > 1:
+            joins.add(number)
+    return joins
+
+
+def causes_of(
     calls: list[Call],
     outputs: list[Value],
     threshold: float,
     measure: Callable[[int], None] = lambda number: None,
-) -> set[int]:
-    """Calls with broken outputs and consistent inputs, on the way to a broken output.
+) -> dict[int, list[int]]:
+    """Calls with broken outputs on the way to a broken output, and those that broke their inputs.
 
     Args:
         measure: sets the errors of a call, by its number, before they are read.
@@ -247,24 +269,21 @@ def roots_of(
     waiting = [
         n for v in outputs if v.error > threshold for n in _writers(calls, v, threshold, measure)
     ]
-    seen, roots = set(), set()
+    found: dict[int, list[int]] = {}
     while waiting:
         number = waiting.pop()
         measure(number)
-        if number in seen or _worst(calls[number].outputs) <= threshold:
+        if number in found or _worst(calls[number].outputs) <= threshold:
             continue
-        seen.add(number)
-        causes = [
+        found[number] = [
             writer
             for value in calls[number].inputs
             if value.error > threshold
             for writer in _writers(calls, value, threshold, measure)
             if writer < number and _worst(calls[writer].outputs) > threshold
         ]
-        waiting += causes
-        if not causes:
-            roots.add(number)
-    return roots
+        waiting += found[number]
+    return found
 
 
 def _writers(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.testing.diagnose.localize import Recorder, anomaly_mode, location_of, roots_of
+from tokennet.testing.diagnose.localize import Recorder, anomaly_mode, causes_of, location_of
 from tokennet.testing.diagnose.script import script_of_finiteness, script_of_size
 from tokennet.testing.diagnose.source import forward_lines, location_at
 from tokennet.testing.engine.content import seeded_content
@@ -101,7 +101,8 @@ def _where_forward(runner: Runner, x: Inputs) -> Location | None:
                 value.error = float("inf") if bool(faulty.any()) else 0.0
     for value in outputs:
         value.error = 0.0 if _is_finite(value.content) else float("inf")
-    roots = roots_of(recorder.calls, outputs, 0.0)
+    causes = causes_of(recorder.calls, outputs, 0.0)
+    roots = {number for number, found in causes.items() if not found}
     return location_of(recorder.calls[min(roots)], 0.0) if roots else None
 
 
