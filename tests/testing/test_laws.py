@@ -36,3 +36,7 @@ def test_the_plugin_and_the_checker_know_the_same_dtypes():
 
     assert set(pytest_tokennet.DTYPES) == {"auto", *PRECISIONS}
     assert PRECISIONS["bfloat16"] is torch.bfloat16
+
+
+def test_a_law_says_in_its_summary_all_that_it_speaks_of():
+    assert "sets of padding" in LAWS["empty_neighborhood"].summary

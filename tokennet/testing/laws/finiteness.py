@@ -179,7 +179,7 @@ def _of_last_token(case: Case, options: Options) -> list[SymmetryReport]:
 
 EMPTY_NEIGHBORHOOD = on_views(
     Law(
-        "values and gradients are finite for tokens without neighbors",
+        "values and gradients are finite without neighbors, and for sets of padding alone",
         lambda case, causal: bool(without_neighbors(case.example)),
         _check,
         """\
