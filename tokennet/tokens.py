@@ -164,7 +164,7 @@ class Tokens:
     @staticmethod
     def from_networkx(
         graph: nx.Graph,
-        node_attrs: Attributes,
+        node_attrs: Attributes | None = None,
         edge_attrs: Attributes | None = None,
         *,
         edge_type: Attributes | None = None,
@@ -176,14 +176,15 @@ class Tokens:
         Args:
             graph: Graph, DiGraph, MultiGraph or MultiDiGraph.
             node_attrs: attributes of the nodes that become columns of z: numbers, or text with its
-                categories; see `from_networkx`.
+                categories; see `from_networkx`. Needed: without features of nodes,
+                make `Tokens(z, from_networkx(graph))`.
             edge_attrs: attributes of the edges that become columns of `graph.edge_attr`.
             edge_type: the attribute of the edges that is their type; see `from_networkx`.
             pos_attrs: attributes of the nodes that become columns of pos.
             dtype: of z, pos and `edge_attr`; by default torch's default type.
 
         Raises:
-            ValueError: a node lacks one of `node_attrs`; or see `from_networkx`.
+            ValueError: a node lacks one of `node_attrs`, or there are none; or see `from_networkx`.
 
         >>> import networkx as nx
         >>> club = nx.karate_club_graph()
@@ -207,7 +208,10 @@ class Tokens:
         """
         graph = from_pyg(data)
         if data.x is None:
-            raise ValueError(f"data must have node features x, got {data}")
+            raise ValueError(
+                f"data must have node features x, got {data}: without them, use "
+                "Tokens(z, from_pyg(data)) with a z (N, D) of your own"
+            )
         return Tokens(data.x, graph, data.pos)
 
     def to_pyg(self, like: Data | None = None) -> Data:

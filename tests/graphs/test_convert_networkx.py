@@ -232,6 +232,16 @@ def test_nodes_with_attributes_become_tokens():
     assert ids.z.tolist() == [[7], [0]]
 
 
+def test_a_graph_without_features_of_nodes_is_told_what_to_do():
+    graph = nx.path_graph(3)
+    nx.set_edge_attributes(graph, 2.0, "weight")
+    for given in ({}, {"node_attrs": None}):
+        with pytest.raises(ValueError, match=r"node_attrs must name .* use Tokens\(z, from_netw"):
+            Tokens.from_networkx(graph, edge_attrs="weight", **given)
+    tokens = Tokens(torch.zeros(3, 2), from_networkx(graph, edge_attrs="weight"))
+    assert tokens.graph.edge_attr.tolist() == [[2.0]] * 4
+
+
 def test_categories_are_given_and_checked():
     with pytest.raises(
         ValueError, match=r"of text give the categories: \{'role': \['boss', 'clerk'\]\}"

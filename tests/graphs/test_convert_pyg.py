@@ -41,7 +41,7 @@ def test_pyg_data_without_what_is_needed_is_refused():
         from_pyg(Data(x=torch.zeros(2, 1)))
     with pytest.raises(TypeError, match="data must be a PyG Data or Batch, got dict"):
         from_pyg({})
-    with pytest.raises(ValueError, match="data must have node features x"):
+    with pytest.raises(ValueError, match=r"data must have node features x.*use Tokens\(z, from_"):
         Tokens.from_pyg(Data(edge_index=torch.zeros(2, 0, dtype=torch.long), num_nodes=2))
     with pytest.raises(ValueError, match=r"z must have shape \(N, D\) for PyG, got \(1, 2, 3\)"):
         Tokens(torch.zeros(1, 2, 3), Causal(2)).to_pyg()

@@ -86,12 +86,18 @@ def from_networkx(
 
 
 def node_matrix(
-    graph: nx.Graph, argument: str, attrs: Attributes, dtype: torch.dtype | None = None
+    graph: nx.Graph, argument: str, attrs: Attributes | None, dtype: torch.dtype | None = None
 ) -> Tensor:
     """(N, F): attributes of the nodes, in the order of `graph.nodes`; as in `from_networkx`."""
     import networkx as nx
 
     check_type("graph", graph, nx.Graph, "a networkx graph")
+    if attrs is None:
+        raise ValueError(
+            f"{argument} must name attributes of the nodes, got none: without features of nodes, "
+            "use Tokens(z, from_networkx(graph, edge_attrs)) with a z (N, D) of your own, such as "
+            "degrees or a learned embedding"
+        )
     names, rows = list(graph.nodes), list(graph.nodes.values())
     return attribute_matrix(argument, attrs, rows, lambda k: f"node {names[k]!r}", dtype)
 
