@@ -255,12 +255,13 @@ def check(
     if outputs:
         said["outputs"] = [name.strip() for name in outputs.split(",")]
     try:
-        report = check_laws(
-            subject.model, subject.example,
-            laws=[law.strip() for law in laws.split(",")] if laws else None,
-            device=_accelerator(device), dtype=dtype, seed=seed,
-            **{**subject.options, **said},
-        )  # fmt: skip
+        with command.progress():
+            report = check_laws(
+                subject.model, subject.example,
+                laws=[law.strip() for law in laws.split(",")] if laws else None,
+                device=_accelerator(device), dtype=dtype, seed=seed,
+                **{**subject.options, **said},
+            )  # fmt: skip
     except Exception as error:  # whatever a model of other people raises
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{model} cannot be checked: {reason}") from error

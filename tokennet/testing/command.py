@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +28,8 @@ from tokennet.testing.zoo import ZooModel, is_zoo_name
 
 BROKEN, NOTHING_SHOWN = 1, 3
 """Exit codes; 0 is that no law is broken, 2 wrong usage."""
+PATIENCE = 10
+"""Seconds until the line of progress says how to be faster."""
 
 
 class Files(NamedTuple):
@@ -66,6 +72,35 @@ def known_breaks(file: Path | None, update: bool) -> Baseline:
     if not file.exists():
         raise ValueError(f"--baseline {file} does not exist; --update-baseline makes it")
     return read_baseline(file)
+
+
+class _Shown(logging.Handler):
+    """Shows messages in a status line; after some seconds, how to be faster."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(logging.INFO)
+        self._status, self._started = status, time.perf_counter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        seconds = time.perf_counter() - self._started
+        slow = " (a smaller example is checked faster)" if seconds > PATIENCE else ""
+        self._status.update(f"{record.getMessage()}, {seconds:.0f} s{slow}")
+
+
+@contextmanager
+def progress() -> Iterator[None]:
+    """Within the context a terminal shows which law is being checked."""
+    logger = logging.getLogger("tokennet.check")
+    console, level = Console(stderr=True), logger.level
+    with console.status("the example is read") as status:
+        shown = _Shown(status)
+        logger.addHandler(shown)
+        logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(shown)
+            logger.setLevel(level)
 
 
 def report_on(
@@ -131,6 +166,8 @@ def _print(report: LawReport, known: Collection[str], notes: tuple[str, ...]) ->
     if known:
         told = f"{len(known)} of {len(report.broken)} breaks are in the baseline."
         console.print(told, highlight=False)
+    if report.hint:
+        console.print(report.hint, markup=False, highlight=False, soft_wrap=True)
     console.print(report.summary(), markup=False, highlight=False, soft_wrap=True)
 
 
