@@ -211,3 +211,29 @@ def test_a_leak_between_listed_sets_is_where_it_reaches_another(model, law):
     report = check(model, example, laws=[law]).reports[law]
     assert report.verdict is Verdict.BROKEN
     assert "# bug" in report.location.source
+
+
+class ClassToken(nn.Module):
+    """An encoder with a class token before the tokens, and its entry of the mask after theirs."""
+
+    def __init__(self, mask_first):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(D, 2, 16, dropout=0.0, batch_first=True)
+        self.token, self.mask_first = nn.Parameter(torch.randn(1, 1, D)), mask_first
+
+    def forward(self, x, mask):
+        if self.mask_first:
+            mask = torch.cat([mask, mask.new_ones(len(x), 1)], 1)  # bug
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        if not self.mask_first:
+            mask = torch.cat([mask, mask.new_ones(len(x), 1)], 1)  # bug
+        return self.layer(x, src_key_padding_mask=~mask)[:, 0]
+
+
+@pytest.mark.parametrize("mask_first", [True, False])
+def test_a_mask_that_is_longer_on_the_wrong_side_is_blamed(mask_first):
+    example = torch.randn(3, N, D), torch.arange(N) < torch.tensor([[7], [4], [5]])
+    law = "node_permutation"
+    report = check(ClassToken(mask_first), example, laws=[law]).reports[law]
+    assert report.verdict is Verdict.BROKEN
+    assert "# bug" in report.location.source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -190,15 +191,22 @@ class _Comparison:
 
 
 def _longer_lists(calls: list[Call], lengths: tuple[int, ...]) -> list[Among]:
-    """Where calls put tokens into longer lists, as beside a class token, and at which index."""
+    """Where calls put tokens into longer lists, as beside a class token, and at which index.
+
+    Where vectors and their mask are put at different indices, the vectors decide.
+    """
+    largest: dict[tuple[int, int], float] = {(length, length): math.inf for length in lengths}
     found = {(length, length): Among(length, length, 0) for length in lengths}
     for call in calls:
         for old in call.inputs:
             for new in call.outputs:
                 for known in [one for one in found.values() if one.size in old.content.shape]:
                     longer = _put_into(old.content, new.content, known)
-                    if longer is not None and len(found) < len(lengths) + MOST_LISTS:
-                        found.setdefault((longer.count, longer.size), longer)
+                    if longer is None or len(found) >= len(lengths) + MOST_LISTS:
+                        continue
+                    key, numbers = (longer.count, longer.size), new.content.numel()
+                    if numbers > largest.get(key, 0):
+                        largest[key], found[key] = numbers, longer
     return [one for one in found.values() if one.size > one.count]
 
 
