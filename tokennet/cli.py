@@ -248,10 +248,11 @@ def check(
     known = command.known_breaks(baseline, update_baseline)
     subject = resolve_subject(model, example)
     said: dict[str, Any] = {"causal": True} if causal else {}
-    if group:
-        said["group"] = group
+    options = dict(subject.options)
+    if group:  # what a named model says of its tokens is for the laws of tokens
+        said["group"], options = group, {}
     if role:
-        said["roles"] = {**subject.options.get("roles", {}), **dict(map(_named_role, role))}
+        said["roles"] = {**options.get("roles", {}), **dict(map(_named_role, role))}
     if outputs:
         said["outputs"] = [name.strip() for name in outputs.split(",")]
     try:
@@ -260,7 +261,7 @@ def check(
                 subject.model, subject.example,
                 laws=[law.strip() for law in laws.split(",")] if laws else None,
                 device=_accelerator(device), dtype=dtype, seed=seed,
-                **{**subject.options, **said},
+                **{**options, **said},
             )  # fmt: skip
     except Exception as error:  # whatever a model of other people raises
         reason = f"{type(error).__name__}: {error}"

@@ -502,3 +502,26 @@ def test_a_law_of_no_output_is_inconclusive():
     report = node(two_lists, example, law="batch_composition")
     assert report.verdict is Verdict.INCONCLUSIVE
     assert report.reason == "no output has an entry that the law speaks of"
+
+
+MASK = torch.arange(7) < torch.tensor([[6], [4], [5], [3]])
+
+
+@pytest.mark.parametrize("filler", [-1e4, torch.finfo(torch.float64).min])
+def test_a_mask_that_writes_a_large_number_makes_no_ties(filler):
+    def leader(x, mask):
+        score = (x - 3 * x.mean(0, keepdim=True)).sum(-1)  # bug: the mean over sets
+        at = score.masked_fill(~mask, max(filler, torch.finfo(x.dtype).min)).argmax(-1)
+        return x[torch.arange(len(x)), at]
+
+    report = node(leader, (draw(4, 7, D), MASK), law="batch_composition")
+    assert report.verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("law", ["batch_composition", "nonfinite_isolation"])
+def test_a_leak_into_the_last_sets_is_found(law):
+    def leak(x):
+        pooled = x.tanh().sum(1)
+        return torch.cat([pooled[:2], pooled[2:] + pooled[:1]])  # bug
+
+    assert node(leak, draw(4, 7, D), law=law).verdict is Verdict.BROKEN

@@ -249,7 +249,7 @@ def _asked(
     asked = dict.fromkeys(["node_permutation", *broken])
     apply = [name for name in asked if LAWS[name].applies(other, False)]
     verdicts = {_verdict(name, other, options).verdict for name in apply}
-    if Verdict.BROKEN in verdicts or verdicts == {Verdict.VACUOUS}:  # which shows nothing
+    if Verdict.BROKEN in verdicts or Verdict.PASS not in verdicts:  # which shows nothing
         return reports
     said = ", ".join(f"{name!r}: {role!r}" for name, role in case.doubtful.items())
     read = " and ".join(

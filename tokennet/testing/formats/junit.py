@@ -7,6 +7,7 @@ from collections.abc import Collection
 from xml.etree import ElementTree
 
 from tokennet.testing._check import LawReport
+from tokennet.testing.formats.files import shown_path
 from tokennet.testing.report import Verdict
 
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -34,7 +35,7 @@ def to_junit(report: LawReport, name: str, known: Collection[str] = ()) -> str:
         given = {"classname": _clean(name), "name": law, "time": f"{result.seconds:.3f}"}
         location = result.location
         if location is not None and location.line:
-            given |= {"file": location.file, "line": str(location.line)}
+            given |= {"file": shown_path(location.file), "line": str(location.line)}
         test = ElementTree.SubElement(suite, "testcase", given)
         told = _clean(f"{result.verdict}: {result.reason}")
         if law in failed:

@@ -51,13 +51,19 @@ def _of_set(case: Case, membership: Tensor, number: int) -> ContentIntervention:
     )
 
 
+def _watched(numbers: list[int]) -> list[int]:
+    """Sets that must stay as they are while all others are NaN: the first two and the last two."""
+    return sorted({*numbers[:2], *numbers[-2:]})
+
+
 def _check(case: Case, options: Options) -> SymmetryReport:
     case = case.of_sets
     membership = case.example.membership
     if membership is None:
-        interventions = [_of_row(case, number) for number in (0, 1)]
+        count = features(case.inputs[0]).shape[0]
+        interventions = [_of_row(case, number) for number in _watched([*range(count)])]
     else:
-        numbers = membership.unique()[:2].tolist()
+        numbers = _watched(membership.unique().tolist())
         interventions = [_of_set(case, membership, number) for number in numbers]
     return run_law("nonfinite_isolation", case.function, case.inputs, interventions, **options)
 
@@ -72,7 +78,8 @@ NONFINITE_ISOLATION = Law(
     _check,
     """\
 Says: NaN in one set of a batch does not reach the others.
-Measured: one set gets NaN, and the outputs of the other sets must stay as they were.
+Measured: all sets but one get NaN, and the outputs of that one must stay as they were; for each of
+the first two and the last two sets.
 Causes: masks that multiply by 0 (0 x NaN is NaN); sums over the whole batch; sets padded into one
 tensor and reduced together.
 Mend: select by torch.where or masked_fill and do not multiply by the mask; reduce within a set.

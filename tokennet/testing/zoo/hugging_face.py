@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,7 +74,6 @@ LISTS = {"depths": 1, "hidden_sizes": _WIDTH, "sr_ratios": 1}
 
 
 def _make(name: str) -> ZooModel:
-    os.environ["HF_HUB_OFFLINE"] = "1"
     name, own = name_and_arguments(name) if name.isidentifier() or "(" in name else (name, {})
     if not name.isidentifier():
         raise ValueError(
@@ -88,12 +89,25 @@ def _make(name: str) -> ZooModel:
         raise ValueError(f"model hf-tiny:{name} must be a class of models")
     if getattr(kind, "config_class", None) is None:
         raise ValueError(f"model hf-tiny:{name} has no configuration of its own: name its model")
-    model, example, notes = _running(kind, own)
+    with _offline():
+        model, example, notes = _running(kind, own)
     options: dict[str, Any] = {"causal": True} if _is_causal(model) else {}
     if {"input_ids", "pixel_values"} <= set(example):
         options["outputs"] = EMBEDDINGS
         notes = (*notes, f"only {', '.join(EMBEDDINGS)} are checked: the logits compare all pairs")
     return ZooModel(model, example, options, notes)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Configurations need no file of a hub, and should not look for one."""
+    before = os.environ.get("HF_HUB_OFFLINE")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HF_HUB_OFFLINE"]
+        os.environ.update({} if before is None else {"HF_HUB_OFFLINE": before})
 
 
 def _running(
