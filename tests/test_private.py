@@ -15,6 +15,9 @@ PACKAGE = Path(__file__).parent.parent / "tokennet"
 USED = {
     "torch._C._current_autograd_node": "testing: the statement whose gradient is computed; "
     "ops: the kernel that a second derivative is asked of",
+    "torch._C._len_torch_function_stack": "graphs: kept tensors are built in no function mode",
+    "torch.overrides._pop_mode": "graphs: kept tensors are built in no function mode",
+    "torch.overrides._push_mode": "graphs: kept tensors are built in no function mode",
     "torch._C._dynamo.eval_frame": "marks of functions outside compilation, without the compiler",
     "torch._C._functorch.TransformType.Grad": "ops: grad is no reason to fall back",
     "torch._C._functorch.peek_interpreter_stack": "ops: the transform that a call runs under",
