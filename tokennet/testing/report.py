@@ -85,10 +85,11 @@ class Counterexample:
 class SymmetryReport:
     """A verdict on one law of one model, with its evidence. Made by `check` and its kin.
 
-    Errors are relative to the largest output. `error` and `tolerance` are in `dtype`, the
-    precision that decided; `float32` holds the error in float32 for each attention kernel,
-    `rounding` |f32 - f64|, `signal` how much the intervention alters the output at all,
-    `noise` the difference between two runs on one input (NaN where they were not measured).
+    Errors are relative to how much tokens alter the output, channel by channel. `error` and
+    `tolerance` are in `dtype`, the precision that decided; `float32` holds the error in float32
+    for each attention kernel, `rounding` |f32 - f64|, `signal` how much the intervention alters
+    the output at all, `noise` the difference between two runs on one input (NaN where they were
+    not measured).
     `draws` is on how much other content the law was tried; of a model that draws random
     numbers it is the number of runs, and `p_value` that of the test of distributions, where
     one was needed.

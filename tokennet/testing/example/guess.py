@@ -50,7 +50,7 @@ class Guess(NamedTuple):
 class Found(NamedTuple):
     """A set of tokens: its name, (..., N) of it, and the leaf of its vectors.
 
-    `membership` is the number of sets in a ragged batch, None for a dense one.
+    `num_ragged` is the number of sets in a ragged batch, None for a dense one.
     """
 
     name: str
