@@ -525,3 +525,10 @@ def test_a_leak_into_the_last_sets_is_found(law):
         return torch.cat([pooled[:2], pooled[2:] + pooled[:1]])  # bug
 
     assert node(leak, draw(4, 7, D), law=law).verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("noise", [torch.randn_like, lambda x: torch.rand_like(x).sum(1)])
+def test_random_numbers_alone_are_vacuous(noise):
+    report = node(noise)
+    assert report.verdict is Verdict.VACUOUS
+    assert report.reason == "random: the output does not depend on the tokens"

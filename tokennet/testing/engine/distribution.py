@@ -36,6 +36,9 @@ def in_distribution(found: Finding, seed: int) -> tuple[Finding, int, float]:
     runs = 2 * SEEDS * SEEDS * count
     if state:
         return found, 0, float("nan")
+    if exact is not None and exact.verdict is Verdict.VACUOUS:
+        reason = "random: the output does not depend on the tokens"
+        return replace(base, verdict=Verdict.VACUOUS, reason=reason), runs, float("nan")
     if len(held) == count:
         reason = "random: holds exactly where the random numbers move with the tokens"
         return replace(base, reason=reason), runs, float("nan")
