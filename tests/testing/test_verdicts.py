@@ -532,3 +532,16 @@ def test_random_numbers_alone_are_vacuous(noise):
     report = node(noise)
     assert report.verdict is Verdict.VACUOUS
     assert report.reason == "random: the output does not depend on the tokens"
+
+
+def test_draws_that_the_model_refuses_are_not_counted():
+    def small_numbers_only(x):
+        if x.abs().max() > 100:
+            raise ValueError("numbers must be small")
+        return x.tanh() + x.mean(1, keepdim=True)
+
+    report = node(small_numbers_only, draws=8)
+    assert report.verdict is Verdict.PASS
+    assert 0 < report.draws < 8
+    (note,) = [note for note in report.notes if "refused" in note]
+    assert note == f"{8 - report.draws} draws of other content were refused: numbers must be small"

@@ -172,6 +172,7 @@ def _on_draws(
     """What a law that holds on the example shows on other content, and on how much."""
     runner, dtype, interventions = found.runner, found.measured.dtype, found.runner.interventions
     made: list[Draw] = []
+    refused: dict[Draw, str] = {}
     broken: dict[Draw, Finding] = {}
 
     def on(draw: Draw) -> Runner:
@@ -179,24 +180,28 @@ def _on_draws(
         return replace(runner, inputs=draw.content(runner.inputs), interventions=[one])
 
     def fails(draw: Draw) -> bool:
-        made.append(draw)
         other = on(draw)
         try:
             with other.at(dtype) as x:  # two runs, and all others only where they look broken
                 y, changed = other.run(x), other.run(other.interventions[0].apply(x))
+                made.append(draw)
                 error = error_of(other.interventions[0], y, found.measured.outputs, changed)
             if error <= found.errors.tolerance:
                 return False
             if _chooses_by_index(other, dtype):
                 return False
             again = find(other, dtype, [])
-        except Exception:  # whatever a model of other people raises on content that it refuses
+        except Exception as raised:  # whatever a model of other people raises on other content
+            refused[draw] = first_line(raised)
             return False
         if again.verdict is Verdict.BROKEN and not again.in_float32_only:
             broken[draw] = again
         return draw in broken
 
     first = search.first(fails)
+    if refused:
+        told = next(iter(refused.values()))
+        notes.append(f"{len(refused)} draws of other content were refused: {told}")
     if first is None:
         return found, len(set(made))
     notes.append(
