@@ -545,3 +545,13 @@ def test_draws_that_the_model_refuses_are_not_counted():
     assert 0 < report.draws < 8
     (note,) = [note for note in report.notes if "refused" in note]
     assert note == f"{8 - report.draws} draws of other content were refused: numbers must be small"
+
+
+def test_numbers_that_tie_where_nothing_is_chosen_hide_no_break():
+    def rare(x):
+        pooled = x.relu().max(-2).values  # zeros tie, and are not the largest
+        return pooled + (x[:, 0] if x.abs().max() > 20 else 0)  # bug
+
+    x = draw(3, 7, D)
+    x[:, 0] = x.abs().amax(1)
+    assert node(rare, x).verdict is Verdict.BROKEN

@@ -117,13 +117,28 @@ class Ties(_Altered):
     found = False
 
     def concerns(self, name: str) -> bool:
+        self.name = name
         return name in BY_INDEX
 
     def inputs(self, args: Any) -> Any:
-        for x in filter(_is_real, tree_leaves(args)):
-            for dim in range(x.dim()):
-                self.found |= bool((x.detach().sort(dim).values.diff(dim=dim) == 0).any())
+        (x, *rest), named = args
+        after = rest[1:] if self.name in ("topk", "kthvalue") else rest  # the number k
+        extreme = "max" in self.name or "min" in self.name
+        dim = named.get("dim", next(iter(after), None if extreme else -1))
+        if _is_real(x) and x.numel() and (dim is None or isinstance(dim, int)):
+            self.found |= self._has_ties(x.detach(), dim)
         return args
+
+    def _has_ties(self, x: Tensor, dim: int | None) -> bool:
+        """Whether equal numbers along a dimension leave the choice to their order."""
+        if dim is None or not x.dim():
+            if self.name in ("max", "min"):
+                return False  # the value alone, which no order changes
+            x, dim = x.flatten(), 0
+        if "max" in self.name or "min" in self.name:
+            best = x.amax(dim, keepdim=True) if "max" in self.name else x.amin(dim, keepdim=True)
+            return bool(((x == best).sum(dim) > 1).any())
+        return bool((x.sort(dim).values.diff(dim=dim) == 0).any())
 
 
 def _is_real(x: Any) -> bool:
