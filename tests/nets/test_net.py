@@ -32,7 +32,7 @@ from tokennet.mixers import MIXERS, FixedPatternMixer
 from tokennet.nets import IOSpec, build_net, mlp
 from tokennet.positional import LearnedEncoding
 
-SPEC = IOSpec(in_features=3, out_features=5, num_tokens=12, num_coordinates=2)
+SPEC = IOSpec(in_features=3, out_features=5, num_tokens=12, num_coordinates=2, grid=(3, 4))
 GRAPHS = {
     "full": lambda: Full(12),
     "causal": lambda: Causal(12),

@@ -165,7 +165,8 @@ def run(drawn: Drawn, inputs: dict[str, Tensor], function, **options) -> list[Te
             tangents = tuple(torch.linspace(-1, 1, x.numel()).to(x).view_as(x) for x in tensors)
             return list(torch.func.jvp(of, tensors, tangents))
         if drawn.way == "vmap":
-            stacked = [torch.stack([x, x.flip(0)]) for x in tensors]
+            # Other channels: the token that is not finite stays where it is.
+            stacked = [torch.stack([x, x.flip(-1)]) for x in tensors]
             if function is attend_oracle:
                 return [torch.stack([of(*(x[k] for x in stacked)) for k in range(2)])]
             return [torch.vmap(of)(*stacked)]
