@@ -47,6 +47,14 @@ def in_turn(**axes: Iterable[Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(tuple(axes), params)
 
 
+def spread(values: Iterable[Any], every: int = 2) -> list[Any]:
+    """Values to parametrize by: each `every`-th by default, the others marked as `sweep`."""
+    return [
+        pytest.param(value, marks=pytest.mark.sweep if number % every else ())
+        for number, value in enumerate(values)
+    ]
+
+
 def _value(value: Any) -> Any:
     return value.values[0] if hasattr(value, "marks") else value
 

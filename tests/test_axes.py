@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import pytest
 
-from tests.axes import in_turn, pairwise
+from tests.axes import in_turn, pairwise, spread
 
 AXES = {"a": "xyzw", "b": range(3), "c": (True, False), "d": (None, 1.0)}
 
@@ -36,3 +36,9 @@ def test_in_turn_each_value_of_the_first_axis_is_met_once_by_default():
     assert [row[0] for row in default] == list("xyzw")
     assert [row[1] for row in default] == [0, 1, 2, 0]
     assert {row[2] for row in default} == {True, False}
+
+
+def test_of_many_values_some_are_met_by_default_and_all_under_sweep():
+    params = spread("abcde", every=2)
+    assert [param.values for param in params] == [("a",), ("b",), ("c",), ("d",), ("e",)]
+    assert [bool(param.marks) for param in params] == [False, True, False, True, False]

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SLOW = {"my_task.py", "pyg_laws.py", "tolerances.py"}
-"""Examples that take more than some seconds."""
+SLOW = {"compare.md", "my_task.py", "pyg_laws.py", "tolerances.py"}
+"""Pages and examples that take more than some seconds."""
 
 
 def snippets(page: Path) -> str:
@@ -51,8 +51,11 @@ def run(script: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if snippets(page) and page.name != "CONTRIBUTING.md"],
-    ids=lambda p: p.name,
+    [
+        pytest.param(page, id=page.name, marks=[pytest.mark.sweep] * (page.name in SLOW))
+        for page in PAGES
+        if snippets(page) and page.name != "CONTRIBUTING.md"
+    ],
 )
 def test_snippets_run_in_order_and_print_what_they_say(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -91,7 +94,7 @@ def test_examples_run_and_end_with_a_number(script, tmp_path, monkeypatch, capsy
 
 
 def test_slow_examples_exist():
-    assert {path.name for path in EXAMPLES} > SLOW
+    assert {path.name for path in (*EXAMPLES, *PAGES)} > SLOW
 
 
 def test_links_lead_to_files():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import flex_attention
 
+from tests.axes import in_turn
 from tokennet import Causal, Disjoint, Full, Window
 from tokennet.bench.graphs import molecules
 from tokennet.bench.peers import COMPILED, PEERS, build_peers, flex, pyg, tokennet, varlen
@@ -69,8 +70,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", GRAPHS)
+@in_turn(name=GRAPHS, level=LEVELS)
 def test_flex_agrees_forward_and_has_no_backward(name, level, uncompiled):
     make, batch = GRAPHS[name]
     workload = Workload(name, name, lambda scale: make(), heads=2, channels=16, batch=batch)

@@ -49,7 +49,7 @@ SIZES = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.sweep] * (edges > 2e6 and "ladder" in name))
+        pytest.param(name, marks=[pytest.mark.sweep] * (edges > 2e6))
         for name, (_, _, edges) in SIZES.items()
     ],
 )

@@ -297,8 +297,13 @@ def in_one_folder(folder, barrier, nets):
 
 @pytest.mark.parametrize(
     "nets",
-    [(["mean@full"], ["mean@full"]), (["mean@full"], ["mean@ring", "mean@full"]), (None, None)],
-    ids=["the same", "others", "with artifacts"],
+    [
+        pytest.param((["mean@full"], ["mean@full"]), id="the same"),
+        pytest.param(
+            (["mean@full"], ["mean@ring", "mean@full"]), id="others", marks=pytest.mark.sweep
+        ),
+        pytest.param((None, None), id="with artifacts", marks=pytest.mark.sweep),
+    ],
 )
 def test_two_comparisons_in_one_folder_at_once(nets, tmp_path):
     context = multiprocessing.get_context("fork")

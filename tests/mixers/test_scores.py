@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.axes import in_turn, pairwise
+from tests.axes import in_turn, pairwise, spread
 from tests.contracts import mixers as laws
 from tests.families import BIPARTITE, SQUARE
 from tokennet import (
@@ -167,14 +167,13 @@ def test_laws(name, normalizer, law):
     obeys(name, normalizer, law, "multi_edges")
 
 
-@pytest.mark.parametrize("law", [law for law in LAWS if law != "edge_order"])
-@pytest.mark.parametrize("name", MAKE)
+@in_turn(name=MAKE, law=[law for law in LAWS if law != "edge_order"])
 def test_laws_on_ragged_batches(name, law):
     """But for the order of edges: in one list they are one set, where tokens have other places."""
     obeys(name, "hard", law, "ragged")
 
 
-@pairwise(name=MAKE, normalizer=NORMALIZERS, dtype=[torch.float32, torch.bfloat16])
+@in_turn(name=MAKE, normalizer=NORMALIZERS, dtype=[torch.float32, torch.bfloat16])
 def test_laws_in_less_precision(name, normalizer, dtype):
     for law in ("batch_is_one_by_one", "finite"):
         obeys(name, normalizer, law, "multi_edges", dtype)
@@ -312,8 +311,9 @@ TRACED = [
 """Each score with one normalizer on one graph; together, all of them."""
 
 
-@pytest.mark.parametrize(("name", "normalizer", "family"), TRACED)
-def test_layer_and_weights_compile_and_export(name, normalizer, family):
+@pytest.mark.parametrize("case", spread(TRACED), ids="-".join)
+def test_layer_and_weights_compile_and_export(case):
+    name, normalizer, family = case
     torch.compiler.reset()
     module = Weighing(Attention(DIM, HEADS, score=MAKE[name](normalizer)), SQUARE[family]())
     z = torch.randn(2, 6, DIM, requires_grad=True)
@@ -331,8 +331,7 @@ def test_layer_and_weights_compile_and_export(name, normalizer, family):
             torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize("family", ["full", "causal", "multi_edges"])
-@pytest.mark.parametrize("name", MAKE)
+@in_turn(name=MAKE, family=["full", "causal", "multi_edges"])
 def test_forward_mode_of_layer_and_weights(name, family):
     normalizer = {"full": "softmax", "causal": "sigmoid", "multi_edges": "softmax"}[family]
     layer = Attention(DIM, HEADS, score=MAKE[name](normalizer)).double()

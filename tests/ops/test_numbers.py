@@ -12,6 +12,7 @@ from torch.autograd.functional import hessian, hvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
+from tests.axes import in_turn, spread
 from tests.oracle import attend_oracle
 from tokennet import (
     Attention,
@@ -95,7 +96,7 @@ def test_nan_in_a_bias_spoils_its_target_alone():
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-@pytest.mark.parametrize("graph", SMALL, ids=repr)
+@pytest.mark.parametrize("graph", spread(SMALL), ids=repr)
 def test_the_same_where_numbers_cannot_be_looked_at(graph):
     """Compiled, exported and under `torch.func.vmap`."""
     x = tokens_of(graph)
@@ -230,8 +231,7 @@ def test_half_precision_of_many_neighbors_and_of_large_scores(backend):
     assert edge_scores(q, q, Window(4, 1)).dtype == torch.half
 
 
-@pytest.mark.parametrize("backend", ["reference", "fused", "sparse"])
-@pytest.mark.parametrize("content", ["constant", "random", "rising"])
+@in_turn(backend=["reference", "fused", "sparse"], content=["constant", "random", "rising"])
 def test_sums_over_a_million_neighbors(backend, content):
     n = 10**6
     many = torch.arange(n)
@@ -252,8 +252,7 @@ def test_sums_over_a_million_neighbors(backend, content):
     torch.testing.assert_close(slope.double(), v.double().sum(0, keepdim=True), rtol=2e-5, atol=0)
 
 
-@pytest.mark.parametrize("backend", ["reference", "fused", "sparse"])
-@pytest.mark.parametrize("targets", [1, 1000])
+@in_turn(backend=["reference", "fused", "sparse"], targets=[1, 1000])
 def test_gradients_of_weights_over_a_million_edges(backend, targets):
     """The weights of additive scores, and the map of features, are in the score of every edge."""
     edges = 10**6

@@ -8,6 +8,7 @@ import torch
 from torch.autograd import forward_ad
 
 import tokennet
+from tests.axes import pairwise
 from tokennet import Attention, Causal, Edges, Full, Tokens, Window, attend
 from tokennet.ops import _attend
 
@@ -31,10 +32,12 @@ def inputs(n, *lead, channels=16, dtype=torch.float32):
     return [torch.randn(*lead, n, 2, channels, dtype=dtype, requires_grad=True) for _ in range(3)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("channels", [1, 9, 16])
-@pytest.mark.parametrize("lead", [(), (1,), (3,)], ids=str)
-@pytest.mark.parametrize("graph", GRAPHS, ids=repr)
+@pairwise(
+    graph=GRAPHS,
+    lead=[(), (1,), (3,)],
+    channels=[1, 9, 16],
+    dtype=[torch.float64, torch.float32, torch.bfloat16],
+)
 def test_the_short_way_gives_what_the_general_way_gives(graph, lead, channels, dtype, general):
     given = inputs(graph.num_targets, *lead, channels=channels, dtype=dtype)
     out = attend(*given, graph)

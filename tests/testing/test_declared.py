@@ -82,7 +82,7 @@ def test_layers(name):
 NETS = [(readout, mixer) for readout in READOUTS for mixer in MIXERS]
 
 
-@pytest.mark.parametrize(("readout", "mixer"), sweep_but(NETS, 2))
+@pytest.mark.parametrize(("readout", "mixer"), sweep_but(NETS, 1))
 def test_nets(readout, mixer):
     graphs = (Cycle(N, 1), Full(N), Grid(2, 3))
     graph = next(graph for graph in graphs if honors(MIXERS[mixer](DIM, 2, N), graph))

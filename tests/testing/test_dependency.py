@@ -83,7 +83,7 @@ def test_causality_is_broken_at_a_line():
     assert "# bug" in str(raised.value)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, 2, pytest.param(3, marks=pytest.mark.sweep)])
 def test_a_net_of_l_layers_sees_l_steps(depth):
     net = build_net(
         "attention", IOSpec(in_features=4, out_features=3, readout="token"), dim=8, depth=depth

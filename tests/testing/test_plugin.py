@@ -226,6 +226,7 @@ REAL_WRITTEN = [
 ]
 
 
+@pytest.mark.sweep
 def test_workers_report_too(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(tokennet.__file__).parents[1]))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
