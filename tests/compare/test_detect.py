@@ -1,6 +1,7 @@
 """The task `detect`: overlap of boxes, matching, average precision."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -99,6 +100,8 @@ def test_every_object_is_found_once():
     twice = match_guesses(answer_of((3, 9.0, HERE), (3, 8.0, HERE), (4, 9.0, HERE)), TARGET)
     assert twice[0, 2:9:3].tolist() == [1, 0, 0]
     assert mean_average_precision(twice) == 0.5
+    # The score is a probability among the classes and nothing, whatever the box.
+    assert right[0, 1].item() == pytest.approx(math.exp(9) / (math.exp(9) + CLASSES), abs=1e-6)
     swapped = match_guesses(answer_of((4, 9.0, HERE), (3, 9.0, THERE)), TARGET)
     assert mean_average_precision(swapped) == 0
 

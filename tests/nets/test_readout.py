@@ -89,3 +89,8 @@ def test_attention_pooling_by_hand():
     weights = ((q * k).sum(-1) / 4**0.5).softmax(0)  # (5, 2)
     answer = attention.out((weights[..., None] * v).sum(0).flatten())
     torch.testing.assert_close(readout.pool(Tokens(z, Causal(5))), answer)
+
+
+def test_the_query_of_attention_pooling_starts_at_length_one():
+    query = AttentionReadout(1024, 3).query.detach()
+    assert float(query.norm()) == pytest.approx(1, rel=0.1)
