@@ -98,7 +98,7 @@ def test_formulas_are_combined_in_every_way(symbol):
 
 
 @pytest.mark.parametrize(
-    "width", [2, *(pytest.param(width, marks=pytest.mark.sweep) for width in (1, 3, 6))]
+    "width", [1, *(pytest.param(width, marks=pytest.mark.sweep) for width in (2, 3, 6))]
 )
 def test_grids_have_every_shape(width):
     grid = drawn(
