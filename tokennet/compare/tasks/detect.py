@@ -108,7 +108,6 @@ class Detect(PatchTask):
     metrics = (Metric("mAP", match_guesses, unit="%", reduce=mean_average_precision),)
     config = TrainConfig(
         epochs=15, batch_size=32, lr=4e-3, depth=2, positions="pos", size=100_000, clip=1.0,
-        smooth=True,
     )  # fmt: skip
 
     def __init__(self, examples: int = 6_000) -> None:
