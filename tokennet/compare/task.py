@@ -38,10 +38,14 @@ class Width:
     hidden: int
 
 
+NO_MIXER = "none"
+"""The net of token-wise functions alone; the graph of its tokens does not matter."""
+
+
 @checked()
 @dataclass(frozen=True)
 class NetSpec:
-    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max".
+    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max", "none".
 
     `Task.parse` reads one and looks its names up.
 
@@ -55,7 +59,8 @@ class NetSpec:
     """None for the task's own."""
 
     def __str__(self) -> str:
-        return f"{self.mixer}@{self.graph}" + (f"/{self.readout}" if self.readout else "")
+        mixer = self.mixer if self.mixer == NO_MIXER else f"{self.mixer}@{self.graph}"
+        return mixer + (f"/{self.readout}" if self.readout else "")
 
 
 @checked()
@@ -136,9 +141,8 @@ class TrainConfig:
     """Parameters of each net when sizes are matched and none is given."""
     clip: float | None = None
     """Largest norm of the gradient of a step; None for any."""
-    smooth: bool = False
-    """Whether the cosine of the learning rate falls with each step, for runs of few epochs,
-    or with each epoch."""
+    warmup: float = 0.0
+    """Share of the steps in which the learning rate rises to `lr`; then it falls as a cosine."""
 
 
 def net_of_blocks(net: NetSpec, interface: IOSpec, config: TrainConfig, width: Width) -> TokenNet:
@@ -205,10 +209,10 @@ class Task(ABC):
 
     @abstractmethod
     def splits(self, seed: int) -> Splits:
-        """Numbers of the examples in "train", "test" and, if there is one, "val".
+        """Numbers of the examples in "train", "test" and perhaps "val".
 
-        With a "val" split the test metrics are read at the epoch that is best on it, without
-        one at the last epoch.
+        Without "val", a tenth of the training examples is held out for it. The epoch that is best
+        on it is kept, and the test is read once, at the end.
         """
 
     @abstractmethod
@@ -262,7 +266,7 @@ class Task(ABC):
         return index, self.batch(index, graph).to(next(model.parameters()).device)
 
     def parse(self, text: str) -> NetSpec:
-        """Read "mixer@graph" or "mixer@graph/readout".
+        """Read "mixer@graph" or "mixer@graph/readout"; or "none", a net that does not mix.
 
         Raises:
             ValueError: it is not of that form, or this task has no such mixer, graph or readout.
@@ -273,9 +277,14 @@ class Task(ABC):
         """
         front, slash, readout = text.strip().partition("/")
         mixer, at, graph = front.partition("@")
-        if not at:
-            raise ValueError(f"a net is written mixer@graph, such as attention@full; got {text!r}")
-        lookup("mixer", mixer, {**MIXERS, **dict.fromkeys(self.forms)})
+        if front == NO_MIXER:
+            graph = self.graphs[0]
+        elif not at:
+            raise ValueError(
+                f"a net is written mixer@graph, such as attention@full, or none; got {text!r}"
+            )
+        else:
+            lookup("mixer", mixer, {**MIXERS, **dict.fromkeys(self.forms)})
         lookup("graph", graph, dict.fromkeys(self.graphs))
         if slash and not self.readouts:
             raise ValueError(f"readout must be left out for this task; got {readout!r}")

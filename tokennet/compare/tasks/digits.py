@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def digit_images() -> dict[str, list[Tensor]]:
 class PatchTask(StoredTask):
     """Images of one size, whose patches are tokens at (row, column) of a square."""
 
-    graphs = ("full", "grid")
+    graphs: ClassVar[tuple[str, ...]] = ("full", "grid")
 
     def set_side(self, count: int) -> None:
         """All images have `count` x `count` patches."""
@@ -74,8 +75,12 @@ class Digits(PatchTask):
         self.set_side(4)
 
     def splits(self, seed: int) -> Splits:
-        """A quarter for the test, the same for every seed and with every digit in proportion."""
-        train, test = require("sklearn.model_selection", "compare").train_test_split(
-            range(len(self.target)), test_size=0.25, random_state=0, stratify=self.target
-        )
-        return {"train": torch.tensor(train), "test": torch.tensor(test)}
+        """A quarter for the test, a tenth of the rest for validation, the same for every seed.
+
+        All have the digits in proportion.
+        """
+        split = require("sklearn.model_selection", "compare").train_test_split
+        index = range(len(self.target))
+        train, test = split(index, test_size=0.25, random_state=0, stratify=self.target)
+        train, val = split(train, test_size=0.1, random_state=0, stratify=self.target[train])
+        return {"train": torch.tensor(train), "val": torch.tensor(val), "test": torch.tensor(test)}
