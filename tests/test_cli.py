@@ -177,7 +177,7 @@ def test_without_a_command_help_is_shown(tokennet):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("compare", "digit"), "task must be one of digits, cora, mutag"),
+        (("compare", "digit"), "task must be one of arrows, digits, cora, mutag"),
         (("compare", "digits", "--nets", "magic@full"), "mixer must be one of"),
         (("compare", "digits", "--nets", "mean@star"), "graph must be one of full, grid"),
         (("compare", "digits", "--nets", "mean"), "a net is written mixer@graph"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,6 +20,11 @@ from typer.exceptions import TyperException
 
 from tokennet.checks import require
 from tokennet.version import __version__
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from tokennet.compare import Task
 
 app = typer.Typer(
     help="Tokens on a graph: compare transformers, MLP-mixers and graph networks.",
@@ -91,6 +97,10 @@ def compare(
     ] = None,
     device: Annotated[Device, Option(help="Where to train.")] = "auto",
     devices: Annotated[int, Option(min=1, help="Number of devices.")] = 1,
+    workers: Annotated[
+        int | None,
+        Option(min=1, help="Processes that train at once. (default: one a core, at most 8)"),
+    ] = None,
     precision: Annotated[
         str, Option(help="Precision as Lightning Fabric names it, such as bf16-mixed.")
     ] = "32-true",
@@ -126,7 +136,8 @@ def compare(
         with _progress(console) as on_progress:
             result = run_comparison(
                 loaded, nets=nets.split(",") if nets else None, seeds=seeds, budget=budget,
-                fabric=fabric, out=folder, on_progress=on_progress,
+                fabric=fabric, workers=workers or _workers(fabric, loaded), out=folder,
+                on_progress=on_progress,
             )  # fmt: skip
     except KeyboardInterrupt:
         stored = f"finished runs are stored in {folder / 'runs'} and will be reused"
@@ -141,6 +152,17 @@ def compare(
     if diverged := [str(run) for run in result.runs if run.diverged]:
         console.print(f"{len(diverged)} of {len(result.runs)} runs diverged: {', '.join(diverged)}")
     raise typer.Exit(1 if diverged else 0)
+
+
+def _workers(fabric: Fabric, task: Task) -> int:
+    """One process a core of a CPU; on a GPU, or several devices, the first process alone."""
+    if fabric.device.type != "cpu" or fabric.world_size > 1:
+        return 1
+    try:
+        pickle.dumps(task)
+    except Exception:  # a task that cannot be sent to other processes
+        return 1
+    return min(8, os.cpu_count() or 1)
 
 
 @contextmanager
