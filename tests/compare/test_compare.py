@@ -164,7 +164,7 @@ def test_results_say_what_the_nets_are_symmetric_to(tmp_path):
 
 
 def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatch):
-    from tokennet.compare import run as module
+    from tokennet.compare import workers as module
 
     trained = []
 
@@ -703,6 +703,6 @@ def test_a_task_that_cannot_be_sent_needs_one_worker(tmp_path):
 def test_a_net_that_does_not_mix_has_the_same_budget_and_is_chance(tmp_path):
     task = TASKS["arrows"](examples=640)
     (row,) = compare(task, nets=["none"], seeds=1, budget=Budget(epochs=1), out=tmp_path).rows
-    assert (row.net, row.declared_relabeling) == ("none", "S_n")
+    assert (row.net, row.declared_relabeling) == ("none@full", "S_n")
     assert row.parameters == pytest.approx(task.config.size, rel=0.02)
     assert row.score < 0.2

@@ -39,13 +39,13 @@ class Width:
 
 
 NO_MIXER = "none"
-"""The net of token-wise functions alone; the graph of its tokens does not matter."""
+"""The net of token-wise functions alone: no token receives from another before the readout."""
 
 
 @checked()
 @dataclass(frozen=True)
 class NetSpec:
-    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max", "none".
+    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max", "none@full".
 
     `Task.parse` reads one and looks its names up.
 
@@ -59,8 +59,7 @@ class NetSpec:
     """None for the task's own."""
 
     def __str__(self) -> str:
-        mixer = self.mixer if self.mixer == NO_MIXER else f"{self.mixer}@{self.graph}"
-        return mixer + (f"/{self.readout}" if self.readout else "")
+        return f"{self.mixer}@{self.graph}" + (f"/{self.readout}" if self.readout else "")
 
 
 @checked()
@@ -266,7 +265,9 @@ class Task(ABC):
         return index, self.batch(index, graph).to(next(model.parameters()).device)
 
     def parse(self, text: str) -> NetSpec:
-        """Read "mixer@graph" or "mixer@graph/readout"; or "none", a net that does not mix.
+        """Read "mixer@graph" or "mixer@graph/readout"; the mixer "none" does not mix.
+
+        "none" alone is on the first graph of the task.
 
         Raises:
             ValueError: it is not of that form, or this task has no such mixer, graph or readout.
@@ -278,13 +279,13 @@ class Task(ABC):
         front, slash, readout = text.strip().partition("/")
         mixer, at, graph = front.partition("@")
         if front == NO_MIXER:
-            graph = self.graphs[0]
+            mixer, graph = NO_MIXER, self.graphs[0]
         elif not at:
             raise ValueError(
                 f"a net is written mixer@graph, such as attention@full, or none; got {text!r}"
             )
         else:
-            lookup("mixer", mixer, {**MIXERS, **dict.fromkeys(self.forms)})
+            lookup("mixer", mixer, {**MIXERS, **dict.fromkeys((*self.forms, NO_MIXER))})
         lookup("graph", graph, dict.fromkeys(self.graphs))
         if slash and not self.readouts:
             raise ValueError(f"readout must be left out for this task; got {readout!r}")

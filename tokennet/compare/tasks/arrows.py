@@ -63,7 +63,7 @@ class Arrows(PatchTask):
     graphs = ("full", "grid", "causal", "self")
     nets = (
         "attention@full", "conv2d@grid", "attention@grid", "gat@grid", "mlp@full", "mean@grid",
-        "none",
+        "none@full",
     )  # fmt: skip
     seeds = 2
     tiny: ClassVar = {"examples": 64}

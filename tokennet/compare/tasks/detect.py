@@ -102,7 +102,7 @@ class Detect(PatchTask):
 
     name = "detect"
     summary = "digits scattered on a canvas (scikit-learn), as a set of boxes"
-    nets = ("attention@full", "mean@grid")
+    nets = ("attention@full", "mean@grid", "none@full")
     seeds = 1
     tiny: ClassVar = {"examples": 24}
     metrics = (Metric("mAP", match_guesses, unit="%", reduce=mean_average_precision),)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tokennet.checks import require
-from tokennet.compare.metric import Splits
+from tokennet.compare.metric import Splits, mean
 from tokennet.compare.task import StoredTask, TrainConfig
 from tokennet.graphs import Full, Grid
 from tokennet.nets import IOSpec
@@ -62,7 +62,9 @@ class Digits(PatchTask):
 
     name = "digits"
     summary = "8 x 8 images of digits (scikit-learn); 16 patches as tokens on a 4 x 4 grid"
-    nets = ("attention@full", "attention@grid", "gat@grid", "mlp@full", "mean@grid")
+    nets = (
+        "attention@full", "attention@grid", "gat@grid", "mlp@full", "mean@grid", "none@full",
+    )  # fmt: skip
     config = TrainConfig(
         epochs=50, batch_size=128, lr=5e-3, weight_decay=1e-4, dropout=0.05, positions="pos",
         size=30_000,
@@ -84,3 +86,12 @@ class Digits(PatchTask):
         train, test = split(index, test_size=0.25, random_state=0, stratify=self.target)
         train, val = split(train, test_size=0.1, random_state=0, stratify=self.target[train])
         return {"train": torch.tensor(train), "val": torch.tensor(val), "test": torch.tensor(test)}
+
+    def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
+        """The most frequent digit, and the digit of most of the three nearest images."""
+        splits = self.splits(seed)
+        known, asked = (self.z[splits[name]].flatten(1) for name in ("train", "test"))
+        nearest = torch.cdist(asked, known).topk(3, largest=False).indices  # (n, 3)
+        answer = self.target[splits["train"]][nearest].mode(1).values
+        right = mean(answer == self.target[splits["test"]])
+        return {**super().baselines(seed), "3 nearest neighbors": {"accuracy": right}}

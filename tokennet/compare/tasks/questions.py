@@ -39,7 +39,7 @@ class Questions(PatchTask):
 
     name = "questions"
     summary = "questions about colored digits (scikit-learn); words attend to patches"
-    nets = ("attention@full", "attention@grid", "mean@grid")
+    nets = ("attention@full", "attention@grid", "mean@grid", "none@full")
     seeds = 1
     tiny: ClassVar = {"examples": 32}
     config = TrainConfig(
