@@ -139,7 +139,7 @@ def test_ctrl_c_says_what_is_stored(tmp_path):
     (tmp_path / "my_tasks.py").write_text(SLOW)
     command = (sys.executable, "-m", "tokennet", "compare", "my_tasks:Slow", "--out", "out")
     process = subprocess.Popen(
-        [*command, "--seeds", "1", "--epochs", "1"], cwd=tmp_path, text=True,
+        [*command, "--seeds", "1", "--epochs", "1", "--workers", "1"], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
     )  # fmt: skip
