@@ -535,7 +535,7 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
             "tests/compare/tasks_for_tests.py:Majority",
             "write tasks_for_tests:Majority, in the folder",
         ),
-        ("tests.compare.test_compare:Needs", "must be made without arguments: .* 'n'"),
+        ("tests.compare.test_compare:Needs", "cannot be made with no arguments: .* 'n'"),
         ("tokennet.compare:Task", "task 'tokennet.compare:Task' must define batch, splits"),
     ],
 )

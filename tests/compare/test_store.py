@@ -18,7 +18,7 @@ from tests.compare.tasks_for_tests import Halves, Majority, a_run
 from tokennet import _files
 from tokennet._files import to_json, write_bytes, write_text
 from tokennet.compare import compare
-from tokennet.compare import run as module
+from tokennet.compare import workers as module
 from tokennet.compare.report import summarize
 from tokennet.compare.store import RunStore, write_results
 from tokennet.compare.task import RESULTS

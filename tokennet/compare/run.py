@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@checked()
+@checked(depth=0)
 @dataclass(frozen=True)
 class Budget:
     """What the compared nets have in common; None leaves it to the task's `config`.
@@ -40,9 +40,20 @@ class Budget:
     """Parameters, forward FLOPs for an example, or the token width, according to `match`."""
     epochs: int | None = None
     positions: str | None = None
+    depth: int | None = None
+    """Number of blocks."""
+    lr: float | None = None
+    """The largest learning rate."""
+    full: bool = False
+    """Train for the task's `full_epochs`, until nothing improves, instead of quickly."""
 
     def config_for(self, task: Task) -> TrainConfig:
-        given = {"epochs": self.epochs, "positions": self.positions}
+        if self.full and self.epochs is not None:
+            raise ValueError(f"epochs must be left out with full, got {self.epochs}")
+        full = (task.full_epochs or 4 * task.config.epochs) if self.full else self.epochs
+        given = {
+            "epochs": full, "positions": self.positions, "depth": self.depth, "lr": self.lr,
+        }  # fmt: skip
         return replace(task.config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
 
 
@@ -56,6 +67,8 @@ class Comparison:
     files: list[Path]
     reused: int
     """Number of runs that were not trained but read from the folder."""
+    config: TrainConfig
+    """How all nets were trained."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -104,7 +117,7 @@ def compare(
     ...         TASKS["digits"](), nets=["mean@grid"], seeds=1, budget=quick, out=folder
     ...     )
     >>> [row.net for row in result.rows], [row.name for row in result.baselines]
-    (['mean@grid'], ['majority'])
+    (['mean@grid'], ['majority', '3 nearest neighbors'])
     """
     check_attributes(task)
     budget, out = budget or Budget(), Path(out)
@@ -149,7 +162,7 @@ def compare(
         asked = {"budget": asdict(budget), "seeds": seeds, **common}
         best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
         files = write_results(out, rows, runs, baselines, asked, best)
-    return Comparison(rows, runs, baselines, files, len(jobs) - len(waiting))
+    return Comparison(rows, runs, baselines, files, len(jobs) - len(waiting), config)
 
 
 def _settings(job: Job, common: dict[str, Any]) -> dict[str, Any]:
@@ -165,6 +178,8 @@ def _environment(fabric: Fabric, task: Task, config: TrainConfig) -> dict[str, A
     packages = ("torch", "torch_geometric", "networkx", "lightning_fabric")
     return {
         "task": task.name,
+        "task_class": f"{type(task).__module__}:{type(task).__qualname__}",
+        "arguments": None if task.arguments is None else dict(task.arguments),
         "code": code_of(task),
         "metrics": [
             {"name": m.name, "unit": m.unit, "higher_is_better": m.higher_is_better}

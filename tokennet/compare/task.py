@@ -195,6 +195,9 @@ class Task(ABC):
     nets: ClassVar[tuple[str, ...]]
     """Nets compared by default, each as "mixer@graph" or "mixer@graph/readout"."""
     config: ClassVar[TrainConfig] = TrainConfig()
+    full_epochs: ClassVar[int | None] = None
+    """Epochs of `--full`, which trains until nothing improves; None for four times the epochs of
+    `config`."""
     seeds: ClassVar[int] = 3
     """How many seeds are compared by default."""
     metrics: ClassVar[tuple[Metric, ...]] = (accuracy,)
@@ -205,6 +208,19 @@ class Task(ABC):
     """Arguments of the class that make a small copy of the task, for tests."""
     interface: IOSpec
     """What goes in and out; where batches have a source, what goes in is the source."""
+    arguments: Mapping[str, Any] | None
+    """What the class was called with, by name; None where that is not all numbers and text."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Task:
+        task = super().__new__(cls)
+        if cls.__init__ is object.__init__ and (args or kwargs):
+            raise TypeError(f"{cls.__name__} takes no arguments")
+        bound = inspect.signature(cls.__init__).bind(task, *args, **kwargs)
+        given = {n: str(v) if isinstance(v, Path) else v for n, v in bound.arguments.items()}
+        given.pop(next(iter(given), ""), None)  # self
+        plain = all(isinstance(value, int | float | str | None) for value in given.values())
+        task.arguments = given if plain else None
+        return task
 
     @abstractmethod
     def splits(self, seed: int) -> Splits:
@@ -343,25 +359,41 @@ def new_figure(size: tuple[float, float]) -> Any:
     return require("matplotlib.figure", "compare").Figure(figsize=size, layout="constrained")
 
 
-def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
+def load_task(
+    name: str, registry: Mapping[str, type[Task]], arguments: Mapping[str, Any] | None = None
+) -> Task:
     """Make the task of that name, or `module:Class` from a file of your own.
 
+    Args:
+        arguments: of the class, by name.
+
     Raises:
-        ValueError: there is no such task, module or class, or it is not a `Task`.
+        ValueError: there is no such task, module, class or argument, or it is not a `Task`.
 
     >>> from tokennet.compare import TASKS
-    >>> load_task("sort", TASKS).name
-    'sort'
+    >>> load_task("shakespeare", TASKS, {"windows": 64})
+    Traceback (most recent call last):
+    ValueError: set must be one of path, window, radius; got 'windows'; did you mean window?
     """
     if ":" not in name:
-        return lookup("task", name, registry, also="or module:Class")()
+        return _made(name, lookup("task", name, registry, also="or module:Class"), arguments or {})
     found = resolve(name, "task")
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ValueError(f"task {name!r} must be a Task, got {found!r}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise ValueError(f"task {name!r} must define {missing}")
+    return _made(name, found, arguments or {})
+
+
+def _made(name: str, kind: type[Task], arguments: Mapping[str, Any]) -> Task:
+    known = {} if kind.__init__ is object.__init__ else inspect.signature(kind).parameters
+    if arguments and not known:
+        raise ValueError(f"task {name} has nothing to set, got {', '.join(arguments)}")
+    for argument in arguments:
+        lookup("set", argument, known)
     try:
-        return found()
+        return kind(**arguments)
     except TypeError as error:
-        raise ValueError(f"task {name!r} must be made without arguments: {error}") from error
+        given = ", ".join(f"{n}={value!r}" for n, value in arguments.items()) or "no arguments"
+        raise ValueError(f"task {name!r} cannot be made with {given}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -58,10 +59,20 @@ class PatchTask(StoredTask):
 
 
 class Digits(PatchTask):
-    """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels, as 16 patches of 2 x 2."""
+    """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels, as 16 patches of 2 x 2.
+
+    Quick, and no test of mixing: an image that is one token (`patch=8`), on which no net can mix,
+    is read as well as by attention, 97 %, and so it is by its three nearest neighbors. Use
+    `arrows` to tell nets apart.
+
+    Args:
+        patch: side of a patch in pixels.
+        stride: step from patch to patch; by default `patch`, no overlap.
+        blur: taps of a filter before patches are cut, see `tokennet.tokenizers.Patches`.
+    """
 
     name = "digits"
-    summary = "8 x 8 images of digits (scikit-learn); 16 patches as tokens on a 4 x 4 grid"
+    summary = "8 x 8 images of digits (scikit-learn); patches as tokens on a grid"
     nets = (
         "attention@full", "attention@grid", "gat@grid", "mlp@full", "mean@grid", "none@full",
     )  # fmt: skip
@@ -69,12 +80,13 @@ class Digits(PatchTask):
         epochs=50, batch_size=128, lr=5e-3, weight_decay=1e-4, dropout=0.05, positions="pos",
         size=30_000,
     )  # fmt: skip
-    interface = IOSpec(4, 10, "mean", num_tokens=16, num_coordinates=2, position_base=10.0)
 
-    def __init__(self) -> None:
+    def __init__(self, patch: int = 2, stride: int | None = None, blur: int = 1) -> None:
         images, self.target = _images()
-        self.z = Patches(2)(images).z  # (image, patch, pixel)
-        self.set_side(4)
+        self.z = Patches(patch, stride, blur)(images).z  # (image, patch, pixel)
+        n = self.z.shape[1]
+        self.set_side(math.isqrt(n))
+        self.interface = IOSpec(patch**2, 10, "mean", n, num_coordinates=2, position_base=10.0)
 
     def splits(self, seed: int) -> Splits:
         """A quarter for the test, a tenth of the rest for validation, the same for every seed.
