@@ -30,7 +30,7 @@ DIVERGED, INTERRUPTED = 1, 130
 
 
 class Where(NamedTuple):
-    """Where runs are trained, and in how many processes; None for as many as is right."""
+    """Where runs are trained, and in how many processes; None for the number that suits it."""
 
     accelerator: str
     devices: int

@@ -39,7 +39,7 @@ def judge(answer: Tensor, target: Tensor) -> Tensor:
 
 
 def share_right(rows: Tensor, steps: int | None = None) -> float:
-    """The share of right answers, to all arrows or to those whose digit is so many steps away."""
+    """The share of right answers: to all arrows, or to those whose digit is `steps` cells away."""
     right, distance = rows.flatten(0, 1).T
     return float((right if steps is None else right[distance == steps]).mean())
 
