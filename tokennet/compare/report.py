@@ -158,7 +158,8 @@ def tables(
     if further:
         shown = _table("further metrics", *(column(m.heading, justify="right") for m in further))
         for row in rows:
-            shown.add_row(row.net, *(_score(metric, row) for metric in further))
+            # Many columns with their sd are wider than a terminal; the results have them.
+            shown.add_row(row.net, *(_score(m, row, sd=len(further) < 5) for m in further))
         shown.add_section()
         for baseline in baselines:
             shown.add_row(baseline.name, *(_score(metric, baseline) for metric in further))
@@ -184,7 +185,7 @@ def _table(title: str, *columns: Any) -> Table:
     return rich.Table(net, *columns, title=title, title_justify="left", caption_justify="left")
 
 
-def _score(metric: Metric, of: ResultRow | Baseline) -> str:
+def _score(metric: Metric, of: ResultRow | Baseline, sd: bool = True) -> str:
     if isinstance(of, ResultRow) and of.diverged:
         return "diverged" if of.seeds == 1 else f"diverged, {of.diverged} of {of.seeds}"
     score = of.scores.get(metric.name)
@@ -192,7 +193,8 @@ def _score(metric: Metric, of: ResultRow | Baseline) -> str:
         return "-"
     if isinstance(of, Baseline):
         return metric.text(score)
-    return metric.text(score, of.scores_sd[metric.name]) + (" *" if of.converged is False else "")
+    shown = metric.text(score, of.scores_sd[metric.name] if sd else None)
+    return shown + (" *" if of.converged is False else "")
 
 
 def _unconverged(rows: Sequence[ResultRow]) -> str | None:
