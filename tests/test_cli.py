@@ -139,7 +139,7 @@ def test_ctrl_c_says_what_is_stored(tmp_path):
     (tmp_path / "my_tasks.py").write_text(SLOW)
     command = (sys.executable, "-m", "tokennet", "compare", "my_tasks:Slow", "--out", "out")
     process = subprocess.Popen(
-        [*command, "--seeds", "1", "--epochs", "1"], cwd=tmp_path, text=True,
+        [*command, "--seeds", "1", "--epochs", "1", "--workers", "1"], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
     )  # fmt: skip
@@ -177,7 +177,7 @@ def test_without_a_command_help_is_shown(tokennet):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("compare", "digit"), "task must be one of digits, cora, mutag"),
+        (("compare", "digit"), "task must be one of arrows, digits, cora, mutag"),
         (("compare", "digits", "--nets", "magic@full"), "mixer must be one of"),
         (("compare", "digits", "--nets", "mean@star"), "graph must be one of full, grid"),
         (("compare", "digits", "--nets", "mean"), "a net is written mixer@graph"),

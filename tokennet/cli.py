@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from typer import Argument, CallbackParam, Option
 from typer.exceptions import TyperException
 
-from tokennet.checks import require
 from tokennet.version import __version__
+
+if TYPE_CHECKING:
+    pass
 
 app = typer.Typer(
     help="Tokens on a graph: compare transformers, MLP-mixers and graph networks.",
@@ -70,6 +68,11 @@ def _root(
 @app.command()
 def compare(
     task: Annotated[str, Argument(help="A task (see `tokennet tasks`) or module:Class.")],
+    more: Annotated[list[str] | None, Argument(metavar="[NAME=VALUE]...", hidden=True)] = None,
+    set_: Annotated[
+        list[str] | None,
+        Option("--set", metavar="NAME=VALUE...", help="Arguments of the task: patch=4 stride=2."),
+    ] = None,
     nets: Annotated[
         str | None,
         Option(help="Nets as mixer@graph or mixer@graph/readout, by commas. (default: the task's)"),
@@ -85,12 +88,21 @@ def compare(
         Option(min=1, help="Number of parameters or FLOPs; with --match none, the width."),
     ] = None,
     epochs: Annotated[int | None, Option(min=1, help="Epochs. (default: the task's)")] = None,
+    full: Annotated[
+        bool, Option("--full", help="Train for longer, until nothing improves.")
+    ] = False,
+    depth: Annotated[int | None, Option(min=0, help="Blocks. (default: the task's)")] = None,
+    lr: Annotated[float | None, Option(help="Learning rate. (default: the task's)")] = None,
     positions: Annotated[
         str | None,
         Option(help="Positional encodings by pos, by index, or none. (default: the task's)"),
     ] = None,
     device: Annotated[Device, Option(help="Where to train.")] = "auto",
     devices: Annotated[int, Option(min=1, help="Number of devices.")] = 1,
+    workers: Annotated[
+        int | None,
+        Option(min=1, help="Processes that train at once. (default: one a core, at most 8)"),
+    ] = None,
     precision: Annotated[
         str, Option(help="Precision as Lightning Fabric names it, such as bf16-mixed.")
     ] = "32-true",
@@ -105,63 +117,15 @@ def compare(
     interrupted comparison resumes, and a repeated one returns at once. Exit code 1 if a run
     diverged: it is marked, and has no scores.
     """
-    from tokennet.compare import TASKS, Budget, load_task
-    from tokennet.compare import compare as run_comparison
-    from tokennet.compare.report import LEGEND, tables
+    from tokennet.compare import command
 
-    fabric = require("lightning_fabric", "compare").Fabric(
-        accelerator=_accelerator(device),
-        # Under torchrun the processes exist already, and their number is in the environment.
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", devices)),
-        num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
-        precision=precision,
-    )
-    fabric.launch()
-    with fabric.rank_zero_first():  # so that one process downloads for all
-        loaded = load_task(task, TASKS)
-    console = Console(quiet=not fabric.is_global_zero)
-    folder = out or Path("tokennet-results") / loaded.name
-    budget = Budget(match, size, epochs, positions)
-    try:
-        with _progress(console) as on_progress:
-            result = run_comparison(
-                loaded, nets=nets.split(",") if nets else None, seeds=seeds, budget=budget,
-                fabric=fabric, out=folder, on_progress=on_progress,
-            )  # fmt: skip
-    except KeyboardInterrupt:
-        stored = f"finished runs are stored in {folder / 'runs'} and will be reused"
-        _fail(f"interrupted; {stored}", _INTERRUPTED)
-    title = f"{loaded.name}: {loaded.summary}"
-    console.print(*tables(result.rows, result.baselines, loaded.metrics, title), LEGEND, sep="\n")
-    if result.reused:
-        console.print(
-            f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
-        )
-    console.print("Wrote " + ", ".join(str(path) for path in result.files), soft_wrap=True)
-    if diverged := [str(run) for run in result.runs if run.diverged]:
-        console.print(f"{len(diverged)} of {len(result.runs)} runs diverged: {', '.join(diverged)}")
-    raise typer.Exit(1 if diverged else 0)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for the epochs of all runs; warnings are lines above it."""
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
-        TimeElapsedColumn(), console=console,
-    )  # fmt: skip
-    line = bar.add_task("", total=None)
-
-    def on_progress(run: str, done: int, total: int) -> None:
-        bar.start()  # not earlier, so that no error message follows a bar
-        bar.update(line, description=run, completed=done, total=total)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
-            yield on_progress
-    finally:
-        bar.stop()
+    budget = {
+        "match": match, "size": size, "epochs": epochs, "positions": positions, "depth": depth,
+        "lr": lr, "full": full,
+    }  # fmt: skip
+    where = command.Where(_accelerator(device), devices, precision, workers)
+    settings = [*(set_ or ()), *(more or ())]
+    raise typer.Exit(command.compare(task, settings, nets, seeds, budget, where, out))
 
 
 def _list_laws(wanted: bool) -> None:
@@ -344,8 +308,3 @@ def main() -> None:
         _fail(str(error), 2)
     except KeyboardInterrupt:
         _fail("interrupted", _INTERRUPTED)
-
-
-def _show_warning(message: Warning | str, *where: object) -> None:
-    """One line, without the place in the code that gave the warning."""
-    print(f"tokennet: {' '.join(str(message).split())}", file=sys.stderr)

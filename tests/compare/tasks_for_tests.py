@@ -124,6 +124,6 @@ def a_run(**changes):
     values = {
         "net": "mean@full", "seed": 0, "dim": 4, "hidden": 8, "parameters": 10, "flops": 20,
         "declared": {"relabeling": "S_n", "shuffling": "S_n"}, "scores": {"accuracy": 0.5},
-        "curves": {"loss": [1.0], "test": [0.5]},
+        "curves": {"loss": [1.0], "val": [0.5]},
     }  # fmt: skip
     return Run(**{**values, **changes})

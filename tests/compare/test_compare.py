@@ -4,6 +4,9 @@ import csv
 import importlib
 import json
 import linecache
+import multiprocessing
+import os
+import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -22,7 +25,7 @@ from tokennet.compare.fingerprint import code_of, fingerprint
 from tokennet.compare.metric import squares
 from tokennet.compare.report import summarize
 from tokennet.compare.store import RunStore, run_key
-from tokennet.compare.train import Job, train
+from tokennet.compare.train import Job, _converged, _rate, train
 from tokennet.mixers import MIXERS
 from tokennet.nets import count_parameters
 
@@ -161,7 +164,7 @@ def test_results_say_what_the_nets_are_symmetric_to(tmp_path):
 
 
 def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatch):
-    from tokennet.compare import run as module
+    from tokennet.compare import workers as module
 
     trained = []
 
@@ -446,8 +449,8 @@ def test_training_learns_and_repeats_itself():
     run, again = train(fabric(), job), train(fabric(), job)
     assert run.curves["loss"][-1] < 0.1 < 0.5 < run.curves["loss"][0]
     assert run.curves == again.curves
-    assert run.best_epoch == 59
-    assert run.scores["accuracy"] == run.curves["test"][-1]
+    assert run.curves["val"][run.best_epoch] == max(run.curves["val"])
+    assert run.steps == 60 * 3  # 22 of the 24 training examples, in batches of 8
     assert run.tokens_per_second > 0
 
 
@@ -458,7 +461,60 @@ def test_with_a_validation_split_the_best_epoch_is_chosen_by_it():
     assert best > min(run.curves["val"])
     assert run.curves["val"][run.best_epoch] == best
     assert best not in run.curves["val"][run.best_epoch + 1 :]
-    assert run.scores["accuracy"] == run.curves["test"][run.best_epoch]
+
+
+class Revealed(Majority):
+    """The validation is the test, and each look at its examples is noted."""
+
+    name = "revealed"
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def splits(self, seed):
+        train, test = super().splits(seed).values()
+        return {"train": train, "val": test, "test": test}
+
+    def batch(self, index, graph):
+        self.seen.append(index.tolist())
+        return super().batch(index, graph)
+
+
+def test_the_test_is_read_once_with_the_parameters_of_the_best_epoch():
+    task = Revealed()
+    job = Job(task, NetSpec("mean", "ring"), replace(task.config, epochs=9, lr=0.1), Width(8, 8), 0)
+    run = train(fabric(), job)
+    assert run.scores["accuracy"] == max(run.curves["val"]) > run.curves["val"][-1]
+    looks = task.seen.count(task.splits(0)["test"].tolist())
+    assert looks == 9 + 1
+
+
+@pytest.mark.parametrize(
+    ("losses", "converged"),
+    [
+        ([], None),
+        ([1.0], False),
+        ([3.0, 2.0, 1.5, 1.2, 1.0], False),
+        ([3.0, 2.0, 1.0, 1.0, 0.995], True),
+        ([3.0, 2.0, 1.0, 1.0, 0.985], False),
+        ([3.0, 1.0, 2.0, 2.0, 2.0], True),
+        ([2.0, None, 1.0, 1.0, 1.0], False),
+        ([5.0, 1.0, *4 * [1.0], 0.5, 0.5, *3 * [0.499]], True),
+    ],
+)
+def test_a_run_has_converged_if_the_last_fifth_made_nothing_better(losses, converged):
+    assert _converged(losses) is converged
+
+
+def test_the_rate_rises_and_falls():
+    rates = [_rate(step, warmup=4.0, steps=20) for step in range(20)]
+    assert rates[:4] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert rates[4] == 1.0
+    assert rates[12] == pytest.approx(0.5)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[-1] < 0.02
+    assert _rate(0, warmup=0.0, steps=20) == 1.0
 
 
 def test_tasks_of_ones_own_are_loaded_by_module_and_class():
@@ -470,7 +526,7 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
     [
         (
             "digit",
-            "task must be one of digits, .*, or module:Class; got 'digit'; did you mean digits",
+            "task must be one of arrows, .*, or module:Class; got 'digit'; did you mean digits",
         ),
         ("nowhere:Task", "task 'nowhere:Task': No module named 'nowhere'"),
         ("tests.compare.tasks_for_tests:Nothing", "has no 'Nothing'"),
@@ -479,7 +535,7 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
             "tests/compare/tasks_for_tests.py:Majority",
             "write tasks_for_tests:Majority, in the folder",
         ),
-        ("tests.compare.test_compare:Needs", "must be made without arguments: .* 'n'"),
+        ("tests.compare.test_compare:Needs", "cannot be made with no arguments: .* 'n'"),
         ("tokennet.compare:Task", "task 'tokennet.compare:Task' must define batch, splits"),
     ],
 )
@@ -491,7 +547,10 @@ def test_tasks_that_do_not_exist_are_named(name, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("attention", "a net is written mixer@graph, such as attention@full; got 'attention'"),
+        (
+            "attention",
+            "a net is written mixer@graph, .* or none; got 'attention'",
+        ),
         ("magic@full", "mixer must be one of attention, .*; got 'magic'"),
         ("mean@star", "graph must be one of full, ring; got 'star'"),
         ("mean@rings", "graph must be .*; got 'rings'; did you mean ring?"),
@@ -525,8 +584,10 @@ def test_digits_are_patches_of_the_images_on_a_grid():
     assert torch.equal(batch.tokens.z[1, 1 * 4 + 2], patch)
     assert batch.tokens.pos[1 * 4 + 2].tolist() == [1.0, 2.0]
     splits = task.splits(0)
-    assert len(splits["train"]) + len(splits["test"]) == 1797
-    assert not set(splits["train"].tolist()) & set(splits["test"].tolist())
+    assert {name: len(index) for name, index in splits.items()} == {
+        "train": 1212, "val": 135, "test": 450,
+    }  # fmt: skip
+    assert len(torch.cat(list(splits.values())).unique()) == 1797
 
 
 @pytest.mark.data
@@ -594,3 +655,54 @@ def test_data_that_is_not_there_is_named(monkeypatch, tmp_path, cache):
     monkeypatch.setenv("TOKENNET_DATA", str(tmp_path))
     with pytest.raises(ValueError, match="TOKENNET_DATA must hold the folder Cora/raw, got"):
         TASKS["cora"]()
+
+
+def test_workers_train_what_one_process_trains(tmp_path):
+    told = []
+    nets, budget = ["mean@full", "mean@ring"], Budget(epochs=2, size=2_000)
+    both = compare(
+        Majority(), nets=nets, seeds=2, budget=budget, workers=2, out=tmp_path / "two",
+        on_progress=lambda *news: told.append(news),
+    )  # fmt: skip
+    alone = compare(Majority(), nets=nets, seeds=2, budget=budget, out=tmp_path / "one")
+    assert [run.curves for run in both.runs] == [run.curves for run in alone.runs]
+    assert [run.scores for run in both.runs] == [run.scores for run in alone.runs]
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert told[-1][1:] == (8, 8)
+    again = compare(Majority(), nets=nets, seeds=2, budget=budget, workers=2, out=tmp_path / "two")
+    assert again.reused == 4
+    assert again.runs == both.runs
+
+
+class Dies(Majority):
+    """A worker that trains the second net is killed, as by a system short of memory."""
+
+    def build(self, net, config, width):
+        if net.graph == "ring" and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().build(net, config, width)
+
+
+def test_a_killed_worker_loses_no_finished_run(tmp_path):
+    nets, budget = ["mean@full", "mean@ring"], Budget(epochs=1, size=2_000)
+    with pytest.raises(RuntimeError, match="a worker was killed, .* use fewer workers"):
+        compare(Dies(), nets=nets, seeds=1, budget=budget, workers=2, out=tmp_path)
+    assert multiprocessing.active_children() == []
+    again = compare(Dies(), nets=nets, seeds=1, budget=budget, out=tmp_path)
+    assert again.reused <= 1
+    assert len(again.runs) == 2
+
+
+def test_a_task_that_cannot_be_sent_needs_one_worker(tmp_path):
+    task = Majority()
+    task.draw = lambda: None
+    with pytest.raises(ValueError, match="workers must be 1: task majority cannot be sent"):
+        compare(task, seeds=1, workers=2, out=tmp_path)
+
+
+def test_a_net_that_does_not_mix_has_the_same_budget_and_is_chance(tmp_path):
+    task = TASKS["arrows"](examples=640)
+    (row,) = compare(task, nets=["none"], seeds=1, budget=Budget(epochs=1), out=tmp_path).rows
+    assert (row.net, row.declared_relabeling) == ("none@full", "S_n")
+    assert row.parameters == pytest.approx(task.config.size, rel=0.02)
+    assert row.score < 0.2

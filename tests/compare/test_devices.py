@@ -11,16 +11,18 @@ from lightning_fabric import Fabric
 
 from tests.compare.tasks_for_tests import Halves, Majority, Nodes, fabric
 from tokennet.compare import NetSpec, TrainConfig, Width
+from tokennet.compare.data import with_validation
 from tokennet.compare.train import Job, Run, train
 
 
 class Overflows(Majority):
-    """The net cannot answer the second example of the test, which the second process has."""
+    """The net cannot answer the second example of the validation, which the second process has."""
 
     name = "overflows"
 
     def build(self, net, config, width):
-        built, spoiled = super().build(net, config, width), self.z[self.splits(0)["test"][1]]
+        built = super().build(net, config, width)
+        spoiled = self.z[with_validation(self.splits(0))["val"][1]]
 
         def overflow(module, given, output):
             rows = (given[0].z == spoiled).flatten(1).all(1)
@@ -63,7 +65,8 @@ def test_two_processes_have_the_losses_and_metrics_of_one_at_the_same_global_bat
     single = run(fabric(), task)
     double = Run(**json.loads((folder / f"{task.name}.json").read_text()))
     assert double.curves["loss"] == pytest.approx(single.curves["loss"], rel=1e-5)
-    assert double.curves["test"] == pytest.approx(single.curves["test"], rel=1e-5)
+    for name in ("val", "val loss"):
+        assert double.curves[name] == pytest.approx(single.curves[name], rel=1e-5)
     assert double.scores == pytest.approx(single.scores, rel=1e-5)
     assert len(set(single.curves["loss"])) == 3
 

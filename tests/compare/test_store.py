@@ -18,7 +18,7 @@ from tests.compare.tasks_for_tests import Halves, Majority, a_run
 from tokennet import _files
 from tokennet._files import to_json, write_bytes, write_text
 from tokennet.compare import compare
-from tokennet.compare import run as module
+from tokennet.compare import workers as module
 from tokennet.compare.report import summarize
 from tokennet.compare.store import RunStore, write_results
 from tokennet.compare.task import RESULTS
@@ -65,10 +65,10 @@ SPOILED = {
     "no best epoch": (changed(best_epoch=None), "must have scores"),
     "text in a curve": (changed(curves={"loss": ["x"]}), "curves must be dict"),
     "uneven curves": (
-        changed(curves={"loss": [1.0], "test": []}),
+        changed(curves={"loss": [1.0], "val": []}),
         r"must have 1 numbers, got \[0, 1\]",
     ),
-    "no curves": (changed(curves={}), "curves must have loss and test"),
+    "no curves": (changed(curves={}), "curves must have loss, got none"),
     "another net": (changed(net="mlp@full"), "net must be 'mean@full', got 'mlp@full'"),
     "another seed": (changed(seed=5), "seed must be 0, got 5"),
     "another width": (changed(dim=1), "dim must be 4, got 1"),

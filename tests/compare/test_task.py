@@ -23,9 +23,8 @@ def test_a_task_of_another_kind_is_trained_measured_and_shown(tmp_path):
     assert row.scores["largest error"] > row.score > 0
     assert (row.declared_relabeling, row.relabeling_error) == (None, None)
     run = result.runs[0]
-    assert list(run.curves) == ["loss", "val", "val largest error", "test", "test largest error"]
+    assert list(run.curves) == ["loss", "val loss", "val", "val largest error"]
     assert run.curves["val"][run.best_epoch] == min(run.curves["val"])
-    assert run.scores["largest error"] == run.curves["test largest error"][run.best_epoch]
     (baseline,) = result.baselines
     assert baseline.scores == {"mean absolute error": 1.0, "largest error": 1.0}
     assert (tmp_path / "sample.txt").read_text() == "mean@full (1, 3, 1)"
@@ -49,7 +48,7 @@ def test_numbers_are_learned_from_the_source():
     task = Halves()
     job = Job(task, NetSpec("mean", "full"), replace(task.config, epochs=60), Width(8, 32), 0)
     run = train(fabric(), job)
-    assert run.scores["mean absolute error"] < 0.1 < run.curves["test"][0]
+    assert run.scores["mean absolute error"] < 0.1 < run.curves["val"][0]
 
 
 def test_the_fingerprint_sees_the_source():

@@ -26,7 +26,7 @@ class SequenceTask(StoredTask):
 
     graphs = ("causal", "window")
     forms: ClassVar[tuple[str, ...]] = ("tcn",)
-    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal")
+    nets = ("attention@causal", "attention@window", "tcn@causal", "gru@causal", "none@causal")
     seeds = 1
 
     def set_length(self, n: int, radius: int) -> None:

@@ -70,8 +70,12 @@ def _check_names(metrics: list[str], task: Task) -> None:
     _expect(task, not twice, told)
 
 
-RESERVED = ("name", *(field.name for field in fields(ResultRow) if "scores" not in field.name))
-"""Columns of `ResultRow` and of baselines, which are no metrics."""
+RESERVED = (
+    "name",
+    "loss",
+    *(field.name for field in fields(ResultRow) if "scores" not in field.name),
+)
+"""Columns of `ResultRow` and of baselines, and the name of a curve, which are no metrics."""
 
 
 def _expect(task: Task, fits: bool, told: str) -> None:

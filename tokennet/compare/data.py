@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokennet.checks import require
+from tokennet.compare.metric import Splits
 from tokennet.ops.kernels.cache import cache_root
 
 
@@ -95,9 +96,30 @@ def text_file(name: str, url: str) -> Path:
 
 
 def stratified_fold(labels: Tensor, folds: int, seed: int) -> dict[str, Tensor]:
-    """A fold for the test, with all classes in proportion; another fold for each seed."""
+    """A fold for the test and the next for validation; other folds for each seed.
+
+    All have the classes in proportion.
+    """
     splitter = require("sklearn.model_selection", "compare").StratifiedKFold(
         folds, shuffle=True, random_state=seed // folds
     )
-    train, test = list(splitter.split(labels, labels))[seed % folds]
-    return {"train": torch.tensor(train), "test": torch.tensor(test)}
+    parts = [torch.tensor(part) for _, part in splitter.split(labels, labels)]
+    test, val, *train = parts[seed % folds :] + parts[: seed % folds]
+    return {"train": torch.cat(train).sort().values, "val": val, "test": test}
+
+
+def with_validation(splits: Splits) -> Splits:
+    """The splits with a "val": where there is none, a random tenth of the training examples.
+
+    Fewer than 20 training examples are not divided.
+
+    >>> found = with_validation({"train": torch.arange(50), "test": torch.arange(50, 60)})
+    >>> [(name, len(index)) for name, index in found.items()]
+    [('train', 45), ('val', 5), ('test', 10)]
+    """
+    train = splits["train"]
+    if "val" in splits or len(train) < 20:
+        return splits
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    val, rest = train[order].tensor_split([len(train) // 10])
+    return {"train": rest.sort().values, "val": val.sort().values, "test": splits["test"]}

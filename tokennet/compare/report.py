@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokennet.checks import require
 from tokennet.compare.metric import Metric
-from tokennet.compare.task import Task
+from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Run
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ class ResultRow:
     diverged: the mean over the others would be that of another experiment."""
     scores_sd: dict[str, float | None]
     """Over seeds; None for one seed."""
+    steps: int
+    """Of the optimizer, the most of a seed."""
+    converged: bool | None
+    """Whether all seeds did, see `Run.converged`; None where that is not known of all."""
     seconds: float
     """Training of one seed."""
     tokens_per_second: float
@@ -92,6 +96,8 @@ def _row(runs: list[Run]) -> ResultRow:
         diverged=sum(run.diverged is not None for run in runs),
         scores={name: mean for name, (mean, _) in found.items()},
         scores_sd={name: sd for name, (_, sd) in found.items()},
+        steps=max(run.steps for run in runs),
+        converged=_all([run.converged for run in runs]),
         seconds=statistics.median(run.seconds for run in runs),
         tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
         declared_relabeling=declared.get("relabeling"),
@@ -99,6 +105,12 @@ def _row(runs: list[Run]) -> ResultRow:
         relabeling_error=_largest([run.relabeling_error for run in runs]),
         shuffling_error=_largest([run.shuffling_error for run in runs]),
     )
+
+
+def _all(answers: list[bool | None]) -> bool | None:
+    if False in answers:
+        return False
+    return None if None in answers else True
 
 
 def _over_seeds(scores: list[float | None]) -> tuple[float | None, float | None]:
@@ -141,14 +153,17 @@ def tables(
     shown.add_section()
     for baseline in baselines:
         shown.add_row(baseline.name, "", "", _score(first, baseline))
+    shown.caption = _unconverged(rows)
     found = [shown]
     if further:
         shown = _table("further metrics", *(column(m.heading, justify="right") for m in further))
         for row in rows:
-            shown.add_row(row.net, *(_score(metric, row) for metric in further))
+            # Many columns with their sd are wider than a terminal; the results have them.
+            shown.add_row(row.net, *(_score(m, row, sd=len(further) < 5) for m in further))
         shown.add_section()
         for baseline in baselines:
             shown.add_row(baseline.name, *(_score(metric, baseline) for metric in further))
+        shown.caption = _unconverged(rows)
         found.append(shown)
     if any(row.declared_relabeling for row in rows):
         shown = _table(
@@ -167,16 +182,28 @@ def tables(
 def _table(title: str, *columns: Any) -> Table:
     rich = require("rich.table", "compare")
     net = rich.Column("net", no_wrap=True)
-    return rich.Table(net, *columns, title=title, title_justify="left")
+    return rich.Table(net, *columns, title=title, title_justify="left", caption_justify="left")
 
 
-def _score(metric: Metric, of: ResultRow | Baseline) -> str:
+def _score(metric: Metric, of: ResultRow | Baseline, sd: bool = True) -> str:
     if isinstance(of, ResultRow) and of.diverged:
         return "diverged" if of.seeds == 1 else f"diverged, {of.diverged} of {of.seeds}"
     score = of.scores.get(metric.name)
     if score is None:
         return "-"
-    return metric.text(score, of.scores_sd[metric.name] if isinstance(of, ResultRow) else None)
+    if isinstance(of, Baseline):
+        return metric.text(score)
+    shown = metric.text(score, of.scores_sd[metric.name] if sd else None)
+    return shown + (" *" if of.converged is False else "")
+
+
+def _unconverged(rows: Sequence[ResultRow]) -> str | None:
+    """The line below a table that says what its asterisks mean; None if it has none."""
+    steps = [row.steps for row in rows if row.converged is False and not row.diverged]
+    if not steps:
+        return None
+    counts = " to ".join(f"{count:,}" for count in sorted({min(steps), max(steps)}))
+    return f"* not converged after {counts} steps"
 
 
 def task_table(registry: Mapping[str, type[Task]]) -> Table:
@@ -190,8 +217,19 @@ def task_table(registry: Mapping[str, type[Task]]) -> Table:
     return table
 
 
+def recipe(config: TrainConfig) -> str:
+    """How all nets were trained, in a line."""
+    size = f"batches of {config.batch_size}" if config.batch_size else "full batches"
+    return (
+        f"One recipe for all nets, not tuned for each: {config.epochs} epochs, {size}, Adam with "
+        f"learning rate {config.lr:g}, warm-up {config.warmup:g}, weight decay "
+        f"{config.weight_decay:g}, dropout {config.dropout:g}, depth {config.depth}."
+    )
+
+
 LEGEND = """\
 FLOPs: forward, one example.  Scores: test, mean ± sd over seeds; last, trivial models.
+Not converged: validation loss still fell by 1 % in the last fifth (see --full).
 Relabeling moves tokens, graph and positions; shuffling moves the tokens alone.
 S_n: any permutation; Aut(x): those that keep x, so that others show an error."""
 

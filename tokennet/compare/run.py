@@ -6,7 +6,6 @@ import itertools
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,15 @@ from tokennet.compare.fingerprint import code_of, fingerprint
 from tokennet.compare.report import Baseline, ResultRow, best_row, summarize
 from tokennet.compare.store import RunStore, write_results
 from tokennet.compare.task import Task, TrainConfig
-from tokennet.compare.train import Job, Run, train
+from tokennet.compare.train import Job, Run
+from tokennet.compare.workers import train_all
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@checked()
+@checked(depth=0)
 @dataclass(frozen=True)
 class Budget:
     """What the compared nets have in common; None leaves it to the task's `config`.
@@ -40,9 +40,20 @@ class Budget:
     """Parameters, forward FLOPs for an example, or the token width, according to `match`."""
     epochs: int | None = None
     positions: str | None = None
+    depth: int | None = None
+    """Number of blocks."""
+    lr: float | None = None
+    """The largest learning rate."""
+    full: bool = False
+    """Train for the task's `full_epochs`, until nothing improves, instead of quickly."""
 
     def config_for(self, task: Task) -> TrainConfig:
-        given = {"epochs": self.epochs, "positions": self.positions}
+        if self.full and self.epochs is not None:
+            raise ValueError(f"epochs must be left out with full, got {self.epochs}")
+        full = (task.full_epochs or 4 * task.config.epochs) if self.full else self.epochs
+        given = {
+            "epochs": full, "positions": self.positions, "depth": self.depth, "lr": self.lr,
+        }  # fmt: skip
         return replace(task.config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
 
 
@@ -56,10 +67,12 @@ class Comparison:
     files: list[Path]
     reused: int
     """Number of runs that were not trained but read from the folder."""
+    config: TrainConfig
+    """How all nets were trained."""
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with (run, epochs done, total epochs) after each epoch, over all runs."""
+"""Called with (run, epochs done, total epochs) after each epoch; epochs are those of all runs."""
 
 
 def compare(
@@ -69,6 +82,7 @@ def compare(
     seeds: int | None = None,
     budget: Budget | None = None,
     fabric: Fabric | None = None,
+    workers: int = 1,
     out: Path | str = "tokennet-results",
     on_progress: Progress = lambda run, done, total: None,
 ) -> Comparison:
@@ -80,6 +94,8 @@ def compare(
         seeds: their number, 0 .. seeds - 1; the task's own by default.
         budget: what the nets have in common.
         fabric: where to train; a launched `Fabric`, by default one CPU.
+        workers: processes that train runs at the same time, each on one thread. Scores do not
+            depend on it. A script that asks for more than 1 needs `if __name__ == "__main__":`.
         out: folder for runs, results.json, results.csv, config.json, curves.png, and the
             artifacts of the best net.
         on_progress: called after each epoch.
@@ -101,11 +117,12 @@ def compare(
     ...         TASKS["digits"](), nets=["mean@grid"], seeds=1, budget=quick, out=folder
     ...     )
     >>> [row.net for row in result.rows], [row.name for row in result.baselines]
-    (['mean@grid'], ['majority'])
+    (['mean@grid'], ['majority', '3 nearest neighbors'])
     """
     check_attributes(task)
     budget, out = budget or Budget(), Path(out)
     seeds = check_size("seeds", task.seeds if seeds is None else seeds, 1)
+    workers = check_size("workers", workers, 1)
     lightning = require("lightning_fabric", "compare")
     require("matplotlib", "compare")  # for the curves: not an hour later
     fabric = fabric or lightning.Fabric(accelerator="cpu", devices=1)
@@ -118,37 +135,42 @@ def compare(
         store.prepare()
     each = itertools.product(widths.items(), range(seeds))
     jobs = [Job(task, net, config, width, seed) for (net, width), seed in each]
-    common, runs, reused = _environment(fabric, task, config), [], 0
-    artifacts: dict[str, Path] = {}
-    for number, job in enumerate(jobs):
-        settings = {  # all that determines a run
-            "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
-            "data": fingerprint(task, job.net.graph, job.seed), **common,
-        }  # fmt: skip
-        folder = store.artifacts(settings)
-        report = partial(_report, on_progress, job, number, len(jobs))
-        # The first process alone decides, so that none waits for another that loaded.
-        run = fabric.broadcast(store.load(settings) if fabric.is_global_zero else None)
-        reused += run is not None
-        if run is None:
-            run = train(fabric, job, report, folder)
-            if fabric.is_global_zero:
-                store.save(settings, run)
-        runs.append(run)
-        artifacts.setdefault(run.net, folder)  # of the first seed
-        report(config.epochs)
+    if workers > 1 and fabric.world_size > 1:
+        raise ValueError(f"workers must be 1 on {fabric.world_size} devices, got {workers}")
+    common = _environment(fabric, task, config)
+    settings = [_settings(job, common) for job in jobs]
+    # The first process alone decides, so that none waits for another that loaded.
+    found = [fabric.broadcast(store.load(s) if fabric.is_global_zero else None) for s in settings]
+    done = [0 if run is None else config.epochs for run in found]
+
+    def on_epoch(number: int, epochs: int) -> None:
+        done[number] = epochs
+        on_progress(str(jobs[number]), sum(done), len(jobs) * config.epochs)
+
+    folders = [store.artifacts(each) for each in settings]
+    waiting = [(n, jobs[n], folders[n]) for n, run in enumerate(found) if run is None]
+    for number, run in train_all(fabric, waiting, workers, on_epoch):
+        found[number] = run
+        if fabric.is_global_zero:
+            store.save(settings[number], run)
+        on_epoch(number, config.epochs)
+    runs: list[Run] = found  # type: ignore[assignment]
+    artifacts = {run.net: folder for run, folder in reversed([*zip(runs, folders, strict=True)])}
     rows, files = summarize(runs), []
     baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
-        settings = {"budget": asdict(budget), "seeds": seeds, **common}
-        best = artifacts[best_row(rows, task.metrics[0]).net]
-        files = write_results(out, rows, runs, baselines, settings, best)
-    return Comparison(rows, runs, baselines, files, reused)
+        asked = {"budget": asdict(budget), "seeds": seeds, **common}
+        best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
+        files = write_results(out, rows, runs, baselines, asked, best)
+    return Comparison(rows, runs, baselines, files, len(jobs) - len(waiting), config)
 
 
-def _report(on_progress: Progress, job: Job, number: int, jobs: int, epoch: int) -> None:
-    epochs = job.config.epochs
-    on_progress(str(job), number * epochs + epoch, jobs * epochs)
+def _settings(job: Job, common: dict[str, Any]) -> dict[str, Any]:
+    """All that determines a run."""
+    return {
+        "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
+        "data": fingerprint(job.task, job.net.graph, job.seed), **common,
+    }  # fmt: skip
 
 
 def _environment(fabric: Fabric, task: Task, config: TrainConfig) -> dict[str, Any]:
@@ -156,6 +178,8 @@ def _environment(fabric: Fabric, task: Task, config: TrainConfig) -> dict[str, A
     packages = ("torch", "torch_geometric", "networkx", "lightning_fabric")
     return {
         "task": task.name,
+        "task_class": f"{type(task).__module__}:{type(task).__qualname__}",
+        "arguments": None if task.arguments is None else dict(task.arguments),
         "code": code_of(task),
         "metrics": [
             {"name": m.name, "unit": m.unit, "higher_is_better": m.higher_is_better}

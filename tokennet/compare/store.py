@@ -138,8 +138,8 @@ def _check_belongs(run: Run, settings: dict[str, Any]) -> None:
         raise ValueError(f"scores must be of {', '.join(names)}, got {', '.join(run.scores)}")
     if run.diverged is None and (run.best_epoch is None or run.scores[names[0]] is None):
         raise ValueError("a run that did not diverge must have scores and a best epoch")
-    if not {"loss", "test"} <= set(run.curves):
-        raise ValueError(f"curves must have loss and test, got {', '.join(run.curves) or 'none'}")
+    if "loss" not in run.curves:
+        raise ValueError(f"curves must have loss, got {', '.join(run.curves) or 'none'}")
     lengths = {len(curve) for curve in run.curves.values()}
     epochs = settings.get("training", {}).get("epochs", len(run.curves["loss"]))
     if len(lengths) > 1 or not lengths <= {epochs, run.diverged}:
@@ -221,17 +221,19 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def draw_curves(
     runs: Sequence[Run], baselines: Sequence[Baseline], settings: dict[str, Any]
 ) -> bytes:
-    """Loss and test metric by epoch, a PNG: the mean over seeds, and their range as a band.
+    """Loss and validation metric by epoch, a PNG: the mean over seeds, and their range as a band.
 
     The curve of a net ends where one of its seeds diverged, and the legend says so.
     """
     metric = settings["metrics"][0]["name"]
     figure = new_figure((10, 4))
     panels = figure.subplots(1, 2)
-    curves = {"loss": "training loss", "test": f"test {metric}"}
+    curves = {"loss": "training loss", "val": f"validation {metric}"}
     for panel, (curve, title) in zip(panels, curves.items(), strict=True):
         for net in dict.fromkeys(run.net for run in runs):
-            of_net = [run for run in runs if run.net == net]
+            of_net = [run for run in runs if run.net == net and curve in run.curves]
+            if not of_net:
+                continue
             label = f"{net} (diverged)" if any(run.diverged for run in of_net) else net
             # Epochs that all seeds have; None becomes NaN, which is not drawn.
             by_epoch = np.array([*zip(*(run.curves[curve] for run in of_net), strict=False)], float)
@@ -252,7 +254,8 @@ def draw_curves(
         panels[0].set_yscale("log")
         panels[0].yaxis.set_major_formatter(formatter())
         panels[0].yaxis.set_minor_formatter(formatter(minor_thresholds=(1, 0.4)))
-    panels[1].legend()
+    if panels[1].get_legend_handles_labels()[0]:
+        panels[1].legend()
     figure.suptitle(settings["task"])
     picture = io.BytesIO()
     figure.savefig(picture, dpi=120, format="png")

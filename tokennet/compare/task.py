@@ -38,10 +38,14 @@ class Width:
     hidden: int
 
 
+NO_MIXER = "none"
+"""The net of token-wise functions alone: no token receives from another before the readout."""
+
+
 @checked()
 @dataclass(frozen=True)
 class NetSpec:
-    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max".
+    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max", "none@full".
 
     `Task.parse` reads one and looks its names up.
 
@@ -136,9 +140,8 @@ class TrainConfig:
     """Parameters of each net when sizes are matched and none is given."""
     clip: float | None = None
     """Largest norm of the gradient of a step; None for any."""
-    smooth: bool = False
-    """Whether the cosine of the learning rate falls with each step, for runs of few epochs,
-    or with each epoch."""
+    warmup: float = 0.0
+    """Share of the steps in which the learning rate rises to `lr`; then it falls as a cosine."""
 
 
 def net_of_blocks(net: NetSpec, interface: IOSpec, config: TrainConfig, width: Width) -> TokenNet:
@@ -192,6 +195,9 @@ class Task(ABC):
     nets: ClassVar[tuple[str, ...]]
     """Nets compared by default, each as "mixer@graph" or "mixer@graph/readout"."""
     config: ClassVar[TrainConfig] = TrainConfig()
+    full_epochs: ClassVar[int | None] = None
+    """Epochs of `--full`, which trains until nothing improves; None for four times the epochs of
+    `config`."""
     seeds: ClassVar[int] = 3
     """How many seeds are compared by default."""
     metrics: ClassVar[tuple[Metric, ...]] = (accuracy,)
@@ -202,13 +208,26 @@ class Task(ABC):
     """Arguments of the class that make a small copy of the task, for tests."""
     interface: IOSpec
     """What goes in and out; where batches have a source, what goes in is the source."""
+    arguments: Mapping[str, Any] | None
+    """What the class was called with, by name; None where that is not all numbers and text."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Task:
+        task = super().__new__(cls)
+        if cls.__init__ is object.__init__ and (args or kwargs):
+            raise TypeError(f"{cls.__name__} takes no arguments")
+        bound = inspect.signature(cls.__init__).bind(task, *args, **kwargs)
+        given = {n: str(v) if isinstance(v, Path) else v for n, v in bound.arguments.items()}
+        given.pop(next(iter(given), ""), None)  # self
+        plain = all(isinstance(value, int | float | str | None) for value in given.values())
+        task.arguments = given if plain else None
+        return task
 
     @abstractmethod
     def splits(self, seed: int) -> Splits:
-        """Numbers of the examples in "train", "test" and, if there is one, "val".
+        """Numbers of the examples in "train", "test" and perhaps "val".
 
-        With a "val" split the test metrics are read at the epoch that is best on it, without
-        one at the last epoch.
+        Without "val", a tenth of the training examples is held out for it. The epoch that is best
+        on it is kept, and the test is read once, at the end.
         """
 
     @abstractmethod
@@ -262,7 +281,9 @@ class Task(ABC):
         return index, self.batch(index, graph).to(next(model.parameters()).device)
 
     def parse(self, text: str) -> NetSpec:
-        """Read "mixer@graph" or "mixer@graph/readout".
+        """Read "mixer@graph" or "mixer@graph/readout"; the mixer "none" does not mix.
+
+        "none" alone is on the first graph of the task.
 
         Raises:
             ValueError: it is not of that form, or this task has no such mixer, graph or readout.
@@ -273,9 +294,14 @@ class Task(ABC):
         """
         front, slash, readout = text.strip().partition("/")
         mixer, at, graph = front.partition("@")
-        if not at:
-            raise ValueError(f"a net is written mixer@graph, such as attention@full; got {text!r}")
-        lookup("mixer", mixer, {**MIXERS, **dict.fromkeys(self.forms)})
+        if front == NO_MIXER:
+            mixer, graph = NO_MIXER, self.graphs[0]
+        elif not at:
+            raise ValueError(
+                f"a net is written mixer@graph, such as attention@full, or none; got {text!r}"
+            )
+        else:
+            lookup("mixer", mixer, {**MIXERS, **dict.fromkeys((*self.forms, NO_MIXER))})
         lookup("graph", graph, dict.fromkeys(self.graphs))
         if slash and not self.readouts:
             raise ValueError(f"readout must be left out for this task; got {readout!r}")
@@ -333,25 +359,41 @@ def new_figure(size: tuple[float, float]) -> Any:
     return require("matplotlib.figure", "compare").Figure(figsize=size, layout="constrained")
 
 
-def load_task(name: str, registry: Mapping[str, type[Task]]) -> Task:
+def load_task(
+    name: str, registry: Mapping[str, type[Task]], arguments: Mapping[str, Any] | None = None
+) -> Task:
     """Make the task of that name, or `module:Class` from a file of your own.
 
+    Args:
+        arguments: of the class, by name.
+
     Raises:
-        ValueError: there is no such task, module or class, or it is not a `Task`.
+        ValueError: there is no such task, module, class or argument, or it is not a `Task`.
 
     >>> from tokennet.compare import TASKS
-    >>> load_task("sort", TASKS).name
-    'sort'
+    >>> load_task("shakespeare", TASKS, {"windows": 64})
+    Traceback (most recent call last):
+    ValueError: set must be one of path, window, radius; got 'windows'; did you mean window?
     """
     if ":" not in name:
-        return lookup("task", name, registry, also="or module:Class")()
+        return _made(name, lookup("task", name, registry, also="or module:Class"), arguments or {})
     found = resolve(name, "task")
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise ValueError(f"task {name!r} must be a Task, got {found!r}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise ValueError(f"task {name!r} must define {missing}")
+    return _made(name, found, arguments or {})
+
+
+def _made(name: str, kind: type[Task], arguments: Mapping[str, Any]) -> Task:
+    known = {} if kind.__init__ is object.__init__ else inspect.signature(kind).parameters
+    if arguments and not known:
+        raise ValueError(f"task {name} has nothing to set, got {', '.join(arguments)}")
+    for argument in arguments:
+        lookup("set", argument, known)
     try:
-        return found()
+        return kind(**arguments)
     except TypeError as error:
-        raise ValueError(f"task {name!r} must be made without arguments: {error}") from error
+        given = ", ".join(f"{n}={value!r}" for n, value in arguments.items()) or "no arguments"
+        raise ValueError(f"task {name!r} cannot be made with {given}: {error}") from error

@@ -6,9 +6,10 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.compare.budget import example, flops_of
-from tokennet.compare.metric import Splits
+from tokennet.compare.data import with_validation
+from tokennet.compare.metric import Splits, mean
 from tokennet.compare.task import RESULTS, Batch, Model, NetSpec, Task, TrainConfig, Width
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
@@ -27,6 +29,10 @@ from tokennet.tokens import Tokens
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+LOSS = "loss of the task"
+"""The key of the loss among what is measured, where no metric has that name."""
 
 
 @dataclass
@@ -43,9 +49,16 @@ class Run:
     declared: dict[str, str] | None = None
     """None for a net whose symmetry is not declared, such as an encoder with a decoder."""
     scores: dict[str, float | None] = field(default_factory=dict)
-    """Metrics on the test split, at the epoch `best_epoch`; None for all if the run diverged."""
+    """Metrics on the test split, which is read once, with the parameters of the epoch
+    `best_epoch`; None for all if the run diverged."""
     best_epoch: int | None = 0
-    """From 0; None if the run diverged."""
+    """From 0: with the best first metric on the validation split, or the last one if there is no
+    such split; None if the run diverged."""
+    steps: int = 0
+    """Of the optimizer."""
+    converged: bool | None = None
+    """Whether the loss on the validation split was no better, by 1 % or more, in the last fifth of
+    the epochs than before; None without such a split, and for a run that diverged."""
     diverged: int | None = None
     """The epoch, from 1, in which the loss, a parameter, an output or the first score was not a
     finite number; training ended there. None for a run that did not diverge."""
@@ -56,8 +69,8 @@ class Run:
     """None where the mixer refuses the relabeled graph, or nothing is declared."""
     shuffling_error: float | None = None
     curves: dict[str, list[float | None]] = field(default_factory=dict)
-    """By epoch: "loss", and for each split but "train" the first metric under the name of the
-    split, further ones as "test exact match". None for what is not a finite number."""
+    """By epoch: "loss" in training, and on the validation split "val loss", the first metric as
+    "val", further ones as "val exact match". None for what is not a finite number."""
 
     def __str__(self) -> str:
         return f"{self.net} seed {self.seed}"
@@ -100,11 +113,30 @@ def train(
 ) -> Run:
     """Train one net with one seed; its artifacts go to the folder `artifacts`.
 
-    A run whose numbers are not finite any more ends there: see `Run.diverged`.
+    A run whose numbers are not finite any more ends there: see `Run.diverged`. On a CPU it has
+    one thread: several runs at once are `compare(workers=)`.
 
     Any number of devices computes the same with the same global batch, except for dropout.
     Submodules are trained in the mode, train or eval, in which `Task.build` returns them.
     """
+    with _one_thread(fabric.device):
+        return _train(fabric, job, on_epoch, artifacts)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU the same numbers whatever the cores; small nets are no faster on two threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if device.type == "cpu" else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(
+    fabric: Fabric, job: Job, on_epoch: Callable[[int], None], artifacts: Path | None
+) -> Run:
     torch.manual_seed(job.seed)
     config, width = job.config, job.width
     net = job.task.build(job.net, config, width)
@@ -118,10 +150,12 @@ def train(
     # Each process drops out other channels; the first process is seeded as a single one.
     torch.manual_seed(job.seed + 1_000_003 * fabric.global_rank)
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    splits = job.task.splits(job.seed)
-    steps = math.ceil(len(splits["train"]) / (config.batch_size or len(splits["train"])))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, config.epochs * (steps if config.smooth else 1)
+    splits = with_validation(job.task.splits(job.seed))
+    steps = config.epochs * math.ceil(
+        len(splits["train"]) / (config.batch_size or len(splits["train"]))
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, partial(_rate, warmup=config.warmup * steps, steps=steps)
     )
     model, tuned = fabric.setup(_Trainable(net), optimizer)
     loop = _Loop(fabric, job, net, model, tuned, schedule)
@@ -134,38 +168,64 @@ def train(
     return run
 
 
+def _rate(step: int, warmup: float, steps: int) -> float:
+    """The learning rate of a step over its peak: rises linearly, then falls as a cosine."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup))
+
+
 def _train_epochs(run: Run, loop: _Loop, splits: Splits, on_epoch: Callable[[int], None]) -> None:
-    """Train, and fill in the curves and the scores."""
-    job, tokens_seen, tests = loop.job, 0, []
-    for epoch in range(job.config.epochs):
+    """Train, and fill in the curves and the scores; the net is left as at the best epoch."""
+    first, tokens_seen, state = loop.job.task.metrics[0], 0, {}
+    for epoch in range(loop.job.config.epochs):
         started = time.perf_counter()
-        order = torch.Generator().manual_seed(1_000_003 * job.seed + epoch)
-        loss, tokens = loop.train_epoch(splits["train"], order)
+        order = torch.Generator().manual_seed(1_000_003 * loop.job.seed + epoch)
+        loss, tokens, steps = loop.train_epoch(splits["train"], order)
         run.seconds += time.perf_counter() - started
+        run.steps += steps
         tokens_seen += tokens
         run.curves.setdefault("loss", []).append(_finite(loss))
         diverged = loop.has_diverged(not math.isfinite(loss))
-        for split in splits:
-            if split == "train":
-                continue
-            found = None if diverged else loop.scores(splits[split])
+        if "val" in splits:
+            found = None if diverged else loop.measure(splits["val"])
             diverged = found is None
-            scores = found or dict.fromkeys((metric.name for metric in job.task.metrics), None)
-            for i, (name, score) in enumerate(scores.items()):
-                run.curves.setdefault(f"{split} {name}" if i else split, []).append(score)
-            if split == "test":
-                tests.append(scores)
+            _extend(run.curves, found or dict.fromkeys(loop.measured, None))
         on_epoch(epoch + 1)
         if diverged:
             run.diverged = epoch + 1
             break
+        if "val" not in splits or first.best(run.curves["val"]) == epoch:
+            state = {name: value.clone() for name, value in loop.net.state_dict().items()}
+            run.best_epoch = epoch
     run.tokens_per_second = tokens_seen / run.seconds if run.seconds else 0.0
-    first, validation = job.task.metrics[0], run.curves.get("val")
-    best = first.best(validation) if validation else len(tests) - 1
-    if run.diverged is None and tests[best][first.name] is None:
-        run.diverged = best + 1
-    run.best_epoch = None if run.diverged else best
-    run.scores = dict.fromkeys(tests[best], None) if run.diverged else tests[best]
+    found = None
+    if not run.diverged:
+        loop.net.load_state_dict(state)
+        found = loop.measure(splits["test"])
+        run.converged = _converged(run.curves.get("val loss", []))
+    if found is None or found[first.name] is None:
+        run.diverged = run.diverged or (run.best_epoch or 0) + 1
+        run.best_epoch, run.converged = None, None
+    names = [metric.name for metric in loop.job.task.metrics]
+    run.scores = {name: None if run.diverged else found[name] for name in names}  # type: ignore[index]
+
+
+def _extend(curves: dict[str, list[float | None]], found: Mapping[str, float | None]) -> None:
+    """Add what was measured on the validation split: the loss, the first metric, the others."""
+    loss, first, *_ = found
+    names = {loss: "val loss", first: "val"}
+    for name, value in found.items():
+        curves.setdefault(names.get(name, f"val {name}"), []).append(value)
+
+
+def _converged(losses: Sequence[float | None]) -> bool | None:
+    last = math.ceil(len(losses) / 5)
+    before, after = losses[:-last], losses[-last:]
+    if not losses or not before or None in losses:
+        return False if losses else None
+    best = min(before)  # type: ignore[type-var]
+    return best - min(after) < 0.01 * abs(best)  # type: ignore[type-var, operator, arg-type]
 
 
 def _finite(number: float) -> float | None:
@@ -205,12 +265,18 @@ class _Loop:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
 
-    def train_epoch(self, examples: Tensor, order: torch.Generator) -> tuple[float, int]:
-        """Return the mean loss over the examples, and the tokens seen, on all devices."""
+    @property
+    def measured(self) -> list[str]:
+        """Names of what `measure` returns."""
+        return [LOSS, *(metric.name for metric in self.job.task.metrics)]
+
+    def train_epoch(self, examples: Tensor, order: torch.Generator) -> tuple[float, int, int]:
+        """Return the mean loss over the examples, the tokens seen on all devices, the steps."""
         config, world = self.job.config, self.fabric.world_size
         shuffled = examples[torch.randperm(len(examples), generator=order)]
         total, tokens = 0.0, 0.0
-        for index in shuffled.split(config.batch_size or len(shuffled)):
+        parts = shuffled.split(config.batch_size or len(shuffled))
+        for index in parts:
             batch, weight = self._share(index)
             self.optimizer.zero_grad()
             # Devices average their gradients, so that this is the mean over the global batch.
@@ -224,18 +290,16 @@ class _Loop:
                     error_if_nonfinite=False,  # type: ignore[arg-type]
                 )
             self.optimizer.step()
-            if config.smooth:
-                self.schedule.step()
+            self.schedule.step()
             total += float(loss.detach()) * len(index) / world
             tokens += batch.tokens.z.shape[:-1].numel()
-        if not config.smooth:
-            self.schedule.step()
         sums = torch.tensor([total, tokens], dtype=torch.float64, device=self.fabric.device)
         total, tokens = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
-        return total / len(examples), int(tokens)
+        return total / len(examples), int(tokens), len(parts)
 
-    def _losses(self, batch: Batch) -> Tensor:
-        output, task = self._forward(batch).float(), self.job.task
+    def _losses(self, batch: Batch, output: Tensor | None = None) -> Tensor:
+        task = self.job.task
+        output = (self._forward(batch) if output is None else output).float()
         if _is_spoiled(output):  # the net diverged; some losses, such as matchings, would raise
             return output * math.nan
         losses = task.loss(output, batch.target)
@@ -252,37 +316,37 @@ class _Loop:
         count = torch.tensor(float(spoiled), device=self.fabric.device)
         return bool(self.fabric.all_reduce(count, reduce_op="sum"))
 
-    def scores(self, examples: Tensor) -> dict[str, float | None] | None:
-        """The metrics on these examples, None for one that is not finite.
+    def measure(self, examples: Tensor) -> dict[str, float | None] | None:
+        """The loss and the metrics on these examples, None for one that is not finite.
 
         None for all if an output is not finite: the largest of NaN is some class too.
         """
         task, size = self.job.task, self.job.config.batch_size
-        rows: dict[str, list[Tensor]] = {metric.name: [] for metric in task.metrics}
-        spoiled = False
+        rows: dict[str, list[Tensor]] = {name: [] for name in self.measured}
+        spoiled, outputs = False, dict[int, Tensor]()
 
-        def run(batch: Batch) -> Tensor:
+        def run(given: Batch) -> Tensor:
             nonlocal spoiled
-            output = self._forward(batch)
-            if not _is_spoiled(output):
-                return output
-            spoiled = True
-            return output.nan_to_num()  # the answers do not count any more, and should not raise
+            output = outputs[id(given)] = self._forward(given)
+            spoiled = spoiled or _is_spoiled(output)
+            # The answers do not count any more where it is spoiled, and should not raise.
+            return output.nan_to_num() if _is_spoiled(output) else output
 
         with evaluating(self.model):
             for index in examples.split(8 * size if size else len(examples)):
                 batch, weight = self._share(index)
+                outputs.clear()
                 answer = task.predict(Model(self.net, run), batch)
-                for metric in task.metrics:
-                    values = metric.values(answer, batch.target).double()
-                    rows[metric.name].append(values if weight else values[:0])
+                found = {LOSS: self._losses(batch, outputs.get(id(batch)))}
+                found |= {m.name: m.values(answer, batch.target) for m in task.metrics}
+                for name, values in found.items():
+                    rows[name].append(values.double() if weight else values.double()[:0])
         if self.has_diverged(spoiled):
             return None
+        reduce = {LOSS: mean, **{metric.name: metric.reduce for metric in task.metrics}}
         return {
-            metric.name: _finite(
-                float(metric.reduce(self._of_all_devices(torch.cat(rows[metric.name]))))
-            )
-            for metric in task.metrics
+            name: _finite(float(reduce[name](self._of_all_devices(torch.cat(values)))))
+            for name, values in rows.items()
         }
 
     def _share(self, index: Tensor) -> tuple[Batch, float]:

@@ -246,7 +246,7 @@ def build_net(
     token-wise MLP, a readout.
 
     Args:
-        mixer: a name in `MIXERS`.
+        mixer: a name in `MIXERS`, or "none" for a net that does not mix tokens before its readout.
         spec: features in and out, and the readout.
         dim: channels of the tokens.
         depth: number of blocks.
@@ -264,10 +264,14 @@ def build_net(
     >>> net(torch.zeros(2, 7, 3)).shape
     torch.Size([2, 10])
     """
-    make_mixer = lookup("mixer", mixer, MIXERS)
+    make_mixer = lookup("mixer", mixer, {**MIXERS, "none": None})
     config = BlockConfig(dropout=dropout)
     embedding = [*_embedding(spec, dim, dropout), *positions_of(positions, spec, dim)]
-    blocks = config.stack(lambda: [make_mixer(dim, num_heads, spec.num_tokens)], dim, depth, hidden)
+
+    def mixers() -> list[TokenLayer]:
+        return [] if make_mixer is None else [make_mixer(dim, num_heads, spec.num_tokens)]
+
+    blocks = config.stack(mixers, dim, depth, hidden)
     return TokenNet([*embedding, *blocks], make_readout(spec.readout, dim, spec.out_features))
 
 

@@ -1,6 +1,7 @@
 """The tasks that come with the library, by name; a new task is a file and an entry here."""
 
 from tokennet.compare.task import Task
+from tokennet.compare.tasks.arrows import Arrows
 from tokennet.compare.tasks.cora import Cora
 from tokennet.compare.tasks.csl import CSL
 from tokennet.compare.tasks.detect import Detect
@@ -16,7 +17,7 @@ from tokennet.compare.tasks.sunspots import Sunspots
 TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
-        Digits, Cora, Mutag, Shakespeare, Copy, Adding, Sets, SetsUnique, SetsClusters,
+        Arrows, Digits, Cora, Mutag, Shakespeare, Copy, Adding, Sets, SetsUnique, SetsClusters,
         Sunspots, CSL, Sort, Questions, Detect,
     )
 }  # fmt: skip

@@ -23,7 +23,7 @@ class Cora(StoredTask):
     name = "cora"
     summary = "2,708 papers in 7 fields (Planetoid, public split); tokens on the citation graph"
     graphs = ("citation", "full")
-    nets = ("attention@citation", "gat@citation", "gcn@citation", "attention@full")
+    nets = ("attention@citation", "gat@citation", "gcn@citation", "attention@full", "none@citation")
     seeds = 2
     dataset = "Cora"
     config = TrainConfig(

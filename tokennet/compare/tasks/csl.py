@@ -37,7 +37,10 @@ class CSL(FoldedTask):
     name = "csl"
     summary = "regular graphs of 41 nodes (generated), without or with random walks as features"
     graphs = ("skips", "skips+walks", "full")
-    nets = ("gin@skips", "attention@skips", "gin@skips+walks", "attention@skips+walks")
+    nets = (
+        "gin@skips", "attention@skips", "gin@skips+walks", "attention@skips+walks",
+        "none@skips+walks",
+    )  # fmt: skip
     tiny: ClassVar = {"copies": 5}
     folds = 5
     config = TrainConfig(epochs=60, batch_size=24, lr=5e-3, depth=2, size=15_000)

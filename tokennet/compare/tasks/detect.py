@@ -102,13 +102,12 @@ class Detect(PatchTask):
 
     name = "detect"
     summary = "digits scattered on a canvas (scikit-learn), as a set of boxes"
-    nets = ("attention@full", "mean@grid")
+    nets = ("attention@full", "mean@grid", "none@full")
     seeds = 1
     tiny: ClassVar = {"examples": 24}
     metrics = (Metric("mAP", match_guesses, unit="%", reduce=mean_average_precision),)
     config = TrainConfig(
         epochs=15, batch_size=32, lr=4e-3, depth=2, positions="pos", size=100_000, clip=1.0,
-        smooth=True,
     )  # fmt: skip
 
     def __init__(self, examples: int = 6_000) -> None:

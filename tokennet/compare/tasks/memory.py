@@ -30,6 +30,7 @@ class Copy(SequenceTask):
     metrics = (accuracy, exact_match)
     tiny: ClassVar = {"steps": 12, "examples": 32}
     config = TrainConfig(epochs=4, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
+    full_epochs = 50
 
     def __init__(self, steps: int = STEPS, examples: int = 2_000) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -77,6 +78,7 @@ class Adding(SequenceTask):
     metrics = (error,)
     tiny: ClassVar = {"steps": 12, "examples": 32}
     config = TrainConfig(epochs=6, batch_size=32, lr=5e-3, positions="pos", size=25_000, clip=1.0)
+    full_epochs = 50
 
     def __init__(self, steps: int = 200, examples: int = 2_000) -> None:
         generator = torch.Generator().manual_seed(0)

@@ -21,7 +21,14 @@ class Mutag(FoldedTask):
     name = "mutag"
     summary = "188 molecules, mutagenic or not (TUDataset); atoms as tokens, a ragged batch"
     graphs = ("bonds", "full")
-    nets = ("attention@bonds", "attention@full", "gat@bonds", "sum@bonds", "gcn@bonds")
+    nets = (
+        "attention@bonds",
+        "attention@full",
+        "gat@bonds",
+        "sum@bonds",
+        "gcn@bonds",
+        "none@bonds",
+    )
     dataset = "MUTAG"
     folds = 10
     config = TrainConfig(

@@ -39,12 +39,12 @@ class Questions(PatchTask):
 
     name = "questions"
     summary = "questions about colored digits (scikit-learn); words attend to patches"
-    nets = ("attention@full", "attention@grid", "mean@grid")
+    nets = ("attention@full", "attention@grid", "mean@grid", "none@full")
     seeds = 1
     tiny: ClassVar = {"examples": 32}
     config = TrainConfig(
         epochs=9, batch_size=64, lr=3e-3, weight_decay=1e-5, dropout=0.1, positions="pos",
-        size=80_000, clip=1.0, smooth=True,
+        size=80_000, clip=1.0,
     )  # fmt: skip
 
     def __init__(self, examples: int = 20_000, patch: int = 8) -> None:

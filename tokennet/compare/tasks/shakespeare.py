@@ -93,9 +93,7 @@ class Shakespeare(SequenceTask):
     summary = "the next character of Shakespeare's plays, or of any text; causal"
     metrics = (Metric("bits per character", _bits, higher_is_better=False),)
     tiny: ClassVar = {"window": 16, "radius": 4}
-    config = TrainConfig(
-        epochs=3, batch_size=32, lr=4e-3, positions="pos", size=100_000, clip=1.0, smooth=True
-    )
+    config = TrainConfig(epochs=3, batch_size=32, lr=4e-3, positions="pos", size=100_000, clip=1.0)
 
     def __init__(self, path: str | Path | None = None, window: int = 128, radius: int = 16) -> None:
         text = Path(path or text_file("tinyshakespeare", URL)).read_text(encoding="utf-8")

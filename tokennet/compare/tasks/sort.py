@@ -32,7 +32,7 @@ class Sort(StoredTask):
     name = "sort"
     summary = "ten digits (generated) in order, by encoder and decoder"
     graphs = ("full", "causal")
-    nets = ("attention@full", "mean@full", "attention@causal", "mlp@full")
+    nets = ("attention@full", "mean@full", "attention@causal", "mlp@full", "none@full")
     seeds = 1
     metrics = (exact_match, accuracy)
     tiny: ClassVar = {"length": 4, "examples": 48}

@@ -35,7 +35,7 @@ class Sunspots(Task):
     name = "sunspots"
     summary = "sunspots by year, 1700 to 2008 (statsmodels): from 44 years, the next 11"
     graphs = ("causal", "full")
-    nets = ("attention@full", "mlp@full", "attention@causal", "mean@full")
+    nets = ("attention@full", "mlp@full", "attention@causal", "mean@full", "none@full")
     metrics = (
         replace(error, values=lambda answer, target: error.values(answer, target[:, :AHEAD])),
     )

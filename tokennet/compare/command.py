@@ -1,0 +1,148 @@
+"""What `tokennet compare` does with its options, and what it prints."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pickle
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tokennet.checks import require
+from tokennet.compare.report import LEGEND, recipe, tables
+from tokennet.compare.run import Budget, Comparison
+from tokennet.compare.run import compare as run_comparison
+from tokennet.compare.task import Task, load_task
+from tokennet.compare.tasks import TASKS
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+DIVERGED, INTERRUPTED = 1, 130
+"""Exit codes; after Ctrl-C as in shells, 128 + SIGINT."""
+
+
+class Where(NamedTuple):
+    """Where runs are trained, and in how many processes; None for the number that suits it."""
+
+    accelerator: str
+    devices: int
+    precision: str
+    workers: int | None
+
+    def launch(self) -> Fabric:
+        fabric = require("lightning_fabric", "compare").Fabric(
+            accelerator=self.accelerator,
+            # Under torchrun the processes exist already; their number is in the environment.
+            devices=int(os.environ.get("LOCAL_WORLD_SIZE", self.devices)),
+            num_nodes=int(os.environ.get("GROUP_WORLD_SIZE", 1)),
+            precision=self.precision,
+        )
+        fabric.launch()
+        return fabric
+
+
+def compare(
+    name: str, settings: Sequence[str], nets: str | None, seeds: int | None,
+    budget: dict[str, Any], where: Where, out: Path | None,
+) -> int:  # fmt: skip
+    """Compare, print the tables, and return the exit code."""
+    fabric = where.launch()
+    with fabric.rank_zero_first():  # so that one process downloads for all
+        task = load_task(name, TASKS, arguments_of(settings))
+    console = Console(quiet=not fabric.is_global_zero)
+    folder = out or Path("tokennet-results") / task.name
+    try:
+        with _progress(console) as on_progress:
+            result = run_comparison(
+                task, nets=nets.split(",") if nets else None, seeds=seeds,
+                budget=Budget(**budget), fabric=fabric,
+                workers=where.workers or _workers(fabric, task), out=folder,
+                on_progress=on_progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        stored = f"finished runs are stored in {folder / 'runs'} and will be reused"
+        print(f"tokennet: interrupted; {stored}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    return _report(console, task, result, folder)
+
+
+def _report(console: Console, task: Task, result: Comparison, folder: Path) -> int:
+    title = f"{task.name}: {task.summary}"
+    console.print(*tables(result.rows, result.baselines, task.metrics, title), LEGEND, sep="\n")
+    console.print(recipe(result.config))
+    if result.reused:
+        console.print(
+            f"{result.reused} of {len(result.runs)} runs were in {folder / 'runs'} already."
+        )
+    console.print("Wrote " + ", ".join(str(path) for path in result.files), soft_wrap=True)
+    if diverged := [str(run) for run in result.runs if run.diverged]:
+        console.print(f"{len(diverged)} of {len(result.runs)} runs diverged: {', '.join(diverged)}")
+    return DIVERGED if diverged else 0
+
+
+def arguments_of(settings: Sequence[str]) -> dict[str, Any]:
+    """The values of NAME=VALUE: Python literals, or else text.
+
+    Raises:
+        ValueError: there is no "=", or a name comes twice.
+
+    >>> arguments_of(["patch=4", "blur=3", "path=my.txt"])
+    {'patch': 4, 'blur': 3, 'path': 'my.txt'}
+    """
+    found: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set must be NAME=VALUE, as patch=4, got {text!r}")
+        if name in found:
+            raise ValueError(f"--set must name {name!r} once, got {text!r} too")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+def _workers(fabric: Fabric, task: Task) -> int:
+    """One process a core of a CPU; on a GPU, or several devices, the first process alone."""
+    if fabric.device.type != "cpu" or fabric.world_size > 1:
+        return 1
+    try:
+        pickle.dumps(task)
+    except Exception:  # a task that cannot be sent to other processes
+        return 1
+    return min(8, os.cpu_count() or 1)
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for the epochs of all runs; warnings are lines above it."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
+        TimeElapsedColumn(), console=console,
+    )  # fmt: skip
+    line = bar.add_task("", total=None)
+
+    def on_progress(run: str, done: int, total: int) -> None:
+        bar.start()  # not earlier, so that no error message follows a bar
+        bar.update(line, description=run, completed=done, total=total)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            yield on_progress
+    finally:
+        bar.stop()
+
+
+def _show_warning(message: Warning | str, *where: object) -> None:
+    """One line, without the place in the code that gave the warning."""
+    print(f"tokennet: {' '.join(str(message).split())}", file=sys.stderr)
