@@ -95,6 +95,15 @@ def test_bipartite_graphs_get_nodes_of_two_kinds():
     assert nodes.number_of_nodes() == 8
 
 
+@pytest.mark.parametrize("kind", [list, torch.tensor])
+def test_attributes_of_several_sizes_are_refused(kind):
+    uneven = nx.DiGraph()
+    uneven.add_edge(0, 1, a=kind([1.0, 2.0]))
+    uneven.add_edge(1, 0, a=kind([3.0]))
+    with pytest.raises(ValueError, match=r"the same shape everywhere, got \(1,\), \(2,\)"):
+        from_networkx(uneven, edge_attrs="a")
+
+
 def test_edge_attributes_of_no_edges_have_their_columns():
     empty = from_networkx(nx.empty_graph(3), edge_attrs=["a", "b"])
     assert empty.edge_attr.shape == (0, 2)

@@ -53,6 +53,12 @@ def test_pyg_mixer_hands_on_types_of_edges(sparse_graph, make):
         PyGMixer(conv)(Tokens(z, graph.with_edge_type(types + 1)))
 
 
+def test_a_graph_without_types_is_refused_where_two_types_are_expected():
+    tokens = Tokens(torch.randn(6, DIM), Cycle(6))
+    with pytest.raises(ValueError, match="graph.edge_type must be given: RGCNConv needs it"):
+        PyGMixer(RGCNConv(DIM, DIM, 2))(tokens)
+
+
 def test_pyg_mixer_keeps_sets_apart():
     conv = GPSConv(DIM, SAGEConv(DIM, DIM), heads=2, norm=None).eval()
     mixer = PyGMixer(conv, DIM)

@@ -295,7 +295,10 @@ def test_half_precision_and_autocast():
     exact = layer(z)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(z)
+        routing = layer.route(z)
     assert (out.float() - exact).abs().max() < 0.05 * exact.abs().max()
+    assert routing.logits.dtype == torch.float32  # in which experts are chosen
+    assert torch.equal(routing.logits, layer.route(z).logits)
     half = copy.deepcopy(layer).bfloat16()(z.bfloat16())
     assert half.dtype == torch.bfloat16
     assert half.isfinite().all()

@@ -95,6 +95,17 @@ def test_nan_in_a_bias_spoils_its_target_alone():
             assert out.isnan().all(-1).all(-1).tolist() == [False] * 3 + [True] + [False] * 2
 
 
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3)], ids=str)
+def test_nan_does_not_pass_a_bias_that_hides_it_from_some_heads(lead):
+    q, v = (torch.randn(*lead, 5, 2, 4) for _ in range(2))
+    v[..., 1, :, :] = NAN
+    bias = torch.zeros(2, 5, 5)
+    bias[0, :3, 1] = bias[1, 2:, 1] = -math.inf
+    out = attend(q, q, v, Full(5), bias, backend="dense")
+    spoiled = out.isnan().any(-1).expand(*lead, 5, 2)
+    assert torch.equal(spoiled, (bias[..., 1] == 0).T.expand(*lead, 5, 2))
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("graph", spread(SMALL), ids=repr)
 def test_the_same_where_numbers_cannot_be_looked_at(graph):
