@@ -49,7 +49,7 @@ def attend(
         k: (..., M, H, C) keys of the sources. Or of K heads that divide H: head h of q then
             asks head h // (H / K) of k and v, as with `enable_gqa=True` in
             `scaled_dot_product_attention`; they are not repeated in memory.
-        v: (..., M, H, Cv) values of the sources, of as many heads as k.
+        v: (..., M, H, Cv) values of the sources, of the same heads as k.
         graph: N targets, M sources; shared by the leading dimensions. A `PerHead` has a graph
             for each head; then bias is not per edge, and `edges` is None.
         bias: None; (E, H) per edge in the order of `graph.edge_index()`; dense, to
