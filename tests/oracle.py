@@ -18,12 +18,15 @@ def attend_oracle(
     scale: float | None = None,
     score=None,
     edges=None,
+    softmax=None,
     backend: str = "auto",
 ) -> Tensor:
     """The formula of `attend` as loops over targets; takes (..., N, H, C)."""
     if scale is None:
         scale = q.shape[-1] ** -0.5 if score is None else 1.0
     features = edges
+    share = q.shape[-2] // max(k.shape[-2], 1)
+    k, v = k.repeat_interleave(share, -2), v.repeat_interleave(share, -2)
     edges = graph.edge_index().tolist()
     batch = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
     # So that each input has a gradient; a NaN in one target's row is none of the others'.
@@ -44,10 +47,15 @@ def attend_oracle(
                 leaky = torch.where(inner > 0, inner, score.negative_slope * inner)
                 inner = inner.tanh() if score.activation == "tanh" else leaky
                 scores = scale * (inner * score.weight).sum(-1)
+            if softmax is not None and softmax.softcap is not None:
+                scores = softmax.softcap * (scores / softmax.softcap).tanh()
             scores = scores + _bias_of(bias, numbers, target, sources, q.shape[-2], scores)
             alive = (scores != -torch.inf).any(-2, keepdim=True)
             scores = torch.where(alive, scores, torch.zeros_like(scores))
             weights = scores.softmax(-2) * alive
+            if softmax is not None and softmax.sinks is not None:
+                lse = scores.logsumexp(-2, keepdim=True)
+                weights = weights * lse.exp() / (lse.exp() + softmax.sinks.exp())
             row = (weights[..., None] * values).sum(-3)
         rows.append(row.expand(*batch, *row.shape[-2:]))
     if not rows:

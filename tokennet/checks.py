@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache, wraps
 from types import ModuleType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, Unpack, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -227,7 +227,8 @@ def checked(**minimum: int | None) -> Callable[[F], F]:
     `int` is anything with `__index__`, at least 1 or the `minimum` that is given here (None for
     none); `float` any finite real number, of at least the `minimum` if one is given; `bool` a
     bool; `Callable` whatever can be called; another class what `isinstance` says. Each may be
-    `| None`. Which strings are names in a registry is not checked: see `lookup`.
+    `| None`. Options of `**options: Unpack[AnOption]`, a `TypedDict`, count as arguments by name.
+    Which strings are names in a registry is not checked: see `lookup`.
 
     Use it on `__init__`, on a function that makes a net, or on a dataclass. Not on what a call of
     a layer makes, such as graphs, which call `check_size` themselves.
@@ -250,12 +251,15 @@ def checked(**minimum: int | None) -> Callable[[F], F]:
         if isinstance(function, type):
             function.__init__ = decorate(function.__init__)  # type: ignore[misc]
             return function
-        signature = inspect.signature(function)
+        signature, annotations = _arguments_of(function)
         is_method = next(iter(signature.parameters), "") == "self"
 
         @cache
         def checks() -> dict[str, Check]:
-            found = {name: _check_of(function, name, minimum) for name in signature.parameters}
+            found = {
+                name: _check_of(function, name, annotations.get(name), minimum)
+                for name in signature.parameters
+            }
             return {name: check for name, check in found.items() if check is not None}
 
         @wraps(function)
@@ -270,9 +274,34 @@ def checked(**minimum: int | None) -> Callable[[F], F]:
                     bound.arguments[name] = check(name, bound.arguments[name])
             return function(*bound.args, **bound.kwargs)
 
+        call.__signature__ = signature  # type: ignore[attr-defined]
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def _arguments_of(function: Any) -> tuple[inspect.Signature, dict[str, Any]]:
+    """The signature of a function and its annotations, with options by their names."""
+    signature, annotations = inspect.signature(function), dict(function.__annotations__)
+    given = list(signature.parameters.values())
+    if not given or given[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+        return signature, annotations
+    annotation = _evaluated(function, given[-1].annotation)
+    if get_origin(annotation) is not Unpack:
+        return signature, annotations
+    options = get_type_hints(get_args(annotation)[0])
+    by_name = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+        for name, hint in options.items()
+    ]
+    return signature.replace(parameters=[*given[:-1], *by_name]), {**annotations, **options}
+
+
+def _evaluated(function: Any, annotation: Any) -> Any:
+    if isinstance(annotation, str):
+        with contextlib.suppress(NameError):  # imported for type checkers only
+            return eval(annotation, function.__globals__)
+    return annotation
 
 
 def _hint(signature: inspect.Signature, kwargs: dict[str, Any]) -> str:
@@ -284,12 +313,11 @@ def _hint(signature: inspect.Signature, kwargs: dict[str, Any]) -> str:
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
-def _check_of(function: Any, name: str, minimum: Mapping[str, int | None]) -> Check | None:
+def _check_of(
+    function: Any, name: str, annotation: Any, minimum: Mapping[str, int | None]
+) -> Check | None:
     """How an argument of a function is checked, by its annotation; None for not at all."""
-    annotation = function.__annotations__.get(name)
-    if isinstance(annotation, str):
-        with contextlib.suppress(NameError):  # imported for type checkers only
-            annotation = eval(annotation, function.__globals__)
+    annotation = _evaluated(function, annotation)
     is_union = isinstance(annotation, UnionType) or get_origin(annotation) is Union
     kinds = get_args(annotation) if is_union else (annotation,)
     low = minimum.get(name, 1 if int in kinds else None)

@@ -186,6 +186,9 @@ VARIANTS = {
     "typed_attention": lambda dim, num_heads, num_tokens: Attention(
         dim, num_heads, num_edge_types=3
     ),
+    "grouped_attention": lambda dim, num_heads, num_tokens: Attention(
+        dim, num_heads, num_kv_heads=1, dropout=0.5, softcap=3.0, sinks=True, qk_norm=True
+    ),
     "memory_tokens": lambda dim, num_heads, num_tokens: MemoryTokens(
         Attention(dim, num_heads), dim, 2, attend_to_all=False
     ),

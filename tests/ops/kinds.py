@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.families import BIPARTITE, SQUARE
 from tokennet import TokenGraph, attend
-from tokennet.ops import Additive, EdgeFeatures
+from tokennet.ops import Additive, EdgeFeatures, Softmax
 
 FAMILIES = {**SQUARE, **{f"bipartite_{name}": make for name, make in BIPARTITE.items()}}
 
@@ -24,6 +24,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "edge_both": ("bias", "attr", "key", "value"),
     "additive": ("weight",),
     "additive_edges": ("bias", "weight", "attr", "key"),
+    "shared_keys": ("one_head",),
+    "shared_keys_edges": ("one_head", "bias", "attr", "key", "value"),
+    "shared_keys_pairs": ("one_head", "pairs"),
+    "sinks": ("sinks",),
+    "softcap": ("softcap",),
+    "softcap_sinks": ("one_head", "bias", "sinks", "softcap"),
+    "additive_sinks": ("weight", "sinks", "softcap"),
 }
 """What enters besides q, k and v."""
 
@@ -44,11 +51,12 @@ def make_inputs(
     dtype: torch.dtype = torch.float64,
 ) -> dict[str, Tensor]:
     """Every tensor of a call, by name; each may be differentiated by."""
+    kv_heads = 1 if "one_head" in KINDS[kind] else num_heads
     n, m, edges = graph.num_targets, graph.num_sources, graph.num_edges
     shapes: dict[str, tuple[int, ...]] = {
         "q": (*batch, n, num_heads, channels),
-        "k": (*batch, m, num_heads, channels),
-        "v": (*batch, m, num_heads, values),
+        "k": (*batch, m, kv_heads, channels),
+        "v": (*batch, m, kv_heads, values),
         "bias": (edges, num_heads),
         "pairs": (*batch, num_heads, n, m),
         "shared": (1, n, m),
@@ -56,6 +64,7 @@ def make_inputs(
         "attr": (edges, features),
         "key": (num_heads, channels, features),
         "value": (num_heads, values, features),
+        "sinks": (num_heads,),
     }
     wanted = [name for name in shapes if name in ("q", "k", "v", *KINDS[kind])]
     return {name: torch.randn(shapes[name], dtype=dtype).requires_grad_() for name in wanted}
@@ -75,8 +84,11 @@ def call(
     edges = None
     if "attr" in inputs:
         edges = EdgeFeatures(inputs["attr"], key=get("key"), value=get("value"))
+    softmax = None
+    if "sinks" in inputs or "softcap" in KINDS[kind]:
+        softmax = Softmax(1.5 if "softcap" in KINDS[kind] else None, get("sinks"))
     q, k, v = (inputs[name] for name in "qkv")
-    return function(q, k, v, graph, bias, score=score, edges=edges, **options)
+    return function(q, k, v, graph, bias, score=score, edges=edges, softmax=softmax, **options)
 
 
 def derivatives(out: Tensor, inputs: dict[str, Tensor], order: int = 1) -> list[Tensor]:

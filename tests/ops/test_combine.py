@@ -25,9 +25,12 @@ from tokennet.ops import (
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
 
 
-def in_parts(q, k, v, graph, bias=None, *, scale=None, score=None, edges=None):
-    """What `attend` does, by the three functions of this file."""
-    scores = edge_scores(q, k, graph, bias, scale=scale, score=score, edges=edges)
+def in_parts(q, k, v, graph, bias=None, *, scale=None, score=None, edges=None, softmax=None):
+    """What `attend` does, by the functions of this file."""
+    given = {"scale": scale, "score": score, "edges": edges, "softmax": softmax}
+    if softmax is not None:
+        return combine(attention_weights(q, k, graph, bias, **given), v, graph, edges)
+    scores = edge_scores(q, k, graph, bias, **given)
     return combine(normalize(scores, graph), v, graph, edges)
 
 

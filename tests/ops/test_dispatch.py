@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import DEVICES
 from tokennet import Causal, Edges, Full, Grid, Window, attend, explain
-from tokennet.ops import BACKENDS
+from tokennet.ops import BACKENDS, Softmax
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.edge_products import edge_combine, edge_dot, edge_softmax, edge_sum
 
@@ -87,7 +87,15 @@ def good():
         ({"q": torch.zeros(4, 2, 4)}, ValueError, r"q has 4 tokens, the graph 3: Causal\(3\)"),
         ({"k": torch.zeros(4, 2, 4)}, ValueError, "k has 4 tokens, the graph 3"),
         ({"v": torch.zeros(2, 2, 4)}, ValueError, "v has 2 tokens, the graph 3"),
-        ({"k": torch.zeros(3, 1, 4)}, ValueError, "k must have the 2 heads of q, got 1"),
+        ({"k": torch.zeros(3, 3, 4)}, ValueError, "k must have the 2 heads of q, or .* got 3"),
+        ({"k": torch.zeros(3, 0, 4)}, ValueError, "k must have the 2 heads of q, or .* got 0"),
+        ({"k": torch.zeros(3, 1, 4)}, ValueError, "v must have the 1 heads of k, got 2"),
+        ({"softmax": 0.1}, TypeError, "softmax must be Softmax or None, got float"),
+        (
+            {"softmax": Softmax(sinks=torch.zeros(3))},
+            ValueError,
+            r"softmax.sinks must be .* of shape \(H,\) = \(2,\), got .*\(3,\)",
+        ),
         ({"k": torch.zeros(3, 2, 5)}, ValueError, "k must have the 4 channels of q, got 5"),
         ({"q": torch.zeros(3, 4)}, ValueError, r"q must be .* shape \(\.\.\., tokens, heads"),
         ({"q": torch.zeros(3, 2, 4).long()}, ValueError, "q must be floating-point"),

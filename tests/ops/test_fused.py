@@ -130,7 +130,7 @@ def test_calls_from_several_threads_do_not_meet():
         assert all(torch.equal(x, y) for x, y in zip(got, both(given), strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind, terms in KINDS.items() if "softcap" not in terms])
 def test_targets_without_neighbors_get_exactly_zero(kind):
     graph = Edges(torch.tensor([[0, 0, 3, 0, 2], [1, 1, 1, 4, 2]]), 6, 5)
     inputs = make_inputs(kind, graph, (2,))

@@ -21,6 +21,7 @@ from tokennet.graphs.formulas import (
     Window,
 )
 from tokennet.graphs.grid import Grid
+from tokennet.graphs.per_head import PerHead
 
 __all__ = [
     "CSR",
@@ -33,6 +34,7 @@ __all__ = [
     "Global",
     "Grid",
     "Offsets",
+    "PerHead",
     "Random",
     "Self",
     "TokenGraph",

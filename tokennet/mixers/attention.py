@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,21 @@ from tokennet.mixers._decoding import State, cached_step, kept_positions
 from tokennet.mixers._positions import Positions, check_position, positions_of
 from tokennet.mixers.base import WeightedMixer, check_backend, check_heads, reset_linears
 from tokennet.mixers.scores import Score, make_score
-from tokennet.ops import EdgeFeatures
+from tokennet.ops import EdgeFeatures, Softmax
 from tokennet.ops.call import Bias
 from tokennet.positional import RelativePosition
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens
+
+
+class AttentionOptions(TypedDict, total=False):
+    """What today's models add to attention: further arguments of `Attention`."""
+
+    num_kv_heads: int | None
+    dropout: float
+    softcap: float | None
+    sinks: bool
+    qk_norm: bool | type[nn.Module]
 
 
 class Attention(WeightedMixer):
@@ -45,11 +55,20 @@ class Attention(WeightedMixer):
             learned number b[type, head] is added to the scores.
         source_dim: channels of the other set in cross-attention, `dim` by default.
         backend: see `attend`.
+        num_kv_heads: heads of keys and values, which divides `num_heads`; each is shared by
+            several heads of queries (grouped queries, Ainslie et al., 2023, arXiv 2305.13245;
+            1 is multi-query attention). `num_heads` by default.
+        dropout: probability that a weight is dropped, in training only.
+        softcap: c, bounds the scores as c tanh(s / c) before biases are added.
+        sinks: whether each head learns a logit in the denominator of its softmax, as gpt-oss.
+        qk_norm: whether queries and keys are normalized over the C channels of a head, before
+            they are rotated: True for `nn.RMSNorm`, or another norm of that size.
 
     Raises:
-        ValueError: `num_heads` does not divide `dim`; the graph lacks `edge_attr` of shape
-            (E, edge_dim) where `edge_dim` is given, or `edge_type` where `num_edge_types` is;
-            score, position, features of edges or backend do not go together.
+        ValueError: `num_heads` does not divide `dim`, or `num_kv_heads` not `num_heads`; the graph
+            lacks `edge_attr` of shape (E, edge_dim) where `edge_dim` is given, or `edge_type`
+            where `num_edge_types` is; score, position, features of edges, backend or what
+            becomes of scores do not go together.
 
     >>> import torch
     >>> from tokennet import Causal, Tokens
@@ -58,6 +77,9 @@ class Attention(WeightedMixer):
     torch.Size([2, 10, 32])
     >>> layer(torch.zeros(2, 10, 32), source=torch.zeros(2, 7, 32)).shape
     torch.Size([2, 10, 32])
+    >>> gpt_oss = Attention(32, num_heads=4, num_kv_heads=2, sinks=True, qk_norm=True)
+    >>> gpt_oss.key.out_features, gpt_oss(torch.zeros(10, 32)).shape
+    (16, torch.Size([10, 32]))
     >>> from tokennet.mixers import scores
     >>> gram = scores.Cosine(query=nn.Identity(), key=nn.Identity())
     >>> clustering = Attention(32, score=gram)
@@ -78,22 +100,31 @@ class Attention(WeightedMixer):
         num_edge_types: int | None = None,
         source_dim: int | None = None,
         backend: str = "auto",
+        **options: Unpack[AttentionOptions],
     ) -> None:
         super().__init__(dim, source_dim)
         check_heads(dim, num_heads)
         self.num_heads = num_heads
+        self.num_kv_heads = self._check_kv_heads(options.get("num_kv_heads"))
+        self.dropout = options.get("dropout", 0.0)
+        self.softcap = options.get("softcap")
+        Softmax(self.softcap, dropout=self.dropout)  # which checks them
         self.backend = check_backend(backend)
         self.position = position
         self.score = make_score(score)
         self.query = self._map(0, dim, bias)
         self.key = self._map(1, self.source_dim, bias)
-        self.value = nn.Linear(self.source_dim, dim, bias)
+        self.value = nn.Linear(self.source_dim, self.num_kv_heads * self.channels, bias)
         self.out = nn.Linear(dim, dim, bias)
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)
         self.type_bias = None
         if num_edge_types is not None:
             self.num_edge_types = check_size("num_edge_types", num_edge_types, 1)
             self.type_bias = nn.Parameter(torch.empty(num_edge_types, num_heads))
+        self.q_norm, self.k_norm = _norms(options.get("qk_norm", False), self.channels)
+        sinks = options.get("sinks", False)
+        self.sinks = nn.Parameter(torch.empty(num_heads)) if sinks else None
+        self._is_plain = not (sinks or self.dropout or self.softcap)
         self._build(self.score)
         self.reset_parameters()
 
@@ -130,20 +161,24 @@ class Attention(WeightedMixer):
             )
         q: Tensor = self._modules["query"](z)  # type: ignore[misc]
         q = score.of_query(torch.unflatten(q, -1, (self.num_heads, -1)))
+        norm = self._modules.get("q_norm")
+        q = q if norm is None else norm(q)
         return q if at is None or at.pos is None else self.position.rotate(q, at.pos)  # type: ignore[union-attr]
 
     def keys(self, z: Tensor, at: Positions | None = None) -> Tensor:
-        """(..., M, Ds) to (..., M, H, C)."""
+        """(..., M, Ds) to (..., M, K, C), of K = num_kv_heads."""
         key, score = self._modules["key"], self._modules["score"]
         if key is None:  # the score reads the index of a source, and not the source
             return score.of_index(at.indices).expand(*z.shape[:-1], self.num_heads, -1)  # type: ignore
-        k: Tensor = score.of_key(torch.unflatten(key(z), -1, (self.num_heads, -1)))  # type: ignore
+        k: Tensor = score.of_key(torch.unflatten(key(z), -1, (self.num_kv_heads, -1)))  # type: ignore
+        norm = self._modules.get("k_norm")
+        k = k if norm is None else norm(k)
         return k if at is None or at.pos is None else self.position.rotate(k, at.pos)  # type: ignore[union-attr]
 
     def values(self, z: Tensor) -> Tensor:
-        """(..., M, Ds) to (..., M, H, C)."""
+        """(..., M, Ds) to (..., M, K, C), of K = num_kv_heads."""
         v: Tensor = self._modules["value"](z)  # type: ignore[misc]
-        return torch.unflatten(v, -1, (self.num_heads, -1))
+        return torch.unflatten(v, -1, (self.num_kv_heads, -1))
 
     def attend(
         self,
@@ -156,7 +191,9 @@ class Attention(WeightedMixer):
     ) -> Tensor:
         """What the targets receive, (..., N, D)."""
         bias, edges = self._terms(q, graph, targets, sources)
-        out = self._modules["score"].attend(q, k, v, graph, bias, edges, self.backend)  # type: ignore
+        softmax = None if self._is_plain else self._softmax()
+        score: Any = self._modules["score"]
+        out = score.attend(q, k, v, graph, bias, edges, self.backend, softmax)
         return self._modules["out"](out.flatten(-2))  # type: ignore[misc]
 
     def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
@@ -164,7 +201,14 @@ class Attention(WeightedMixer):
         if self.reads_positions:
             targets, sources = positions_of(self.position, tokens, source, graph)
         q, k = self.queries(tokens.z, targets), self.keys(source.z, sources)
-        return self.score.weights(q, k, graph, *self._terms(q, graph, targets, sources))
+        terms = self._terms(q, graph, targets, sources)
+        return self.score.weights(q, k, graph, *terms, self._softmax())
+
+    def _softmax(self) -> Softmax | None:
+        """What else becomes of scores; weights are dropped in training only."""
+        if self._is_plain:
+            return None
+        return Softmax(self.softcap, self.sinks, self.dropout if self.training else 0.0)
 
     def _terms(
         self, q: Tensor, graph: TokenGraph, targets: Any, sources: Any
@@ -208,7 +252,19 @@ class Attention(WeightedMixer):
         given = self.score.maps[end]
         if given is not None:
             return given
-        return nn.Identity() if self.score.identity_maps else nn.Linear(in_features, self.dim, bias)
+        heads = self.num_kv_heads if end else self.num_heads
+        if self.score.identity_maps:
+            return nn.Identity()
+        return nn.Linear(in_features, heads * self.channels, bias)
+
+    def _check_kv_heads(self, num_kv_heads: int | None) -> int:
+        if num_kv_heads is None:
+            return self.num_heads
+        if self.num_heads % check_size("num_kv_heads", num_kv_heads, 1):
+            raise ValueError(
+                f"num_kv_heads must divide num_heads = {self.num_heads}, got {num_kv_heads}"
+            )
+        return num_kv_heads
 
     def _build(self, score: Score) -> None:
         """Sizes for the score, and whether all that was given goes together."""
@@ -221,6 +277,15 @@ class Attention(WeightedMixer):
         if self.position is not None:
             check_position(self.position, score, self.num_heads, key_channels)
         kind = type(score).__name__
+        if self.num_kv_heads != self.num_heads and (
+            score.additive is not None or score.reads_index or isinstance(self.key, nn.Identity)
+        ):
+            raise ValueError(
+                f"num_kv_heads must be None with {kind}: heads share keys where scores are dot "
+                f"products of mapped tokens, got {self.num_kv_heads}"
+            )
+        if self.sinks is not None and score.normalizer != "softmax":
+            raise ValueError(f"sinks must be False with the normalizer {score.normalizer!r}")
         if self.edge is not None and (not score.adds_features or key_channels != self.channels):
             raise ValueError(f"edge_dim must be None: features do not add to the keys of {kind}")
         if self.backend != "auto" and score.goes_by_edges(self.edge is not None):
@@ -234,6 +299,8 @@ class Attention(WeightedMixer):
         reset_linears(*maps, self.value, self.out, self.edge)
         if self.type_bias is not None:
             nn.init.normal_(self.type_bias, std=0.02)
+        if self.sinks is not None:
+            nn.init.zeros_(self.sinks)
         self.score.reset_parameters()
 
     @property
@@ -259,6 +326,17 @@ class Attention(WeightedMixer):
         flops *= tokens.z.shape[:-2].numel()
         flops += map_flops(tokens.z, self.query, self.out)
         return flops + map_flops(source.z, self.key, self.value)
+
+
+def _norms(qk_norm: Any, channels: int) -> tuple[nn.Module | None, nn.Module | None]:
+    """Of queries and of keys."""
+    if qk_norm is False:
+        return None, None
+    if qk_norm is True:
+        return nn.RMSNorm(channels, eps=1e-6), nn.RMSNorm(channels, eps=1e-6)
+    if not callable(qk_norm):
+        raise TypeError(f"qk_norm must be a bool or a norm such as nn.LayerNorm, got {qk_norm!r}")
+    return qk_norm(channels), qk_norm(channels)
 
 
 def _types(graph: TokenGraph) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from tokennet.checks import check_type, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import HoldsFunctions
-from tokennet.ops import Additive, EdgeFeatures, attend, attention_weights, combine
+from tokennet.ops import Additive, EdgeFeatures, Softmax, attend, attention_weights, combine
 from tokennet.ops.normalizers import NORMALIZERS
 from tokennet.ops.terms import Activation, Bias
 
@@ -123,13 +123,14 @@ class Score(nn.Module):
         graph: TokenGraph,
         bias: Bias | None = None,
         edges: EdgeFeatures | None = None,
+        softmax: Softmax | None = None,
     ) -> Tensor:
-        """Weights (..., E, H) in the order of the graph's `edge_index()`."""
-        scale, score, normalizer = self.scale, self.additive, self.normalizer
+        """Weights (..., E, H) in the order of the graph's `edge_index()`; none is dropped."""
         k = k.to(q.dtype)  # autocast may have made only one of them shorter
         return attention_weights(
-            q, k, graph, bias, scale=scale, score=score, edges=edges, normalizer=normalizer
-        )
+            q, k, graph, bias, scale=self.scale, score=self.additive, edges=edges,
+            softmax=softmax, normalizer=self.normalizer,
+        )  # fmt: skip
 
     def attend(
         self,
@@ -140,14 +141,19 @@ class Score(nn.Module):
         bias: Bias | None = None,
         edges: EdgeFeatures | None = None,
         backend: str = "auto",
+        softmax: Softmax | None = None,
     ) -> Tensor:
         """Values weighted and summed, (..., N, H, Cv)."""
         if not q.dtype == k.dtype == v.dtype:  # autocast may have made only some of them shorter
             q, k = q.to(v.dtype), k.to(v.dtype)
         if self.goes_by_edges(edges is not None):
-            return combine(self.weights(q, k, graph, bias, edges), v, graph, edges)
-        scale, score = self.scale, self.additive
-        return attend(q, k, v, graph, bias, scale=scale, score=score, edges=edges, backend=backend)
+            weights = self.weights(q, k, graph, bias, edges, softmax)
+            weights = weights if softmax is None else softmax.dropped(weights)
+            return combine(weights, v, graph, edges)
+        return attend(
+            q, k, v, graph, bias, scale=self.scale, score=self.additive, edges=edges,
+            softmax=softmax, backend=backend,
+        )  # fmt: skip
 
     def goes_by_edges(self, with_features: bool) -> bool:
         """Whether the weights are made edge by edge, because `attend` does not know them."""

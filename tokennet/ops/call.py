@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import wraps
-from numbers import Real
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from tokennet.checks import check_type, lookup
 from tokennet.graphs import TokenGraph
-from tokennet.ops.terms import ACTIVATIONS, Additive, Bias, EdgeFeatures, Terms
-from tokennet.tokens import broadcasts_to
+from tokennet.ops.terms import PLAIN, Additive, Bias, EdgeFeatures, Softmax, Terms
+from tokennet.ops.validation import (
+    check_bias,
+    check_edges,
+    check_score,
+    check_softmax,
+    check_tensors,
+    finite,
+)
 
 _NO_TERMS = Terms()
 
@@ -26,9 +31,9 @@ class Call(NamedTuple):
     q: Tensor
     """(B, N, H, C)"""
     k: Tensor
-    """(B, M, H, C)"""
+    """(B, M, K, C), of K heads that divide H: heads h of q ask head h // (H / K) of k and v."""
     v: Tensor
-    """(B, M, H, Cv)"""
+    """(B, M, K, Cv)"""
     graph: TokenGraph
     bias: Bias | None
     """(E, H), (B or 1, H, N, M), a function of (h, i, j), or None."""
@@ -38,6 +43,9 @@ class Call(NamedTuple):
     edges: EdgeFeatures | None = None
     leading: Sequence[int] = ()
     """The dimensions that are folded into B."""
+    softmax: Softmax = PLAIN
+    wants_lse: bool = False
+    """Whether the log-sum-exp of the scores is asked for: by the caller, or for sinks."""
 
     def unfold(self, out: Tensor) -> Tensor:
         """Bring the leading dimensions back: (B, ...) to (..., ...)."""
@@ -56,6 +64,8 @@ class Call(NamedTuple):
         if self.edges is not None:
             given = self.edges.attr, self.edges.key, self.edges.value
             tensors += [tensor for tensor in given if tensor is not None]
+        if self.softmax.sinks is not None:
+            tensors.append(self.softmax.sinks)
         return tensors
 
     @property
@@ -70,6 +80,22 @@ class Call(NamedTuple):
     def groups(self) -> int:
         """Number of independent attentions: batch times heads."""
         return self.q.shape[0] * self.q.shape[-2]
+
+    @property
+    def queries_per_key(self) -> int:
+        """Heads of q that share a head of k and v."""
+        return self.q.shape[-2] // max(self.k.shape[-2], 1)
+
+    @property
+    def more_than_softmax(self) -> str | None:
+        """What keeps kernels away that know a plain softmax alone, or None."""
+        if self.softmax.softcap is not None:
+            return "its scores are bounded by softcap, which the kernel does not know"
+        if self.softmax.dropout:
+            return "its weights are dropped by chance, which the kernel does not know"
+        if self.wants_lse:
+            return "sinks or parts to merge need a log-sum-exp, which the kernel does not return"
+        return None
 
     @property
     def needs_mask(self) -> bool:
@@ -114,10 +140,10 @@ class Call(NamedTuple):
         return None
 
     @property
-    def io_bytes(self) -> int:
+    def io_bytes(self) -> float:
         """Bytes of q, k, v and the output, each moved once."""
         n, m, c, cv = self.q.shape[-3], self.k.shape[-3], self.q.shape[-1], self.v.shape[-1]
-        return self.groups * (n + m) * (c + cv) * self.q.element_size()
+        return self.groups * (n + m / self.queries_per_key) * (c + cv) * self.q.element_size()
 
     def edge_bias(self) -> Tensor | None:
         """Bias of each edge, (B or 1, E, H) in the order of `edge_index`, or None.
@@ -222,28 +248,33 @@ def make_call(
     scale: float | None = None,
     score: Additive | None = None,
     edges: EdgeFeatures | None = None,
+    softmax: Softmax | None = None,
+    wants_lse: bool = False,
 ) -> Call:
     """Check the arguments of `attend`, naming the one at fault, and fold their batches.
 
     What is not given is not looked at: checks take as long as attention among a few tokens.
     """
-    _check_tensors(q, k, v, graph)
+    check_tensors(q, k, v, graph)
     if score is not None:
-        _check_score(score, q)
+        check_score(score, q, k)
     if edges is not None:
-        _check_edges(edges, q, v, graph, score)
+        check_edges(edges, q, v, graph, score)
         if edges.key is None and edges.value is None:
             edges = None
+    if softmax is not None:
+        check_softmax(softmax, q)
+        wants_lse = wants_lse or softmax.sinks is not None
     if scale is None:
         scale = q.shape[-1] ** -0.5 if score is None else 1.0
     else:
-        scale = _finite("scale", scale, "a number or None")
+        scale = finite("scale", scale, "a number or None")
     batch: Sequence[int] = q.shape[:-3]
     same = True
     if not k.shape[:-3] == batch == v.shape[:-3]:  # `broadcast_shapes` takes tens of microseconds
         batch, same = _broadcast_leading(q, k, v), False
     if bias is not None:
-        _check_bias(bias, q, graph, batch)
+        check_bias(bias, q, graph, batch)
         if isinstance(bias, Tensor) and bias.dim() > 2:
             pairs = (q.shape[-2], graph.num_targets, graph.num_sources)
             bias = fold(bias.expand(*bias.shape[:-3], *pairs), batch if bias.dim() > 3 else ())
@@ -251,7 +282,8 @@ def make_call(
         q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
     elif not same or len(batch) > 1:
         q, k, v = fold(q, batch), fold(k, batch), fold(v, batch)
-    return Call(q, k, v, graph, bias, scale, score, edges, batch)
+    softmax = softmax or PLAIN
+    return Call(q, k, v, graph, bias, scale, score, edges, batch, softmax, wants_lse)
 
 
 def fold(tensor: Tensor, batch: Sequence[int], inner: int = 3) -> Tensor:
@@ -269,126 +301,3 @@ def _broadcast_leading(q: Tensor, k: Tensor, v: Tensor) -> Sequence[int]:
         raise ValueError(
             f"q, k and v must have leading dimensions that broadcast, got shapes {shapes}"
         ) from error
-
-
-def _check_tensors(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> None:
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    if not isinstance(graph, TokenGraph):
-        raise TypeError(f"graph must be a TokenGraph, got {type(graph).__name__}")
-    shape, n, m = q.shape, graph.num_targets, graph.num_sources
-    if (
-        q.is_floating_point()
-        and q.dtype == k.dtype == v.dtype
-        and q.device == k.device == v.device
-        and len(shape) > 2
-        and shape[-1]
-        and shape[-3] == n
-        and k.shape[-3:] == (m, *shape[-2:])
-        and v.shape[-3:-1] == (m, shape[-2])
-    ):
-        return
-    for name, tensor, tokens in (("q", q, n), ("k", k, m), ("v", v, m)):
-        _check_tensor(name, tensor, tokens, q, graph)
-    if shape[-1] == 0:
-        raise ValueError(f"q must have at least one channel, got shape {tuple(shape)}")
-    raise ValueError(f"k must have the {shape[-1]} channels of q, got {k.shape[-1]}")
-
-
-def _check_tensor(name: str, tensor: Tensor, tokens: int, q: Tensor, graph: TokenGraph) -> None:
-    if tensor.dim() < 3 or not tensor.is_floating_point():
-        raise ValueError(
-            f"{name} must be floating-point with shape (..., tokens, heads, channels), "
-            f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
-        )
-    if tensor.dtype != q.dtype or tensor.device != q.device:
-        raise ValueError(
-            f"{name} must have the dtype and device of q, {q.dtype} on {q.device}, "
-            f"got {tensor.dtype} on {tensor.device}"
-        )
-    if tensor.shape[-3] != tokens:
-        raise ValueError(f"{name} has {tensor.shape[-3]} tokens, the graph {tokens}: {graph!r}")
-    if tensor.shape[-2] != q.shape[-2]:
-        heads = q.shape[-2]
-        raise ValueError(f"{name} must have the {heads} heads of q, got {tensor.shape[-2]}")
-
-
-def _finite(name: str, value: Any, described: str) -> float:
-    """Any real number, of numpy and `fractions` too, as a float."""
-    check_type(name, value, Real, described)
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {value!r}")
-    return number
-
-
-def _check_score(score: Any, q: Tensor) -> None:
-    check_type("score", score, Additive, "Additive or None")
-    lookup("score.activation", score.activation, ACTIVATIONS)
-    _check_weights("score.weight", score.weight, "(H, C)", tuple(q.shape[-2:]), q)
-
-
-def _check_edges(edges: Any, q: Tensor, v: Tensor, graph: TokenGraph, score: Any) -> None:
-    check_type("edges", edges, EdgeFeatures, "EdgeFeatures or None")
-    attr = edges.attr
-    check_type("edges.attr", attr, Tensor, "a tensor")
-    if attr.dim() != 2:
-        raise ValueError(f"edges.attr must have shape (E, D), got {tuple(attr.shape)}")
-    _check_weights("edges.attr", attr, "(E, D)", (graph.num_edges, attr.shape[1]), q)
-    for name, tensor, channels in (
-        ("key", edges.key, q.shape[-1]),
-        ("value", edges.value, v.shape[-1]),
-    ):
-        if tensor is not None:
-            shape = (q.shape[-2], channels, attr.shape[1])
-            _check_weights(f"edges.{name}", tensor, "(H, C, D)", shape, q)
-    if score is not None and edges.value is not None:
-        raise ValueError("edges.value must be None where the score is additive")
-
-
-def _check_weights(name: str, tensor: Any, form: str, shape: tuple[int, ...], q: Tensor) -> None:
-    check_type(name, tensor, Tensor, "a tensor")
-    if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-        raise ValueError(
-            f"{name} must be floating-point of shape {form} = {shape}, "
-            f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
-        )
-    if tensor.device != q.device:
-        raise ValueError(f"{name} must be on the device of q, {q.device}, got {tensor.device}")
-
-
-def _check_bias(bias: Any, q: Tensor, graph: TokenGraph, batch: Sequence[int]) -> None:
-    if not isinstance(bias, Tensor):
-        if not callable(bias):
-            kind = type(bias).__name__
-            raise TypeError(f"bias must be a tensor, a function or None, got {kind}")
-        try:
-            sample = bias(*torch.zeros(3, 1, dtype=torch.long, device=q.device))
-        except TypeError as error:
-            raise TypeError(f"bias must take (head, target, source): {error}") from error
-        if not isinstance(sample, Tensor) or sample.dtype == torch.bool:
-            got = sample.dtype if isinstance(sample, Tensor) else type(sample).__name__
-            raise TypeError(f"bias must be a function to numbers in a tensor, got {got}")
-        return
-    if not bias.is_floating_point():
-        raise TypeError(
-            f"bias must be floating-point, got {bias.dtype}; a boolean mask is a graph: "
-            "graph & from_mask(mask)"
-        )
-    if bias.device != q.device:
-        raise ValueError(f"bias must be on the device of q, {q.device}, got {bias.device}")
-    heads = q.shape[-2]
-    if bias.dim() == 2:
-        if bias.shape != (graph.num_edges, heads):
-            raise ValueError(
-                f"a per-edge bias must have shape (E, H) = ({graph.num_edges}, {heads}), "
-                f"got {tuple(bias.shape)}"
-            )
-        return
-    full = (*batch, heads, graph.num_targets, graph.num_sources)
-    if bias.dim() < 3 or not broadcasts_to(bias.shape, full):
-        raise ValueError(
-            f"bias must have shape (E, H) = ({graph.num_edges}, {heads}) or broadcast to "
-            f"(..., H, N, M) = {tuple(full)}, got {tuple(bias.shape)}"
-        )

@@ -2,14 +2,15 @@ r"""Attention along edges in CSR products, for the backend `sparse` and for seco
 
 Two operators on a graph, each the derivative of the other:
 
-    edge_dot:      s_e = x_{i(e)} . y_{j(e)}              (N, H, C), (M, H, C) -> (H, E)
-    edge_combine:  o_i = \sum_{e: j -> i} w_e y_{j(e)}    (H, E), (M, H, C) -> (N, H, C)
+    edge_dot:      s_e = x_{i(e)} . y_{j(e)}              (N, H, C), (M, K, C) -> (H, E)
+    edge_combine:  o_i = \sum_{e: j -> i} w_e y_{j(e)}    (H, E), (M, K, C) -> (N, H, C)
 
     d edge_dot:      dx = edge_combine(ds, y),  dy = edge_combine^T(ds, x)
     d edge_combine:  dw = edge_dot(do, y),      dy = edge_combine^T(w, do)
 
 So autograd never sees a sparse matrix (whose own backward allocates N x M), memory stays
 O(H E + N H C), and derivatives of every order exist in reverse mode. Edges are in CSR order.
+Where y has K heads, fewer than H, head h is paired with head h // (H / K) of y.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tokennet.ops.edge_plans import EdgePlan
 from tokennet.ops.kernels.registration import operator
-from tokennet.ops.terms import Terms
+from tokennet.ops.terms import PLAIN, Softmax, Terms
 
 with warnings.catch_warnings():
     # PyTorch announces once per process that CSR tensors are in beta.
@@ -33,7 +34,7 @@ with warnings.catch_warnings():
 
 
 def edge_dot(x: Tensor, y: Tensor, plan: EdgePlan, scale: float = 1.0) -> Tensor:
-    """Return (H, E), scale x_i . y_j of every edge."""
+    """Return (H, E), scale x_i . y_j of every edge; y may have fewer heads than x."""
     return _edge_dot(x, y, scale, *plan)
 
 
@@ -42,7 +43,8 @@ def edge_combine(
 ) -> Tensor:
     """Return (N, H, C), scale times the sum of y_j over the edges of each target, weighted.
 
-    Transposed, the tokens y are those of the targets, and the sums those of the sources.
+    Transposed, the tokens y are those of the targets, and the sums those of the sources. The
+    heads of y may be fewer than those of the weights.
     """
     return _edge_combine(weights, y, scale, transposed, *plan)
 
@@ -100,7 +102,8 @@ def _edge_dot(x: Tensor, y: Tensor, scale: float, *fields: Tensor) -> Tensor:
         return out
     with torch.autocast(x.device.type, enabled=False):
         for head in range(x.shape[1]):
-            dots, rows = _product(out[head], plan.indptr, plan.indices, y[:, head])
+            own = head * y.shape[1] // x.shape[1]
+            dots, rows = _product(out[head], plan.indptr, plan.indices, y[:, own])
             a = x[:, head].contiguous()
             torch.sparse.sampled_addmm(dots, a, rows.t(), beta=0.0, alpha=scale, out=dots)
     return out
@@ -116,15 +119,17 @@ def _edge_combine(
     indptr, indices = plan.indptr, plan.indices
     if transposed:
         indptr, indices = plan.t_indptr, plan.t_indices
-    shape = (indptr.numel() - 1, *y.shape[1:])
+    heads = weights.shape[0]
+    shape = (indptr.numel() - 1, heads, y.shape[2])
     if 0 in shape or indices.numel() == 0:
         return y.new_zeros(shape)
     out, dtype = y.new_empty(shape), _dtype_of_sums(indptr, y)
     with torch.autocast(y.device.type, enabled=False):
-        for head in range(y.shape[1]):
+        for head in range(heads):
+            own = head * y.shape[1] // heads
             values = weights[head].index_select(0, plan.t_order) if transposed else weights[head]
             # Copied first: rows are gathered many times, and gathered close together.
-            values, rows = values.to(dtype), y[:, head].to(dtype)
+            values, rows = values.to(dtype), y[:, own].to(dtype)
             matrix, rows = _product(values, indptr, indices, rows)
             if dtype != out.dtype:
                 out[:, head] = scale * (matrix @ rows)
@@ -174,7 +179,8 @@ def _(x, y, scale, *fields):  # type: ignore[no-untyped-def]
 @torch.library.register_fake(_edge_combine)
 def _(weights, y, scale, transposed, *fields):  # type: ignore[no-untyped-def]
     plan = EdgePlan(*fields)
-    return y.new_empty((plan.t_indptr if transposed else plan.indptr).shape[0] - 1, *y.shape[1:])
+    rows = (plan.t_indptr if transposed else plan.indptr).shape[0] - 1
+    return y.new_empty(rows, weights.shape[0], y.shape[2])
 
 
 @torch.library.register_fake(_edge_softmax)
@@ -197,7 +203,14 @@ def _dot_backward(ctx, grad):  # type: ignore[no-untyped-def]
     plan, (scale,), needs = EdgePlan(*plan), ctx.options, ctx.needs_input_grad
     grad_x = edge_combine(grad, y, plan, scale) if needs[0] else None
     grad_y = edge_combine(grad, x, plan, scale, transposed=True) if needs[1] else None
-    return grad_x, grad_y, None, *_NO_GRADIENT
+    return grad_x, _by_head_of(y, grad_y), None, *_NO_GRADIENT
+
+
+def _by_head_of(y, grad):  # type: ignore[no-untyped-def]
+    """Summed over the heads that share a head of y."""
+    if grad is None or grad.shape[1] == y.shape[1]:
+        return grad
+    return grad.unflatten(1, (y.shape[1], -1)).sum(2)
 
 
 def _combine_backward(ctx, grad):  # type: ignore[no-untyped-def]
@@ -206,7 +219,7 @@ def _combine_backward(ctx, grad):  # type: ignore[no-untyped-def]
     ends = (y, grad) if transposed else (grad, y)
     grad_weights = edge_dot(*ends, plan, scale) if needs[0] else None
     grad_y = edge_combine(weights, grad, plan, scale, not transposed) if needs[1] else None
-    return grad_weights, grad_y, None, None, *_NO_GRADIENT
+    return grad_weights, _by_head_of(y, grad_y), None, None, *_NO_GRADIENT
 
 
 def _save_output(ctx, inputs, output):  # type: ignore[no-untyped-def]
@@ -241,7 +254,13 @@ Activate = Callable[[Tensor], Tensor] | None
 
 
 def edge_scores(
-    q: Tensor, k: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
+    q: Tensor,
+    k: Tensor,
+    terms: Terms,
+    scale: float,
+    activate: Activate,
+    plan: EdgePlan,
+    softmax: Softmax = PLAIN,
 ) -> Tensor:
     """Scores (H, E) in the order of the plan."""
     if terms.weight is not None and activate is not None:
@@ -251,21 +270,35 @@ def edge_scores(
         if terms.edge_attr is not None and terms.edge_query is not None:
             features = _per_head(terms.edge_attr, q.shape[1])
             scores = scores + edge_dot(terms.edge_query, features, plan.edge_tokens(), scale)
+    scores = softmax.capped(scores)
     if terms.bias is not None:
         scores = scores + plan.by_target(terms.bias, 0).t()
     return scores
 
 
 def edge_attention(
-    q: Tensor, k: Tensor, v: Tensor, terms: Terms, scale: float, activate: Activate, plan: EdgePlan
+    v: Tensor, scores: Tensor, terms: Terms, plan: EdgePlan, softmax: Softmax = PLAIN
 ) -> tuple[Tensor, Tensor | None]:
-    """Output (N, H, Cv) and, for dot products with features, their sums (N, H, D)."""
-    weights = edge_softmax(edge_scores(q, k, terms, scale, activate, plan), plan)
-    edge_out = None
+    """Output (N, H, Cv) and, for dot products with features, their sums (N, H, D).
+
+    Of scores (H, E) as `edge_scores` gives them.
+    """
+    weights, edge_out = softmax.dropped(edge_softmax(scores, plan)), None
     if terms.edge_attr is not None and terms.weight is None:
-        features = _per_head(terms.edge_attr, q.shape[1])
+        features = _per_head(terms.edge_attr, len(weights))
         edge_out = edge_combine(weights, features, plan.edge_tokens())
     return edge_combine(weights, v, plan), edge_out
+
+
+def edge_log_sum_exp(scores: Tensor, plan: EdgePlan) -> Tensor:
+    """(H, E) to (N, H), over the edges of each target; -inf where there is nothing to add."""
+    peak = scores.new_full((len(scores), plan.indptr.numel() - 1), -math.inf)
+    rows = plan.rows.long().expand_as(scores)
+    peak = peak.scatter_reduce(1, rows, scores.detach(), "amax")
+    peak = peak.masked_fill(peak == -math.inf, 0.0)
+    total = edge_sum((scores - peak.index_select(1, plan.rows)).exp(), plan)  # (H, N)
+    empty = total == 0
+    return (peak + total.masked_fill(empty, 1.0).log()).masked_fill(empty, -math.inf).t()
 
 
 def _per_head(attr: Tensor, heads: int) -> Tensor:

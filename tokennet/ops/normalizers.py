@@ -56,12 +56,34 @@ def check_edge_values(name: str, values: Tensor, graph: TokenGraph) -> None:
         )
 
 
-def softmax(scores: Tensor, graph: TokenGraph) -> Tensor:
-    """Of scores (..., E, H) over the edges of each target; 0 where all its scores are -inf."""
+def softmax(scores: Tensor, graph: TokenGraph, sinks: Tensor | None = None) -> Tensor:
+    """Of scores (..., E, H) over the edges of each target; 0 where all its scores are -inf.
+
+    Sinks (H,) are scores of sources that are not there, whose weights are left out.
+    """
     peak = _largest(scores, graph)
-    weights = (scores - peak.masked_fill(peak == -math.inf, 0.0)).exp()
+    if sinks is not None:
+        peak = torch.maximum(peak, sinks.detach())
+    peak = peak.masked_fill(peak == -math.inf, 0.0)
+    weights = (scores - peak).exp()
     total = _over_targets(weights, graph, torch.sum)
+    if sinks is not None:
+        total = total + (sinks - peak).exp()
     return weights / total.masked_fill(total == 0, 1.0)
+
+
+def log_sum_exp(scores: Tensor, graph: TokenGraph) -> Tensor:
+    """(..., E, H) to (..., N, H), over the edges of each target; -inf where there is nothing."""
+    target = graph.edge_index(scores.device)[1]
+    shape = (*scores.shape[:-2], graph.num_targets, scores.shape[-1])
+    index = target[:, None].expand_as(scores)
+    peak = scores.new_full(shape, -math.inf).scatter_reduce(-2, index, scores.detach(), "amax")
+    peak = peak.masked_fill(peak == -math.inf, 0.0)
+    weights = (scores - peak.index_select(-2, target)).exp()
+    total = weights.new_zeros(shape, dtype=sums_in(weights))
+    total = total.index_add(-2, target, weights.to(total.dtype)).to(scores.dtype)
+    empty = total == 0
+    return (peak + total.masked_fill(empty, 1.0).log()).masked_fill(empty, -math.inf)
 
 
 def _hard(scores: Tensor, graph: TokenGraph) -> Tensor:

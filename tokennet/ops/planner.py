@@ -25,6 +25,7 @@ from tokennet.checks import lookup
 from tokennet.graphs import TokenGraph
 from tokennet.ops.call import Call
 from tokennet.ops.kernels.cache import cache_root
+from tokennet.ops.terms import PLAIN
 
 CACHE_BYTES = 2**24
 """About what stays near the cores while rows are gathered."""
@@ -69,10 +70,10 @@ class Work(NamedTuple):
             mask: entries of a mask that is read, of one head and one entry of the batch.
         """
         channels, size = call.q.shape[-1] + call.v.shape[-1], call.q.element_size()
-        moved = call.groups * gathered * channels * size
+        moved = call.groups * gathered * channels * size / call.queries_per_key
         far = 0.0
         if gathered:  # rows that the caches do not hold, of a walk in the targets' order
-            spread = call.graph.cached(_spread) * call.num_heads * channels * size
+            spread = call.graph.cached(_spread) * call.k.shape[-2] * channels * size
             far = moved * max(0.0, 1 - CACHE_BYTES / spread) if spread else 0.0
         return cls(
             calls,
@@ -250,9 +251,10 @@ def signature(call: Call, backend: str) -> Hashable:
     if isinstance(bias, Tensor):
         kind = bias.dim() > 2, bias.requires_grad
     return (
-        backend, q.shape, call.v.shape[-1], q.dtype, q.device, kind,
+        backend, q.shape, call.v.shape[-2:], q.dtype, q.device, kind,
         None if score is None else score.activation,
         None if edges is None else edges.attr.shape[1],
+        None if call.softmax is PLAIN else call.softmax.kind, call.wants_lse,
         torch.is_grad_enabled() and (True, call.needs_grad),
         forward_ad._current_level >= 0 and call.has_tangent,
         torch._C._functorch.peek_interpreter_stack() and call.transform,

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import dropout, leaky_relu
 
 from tokennet.checks import check_number
 
@@ -83,6 +83,56 @@ class EdgeFeatures:
         """What features, summed by their weights, (B, N, H, D), are worth: (B, N, H, Cv)."""
         return torch.einsum("bnhd,hcd->bnhc", summed, self.value.to(summed))  # type: ignore[union-attr]
 
+
+@dataclass(frozen=True)
+class Softmax:
+    r"""How scores become weights, for `attend(..., softmax=Softmax(...))`.
+
+        s_ij = c tanh(scale q_i . k_j / c) + bias_h(i, j)
+        w_ij = d_ij exp(s_ij) / (exp(a_h) + \sum_{j' -> i} exp(s_ij'))
+
+    c is `softcap`, which bounds the scores (Gemma 2, 2024, arXiv 2408.00118); a_h are `sinks`, a
+    logit of each head that takes weight and gives no value (gpt-oss, 2025; Xiao et al., 2023,
+    arXiv 2309.17453); d_ij is 0 with probability `dropout` and else 1 / (1 - dropout), by torch's
+    generator, as in `scaled_dot_product_attention`: in every call, so give it in training only.
+    `explain` says which backends know which of them.
+
+    >>> import torch
+    >>> from tokennet import Full, attend
+    >>> q = k = torch.zeros(3, 1, 2)
+    >>> attend(q, k, torch.ones(3, 1, 1), Full(3), softmax=Softmax(sinks=torch.zeros(1)))[0]
+    tensor([[0.7500]])
+    """
+
+    softcap: float | None = None
+    """c > 0; None for no bound"""
+    sinks: Tensor | None = None
+    """(H,), a_h; None for none"""
+    dropout: float = 0.0
+    """Probability that a weight is dropped, at most 1."""
+
+    def __post_init__(self) -> None:
+        if self.softcap is not None and not check_number("softcap", self.softcap) > 0:
+            raise ValueError(f"softcap must be positive, got {self.softcap!r}")
+        if not 0 <= check_number("dropout", self.dropout) <= 1:
+            raise ValueError(f"dropout must be from 0 to 1, got {self.dropout!r}")
+
+    @property
+    def kind(self) -> tuple[bool, bool, bool]:
+        """What of it is there: a bound, sinks, dropout."""
+        return self.softcap is not None, self.sinks is not None, self.dropout > 0
+
+    def capped(self, scores: Tensor) -> Tensor:
+        """Scores, before their bias, bounded by `softcap`."""
+        return scores if self.softcap is None else self.softcap * (scores / self.softcap).tanh()
+
+    def dropped(self, weights: Tensor) -> Tensor:
+        """Weights, some of them 0 by chance."""
+        return dropout(weights, self.dropout) if self.dropout else weights
+
+
+PLAIN = Softmax()
+"""Of calls without."""
 
 Bias = Tensor | Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -12,14 +12,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from tokennet.graphs import TokenGraph, repeat
+from tokennet.graphs import PerHead, TokenGraph, repeat
 from tokennet.graphs.base import DENSE_LIMIT
+from tokennet.ops._per_head import check_heads, masked
 from tokennet.ops.backends import reference, sparse
 from tokennet.ops.call import Call, fold, make_call
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.edge_products import edge_combine
 from tokennet.ops.normalizers import check_edge_values, normalize
-from tokennet.ops.terms import Additive, Bias, EdgeFeatures
+from tokennet.ops.normalizers import softmax as with_sinks
+from tokennet.ops.terms import Additive, Bias, EdgeFeatures, Softmax
 
 
 def edge_scores(
@@ -31,6 +33,7 @@ def edge_scores(
     scale: float | None = None,
     score: Additive | None = None,
     edges: EdgeFeatures | None = None,
+    softmax: Softmax | None = None,
 ) -> Tensor:
     r"""The scores of each edge, differentiable: what `attend` takes the softmax of.
 
@@ -46,43 +49,54 @@ def edge_scores(
     >>> edge_scores(q, k, Full(2, 3)).flatten().tolist()
     [2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
     """
-    call = make_call(q, k, k, graph, bias, scale, score, _of_keys(edges))
+    call = make_call(q, k, k, graph, bias, scale, score, _of_keys(edges), softmax)
     return call.unfold(_scores(call))
 
 
 def attention_weights(
     q: Tensor,
     k: Tensor,
-    graph: TokenGraph,
+    graph: TokenGraph | PerHead,
     bias: Bias | None = None,
     *,
     scale: float | None = None,
     score: Additive | None = None,
     edges: EdgeFeatures | None = None,
+    softmax: Softmax | None = None,
     normalizer: str = "softmax",
 ) -> Tensor:
     r"""The weight of each edge in `attend`, in every mode of differentiation.
 
         w_ij = normalizer_j(s_ij),   s_ij as of `edge_scores`
 
-    Arguments as for `attend`; computed in at least float32.
+    Arguments as for `attend`; computed in at least float32, and none is dropped. On a `PerHead`
+    they are those of the edges of its `union`, 0 where a head lacks the edge.
 
     Args:
         normalizer: "softmax", or another name in `NORMALIZERS`.
 
     Returns:
         (..., E, H), in the order of `graph.edge_index()`; those of a softmax sum to 1 over
-        the edges of each target.
+        the edges of each target, without what goes to sinks.
 
     >>> from tokennet import Causal
     >>> q = k = torch.zeros(3, 1, 4)
     >>> attention_weights(q, k, Causal(3)).flatten().tolist()[:3]
     [1.0, 0.5, 0.5]
     """
-    call = make_call(q, k, k, graph, bias, scale, score, _of_keys(edges))
+    if isinstance(graph, PerHead):
+        check_heads(q, k, graph, bias, edges)
+        bias = masked(graph, bias)
+        graph = graph.union
+    call = make_call(q, k, k, graph, bias, scale, score, _of_keys(edges), softmax)
     precise = torch.promote_types(q.dtype, torch.float32)
     call = call._replace(q=call.q.to(precise), k=call.k.to(precise))
-    return call.unfold(normalize(_scores(call), graph, normalizer).to(q.dtype))
+    sinks = call.softmax.sinks
+    if sinks is None:
+        return call.unfold(normalize(_scores(call), graph, normalizer).to(q.dtype))
+    if normalizer != "softmax":
+        raise ValueError(f"softmax.sinks must be None with the normalizer {normalizer!r}")
+    return call.unfold(with_sinks(_scores(call), graph, sinks.to(precise)).to(q.dtype))
 
 
 def _of_keys(edges: EdgeFeatures | None) -> EdgeFeatures | None:
@@ -108,7 +122,7 @@ def combine(
     Args:
         weights: (..., E, H), in the order of `graph.edge_index()`; without leading
             dimensions they are the same for the whole batch.
-        v: (..., M, H, Cv) values of the sources.
+        v: (..., M, H, Cv) values of the sources, or of fewer heads, as for `attend`.
         graph: N targets, M sources.
         edges: features of the edges whose `value` is added to the values.
 
@@ -125,10 +139,12 @@ def combine(
     check_edge_values("weights", weights, graph)
     if not isinstance(v, Tensor):
         raise TypeError(f"v must be a tensor, got {type(v).__name__}")
-    if v.dim() < 3 or tuple(v.shape[-3:-1]) != (graph.num_sources, weights.shape[-1]):
+    heads = weights.shape[-1]
+    fits = v.dim() > 2 and v.shape[-3] == graph.num_sources
+    if not fits or (v.shape[-2] != heads and (v.shape[-2] == 0 or heads % v.shape[-2])):
         raise ValueError(
             f"v must have shape (..., M, H, Cv) with M = {graph.num_sources} and "
-            f"H = {weights.shape[-1]}, got {tuple(v.shape)}"
+            f"H = {heads}, or a number that divides it, got {tuple(v.shape)}"
         )
     batch = torch.broadcast_shapes(weights.shape[:-2], v.shape[:-3])
     shared = weights.dim() == 2
@@ -149,7 +165,7 @@ def combine(
         summed = weighted.new_zeros(len(w), graph.num_targets, *weighted.shape[2:])
         summed = summed.index_add(1, graph.edge_index(w.device)[1], weighted)
         out = out + edges.as_values(summed)
-    return out.to(v.dtype).reshape(*batch, graph.num_targets, *v.shape[-2:])
+    return out.to(v.dtype).reshape(*batch, graph.num_targets, heads, v.shape[-1])
 
 
 def _by_pairs(call: Call) -> bool:
@@ -169,7 +185,9 @@ def _pair_index(graph: TokenGraph, device: torch.device) -> Tensor:
 def _scores_of_pairs(call: Call) -> Tensor:
     """(B, E, H) from one product of matrices for each head."""
     with torch.autocast(call.q.device.type, enabled=False):
-        q, k = call.q.transpose(1, 2), call.k.transpose(1, 2)  # (B, H, N, C)
+        q, k = call.q.transpose(1, 2), call.k.transpose(1, 2)  # (B, H, N, C), (B, K, M, C)
+        if call.queries_per_key > 1:
+            k = k.repeat_interleave(call.queries_per_key, 1)
         scores = (call.scale * q @ k.transpose(-1, -2)).flatten(2)  # (B, H, N M)
         if not call.graph.is_full:
             scores = scores.index_select(2, _pair_index(call.graph, q.device))
@@ -179,6 +197,7 @@ def _scores_of_pairs(call: Call) -> Tensor:
             query = terms.edge_query.index_select(1, call.graph.edge_index(q.device)[1])
             features = terms.edge_attr[:, None].to(query)  # (E, 1, D)
             scores = scores + call.scale * (query * features).sum(-1).to(scores)
+        scores = call.softmax.capped(scores)
         return scores if terms.bias is None else scores + terms.bias
 
 
@@ -190,6 +209,8 @@ def _by_matrix(weights: Tensor, values: Tensor, graph: TokenGraph) -> Tensor:
         index = _pair_index(graph, weights.device)
         matrix = flat.index_add(2, index, matrix)  # parallel edges add up
     matrix = matrix.unflatten(2, (n, m)).to(values.dtype)
+    if matrix.shape[1] != values.shape[2]:
+        values = values.repeat_interleave(matrix.shape[1] // values.shape[2], 2)
     return (matrix @ values.transpose(1, 2)).transpose(1, 2)  # (B, N, H, Cv)
 
 

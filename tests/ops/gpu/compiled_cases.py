@@ -91,7 +91,7 @@ def launched(
         given = {name: x.detach() for name, x in tensors(graph, kind, shape, batch, dtype).items()}
         problem = run(as_problem, graph, given)
         out = launch.forward(problem)
-        launch.backward(problem, torch.empty_like(out[0]), torch.empty_like(out[1]), out, wanted)
+        launch.backward(problem, [torch.empty_like(x) for x in out], out, wanted)
     return found
 
 

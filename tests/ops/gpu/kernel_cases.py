@@ -5,6 +5,8 @@ In one process by the interpreter on a CPU (TRITON_INTERPRET=1), in another on a
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from tests.families import BIPARTITE, SQUARE
 from tests.ops.gpu.problems import DEVICE, as_problem, hubs, run, tensors
 from tests.oracle import attend_oracle
 from tokennet import Full, TokenGraph
+from tokennet.ops import attend_with_lse
 from tokennet.ops.backends import fused
 from tokennet.ops.call import make_call
 from tokennet.ops.edge_plans import edge_plan
@@ -217,6 +220,23 @@ def test_low_precision(dtype, kind, short):
         assert error < 16 * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("shape", [(4, 4, 4), (6, 3, 5), (12, 32, 32)])
+def test_heads_that_share_keys_and_values(shape, short):
+    """Values, log-sum-exp and their gradients."""
+    graph = hubs()
+    given = tensors(graph, "dot_bias_shared", shape, (2,))
+    found = run(partial(attend_with_lse, backend="fused"), graph, given)
+    expected = run(partial(attend_with_lse, backend="reference"), graph, given)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    ours, theirs = (
+        torch.autograd.grad(
+            out.sin().sum() + lse.nan_to_num(neginf=0).cos().sum(), list(given.values())
+        )
+        for out, lse in (found, expected)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["dot_features_bias", "additive_features_bias"])
 def test_the_same_as_the_kernel_for_cpus(kind, short):
     """All outputs and gradients, of the same types and shapes."""
@@ -227,8 +247,8 @@ def test_the_same_as_the_kernel_for_cpus(kind, short):
         here = {name: x.to(device) for name, x in given.items()}
         problem = run(as_problem, graph, here)
         out = function.forward(problem)
-        grads = [torch.sin(torch.arange(x.numel())).view(x.shape) for x in out[:2]]
-        back = function.backward(problem, *(x.to(out[0]) for x in grads), out)
+        grads = [torch.sin(torch.arange(x.numel())).view(x.shape) for x in out]
+        back = function.backward(problem, [x.to(out[0]) for x in grads], out)
         found.append([x.cpu() for x in (*out, *back)])
     given = [*out, *problem[:3], *problem.terms]
     for mine, other, what in zip(*found, given, strict=True):
@@ -272,7 +292,7 @@ def test_both_operators_are_what_they_are_registered_as(kind):
     ops = torch.ops.tokennet
     with torch.no_grad():
         outputs = ops.edge_attention(*inputs)
-    upstream = [torch.randn_like(x) for x in outputs[:2]]
+    upstream = [torch.randn_like(x) for x in outputs]
     checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
     torch.library.opcheck(ops.edge_attention.default, inputs, test_utils=checks)
     given = (*upstream, *outputs, *inputs, True, True)

@@ -30,10 +30,11 @@ def tensors(
 ) -> dict[str, Tensor]:
     """Leaves of all that a call of this kind depends on."""
     heads, channels, values = shape
+    own = heads // 2 if "shared" in kind else heads
     sizes = {
         "q": (*batch, graph.num_targets, heads, channels),
-        "k": (*batch, graph.num_sources, heads, channels),
-        "v": (*batch, graph.num_sources, heads, values),
+        "k": (*batch, graph.num_sources, own, channels),
+        "v": (*batch, graph.num_sources, own, values),
     }
     if "bias" in kind:
         sizes["bias"] = (graph.num_edges, heads)

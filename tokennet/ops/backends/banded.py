@@ -25,7 +25,7 @@ _SMALLEST = 64
 
 def unsupported(call: Call) -> str | None:
     graph = call.graph
-    if problem := flash.sdpa_problem(call):
+    if problem := flash.sdpa_problem(call) or call.more_than_softmax:
         return problem
     if call.bias is not None:
         return "there is a bias, which would have to be cut into blocks"

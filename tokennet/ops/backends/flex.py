@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import FunctionType
 from typing import Any
@@ -37,6 +38,8 @@ on another order of the tokens is sought, which takes a second for each graph.""
 def unsupported(call: Call) -> str | None:
     if call.more_than_dot_products:
         return call.more_than_dot_products
+    if call.softmax.dropout or call.wants_lse:
+        return call._replace(softmax=replace(call.softmax, softcap=None)).more_than_softmax
     if call.graph.has_multi_edges:
         return "the graph has parallel edges, which a predicate cannot hold"
     if call.q.device.type == "cpu" and call.needs_grad:
@@ -144,7 +147,8 @@ def _run(call: Call) -> Tensor:
         mask = call.graph.cached(_build_block_mask, call.q.device)
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return kernel(q, k, v, _score_mod(call, mask), mask, call.scale)
+        shared = q.shape[1] != k.shape[1]
+        return kernel(q, k, v, _score_mod(call, mask), mask, call.scale, shared)
 
     seen = _seen(call)
     if seen is None:
@@ -196,8 +200,10 @@ def _compile(graph: TokenGraph) -> Callable[..., Tensor]:
     return torch.compile(FunctionType(code, globals()), fullgraph=True)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, score_mod: Any, mask: Any, scale: float) -> Tensor:
-    return flex_attention(q, k, v, score_mod, mask, scale)  # type: ignore[return-value]
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, score_mod: Any, mask: Any, scale: float, shared: bool
+) -> Tensor:
+    return flex_attention(q, k, v, score_mod, mask, scale, shared)  # type: ignore[return-value]
 
 
 def _compiled(call: Call) -> bool:
@@ -212,11 +218,14 @@ def _compiled(call: Call) -> bool:
 def _score_mod(call: Call, mask: BlockMask | None) -> Callable[..., Tensor] | None:
     graph, bias = call.graph, call.bias
     masked = mask is None and not graph.is_full
-    if not masked and bias is None:
+    capped = None if call.softmax.softcap is None else call.softmax.capped
+    if not masked and bias is None and capped is None:
         return None
     table = call.dense_bias() if isinstance(bias, Tensor) else None
 
     def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        if capped is not None:
+            score = capped(score)
         if table is not None:
             score = score + table[b if len(table) > 1 else torch.zeros_like(b), h, i, j]
         elif callable(bias):

@@ -20,7 +20,9 @@ _INT32 = 2**31
 
 
 def unsupported(call: Call) -> str | None:
-    device = call.q.device.type
+    device, softmax = call.q.device.type, call.softmax
+    if softmax.softcap is not None or softmax.dropout:
+        return call.more_than_softmax
     if device not in ("cpu", "cuda"):
         return f"its kernels are for a CPU and for CUDA, not for {device}"
     if call.score is not None and call.score.activation != "leaky_relu":
@@ -58,14 +60,19 @@ def work(call: Call) -> Work:
     return Work.of(call, calls=1, pieces=call.batch * n, scores=edges, gathered=edges)
 
 
-@without_autocast
 def run(call: Call) -> Tensor:
+    return run_with_lse(call)[0]
+
+
+@without_autocast
+def run_with_lse(call: Call) -> tuple[Tensor, Tensor]:
+    """Output (B, N, H, Cv) and log-sum-exp (B, N, H)."""
     dtype = _computed(call.q)
     q, k, v = call.q.to(dtype), call.k.to(dtype), call.v.to(dtype)
     scale, slope = call.scale, call.score.negative_slope if call.score else 0.0
     given = Problem(q, k, v, call.terms(), scale, slope, edge_plan(call.graph, q.device))
-    out, edge_out, _ = fused_attention(given)
-    return call.add_edge_values(out, edge_out).to(call.v.dtype)
+    out, edge_out, lse = fused_attention(given)
+    return call.add_edge_values(out, edge_out).to(call.v.dtype), lse
 
 
 def _computed(q: Tensor) -> torch.dtype:

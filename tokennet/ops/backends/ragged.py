@@ -44,7 +44,7 @@ class _Sequences(NamedTuple):
 
 
 def unsupported(call: Call) -> str | None:
-    if problem := flash.sdpa_problem(call):
+    if problem := flash.sdpa_problem(call) or call.more_than_softmax:
         return problem
     if not call.graph.is_ragged:
         return "the graph is not a ragged batch"
@@ -96,7 +96,8 @@ def run(call: Call) -> Tensor:
     )
     out = [_attend_sets(*stack, call.scale) for stack in stacks]
     if padded is None:
-        return unstacked(out, call.v[:, :0], sets, -3)
+        nothing = call.v.new_zeros(call.batch, 0, call.num_heads, call.v.shape[-1])
+        return unstacked(out, nothing, sets, -3)
     # Not by `reorder`, whose adjoint would give a gradient to the padding.
     return torch.cat([x.flatten(1, 2) for x in out], 1).index_select(1, sets.targets_back)
 

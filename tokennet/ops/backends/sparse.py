@@ -8,7 +8,12 @@ from torch import Tensor
 from tokennet.graphs import repeat
 from tokennet.ops.call import Call, without_autocast
 from tokennet.ops.edge_plans import EdgePlan, edge_plan
-from tokennet.ops.edge_products import Activate, edge_attention, edge_scores
+from tokennet.ops.edge_products import (
+    Activate,
+    edge_attention,
+    edge_log_sum_exp,
+    edge_scores,
+)
 from tokennet.ops.planner import Work
 from tokennet.ops.terms import Terms
 
@@ -33,7 +38,21 @@ def work(call: Call) -> Work:
 @without_autocast
 def run(call: Call) -> Tensor:
     q, k, v, terms, activate, plan = _as_one_graph(call)
-    out, summed = edge_attention(q, k, v, terms, call.scale, activate, plan)
+    found = edge_scores(q, k, terms, call.scale, activate, plan, call.softmax)
+    return _output(call, v, found, terms, plan)
+
+
+@without_autocast
+def run_with_lse(call: Call) -> tuple[Tensor, Tensor]:
+    """Output (B, N, H, Cv) and log-sum-exp (B, N, H)."""
+    q, k, v, terms, activate, plan = _as_one_graph(call)
+    found = edge_scores(q, k, terms, call.scale, activate, plan, call.softmax)
+    lse = edge_log_sum_exp(found, plan).unflatten(0, (call.batch, call.graph.num_targets))
+    return _output(call, v, found, terms, plan), lse
+
+
+def _output(call: Call, v: Tensor, found: Tensor, terms: Terms, plan: EdgePlan) -> Tensor:
+    out, summed = edge_attention(v, found, terms, plan, call.softmax)
     size = (call.batch, call.graph.num_targets)
     summed = None if summed is None else summed.unflatten(0, size)  # (B, N, H, D)
     return call.add_edge_values(out.unflatten(0, size), summed).to(call.v.dtype)
@@ -43,7 +62,7 @@ def run(call: Call) -> Tensor:
 def scores(call: Call) -> Tensor:
     """Scores (B, E, H) in the order of `edge_index`, before they are normalized."""
     q, k, _, terms, activate, plan = _as_one_graph(call)
-    found = edge_scores(q, k, terms, call.scale, activate, plan)
+    found = edge_scores(q, k, terms, call.scale, activate, plan, call.softmax)
     found = plan.as_listed(found, 1).unflatten(1, (call.batch, call.graph.num_edges))
     return found.permute(1, 2, 0).to(call.q.dtype)
 

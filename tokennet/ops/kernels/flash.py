@@ -40,29 +40,51 @@ def sdpa(
     *,
     is_causal: bool = False,
     scale: float,
+    dropout: float = 0.0,
 ) -> Tensor:
-    """q (..., H, N, C), k (..., H, M, C), v (..., H, M, Cv) to (..., H, N, Cv).
+    """q (..., H, N, C), k (..., K, M, C), v (..., K, M, Cv) to (..., H, N, Cv), K divides H.
 
     With derivatives of every order, and NaN and inf only where they are visible. On CUDA
     PyTorch's causal kernels may bring them to earlier tokens.
     """
+    if q.shape[-3] != k.shape[-3]:
+        return _in_turn(q, k, v, mask, is_causal, scale, dropout)
     masked = is_causal or mask is not None
     if can_look(q):
-        out = _attention(q, k, v, mask, is_causal, scale)
+        out = _attention(q, k, v, mask, is_causal, scale, dropout)
         if not (masked and has_nan(out)) and not (has_zeros(out) and _has_nan(q, k, mask)):
             return out
     elif mask is None and q.device.type != "cpu":
-        return _attention(q, k, v, mask, is_causal, scale)
+        return _attention(q, k, v, mask, is_causal, scale, dropout)
     nothing = None
     if mask is not None and mask.is_floating_point():
         nothing = mask.isnan()
         mask = mask.masked_fill(nothing, 0.0)
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return _attention(q, k, v, mask, is_causal, scale)
+        return _attention(q, k, v, mask, is_causal, scale, dropout)
 
     out = isolated(attention, q, k, v, partial(seen_through, mask, is_causal))
     return out if nothing is None else out.masked_fill(nothing.any(-1, keepdim=True), math.nan)
+
+
+def _in_turn(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float, drop: float
+) -> Tensor:
+    """Each of the H / K heads of q that share a head of k and v in a call of its own.
+
+    PyTorch's kernel for CPUs would repeat k and v.
+    """
+    per_key = q.shape[-3] // k.shape[-3]
+    queries = q.unflatten(-3, (-1, per_key)).unbind(-3)  # (..., K, N, C) each
+    masks: tuple[Tensor | None, ...] = (mask,) * per_key
+    if mask is not None and mask.dim() > 2 and mask.shape[-3] > 1:
+        masks = mask.unflatten(-3, (-1, per_key)).unbind(-3)
+    out = [
+        sdpa(some, k, v, one, is_causal=is_causal, scale=scale, dropout=drop)
+        for some, one in zip(queries, masks, strict=True)
+    ]
+    return torch.stack(out, -3).flatten(-4, -3)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, graph: TokenGraph) -> Tensor | None:
@@ -107,7 +129,13 @@ def _has_nan(q: Tensor, k: Tensor, mask: Tensor | None) -> bool:
 
 
 def _attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float,
+    dropout: float = 0.0,
 ) -> Tensor:
     """PyTorch's function, on heads that are padded where that is faster.
 
@@ -119,8 +147,8 @@ def _attention(
     narrow, values = q.shape[-1] < _CHANNELS and _is_slow(q, k, v), v.shape[-1]
     if narrow:
         q, k, v = (pad(x, (0, _CHANNELS - x.shape[-1])) for x in (q, k, v))
-    out = scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, scale=scale)
-    if out.requires_grad and not torch.compiler.is_compiling():
+    out = scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scale)
+    if out.requires_grad and not dropout and not torch.compiler.is_compiling():
         differentiable_twice(out, mask, is_causal, scale)
     return out[..., :values].transpose(-3, -2).contiguous().transpose(-3, -2) if narrow else out
 
@@ -162,6 +190,8 @@ def has_windows() -> bool:
 def unsupported(call: Call) -> str | None:
     """What keeps a call away from the kernel, whatever its graph is, or None."""
     q, channels = call.q, call.q.shape[-1]
+    if call.queries_per_key > 1:
+        return "flash attention is not given heads that share keys"
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16):
         return "flash attention is for float16 and bfloat16 on CUDA"
     if channels != call.v.shape[-1] or channels % 8 or channels > _WIDEST:

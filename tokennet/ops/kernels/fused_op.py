@@ -5,7 +5,7 @@ r"""Attention along edges as one operator, forward and backward: in C++, on CUDA
     p_e = exp(s_e - lse_i),  lse_i = log \sum_{e -> i} exp(s_e)
     o_i = \sum p_e v_j,      u_i = \sum p_e f_e
 
-    delta_i = do_i . o_i + du_i . u_i
+    delta_i = do_i . o_i + du_i . u_i - dlse_i
     ds_e = p_e (do_i . v_j + du_i . f_e - delta_i)
 
 Forward and first derivative take O(N H C + E H) memory, and E D for the gradient of features:
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
-from tokennet.ops.edge_products import edge_attention
+from tokennet.ops.edge_products import edge_attention, edge_log_sum_exp, edge_scores
 from tokennet.ops.kernels.cpu import edges
 from tokennet.ops.kernels.problem import DIFFERENTIABLE, SCHEMA, TENSORS, Problem, Wanted
 from tokennet.ops.kernels.registration import operator
@@ -39,7 +39,7 @@ _TAGS = (torch.Tag.cudagraph_unsafe,)
 def fused_attention(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
     """Output (B, N, H, Cv), sums of features (B, N, H, D), and log-sum-exp (B, N, H).
 
-    The log-sum-exp, -inf for a target without edges, has no derivative.
+    The log-sum-exp is -inf for a target without edges.
     """
     is_taped = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     if is_taped and not torch._C._are_functorch_transforms_active():
@@ -64,19 +64,18 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 @operator(
     "edge_attention_backward",
-    f"(Tensor grad, Tensor grad_edge_out, Tensor out, Tensor edge_out, Tensor lse, {SCHEMA}, "
-    f"bool bias_wanted, bool edge_attr_wanted) -> ({', '.join(['Tensor'] * DIFFERENTIABLE)})",
+    "(Tensor grad, Tensor grad_edge_out, Tensor grad_lse, Tensor out, Tensor edge_out, Tensor lse, "
+    f"{SCHEMA}, bool bias_wanted, bool edge_attr_wanted) "
+    f"-> ({', '.join(['Tensor'] * DIFFERENTIABLE)})",
     tags=_TAGS,
 )
-def _backward(
-    grad: Tensor, grad_edge_out: Tensor, out: Tensor, edge_out: Tensor, lse: Tensor, *rest: Any
-) -> tuple[Tensor, ...]:
+def _backward(*arguments: Any) -> tuple[Tensor, ...]:
+    upstream, saved, rest = arguments[:3], arguments[3:6], arguments[6:]
     problem, wanted = Problem.from_flat(rest[:-2]), Wanted(*rest[-2:])
-    upstream = grad.contiguous(), grad_edge_out.contiguous()
-    kernels = _kernels(grad.device)
-    found = kernels.backward(problem.contiguous(), *upstream, (out, edge_out, lse), wanted)
+    grads, kernels = tuple(x.contiguous() for x in upstream), _kernels(problem.q.device)
+    found = kernels.backward(problem.contiguous(), grads, saved, wanted)
     terms = [
-        grad.new_empty(0) if term is None else gradient.to(term.dtype)
+        problem.q.new_empty(0) if term is None else gradient.to(term.dtype)
         for gradient, term in zip(found[3:], _wanted_terms(problem, wanted), strict=True)
     ]
     return (*found[:3], *terms)
@@ -97,8 +96,9 @@ def _(*arguments):  # type: ignore[no-untyped-def]
 
 
 @torch.library.register_fake(_backward)
-def _(grad, grad_edge_out, out, edge_out, lse, *rest):  # type: ignore[no-untyped-def]
+def _(*arguments):  # type: ignore[no-untyped-def]
     """Contiguous, whatever the inputs are."""
+    grad, rest = arguments[0], arguments[6:]
     problem = Problem.from_flat(rest[:-2])
     terms = _wanted_terms(problem, Wanted(*rest[-2:]))
     empty = [grad.new_empty(0) if term is None else term.new_empty(term.shape) for term in terms]
@@ -115,14 +115,15 @@ def _first_derivative(ctx, grad, grad_edge_out, grad_lse):  # type: ignore[no-un
     *tensors, out, edge_out, lse = ctx.saved_tensors
     needed = ctx.needs_input_grad
     wanted = needed[3], needed[5]  # of bias, of edge_attr
-    found = _backward(grad, grad_edge_out, out, edge_out, lse, *tensors, *ctx.factors, *wanted)
+    upstream, saved = (grad, grad_edge_out, grad_lse), (out, edge_out, lse)
+    found = _backward(*upstream, *saved, *tensors, *ctx.factors, *wanted)
     gradients = [x if need else None for x, need in zip(found, needed, strict=False)]
     return *gradients, *(None,) * (len(needed) - len(gradients))
 
 
 def _save_backward(ctx, inputs, output):  # type: ignore[no-untyped-def]
-    ctx.factors = inputs[5 + TENSORS : -2]
-    ctx.save_for_backward(*inputs[:2], *inputs[5 : 5 + TENSORS])
+    ctx.factors = inputs[6 + TENSORS : -2]
+    ctx.save_for_backward(*inputs[:3], *inputs[6 : 6 + TENSORS])
 
 
 def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
@@ -131,21 +132,21 @@ def _second_derivative(ctx, *upstream):  # type: ignore[no-untyped-def]
     `out` and what comes with it are functions of the other inputs: their own gradient is None.
     """
     create_graph, saved = torch.is_grad_enabled(), ctx.saved_tensors
-    if len(saved[2]) == 0:  # a batch of nothing
-        found = [None if x is None else torch.zeros_like(x) for x in saved[: 2 + DIFFERENTIABLE]]
+    if len(saved[3]) == 0:  # a batch of nothing
+        found = [None if x is None else torch.zeros_like(x) for x in saved[: 3 + DIFFERENTIABLE]]
     else:
         with torch.enable_grad():
             found = _composite_derivative(saved, ctx.factors, upstream, create_graph)
-    rest = len(ctx.needs_input_grad) - 5 - DIFFERENTIABLE
-    return *found[:2], None, None, None, *found[2:], *(None,) * rest
+    rest = len(ctx.needs_input_grad) - 6 - DIFFERENTIABLE
+    return *found[:3], None, None, None, *found[3:], *(None,) * rest
 
 
 def _composite_derivative(saved, factors, upstream, create_graph):  # type: ignore[no-untyped-def]
-    """Derivatives by the two upstream gradients of the first derivative, and by q, k, v, terms."""
+    """Derivatives by the upstream gradients of the first derivative, and by q, k, v, terms."""
     # Views, because the same tensor may have been given for q and k.
     saved = [x if x is None or not x.requires_grad else x.view_as(x) for x in saved]
-    grads, given = saved[:2], saved[2 : 2 + DIFFERENTIABLE]
-    outputs = _composite(Problem.from_flat((*saved[2:], *factors)))
+    grads, given = saved[:3], saved[3 : 3 + DIFFERENTIABLE]
+    outputs = _composite(Problem.from_flat((*saved[3:], *factors)))
     pairs = [(x, grad) for x, grad in zip(outputs, grads, strict=True) if x.requires_grad]
     by = [x for x in given if x is not None and x.requires_grad]
     first = _gradients(pairs, by, create_graph=True)
@@ -167,23 +168,25 @@ def _gradients(pairs, by, create_graph):  # type: ignore[no-untyped-def]
     )
 
 
-def _composite(problem: Problem) -> tuple[Tensor, Tensor]:
-    """The first two outputs of the forward operator, one entry of the batch after the other."""
+def _composite(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:
+    """The outputs of the forward operator, one entry of the batch after the other."""
     precise, plan = problem.accumulator, problem.plan
     q, k, v = problem.q.to(precise), problem.k.to(precise), problem.v.to(precise)
     all_terms = problem.terms.to(precise)
     activate = partial(leaky_relu, negative_slope=problem.slope)
-    out, edge_out = [], []
+    out, edge_out, lse = [], [], []
     for b in range(len(q)):
         terms = all_terms
         if terms.bias is not None:
             terms = terms._replace(bias=terms.bias[b if len(terms.bias) > 1 else 0])
         if terms.edge_query is not None:
             terms = terms._replace(edge_query=terms.edge_query[b])
-        entry, summed = edge_attention(q[b], k[b], v[b], terms, problem.scale, activate, plan)
+        scores = edge_scores(q[b], k[b], terms, problem.scale, activate, plan)
+        entry, summed = edge_attention(v[b], scores, terms, plan)
         out.append(entry)
+        lse.append(edge_log_sum_exp(scores, plan))
         edge_out.append(entry.new_zeros(*entry.shape[:2], 0) if summed is None else summed)
-    return torch.stack(out).to(problem.q.dtype), torch.stack(edge_out)
+    return torch.stack(out).to(problem.q.dtype), torch.stack(edge_out), torch.stack(lse)
 
 
 class _Taped(torch.autograd.Function):

@@ -30,8 +30,8 @@ def isolated(
     Args:
         attention: it is given finite numbers.
         q: (..., H, N, C)
-        k: (..., H, M, C)
-        v: (..., H, M, Cv)
+        k: (..., K, M, C), of K heads that divide H
+        v: (..., K, M, Cv)
         seen: from which sources are not finite, (..., H, M), which targets attend to one,
             (..., H, N) or to broadcast to it.
 
@@ -39,7 +39,10 @@ def isolated(
         (..., H, N, Cv).
     """
     bad = ~(k.isfinite().all(-1) & v.isfinite().all(-1))  # (..., H, M)
-    bad = seen(bad) | ~q.isfinite().all(-1)  # (..., H, N)
+    bad = seen(bad)  # (..., H or K, N)
+    if bad.shape[-2] != q.shape[-3]:
+        bad = bad.repeat_interleave(q.shape[-3] // bad.shape[-2], -2)
+    bad = bad | ~q.isfinite().all(-1)  # (..., H, N)
     q, k, v = (x.nan_to_num(0.0, 0.0, 0.0) for x in (q, k, v))
     return attention(q, k, v).masked_fill(bad.unsqueeze(-1), math.nan)
 

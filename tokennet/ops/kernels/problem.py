@@ -11,7 +11,7 @@ from tokennet.ops.edge_plans import EdgePlan
 from tokennet.ops.terms import Terms
 
 Outputs = tuple[Tensor, Tensor, Tensor]
-"""Output (B, N, H, Cv), sums of features (B, N, H, D), and log-sum-exp (B, N, H)."""
+"""Output (B, N, H, Cv), sums of features (B, N, H, D), and log-sum-exp (B, N, H); or gradients."""
 
 
 class Problem(NamedTuple):
@@ -20,9 +20,9 @@ class Problem(NamedTuple):
     q: Tensor
     """(B, N, H, C)"""
     k: Tensor
-    """(B, M, H, C)"""
+    """(B, M, K, C), of K heads that divide H"""
     v: Tensor
-    """(B, M, H, Cv)"""
+    """(B, M, K, Cv)"""
     terms: Terms
     """With a batch: bias (1 or B, E, H) and edge_query (B, N, H, D)."""
     scale: float

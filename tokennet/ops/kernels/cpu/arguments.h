@@ -12,11 +12,11 @@ struct Args {
   double scale, slope;
   const int32_t *indptr, *indices, *edge_id;      // by target; edge_id is null where it counts up
   const int32_t *t_indptr, *t_indices, *t_order;  // by source; t_order: index of the edge by target
-  const void *q, *k, *v;                          // (B, N, H, C), (B, M, H, C), (B, M, H, Cv)
+  const void *q, *k, *v;                          // (B, N, H, C), (B, M, K, C), (B, M, K, Cv)
   const void *bias, *weight;                      // (1 or B, E, H), (H, C)
   const void *edge_attr, *edge_query, *edge_key;  // (E, D), (B, N, H, D), (D, H, C)
   void *out, *edge_out, *lse;                     // (B, N, H, Cv), (B, N, H, D), (B, N, H)
-  const void *grad, *grad_edge_out;
+  const void *grad, *grad_edge_out, *grad_lse;    // (B, N, H, Cv), (B, N, H, D), (B, N, H)
   void *dq, *dk, *dv;
   void *dbias, *dweight;                          // (B, E, H), (B blocks, H, C)
   void *dedge_attr, *dedge_query, *dedge_key;     // (B, E, D), (B, N, H, D), (B blocks, D, H, C)
@@ -26,7 +26,8 @@ struct Args {
 namespace {
 
 constexpr int64_t H = HEADS, C = CHANNELS, V = VALUES, D = FEATURES;
-constexpr int64_t width = H * C, v_width = H * V;
+constexpr int64_t K = KV_HEADS, SHARE = K ? H / K : 1;  // heads of k and v, and of q that share one
+constexpr int64_t width = H * C, v_width = H * V, k_width = K * C, kv_width = K * V;
 constexpr bool additive = ADDITIVE, featured = D > 0;
 constexpr int64_t SAVED = featured && !additive ? 2 : 1;  // ds of an edge, and p
 constexpr int64_t CHUNK = 32;  // edges whose scores are normalized together

@@ -39,6 +39,8 @@ class Kind(NamedTuple):
     scalar: str
     """float, double or bf16."""
     heads: int
+    kv_heads: int
+    """Of keys and values; divides `heads`."""
     channels: int
     values: int
     features: int

@@ -4,9 +4,9 @@
 // is summed by one thread, see `worker.h`, and sums over rows go by blocks that do not depend on
 // the threads: the result is the same on every run and for any number of threads.
 //
-// Compiled for one kind of call: SCALAR (float, double or bf16), HEADS, CHANNELS, VALUES,
-// FEATURES (of an edge, or 0) and ADDITIVE are given to the compiler, so that loops have lengths
-// it knows. The file knows nothing of PyTorch: one struct of sizes and pointers comes in by a C
+// Compiled for one kind of call: SCALAR (float, double or bf16), HEADS, KV_HEADS, CHANNELS,
+// VALUES, FEATURES (of an edge, or 0) and ADDITIVE are given to the compiler, so that loops have
+// lengths it knows. The file knows nothing of PyTorch: one struct of sizes and pointers comes in by a C
 // interface. `edges.py` fills the struct, field by field in its order.
 
 #ifdef __linux__
@@ -71,8 +71,8 @@ void attend_forward(const Args* a) {
 
 void attend_backward(const Args* a) {
   prepare(a->dq, a->batch * a->targets * width * sizeof(T), a->threads);
-  prepare(a->dk, a->batch * a->sources * width * sizeof(T), a->threads);
-  prepare(a->dv, a->batch * a->sources * v_width * sizeof(T), a->threads);
+  prepare(a->dk, a->batch * a->sources * k_width * sizeof(T), a->threads);
+  prepare(a->dv, a->batch * a->sources * kv_width * sizeof(T), a->threads);
   prepare(a->saved, a->batch * a->edges * SAVED * H * sizeof(A), a->threads);
   for_blocks(*a, a->indptr, a->targets, [](Worker& worker, int64_t begin, int64_t end, int64_t) {
     worker.describe_targets(begin, end);

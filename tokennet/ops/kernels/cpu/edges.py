@@ -18,8 +18,8 @@ _SIZES = "batch targets sources edges bias_batch blocks threads"
 _FACTORS = "scale slope"
 _POINTERS = (
     "indptr indices edge_id t_indptr t_indices t_order q k v bias weight edge_attr edge_query "
-    "edge_key out edge_out lse grad grad_edge_out dq dk dv dbias dweight dedge_attr dedge_query "
-    "dedge_key stats saved"
+    "edge_key out edge_out lse grad grad_edge_out grad_lse dq dk dv dbias dweight "
+    "dedge_attr dedge_query dedge_key stats saved"
 )
 
 
@@ -40,15 +40,16 @@ def forward(problem: Problem) -> Outputs:
 
 
 def backward(
-    problem: Problem, grad: Tensor, grad_edge_out: Tensor, saved: Outputs, wanted: Wanted = WANTED
+    problem: Problem, grads: Outputs, saved: Outputs, wanted: Wanted = WANTED
 ) -> Gradients:
     """Gradients of all inputs, from those of the outputs and the outputs of `forward`."""
-    blocks, (out, edge_out, lse) = _blocks(problem), saved
+    (grad, grad_edge_out, grad_lse), (out, edge_out, lse) = grads, saved
+    blocks = _blocks(problem)
     batch, n, heads, _ = problem.q.shape
     results = problem.empty_gradients(wanted, blocks)
     _call(
         "attend_backward", problem, blocks, out=out, edge_out=edge_out, lse=lse, grad=grad,
-        grad_edge_out=grad_edge_out, stats=problem.empty(batch, n, 2, heads),
+        grad_edge_out=grad_edge_out, grad_lse=grad_lse, stats=problem.empty(batch, n, 2, heads),
         saved=problem.empty(batch, problem.plan.num_edges, 2 if edge_out.shape[-1] else 1, heads),
         **{f"d{name}": tensor for name, tensor in results._asdict().items()},
     )  # fmt: skip
@@ -58,7 +59,7 @@ def backward(
 def kind(dtype: torch.dtype, q: Tensor, v: Tensor, attr: Tensor | None, additive: bool) -> Kind:
     """What the kernel is compiled for: `dtype` is that of the numbers, `attr` of the edges."""
     features, (heads, channels) = 0 if attr is None else attr.shape[1], q.shape[-2:]
-    return Kind(SCALARS[dtype], heads, channels, v.shape[-1], features, additive)
+    return Kind(SCALARS[dtype], heads, v.shape[-2], channels, v.shape[-1], features, additive)
 
 
 def _blocks(problem: Problem) -> int:

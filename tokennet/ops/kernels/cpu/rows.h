@@ -18,11 +18,12 @@ constexpr int64_t lanes_of(int64_t size) {
   return lanes;
 }
 
-// to = the lanes of x . y, for each head
-template <int64_t size, class X, class Y>
-inline void multiply(const X* x, const Y* y, A* to) {
+// to = the lanes of x . y, for each head; `share` heads of x meet the same head of y
+template <int64_t size, int64_t share = 1, class X, class Y>
+inline void multiply(const X* x, const Y* all, A* to) {
   constexpr int64_t lanes = lanes_of(size);
-  for (int64_t h = 0; h < H; ++h, x += size, y += size, to += lanes) {
+  for (int64_t h = 0; h < H; ++h, x += size, to += lanes) {
+    const Y* y = all + h / share * size;
     A part[lanes] = {};
     for (int64_t c = 0; c < size; c += lanes)
 #pragma omp simd
@@ -63,15 +64,17 @@ template <class X> inline void write(X* to, const A* from, A factor, int64_t siz
   for (int64_t c = 0; c < size; ++c) store(to[c], factor * from[c]);
 }
 
-// sum_h += factor_th x_th over the rows x of a chunk: four at a time, to spare the sum.
-template <int64_t size>
+// sum_h += factor_th x_th over the rows x of a chunk: four at a time, to spare the sum. A head of
+// x is for `share` heads of the sum.
+template <int64_t size, int64_t share = 1>
 inline void combine(int64_t count, const A* factors, const T* const* rows, A* sum) {
   int64_t t = 0;
   for (; t + 4 <= count; t += 4)
     for (int64_t h = 0; h < H; ++h) {
       const A *f = factors + t * H + h, f0 = f[0], f1 = f[H], f2 = f[2 * H], f3 = f[3 * H];
-      const T *x0 = rows[t] + h * size, *x1 = rows[t + 1] + h * size;
-      const T *x2 = rows[t + 2] + h * size, *x3 = rows[t + 3] + h * size;
+      const int64_t at = h / share * size;
+      const T *x0 = rows[t] + at, *x1 = rows[t + 1] + at;
+      const T *x2 = rows[t + 2] + at, *x3 = rows[t + 3] + at;
       A* y = sum + h * size;
 #pragma omp simd
       for (int64_t c = 0; c < size; ++c)
@@ -80,7 +83,17 @@ inline void combine(int64_t count, const A* factors, const T* const* rows, A* su
     }
   for (; t < count; ++t)
     for (int64_t h = 0; h < H; ++h)
-      add(factors[t * H + h], rows[t] + h * size, sum + h * size, size);
+      add(factors[t * H + h], rows[t] + h / share * size, sum + h * size, size);
+}
+
+// Write a row of k or v: the sum over the heads that share each of its heads.
+template <int64_t size> inline void write_shared(T* to, A* sum, A factor) {
+  for (int64_t h = 0; SHARE > 1 && h < H; ++h) {
+    A* into = sum + h / SHARE * size;
+    for (int64_t c = 0; c < size; ++c)
+      into[c] = h % SHARE ? into[c] + sum[h * size + c] : sum[h * size + c];
+  }
+  write(to, sum, factor, K * size);
 }
 
 // Sections of a long row are added up in double: a million numbers one by one lose a percent.

@@ -19,8 +19,8 @@ class Worker {
   const Args& a;
   const int64_t b;
   const T* const q = at<T>(a.q, a.targets * width);
-  const T* const k = at<T>(a.k, a.sources * width);
-  const T* const v = at<T>(a.v, a.sources * v_width);
+  const T* const k = at<T>(a.k, a.sources * k_width);
+  const T* const v = at<T>(a.v, a.sources * kv_width);
   const T* const grad = at<T>(a.grad, a.targets * v_width);
   const A* const bias = at<A>(a.bias, a.bias_batch > 1 ? a.edges * H : 0);
   const A* const weight = (const A*)a.weight;
@@ -28,6 +28,7 @@ class Worker {
   const A* const edge_key = (const A*)a.edge_key;
   const A* const edge_query = at<A>(a.edge_query, a.targets * H * D);
   const A* const grad_edge_out = at<A>(a.grad_edge_out, a.targets * H * D);
+  const A* const grad_lse = at<A>(a.grad_lse, a.targets * H);
   T* const out = at<T>(a.out, a.targets * v_width);
   A* const edge_out = at<A>(a.edge_out, a.targets * H * D);
   A* const lse = at<A>(a.lse, a.targets * H);
@@ -67,7 +68,7 @@ class Worker {
   void multiply_for_score(const T* qi, const T* kj, int64_t e, int64_t t) {
     constexpr int64_t size = lanes_of(C);
     A* to = lanes + t * H * size;
-    if (!additive) return multiply<C>(qi, kj, to);
+    if (!additive) return multiply<C, SHARE>(qi, kj, to);
     add_up(qi, kj, e);
     for (int64_t c = 0; c < width; ++c) inner[c] = leaky(inner[c]);
     multiply<C>(weight, inner, to);
@@ -95,12 +96,12 @@ class Worker {
   void gather_sources(int64_t e, int64_t t) {
     if (e + AHEAD < a.edges) {
       const int64_t next = a.indices[e + AHEAD];
-      prefetch(k + next * width, width * sizeof(T));
-      if (k != v) prefetch(v + next * v_width, v_width * sizeof(T));
+      prefetch(k + next * k_width, k_width * sizeof(T));
+      if (k != v) prefetch(v + next * kv_width, kv_width * sizeof(T));
       ask_for_terms(e + AHEAD);
     }
-    rows[t] = k + int64_t(a.indices[e]) * width;
-    value_rows[t] = v + int64_t(a.indices[e]) * v_width;
+    rows[t] = k + int64_t(a.indices[e]) * k_width;
+    value_rows[t] = v + int64_t(a.indices[e]) * kv_width;
   }
 
   void begin_row(int64_t edges) {
@@ -177,12 +178,12 @@ class Worker {
   // p = exp(score - lse) and ds = p (dp - delta) of a chunk of the edges from source j.
   void weigh_backward(int64_t j, int64_t first, int64_t count) {
     for (int64_t t = 0; t < count; ++t)
-      multiply_for_score(rows[t], k + j * width, a.t_order[first + t], t);
+      multiply_for_score(rows[t], k + j * k_width, a.t_order[first + t], t);
     complete_scores(
         count, [&](int64_t t) { return a.t_indices[first + t]; },
         [&](int64_t t) { return a.t_order[first + t]; });
     for (int64_t t = 0; t < count; ++t)
-      multiply<V>(value_rows[t], v + j * v_width, lanes + t * H * lanes_of(V));
+      multiply<V, SHARE>(value_rows[t], v + j * kv_width, lanes + t * H * lanes_of(V));
     add_lanes<lanes_of(V)>(lanes, count * H);
     for (int64_t t = 0; t < count; ++t) {
       const int64_t i = a.t_indices[first + t], e = a.t_order[first + t];
@@ -270,7 +271,7 @@ class Worker {
         }
         complete_scores(count, [&](int64_t) { return i; }, [&](int64_t t) { return e + t; });
         weigh(count);
-        combine<V>(count, scores, value_rows, value_sum);
+        combine<V, SHARE>(count, scores, value_rows, value_sum);
         for (int64_t t = 0; featured && !additive && t < count; ++t)
           for (int64_t h = 0; h < H; ++h)
             add(scores[t * H + h], edge_attr + id(e + t) * D, edge_sum + h * D, D);
@@ -286,7 +287,7 @@ class Worker {
     }
   }
 
-  // What sources must know of each target: log-sum-exp, and delta = do . o + du . u.
+  // What sources must know of each target: log-sum-exp, and delta = do . o + du . u - dlse.
   void describe_targets(int64_t begin, int64_t end) {
     for (int64_t first = begin; first < end; first += CHUNK) {
       const int64_t count = std::min<int64_t>(CHUNK, end - first);
@@ -299,6 +300,7 @@ class Worker {
         const int64_t ih = first * H + x;
         A delta = lanes[x];
         if (featured && !additive) delta += dot(grad_edge_out + ih * D, edge_out + ih * D, D);
+        if (grad_lse) delta -= grad_lse[ih];
         A* to = stats + ih / H * 2 * H + ih % H;
         to[0] = lse[ih] == -infinity ? infinity : lse[ih];  // so that all weights are 0
         to[H] = delta;
@@ -317,7 +319,7 @@ class Worker {
         combine<V>(count, scores, value_rows, value_sum);
         if (!additive) combine<C>(count, slopes, rows, sum);
         for (int64_t t = 0; additive && t < count; ++t) {
-          add_up(rows[t], k + j * width, a.t_order[first + t]);
+          add_up(rows[t], k + j * k_width, a.t_order[first + t]);
           for (int64_t h = 0; h < H; ++h)
 #pragma omp simd
             for (int64_t c = h * C; c < (h + 1) * C; ++c)
@@ -326,8 +328,8 @@ class Worker {
         end_chunk(first + count - a.t_indptr[j]);
       }
       end_row();
-      write(at<T>(a.dk, a.sources * width) + j * width, sum, scale, width);
-      write(at<T>(a.dv, a.sources * v_width) + j * v_width, value_sum, A(1), v_width);
+      write_shared<C>(at<T>(a.dk, a.sources * k_width) + j * k_width, sum, scale);
+      write_shared<V>(at<T>(a.dv, a.sources * kv_width) + j * kv_width, value_sum, A(1));
     }
   }
 
@@ -340,7 +342,7 @@ class Worker {
       for (int64_t e = a.indptr[i]; e < a.indptr[i + 1]; e += CHUNK) {
         const int64_t count = std::min<int64_t>(CHUNK, a.indptr[i + 1] - e);
         for (int64_t t = 0; t < count; ++t) take_saved(e + t, t);
-        if (!additive) combine<C>(count, slopes, rows, sum);
+        if (!additive) combine<C, SHARE>(count, slopes, rows, sum);
         for (int64_t t = 0; additive && t < count; ++t)
           additive_backward(i, e + t, rows[t], slopes + t * H);
         if (additive && (in_section += count) >= SECTION) {
@@ -363,10 +365,10 @@ class Worker {
   // The row of k at edge e by target, and what the sources left there.
   void take_saved(int64_t e, int64_t t) {
     if (e + AHEAD < a.edges) {
-      prefetch(k + int64_t(a.indices[e + AHEAD]) * width, width * sizeof(T));
+      prefetch(k + int64_t(a.indices[e + AHEAD]) * k_width, k_width * sizeof(T));
       if (featured && a.edge_id) prefetch(edge_attr + id(e + AHEAD) * D, D * sizeof(A));
     }
-    rows[t] = k + int64_t(a.indices[e]) * width;
+    rows[t] = k + int64_t(a.indices[e]) * k_width;
     const A* from = saved + e * SAVED * H;
     std::copy_n(from, H, slopes + t * H);
     if (SAVED > 1) std::copy_n(from + H, H, scores + t * H);

@@ -16,9 +16,9 @@ class Arrays(NamedTuple):
     q: Tensor | None = None
     """(B, N, H, C)"""
     k: Tensor | None = None
-    """(B, M, H, C)"""
+    """(B, M, K, C), of K heads that divide H"""
     v: Tensor | None = None
-    """(B, M, H, Cv); None where it is k itself, which is then read once"""
+    """(B, M, K, Cv); None where it is k itself, which is then read once"""
     bias: Tensor | None = None
     """(1 or B, E, H)"""
     weight: Tensor | None = None
@@ -39,12 +39,15 @@ class Arrays(NamedTuple):
     """(B, N, H, Cv), of out"""
     grad_edge_out: Tensor | None = None
     """(B, N, H, D)"""
+    grad_lse: Tensor | None = None
+    """(B, N, H)"""
     ends: Tensor | None = None
     """(B, N, 2, H), lse and delta of each target, for the pass by source"""
     pairs: Tensor | None = None
     """(B, E, 2, H), p and ds of each edge, where the pass by source does not compute them"""
     dq: Tensor | None = None
     dk: Tensor | None = None
+    """(B, M, H, C), for each head of q, as dv"""
     dv: Tensor | None = None
     dbias: Tensor | None = None
     """(B, E, H)"""
@@ -97,6 +100,8 @@ class Tile(NamedTuple):
     """What a kernel is compiled for: R rows, BE edges of each, HB heads, BC channels."""
 
     H: int
+    SHARE: int
+    """heads of q that share a head of k and v"""
     C: int
     V: int
     D: int

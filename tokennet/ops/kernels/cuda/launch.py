@@ -53,12 +53,12 @@ def _forward(problem: Problem, segments: Segments, entries: int) -> Outputs:
 
 
 def backward(
-    problem: Problem, grad: Tensor, grad_edge_out: Tensor, saved: Outputs, wanted: Wanted = WANTED
+    problem: Problem, grads: Outputs, saved: Outputs, wanted: Wanted = WANTED
 ) -> Gradients:
     """Gradients of all inputs, from those of the outputs and the outputs of `forward`."""
-    out, edge_out, lse = saved
+    (grad, grad_edge_out, grad_lse), (out, edge_out, lse) = grads, saved
     batch, targets, heads, _ = problem.q.shape
-    given = {"out": out, "edge_out": edge_out, "lse": lse, "grad": grad}
+    given = {"out": out, "edge_out": edge_out, "lse": lse, "grad": grad, "grad_lse": grad_lse}
     kept = {"ends": problem.empty(batch, targets, 2, heads)}
     if edge_out.shape[-1]:
         given["grad_edge_out"] = grad_edge_out
@@ -66,8 +66,16 @@ def backward(
     made = tables(problem.plan)
     by_target = partial(_by_target, problem, made.by_target, {**given, **kept}, wanted)
     found = run_fastest("by target", problem, made.by_target, by_target)
+    shared = problem.q.shape[2] != problem.k.shape[2]
+    if shared:  # for each head of q, to be added up
+        n, heads = problem.k.shape[1], problem.q.shape[2]
+        dk, dv = (x.new_empty(batch, n, heads, x.shape[3]) for x in (problem.k, problem.v))
+        found = found._replace(k=dk, v=dv)
     by_source = partial(_by_source, problem, made, {"lse": lse, "grad": grad, **kept}, found)
     run_fastest("by source", problem, made.by_source, by_source)
+    if shared:
+        dk, dv = (x.unflatten(2, (problem.k.shape[2], -1)).sum(3) for x in (found.k, found.v))
+        found = found._replace(k=dk, v=dv)
     return found.added_up(problem)
 
 
@@ -179,7 +187,8 @@ def _tile(problem: Problem, segments: Segments, entries: int, key_sums: bool = F
     4 bytes an entry at most: a tile of float64 has half of them.
     """
     return _shape_of_tile(
-        *problem.q.shape[2:], problem.v.shape[3], problem.num_features, segments.at_once,
+        problem.q.shape[2], problem.k.shape[2], *problem.k.shape[3:], problem.v.shape[3],
+        problem.num_features, segments.at_once,
         min(entries, 4 * entries // problem.q.element_size()),
         problem.terms.weight is not None, key_sums,
     )  # fmt: skip
@@ -187,7 +196,7 @@ def _tile(problem: Problem, segments: Segments, entries: int, key_sums: bool = F
 
 @cache
 def _shape_of_tile(
-    heads: int, channels: int, values: int, d: int, at_once: int, entries: int,
+    heads: int, kv_heads: int, channels: int, values: int, d: int, at_once: int, entries: int,
     additive: bool, key_sums: bool,
 ) -> Tile:  # fmt: skip
     bc, bv, bd = map(_power_of_two, (channels, values, d))
@@ -201,7 +210,7 @@ def _shape_of_tile(
     keys = max(bd // rows, 1) if key_sums else 1
     warps = min(max(keys * rows * together * bc // _KEY_SUMS, 1), 8)
     return Tile(
-        heads, channels, values, d, rows, at_once, together, bc, bv, bd,
+        heads, heads // max(kv_heads, 1), channels, values, d, rows, at_once, together, bc, bv, bd,
         _quotient(heads, together), keys, warps,
     )  # fmt: skip
 

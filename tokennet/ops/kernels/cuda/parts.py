@@ -46,14 +46,14 @@ def spread(index):
 
 
 @triton.jit
-def within(head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
+def within(head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr, SHARE: tl.constexpr = 1):
     """Columns of channels in a row (HB BC,), and which of them exist."""
     at = tl.arange(0, d.HB * BC)
     channel = at % BC
-    at = (head + at // BC) * C + channel
+    at = (head + at // BC) // SHARE * C + channel
     inside = tl.full([d.HB * BC], 1, tl.int1)
     if C != BC or d.H % d.HB != 0:
-        inside = (channel < C) & (at < d.H * C)
+        inside = (channel < C) & (at < d.H // SHARE * C)
     return at, inside
 
 
@@ -65,10 +65,16 @@ def pointers(base, row, in_range, at, inside, width):
 
 
 @triton.jit
-def gather(base, row, in_range, head, d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
-    """base[row] (..., HB, BC) as it is stored, of a base (rows, H, C); 0 where there is none."""
-    at, inside = within(head, d, C, BC)
-    pointer, mask = pointers(base, row, in_range, at, inside, d.H * C)
+def gather(
+    base, row, in_range, head,
+    d: tl.constexpr, C: tl.constexpr, BC: tl.constexpr, SHARE: tl.constexpr = 1,
+):  # fmt: skip
+    """base[row] (..., HB, BC) as it is stored, of a base (rows, H, C); 0 where there is none.
+
+    Of a base of H / SHARE heads, each is read for SHARE heads.
+    """
+    at, inside = within(head, d, C, BC, SHARE)
+    pointer, mask = pointers(base, row, in_range, at, inside, d.H // SHARE * C)
     found = tl.load(pointer, mask=mask, other=0.0)
     return tl.reshape(found, row.shape + [d.HB, BC])  # noqa: RUF005 (Triton knows no *)
 
@@ -157,10 +163,10 @@ def ends_of(x, edge, end):
 def edges_of(x, n, d: tl.constexpr, b, source, listed, valid, head):
     """k_j + K f_e (BE, R, HB, BC), v_j (BE, R, HB, BV), f_e (BE, R, BD) and b_e (BE, R, HB)."""
     precision: tl.constexpr = x.lse.dtype.element_ty
-    key = gather(x.k, b * n.sources + source, valid, head, d, d.C, d.BC)
+    key = gather(x.k, b * n.sources + source, valid, head, d, d.C, d.BC, d.SHARE)
     value, features, bias = key, listed, listed
     if x.v is not None:
-        value = gather(x.v, b * n.sources + source, valid, head, d, d.V, d.BV)
+        value = gather(x.v, b * n.sources + source, valid, head, d, d.V, d.BV, d.SHARE)
     if x.edge_query is not None:
         features = features_of(x, d, listed, valid).to(precision)
     if x.bias is not None:

@@ -35,8 +35,8 @@ def backward_sources(x, n, d: tl.constexpr):
     block, head, b = program_of(n, d)
     in_range, row, begin, end, slot = segments(x, n, d, block)
     source = b * n.sources + row
-    key = gather(x.k, source, in_range, head, d, d.C, d.BC).to(precision)
-    value = gather(x.v, source, in_range, head, d, d.V, d.BV).to(precision)
+    key = gather(x.k, source, in_range, head, d, d.C, d.BC, d.SHARE).to(precision)
+    value = gather(x.v, source, in_range, head, d, d.V, d.BV, d.SHARE).to(precision)
     weight = head
     if x.weight is not None:
         weight = matrix(x.weight, head, d).to(precision)

@@ -1,6 +1,6 @@
 r"""Backward, first pass: by target, for dq and all that belongs to edges.
 
-    delta_i = do_i . o_i + du_i . u_i
+    delta_i = do_i . o_i + du_i . u_i - dlse_i
     p_e = exp(s_e - lse_i),    ds_e = p_e (do_i . v_j + du_i . f_e - delta_i) = db_e
     dq_i = scale \sum ds_e k_j,    dr_i = scale \sum ds_e f_e,
     df_e = \sum_h scale ds_e r_i + p_e du_i
@@ -133,6 +133,8 @@ def _about_targets(x, d: tl.constexpr, target, in_range, head):
         wanted = gather(x.grad_edge_out, target, in_range, head, d, d.D, d.BD).to(precision)
         out = gather(x.edge_out, target, in_range, head, d, d.D, d.BD).to(precision)
         delta += tl.sum(wanted * out, 2)
+    if x.grad_lse is not None:
+        delta -= heads_of(x.grad_lse, target, in_range, head, d)
     lse = heads_of(x.lse, target, in_range, head, d)
     lse = tl.where(lse == float("-inf"), float("inf"), lse)
     if x.ends is not None:  # parts of a row leave the same numbers

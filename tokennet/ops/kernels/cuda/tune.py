@@ -38,7 +38,7 @@ def run_fastest(
     gathered = len(q) * problem.plan.num_edges * q.shape[2:].numel()
     if not q.is_cuda or gathered < _WORTH or torch.are_deterministic_algorithms_enabled():
         return run(ENTRIES[0])
-    sizes = (*q.shape[2:], problem.v.shape[3], problem.num_features, segments.at_once)
+    sizes = (*q.shape[2:], *problem.v.shape[2:], problem.num_features, segments.at_once)
     kinds = (terms.weight is not None, terms.bias is not None)
     key = _key(q.get_device(), name, q.dtype, *sizes, *kinds)
     if key not in _kept():
