@@ -105,7 +105,7 @@ class Attention(WeightedMixer):
         super().__init__(dim, source_dim)
         check_heads(dim, num_heads)
         self.num_heads = num_heads
-        self.num_kv_heads = self._check_kv_heads(options.get("num_kv_heads"))
+        self._shared_heads = self._check_kv_heads(options.get("num_kv_heads"))
         self.dropout = options.get("dropout", 0.0)
         self.softcap = options.get("softcap")
         Softmax(self.softcap, dropout=self.dropout)  # which checks them
@@ -257,9 +257,14 @@ class Attention(WeightedMixer):
             return nn.Identity()
         return nn.Linear(in_features, heads * self.channels, bias)
 
-    def _check_kv_heads(self, num_kv_heads: int | None) -> int:
+    @property
+    def num_kv_heads(self) -> int:
+        """Heads of keys and values; those of queries where no other number was given."""
+        return self.num_heads if self._shared_heads is None else self._shared_heads
+
+    def _check_kv_heads(self, num_kv_heads: int | None) -> int | None:
         if num_kv_heads is None:
-            return self.num_heads
+            return None
         if self.num_heads % check_size("num_kv_heads", num_kv_heads, 1):
             raise ValueError(
                 f"num_kv_heads must divide num_heads = {self.num_heads}, got {num_kv_heads}"
