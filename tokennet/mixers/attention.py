@@ -170,7 +170,8 @@ class Attention(WeightedMixer):
         key, score = self._modules["key"], self._modules["score"]
         if key is None:  # the score reads the index of a source, and not the source
             return score.of_index(at.indices).expand(*z.shape[:-1], self.num_heads, -1)  # type: ignore
-        k: Tensor = score.of_key(torch.unflatten(key(z), -1, (self.num_kv_heads, -1)))  # type: ignore
+        heads = self._shared_heads or self.num_heads
+        k: Tensor = score.of_key(torch.unflatten(key(z), -1, (heads, -1)))  # type: ignore
         norm = self._modules.get("k_norm")
         k = k if norm is None else norm(k)
         return k if at is None or at.pos is None else self.position.rotate(k, at.pos)  # type: ignore[union-attr]
@@ -178,7 +179,7 @@ class Attention(WeightedMixer):
     def values(self, z: Tensor) -> Tensor:
         """(..., M, Ds) to (..., M, K, C), of K = num_kv_heads."""
         v: Tensor = self._modules["value"](z)  # type: ignore[misc]
-        return torch.unflatten(v, -1, (self.num_kv_heads, -1))
+        return torch.unflatten(v, -1, (self._shared_heads or self.num_heads, -1))
 
     def attend(
         self,
