@@ -84,15 +84,13 @@ class Example:
     @property
     def num_sets(self) -> int:
         """Sets of a batch in the first dimension; 1 where there is no such dimension."""
-        first, role = self.inputs[0], self.roles[0]
-        if role.kind is Kind.WHOLE:
-            z = features(first)
-            return z.shape[0] if isinstance(first, Tokens) and z.dim() > 2 else 1
-        return first.shape[0] if self.is_batched(0) else 1
+        return features(self.inputs[0]).shape[0] if self.is_batched(0) else 1
 
     def is_batched(self, number: int) -> bool:
         """Whether the first dimension of an input counts the sets of a batch."""
         value, role = self.inputs[number], self.roles[number]
+        if isinstance(value, Tokens):
+            return value.z.dim() > 2 and self.membership is None
         if not isinstance(value, Tensor) or not value.dim() or self.membership is not None:
             return False
         if role.kind in (Kind.PER_SET, Kind.LENGTHS):

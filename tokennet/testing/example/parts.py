@@ -132,9 +132,18 @@ def one_set_less(example: Example) -> Inputs:
 def rows(example: Example, chosen: slice) -> Inputs:
     """The inputs of some sets of a batch in the first dimension."""
     return tuple(
-        value[chosen] if example.is_batched(number) else value
+        _rows_of(value, chosen) if example.is_batched(number) else value
         for number, value in enumerate(example.inputs)
     )
+
+
+def _rows_of(value: Any, chosen: slice) -> Any:
+    if not isinstance(value, Tokens):
+        return value[chosen]
+    pos, z = value.pos, value.z
+    if pos is not None and pos.dim() == z.dim() and len(pos) == len(z):
+        pos = pos[chosen]
+    return value.replace(z=z[chosen], pos=pos)
 
 
 def one_set(example: Example, number: int) -> Inputs:

@@ -328,6 +328,6 @@ def _is_edge_list(leaf: Leaf, x: Tensor) -> bool:
     value = leaf.value
     if not is_integer(value) or value.dim() != 2 or value.shape[0] != 2:
         return False
-    if x.dim() != 2 and not (x.dim() == 1 and "edge" in leaf.name):
-        return False
+    if x.dim() != 2:  # ids of nodes, or a batch that shares the graph
+        return "edge" in leaf.name
     return x.shape[0] != 2 or value.shape[1] != x.shape[-1] or x.is_floating_point()

@@ -106,8 +106,21 @@ def _whole(given: Any, roles: Any, name: str) -> Read:
             raise ValueError(f"Data must have an edge_index, got {given}")
     role = Role(Kind.WHOLE, sets=("tokens",))
     example = Example((given,), (role,), (name,), (Slot((0,)),), {"tokens": name}, "tokens")
-    text = "tokens with their graph" if is_pyg_data(given) else "tokens with graph and positions"
+    text = _text_of_tokens(example) if isinstance(given, Tokens) else "tokens with their graph"
     return Read(example, (ReadingLine(name, describe(given), str(Kind.WHOLE), text),))
+
+
+def _text_of_tokens(example: Example) -> str:
+    tokens = example.inputs[0]
+    z, graph, members = tokens.z, tokens.graph, example.membership
+    one = f"one set of {z.shape[-2]}"
+    many = f"{z.shape[:-2].numel()} sets of {z.shape[-2]}" if z.dim() > 2 else one
+    if members is not None:
+        many, where = f"{len(graph.sizes)} sets, {len(members)} tokens", "on a graph each"
+    else:
+        where = f"on {repr(graph).partition(':')[0]}"
+    positions = "" if tokens.pos is None else ", with positions"
+    return f"tokens along dimension -2: {many}, {where}{positions}"
 
 
 def _by_leaf(leaves: Sequence[Leaf], roles: dict[str, str] | None) -> dict[int, Role]:

@@ -229,8 +229,6 @@ def is_batch(case: Case, causal: bool) -> bool:
         return False
     if membership is not None:
         return bool(membership.numel()) and int(membership.max()) > 0
-    if isinstance(example.inputs[0], Tokens) or example.edge_index is not None:
-        return False
     return example.num_sets > 1
 
 
