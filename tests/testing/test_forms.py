@@ -1,6 +1,9 @@
 """Forms of input that newcomers try: each is read rightly without help, or asked about."""
 
+import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from tokennet import Attention, Causal, Cycle, Tokens
 from tokennet.testing import check
@@ -56,3 +59,95 @@ def test_a_batch_may_share_a_list_of_edges():
     assert {"edge_permutation", *OF_BATCH} <= {*report.reports}
     assert report.passed
     assert check(leak, (X, edges, draw(20)), laws=OF_BATCH).broken == OF_BATCH
+
+
+ROWS, PTR = draw(12, 8), torch.tensor([0, 3, 8, 12])
+SIZES = torch.tensor([3, 5, 4])
+MEMBERS = torch.arange(3).repeat_interleave(SIZES)
+
+
+def of_ptr(x, ptr, end=0):
+    bounds = zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True)
+    return torch.stack([x[a : b + end].tanh().sum(0) for a, b in bounds])
+
+
+def of_sizes(x, lengths):
+    return torch.stack([part.tanh().sum(0) for part in x.split(lengths.tolist())])
+
+
+def of_two(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen):
+    sizes = (len(q), cu_seqlens_q.diff().tolist()), (len(k), cu_seqlens_k.diff().tolist())
+    assert all(sum(parts) == n and max(parts) <= max_seqlen for n, parts in sizes)
+    parts = (t.split(n) for t, n in ((q, sizes[0][1]), (k, sizes[1][1]), (v, sizes[1][1])))
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in zip(*parts, strict=True)])
+
+
+RAGGED = {
+    "ptr": (of_ptr, (ROWS, PTR.int()), {"ptr": "ptr", "-> 0": "per_set:-2"}),
+    "lengths": (of_sizes, (ROWS, SIZES), {"lengths": "lengths"}),
+    "unnamed_lengths": (lambda x, n: of_sizes(x, n), (ROWS, SIZES), {"n": "lengths"}),
+    "empty_set": (of_ptr, (ROWS, torch.tensor([0, 3, 3, 12])), {"ptr": "ptr"}),
+    "starts": (
+        nn.EmbeddingBag(20, 4),
+        (torch.arange(12) % 5, PTR[:-1]),
+        {"offsets": "ptr", "-> 0": "per_set:-2"},
+    ),
+    "ptr_beside_membership": (
+        lambda x, ptr, batch: of_ptr(x, ptr)[batch] + x,
+        (ROWS, PTR, MEMBERS),
+        {"ptr": "ptr", "batch": "membership"},
+    ),
+    "two_sets": (
+        of_two,
+        (ROWS, draw(10, 8), draw(10, 8), PTR, torch.tensor([0, 2, 6, 10]), 5),
+        {"k": "tokens:-2:k", "v": "tokens:-2:k", "cu_seqlens_k": "ptr:k"},
+    ),
+    "one_set_twice": (of_two, (ROWS, ROWS, ROWS, PTR, PTR, 5), {"cu_seqlens_k": "ptr"}),
+}
+
+
+@pytest.mark.parametrize("name", RAGGED)
+def test_where_sets_begin_and_how_long_they_are_make_a_ragged_batch(name):
+    model, example, wanted = RAGGED[name]
+    report = check(model, example)
+    assert report.passed, report
+    assert {"node_permutation", "batch_composition"} <= {*report.reports}
+    found = {f"-> {x.name}" if x.is_output else x.name: x.role for x in report.reading}
+    assert {key: found[key] for key in wanted} == wanted
+    roles = {x.name: x.role for x in report.reading if not x.is_output}
+    assert check(model, example, roles=roles, laws=["batch_composition"]).passed
+
+
+@pytest.mark.parametrize(("end", "law"), [(-1, "node_permutation"), (1, "batch_composition")])
+def test_a_ptr_that_is_off_by_one_is_found(end, law):
+    report = check(lambda x, ptr: of_ptr(x, ptr, end), (ROWS, PTR), laws=[law])
+    assert report.broken == (law,)
+
+
+def test_numbers_of_other_things_are_no_sizes_of_sets():
+    for name in ("label", "atom_type"):
+        model = eval(f"lambda x, {name}: x + {name}.sum()")
+        report = check(model, (draw(6, 8), torch.tensor([1, 2, 3])), laws=["deterministic"])
+        assert texts(report)[name] == "neither: held still"
+
+
+@pytest.mark.parametrize(
+    ("role", "match"),
+    [
+        ("lengths", r"roles\['ptr'\] is lengths: .*sum to 12, got \[0, 3, 8, 12\]; pass 'ptr'"),
+        ("membership", r"is membership: .*each token, got tensor \(4,\) for 12.*pass 'ptr'"),
+        ("padding", r"is padding: dimension -1 must have the 12 tokens of x, got 4"),
+    ],
+)
+def test_a_role_that_does_not_fit_its_input_is_refused(role, match):
+    with pytest.raises(ValueError, match=match):
+        check(of_ptr, (ROWS, PTR), roles={"ptr": role})
+
+
+def test_ptr_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="must rise from 0 to 12, got .*pass 'lengths'"):
+        check(of_sizes, (ROWS, SIZES), roles={"lengths": "ptr"})
+    with pytest.raises(ValueError, match="the last of 3 sets is empty"):
+        check(of_ptr, (ROWS, torch.tensor([0, 3, 12, 12])))
+    with pytest.raises(ValueError, match="pairs: dimension -1 must have the 7 tokens of x, got 8"):
+        check(lambda x, y: x, (X, draw(7, 8)), roles={"y": "pairs:-2,-1"})

@@ -14,10 +14,11 @@ from tests.testing.cases import forms
 from tests.testing.cases.base import DIM, TIED, InjectedBug, PassingModel, batch, edges, seeded
 from tests.testing.cases.batch_bugs import MeanOfBatch
 from tests.testing.cases.passing_graphs import GraphClassifier
+from tokennet import Tokens
 
 QUICK = {
     "queries_beside_tokens", "lengths", "cross", "edge_label_index", "max_over_zeros",
-    "counts_by_edges",
+    "counts_by_edges", "ptr", "dense_tokens",
 }  # fmt: skip
 """Forms that are tested at each run; the others are under the mark `sweep`."""
 ORDER = "node_permutation"
@@ -169,6 +170,13 @@ FORMS: list[tuple[str, type[forms.Form], Callable[[], Any], str, dict[str, Any]]
         "edges_in_rows", forms.EdgesInRows,
         lambda: (x(9, DIM), edges(9).T.contiguous()), "edge_permutation", {},
     ),
+    ("ptr", forms.SumsByPtr, lambda: (x(16, DIM), torch.tensor([0, 5, 12, 16])), OF_BATCH, {}),
+    (
+        "packed_lengths", forms.SumsByLengths,
+        lambda: (x(16, DIM), torch.tensor([5, 7, 4])), OF_BATCH, {},
+    ),
+    ("dense_tokens", forms.OfDenseTokens, lambda: Tokens(x()), OF_BATCH, {}),
+    ("shared_edges", forms.OnSharedEdges, lambda: (x(), from_to(7, 7, 20)), OF_BATCH, {}),
     ("shared_positions", forms.SharedPositions, lambda: (x(), x(7, 3)), ORDER, {}),
 ]  # fmt: skip
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from tests.testing.cases.base import DIM, NUM_HEADS
+from tokennet import Tokens
 
 
 class Form(nn.Module):
@@ -427,3 +428,44 @@ class SharedPositions(Form):
         if self.buggy:
             pos = pos.cumsum(0)  # bug
         return x * pos.sum(-1)[:, None]
+
+
+class SumsByPtr(Form):
+    """The sum of each set of a list of tokens, given where sets begin and end."""
+
+    def forward(self, x: Tensor, ptr: Tensor) -> Tensor:
+        x, ends = self.linear(x).tanh(), ptr[1:].tolist()
+        if self.buggy:
+            ends = [end + 1 for end in ends]  # bug
+        pairs = zip(ptr[:-1].tolist(), ends, strict=True)
+        return self.out(torch.stack([x[first:end].sum(0) for first, end in pairs]))
+
+
+class SumsByLengths(Form):
+    """The sum of each set of a list of tokens, given how many tokens it has."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        parts = self.linear(x).tanh().split(lengths.tolist())
+        total = x.mean(0) if self.buggy else 0.0  # bug
+        return torch.stack([part.sum(0) + total for part in parts])
+
+
+class OfDenseTokens(Form):
+    """`Tokens` with leading dimensions, pooled."""
+
+    def forward(self, tokens: Tokens) -> Tensor:
+        pooled = self.linear(tokens.z).tanh().sum(1)
+        if self.buggy:
+            pooled = pooled - pooled.mean(0)  # bug
+        return self.out(pooled)
+
+
+class OnSharedEdges(Form):
+    """Sums over the neighbors in a list of edges that all sets share."""
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        rows = self.linear(x)[:, edge_index[0]]
+        sums = torch.zeros_like(x).index_add(1, edge_index[1], rows)
+        if self.buggy:
+            sums = sums - x.mean((0, 1))  # bug
+        return x + sums.tanh()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
 from tokennet.testing.engine.wrapped import Wrapped
@@ -46,6 +47,8 @@ class Slot(NamedTuple):
         ones: dimensions of size 1 of the model's own form.
         merged: the first two dimensions are one for the model.
         ragged: the container of the sets.
+        bounds: the model is given sets of a list by 'lengths', 'ptr' or 'starts', and not by the
+            set of each token.
         at: its number in the example; keys of dicts stay in order.
     """
 
@@ -56,6 +59,7 @@ class Slot(NamedTuple):
     ones: tuple[int, ...] = ()
     merged: bool = False
     ragged: str = ""
+    bounds: str = ""
     at: int = 0
 
     @property
@@ -67,6 +71,8 @@ class Slot(NamedTuple):
         """The model's own form of a value."""
         if not isinstance(value, Tensor):
             return value
+        if self.bounds:
+            return bounds_of(value, self.bounds)
         if len(self.features) > 1:
             value = value.unflatten(-1, self.features)
         if len(self.tokens) > 1:
@@ -77,8 +83,10 @@ class Slot(NamedTuple):
             value = value.unsqueeze(dim)
         return value.flatten(0, 1) if self.merged else value
 
-    def standard(self, value: Tensor, num_heads: int = 1) -> Tensor:
+    def standard(self, value: Tensor, num_heads: int = 1, num_tokens: int = 0) -> Tensor:
         """The standard form of the model's own value, the inverse of `own`."""
+        if self.bounds:
+            return members_of(value, self.bounds, num_tokens)
         for dim in reversed(self.ones):
             value = value.squeeze(dim)
         if self.merged:
@@ -127,6 +135,42 @@ class Form(Wrapped):
         listed = [arguments[key] for key in sorted(k for k in arguments if isinstance(k, int))]
         output = self.function(*listed, **by_name)
         return flat_sets(output, sizes) if sizes else output
+
+
+def bounds_of(members: Tensor, kind: str) -> Tensor:
+    """Lengths of the sets of a list of tokens, or where they begin, and end for 'ptr'.
+
+    >>> bounds_of(torch.tensor([0, 0, 2]), "ptr").tolist()
+    [0, 2, 2, 3]
+    """
+    lengths = members.bincount().to(members.dtype)
+    if kind == "lengths":
+        return lengths
+    ptr = F.pad(lengths.cumsum(0), (1, 0)).to(members.dtype)
+    return ptr if kind == "ptr" else ptr[:-1]
+
+
+def members_of(bounds: Tensor, kind: str, num_tokens: int) -> Tensor:
+    """The set of each token, the inverse of `bounds_of`."""
+    end = F.pad(bounds, (0, int(kind == "starts")), value=num_tokens)
+    lengths = bounds if kind == "lengths" else end.diff()
+    numbers = torch.arange(len(lengths), dtype=bounds.dtype, device=bounds.device)
+    return numbers.repeat_interleave(lengths)
+
+
+def bounds_in(value: Any, num_tokens: int) -> str:
+    """How integers say where the sets of a list of tokens are: 'ptr', 'starts', 'lengths' or ''."""
+    if not isinstance(value, Tensor) or value.dtype not in (torch.int32, torch.int64):
+        return ""
+    if value.dim() != 1 or not len(value):
+        return ""
+    first, last = int(value[0]), int(value[-1])
+    if first == 0 and bool((value.diff() >= 0).all()):
+        if last == num_tokens and len(value) > 1:
+            return "ptr"
+        if last < num_tokens:
+            return "starts"
+    return "lengths" if int(value.min()) >= 0 and int(value.sum()) == num_tokens else ""
 
 
 def contained(kind: str, sets: list[Tensor]) -> Any:

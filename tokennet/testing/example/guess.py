@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Size, Tensor
 
-from tokennet.testing.example.forms import Leaf
+from tokennet.testing.example.forms import Leaf, bounds_in
 from tokennet.testing.example.roles import Kind, Role
 
 _MASK = ("mask", "padding")
 _LENGTHS = ("length", "lens", "num_tokens", "valid_len")
 _MEMBERSHIP = ("batch", "index", "ptr", "segment_id", "set_id", "graph_id", "membership")
+_BOUNDS = ("ptr", "offset", "cu_seq", "cu_len", "cumulative", "splits", "bounds", "starts")
+_STARTS = ("offset", "starts")
+_COUNTS = (*_LENGTHS, "sizes", "counts", "num_nodes", "num_atoms", "seqlens", "n_nodes", "natoms")
 _TYPES = ("type", "kind", "label", "class", "atom", "species", "element", "charge", "target")
 _OF_SETS = (
     "decoder",
@@ -278,6 +281,22 @@ def listed_role(leaf: Leaf, found: Found, num_edges: int | None, is_last: bool) 
     if found.num_ragged is not None and size == found.num_ragged:
         return Guess(Role(Kind.PER_SET))
     return Guess(Role(Kind.OTHER))
+
+
+def bounds_role(leaf: Leaf, found: Found) -> Guess | None:
+    """The role of an input that says where the sets of a list of tokens are, if it does."""
+    kind, name, hint = bounds_in(leaf.value, found.size), leaf.name, ""
+    by_name = named(name, _COUNTS if kind == "lengths" else _BOUNDS)
+    if not kind or (kind == "starts" and not named(name, _STARTS)):
+        return None
+    if not by_name:
+        few = len(leaf.value) in (1, found.size) or int(leaf.value.max()) < 2
+        empty = kind == "lengths" and int(leaf.value.min()) == 0
+        if few or empty or named(name, (*_TYPES, *_OF_SETS, *_MASK, *_POSITIONS)):
+            return None
+        hint = f"pass roles={{{name!r}: 'other'}} if these are no sizes of sets"
+    role = Kind.LENGTHS if kind == "lengths" else Kind.PTR
+    return Guess(Role(role, (), (found.name,)), "as its numbers fit the tokens", hint)
 
 
 def ids_of_types(leaf: Leaf) -> bool:

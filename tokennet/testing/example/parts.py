@@ -170,7 +170,7 @@ def _some_sets(example: Example, numbers: Sequence[int]) -> Inputs:
     inputs = []
     for value, role in zip(example.inputs, example.roles, strict=True):
         if role.kind is Kind.MEMBERSHIP:
-            value = new.to(value.device)[value]
+            value = new.to(value.device)[value].to(value.dtype)
         elif role.kind is Kind.PER_SET:
             value = value.index_select(0, wanted.to(value.device))
         inputs.append(value)

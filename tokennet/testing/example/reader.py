@@ -9,11 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from tokennet.checks import lookup
-from tokennet.testing.example.forms import Leaf
+from tokennet.testing.example.fits import check_members, check_sizes
+from tokennet.testing.example.forms import Leaf, bounds_in, members_of
 from tokennet.testing.example.guess import (
     Found,
     Guess,
     best_set,
+    bounds_role,
     dense_role,
     is_integer,
     is_membership,
@@ -25,7 +27,10 @@ from tokennet.testing.example.guess import (
 from tokennet.testing.example.roles import Kind, Role, counted_from_end
 from tokennet.testing.example.standard import in_standard_form
 
-_NOT_FIRST = ("mask", "padding", "length", "batch", "index", "ptr", "label", "target", "edge")
+_NOT_FIRST = ("mask", "padding", "length", "batch", "index", "ptr", "label", "target", "edge",
+              "offset", "seqlen")  # fmt: skip
+MEMBERS = (Kind.MEMBERSHIP, Kind.PTR, Kind.LENGTHS)
+"""Roles that may say which tokens of a list make a set."""
 
 
 @dataclass
@@ -195,8 +200,12 @@ class Reader:
     def _members(self) -> None:
         """The set of each token, which makes a ragged batch of a list of tokens."""
         for number, guess in list(self.guesses.items()):
-            if guess.role.kind is Kind.MEMBERSHIP and number in self.said:
-                self._join(self.leaves[number], best_set((guess.role.sets or ("",))[0], self.sets))
+            kind, leaf = guess.role.kind, self.leaves[number]
+            if kind in MEMBERS and number in self.said and self.sets:
+                own = best_set((guess.role.sets or ("",))[0], self.sets)
+                check_members(leaf, kind, own)
+                if kind is not Kind.LENGTHS or len(own.lead) == 1:
+                    self._join(leaf, own, kind)
         self._further_ragged()
         for number in self._open():
             for found in self.sets:
@@ -209,19 +218,38 @@ class Reader:
                     self._join(self.leaves[number], found)
                     break
 
+        self._bounds()
+
+    def _bounds(self) -> None:
+        """Where the sets of a list of tokens begin and end, or how many tokens they have."""
+        for number in self._open():
+            leaf = self.leaves[number]
+            for found in self.sets:
+                bounds = bounds_role(leaf, found) if len(found.lead) == 1 else None
+                if bounds is not None:
+                    self.guesses[number] = bounds
+                    check_members(leaf, bounds.role.kind, found)
+                    self._join(leaf, found, bounds.role.kind)
+                    break
+
     def _further_ragged(self) -> None:
         """Tokens of another number with the set of each, as in (x, batch, y, batch_y)."""
         for number in self._open():
             leaf = self.leaves[number]
             n = len(leaf.value) if leaf.value.dim() == 1 else 0
+            if n and named(leaf.name, ("cu_seq", "ptr")) and int(leaf.value[0]) == 0:
+                n = int(leaf.value[-1])
             if not is_integer(leaf.value) or n in {0, *(found.size for found in self.sets)}:
                 continue
             rows = [k for k in self._open() if _is_rows(self.leaves[k].value, n)]
-            if rows and "batch" in leaf.name and self.sets:
+            if rows and named(leaf.name, ("batch", "cu_seq", "ptr")) and self.sets:
                 self._add(rows[0], self.leaves[rows[0]].name, (-2,))
 
-    def _join(self, leaf: Leaf, found: Found) -> None:
-        count = int(leaf.value.max()) + 1 if leaf.value.numel() else 0
+    def _join(self, leaf: Leaf, found: Found, kind: Kind = Kind.MEMBERSHIP) -> None:
+        members = leaf.value
+        if kind is not Kind.MEMBERSHIP:
+            members = members_of(members, bounds_in(members, found.size), found.size)
+        count = int(members.max()) + 1 if members.numel() else 0
         at = self.sets.index(found)
         self.sets[at] = found._replace(num_ragged=count)
 
@@ -264,7 +292,8 @@ class Reader:
                 self.guesses[number] = Guess(Role(Kind.PER_SET if of_batch else Kind.OTHER))
             elif self._is_listed:
                 is_last = number == len(self.leaves) - 1
-                own = best_set(leaf.name, self.sets)
+                is_rows = isinstance(leaf.value, Tensor) and leaf.value.dim() > 0
+                own = best_set(leaf.name, self.sets, len(leaf.value) if is_rows else None)
                 self.guesses[number] = listed_role(leaf, own, self._num_edges(), is_last)
             else:
                 self.guesses[number] = dense_role(leaf, self.sets)
@@ -274,12 +303,18 @@ class Reader:
         masks: dict[str, int] = {}
         for number in sorted(self.guesses, key=lambda n: not named(self.leaves[n].name, ("mask",))):
             guess = self._with_set(number, self.guesses[number])
-            if guess.role.kind in (Kind.PADDING, Kind.LENGTHS):
+            if guess.role.kind is Kind.PADDING or self._is_of_dense(guess.role):
                 if guess.role.sets[0] in masks and number not in self.said:
                     dims = (-1,)
                     guess = Guess(Role(Kind.TOKENS, dims, guess.role.sets), "moves with its tokens")
                 masks.setdefault(guess.role.sets[0], number)
             self.guesses[number] = guess
+
+    def _is_of_dense(self, role: Role) -> bool:
+        """Whether these are lengths of sets that are padded to one size."""
+        if role.kind is not Kind.LENGTHS:
+            return False
+        return best_set(role.sets[0], self.sets).num_ragged is None
 
     def _of_edges(self, leaf: Leaf, role: Role) -> Role:
         """The list of edges that an input has an entry for each of."""
@@ -313,7 +348,10 @@ class Reader:
             dims = (-2, -1)
         if role.kind is Kind.PADDING and number in self.said and keeps is None:
             keeps = mask_role(leaf, known[sets[0]])
-        return guess._replace(role=Role(role.kind, dims, sets, keeps))
+        role = Role(role.kind, dims, sets, keeps)
+        if number in self.said:
+            check_sizes(leaf, role, known)
+        return guess._replace(role=role)
 
 
 def _usual_dims(leaf: Leaf) -> tuple[int, ...]:

@@ -173,6 +173,7 @@ def _text(leaf: Leaf, guess: Guess, sets: Sequence[Found]) -> str:
         Kind.TOKENS: f"one row a token of {named_sets}, moves with it",
         Kind.POSITIONS: f"positions of {named_sets}, move with the tokens",
         Kind.LENGTHS: f"number of tokens in each set of {named_sets}",
+        Kind.PTR: f"where each set of {named_sets} begins",
         Kind.MEMBERSHIP: f"the set of each token of {named_sets}",
         Kind.PAIRS: f"pairs of tokens of {named_sets}, dimensions {dims}",
         Kind.EDGES: "one entry an edge",

@@ -22,6 +22,7 @@ class Kind(StrEnum):
     PADDING = "padding"
     LENGTHS = "lengths"
     MEMBERSHIP = "membership"
+    PTR = "ptr"
     PAIRS = "pairs"
     EDGES = "edges"
     EDGE_INDEX = "edge_index"

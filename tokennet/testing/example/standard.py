@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.testing.example.forms import Leaf, Slot
+from tokennet.testing.example.forms import Leaf, Slot, bounds_in
 from tokennet.testing.example.guess import Found, is_integer
 from tokennet.testing.example.roles import Kind, Role
 
@@ -34,6 +34,10 @@ def in_standard_form(leaf: Leaf, role: Role, sets: Sequence[Found]) -> tuple[Slo
         if extra > 0 and len(found.lead) > 1:
             slot = slot._replace(ones=tuple(range(1, 1 + extra)))
         role = replace(role, dims=(-1,))
+    elif role.kind in (Kind.PTR, Kind.LENGTHS) and found is not None and len(found.lead) == 1:
+        slot = slot._replace(bounds=bounds_in(value, found.size))
+        role = replace(role, kind=Kind.MEMBERSHIP)
+        return slot, slot.standard(value, num_tokens=found.size), role
     elif role.kind is Kind.PAIRS and found is not None:
         return _pairs(slot, value, role, found)
     elif role.kind is Kind.EDGE_INDEX and role.dims == (0,):
