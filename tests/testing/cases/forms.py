@@ -434,20 +434,20 @@ class SumsByPtr(Form):
     """The sum of each set of a list of tokens, given where sets begin and end."""
 
     def forward(self, x: Tensor, ptr: Tensor) -> Tensor:
-        x, ends = self.linear(x).tanh(), ptr[1:].tolist()
-        if self.buggy:
-            ends = [end + 1 for end in ends]  # bug
-        pairs = zip(ptr[:-1].tolist(), ends, strict=True)
-        return self.out(torch.stack([x[first:end].sum(0) for first, end in pairs]))
+        x, sums = self.linear(x).tanh(), []
+        for first, end in zip(ptr[:-1].tolist(), ptr[1:].tolist(), strict=True):
+            sums.append(x[first : end + self.buggy].sum(0))  # bug
+        return self.out(torch.stack(sums))
 
 
 class SumsByLengths(Form):
     """The sum of each set of a list of tokens, given how many tokens it has."""
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        parts = self.linear(x).tanh().split(lengths.tolist())
-        total = x.mean(0) if self.buggy else 0.0  # bug
-        return torch.stack([part.sum(0) + total for part in parts])
+        x = self.linear(x).tanh()
+        if self.buggy:
+            x = x - x.mean(0)  # bug
+        return torch.stack([part.sum(0) for part in x.split(lengths.tolist())])
 
 
 class OfDenseTokens(Form):
