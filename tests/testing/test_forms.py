@@ -1,12 +1,17 @@
 """Forms of input that newcomers try: each is read rightly without help, or asked about."""
 
+import contextlib
+import copy
+import io
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from tokennet import Attention, Causal, Cycle, Tokens
-from tokennet.testing import check
+from tokennet.testing import Verdict, check
+from tokennet.testing.engine import verdict
 
 
 def draw(*shape, seed=0):
@@ -151,3 +156,78 @@ def test_ptr_that_does_not_fit_is_refused():
         check(of_ptr, (ROWS, torch.tensor([0, 3, 12, 12])))
     with pytest.raises(ValueError, match="pairs: dimension -1 must have the 7 tokens of x, got 8"):
         check(lambda x, y: x, (X, draw(7, 8)), roles={"y": "pairs:-2,-1"})
+
+
+@pytest.mark.parametrize("word", ["pad", "keep"])
+def test_a_polarity_without_true_is_told_how_to_be_said(word):
+    with pytest.raises(ValueError, match=f"say what True is, as 'padding:True={word}'"):
+        check(lambda x, mask: x, (X, REAL), roles={"mask": f"padding:{word}"})
+
+
+def test_laws_of_a_group_say_how_points_were_read():
+    report = check(lambda pos: {"near": torch.cdist(pos, pos)}, draw(2, 6, 3), group="E(3)")
+    found = {x.name: (x.value, x.role) for x in report.reading}
+    assert found == {"pos": ("tensor (2, 6, 3)", "points"), "near": ("tensor (2, 6, 6)", "scalar")}
+    assert "points, coordinates along dimension -1" in report.read_as
+    norm = nn.BatchNorm1d(6)
+    check(norm, draw(2, 6, 3), group="translations")
+    assert int(norm.num_batches_tracked) == 0
+    grid = check(lambda x: x.sin(), draw(2, 3, 6), group="circular_shifts").reading
+    assert [line.role for line in grid] == ["grid:-2"]
+    ring = check(lambda x: x.roll(1, -2), draw(2, 6, 3), group="C_n").reading
+    assert [line.role for line in ring] == ["tokens:-2", "tokens:-2"]
+
+
+def test_verdicts_on_images_do_not_speak_of_tokens():
+    image = draw(3, 3, 6, 6)
+    model = lambda image: torch.ones(3, 2).to(image) + 0 * image.mean()  # noqa: E731
+    report = check(model, image, laws=["batch_composition"])
+    assert report.reading[-1].text == "of the whole input"
+    reports = report.reports
+    assert reports["batch_composition"].verdict is Verdict.VACUOUS
+    assert "depend on the input" in reports["batch_composition"].reason
+    leak = lambda image: image.mean((-1, -2)) - image.mean()  # noqa: E731
+    reports = check(leak, image, laws=["batch_composition"]).reports
+    assert "what other content does" in reports["batch_composition"].reason
+
+
+class Bag(nn.Module):
+    """The mean of token vectors over all positions, padding included."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(20, 8), nn.Linear(8, 1)
+
+    def forward(self, input_ids, attention_mask):
+        hidden = self.table(input_ids) * attention_mask[..., None]
+        return self.out(hidden.mean(1)).tanh()
+
+
+class FlatBag(Bag):
+    def forward(self, input_ids, attention_mask):
+        return super().forward(input_ids, attention_mask)[:, 0]
+
+
+@pytest.mark.parametrize("model", [Bag, FlatBag])
+def test_a_break_on_ids_that_are_cut_comes_with_a_script_that_shows_it(model):
+    """The mean counts padding: only sets without their padding show it."""
+    torch.manual_seed(0)
+    model, ids = model(), torch.randint(0, 20, (3, 7))
+    found = check(model, (ids, REAL.long()), laws=["padding"]).reports["padding"]
+    assert found.verdict is Verdict.BROKEN
+    assert found.counterexample is not None
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(found.counterexample.script, {"model": copy.deepcopy(model)})
+    assert float(out.getvalue()) > 1e-3
+
+
+def test_where_no_smaller_example_can_be_made_the_original_is_shown(monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("sizes must match")
+
+    monkeypatch.setattr(verdict, "smallest_counterexample", fails)
+    found = check(lambda x: x.cumsum(1), X, laws=["node_permutation"]).reports["node_permutation"]
+    assert "no smaller example: sizes must match" in found.notes
+    assert found.counterexample.inputs[0].shape == X.shape
+    assert "print(" in found.counterexample.script

@@ -195,9 +195,9 @@ def check(
             if causal:
                 raise ValueError("causal is a law of tokens: it cannot be given with group")
             given: dict[str, Any] = {"roles": roles, "outputs": outputs, "laws": laws, **options}
-            reports = check_required(model, to_device(example, device), group, **given)
+            reports, lines = check_required(model, to_device(example, device), group, **given)
             seconds = time.perf_counter() - started
-            return LawReport(name_of(model), describe(example), reports, seconds)
+            return LawReport(name_of(model), describe(example), reports, seconds, lines)
         example_there = to_device(example, device)
         case = make_case(model, example_there, roles=roles, outputs=outputs)
         reports = _verdicts(_names(case, laws, causal), case, options)
@@ -227,6 +227,9 @@ def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
     except Exception as error:  # whatever a model of other people raises
         report = verdict_on_error(error)
     fields: dict[str, Any] = {"law": name, "subject": name_of(case.model)}
+    if not case.example.anchors:  # images, for instance
+        words = report.reason.replace("what tokens do", "what other content does")
+        fields["reason"] = words.replace("depend on the tokens", "depend on the input")
     if report.verdict is Verdict.BROKEN:
         hints = [f"{line.name} is read as {line.role}: {line.hint}" for line in case.reading]
         fields["notes"] = (*report.notes, *(hint for hint in hints if not hint.endswith(": ")))

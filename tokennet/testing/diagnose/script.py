@@ -199,7 +199,7 @@ def _replacing(
                 *start,
                 f"other[index] = 9 * torch.randn(other[index].shape, {SEED}, dtype=other.dtype)",
             ]
-    elif isinstance(inputs[0], Tensor):
+    elif isinstance(inputs[0], Tensor) and old.dim() > 1 and old.shape[-1] == new.shape[-1]:
         lines = _chosen_rows(old, new)
     other = "other"
     if lines and isinstance(inputs[0], Tokens):
@@ -214,8 +214,8 @@ def _replacing(
     for name, value, given in zip(names[1:], inputs[1:], changed[1:], strict=True):
         same = value is given or (isinstance(value, Tensor) and torch.equal(value, given))
         arguments.append(name if same else literal(given, False))
-    rows = f"y.flatten(0, -2)[{before}]", f"moved.flatten(0, -2)[{after}]"
-    return Code([], lines, arguments, *rows)
+    rows = "flatten(0, -2)" if y[worst].dim() > 1 else "reshape(-1, 1)"
+    return Code([], lines, arguments, f"y.{rows}[{before}]", f"moved.{rows}[{after}]")
 
 
 def _chosen_rows(old: Tensor, new: Tensor) -> list[str]:

@@ -57,14 +57,22 @@ def smallest_counterexample(
     with contextlib.suppress(Exception):  # content that the model refuses
         if other is not None and error(other, intervention) > threshold:
             inputs, seeded = other, True
-    perm = None
+    return counterexample_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
+
+
+def counterexample_of(
+    runner: Runner, inputs: Inputs, intervention: Intervention, *, jittered: bool, seeded: bool
+) -> Counterexample:
+    """What an intervention shows on inputs, with a script where one can be written."""
+    perm, text = None, ""
     if isinstance(intervention, PermutationIntervention):
         perm = tuple(intervention.perm.tolist())
-    text = script_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
+    with contextlib.suppress(Exception):  # values that cannot be written
+        text = script_of(runner, inputs, intervention, jittered=jittered, seeded=seeded)
     changed = intervention.apply(inputs)
     return Counterexample(
         perm,
-        error(inputs, intervention),
+        runner.error(inputs, intervention),
         text,
         inputs,
         changed=changed,

@@ -15,7 +15,7 @@ from torch import nn
 
 from tokennet.testing.diagnose.localize import localize, lowered_at
 from tokennet.testing.diagnose.script import script_of_two_runs
-from tokennet.testing.diagnose.shrink import smallest_counterexample
+from tokennet.testing.diagnose.shrink import counterexample_of, smallest_counterexample
 from tokennet.testing.diagnose.source import is_internal, location_at
 from tokennet.testing.engine.distribution import in_distribution
 from tokennet.testing.engine.draws import COUNT, Draw, Draws, as_draws
@@ -261,4 +261,5 @@ def _counterexample(found: Finding, swaps: bool, notes: list[str]) -> Counterexa
             )
     except Exception as error:  # sizes and content that the model refuses
         notes.append(f"no smaller example: {first_line(error)}")
-        return None
+    with runner.at(found.dtype) as x:
+        return counterexample_of(runner, x, worst, jittered=hidden, seeded=False)

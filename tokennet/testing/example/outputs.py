@@ -342,4 +342,5 @@ def _text(y: Tensor, layout: Layout, example: Example) -> tuple[str, Role]:
         return f"{what}: left out of laws of the batch", Role(Kind.SCALAR)
     if layout.sets is not None and (example.num_sets > 1 or example.membership is not None):
         return f"per set, dimension {layout.sets}", Role(Kind.PER_SET, (layout.sets,))
-    return "of all tokens together", Role(Kind.PER_SET)
+    together = "of all tokens together" if example.anchors else "of the whole input"
+    return together, Role(Kind.PER_SET)

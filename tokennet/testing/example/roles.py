@@ -45,6 +45,9 @@ _DIMS = {
 }  # fmt: skip
 _COUNTS = {"one": (1,), "two": (2,), "one or more": (1, 2, 3)}
 _KEEPS = {"True=keep": True, "True=pad": False}
+_WORDS = {"pad": False, "padding": False, "masked": False, "hidden": False, "keep": True,
+          "valid": True, "real": True, "token": True, "tokens": True}  # fmt: skip
+"""What one may write for True=pad and True=keep."""
 _WITHOUT_SETS = (Kind.PER_SET, Kind.SCALAR, Kind.OTHER)
 
 
@@ -112,6 +115,9 @@ def parse_role(
             if kind is not Kind.PADDING:
                 raise ValueError(f"{label}: only padding says what True is, got {text!r}")
             keeps = lookup(label, part, _KEEPS)
+        elif kind is Kind.PADDING and part.lower() in _WORDS:
+            wanted = "True=keep" if _WORDS[part.lower()] else "True=pad"
+            raise ValueError(f"{label}: say what True is, as 'padding:{wanted}', got {text!r}")
         elif part and kind not in _WITHOUT_SETS:
             sets = tuple(name.strip() for name in part.split(","))
         else:

@@ -17,8 +17,12 @@ from torch import Tensor
 
 from tokennet.checks import lookup
 from tokennet.testing.engine.draws import COUNT, Draws
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.engine.verdict import name_of, run_law, verdict_on_error
 from tokennet.testing.engine.wrapped import GradientOf, NoGradient
+from tokennet.testing.example.inputs import parameters_of
+from tokennet.testing.example.reading import ReadingLine
+from tokennet.testing.example.values import describe, map_tensors, tensors_of
 from tokennet.testing.geometry.constants import effect_of_constants
 from tokennet.testing.geometry.intervention import MotionIntervention
 from tokennet.testing.geometry.kinds import Kind
@@ -109,22 +113,64 @@ def check_group(
     >>> [str(report.verdict) for report in reports.values()]
     ['PASS', 'PASS', 'PASS']
     """
+    given: dict[str, Any] = {"roles": roles, "outputs": outputs, "laws": laws}
+    options: dict[str, Any] = {"dtype": dtype, "jitter": jitter, "seed": seed, "draws": draws}
+    return read_and_check_group(model, example, group, **given, **options)[0]
+
+
+def read_and_check_group(
+    model: Callable[..., Any],
+    example: Any,
+    group: str,
+    *,
+    roles: Mapping[str, str] | None,
+    outputs: Any,
+    laws: Sequence[str] | None,
+    **options: Any,
+) -> tuple[dict[str, SymmetryReport], tuple[ReadingLine, ...]]:
+    """The reports of `check_group`, and how inputs and outputs were read."""
     names = laws_of_group(group)
     if laws is not None:
         for law in laws:
             lookup("laws", law, dict.fromkeys(names))
         names = tuple(laws)
-    options: dict[str, Any] = {"dtype": dtype, "jitter": jitter, "seed": seed, "draws": 0}
     if group in SHIFTS:
-        return {group: check_shifts(group, model, example, roles, **{**options, "draws": draws})}
+        report = check_shifts(group, model, example, roles, **options)
+        first = example[0] if isinstance(example, tuple | list) else example
+        name, text = next(iter(parameters_of(model)), "0"), report.notes[0].removeprefix("read as ")
+        role = f"grid:{text.rpartition('(')[2].rstrip('),').replace(' ', '')}"
+        return {group: report}, (ReadingLine(name, describe(first), role, text),)
+    options = {**options, "draws": 0}
     spectral = group in SPECTRAL
     reading = read_points(model, example, roles, n=_parsed(group)[1], spectral=spectral)
     reading, said = chosen(reading, outputs)
-    drawn = {law: motions_of(law, reading, seed) for law in names}
+    drawn = {law: motions_of(law, reading, options["seed"]) for law in names}
     declared = declared_outputs(model)
     motions = [motion for law in names for motion in drawn[law][:1]]
     kinds = output_kinds(reading, said, declared, motions)
-    return {law: _check(law, reading, kinds, drawn[law], options, name_of(model)) for law in names}
+    subject = name_of(model)
+    reports = {law: _check(law, reading, kinds, drawn[law], options, subject) for law in names}
+    return reports, _lines(reading, kinds)
+
+
+def _lines(reading: Reading, outs: tuple[Kind, ...]) -> tuple[ReadingLine, ...]:
+    """How inputs and outputs were read, for the report."""
+    with sandboxed(reading.function, dtype=None), torch.no_grad():
+        found = reading.function(*map_tensors(torch.clone, reading.inputs))
+    given = list(zip(reading.names, reading.inputs, reading.kinds, strict=True))
+    made = zip(reading.function.outputs, tensors_of(found), outs, strict=True)
+    return tuple(
+        ReadingLine(name, describe(value), str(kind), _text(kind), is_output=n >= len(given))
+        for n, (name, value, kind) in enumerate([*given, *made])
+    )
+
+
+def _text(kind: Kind) -> str:
+    if "scalar" in kind.name:
+        return f"a {kind.name}"
+    if kind.is_still:
+        return f"{kind.name}: held still"
+    return f"{kind.name}, coordinates along dimension {kind.dim}"
 
 
 def declared_outputs(model: Any) -> list[str]:

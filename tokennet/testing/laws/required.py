@@ -11,7 +11,8 @@ from typing import Any
 
 from tokennet.testing.engine.verdict import name_of, verdict_on_error
 from tokennet.testing.example.case import Case, make_case
-from tokennet.testing.geometry.laws import check_group, laws_of_group
+from tokennet.testing.example.reading import ReadingLine
+from tokennet.testing.geometry.laws import laws_of_group, read_and_check_group
 from tokennet.testing.laws.equivariance import check_equivariance
 from tokennet.testing.report import SymmetryReport
 
@@ -57,8 +58,8 @@ def check_required(
     outputs: Any,
     laws: Sequence[str] | None,
     **options: Any,
-) -> dict[str, SymmetryReport]:
-    """Hold a model to a group: its reports by law.
+) -> tuple[dict[str, SymmetryReport], tuple[ReadingLine, ...]]:
+    """Hold a model to a group: its reports by law, and how the example was read.
 
     Args:
         group: as in `check_group`; or "S_n", "A_n", "C_n" (the rotations of a ring), "D_n" of
@@ -69,14 +70,15 @@ def check_required(
     """
     if required_laws(group) != (PERMUTATIONS,):
         given: dict[str, Any] = {"roles": roles, "outputs": outputs, "laws": laws, **options}
-        return check_group(model, example, group, **given)
+        return read_and_check_group(model, example, group, **given)
     if roles is not None or outputs is not None:
         raise ValueError("roles and outputs say what coordinates are: they need a group of space")
     case = make_case(model, example)
     try:
-        return {PERMUTATIONS: _permutations(case, group, options)}
+        report = _permutations(case, group, options)
     except Exception as error:  # whatever a model of other people raises
-        return {PERMUTATIONS: verdict_on_error(error)}
+        report = verdict_on_error(error)
+    return {PERMUTATIONS: report}, case.reading
 
 
 def _permutations(case: Case, group: Any, options: dict[str, Any]) -> SymmetryReport:
