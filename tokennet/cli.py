@@ -203,7 +203,7 @@ def check(
 
     Exit code 0: no law is broken (with --baseline, by a break that is not known). 1: a law is
     broken. 2: wrong usage, or the model cannot run. 3: nothing was shown, because every law
-    but `deterministic` is INCONCLUSIVE or VACUOUS.
+    but `deterministic` is INCONCLUSIVE or VACUOUS, or how the example is to be read decides.
     """
     from tokennet.testing import check as check_laws
     from tokennet.testing import command

@@ -162,6 +162,15 @@ def test_ptr_that_does_not_fit_is_refused():
 def test_a_polarity_without_true_is_told_how_to_be_said(word):
     with pytest.raises(ValueError, match=f"say what True is, as 'padding:True={word}'"):
         check(lambda x, mask: x, (X, REAL), roles={"mask": f"padding:{word}"})
+    word = {"pad": "hide"}.get(word, word)
+    with pytest.raises(ValueError, match=f"say what True is, as 'pairs:True={word}'"):
+        check(lambda x, mask: x, (X, torch.eye(7).bool()), roles={"mask": f"pairs:{word}"})
+
+
+def test_a_set_may_have_the_name_of_a_word_for_true():
+    model = lambda tokens, pad, mask: (tokens * mask[..., None]).sum(1) + pad.sum(1)  # noqa: E731
+    example = {"tokens": X, "pad": draw(3, 5, 8), "mask": REAL}
+    assert check(model, example, roles={"mask": "padding:tokens:True=keep"}).passed
 
 
 def test_laws_of_a_group_say_how_points_were_read():

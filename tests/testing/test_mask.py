@@ -67,6 +67,7 @@ def per_set():
     return (torch.rand(3, N, N, generator=generator) < 0.3) | torch.eye(N).bool()
 
 
+CAUSAL = torch.ones(N, N).tril().bool()
 ADDED = torch.zeros(N, N).masked_fill(~RING, float("-inf"))
 
 
@@ -102,6 +103,59 @@ def test_masks_that_are_dropped_are_found(model, mask):
     assert report.verdict == "BROKEN", report
     with open(report.location.file) as file:
         assert "# the break" in file.read().splitlines()[report.location.line - 1]
+
+
+class Inverted(Masked):
+    """Attention that takes a mask that is True for hidden pairs, or inverts it by mistake."""
+
+    def forward(self, x, mask):
+        return super().forward(x, ~mask)
+
+
+@pytest.mark.parametrize(("layers", "mask"), [(1, RING), (1, CAUSAL), (2, RING)])
+def test_a_mask_that_is_inverted_for_attention_of_torch_is_asked_about(layers, mask):
+    model, example = Inverted(layers=layers), (torch.randn(3, N, DIM), mask)
+    report = check(model, example)
+    found = report.reports["mask_honored"]
+    assert found.verdict == "INCONCLUSIVE", found
+    assert "pass roles={'mask': 'pairs:True=hide'}, or {'mask': 'pairs:True=keep'}" in found.reason
+    assert report.questions == ("mask_honored",)
+    assert not report.passed
+    assert "how the example is to be read decides mask_honored" in report.summary()
+    said = {role: verdict_as(role, model, example) for role in ("keep", "hide")}
+    other = ("BROKEN", "PASS")[layers == 1] if layers == 1 else None
+    assert (said["keep"], said["hide"]) == ("BROKEN", other)
+
+
+def verdict_as(role, model, example):
+    reports = check(model, example, roles={"mask": f"pairs:True={role}"}).reports
+    return reports["mask_honored"].verdict if "mask_honored" in reports else None
+
+
+@pytest.mark.parametrize("model", [Masked(), Hidden(depth=1)])
+def test_a_mask_that_is_transposed_is_broken_in_the_usual_reading(model):
+    wrapped = lambda x, attn_mask: model(x, attn_mask.T)  # noqa: E731
+    visible = isinstance(model, Masked)
+    report = law_of(wrapped, (torch.randn(3, N, DIM), CAUSAL if visible else ~CAUSAL))
+    assert report.verdict == "BROKEN", report
+    assert f"the mask is read as: True = {'visible' if visible else 'hidden'}" in report.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "hides", "verdict"),
+    [("mask", True, "PASS"), ("mask", False, "PASS"), ("hidden_mask", True, "PASS"),
+     ("hidden_mask", False, "INCONCLUSIVE"), ("attn_mask", True, "INCONCLUSIVE")],
+)  # fmt: skip
+def test_names_say_what_true_is_where_scores_are_masked_by_hand(name, hides, verdict):
+    scope = {"inf": float("inf"), "hides": hides}
+    exec(
+        f"def model(x, {name}):\n"
+        f"    hidden = {name} if hides else ~{name}\n"
+        f"    return (x @ x.mT).masked_fill(hidden, -inf).softmax(-1) @ x\n",
+        scope,
+    )
+    mask = ~RING if hides else RING
+    assert law_of(scope["model"], (torch.randn(2, N, DIM), mask)).verdict == verdict
 
 
 def test_an_encoder_of_torch_honors_its_mask():

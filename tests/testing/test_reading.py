@@ -8,7 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from tokennet.testing import Verdict, applicable_laws, check, parametrize_with_checks
+from tokennet.testing.command import Files, report_on
 from tokennet.testing.example.roles import parse_role
+from tokennet.testing.formats import Baseline
+from tokennet.testing.zoo import ZooModel
 
 
 def draw(*shape, seed=0):
@@ -305,9 +308,13 @@ def test_dimensions_of_tokens_are_said():
 
 def test_a_doubtful_mask_is_asked_about():
     inverted = lambda x, mask: summed(x, ~mask)  # noqa: E731
-    found = check(inverted, (X, REAL)).reports["padding"]
+    report = check(inverted, (X, REAL))
+    found = report.reports["padding"]
     assert found.verdict is Verdict.INCONCLUSIVE
     assert "pass roles={'mask': 'padding:True=pad'}" in found.reason
+    assert not report.passed
+    assert report.questions == ("padding",)
+    assert report_on(report, "m:f", ZooModel(inverted, (X, REAL)), Baseline(), Files()) == 3
     assert check(inverted, (X, ~REAL), roles={"mask": "padding:True=pad"}).passed
     said = check(inverted, (X, REAL), roles={"mask": "padding:True=keep"})
     assert said.reports["padding"].verdict is Verdict.BROKEN
@@ -343,12 +350,17 @@ HINTS = {
 }  # fmt: skip
 
 
+ASKED = ("sorted_ids",)
+"""Not passed until it is said what they are: read as the set of each token they break a law."""
+
+
 @pytest.mark.parametrize("name", HINTS)
 def test_a_doubtful_reading_comes_with_a_hint(name):
     model, example, hint = HINTS[name]
     laws = [law for law in applicable_laws(model, example) if law not in COSTLY]
     report = check(model, example, laws=laws)
-    assert report.passed, report
+    assert not report.broken, report
+    assert report.passed is (name not in ASKED)
     assert hint in report.read_as
     assert any(hint in line.hint for line in report.reading)
 
@@ -385,7 +397,7 @@ def test_the_report_starts_with_the_reading_and_stores_it():
         ({"x": "tokens:5"}, r"roles\['x'\]: there is no dimension 5"),
         ({"mask": "padding:-1"}, "padding has no dimensions"),
         ({"mask": "padding:True=maybe"}, "must be one of True=keep, True=pad"),
-        ({"x": "tokens:True=pad"}, "only padding says what True is"),
+        ({"x": "tokens:True=pad"}, "only padding and pairs say what True is"),
         ({"mask": "padding:context"}, "must be one of x; got 'context'"),
         ({"mask": "edges"}, "no input lists edges"),
     ],

@@ -18,7 +18,7 @@ from tokennet.testing.engine.sandbox import moved_to
 from tokennet.testing.engine.tolerance import precision_of
 from tokennet.testing.engine.verdict import name_of, verdict_on_error
 from tokennet.testing.example.case import Case, make_case
-from tokennet.testing.example.reading import ReadingLine, table_of
+from tokennet.testing.example.reading import ReadingLine, question_of, table_of
 from tokennet.testing.example.values import describe, to_device
 from tokennet.testing.laws import LAWS
 from tokennet.testing.laws.required import check_required
@@ -67,15 +67,22 @@ class LawReport:
         return bool(self.undecided) and not {*held} - {"deterministic"}
 
     @property
+    def questions(self) -> tuple[str, ...]:
+        """The laws that are broken as the example was read, and may hold as it is meant."""
+        return tuple(law for law, report in self.reports.items() if report.question)
+
+    @property
     def passed(self) -> bool:
-        """Whether no law is broken, and the check shows anything at all."""
-        return not self.broken and not self.shows_nothing
+        """Whether no law is broken, none waits for an answer, and the check shows anything."""
+        return not (self.broken or self.questions or self.shows_nothing)
 
     def summary(self) -> str:
         """What the verdicts mean together, in a sentence."""
         count, undecided = len(self.reports), self.undecided
         if self.broken:
             return f"{len(self.broken)} of {count} laws are BROKEN: {', '.join(self.broken)}."
+        if self.questions:
+            return f"Not passed: how the example is to be read decides {', '.join(self.questions)}."
         open_laws = f"INCONCLUSIVE or VACUOUS: {', '.join(undecided)}"
         if self.shows_nothing:
             told = "Nothing was shown: no law is broken, and none that speaks of tokens holds"
@@ -254,17 +261,9 @@ def _asked(
     verdicts = {_verdict(name, other, options).verdict for name in apply}
     if Verdict.BROKEN in verdicts or Verdict.PASS not in verdicts:  # which shows nothing
         return reports
-    said = ", ".join(f"{name!r}: {role!r}" for name, role in case.doubtful.items())
-    read = " and ".join(
-        f"{line.name} is read as {line.role}" for line in case.reading if line.name in case.doubtful
-    )
-    found = dict(reports)
-    for name in broken:
-        reason = f"{read}, and no law is broken otherwise: if that is right, pass roles={{{said}}}"
-        found[name] = dataclasses.replace(
-            reports[name], verdict=Verdict.INCONCLUSIVE, reason=reason
-        )
-    return found
+    read = {line.name: line.role for line in case.reading if line.name in case.doubtful}
+    question = question_of(read, case.doubtful)
+    return {**reports, **{name: reports[name].asked(question) for name in broken}}
 
 
 def applicable_laws(

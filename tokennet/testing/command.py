@@ -123,7 +123,7 @@ def report_on(
         print(f"In the baseline, and no longer found: {gone.law} at {gone.at}")
     if set(report.broken) - known:
         return BROKEN
-    return NOTHING_SHOWN if report.shows_nothing else 0
+    return NOTHING_SHOWN if report.shows_nothing or report.questions else 0
 
 
 def _with_whole_scripts(report: LawReport, name: str) -> LawReport:

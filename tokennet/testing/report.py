@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -18,7 +18,7 @@ class Verdict(StrEnum):
     - `PASS`: the law holds up to rounding.
     - `BROKEN`: the error is far beyond rounding.
     - `INCONCLUSIVE`: the error lies between, rounding decides, the model keeps a state, or is
-      not finite.
+      not finite; or how the example is to be read decides.
     - `VACUOUS`: the law holds because the output does not depend on the tokens at all.
     """
 
@@ -92,7 +92,8 @@ class SymmetryReport:
     not measured).
     `draws` is on how much other content the law was tried; of a model that draws random
     numbers it is the number of runs, and `p_value` that of the test of distributions, where
-    one was needed.
+    one was needed. `question` is asked where a law is broken as the example was read, and holds
+    as it may be meant: the roles that decide it.
     """
 
     law: str
@@ -113,6 +114,12 @@ class SymmetryReport:
     notes: tuple[str, ...] = ()
     counterexample: Counterexample | None = None
     location: Location | None = None
+    question: str = ""
+
+    def asked(self, question: str) -> SymmetryReport:
+        """INCONCLUSIVE, with a question about the reading as the reason."""
+        verdict = Verdict.INCONCLUSIVE
+        return replace(self, verdict=verdict, reason=question, question=question)
 
     def __str__(self) -> str:
         lines = [f"{self.subject}: {self.law} {self.verdict}: {self.reason}", self._evidence()]

@@ -216,8 +216,16 @@ def _pairs(leaf: Leaf, sets: Sequence[Found]) -> Guess | None:
             continue
         if _leads_pairs(leaf, lead, batch) and value.shape != rows.lead:
             names = (rows.name, columns.name) if crossed else (rows.name,)
-            return Guess(Role(Kind.PAIRS, dims, names))
+            return Guess(Role(Kind.PAIRS, dims, names), "", _of_mask(leaf, dims))
     return None
+
+
+def _of_mask(leaf: Leaf, dims: tuple[int, ...]) -> str:
+    """How to say which pairs a mask of truth values hides."""
+    if not named(leaf.name, _MASK) or not is_binary(leaf.value):
+        return ""
+    role = Role(Kind.PAIRS, dims if dims != (-2, -1) else (), (), True)
+    return f"pass roles={{{leaf.name!r}: {str(role)!r}}} or True=hide to say what True is"
 
 
 def _leads_pairs(leaf: Leaf, lead: Size, batch: Size) -> bool:

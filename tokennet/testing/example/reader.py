@@ -24,7 +24,7 @@ from tokennet.testing.example.guess import (
     mask_role,
     named,
 )
-from tokennet.testing.example.roles import Kind, Role, counted_from_end
+from tokennet.testing.example.roles import Kind, Role, check_set, counted_from_end
 from tokennet.testing.example.standard import in_standard_form
 
 _NOT_FIRST = ("mask", "padding", "length", "batch", "index", "ptr", "label", "target", "edge",
@@ -338,8 +338,7 @@ class Reader:
         if not self.sets:
             raise ValueError(f"roles[{leaf.name!r}] is {role}, but no input holds tokens")
         known = {found.name: found for found in self.sets}
-        for name in role.sets:
-            lookup(f"roles[{leaf.name!r}]", name, known)
+        check_set(leaf.name, role, known)
         sets = role.sets or (best_set(leaf.name, self.sets).name,)
         dims, keeps = role.dims, role.keeps
         if role.kind in (Kind.TOKENS, Kind.POSITIONS) and not dims:

@@ -184,6 +184,22 @@ def _text(leaf: Leaf, guess: Guess, sets: Sequence[Found]) -> str:
     return texts[role.kind]
 
 
+def question_of(read: dict[str, str], other: dict[str, str]) -> str:
+    """What a report asks where a law is broken in one reading and holds in the other.
+
+    Args:
+        read: the roles that were read, by name of the input.
+        other: those that fit as well.
+
+    >>> print(question_of({"m": "padding:True=keep"}, {"m": "padding:True=pad"}))
+    broken if m is padding:True=keep, as read, and holds otherwise: \
+pass roles={'m': 'padding:True=pad'}, or {'m': 'padding:True=keep'} if it is a bug
+    """
+    said = " and ".join(f"{name} is {role}" for name, role in read.items())
+    decide = f"pass roles={other}, or {read} if it is a bug"
+    return f"broken if {said}, as read, and holds otherwise: {decide}"
+
+
 def table_of(lines: Sequence[ReadingLine]) -> list[str]:
     """Lines in columns, hints below them, for a printed report."""
     names = [f"-> {line.name}" if line.is_output else line.name for line in lines]

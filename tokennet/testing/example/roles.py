@@ -1,12 +1,13 @@
 """`Role`: what an input or output holds, as a string that users pass and reports print.
 
 KIND[:PART]...   PART = dimensions "-2" or "-3,-2", a token set "context", "True=keep", "True=pad"
+of padding, "True=keep", "True=hide" of masks of pairs
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -44,10 +45,14 @@ _DIMS = {
     Kind.PER_SET: "one",
 }  # fmt: skip
 _COUNTS = {"one": (1,), "two": (2,), "one or more": (1, 2, 3)}
-_KEEPS = {"True=keep": True, "True=pad": False}
-_WORDS = {"pad": False, "padding": False, "masked": False, "hidden": False, "keep": True,
-          "valid": True, "real": True, "token": True, "tokens": True}  # fmt: skip
-"""What one may write for True=pad and True=keep."""
+_KEEPS = {
+    Kind.PADDING: {"True=keep": True, "True=pad": False},
+    Kind.PAIRS: {"True=keep": True, "True=hide": False},
+}
+_WORDS = {"pad": False, "padding": False, "masked": False, "hidden": False, "hide": False,
+          "keep": True, "visible": True, "valid": True, "real": True, "token": True,
+          "tokens": True}  # fmt: skip
+"""What one may write where True=keep, True=pad or True=hide is meant."""
 _WITHOUT_SETS = (Kind.PER_SET, Kind.SCALAR, Kind.OTHER)
 
 
@@ -58,7 +63,7 @@ class Role:
     Attributes:
         dims: of the tokens, pairs, edges or sets.
         sets: names of the token sets it speaks of; two where they differ, as of cross pairs.
-        keeps: of padding masks: True stands for a token, not for padding.
+        keeps: of masks: True stands for a token, not for padding; for a pair that is visible.
 
     >>> str(parse_role("x", "tokens:-1:context"))
     'tokens:-1:context'
@@ -76,8 +81,30 @@ class Role:
         if self.sets:
             parts.append(",".join(self.sets))
         if self.keeps is not None:
-            parts.append("True=keep" if self.keeps else "True=pad")
+            parts.append(true_is(self.kind, self.keeps))
         return ":".join(parts)
+
+
+def true_is(kind: Kind, keeps: bool) -> str:
+    """The part of a role that says what True is.
+
+    >>> true_is(Kind.PAIRS, False)
+    'True=hide'
+    """
+    return next(text for text, value in _KEEPS[kind].items() if value is keeps)
+
+
+def check_set(name: str, role: Role, known: Collection[str]) -> None:
+    """Refuse a role of a set that is not there.
+
+    Raises:
+        ValueError: it names another, or was to say what True is.
+    """
+    for part in role.sets:
+        if part not in known and role.kind in _KEEPS and part.lower() in _WORDS:
+            wanted = f"{role.kind}:{true_is(role.kind, _WORDS[part.lower()])}"
+            raise ValueError(f"roles[{name!r}]: say what True is, as {wanted!r}, got {part!r}")
+        lookup(f"roles[{name!r}]", part, dict.fromkeys(known))
 
 
 def parse_role(
@@ -112,12 +139,9 @@ def parse_role(
                     f"dimension{'' if counted == 'one' else 's'}, got {text!r}"
                 )
         elif "=" in part:
-            if kind is not Kind.PADDING:
-                raise ValueError(f"{label}: only padding says what True is, got {text!r}")
-            keeps = lookup(label, part, _KEEPS)
-        elif kind is Kind.PADDING and part.lower() in _WORDS:
-            wanted = "True=keep" if _WORDS[part.lower()] else "True=pad"
-            raise ValueError(f"{label}: say what True is, as 'padding:{wanted}', got {text!r}")
+            if kind not in _KEEPS:
+                raise ValueError(f"{label}: only padding and pairs say what True is, got {text!r}")
+            keeps = lookup(label, part, _KEEPS[kind])
         elif part and kind not in _WITHOUT_SETS:
             sets = tuple(name.strip() for name in part.split(","))
         else:
