@@ -5,16 +5,20 @@ import torch
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import RandomLinkSplit, ToSparseTensor
 
+import tokennet.testing
 from tokennet import Edges, Tokens
 from tokennet.testing import (
+    Action,
     Relabel,
     ReorderEdges,
     Shuffle,
     assert_invariant,
     assert_relabeling_equivariant,
     check,
+    scripts,
 )
-from tokennet.testing.diagnose.script import literal
+from tokennet.testing.diagnose.script import TENSORS_OF, literal
+from tokennet.testing.engine.wrapped import Wrapped
 
 N = 6
 
@@ -167,3 +171,24 @@ def test_vectors_of_any_shape_are_shuffled_and_must_be_there():
         assert torch.equal(moved.edge_index, data.edge_index)
     with pytest.raises(TypeError, match="expected a tensor, Tokens or Data with x"):
         Shuffle().apply(mesh().update({"x": None, "pos": torch.randn(N, 3)}), torch.arange(N))
+
+
+def kinds_of(base):
+    found = [kind for own in base.__subclasses__() for kind in (own, *kinds_of(own))]
+    return [kind for kind in found if kind.__module__.startswith("tokennet.")]
+
+
+def test_what_scripts_import_is_public():
+    """An action is imported from `tokennet.testing`, all else from its module for scripts."""
+    for kind in kinds_of(Action):
+        public = scripts if kind.__name__ == "MoveNoise" else tokennet.testing
+        assert getattr(public, kind.__name__) is kind
+        assert kind.__name__ in public.__all__
+    assert len(kinds_of(Wrapped)) >= 8
+    for kind in kinds_of(Wrapped):
+        scope = {}
+        exec(kind.imports, scope)
+        assert scope[kind.__name__] is kind
+        assert kind.imports.startswith(("from tokennet.testing.scripts ", "from tokennet.testing "))
+        assert set(scope) - {"__builtins__"} <= {*scripts.__all__}
+    assert "tokennet.testing.scripts" in TENSORS_OF

@@ -17,6 +17,7 @@ from tokennet.testing.engine.actions import (
     Conjugate,
     Invariant,
     Permute,
+    PermutePart,
     PermuteWithin,
     RelabelEdges,
 )
@@ -71,7 +72,8 @@ __all__ = [  # noqa: RUF022  in groups, as one reads them
     "assert_relabeling_equivariant", "assert_set_to_set",
     # how permutations act
     "Action", "AsSet", "Conjugate", "Draw", "Draws", "GradientOf", "Invariant", "Permute",
-    "PermuteWithin", "Relabel", "RelabelEdges", "ReorderEdges", "Shuffle", "random_permutation",
+    "PermutePart", "PermuteWithin", "Relabel", "RelabelEdges", "ReorderEdges", "Shuffle",
+    "random_permutation",
     # groups, and flows of space
     "GeometryReport", "GroupReport", "automorphisms", "check_group", "discover_geometry",
     "discover_group",

@@ -38,7 +38,7 @@ LONGEST = 1000
 JITTER = """with torch.no_grad():  # parameters that start as zeros hide nothing now
     for p in model.parameters():
         p.add_(0.1 * torch.randn_like(p))"""
-TENSORS_OF = "from tokennet.testing.example.values import tensors_of"
+TENSORS_OF = "from tokennet.testing.scripts import tensors_of"
 FAST_PATH = "torch.backends.mha.set_fastpath_enabled(False)  # as it was checked"
 SEED = "generator=torch.Generator().manual_seed(0)"
 

@@ -70,7 +70,7 @@ class WithNoise(Wrapped):
     True
     """
 
-    imports = f"from {__name__} import MoveNoise, Noise, WithNoise"
+    imports = "from tokennet.testing.scripts import MoveNoise, Noise, WithNoise"
 
     def __call__(self, *inputs: Any) -> Any:
         *given, noise = inputs

@@ -23,7 +23,7 @@ class ByName(Wrapped):
 
     names: tuple[str, ...]
 
-    imports = f"from {__name__} import ByName"
+    imports = "from tokennet.testing.scripts import ByName"
 
     def __call__(self, *inputs: Any) -> Any:
         return self.function(**dict(zip(self.names, inputs, strict=True)))
@@ -32,7 +32,7 @@ class ByName(Wrapped):
 class OnData(ByName):
     """A model of (x, edge_index, ...) that is called with a PyG `Data` with these attributes."""
 
-    imports = f"from {__name__} import OnData"
+    imports = "from tokennet.testing.scripts import OnData"
 
     def __call__(self, *inputs: Any) -> Any:
         data = inputs[0]
@@ -76,7 +76,7 @@ class Selected(Wrapped):
     how: str = "keep"
     dim: int = -2
 
-    imports = f"from {__name__} import Layout, Selected"
+    imports = "from tokennet.testing.scripts import Layout, Selected"
 
     def __call__(self, *inputs: Any) -> list[Tensor]:
         found = tensors_of(self.function(*inputs))

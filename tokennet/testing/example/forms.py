@@ -111,7 +111,7 @@ class Form(Wrapped):
     slots: tuple[Slot, ...]
     hetero: bool = False
 
-    imports = f"from {__name__} import Form, Slot"
+    imports = "from tokennet.testing.scripts import Form, Slot"
 
     def __call__(self, *inputs: Any) -> Any:
         own: dict[Path, Any] = {}

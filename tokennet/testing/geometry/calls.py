@@ -30,7 +30,7 @@ class Arranged(Wrapped):
     attributes: tuple[str, ...] = ()
     gradients: bool = False
 
-    imports = f"from {__name__} import Arranged"
+    imports = "from tokennet.testing.scripts import Arranged"
 
     def __call__(self, *inputs: Any) -> list[Tensor]:
         named = named_outputs(self.output(inputs))

@@ -86,7 +86,7 @@ def _ways(case: Case) -> list[str]:
 class OnBackend(Wrapped):
     """The model with a further argument: the way to compute attention, or None for its own."""
 
-    imports = f"from {__name__} import OnBackend"
+    imports = "from tokennet.testing.scripts import OnBackend"
 
     def __call__(self, *inputs: Any) -> Any:
         *given, way = inputs

@@ -227,7 +227,7 @@ class OfSet(Wrapped):
     number: int
     layouts: tuple[Layout, ...]
 
-    imports = f"from {__name__} import Layout, OfSet"
+    imports = "from tokennet.testing.scripts import Layout, OfSet"
 
     def __call__(self, *inputs: Any) -> list[Tensor]:
         return of_sets(tensors_of(self.function(*inputs)), self.layouts, self.number)
