@@ -167,6 +167,39 @@ def test_a_polarity_without_true_is_told_how_to_be_said(word):
         check(lambda x, mask: x, (X, torch.eye(7).bool()), roles={"mask": f"pairs:{word}"})
 
 
+def pairs_listed(x):
+    i, j = torch.triu_indices(x.shape[1], x.shape[1], 1)
+    return (x[:, i].sum(-1) + x[:, j].sum(-1))[..., None]
+
+
+def test_a_list_of_pairs_is_not_taken_for_tokens():
+    with pytest.raises(
+        ValueError, match=r"of shape \[\(3, 21, 1\)\], follows the 7 tokens in no way"
+    ):
+        check(pairs_listed, X)
+    report = check(lambda x: (x, pairs_listed(x)), X)
+    assert report.passed
+    assert "in no known way: left out" in report.reading[-1].text
+    wide = check(lambda x: x.repeat_interleave(2, 1), X)  # two entries a token
+    assert wide.passed
+
+
+def test_attention_weights_between_two_sets_are_pairs():
+    mha, key = nn.MultiheadAttention(8, 2, batch_first=True), draw(3, 5, 8)
+    report = check(mha, (X, key, key), laws=["node_permutation"])
+    weights = report.reading[-1]
+    assert weights.role == "pairs:-2,-1:query,key"
+    assert "nothing mixes tokens" not in str(report.reports["node_permutation"].notes)
+    for role in (weights.role, "pairs"):
+        said = check(mha, (X, key, key), outputs={"1": role})
+        assert said.passed
+        assert said.reading[-1].role == weights.role
+    alone = check(lambda x, y: x * y[:, :1], (X, key), laws=["node_permutation"])
+    assert "nothing mixes tokens" not in str(alone.reports["node_permutation"].notes)
+    joined = check(lambda x, y: torch.cat([x, y], 1), (X, key))
+    assert joined.reading[-1].text == "per token of x and y, dimension -2"
+
+
 def test_a_set_may_have_the_name_of_a_word_for_true():
     model = lambda tokens, pad, mask: (tokens * mask[..., None]).sum(1) + pad.sum(1)  # noqa: E731
     example = {"tokens": X, "pad": draw(3, 5, 8), "mask": REAL}

@@ -283,9 +283,15 @@ def other_content(inputs: Inputs) -> Inputs:
 
 
 def _even_tokens_changed(inputs: Inputs) -> Inputs:
-    """Other content in every other token, the first included."""
+    """Other content in every other token, the first included; of further sets too."""
     z = features(inputs[0])
-    return inputs if z.dim() < 2 else replaced(inputs, -2, range(0, z.shape[-2], 2), seed=0)
+    if z.dim() < 2:
+        return inputs
+    found = [*replaced(inputs, -2, range(0, z.shape[-2], 2), seed=0)]
+    for number, value in enumerate(inputs[1:], 1):
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() == z.dim():
+            found[number] = replaced((value,), -2, range(0, value.shape[-2], 2), seed=0)[0]
+    return tuple(found)
 
 
 def _is_diagonal(before: Outputs, after: Outputs, inputs: Inputs) -> bool:

@@ -129,7 +129,8 @@ def _with_outputs(
             shapes = [tuple(output.value.shape) for output in found]
             raise ValueError(
                 f"the output, of shape {shapes}, follows the {example.num_tokens} tokens in no way "
-                "that is known: use check_equivariance, with an action of your own"
+                "that is known: say its role in outputs, or use check_equivariance, with an action "
+                "of your own"
             )
         if len(known) < len(every) or any(output.is_left_out for output in every):
             function = Selected(function, tuple(output.number for output in known), ())
@@ -148,5 +149,9 @@ def _with_outputs(
             function, numbers, tuple(layouts), example.mask, example.how, example.token_dim
         )
     kept = {output.number for output in known}
-    read = [dataclasses.replace(o, is_left_out=o.number not in kept) for o in every]
+    odd = {output.number for output in found if output.is_unknown}
+    read = [
+        dataclasses.replace(o, is_left_out=o.number not in kept, is_unknown=o.number in odd)
+        for o in every
+    ]
     return Case(model, function, example, tuple(layouts), tuple(actions)), read

@@ -36,7 +36,11 @@ TRIED = 4
 
 @dataclass(frozen=True)
 class Output:
-    """A tensor among the outputs, `number` in their order, and what is known of it."""
+    """A tensor among the outputs, `number` in their order, and what is known of it.
+
+    `is_unknown` says that its size follows the number of tokens in another way than one or
+    several entries a token, as a list of their pairs does.
+    """
 
     number: int
     name: str
@@ -44,6 +48,7 @@ class Output:
     role: Role | None = None
     layout: Layout = NOTHING
     is_left_out: bool = False
+    is_unknown: bool = False
 
 
 def chosen_outputs(given: Any) -> dict[str, Role | None] | None:
@@ -106,7 +111,7 @@ def has_a_known_action(output: Output, example: Example) -> bool:
     y, layout = output.value, output.layout
     if output.role is not None:
         return True
-    if not y.is_floating_point() and not y.is_complex() and layout.tokens:
+    if output.is_unknown or (layout.tokens and not y.is_floating_point() and not y.is_complex()):
         return False
     counts = _numbers_of_edges(example)
     if counts and any(y.shape[dim] not in counts for dim in layout.edges):
@@ -132,23 +137,28 @@ def with_layouts(
     n, values = example.num_tokens, [output.value for output in every]
     tokens: list[_Dims] = [None] * len(every)
     sets = tokens
-    if n > 1:
-        tokens = _changed(function, values, lambda: one_token_less(example))
+    shapes = _shapes(function, lambda: one_token_less(example)) if n > 1 else None
+    if shapes is not None:
+        tokens = _changed(values, shapes)
     edges = [edge_dims(function, view, values) for view in views_of_edges(example)]
     has_sets = example.num_sets > 1 or (
         example.membership is not None and bool(example.membership.numel())
         and int(example.membership.max()) > 0
     )  # fmt: skip
     if has_sets:
-        sets = _changed(function, values, lambda: one_set_less(example))
+        sets = _changed(values, _shapes(function, lambda: one_set_less(example)))
     found = []
     for number, output in enumerate(every):
         own = tuple(dict.fromkeys(dim for dims in edges for dim in dims[number] or ()))
         layout = _layout(output.value, example, tokens[number], own, sets[number])
         if output.role is not None:
             layout = _as_said(output, layout, example)
+        odd = shapes is not None and not all(
+            _is_per_token(output.value.shape[dim], shapes[number][dim], n)
+            for dim in set(tokens[number] or ()).intersection(layout.tokens)
+        )
         if not output.is_left_out:
-            found.append(dataclasses.replace(output, layout=layout))
+            found.append(dataclasses.replace(output, layout=layout, is_unknown=odd))
     return found
 
 
@@ -165,23 +175,37 @@ def edge_dims(function: Callable[..., Any], example: Example, values: list[Tenso
     if edges is None or edges.shape[1] < 2:
         return [None] * len(values)
     keep = torch.arange(edges.shape[1]) < edges.shape[1] - 1
-    return _changed(function, values, lambda: keep_edges(example, keep))
+    return _changed(values, _shapes(function, lambda: keep_edges(example, keep)))
 
 
-def _changed(
-    function: Callable[..., Any], outputs: list[Tensor], inputs: Callable[[], Inputs]
-) -> list[_Dims]:
+def _shapes(function: Callable[..., Any], inputs: Callable[[], Inputs]) -> list[torch.Size] | None:
+    """The shapes of the outputs for other inputs; None where the model refuses these."""
     try:
-        others = call_model(function, inputs())
+        return [y.shape for y in call_model(function, inputs())]
     except Exception:  # whatever a model of other people raises at another size
-        return [None] * len(outputs)
+        return None
+
+
+def _changed(outputs: list[Tensor], shapes: list[torch.Size] | None) -> list[_Dims]:
+    """The dimensions of other sizes."""
     dims: list[_Dims] = [
-        tuple(d for d in range(-y.dim(), 0) if other.shape[d] != y.shape[d])
-        if other.dim() == y.dim()
+        tuple(d for d in range(-y.dim(), 0) if shape[d] != y.shape[d])
+        if len(shape) == y.dim()
         else None
-        for y, other in zip(outputs, others, strict=False)
+        for y, shape in zip(outputs, shapes or [], strict=False)
     ]
     return dims + [None] * (len(outputs) - len(dims))
+
+
+def _is_per_token(size: int, less: int, n: int) -> bool:
+    """Whether a size may count n tokens, from what it is for one token less.
+
+    One entry a token, with others beside them; several a token; or some of the tokens.
+
+    >>> [_is_per_token(7, 6, 7), _is_per_token(14, 12, 7), _is_per_token(21, 15, 7)]
+    [True, True, False]
+    """
+    return size - less == 1 or size == (size - less) * n or size < n
 
 
 def _layout(
@@ -217,6 +241,10 @@ def _as_said(output: Output, layout: Layout, example: Example) -> Layout:
                 return Layout(sets=layout.sets)
             usual = layout.tokens or ((-2,) if y.dim() > 1 else (-1,))
             tokens = role.dims or (usual if role.kind is Kind.TOKENS else (-2, -1))
+            if role.kind is Kind.PAIRS and len(role.sets) == 2:
+                tokens = (tokens[role.sets.index(example.set)],)
+            elif role.kind is Kind.PAIRS and several:  # of two sets, each in its dimension
+                tokens = tuple(dim for dim in tokens if dim in layout.tokens) or tokens
             for dim in tokens:
                 if y.shape[dim] < example.num_tokens:
                     raise ValueError(
@@ -312,17 +340,33 @@ def lines_of_outputs(
     lines, kept = [], iter(range(len(case.layouts)))
     for output in every:
         number = None if output.is_left_out else next(kept)
-        text, role = "left out", Role(Kind.OTHER)
+        why = "its size follows the tokens in no known way: " if output.is_unknown else ""
+        text, role = f"{why}left out", Role(Kind.OTHER)
         if number is not None:
             text, role = _text(output.value, case.layouts[number], case.example)
-            for view, others in zip(list(case.example.anchors)[1:], layouts[1:], strict=False):
-                if number < len(others) and others[number].tokens:
-                    dims = others[number].tokens
-                    text = f"per token of {view}, dimension {', '.join(map(str, dims))}"
-                    role = Role(Kind.TOKENS, dims, (view,))
+            of_views = {
+                view: own[number].tokens
+                for view, own in zip(case.example.anchors, layouts, strict=False)
+                if number < len(own) and own[number].tokens
+            }
+            if list(of_views) not in ([], [case.example.set]):
+                text, role = _of_views(of_views)
         value = describe(output.value)
         lines.append(ReadingLine(output.name, value, str(role), text, is_output=True))
     return lines
+
+
+def _of_views(dims: dict[str, tuple[int, ...]]) -> tuple[str, Role]:
+    """An output with dimensions of the tokens of several sets, or of another than the first."""
+    found = sorted((own[0], name) for name, own in dims.items())
+    pair = tuple(dim for dim, _ in found)
+    if len(found) == 2 and len(set(pair)) == 2 and all(len(own) == 1 for own in dims.values()):
+        names = tuple(name for _, name in found)
+        text = f"per pair of tokens of {' and '.join(names)}, dimensions {pair[0]}, {pair[1]}"
+        return text, Role(Kind.PAIRS, pair, names)
+    last, own = list(dims.items())[-1]
+    text = f"per token of {' and '.join(dims)}, dimension {', '.join(map(str, own))}"
+    return text, Role(Kind.TOKENS, own, (last,))
 
 
 def _text(y: Tensor, layout: Layout, example: Example) -> tuple[str, Role]:
