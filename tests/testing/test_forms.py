@@ -167,6 +167,34 @@ def test_a_polarity_without_true_is_told_how_to_be_said(word):
         check(lambda x, mask: x, (X, torch.eye(7).bool()), roles={"mask": f"pairs:{word}"})
 
 
+def test_every_set_of_a_ragged_batch_is_drawn():
+    def leak(x, batch):
+        sums = torch.zeros(3, x.shape[1], dtype=x.dtype)[: int(batch.max()) + 1]
+        sums = sums.index_add(0, batch, x.tanh())
+        return torch.cat([sums[:2], sums[2:] + 1e-3 * x.sum(0)])
+
+    example = ROWS, torch.arange(3).repeat_interleave(torch.tensor([3, 5, 4]))
+    found = check(leak, example, laws=["batch_composition"]).reports["batch_composition"]
+    assert found.verdict is Verdict.BROKEN
+    assert any("not broken on the example" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("sizes", [(7,), (7, 9), range(1, 10)])
+def test_lengths_that_a_model_refuses_are_told(sizes):
+    def model(x, mask):
+        if x.shape[1] not in sizes:
+            raise RuntimeError(f"no {x.shape[1]} tokens")
+        return (x * mask[..., None]).sum(1)
+
+    report = check(model, (X, REAL), laws=["padding"]).reports["padding"]
+    assert report.verdict is Verdict.PASS
+    told = [note for note in report.notes if "refused" in note]
+    assert len(told) == 2 - (9 in sizes) - (4 in sizes)
+    if told:
+        wanted = "not asked of a set without its padding, which was refused: no 4 tokens"
+        assert wanted in told
+
+
 def pairs_listed(x):
     i, j = torch.triu_indices(x.shape[1], x.shape[1], 1)
     return (x[:, i].sum(-1) + x[:, j].sum(-1))[..., None]

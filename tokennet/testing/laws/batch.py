@@ -252,8 +252,8 @@ def _of_ragged(
 ) -> SymmetryReport:
     example = case.example
     assert example.membership is not None
-    numbers = example.membership.unique()[:2].tolist()
-    interventions = [c for number in numbers for c in _on_set(case, number, per_token)]
+    numbers = example.membership.unique().tolist()
+    interventions = [c for number in numbers[:2] for c in _on_set(case, number, per_token)]
     count = int(example.membership.max()) + 1
 
     def drawn(draw: Draw) -> ContentIntervention:

@@ -15,7 +15,7 @@ from tokennet.testing.engine.content import new_content
 from tokennet.testing.engine.draws import Draw
 from tokennet.testing.engine.intervention import ContentIntervention, Inputs, Outputs, Unaffected
 from tokennet.testing.engine.run import Runner
-from tokennet.testing.engine.tolerance import PRECISIONS
+from tokennet.testing.engine.tolerance import PRECISIONS, first_line
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
@@ -79,11 +79,17 @@ def _law(
         raise ValueError("real must mark some tokens of a set that is not empty as padding")
     interventions = [sets.other_padding(row, scale) for row in padded[:3] for scale in SCALES]
     runner = Runner(f, inputs)
-    for other_size in (sets.more_padding(padded[0]), sets.no_padding(padded[0])):
+    notes = []
+    sizes = {
+        "two more padded tokens in each set": sets.more_padding(padded[0]),
+        "a set without its padding": sets.no_padding(padded[0]),
+    }
+    for what, other_size in sizes.items():
         try:
             with runner.at(torch.float32) as x:
                 other_size.compared(runner.run(other_size.apply(x)))
-        except Exception:  # whatever a model of other people raises at another size
+        except Exception as error:  # whatever a model of other people raises at another size
+            notes.append(f"not asked of {what}, which was refused: {first_line(error)}")
             continue
         interventions.append(other_size)
 
@@ -91,7 +97,8 @@ def _law(
         row = padded[draw.seed % len(padded)]
         return sets.other_padding(row, LARGE, seed=len(padded) + draw.seed)
 
-    return run_law("padding", f, inputs, interventions, drawn=drawn, **options)
+    report = run_law("padding", f, inputs, interventions, drawn=drawn, **options)
+    return dataclasses.replace(report, notes=(*report.notes, *notes))
 
 
 def assert_padding_ignored(
