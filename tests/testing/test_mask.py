@@ -58,6 +58,12 @@ class Leaky(nn.Module):
         return mixed.replace(z=mixed.z + tokens.z.mean(-2, keepdim=True))  # the break
 
 
+def in_float32_alone(x, mask):
+    if x.dtype != torch.float32:
+        raise RuntimeError("float32 alone")
+    return Masked().forward(x, mask)
+
+
 def law_of(model, example):
     return check(model, example, laws=["mask_honored"]).reports["mask_honored"]
 
@@ -132,6 +138,12 @@ def verdict_as(role, model, example):
     return reports["mask_honored"].verdict if "mask_honored" in reports else None
 
 
+def test_the_first_attention_of_torch_decides_what_true_means():
+    first, last = Hidden(depth=1), Masked()
+    model = lambda x, mask: last(first(x, mask), ~mask)  # noqa: E731
+    assert law_of(model, (torch.randn(2, N, DIM), ~RING)).verdict == "PASS"
+
+
 @pytest.mark.parametrize("model", [Masked(), Hidden(depth=1)])
 def test_a_mask_that_is_transposed_is_broken_in_the_usual_reading(model):
     wrapped = lambda x, attn_mask: model(x, attn_mask.T)  # noqa: E731
@@ -190,6 +202,8 @@ def test_nets_are_held_to_walks_of_their_depth():
         (Attention(DIM, num_heads=2), Tokens(torch.randn(N, DIM), Full(N))),
         (Attention(DIM, num_heads=2), Tokens(torch.randn(N, DIM), Causal(N))),  # causality
         (nn.Linear(DIM, DIM), Tokens(torch.randn(N, DIM), Cycle(N))),
+        (lambda x, mask: x * mask.any(-1, keepdim=True), (torch.randn(2, N, DIM), RING)),
+        (in_float32_alone, (torch.randn(2, N, DIM), RING)),
     ],
 )
 def test_the_law_is_asked_only_where_something_is_hidden(model, example):

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from tokennet.testing import Verdict, applicable_laws, check, parametrize_with_checks
 from tokennet.testing.command import Files, report_on
+from tokennet.testing.example.forms import leaves_of
+from tokennet.testing.example.reading import read_example
 from tokennet.testing.example.roles import parse_role
 from tokennet.testing.formats import Baseline
 from tokennet.testing.zoo import ZooModel
@@ -469,3 +471,36 @@ def test_a_maximum_over_zeros_of_padding_is_found_in_many_tokens():
     x, mask = draw(3, 60, 8), torch.arange(60) < torch.tensor([[60], [50], [55]])
     wrong = lambda x, mask: (x * mask[..., None]).amax(1)  # noqa: E731
     assert check(wrong, (x, mask)).broken == ("padding",)
+
+
+def test_a_tuple_is_of_sources_and_targets_in_a_graph_and_of_sets_elsewhere():
+    rows, edges = (draw(5, 8), draw(6, 8)), torch.tensor([[0, 4], [5, 0]])
+    names = [leaf.name for leaf in leaves_of((rows, edges), ["x", "edge_index"])]
+    assert names == ["x.0", "x.1", "edge_index"]
+    names = [leaf.name for leaf in leaves_of((rows, edges.T.contiguous().int()), ["x", "y"])]
+    assert names == ["x", "sets of x", "y"]
+
+
+def test_numbers_beside_a_list_of_tokens_may_be_types_unless_the_sets_are_known():
+    edges, batch = torch.randint(0, 9, (2, 20)), torch.tensor([0] * 4 + [1] * 5)
+    hints = {
+        line.name: line.hint
+        for given in [
+            {"x": draw(9, 8), "edge_index": edges, "k": KINDS},
+            {"x": draw(9, 8), "edge_index": edges, "batch": batch, "j": KINDS},
+        ]
+        for line in read_example(given, list(given)).lines
+    }
+    assert (
+        hints["k"] == "read as types; pass roles={'k': 'membership'} if it is the set of each token"
+    )
+    assert hints["j"] == ""
+
+
+def test_outputs_have_their_usual_dimensions_where_only_their_kind_is_said():
+    def fixed(x):  # no other number of tokens
+        table = TABLE[:7, :1].to(x)
+        return {"rows": x + table, "pairs": x @ x.mT + table}
+
+    said = check(fixed, X, outputs={"rows": "tokens", "pairs": "pairs"}, laws=["deterministic"])
+    assert [line.role for line in said.reading[1:]] == ["tokens:-2", "pairs:-2,-1"]

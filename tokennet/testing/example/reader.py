@@ -236,10 +236,12 @@ class Reader:
         """Tokens of another number with the set of each, as in (x, batch, y, batch_y)."""
         for number in self._open():
             leaf = self.leaves[number]
-            n = len(leaf.value) if leaf.value.dim() == 1 else 0
-            if n and named(leaf.name, ("cu_seq", "ptr")) and int(leaf.value[0]) == 0:
+            if leaf.value.dim() != 1 or not is_integer(leaf.value) or not len(leaf.value):
+                continue
+            n = len(leaf.value)
+            if named(leaf.name, ("cu_seq", "ptr")) and int(leaf.value[0]) == 0:
                 n = int(leaf.value[-1])
-            if not is_integer(leaf.value) or n in {0, *(found.size for found in self.sets)}:
+            if n in {0, *(found.size for found in self.sets)}:
                 continue
             rows = [k for k in self._open() if _is_rows(self.leaves[k].value, n)]
             if rows and named(leaf.name, ("batch", "cu_seq", "ptr")) and self.sets:

@@ -57,8 +57,8 @@ ATTENTION = {
 class _Layers(TorchFunctionMode):
     """Counts calls of attention and of mixers, and whether these are on the graph given.
 
-    `usual` is what True means for the functions of torch that were called, `handed` what it must
-    mean for what they were given of the mask to be right.
+    `usual` is what True means for the first function of torch that was called, `handed` what it
+    must mean for what these were given of the mask to be right.
     """
 
     graph: TokenGraph | None
@@ -76,8 +76,7 @@ class _Layers(TorchFunctionMode):
         self.attention += func in ATTENTION
         if func in (F.scaled_dot_product_attention, F.multi_head_attention_forward):
             is_sdpa = func is F.scaled_dot_product_attention
-            if self.usual != HIDDEN:
-                self.usual = VISIBLE if is_sdpa else HIDDEN
+            self.usual = self.usual or (VISIBLE if is_sdpa else HIDDEN)
             given = (kwargs or {}).get("attn_mask", args[3] if is_sdpa and len(args) > 3 else None)
             if isinstance(given, Tensor) and self.mask is not None:
                 self._compare(given, self.mask, is_sdpa)
