@@ -178,6 +178,19 @@ def test_an_encoder_of_torch_honors_its_mask():
     assert any("True = hidden" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("drops", [False, True])
+def test_the_mask_of_a_second_set_is_a_mask_too(drops):
+    layer = nn.TransformerDecoderLayer(DIM, 2, 16, batch_first=True)
+
+    def model(memory, tgt, tgt_mask):
+        return layer(tgt, memory, None if drops else tgt_mask)
+
+    example = {"memory": torch.randn(2, N, DIM), "tgt": torch.randn(2, 5, DIM)}
+    example["tgt_mask"] = ~torch.ones(5, 5).tril().bool()
+    report = law_of(model, example)
+    assert report.verdict == ("BROKEN" if drops else "PASS")
+
+
 def test_graphs_are_masks():
     tokens = Tokens(torch.randn(N, DIM), Cycle(N))
     assert law_of(Attention(DIM, num_heads=2), tokens).verdict == "PASS"

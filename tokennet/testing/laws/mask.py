@@ -28,7 +28,7 @@ from tokennet.testing.example.reading import question_of
 from tokennet.testing.example.roles import Kind, true_is
 from tokennet.testing.example.values import features, tensors_of
 from tokennet.testing.laws.dependency import LONGEST, check_dependency, dependency_matrix
-from tokennet.testing.laws.law import Law, Options, token_dim, worst
+from tokennet.testing.laws.law import Law, Options, on_views, token_dim, worst
 from tokennet.testing.report import SymmetryReport, Verdict
 from tokennet.tokens import Tokens
 
@@ -271,11 +271,12 @@ def _of_set(case: Case, number: int | None, ways: _Ways, options: Options) -> Sy
     return report.asked(question_of({ways.name: texts[meaning]}, {ways.name: texts[other]}))
 
 
-MASK_HONORED = Law(
-    "outputs depend only on tokens that a mask of pairs, or the graph, lets them depend on",
-    lambda case, causal: bool(_allowed(case).found),
-    _check,
-    """\
+MASK_HONORED = on_views(
+    Law(
+        "outputs depend only on tokens that a mask of pairs, or the graph, lets them depend on",
+        lambda case, causal: bool(_allowed(case).found),
+        _check,
+        """\
 Says: an output depends on no token that a mask of pairs, or the graph of `Tokens`, hides from it;
 through L layers, on none that L steps along the mask do not reach.
 Measured: the derivative of each output by each token is compared with the mask.
@@ -284,4 +285,5 @@ softmax, inverted, or transposed; a norm or pooling over all tokens beside maske
 Mend: pass the mask to every layer; use a backend that takes it, or one that refuses what it does
 not take; compare with the plain formula on a few tokens.
 """,
+    )
 )
