@@ -316,6 +316,7 @@ def test_a_doubtful_mask_is_asked_about():
     assert "pass roles={'mask': 'padding:True=pad'}" in found.reason
     assert not report.passed
     assert report.questions == ("padding",)
+    assert (found.counterexample, found.location, found.notes) == (None, None, ())
     assert report_on(report, "m:f", ZooModel(inverted, (X, REAL)), Baseline(), Files()) == 3
     assert check(inverted, (X, ~REAL), roles={"mask": "padding:True=pad"}).passed
     said = check(inverted, (X, REAL), roles={"mask": "padding:True=keep"})

@@ -117,9 +117,13 @@ class SymmetryReport:
     question: str = ""
 
     def asked(self, question: str) -> SymmetryReport:
-        """INCONCLUSIVE, with a question about the reading as the reason."""
+        """INCONCLUSIVE, with a question about the reading as the reason.
+
+        What the runs showed is of the reading that is in doubt.
+        """
+        shown: dict[str, Any] = {"notes": (), "counterexample": None, "location": None}
         verdict = Verdict.INCONCLUSIVE
-        return replace(self, verdict=verdict, reason=question, question=question)
+        return replace(self, verdict=verdict, reason=question, question=question, **shown)
 
     def __str__(self) -> str:
         lines = [f"{self.subject}: {self.law} {self.verdict}: {self.reason}", self._evidence()]
