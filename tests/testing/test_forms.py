@@ -212,6 +212,44 @@ def test_a_list_of_pairs_is_not_taken_for_tokens():
     assert wide.passed
 
 
+def test_pairs_of_each_set_of_a_list_are_pairs():
+    sets = [ROWS[:3], ROWS[3:8], ROWS[8:]]
+    report = check(lambda xs: [x @ x.T for x in xs], sets)
+    assert report.passed
+    assert report.reading[-1].role == "pairs:-2,-1"
+    report = check(lambda xs: [x @ x.T + torch.arange(len(x)).to(x) for x in xs], sets)
+    assert "node_permutation" in report.broken
+    wide = check(lambda xs: [(x @ x.T)[..., None].expand(-1, -1, 2) for x in xs], sets)
+    assert wide.passed
+    assert wide.reading[-1].role == "pairs:-3,-2"
+    with pytest.raises(ValueError, match="which follow the sets of .3, 5, 4. tokens in no way"):
+        check(lambda xs: [torch.cat([x.sum(0, keepdim=True), x]) for x in xs], sets)
+
+
+def test_a_list_of_outputs_is_not_one_of_sets():
+    sets = [ROWS[:4], ROWS[4:8], ROWS[8:]]
+
+    def model(xs):
+        x = torch.cat(xs)
+        return [x.tanh(), x[:, :3], x.sum(-1, keepdim=True)]
+
+    report = check(model, sets)
+    assert [line.role for line in report.reading[1:]] == ["tokens:-2"] * 3
+    assert report.passed
+
+
+@pytest.mark.parametrize("kind", [dict, lambda pairs: tuple(value for _, value in pairs)])
+def test_several_outputs_of_each_set_of_a_list(kind):
+    sets = [ROWS[:3], ROWS[3:8], ROWS[8:]]
+
+    def model(xs):
+        return [kind([("rows", x.tanh()), ("sum", x.sum(0))]) for x in xs]
+
+    report = check(model, sets)
+    assert report.passed
+    assert [line.role for line in report.reading[1:]] == ["tokens:-2", "per_set:-2"]
+
+
 def test_attention_weights_between_two_sets_are_pairs():
     mha, key = nn.MultiheadAttention(8, 2, batch_first=True), draw(3, 5, 8)
     report = check(mha, (X, key, key), laws=["node_permutation"])

@@ -6,6 +6,7 @@ with their tokens first. Laws act on the standard form; `Form` calls the model w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -183,7 +184,13 @@ def contained(kind: str, sets: list[Tensor]) -> Any:
 
 
 def flat_sets(output: Any, sizes: Sequence[int]) -> Any:
-    """An output with the tokens of all sets one after another where it has one tensor a set."""
+    """An output with the tokens of all sets one after another where it has one tensor a set.
+
+    Pairs of the tokens of each set become blocks on the diagonal.
+
+    Raises:
+        ValueError: it has one tensor a set, of other sizes that follow those of the sets.
+    """
     if isinstance(output, Tensor):
         return torch.cat(list(output.unbind())) if output.is_nested else output
     if isinstance(output, PackedSequence):
@@ -193,13 +200,60 @@ def flat_sets(output: Any, sizes: Sequence[int]) -> Any:
         return {key: flat_sets(value, sizes) for key, value in output.items()}
     if not isinstance(output, tuple | list):
         return output
-    if len(output) == len(sizes) and all(isinstance(part, Tensor) for part in output):
-        shapes = [part.shape for part in output]
-        if [shape[:1] for shape in shapes] == [(size,) for size in sizes]:
-            return torch.cat(list(output))
-        if isinstance(output, list) and len(set(shapes)) == 1:
-            return torch.stack(list(output))
+    if len(output) == len(sizes):
+        by_name = _by_name(output)
+        if by_name is not None:  # several outputs a set
+            return {key: flat_sets(value, sizes) for key, value in by_name.items()}
+        if all(isinstance(part, Tensor) for part in output):
+            found = _joined(list(output), sizes, isinstance(output, list))
+            if found is not None:
+                return found
     return tuple(flat_sets(part, sizes) for part in output)
+
+
+def _by_name(output: Sequence[Any]) -> dict[Any, list[Any]] | None:
+    """A list of dicts, or of tuples, as a dict of lists; None where it is no such list."""
+    parts: list[Any] = list(output)
+    if isinstance(output, list) and all(isinstance(part, tuple) for part in parts):
+        parts = [dict(enumerate(part)) for part in parts]
+    if not all(isinstance(part, Mapping) for part in parts):
+        return None
+    keys = list(parts[0])
+    return (
+        {key: [part[key] for part in parts] for key in keys}
+        if all(list(part) == keys for part in parts)
+        else None
+    )
+
+
+def _joined(parts: list[Tensor], sizes: Sequence[int], is_list: bool) -> Tensor | None:
+    """One tensor of the tensors of sets; None where they are other outputs."""
+    shapes = [tuple(part.shape) for part in parts]
+    firsts = [shape[:1] for shape in shapes]
+    if firsts == [(size,) for size in sizes]:
+        if len({shape[1:] for shape in shapes}) == 1:
+            return torch.cat(parts)
+        if [shape[:2] for shape in shapes] == [(size, size) for size in sizes]:
+            return _blocks(parts, sizes)
+    if not is_list:
+        return None
+    if len(set(shapes)) == 1:
+        return torch.stack(parts)
+    kinds = len(set(sizes))
+    if kinds > 1 and len(set(firsts)) == kinds == len(set(zip(firsts, sizes, strict=True))):
+        raise ValueError(
+            f"the output has one tensor a set, of shapes {shapes}, which follow the sets of "
+            f"{list(sizes)} tokens in no way that is known"
+        )
+    return None
+
+
+def _blocks(parts: list[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Pairs of the tokens of each set among those of all."""
+    found = parts[0].new_zeros(sum(sizes), sum(sizes), *parts[0].shape[2:])
+    for part, size, end in zip(parts, sizes, itertools.accumulate(sizes), strict=True):
+        found[end - size : end, end - size : end] = part
+    return found
 
 
 def leaves_of(example: Any, names: Sequence[str], takes_any_number: bool = False) -> list[Leaf]:
