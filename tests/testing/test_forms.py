@@ -226,6 +226,40 @@ def test_pairs_of_each_set_of_a_list_are_pairs():
         check(lambda xs: [torch.cat([x.sum(0, keepdim=True), x]) for x in xs], sets)
 
 
+def test_a_mask_of_heads_that_all_sets_share_is_one_of_pairs():
+    def model(x, attn_mask):
+        heads = x[:, None].expand(-1, 2, -1, -1)
+        return F.scaled_dot_product_attention(heads, heads, heads, attn_mask=attn_mask).sum(1)
+
+    masks = torch.stack([torch.eye(7), torch.eye(7).roll(1, 0)]).bool() | torch.eye(7).bool()
+    report = check(model, (X, masks))
+    assert report.passed
+    assert report.reading[1].role == "pairs:-2,-1"
+    assert "mask_honored" in report.reports
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (lambda x: x.sum(1).repeat(2, 1), "several entries a set: left out of laws of the batch"),
+        (lambda x: x.repeat(2, 1, 1), "per token, dimension -2; several entries a set"),
+        (lambda x: x.sum(1) @ x.sum(1).T, "of pairs of sets: left out"),
+        (lambda x: x.sum(), "one value for the whole batch: left out"),
+    ],
+)
+def test_outputs_of_which_no_set_has_one_are_left_out_of_laws_of_the_batch(model, text):
+    report = check(model, X)
+    assert text in report.reading[-1].text
+    assert report.passed
+    assert "batch_composition" not in report.reports
+
+
+def test_the_reading_says_which_sets_are_held_to_laws_of_the_batch():
+    report = check(lambda x: x.tanh(), draw(2, 3, 5, 4), laws=["deterministic"])
+    wanted = "6 sets of 5 (laws of the batch take the 2 of the first dimension)"
+    assert wanted in report.reading[0].text
+
+
 def test_a_list_of_outputs_is_not_one_of_sets():
     sets = [ROWS[:4], ROWS[4:8], ROWS[8:]]
 

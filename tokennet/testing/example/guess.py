@@ -232,9 +232,9 @@ def _leads_pairs(leaf: Leaf, lead: Size, batch: Size) -> bool:
     """Whether what comes before rows and columns is nothing, sets, heads, or sets and heads."""
     if not lead or (batch and lead[: len(batch)] == batch):
         return True
-    if batch:  # both in one dimension, as masks of nn.MultiheadAttention have them
-        return lead[0] == 1 or (len(lead) == 1 and lead[0] % batch[0] == 0)
-    return len(lead) == 1 and named(leaf.name, _OF_PAIRS)
+    if batch and (lead[0] == 1 or (len(lead) == 1 and lead[0] % batch[0] == 0)):
+        return True  # both in one dimension, as masks of nn.MultiheadAttention have them
+    return len(lead) == 1 and named(leaf.name, _OF_PAIRS)  # heads
 
 
 def is_second_set(leaf: Leaf, main: Found) -> bool:

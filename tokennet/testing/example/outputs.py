@@ -221,6 +221,8 @@ def _layout(
     if example.membership is not None:
         own = [d for d in sets or () if d not in tokens and d not in edges]
         return Layout(tokens, edges=edges, sets=own[0] if own else None)
+    if sets and y.shape[sets[0]] != example.num_sets:  # several entries a set, in some order
+        return Layout(tokens, edges=edges, scalar=True)
     usual = -y.dim() if sets is None and y.dim() else None
     return Layout(tokens, edges=edges, sets=sets[0] if sets else usual)
 
@@ -351,6 +353,8 @@ def lines_of_outputs(
             }
             if list(of_views) not in ([], [case.example.set]):
                 text, role = _of_views(of_views)
+            if case.layouts[number].scalar and role.kind is not Kind.SCALAR:
+                text = f"{text}; several entries a set: left out of laws of the batch"
         value = describe(output.value)
         lines.append(ReadingLine(output.name, value, str(role), text, is_output=True))
     return lines
@@ -380,9 +384,9 @@ def _text(y: Tensor, layout: Layout, example: Example) -> tuple[str, Role]:
     if layout.edges:
         return f"per edge, dimension {layout.edges[0]}", Role(Kind.EDGES, layout.edges[:1])
     if layout.scalar:
-        what = (
-            "of pairs of sets" if y.dim() > 1 and y.numel() > 1 else "one value for the whole batch"
-        )
+        counts = [size for size in y.shape if size == example.num_sets]
+        several = "of pairs of sets" if len(counts) > 1 else "several entries a set"
+        what = several if y.numel() > 1 else "one value for the whole batch"
         return f"{what}: left out of laws of the batch", Role(Kind.SCALAR)
     if layout.sets is not None and (example.num_sets > 1 or example.membership is not None):
         return f"per set, dimension {layout.sets}", Role(Kind.PER_SET, (layout.sets,))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from tokennet.checks import lookup
 from tokennet.testing.example.forms import SETS, Leaf, Slot, leaves_of
@@ -114,13 +114,18 @@ def _text_of_tokens(example: Example) -> str:
     tokens = example.inputs[0]
     z, graph, members = tokens.z, tokens.graph, example.membership
     one = f"one set of {z.shape[-2]}"
-    many = f"{z.shape[:-2].numel()} sets of {z.shape[-2]}" if z.dim() > 2 else one
+    many = _dense_sets(z.shape[:-2], z.shape[-2]) if z.dim() > 2 else one
     if members is not None:
         many, where = f"{len(graph.sizes)} sets, {len(members)} tokens", "on a graph each"
     else:
         where = f"on {repr(graph).partition(':')[0]}"
     positions = "" if tokens.pos is None else ", with positions"
     return f"tokens along dimension -2: {many}, {where}{positions}"
+
+
+def _dense_sets(batch: Size, size: int) -> str:
+    several = f" (laws of the batch take the {batch[0]} of the first dimension)"
+    return f"{batch.numel()} sets of {size}{several if len(batch) > 1 else ''}"
 
 
 def _by_leaf(leaves: Sequence[Leaf], roles: dict[str, str] | None) -> dict[int, Role]:
@@ -162,7 +167,7 @@ def _text(leaf: Leaf, guess: Guess, sets: Sequence[Found]) -> str:
     if role.kind is Kind.TOKENS and found is not None:
         count = found.num_ragged if found.num_ragged is not None else found.batch.numel()
         many = f"{count} sets, {found.size} tokens" if found.num_ragged is not None else (
-            f"{count} sets of {found.size}" if found.batch else f"one set of {found.size}"
+            _dense_sets(found.batch, found.size) if found.batch else f"one set of {found.size}"
         )  # fmt: skip
         along = "dimensions" if len(role.dims) > 1 else "dimension"
         return f"tokens along {along} {dims}: {many}"

@@ -53,7 +53,8 @@ def _pairs(slot: Slot, value: Tensor, role: Role, found: Found) -> tuple[Slot, T
     """Sets and heads in one dimension become two."""
     lead = value.shape[: value.dim() + role.dims[0]]
     count = found.batch.numel() if found.batch else 1
-    if len(found.batch) == 1 and len(lead) == 1 and lead[0] not in (1, count):
+    merged = len(found.batch) == 1 and len(lead) == 1 and lead[0] % count == 0
+    if merged and lead[0] != count:
         slot = slot._replace(merged=True)
         return slot, slot.standard(value, lead[0] // count), role
     return slot, value, role
