@@ -226,6 +226,26 @@ def test_pairs_of_each_set_of_a_list_are_pairs():
         check(lambda xs: [torch.cat([x.sum(0, keepdim=True), x]) for x in xs], sets)
 
 
+def test_an_adjacency_that_is_0_at_padding_is_made_longer_with_0():
+    adj = (torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    adj = adj * REAL[:, None] * REAL[..., None]
+    assert check(lambda x, adj, mask: adj @ x, (X, adj, REAL), laws=["padding"]).passed
+    one = X[1], adj[1], REAL[1]
+    assert check(lambda x, adj, mask: adj @ x, one, laws=["padding"]).passed
+    full = torch.ones(3, 7, 7)
+    found = check(lambda x, adj, mask: adj @ x, (X, full, REAL), laws=["padding"])
+    assert found.broken == ("padding",)
+
+
+def test_a_mask_that_is_named_of_pairs_is_one_where_sets_are_as_many_as_tokens():
+    def model(x, attn_mask):
+        return F.scaled_dot_product_attention(x, x, x, attn_mask=attn_mask)
+
+    report = check(model, (draw(7, 7, 8), torch.ones(7, 7).tril().bool()))
+    assert report.reading[1].role == "pairs:-2,-1"
+    assert report.passed
+
+
 def test_a_mask_of_heads_that_all_sets_share_is_one_of_pairs():
     def model(x, attn_mask):
         heads = x[:, None].expand(-1, 2, -1, -1)

@@ -16,6 +16,7 @@ from tokennet.testing.example.forms import Leaf, bounds_in
 from tokennet.testing.example.roles import Kind, Role
 
 _MASK = ("mask", "padding")
+_MASKS_OF_PAIRS = ("attn_mask", "src_mask", "tgt_mask", "memory_mask", "causal_mask")
 _LENGTHS = ("length", "lens", "num_tokens", "valid_len")
 _MEMBERSHIP = ("batch", "index", "ptr", "segment_id", "set_id", "graph_id", "membership")
 _BOUNDS = ("ptr", "offset", "cu_seq", "cu_len", "cumulative", "splits", "bounds", "starts")
@@ -151,6 +152,8 @@ def best_set(name: str, sets: Sequence[Found], size: int | None = None) -> Found
 
 def _mask(leaf: Leaf, sets: Sequence[Found]) -> Guess | None:
     value, name = leaf.value, leaf.name
+    if named(name, _MASKS_OF_PAIRS) and value.shape[-2:] == (sets[0].size, sets[0].size):
+        return None
     looks_so = is_binary(value) and not named(name, (*_NOT_A_MASK, *_TYPES))
     added = is_additive(value) and value.dim() > 2 and 1 in value.shape[1:-1]
     if not (named(name, _MASK) or added or (looks_so and value.shape in {s.lead for s in sets})):
@@ -214,7 +217,8 @@ def _pairs(leaf: Leaf, sets: Sequence[Found]) -> Guess | None:
         crossed = rows is not columns
         if crossed and not (named(leaf.name, _OF_PAIRS) or value.dtype == torch.bool):
             continue
-        if _leads_pairs(leaf, lead, batch) and value.shape != rows.lead:
+        may_be_tokens = value.shape == rows.lead and not named(leaf.name, _MASKS_OF_PAIRS)
+        if _leads_pairs(leaf, lead, batch) and not may_be_tokens:
             names = (rows.name, columns.name) if crossed else (rows.name,)
             return Guess(Role(Kind.PAIRS, dims, names), "", _of_mask(leaf, dims))
     return None

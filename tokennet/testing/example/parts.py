@@ -247,12 +247,30 @@ def with_more_padding(example: Example) -> Inputs:
     assert example.mask is not None
     n = example.num_tokens
     inputs = list(keep_tokens(example, torch.tensor([*range(n), *range(min(n, 2))])))
+    for number, role in enumerate(example.roles):
+        if role.kind is Kind.PAIRS and example.set in role.sets:
+            inputs[number] = _padded_pairs(example, number, inputs[number])
     mask = example.inputs[example.mask]
     if example.how != "lengths":
         mask = inputs[example.mask].clone()
         mask[..., n:] = _hidden(example)
     inputs[example.mask] = mask
     return tuple(inputs)
+
+
+def _padded_pairs(example: Example, number: int, longer: Tensor) -> Tensor:
+    """Pairs with more padding: as those of the padding are, where these are all alike."""
+    value, role, real = example.inputs[number], example.roles[number], example.real
+    assert real is not None
+    own = role.sets * 2 if len(role.sets) == 1 else role.sets
+    fits = example.is_batched(number) if real.dim() == 2 else value.dim() == 2
+    for name, dim in zip(own, role.dims, strict=True):
+        if fits and name == example.set:
+            padding = value.movedim(dim, real.dim() - 1)[~real.to(value.device)].flatten()
+            if len(padding) and bool((padding == padding[0]).all()):
+                index = torch.arange(example.num_tokens, longer.shape[dim], device=longer.device)
+                longer = longer.index_fill(dim, index, padding[0])
+    return longer
 
 
 def beyond_zero(example: Example) -> Inputs | None:
