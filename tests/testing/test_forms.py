@@ -246,6 +246,22 @@ def test_a_mask_that_is_named_of_pairs_is_one_where_sets_are_as_many_as_tokens()
     assert report.passed
 
 
+def test_outputs_of_a_single_set_with_padding():
+    def centered(x, mask):
+        return (x - (x * mask[:, None]).sum(0) / mask.sum().clamp(min=1)) * mask[:, None]
+
+    one = X[1], REAL[1]
+    assert check(centered, one).passed
+    last = torch.eye(8)[7]  # in one feature alone
+    for leak in (
+        lambda x, mask: centered(x, mask) + last * x.mean(0),
+        lambda x, mask: (x * mask[:, None]).sum(0) + last * x.mean(0),
+        lambda x, mask: (x * mask[:, None]).sum() + x.mean(),
+    ):
+        found = check(leak, one, laws=["padding"]).reports["padding"]
+        assert found.verdict is Verdict.BROKEN
+
+
 def test_a_mask_of_heads_that_all_sets_share_is_one_of_pairs():
     def model(x, attn_mask):
         heads = x[:, None].expand(-1, 2, -1, -1)

@@ -216,6 +216,8 @@ def _layout(
         tokens = tuple(d for d in range(-y.dim(), 0) if n and y.shape[d] == n and d not in edges)
         tokens = (-2,) if -2 in tokens else tokens[:1]
     tokens = tuple(d for d in tokens if d not in edges)
+    if example.membership is None and example.num_sets == 1:
+        return Layout(tokens, edges=edges)
     if not y.dim() or (sets == () and y.numel() == 1) or len(set(sets or ()) - set(tokens)) > 1:
         return Layout(scalar=True)
     if example.membership is not None:
