@@ -332,8 +332,15 @@ def test_attention_weights_between_two_sets_are_pairs():
         assert said.reading[-1].role == weights.role
     alone = check(lambda x, y: x * y[:, :1], (X, key), laws=["node_permutation"])
     assert "nothing mixes tokens" not in str(alone.reports["node_permutation"].notes)
-    joined = check(lambda x, y: torch.cat([x, y], 1), (X, key))
+    both = lambda x, y: torch.cat([x, y], 1)  # noqa: E731
+    joined = check(both, (X, key))
     assert joined.reading[-1].text == "per token of x and y, dimension -2"
+    said = check(
+        lambda x, y: torch.cat([x, y], 1), (X, key), outputs={"0": joined.reading[-1].role}
+    )
+    assert said.passed
+    with pytest.raises(ValueError, match=r"outputs\['0'\] must be one of x; got 'z'"):
+        check(lambda x: x, X, outputs={"0": "pairs:-2,-1:x,z"})
 
 
 def test_a_set_may_have_the_name_of_a_word_for_true():

@@ -238,6 +238,8 @@ def _as_said(output: Output, layout: Layout, example: Example) -> Layout:
     role, y = output.role, output.value
     assert role is not None
     several = len(example.anchors) > 1
+    for name in role.sets:
+        lookup(f"outputs[{output.name!r}]", name, example.anchors)
     match role.kind:
         case Kind.TOKENS | Kind.PAIRS:
             of_others = example.set not in role.sets if role.sets else not layout.tokens
@@ -283,7 +285,7 @@ def with_actions(
     for number, (output, y) in enumerate(zip(known, outputs, strict=True)):
         candidates = _candidates(y, output.layout, n, rows[number])
         if output.role is not None:
-            candidates = candidates[:1]
+            candidates = [a for a in candidates if type(a) is not Invariant] or candidates
         errors = [
             max(
                 difference([action.compared(action.apply(y, perm))], [action.compared(m[number])])
@@ -370,9 +372,9 @@ def _of_views(dims: dict[str, tuple[int, ...]]) -> tuple[str, Role]:
         names = tuple(name for _, name in found)
         text = f"per pair of tokens of {' and '.join(names)}, dimensions {pair[0]}, {pair[1]}"
         return text, Role(Kind.PAIRS, pair, names)
-    last, own = list(dims.items())[-1]
+    own = list(dims.values())[-1]
     text = f"per token of {' and '.join(dims)}, dimension {', '.join(map(str, own))}"
-    return text, Role(Kind.TOKENS, own, (last,))
+    return text, Role(Kind.TOKENS, own, tuple(dims) if len(dims) == 1 else ())
 
 
 def _text(y: Tensor, layout: Layout, example: Example) -> tuple[str, Role]:
