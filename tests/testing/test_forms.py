@@ -237,7 +237,7 @@ def test_an_adjacency_that_is_0_at_padding_is_made_longer_with_0():
     assert found.broken == ("padding",)
 
 
-def test_a_mask_that_is_named_of_pairs_is_one_where_sets_are_as_many_as_tokens():
+def test_a_mask_that_is_named_of_pairs_is_one_in_a_batch_of_n_sets_too():
     def model(x, attn_mask):
         return F.scaled_dot_product_attention(x, x, x, attn_mask=attn_mask)
 
