@@ -170,6 +170,17 @@ def test_names_say_what_true_is_where_scores_are_masked_by_hand(name, hides, ver
     assert law_of(scope["model"], (torch.randn(2, N, DIM), mask)).verdict == verdict
 
 
+def test_each_set_is_held_to_its_own_mask():
+    """All pairs are visible in one set or another, so that their union hides nothing."""
+    x, masks = torch.randn(3, N, DIM), torch.stack([CAUSAL, CAUSAL.T, CAUSAL])
+    assert str(law_of(Masked(), (x, masks)).verdict) == "PASS"
+
+    def of_the_first(x, mask):
+        return F.scaled_dot_product_attention(x, x, x, attn_mask=mask[:1])
+
+    assert str(law_of(of_the_first, (x, masks)).verdict) == "BROKEN"
+
+
 def test_an_encoder_of_torch_honors_its_mask():
     layer = nn.TransformerEncoderLayer(DIM, 2, 16, batch_first=True)
     model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
