@@ -196,7 +196,17 @@ def test_roles_decide_what_inputs_and_outputs_are():
         (points(5), {"laws": ["scale"]}, "laws must be one of rotations"),
         (points(5), {"group": "SO3"}, r"did you mean SO\(3\)"),
         (points(5), {"group": "bases"}, "eigenvalues"),
-        (points(5), {"group": "C_n", "roles": {"a": "points"}}, "a group of space"),
+        (points(5), {"group": "C_n", "roles": {"a": "points"}}, "must be one of tokens"),
+        (points(5), {"group": "C_n", "laws": ["rotations"]}, "must be one of permutations"),
+        (points(5), {"group": "C_n", "outputs": "1"}, "outputs must be one of 0"),
+        (points(2), {"group": "A_n"}, "moves none of the 2 tokens"),
+        (points(1), {"group": "C_n"}, "does not apply"),
+        (points(5), {"group": [[0, 1, 2, 3, 4]]}, "got the identity"),
+        (
+            (points(2, 5), torch.tensor([5, 3])),
+            {"group": "C_n", "roles": {"b": "lengths"}},
+            "fixed by lengths",
+        ),
         (points(5), {"causal": True}, "causal"),
     ],
 )
@@ -211,6 +221,57 @@ def test_permutation_groups_are_required_at_least():
     assert check(ring[0], ring[1], group="D_n").broken == ("permutations",)
     assert not check(ring[0], ring[1], group=[[2, 3, 4, 5, 0, 1]]).broken
     assert not check(lambda x: x - x.mean(-2, keepdim=True), ring[1], group="A_n").broken
+
+
+@pytest.mark.parametrize("group", [None, "E(3)", "C_n"])
+@pytest.mark.parametrize(
+    ("laws", "error", "message"),
+    [
+        ([], ValueError, "laws must hold at least one name"),
+        ("padding", TypeError, "laws must be a list of names"),
+        (["no_law"], ValueError, "laws must be one of"),
+    ],
+)
+def test_laws_are_named_alike_with_and_without_a_group(group, laws, error, message):
+    with pytest.raises(error, match=message):
+        check(space.Points(), points(5), group=group, laws=laws)
+    with pytest.raises(error, match=message):
+        parametrize_with_checks([(space.Points(), points(5))], group=group, laws=laws)
+
+
+def test_roles_and_outputs_are_for_groups_of_tokens_too():
+    ring = lambda x: {"good": x + x.roll(1, 0), "bad": x.cumsum(0)}  # noqa: E731
+    options = {"group": "C_n", "roles": {"x": "tokens:0"}, "laws": ["permutations"]}
+    assert check(ring, torch.randn(5, 4, 3), outputs="good", **options).passed
+    broken = check(ring, torch.randn(5, 4, 3), **options)
+    assert broken.broken == ("permutations",)
+    assert "tokens along dimension -3" in broken.read_as
+    assert "cumsum" in broken.reports["permutations"].location.source
+
+
+def rings(x, batch):
+    return torch.cat([x[batch == n] + x[batch == n].roll(1, 0) for n in batch.unique()])
+
+
+def test_each_set_of_a_ragged_batch_is_a_ring_of_its_own():
+    batch = torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    assert check(rings, (torch.randn(7, 3), batch), group="C_n").passed
+    assert check(rings, (torch.randn(7, 3), batch), group="D_n").broken == ("permutations",)
+
+
+def test_a_group_of_tokens_is_asked_of_gradients():
+    class Detached(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad.cumsum(-2)
+
+    report = check(lambda x: Detached.apply(x), torch.randn(6, 2), group="C_n")
+    assert report.broken == ("permutations",)
+    assert "the gradient" in report.reports["permutations"].reason
 
 
 @parametrize_with_checks({"points": (space.Points(), points(5))}, group="E(3)")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.checks import lookup
+from tokennet.checks import lookup, lookup_all
 from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.engine.verdict import name_of, run_law, verdict_on_error
@@ -131,9 +131,7 @@ def read_and_check_group(
     """The reports of `check_group`, and how inputs and outputs were read."""
     names = laws_of_group(group)
     if laws is not None:
-        for law in laws:
-            lookup("laws", law, dict.fromkeys(names))
-        names = tuple(laws)
+        names = lookup_all("laws", laws, dict.fromkeys(names))
     if group in SHIFTS:
         report = check_shifts(group, model, example, roles, **options)
         first = example[0] if isinstance(example, tuple | list) else example

@@ -274,7 +274,10 @@ def _permutations(
         if not generators:
             raise ValueError("group must have at least one generator, got none")
         words = [_word(generators, generator) for _ in range(count)]
-        return [perm for perm in [*generators, *words] if not _is_identity(perm)]
+        found = [perm for perm in [*generators, *words] if not _is_identity(perm)]
+        if not found:
+            raise ValueError("group must have a generator that moves a token, got the identity")
+        return found
     pairs = zip(actions, inputs, strict=True)
     action, value = next(pair for pair in pairs if pair[0].degree(pair[1]) is not None)
     drawn = (action.random(value, generator) for _ in range(20 * count))
@@ -298,8 +301,16 @@ def _is_identity(perm: Tensor) -> bool:
     return torch.equal(perm, torch.arange(len(perm)))
 
 
-def check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
-    """The law of the order of tokens, of values or of a gradient."""
+def check_nodes(
+    case: Case, options: Options, gradient: GradientOf | None, group: Group = None
+) -> SymmetryReport:
+    """The law of the order of tokens, of values or of a gradient; under all or some permutations.
+
+    >>> from tokennet.testing.example.case import make_case
+    >>> case = make_case(lambda x: x + x.roll(1, -2), torch.randn(4, 3))
+    >>> print(check_nodes(case, {}, None, group=[[1, 2, 3, 0]]).verdict)
+    PASS
+    """
     function, inputs, out_actions = case.function, case.inputs, case.out_actions
     if gradient is not None:
         # Other content, without ties: the derivative of a maximum may choose among equals.
@@ -308,7 +319,7 @@ def check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> Sy
         out_actions = (Permute(token_dim(case)),)
     actions = case.example.actions
     return check_equivariance(
-        function, inputs, in_action=actions, out_action=out_actions, **options
+        function, inputs, group=group, in_action=actions, out_action=out_actions, **options
     )
 
 
