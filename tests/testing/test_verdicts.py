@@ -534,6 +534,27 @@ def test_random_numbers_alone_are_vacuous(noise):
     assert report.reason == "random: the output does not depend on the tokens"
 
 
+def of_probabilities(x, weight=1.0):
+    if bool(((x < 0) | (x > 1)).any()):
+        raise ValueError("no probabilities")
+    return (weight * x.sqrt()).sum(-2)
+
+
+def test_a_model_of_probabilities_is_tried_on_its_own_tokens():
+    x = torch.rand(3, 6, 4, generator=torch.Generator().manual_seed(0))
+    report = check(of_probabilities, x)
+    assert report.passed, report
+    assert {*report.reports["node_permutation"].notes} == {
+        "the model refuses normal numbers: other content is the example's own tokens"
+    }
+    weighted = check(lambda x: of_probabilities(x, torch.arange(1.0, 7)[:, None].to(x)), x)
+    assert weighted.broken == ("node_permutation", "tied_inputs")
+    logarithms = check(lambda x: x.log().cumsum(0), x)  # not finite for other numbers
+    assert "batch_composition" in logarithms.broken
+    assert "node_permutation" not in logarithms.broken
+    assert not check(lambda x: x.softmax(-2), x).reports["node_permutation"].notes
+
+
 def test_draws_that_the_model_refuses_are_not_counted():
     def small_numbers_only(x):
         if x.abs().max() > 100:

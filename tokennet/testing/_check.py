@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from tokennet.checks import lookup_all
+from tokennet.checks import check_type, lookup_all
 from tokennet.testing.engine.draws import COUNT, Draws, as_draws
-from tokennet.testing.engine.run import shared_runs
+from tokennet.testing.engine.run import accepted_content, shared_runs
 from tokennet.testing.engine.sandbox import moved_to
 from tokennet.testing.engine.tolerance import precision_of
 from tokennet.testing.engine.verdict import name_of, verdict_on_error
@@ -197,6 +197,7 @@ def check(
     """
     started = time.perf_counter()
     precision_of(dtype)
+    check_type("roles", roles, Mapping | None, "a dict of names and roles")
     if group is not None and causal:
         raise ValueError("causal is a law of tokens: it cannot be given with group")
     of_space = group is not None and required_laws(group) != (PERMUTATIONS,)
@@ -213,8 +214,10 @@ def check(
             known = LAWS if group is None else {PERMUTATIONS: law_of_permutations(group)}
             case = make_case(model, given, **reading)
             lines = case.reading
-            reports = _verdicts(_asked_for(known, case, laws, causal), case, options)
-            reports = _unless_read_otherwise(reports, case, given, reading, options)
+            named = _asked_for(known, case, laws, causal)
+            with accepted_content(case.function, case.inputs):
+                reports = _verdicts(named, case, options)
+                reports = _unless_read_otherwise(reports, case, given, reading, options)
     seconds = time.perf_counter() - started
     return LawReport(name_of(model), describe(example), reports, seconds, lines)
 

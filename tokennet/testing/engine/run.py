@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
-from tokennet.testing.engine.content import new_content, replaced
+from tokennet.testing.engine.content import content_of_example, new_content, replaced
 from tokennet.testing.engine.differences import difference, gap
 from tokennet.testing.engine.intervention import Inputs, Intervention, Outputs
 from tokennet.testing.engine.sandbox import sandboxed
@@ -275,6 +275,31 @@ def error_of(intervention: Intervention, y: Outputs, other: Outputs, changed: Ou
     dtype = next((t.dtype for t in y if t.is_floating_point()), torch.float64)
     changed = intervention.compared(changed)
     return largest(Measured(dtype, [intervention], y, other, y, [changed]).error(0))
+
+
+@contextmanager
+def accepted_content(model: Callable[..., Any], inputs: Inputs) -> Iterator[None]:
+    """Within the context new content is of the example's own tokens if the model needs that.
+
+    That is where it raises, or gives no finite output, for normal numbers, and does not for its
+    own tokens: as a model of probabilities or of lengths.
+    """
+    runner = Runner(model, inputs)
+    needed = not _accepts(runner, other_content(inputs))
+    if needed:
+        with content_of_example(True):
+            needed = _accepts(runner, inputs) and _accepts(runner, other_content(inputs))
+    with content_of_example(needed):
+        yield
+
+
+def _accepts(runner: Runner, inputs: Inputs) -> bool:
+    with sandboxed(runner.model, dtype=None):
+        try:
+            found = runner.run(inputs)
+        except Exception:  # whatever a model of other people raises
+            return False
+    return all(bool(y.isfinite().all()) for y in found if y.is_floating_point())
 
 
 def other_content(inputs: Inputs) -> Inputs:

@@ -17,6 +17,7 @@ from tokennet.testing.diagnose.localize import localize, lowered_at
 from tokennet.testing.diagnose.script import script_of_two_runs
 from tokennet.testing.diagnose.shrink import counterexample_of, smallest_counterexample
 from tokennet.testing.diagnose.source import is_internal, location_at
+from tokennet.testing.engine.content import is_of_example
 from tokennet.testing.engine.distribution import in_distribution
 from tokennet.testing.engine.draws import COUNT, Draw, Draws, as_draws
 from tokennet.testing.engine.finding import Finding, find
@@ -92,6 +93,8 @@ def run_law(
     if found.verdict is Verdict.BROKEN:
         location = _localized(found, notes)
         counterexample = _counterexample(found, given.get("swaps", True), notes)
+    if is_of_example():
+        notes.append("the model refuses normal numbers: other content is the example's own tokens")
     if not found.measured.mixes:
         notes.append("each output depends on its own token alone: nothing mixes tokens")
     errors = found.errors
