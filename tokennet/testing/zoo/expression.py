@@ -28,9 +28,8 @@ def parsed(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"model must be Class or Class(arguments), got {text!r}: {error}"
-        ) from None
+        told = getattr(error, "msg", error)
+        raise ValueError(f"model must be Class or Class(arguments), got {text!r}: {told}") from None
 
 
 def name_and_arguments(text: str) -> tuple[str, dict[str, Any]]:
