@@ -9,6 +9,7 @@ from torch_geometric.nn import SAGPooling, TopKPooling
 from tests.testing import random_models
 from tests.testing.cases import reproduced_by
 from tokennet.testing import AsSet, Draw, Draws, Verdict, check, check_padding
+from tokennet.testing.engine.reach import reached
 from tokennet.testing.parametrize import BrokenLaw, parametrize_with_checks
 
 D = 8
@@ -469,6 +470,25 @@ def test_a_broken_law_costs_at_most_twice_a_kept_one():
         check(Encoder(size), draw(1, 32, 16), laws=ORDER)
         counts.append(calls[0])
     assert counts[1] <= 2 * counts[0]
+
+
+def test_laws_share_runs_and_searches(monkeypatch):
+    calls, searches = [], []
+    monkeypatch.setattr(
+        "tokennet.testing.engine.sandbox.reached",
+        lambda roots, refers: searches.append(roots) or reached(roots, refers),
+    )
+    layer = nn.Linear(4, 4)
+
+    def model(x):
+        calls.append(x.dtype)
+        return layer(x) + x.mean(-2, keepdim=True)
+
+    laws = ["node_permutation", "batch_composition", "nonfinite_isolation", "deterministic"]
+    assert check(model, draw(3, 5, 4), laws=laws).passed
+    assert len(searches) <= 6
+    # Of each law the changed runs, f32 and gradients; f(x) and f of each draw are shared.
+    assert len(calls) <= 90
 
 
 # Outputs with a row for each edge.
