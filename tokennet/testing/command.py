@@ -112,14 +112,14 @@ def report_on(
         name: of the model, as the user wrote it.
     """
     report = _with_whole_scripts(report, name)
-    found, asked = breaks_of(name, report), decided(report)
+    found, laws = breaks_of(name, report), decided(report)
     if files.baseline is not None:
-        baseline = baseline.updated(name, found.values(), asked)
+        baseline = baseline.updated(name, found.values(), laws)
         write_text(files.baseline, baseline.to_json())
     known = baseline.known(found.values())
     _write(report, name, known, subject, files)
     _print(report, known, subject.notes)
-    for gone in baseline.mended(name, found.values(), asked):
+    for gone in baseline.mended(name, found.values(), laws):
         print(f"In the baseline, and no longer found: {gone.law} at {gone.at}")
     if set(report.broken) - known:
         return BROKEN

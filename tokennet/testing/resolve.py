@@ -61,10 +61,10 @@ def resolve_subject(name: str, example: str | None) -> ZooModel:
     if not is_zoo_name(name):
         model = resolve_model(name)
         return ZooModel(model, resolve_example(example, model))
-    made = make_zoo_model(name)
+    subject = make_zoo_model(name)
     if example is None:
-        return made
-    return ZooModel(made.model, resolve_example(example, made.model))
+        return subject
+    return ZooModel(subject.model, resolve_example(example, subject.model))
 
 
 def resolve_model(name: str) -> Any:

@@ -33,7 +33,12 @@ _EMPTY = CellType()
 
 
 def modules_of(model: Any) -> list[nn.Module]:
-    """Every module that `model` is or refers to, submodules included, each once."""
+    """Every module that `model` is or refers to, submodules included, each once.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> modules_of(lambda x: layer(x).relu()) == [layer]
+    True
+    """
     return [value for value in reached([model], referred) if is_a(value, nn.Module)]
 
 

@@ -358,6 +358,9 @@ def gaps(wanted: Outputs, got: Outputs) -> Outputs:
     """|got - wanted|, entry by entry; infinite where shapes, infinities or NaN disagree.
 
     Integers and truth values are 1 apart where they differ.
+
+    >>> gaps([torch.tensor([1.0, torch.inf])], [torch.tensor([3.0, torch.inf])])[0].tolist()
+    [2.0, 0.0]
     """
     if len(wanted) != len(got):
         return [torch.full_like(a, float("inf"), dtype=torch.float64) for a in wanted]
@@ -373,7 +376,11 @@ def _gap(wanted: Tensor, got: Tensor) -> Tensor:
 
 
 def per_channel(tensors: Outputs) -> Channels:
-    """The largest finite absolute value in each channel, or infinity if there is one."""
+    """The largest finite absolute value in each channel, or infinity if there is one.
+
+    >>> per_channel([torch.tensor([[1.0, -2.0], [-3.0, 0.5]])])[0].tolist()
+    [3.0, 2.0]
+    """
     return [_largest_of_channels(tensor) for tensor in tensors]
 
 
@@ -407,5 +414,9 @@ def relative(tensors: Outputs, unit: Channels) -> Channels:
 
 
 def largest(channels: Channels) -> float:
-    """The largest number of all."""
+    """The largest number of all.
+
+    >>> largest([torch.tensor([1.0, 3.0]), torch.zeros(0)])
+    3.0
+    """
     return max((float(part.max()) for part in channels if part.numel()), default=0.0)

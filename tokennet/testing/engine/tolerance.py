@@ -85,7 +85,11 @@ def _runnable(runner: Runner) -> tuple[torch.dtype, list[str]]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """What an error says, in one line.
+
+    >>> first_line(ValueError("no tokens\\nbut 3")), first_line(KeyError())
+    ('no tokens', 'KeyError')
+    """
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

@@ -78,14 +78,14 @@ class Baseline:
 
     def mended(self, name: str, found: Iterable[Break], laws: Iterable[str]) -> list[Break]:
         """The breaks of a model that are no longer there, of the laws that were decided."""
-        asked, present = set(laws), set(found)
-        mine = [b for b in self.breaks if b.model == name and b.law in asked]
+        decided_laws, present = set(laws), set(found)
+        mine = [b for b in self.breaks if b.model == name and b.law in decided_laws]
         return sorted(b for b in mine if b not in present)
 
     def updated(self, name: str, found: Iterable[Break], laws: Iterable[str]) -> Baseline:
         """With the breaks of a model in the laws that were decided, and all others as they are."""
-        asked = set(laws)
-        kept = {b for b in self.breaks if b.model != name or b.law not in asked}
+        decided_laws = set(laws)
+        kept = {b for b in self.breaks if b.model != name or b.law not in decided_laws}
         return Baseline(frozenset({*kept, *found}))
 
     def to_json(self) -> str:

@@ -14,7 +14,11 @@ INSTALLED = "/site-packages/"
 
 
 def shown_path(file: str) -> str:
-    """A path from the working folder, or from the folder of installed packages, or as it is."""
+    """A path from the working folder, or from the folder of installed packages, or as it is.
+
+    >>> shown_path("/usr/lib/python3/site-packages/timm/layers/mlp.py")
+    'timm/layers/mlp.py'
+    """
     path = Path(file)
     if INSTALLED in path.as_posix():
         return path.as_posix().rpartition(INSTALLED)[2]

@@ -154,10 +154,10 @@ def _lines(reading: Reading, outs: tuple[Representation, ...]) -> tuple[ReadingL
     with sandboxed(reading.function, dtype=None), torch.no_grad():
         found = reading.function(*map_tensors(torch.clone, reading.inputs))
     given = list(zip(reading.names, reading.inputs, reading.kinds, strict=True))
-    made = zip(reading.function.outputs, tensors_of(found), outs, strict=True)
+    returned = zip(reading.function.outputs, tensors_of(found), outs, strict=True)
     return tuple(
         ReadingLine(name, describe(value), str(kind), _text(kind), is_output=n >= len(given))
-        for n, (name, value, kind) in enumerate([*given, *made])
+        for n, (name, value, kind) in enumerate([*given, *returned])
     )
 
 

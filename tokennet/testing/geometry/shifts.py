@@ -252,8 +252,7 @@ def _shifts(
     strides = [max((at.strides[k] for at in outs if at.dims), default=1) for k in range(len(grid))]
     axes = [tuple(s if i == k else 0 for i, s in enumerate(strides)) for k in range(len(grid))]
     far = (2, -1) if circular else (-1,)
-    more = [tuple(by * s for s in strides) for by in far]
-    return [*axes, *more]
+    return [*axes, *(tuple(by * s for s in strides) for by in far)]
 
 
 def _follow(

@@ -56,7 +56,7 @@ def _keywords(call: ast.Call, text: str) -> dict[str, ast.expr]:
     return found
 
 
-def made(text: str, classes: Mapping[str, type], where: str, create: Create) -> Any:
+def construct(text: str, classes: Mapping[str, type], where: str, create: Create) -> Any:
     """The object of an expression.
 
     Args:
@@ -68,7 +68,8 @@ def made(text: str, classes: Mapping[str, type], where: str, create: Create) -> 
         ValueError: the text is anything else than calls of these classes, or a class raises.
 
     >>> from torch import nn
-    >>> made("Linear(2, out_features=3)", {"Linear": nn.Linear}, "nn", lambda c, a, k: c(*a, **k))
+    >>> classes = {"Linear": nn.Linear}
+    >>> construct("Linear(2, out_features=3)", classes, "nn", lambda c, a, k: c(*a, **k))
     Linear(in_features=2, out_features=3, bias=True)
     """
 
