@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from tokennet.checks import lookup
+from tokennet.testing.engine.channels import largest
 from tokennet.testing.engine.intervention import Outputs
 from tokennet.testing.engine.precision import lowest_precision
-from tokennet.testing.engine.run import Measured, Runner, largest
+from tokennet.testing.engine.run import Measured, Runner
 from tokennet.testing.engine.sandbox import LOW_PRECISION
 from tokennet.testing.example.values import features
 
