@@ -8,7 +8,16 @@ from torch_geometric.nn import SAGPooling, TopKPooling
 
 from tests.testing import random_models
 from tests.testing.cases import reproduced_by
-from tokennet.testing import AsSet, Draw, Draws, Verdict, check, check_padding
+from tokennet.testing import (
+    AsSet,
+    Draw,
+    Draws,
+    Invariant,
+    Verdict,
+    check,
+    check_equivariance,
+    check_padding,
+)
 from tokennet.testing.engine.reach import reached
 from tokennet.testing.parametrize import BrokenLaw, parametrize_with_checks
 
@@ -567,6 +576,7 @@ def test_a_model_of_probabilities_is_tried_on_its_own_tokens():
     assert {*report.reports["node_permutation"].notes} == {
         "the model refuses normal numbers: other content is the example's own tokens"
     }
+    assert check_equivariance(of_probabilities, x, out_action=Invariant()).verdict is Verdict.PASS
     weighted = check(lambda x: of_probabilities(x, torch.arange(1.0, 7)[:, None].to(x)), x)
     assert weighted.broken == ("node_permutation", "tied_inputs")
     logarithms = check(lambda x: x.log().cumsum(0), x)  # not finite for other numbers

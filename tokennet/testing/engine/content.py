@@ -13,7 +13,7 @@ from torch import Tensor
 from tokennet.testing.example.values import features, with_features
 
 Inputs = tuple[Any, ...]
-_OF_EXAMPLE: ContextVar[bool] = ContextVar("content_of_example", default=False)
+_OF_EXAMPLE: ContextVar[bool | None] = ContextVar("content_of_example", default=None)
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def content_of_example(wanted: bool) -> Iterator[None]:
         _OF_EXAMPLE.reset(token)
 
 
-def is_of_example() -> bool:
-    """Whether new content is made of the example's own tokens."""
+def is_of_example() -> bool | None:
+    """Whether new content is made of the example's own tokens; None where nobody has said."""
     return _OF_EXAMPLE.get()
 
 

@@ -21,7 +21,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
 from tokennet.testing.engine.channels import Channels, gaps, largest, per_channel, relative, units
-from tokennet.testing.engine.content import content_of_example, new_content, replaced
+from tokennet.testing.engine.content import (
+    content_of_example,
+    is_of_example,
+    new_content,
+    replaced,
+)
 from tokennet.testing.engine.differences import difference
 from tokennet.testing.engine.intervention import Inputs, Intervention, Outputs
 from tokennet.testing.engine.sandbox import remembered_contents, sandboxed
@@ -288,8 +293,11 @@ def accepted_content(model: Callable[..., Any], inputs: Inputs) -> Iterator[None
     """Within the context new content is of the example's own tokens if the model needs that.
 
     That is where it raises, or gives no finite output, for normal numbers, and does not for its
-    own tokens: as a model of probabilities or of lengths.
+    own tokens: as a model of probabilities or of lengths. What was found before is kept.
     """
+    if is_of_example() is not None:
+        yield
+        return
     runner = Runner(model, inputs)
     needed = not _accepts(runner, other_content(inputs))
     if needed:

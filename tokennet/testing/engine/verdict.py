@@ -24,7 +24,7 @@ from tokennet.testing.engine.finding import Finding, find
 from tokennet.testing.engine.intervention import Inputs, Intervention
 from tokennet.testing.engine.reach import modules_of
 from tokennet.testing.engine.rounding import Ties, explained_by_rounding
-from tokennet.testing.engine.run import Runner, error_of
+from tokennet.testing.engine.run import Runner, accepted_content, error_of
 from tokennet.testing.engine.tolerance import UNDECIDED, first_line, name_of_dtype, runnable
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
@@ -33,6 +33,7 @@ UNBROKEN = (Verdict.PASS, Verdict.INCONCLUSIVE)
 """On the example: a law that is tried on other content."""
 KEPT = 2**20
 """Outputs of at most this number of entries are kept for each draw, as laws make the same draws."""
+OWN_TOKENS = "the model refuses normal numbers: other content is the example's own tokens"
 CALLS = ("call_model", "call_with_autograd")
 """Functions of `engine.run` below which an error is the model's."""
 
@@ -81,14 +82,15 @@ def run_law(
     search = as_draws(draws, seed)
     runner = Runner(model, inputs, interventions, jitter=seed if jitter else None)
     noise_breaks = given.get("noise_breaks", False)
-    precision, notes = runnable(runner, dtype)
-    found, num_draws, chance = _decided(runner, precision, search, seed, notes, given)
     counterexample, location = None, None
-    if found.verdict is Verdict.BROKEN:
-        location = _localized(found, notes)
-        counterexample = _counterexample(found, given.get("swaps", True), notes)
-    if is_of_example():
-        notes.append("the model refuses normal numbers: other content is the example's own tokens")
+    with accepted_content(model, inputs):
+        precision, notes = runnable(runner, dtype)
+        found, num_draws, chance = _decided(runner, precision, search, seed, notes, given)
+        if found.verdict is Verdict.BROKEN:
+            location = _localized(found, notes)
+            counterexample = _counterexample(found, given.get("swaps", True), notes)
+        if is_of_example():
+            notes.append(OWN_TOKENS)
     if not found.measured.mixes:
         notes.append("each output depends on its own token alone: nothing mixes tokens")
     errors = found.errors
