@@ -278,6 +278,12 @@ def test_discovery_in_float32_alone():
     model = space.Points()
     found = discover_geometry(lambda pos: model(single(pos)), points(6))
     assert (found.name, found.signed_order) == ("E(3)", 48)
+    amplified = lambda pos: (100 * single(pos).square().sum(-1)).sin()  # noqa: E731
+    assert discover_geometry(amplified, points(6)).signed_order == 48
+    constants = nn.BatchNorm1d(3, affine=False).eval()  # buffers in float32
+    constants.running_var[2] = 1.0006
+    stretched = lambda pos: constants(single(pos)).norm(dim=-1)  # noqa: E731
+    assert discover_geometry(stretched, points(6)).holds["rotations"] is not True
 
 
 def test_discovery_says_what_a_model_raises_on_moved_points():
@@ -323,6 +329,15 @@ def test_roles_and_outputs_are_for_groups_of_tokens_too():
     assert broken.broken == ("permutations",)
     assert "tokens along dimension -3" in broken.read_as
     assert "cumsum" in broken.reports["permutations"].location.source
+
+
+def test_a_group_is_asked_of_each_set_of_tokens():
+    def weighted(x, context):
+        return x + (context * torch.arange(4.0)[:, None].to(x)).sum(1, keepdim=True)
+
+    report = check(weighted, (torch.randn(3, 7, 5), torch.randn(3, 4, 5)), group="S_n")
+    assert report.broken == ("permutations",)
+    assert report.reports["permutations"].reason.startswith("in context: ")
 
 
 def rings(x, batch):
