@@ -22,6 +22,7 @@ from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
 from tokennet.testing.engine.intervention import Inputs, PermutationIntervention
 from tokennet.testing.engine.run import call_model
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
@@ -347,7 +348,7 @@ def _edge_actions(case: Case) -> list[Action]:
     layouts = case.layouts
     if len(case.example.edge_lists) < 2:
         return [Permute(at.edges[0]) if at.edges else Invariant() for at in layouts]
-    with torch.no_grad():
+    with sandboxed(case.function, dtype=None), torch.no_grad():
         values = call_model(case.function, case.inputs)
         dims = edge_dims(case.function, case.example, values)
     return [Permute(own[0]) if own else Invariant() for own in dims]
