@@ -319,6 +319,11 @@ def test_check_takes_an_example_laws_and_claims(models, tokennet):
     [
         (["models"], "model must be module:object, got 'models'"),
         (["models:Nothing"], "models has no 'Nothing'"),
+        (["models:Maen"], "models has no 'Maen'; did you mean Mean?"),
+        (["models:0"], "model 'models:0': '0' is no name of an object in models"),
+        (["models:Mean.forward.0"], "'0' is no name of an object in models.Mean.forward"),
+        (["timm:0"], "model must be timm:name, such as timm:"),
+        (["models:Mean", "--example", "models:Mean"], "example 'models:Mean' is a class"),
         (["nowhere:Model"], "No module named 'nowhere'"),
         (["models.py:Mean"], "write models:Mean, in the folder of that file"),
         (["models:number"], "must be callable, got int"),

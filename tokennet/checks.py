@@ -200,6 +200,27 @@ def lookup(argument: str, name: Any, registry: Mapping[str, T], *, also: str = "
     raise ValueError(f"{argument} must be one of {', '.join(registry)}{more}; got {name!r}{hint}")
 
 
+def lookup_all(argument: str, names: Any, registry: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a list, each once, or an error where one is not in a registry or none is given.
+
+    Raises:
+        TypeError: they are no list of names.
+        ValueError: there are none, or one is unknown.
+
+    >>> lookup_all("laws", ["padding", "padding"], {"padding": 1})
+    ('padding',)
+    >>> lookup_all("laws", "padding", {"padding": 1})
+    Traceback (most recent call last):
+    TypeError: laws must be a list of names, got 'padding'
+    """
+    found = check_items(argument, names, str, "names")
+    if not found:
+        raise ValueError(f"{argument} must hold at least one name, got none")
+    for name in found:
+        lookup(argument, name, registry)
+    return tuple(dict.fromkeys(found))
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import a module that an extra of this package brings, or say which extra is missing.
 

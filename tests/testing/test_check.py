@@ -170,6 +170,25 @@ def test_the_state_of_the_model_is_restored_after_an_error():
     _assert_same(_state(model), before)
 
 
+def test_no_law_runs_a_model_outside_of_the_sandbox():
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, x, edge_index, edge_label_index):
+            ran.append(self.training)
+            x = self.norm(x).index_add(0, edge_index[1], x[edge_index[0]])
+            return x[edge_label_index[0]] * x[edge_label_index[1]], x
+
+    ran, model = [], Graph()
+    edges = {"edge_index": torch.randint(6, (2, 9)), "edge_label_index": torch.randint(6, (2, 5))}
+    report = check(model, {"x": torch.randn(6, 4), **edges})
+    assert {"edge_permutation", "empty_neighborhood"} <= set(report.reports)
+    assert not any(ran)
+    assert model.norm.num_batches_tracked == 0
+
+
 def test_the_example_is_not_changed():
     class InPlace(nn.Module):
         def forward(self, x):

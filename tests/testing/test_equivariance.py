@@ -25,7 +25,7 @@ from tokennet.testing import (
     assert_set_to_set,
     check_equivariance,
 )
-from tokennet.testing.engine.run import units
+from tokennet.testing.engine.channels import units
 from tokennet.testing.engine.tolerance import UNDECIDED, tolerance
 from tokennet.testing.example.layout import Layout, of_sets
 

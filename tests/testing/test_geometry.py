@@ -196,7 +196,22 @@ def test_roles_decide_what_inputs_and_outputs_are():
         (points(5), {"laws": ["scale"]}, "laws must be one of rotations"),
         (points(5), {"group": "SO3"}, r"did you mean SO\(3\)"),
         (points(5), {"group": "bases"}, "eigenvalues"),
-        (points(5), {"group": "C_n", "roles": {"a": "points"}}, "a group of space"),
+        (points(5), {"group": "shifts", "outputs": "1"}, "outputs must be one of 0"),
+        (points(5), {"group": "shifts", "roles": {"c": "grid:-1"}}, "roles must be one of a"),
+        (points(5), {"group": "shifts", "roles": {"a": "grid:-9"}}, "as 'grid:-2,-1', got"),
+        (points(5), {"group": "shifts", "roles": {"a": "grid:x"}}, "as 'grid:-2,-1', got"),
+        (points(5), {"group": "shifts", "roles": {"a": "points"}}, "must be one of grid"),
+        (points(5), {"group": "C_n", "roles": {"a": "points"}}, "must be one of tokens"),
+        (points(5), {"group": "C_n", "laws": ["rotations"]}, "must be one of permutations"),
+        (points(5), {"group": "C_n", "outputs": "1"}, "outputs must be one of 0"),
+        (points(2), {"group": "A_n"}, "moves none of the 2 tokens"),
+        (points(1), {"group": "C_n"}, "does not apply"),
+        (points(5), {"group": [[0, 1, 2, 3, 4]]}, "got the identity"),
+        (
+            (points(2, 5), torch.tensor([5, 3])),
+            {"group": "C_n", "roles": {"b": "lengths"}},
+            "fixed by lengths",
+        ),
         (points(5), {"causal": True}, "causal"),
     ],
 )
@@ -211,6 +226,143 @@ def test_permutation_groups_are_required_at_least():
     assert check(ring[0], ring[1], group="D_n").broken == ("permutations",)
     assert not check(ring[0], ring[1], group=[[2, 3, 4, 5, 0, 1]]).broken
     assert not check(lambda x: x - x.mean(-2, keepdim=True), ring[1], group="A_n").broken
+
+
+@pytest.mark.parametrize("group", ["E(3)", "circular_shifts", "S_n", None])
+@pytest.mark.parametrize("options", [{"roles": ["a"]}, {"outputs": 5}])
+def test_roles_and_outputs_of_another_type_are_refused(group, options):
+    with pytest.raises(TypeError, match="roles must be a dict|outputs must be a"):
+        check(lambda a: a, points(2, 5), group=group, **options)
+
+
+def test_the_grid_and_the_outputs_of_shifts_are_chosen():
+    def model(scale, image):
+        return {"rolled": image + image.roll(1, -1), "pinned": image * torch.arange(8).to(image)}
+
+    example = {"scale": torch.randn(2), "image": torch.randn(2, 3, 8)}
+    options = {"group": "circular_shifts", "roles": {"image": "grid:-1"}}
+    found = check(model, example, outputs="rolled", **options)
+    assert found.passed
+    assert "grid of 8" in found.read_as
+    report = check(model, example, **options)
+    assert report.broken == ("circular_shifts",)
+    assert "pinned" in report.reports["circular_shifts"].location.source
+    exec(report.reports["circular_shifts"].counterexample.script, {"model": model})
+
+
+def single(x):
+    """Refuses float64, as a kernel in float32 does."""
+    if x.dtype != torch.float32:
+        raise TypeError("float32 only")
+    return x
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "group", "broken"),
+    [
+        (space.Points(), points(5), "E(3)", ()),
+        (space.Stretched(), points(5), "SO(3)", ("rotations",)),
+        (lambda pos: pos.norm(dim=-1), points(5), "O(3)", ()),
+        (nn.Conv1d(2, 4, 3), torch.randn(2, 2, 16), "shifts", ()),
+        (lambda x: x.cumsum(-2), torch.randn(2, 8, 3), "circular_shifts", ("circular_shifts",)),
+    ],
+)
+def test_models_in_float32_alone_get_a_verdict(model, example, group, broken):
+    report = check(lambda pos: model(single(pos)), example, group=group)
+    assert report.broken == broken
+    assert {found.dtype for found in report.reports.values()} == {"float32"}
+    assert all(v in ("PASS", "BROKEN") for v in verdicts(report).values()), report
+
+
+def test_discovery_in_float32_alone():
+    model = space.Points()
+    found = discover_geometry(lambda pos: model(single(pos)), points(6))
+    assert (found.name, found.signed_order) == ("E(3)", 48)
+    amplified = lambda pos: (100 * single(pos).square().sum(-1)).sin()  # noqa: E731
+    assert discover_geometry(amplified, points(6)).signed_order == 48
+    constants = nn.BatchNorm1d(3, affine=False).eval()  # buffers in float32
+    constants.running_var[2] = 1.0006
+    stretched = lambda pos: constants(single(pos)).norm(dim=-1)  # noqa: E731
+    assert discover_geometry(stretched, points(6)).holds["rotations"] is not True
+
+
+def test_discovery_says_what_a_model_raises_on_moved_points():
+    def refusing(pos):
+        if bool((pos < 0).any()):
+            raise ValueError("points must lie ahead")
+        return pos.norm(dim=-1)
+
+    report = discover_geometry(refusing, points(6).abs() + 1)
+    assert report.holds["reflections"] is False
+    assert "broken: raises ValueError: points must lie ahead" in str(report)
+    assert "the first of others raises ValueError: points must lie ahead" in str(report)
+    assert report.signed_order == 6
+
+    def broken(pos):
+        raise ValueError("never runs")
+
+    with pytest.raises(ValueError, match="never runs"):
+        discover_geometry(broken, points(6))
+
+
+@pytest.mark.parametrize("group", [None, "E(3)", "C_n"])
+@pytest.mark.parametrize(
+    ("laws", "error", "message"),
+    [
+        ([], ValueError, "laws must hold at least one name"),
+        ("padding", TypeError, "laws must be a list of names"),
+        (["no_law"], ValueError, "laws must be one of"),
+    ],
+)
+def test_laws_are_named_alike_with_and_without_a_group(group, laws, error, message):
+    with pytest.raises(error, match=message):
+        check(space.Points(), points(5), group=group, laws=laws)
+    with pytest.raises(error, match=message):
+        parametrize_with_checks([(space.Points(), points(5))], group=group, laws=laws)
+
+
+def test_roles_and_outputs_are_for_groups_of_tokens_too():
+    ring = lambda x: {"good": x + x.roll(1, 0), "bad": x.cumsum(0)}  # noqa: E731
+    options = {"group": "C_n", "roles": {"x": "tokens:0"}, "laws": ["permutations"]}
+    assert check(ring, torch.randn(5, 4, 3), outputs="good", **options).passed
+    broken = check(ring, torch.randn(5, 4, 3), **options)
+    assert broken.broken == ("permutations",)
+    assert "tokens along dimension -3" in broken.read_as
+    assert "cumsum" in broken.reports["permutations"].location.source
+
+
+def test_a_group_is_asked_of_each_set_of_tokens():
+    def weighted(x, context):
+        return x + (context * torch.arange(4.0)[:, None].to(x)).sum(1, keepdim=True)
+
+    report = check(weighted, (torch.randn(3, 7, 5), torch.randn(3, 4, 5)), group="S_n")
+    assert report.broken == ("permutations",)
+    assert report.reports["permutations"].reason.startswith("in context: ")
+
+
+def rings(x, batch):
+    return torch.cat([x[batch == n] + x[batch == n].roll(1, 0) for n in batch.unique()])
+
+
+def test_each_set_of_a_ragged_batch_is_a_ring_of_its_own():
+    batch = torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    assert check(rings, (torch.randn(7, 3), batch), group="C_n").passed
+    assert check(rings, (torch.randn(7, 3), batch), group="D_n").broken == ("permutations",)
+
+
+def test_a_group_of_tokens_is_asked_of_gradients():
+    class Detached(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad.cumsum(-2)
+
+    report = check(lambda x: Detached.apply(x), torch.randn(6, 2), group="C_n")
+    assert report.broken == ("permutations",)
+    assert "the gradient" in report.reports["permutations"].reason
 
 
 @parametrize_with_checks({"points": (space.Points(), points(5))}, group="E(3)")

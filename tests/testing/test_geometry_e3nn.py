@@ -195,8 +195,8 @@ def test_matrices_of_irreps_are_exact():
     """e3nn's own `D_from_matrix` is off by 3e-7; a representation obeys D(g) D(h) = D(g h)."""
     from e3nn import o3
 
-    from tokennet.testing.geometry.kinds import irreps_matrix
     from tokennet.testing.geometry.motions import linear, random_orthogonal
+    from tokennet.testing.geometry.representations import irreps_matrix
 
     generator, irreps = torch.Generator().manual_seed(0), "1x0o + 2x1o + 1x1e + 1x2e + 1x3o"
     g, h = (random_orthogonal(3, generator, parity) for parity in (-1, 1))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from tokennet.testing import Verdict, applicable_laws, check, parametrize_with_checks
 from tokennet.testing.command import Files, report_on
+from tokennet.testing.example.case import make_case
 from tokennet.testing.example.forms import leaves_of
 from tokennet.testing.example.reading import read_example
 from tokennet.testing.example.roles import parse_role
@@ -323,6 +324,18 @@ def test_a_doubtful_mask_is_asked_about():
     assert said.reports["padding"].verdict is Verdict.BROKEN
     neither = check(lambda x, mask: x.sum(1) + 0 * mask.sum(), (X, REAL))
     assert neither.reports["padding"].verdict is Verdict.BROKEN
+
+
+def test_a_doubtful_mask_that_can_be_read_in_one_way_alone_is_broken(monkeypatch):
+    def one_way(model, example, roles=None, outputs=None):
+        if roles:
+            raise ValueError("the output fits in no way")
+        return make_case(model, example, roles=roles, outputs=outputs)
+
+    monkeypatch.setattr("tokennet.testing._check.make_case", one_way)
+    report = check(lambda x, mask: summed(x, ~mask), (X, REAL), laws=["padding"])
+    assert report.broken == ("padding",)
+    assert report.reports["padding"].location is not None
 
 
 def test_sorted_numbers_that_may_be_types_are_asked_about():

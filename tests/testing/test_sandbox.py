@@ -17,8 +17,8 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import cached as parametrize_cached
 
 from tests.axes import in_turn
-from tokennet.testing.engine.reach import module_names, modules_of
-from tokennet.testing.engine.sandbox import moved_to, sandboxed
+from tokennet.testing.engine.reach import module_names, modules_of, reached
+from tokennet.testing.engine.sandbox import moved_to, remembered_contents, sandboxed
 from tokennet.testing.example.values import cast
 
 X = torch.linspace(-1, 1, 6).reshape(2, 3)
@@ -493,6 +493,55 @@ def test_nested_sandboxes():
         with moved_to("cpu", model):
             model(X.double())
     assert state(model) == before
+
+
+def written_to(module):
+    """What a run may leave behind, in tensors, containers and attributes."""
+    module.steps.add_(1)
+    module.net.weight.data.mul_(2)
+    module.tables.append(torch.ones(1))
+    module.new = torch.ones(2)
+
+
+def test_remembered_contents_give_each_run_the_same_model():
+    model = Doing(written_to, tables=[torch.zeros(1)], pair=Pair(torch.ones(1), torch.ones(1)))
+    before, alone = state(model), run(model, jitter=3)
+    other = run(model, jitter=4)
+    with remembered_contents():
+        for _ in range(4):
+            assert torch.equal(run(model, jitter=3), alone)
+            assert torch.equal(run(model, jitter=4), other)
+            assert state(model) == before
+        with sandboxed(model, jitter=3):
+            model(X.double())
+            kept = model.net.weight.clone()
+            assert torch.equal(run(model, jitter=3, dtype=torch.float64), run(model, jitter=3))
+            assert torch.equal(model.net.weight, kept)
+        assert torch.equal(run(model, jitter=3), alone)
+    assert state(model) == before
+
+
+made, trained = [], []
+
+
+def made_later(x):
+    if not made:
+        made.append(nn.Dropout())
+    trained.append(made[0].training)
+    return x
+
+
+def test_a_module_that_the_first_run_makes_is_found_by_the_next(monkeypatch):
+    searches = []
+    monkeypatch.setattr(
+        "tokennet.testing.engine.sandbox.reached",
+        lambda roots, refers: searches.append(roots) or reached(roots, refers),
+    )
+    with remembered_contents():
+        for _ in range(6):
+            run(made_later)
+    assert trained == [True, *[False] * 5]
+    assert len(searches) == 2 * 3  # none, then one, and then the same
 
 
 def test_backward_through_an_earlier_run_still_works():

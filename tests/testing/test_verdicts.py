@@ -8,7 +8,17 @@ from torch_geometric.nn import SAGPooling, TopKPooling
 
 from tests.testing import random_models
 from tests.testing.cases import reproduced_by
-from tokennet.testing import AsSet, Draw, Draws, Verdict, check, check_padding
+from tokennet.testing import (
+    AsSet,
+    Draw,
+    Draws,
+    Invariant,
+    Verdict,
+    check,
+    check_equivariance,
+    check_padding,
+)
+from tokennet.testing.engine.reach import reached
 from tokennet.testing.parametrize import BrokenLaw, parametrize_with_checks
 
 D = 8
@@ -471,6 +481,25 @@ def test_a_broken_law_costs_at_most_twice_a_kept_one():
     assert counts[1] <= 2 * counts[0]
 
 
+def test_laws_share_runs_and_searches(monkeypatch):
+    calls, searches = [], []
+    monkeypatch.setattr(
+        "tokennet.testing.engine.sandbox.reached",
+        lambda roots, refers: searches.append(roots) or reached(roots, refers),
+    )
+    layer = nn.Linear(4, 4)
+
+    def model(x):
+        calls.append(x.dtype)
+        return layer(x) + x.mean(-2, keepdim=True)
+
+    laws = ["node_permutation", "batch_composition", "nonfinite_isolation", "deterministic"]
+    assert check(model, draw(3, 5, 4), laws=laws).passed
+    assert len(searches) <= 6
+    # Of each law the changed runs, f32 and gradients; f(x) and f of each draw are shared.
+    assert len(calls) <= 90
+
+
 # Outputs with a row for each edge.
 
 
@@ -532,6 +561,28 @@ def test_random_numbers_alone_are_vacuous(noise):
     report = node(noise)
     assert report.verdict is Verdict.VACUOUS
     assert report.reason == "random: the output does not depend on the tokens"
+
+
+def of_probabilities(x, weight=1.0):
+    if bool(((x < 0) | (x > 1)).any()):
+        raise ValueError("no probabilities")
+    return (weight * x.sqrt()).sum(-2)
+
+
+def test_a_model_of_probabilities_is_tried_on_its_own_tokens():
+    x = torch.rand(3, 6, 4, generator=torch.Generator().manual_seed(0))
+    report = check(of_probabilities, x)
+    assert report.passed, report
+    assert {*report.reports["node_permutation"].notes} == {
+        "the model refuses normal numbers: other content is the example's own tokens"
+    }
+    assert check_equivariance(of_probabilities, x, out_action=Invariant()).verdict is Verdict.PASS
+    weighted = check(lambda x: of_probabilities(x, torch.arange(1.0, 7)[:, None].to(x)), x)
+    assert weighted.broken == ("node_permutation", "tied_inputs")
+    logarithms = check(lambda x: x.log().cumsum(0), x)  # not finite for other numbers
+    assert "batch_composition" in logarithms.broken
+    assert "node_permutation" not in logarithms.broken
+    assert not check(lambda x: x.softmax(-2), x).reports["node_permutation"].notes
 
 
 def test_draws_that_the_model_refuses_are_not_counted():

@@ -101,7 +101,7 @@ def _build_and_keep(owner: Cached, key: _Key) -> Any:
         with (
             temporarily_clear_interpreter_stack(),
             _disable_current_modes(),
-            _without_function_modes(),
+            without_function_modes(),
             torch.inference_mode(False),
             torch.no_grad(),
         ):
@@ -116,7 +116,7 @@ def _build_and_keep(owner: Cached, key: _Key) -> Any:
 
 
 @contextmanager
-def _without_function_modes() -> Iterator[None]:
+def without_function_modes() -> Iterator[None]:
     """No mode sees what is built: not that of a default device, so that tensors are on the CPU,
     and not that of `torch.export`, which would put `no_grad` into the program.
     """

@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
-from tokennet.checks import lookup
+from tokennet.checks import check_type, lookup_all
 from tokennet.testing.engine.draws import COUNT, Draws, as_draws
-from tokennet.testing.engine.run import shared_runs
+from tokennet.testing.engine.run import accepted_content, shared_runs
 from tokennet.testing.engine.sandbox import moved_to
 from tokennet.testing.engine.tolerance import precision_of
 from tokennet.testing.engine.verdict import name_of, verdict_on_error
 from tokennet.testing.example.case import Case, make_case
 from tokennet.testing.example.reading import ReadingLine, question_of, table_of
 from tokennet.testing.example.values import describe, to_device
-from tokennet.testing.laws import LAWS
-from tokennet.testing.laws.required import check_required
+from tokennet.testing.geometry.laws import read_and_check_group
+from tokennet.testing.laws import LAWS, Law
+from tokennet.testing.laws.required import PERMUTATIONS, law_of_permutations, required_laws
 from tokennet.testing.report import SymmetryReport, Verdict
 
 DEPEND_ON_READING = frozenset({"padding", "batch_composition", "nonfinite_isolation"})
@@ -175,8 +176,8 @@ def check(
         group: require that the model is equivariant at least under this group, in place of the
             laws of tokens. For points "SO(3)", "O(3)", "SE(3)", "E(3)", "translations",
             "rotations", "reflections", "scale"; for eigenvectors "signs", "bases"; for grids
-            "circular_shifts", "shifts"; for tokens "S_n", "A_n", "C_n", "D_n", or a list of
-            permutations that generate it.
+            "circular_shifts", "shifts"; for tokens "S_n", "A_n", "C_n", "D_n" of each set, or a
+            list of permutations that generate it. `laws` are then some of the group's.
         dtype: the precision that decides; "auto" is float64 where the model can run in it.
         device: where to run; by default where the example is.
         jitter: move parameters a little, so that a table of zeros hides nothing.
@@ -196,41 +197,46 @@ def check(
     """
     started = time.perf_counter()
     precision_of(dtype)
-    options = {"dtype": dtype, "jitter": jitter, "seed": seed, "draws": as_draws(draws, seed)}
+    check_type("roles", roles, Mapping | None, "a dict of names and roles")
+    if group is not None and causal:
+        raise ValueError("causal is a law of tokens: it cannot be given with group")
+    of_space = group is not None and required_laws(group) != (PERMUTATIONS,)
+    search = as_draws(draws, seed)
+    options: dict[str, Any] = {"dtype": dtype, "jitter": jitter, "seed": seed, "draws": search}
     with moved_to(device, model), shared_runs():
-        if group is not None:
-            if causal:
-                raise ValueError("causal is a law of tokens: it cannot be given with group")
-            given: dict[str, Any] = {"roles": roles, "outputs": outputs, "laws": laws, **options}
-            reports, lines = check_required(model, to_device(example, device), group, **given)
-            seconds = time.perf_counter() - started
-            return LawReport(name_of(model), describe(example), reports, seconds, lines)
-        example_there = to_device(example, device)
-        case = make_case(model, example_there, roles=roles, outputs=outputs)
-        reports = _verdicts(_names(case, laws, causal), case, options)
-        if case.doubtful and any(map(_is_broken, reports.values())):
-            said = {**(roles or {}), **case.doubtful}
-            other = make_case(model, example_there, roles=said, outputs=outputs)
-            reports = _asked(reports, case, other, options)
+        given = to_device(example, device)
+        reading: dict[str, Any] = {"roles": roles, "outputs": outputs}
+        if of_space:
+            reports, lines = read_and_check_group(
+                model, given, group, laws=laws, **reading, **options
+            )
+        else:
+            known = LAWS if group is None else {PERMUTATIONS: law_of_permutations(group)}
+            case = make_case(model, given, **reading)
+            lines = case.reading
+            named = _asked_for(known, case, laws, causal)
+            with accepted_content(case.function, case.inputs):
+                reports = _verdicts(named, case, options)
+                reports = _unless_read_otherwise(reports, case, given, reading, options)
     seconds = time.perf_counter() - started
-    return LawReport(name_of(model), describe(example), reports, seconds, case.reading)
+    return LawReport(name_of(model), describe(example), reports, seconds, lines)
 
 
 def _verdicts(
-    names: Sequence[str], case: Case, options: dict[str, Any]
+    laws: Mapping[str, Law], case: Case, options: dict[str, Any]
 ) -> dict[str, SymmetryReport]:
     """The report on each law, in turn."""
     reports = {}
-    for number, name in enumerate(names, 1):
-        _logger.info("law %d of %d: %s", number, len(names), name)
-        reports[name] = _verdict(name, case, options)
+    for number, (name, law) in enumerate(laws.items(), 1):
+        _logger.info("law %d of %d: %s", number, len(laws), name)
+        reports[name] = _verdict(name, law, case, options)
     return reports
 
 
-def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
+def _verdict(name: str, law: Law, case: Case, options: dict[str, Any]) -> SymmetryReport:
     """The report on one law; a model that runs on the example and raises here breaks it."""
     try:
-        report = LAWS[name].check(case, options)
+        report = law.check(case, options)
     except Exception as error:  # whatever a model of other people raises
         report = verdict_on_error(error)
     fields: dict[str, Any] = {"law": name, "subject": name_of(case.model)}
@@ -245,20 +251,25 @@ def _verdict(name: str, case: Case, options: dict[str, Any]) -> SymmetryReport:
     return dataclasses.replace(report, **fields)
 
 
-def _is_broken(report: SymmetryReport) -> bool:
-    return report.verdict is Verdict.BROKEN
-
-
-def _asked(
-    reports: dict[str, SymmetryReport], case: Case, other: Case, options: dict[str, Any]
+def _unless_read_otherwise(
+    reports: dict[str, SymmetryReport],
+    case: Case,
+    example: Any,
+    reading: dict[str, Any],
+    options: dict[str, Any],
 ) -> dict[str, SymmetryReport]:
     """The reports, INCONCLUSIVE where no law is broken if inputs are read in the other way."""
-    broken = [name for name, report in reports.items() if _is_broken(report)]
-    if not DEPEND_ON_READING.intersection(broken):
+    broken = [name for name, report in reports.items() if report.verdict is Verdict.BROKEN]
+    if not case.doubtful or not DEPEND_ON_READING.intersection(broken):
         return reports
-    asked = dict.fromkeys(["node_permutation", *broken])
-    apply = [name for name in asked if LAWS[name].applies(other, False)]
-    verdicts = {_verdict(name, other, options).verdict for name in apply}
+    try:
+        roles = {**(reading["roles"] or {}), **case.doubtful}
+        other = make_case(case.model, example, roles=roles, outputs=reading["outputs"])
+    except Exception:  # the model, or the outputs asked for, allow the first reading alone
+        return reports
+    laws = {name: LAWS[name] for name in dict.fromkeys(["node_permutation", *broken])}
+    apply = {name: law for name, law in laws.items() if law.applies(other, False)}
+    verdicts = {report.verdict for report in _verdicts(apply, other, options).values()}
     if Verdict.BROKEN in verdicts or Verdict.PASS not in verdicts:  # which shows nothing
         return reports
     read = {line.name: line.role for line in case.reading if line.name in case.doubtful}
@@ -275,17 +286,18 @@ def applicable_laws(
     >>> applicable_laws(nn.Linear(4, 4), torch.randn(5, 4))
     ('node_permutation', 'tied_inputs', 'deterministic')
     """
-    return _names(make_case(model, example, **reading), None, causal)
+    return tuple(_asked_for(LAWS, make_case(model, example, **reading), None, causal))
 
 
-def _names(case: Case, laws: Sequence[str] | None, causal: bool) -> tuple[str, ...]:
-    apply = tuple(name for name, law in LAWS.items() if law.applies(case, causal))
-    if laws is None:
-        return apply
-    if isinstance(laws, str):
-        raise TypeError(f"laws must be a list of names, got the string {laws!r}")
-    for name in laws:
-        lookup("laws", name, LAWS)
+def _asked_for(
+    known: Mapping[str, Law], case: Case, names: Sequence[str] | None, causal: bool
+) -> dict[str, Law]:
+    """The laws that are named, or all that apply."""
+    apply = {name: law for name, law in known.items() if law.applies(case, causal)}
+    named = (apply or known) if names is None else lookup_all("laws", names, known)
+    for name in named:
         if name not in apply:
-            raise ValueError(f"law {name!r} does not apply to this example; those that do: {apply}")
-    return tuple(laws)
+            raise ValueError(
+                f"law {name!r} does not apply to this example; those that do: {tuple(apply)}"
+            )
+    return {name: apply[name] for name in named}

@@ -20,7 +20,7 @@ from tokennet._files import to_json, write_text
 from tokennet.checks import lookup
 from tokennet.testing._check import LawReport
 from tokennet.testing.formats import Baseline, read_baseline, to_html, to_junit, to_sarif
-from tokennet.testing.formats.baseline import breaks_of
+from tokennet.testing.formats.baseline import breaks_of, decided
 from tokennet.testing.formats.files import definition_of
 from tokennet.testing.laws import LAWS
 from tokennet.testing.report import Verdict
@@ -112,14 +112,14 @@ def report_on(
         name: of the model, as the user wrote it.
     """
     report = _with_whole_scripts(report, name)
-    found = breaks_of(name, report)
+    found, laws = breaks_of(name, report), decided(report)
     if files.baseline is not None:
-        baseline = baseline.updated(name, found.values(), report.reports)
+        baseline = baseline.updated(name, found.values(), laws)
         write_text(files.baseline, baseline.to_json())
     known = baseline.known(found.values())
     _write(report, name, known, subject, files)
     _print(report, known, subject.notes)
-    for gone in baseline.mended(name, found.values(), report.reports):
+    for gone in baseline.mended(name, found.values(), laws):
         print(f"In the baseline, and no longer found: {gone.law} at {gone.at}")
     if set(report.broken) - known:
         return BROKEN
@@ -157,18 +157,15 @@ def _write(
 
 
 def _print(report: LawReport, known: Collection[str], notes: tuple[str, ...]) -> None:
-    console = Console()
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(_law_table(report))
-    for text in filter(None, [report.read_as, *report.details()]):
-        console.print(f"\n{text}", markup=False, highlight=False, soft_wrap=True)
-    for note in notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    lines = [f"\n{text}" for text in (report.read_as, *report.details()) if text]
+    lines += [f"note: {note}" for note in notes]
     if known:
-        told = f"{len(known)} of {len(report.broken)} breaks are in the baseline."
-        console.print(told, highlight=False)
-    if report.hint:
-        console.print(report.hint, markup=False, highlight=False, soft_wrap=True)
-    console.print(report.summary(), markup=False, highlight=False, soft_wrap=True)
+        lines.append(f"{len(known)} of {len(report.broken)} breaks are in the baseline.")
+    lines += [report.hint] if report.hint else []
+    for line in [*lines, report.summary()]:
+        console.print(line)
 
 
 def _law_table(report: LawReport) -> Table:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from tokennet.checks import check_type, lookup
+from tokennet.checks import check_type, lookup, lookup_all
 from tokennet.testing._check import applicable_laws, check
 from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.verdict import name_of
@@ -194,10 +194,8 @@ def _tested_laws(
     known = LAWS if group is None else dict.fromkeys(required_laws(group))
     for law in failures:
         lookup("expected_failures", law, known)
-    if "laws" in options:
-        laws = list(options["laws"])
-        for law in laws:
-            lookup("laws", law, known)
+    if options.get("laws") is not None:
+        laws = list(lookup_all("laws", options["laws"], known))
     elif group is not None:
         laws = list(known)
     elif _is_factory(model) or _is_factory(example):

@@ -13,6 +13,7 @@ from torch import nn
 
 from tokennet.testing.example.inputs import parameters_of
 from tokennet.testing.zoo import ZooModel, is_zoo_name, make_zoo_model
+from tokennet.testing.zoo.source import unknown
 
 
 def resolve(name: str, what: str) -> Any:
@@ -41,10 +42,13 @@ def resolve(name: str, what: str) -> Any:
         raise ValueError(f"{what} {name!r}: {error}") from error
     except Exception as error:  # whatever a file of the user's raises
         raise ValueError(f"{what} {name!r}: {type(error).__name__}: {error}") from error
+    owner = module_name
     for part in path.split("."):
+        if not part.isidentifier():
+            raise ValueError(f"{what} {name!r}: {part!r} is no name of an object in {owner}")
         if not hasattr(found, part):
-            raise ValueError(f"{what} {name!r}: {module_name} has no {path!r}")
-        found = getattr(found, part)
+            raise unknown(f"{what} {name!r}: {owner}", part, dir(found))
+        found, owner = getattr(found, part), f"{owner}.{part}"
     return found
 
 
@@ -57,10 +61,10 @@ def resolve_subject(name: str, example: str | None) -> ZooModel:
     if not is_zoo_name(name):
         model = resolve_model(name)
         return ZooModel(model, resolve_example(example, model))
-    made = make_zoo_model(name)
+    subject = make_zoo_model(name)
     if example is None:
-        return made
-    return ZooModel(made.model, resolve_example(example, made.model))
+        return subject
+    return ZooModel(subject.model, resolve_example(example, subject.model))
 
 
 def resolve_model(name: str) -> Any:
@@ -95,6 +99,10 @@ def resolve_example(name: str | None, model: Any) -> Any:
     """
     if name is not None:
         found = resolve(name, "example")
+        if inspect.isclass(found):
+            raise ValueError(
+                f"example {name!r} is a class: name a value, or a function that makes it"
+            )
         return found() if inspect.isfunction(found) else found
     dim = _width(model)
     generator = torch.Generator().manual_seed(0)

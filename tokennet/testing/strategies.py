@@ -6,6 +6,7 @@ come from a drawn seed, so that drawing large tensors costs no more than a seed.
 
 from __future__ import annotations
 
+import functools
 import random
 import warnings
 from collections.abc import Callable, Sequence
@@ -87,8 +88,11 @@ def symbolic_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_SIX) -> TokenGrap
     >>> find(symbolic_graphs(3), lambda graph: not graph.dense().any()).num_edges
     0
     """
-    n = draw(_strategy(num_tokens))
+    return draw(_combined_formulas(draw(_strategy(num_tokens))))
 
+
+@functools.lru_cache(maxsize=64)  # to make a strategy takes longer than to draw from it
+def _combined_formulas(n: int) -> SearchStrategy[TokenGraph]:
     def combined(children: SearchStrategy[TokenGraph]) -> SearchStrategy[TokenGraph]:
         pairs = st.tuples(children, children)
         return st.one_of(
@@ -99,9 +103,10 @@ def symbolic_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_SIX) -> TokenGrap
             st.tuples(children, permutations(n)).map(lambda pair: pair[0].relabel(pair[1])),
         )
 
-    return draw(st.recursive(_formulas(n), combined, max_leaves=3))
+    return st.recursive(_formulas(n), combined, max_leaves=3)
 
 
+@functools.lru_cache(maxsize=64)
 def _formulas(n: int) -> SearchStrategy[TokenGraph]:
     size = st.integers(0, n)
     divisors = [d for d in range(1, n + 1) if n % d == 0] or [1]
@@ -148,6 +153,14 @@ def symmetric_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_TEN) -> TokenGra
     Edges(6): 6 tokens, 18 edges, density 0.5
     """
     n = draw(_strategy(num_tokens))
+    both_ways = sorted({edge for i, j in draw(_symmetric(n)) for edge in ((i, j), (j, i))})
+    graph = Edges(torch.tensor(both_ways, dtype=torch.long).reshape(-1, 2).t(), n)
+    return graph.relabel(draw(permutations(n)))
+
+
+@functools.lru_cache(maxsize=64)
+def _symmetric(n: int) -> SearchStrategy[set[tuple[int, int]]]:
+    """Edges, each in one direction, of graphs of the families of `symmetric_graphs`."""
     jump = st.integers(1, n // 2) if n > 1 else st.nothing()
     families = [st.sets(jump).map(lambda jumps: _circulant(n, jumps))]
     skips = [skip for skip in range(2, n // 2 + 1) if gcd(skip, n) == 1]
@@ -157,10 +170,7 @@ def symmetric_graphs(draw: st.DrawFn, num_tokens: Size = _UP_TO_TEN) -> TokenGra
     steps = [s for s in range(1, (k + 1) // 2) if s * s % k in (1, k - 1)]
     if n % 2 == 0 and steps:
         families.append(st.sampled_from(steps).map(lambda s: _generalized_petersen(k, s)))
-    pairs = draw(st.one_of(families))
-    both_ways = sorted(pairs | {(j, i) for i, j in pairs})
-    graph = Edges(torch.tensor(both_ways, dtype=torch.long).reshape(-1, 2).t(), n)
-    return graph.relabel(draw(permutations(n)))
+    return st.one_of(families)
 
 
 def _circulant(n: int, jumps: set[int]) -> set[tuple[int, int]]:

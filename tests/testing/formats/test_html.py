@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from tests.testing.formats.reports import HOSTILE, MODEL, report, result
+from tests.testing.formats.reports import HOSTILE, MODEL, counterexample, report, result
 from tokennet.drawing.page import VOID
 from tokennet.testing import LawReport, Verdict, check
 from tokennet.testing.example.reading import ReadingLine
@@ -65,6 +65,29 @@ def test_the_page_has_verdicts_lines_and_the_counterexample(file):
     for caption in ("input[1] before", "input[1] after", "output[0] expected", "output[0] got"):
         assert caption in text
     assert "to mend a break" in text
+    assert "A script that shows it" in text
+    assert "import torch" in text
+
+
+def numbers_of(page, caption):
+    """The entries of the table of this caption, row by row."""
+    rows = page[page.index(caption) :].partition("</table>")[0].split("<tr>")[2:]
+    return [" ".join(re.findall("<td[^>]*>([0-9.]+)</td>", row)) for row in rows]
+
+
+def test_tensors_of_other_shapes_are_shown_whole_beside_each_other(file):
+    wanted, got = torch.arange(12.0).view(2, 3, 2), torch.arange(100.0, 104).view(1, 2, 2)
+    row, other = torch.arange(3.0), torch.arange(50.0, 55)
+    found = dataclasses.replace(
+        counterexample(), changed=(row,), inputs=(other,), expected=[wanted], got=[got]
+    )
+    law = result("padding", Verdict.BROKEN, counterexample=found)
+    page = to_html(LawReport("Mean", "x", {"padding": law}, 0.1), "models:Mean")
+    assert numbers_of(page, "output[0] expected, shape (2, 3, 2)") == ["0 1", "2 3", "4 5"]
+    assert numbers_of(page, "output[0] got, shape (1, 2, 2)") == ["100 101", "102 103"]
+    assert numbers_of(page, "input before, shape (5,)") == ["50", "51", "52", "53", "54"]
+    assert numbers_of(page, "input after, shape (3,)") == ["0", "1", "2"]
+    assert "<mark>" not in page
 
 
 def test_what_is_not_the_same_is_marked_and_nothing_else(file):

@@ -13,7 +13,11 @@ OUTLIER = 1e6
 
 
 def difference(wanted: Outputs, got: Outputs) -> float:
-    """max |got - wanted| / max |wanted|; infinite where shapes or infinities disagree."""
+    """max |got - wanted| / max |wanted|; infinite where shapes or infinities disagree.
+
+    >>> difference([torch.tensor([4.0, 2.0])], [torch.tensor([4.0, 1.0])])
+    0.25
+    """
     if [tensor.shape for tensor in wanted] != [tensor.shape for tensor in got]:
         return float("inf")
     errors = [_difference(a, b) for a, b in zip(wanted, got, strict=True)]

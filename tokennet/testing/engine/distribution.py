@@ -43,21 +43,22 @@ def in_distribution(found: Finding, seed: int) -> tuple[Finding, int, float]:
         reason = "random: holds exactly where the random numbers move with the tokens"
         return replace(base, reason=reason), runs, float("nan")
     rest = [number for number in range(count) if number not in held][:TESTED]
-    chances, made = [], 0
+    chances, num_runs = [], 0
     for number in rest:
-        chance, made = p_value(runner, dtype, number, SCREEN, 10_000 + seed), made + 2 * SCREEN
+        chance = p_value(runner, dtype, number, SCREEN, 10_000 + seed)
+        num_runs += 2 * SCREEN
         if chance <= SUSPICIOUS:
             chance = p_value(runner, dtype, number, DECIDE, 20_000 + seed)
-            made += 2 * DECIDE
+            num_runs += 2 * DECIDE
         chances.append(min(1.0, chance * len(rest)))
         if chances[-1] <= LEVEL:
             break
     least = min(chances)
     if least > LEVEL:
-        reason = f"random: holds in distribution, p = {least:.2g} in {made} runs"
-        return replace(base, reason=reason), made, least
-    reason = f"random, and not the same in distribution: p = {least:.2g} in {made} runs"
-    return replace(base, verdict=Verdict.BROKEN, reason=reason), made, least
+        reason = f"random: holds in distribution, p = {least:.2g} in {num_runs} runs"
+        return replace(base, reason=reason), num_runs, least
+    reason = f"random, and not the same in distribution: p = {least:.2g} in {num_runs} runs"
+    return replace(base, verdict=Verdict.BROKEN, reason=reason), num_runs, least
 
 
 def _exactly(
@@ -78,7 +79,7 @@ def _exactly(
                 runner,
                 model=WithNoise(runner.model),
                 inputs=(*runner.inputs, noise),
-                interventions=[with_noise(one, moved=moved) for one in runner.interventions],
+                interventions=[with_noise(each, moved=moved) for each in runner.interventions],
             )
             try:
                 found = find(other, dtype, [])

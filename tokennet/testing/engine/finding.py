@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from tokennet.testing.engine.channels import largest, relative
 from tokennet.testing.engine.precision import lowest_precision
-from tokennet.testing.engine.run import Measured, Runner, largest, relative
+from tokennet.testing.engine.run import Measured, Runner
 from tokennet.testing.engine.tolerance import (
     MARGIN,
     UNDECIDED,

@@ -193,7 +193,7 @@ class PermutationIntervention(Intervention):
     def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         if before.shape != after.shape:
             return
-        perms = [self.perm, *(one.perm(self.perm) for one in self.lists)]
+        perms = [self.perm, *(longer.perm(self.perm) for longer in self.lists)]
         indices = [_permutations(size, perms) for size in before.shape]
         for chosen in itertools.product(*indices):
             moved = _take(before, chosen)
@@ -254,11 +254,11 @@ class Unaffected:
     new_size: int
     new_index: Tensor
 
-    def among(self, one: Among) -> Unaffected:
+    def among(self, longer: Among) -> Unaffected:
         """The same in a longer list."""
-        new_size = self.new_size + one.size - one.count
-        new_index = one.index(self.new_index, self.new_size)
-        return Unaffected(one.size, one.index(self.index, self.size), new_size, new_index)
+        new_size = self.new_size + longer.size - longer.count
+        new_index = longer.index(self.new_index, self.new_size)
+        return Unaffected(longer.size, longer.index(self.index, self.size), new_size, new_index)
 
     @staticmethod
     def at(size: int, index: Tensor) -> Unaffected:
@@ -300,8 +300,8 @@ class ContentIntervention(Intervention):
         return tuple({kept.size for kept in self.kept})
 
     def among(self, lists: Sequence[Among]) -> Intervention:
-        longer = [k.among(one) for one in lists for k in self.kept if k.size == one.count]
-        return dataclasses.replace(self, kept=[*self.kept, *longer])
+        found = [k.among(at) for at in lists for k in self.kept if k.size == at.count]
+        return dataclasses.replace(self, kept=[*self.kept, *found])
 
     def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         sizes = zip(before.shape, after.shape, strict=True)

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from tokennet.testing.engine.channels import gaps, largest, relative
 from tokennet.testing.engine.differences import OUTLIER
 from tokennet.testing.engine.finding import Finding
-from tokennet.testing.engine.run import gaps, largest, relative
 from tokennet.testing.engine.tolerance import MARGIN, UNDECIDED
 from tokennet.testing.report import Verdict
 

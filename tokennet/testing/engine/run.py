@@ -20,10 +20,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
-from tokennet.testing.engine.content import new_content, replaced
-from tokennet.testing.engine.differences import difference, gap
+from tokennet.testing.engine.channels import Channels, gaps, largest, per_channel, relative, units
+from tokennet.testing.engine.content import (
+    content_of_example,
+    is_of_example,
+    new_content,
+    replaced,
+)
+from tokennet.testing.engine.differences import difference
 from tokennet.testing.engine.intervention import Inputs, Intervention, Outputs
-from tokennet.testing.engine.sandbox import sandboxed
+from tokennet.testing.engine.sandbox import remembered_contents, sandboxed
 from tokennet.testing.engine.wrapped import identity
 from tokennet.testing.example.values import cast, features, map_tensors, tensors_of, with_features
 
@@ -33,25 +39,22 @@ KERNELS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
-RESOLVED = 4096
-"""A channel that moves by fewer epsilons of its size is measured as if it moved by these."""
 REPEATED = 16
 """How often a model that draws random numbers runs until two runs differ."""
-LARGEST_FLOOR = 1e-3
-"""But by no more than this part of its size, whatever the precision."""
-
-Channels = list[Tensor]
-"""For each output the numbers (C,) of its channels."""
 
 _SHARED: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("shared_runs", default=None)
 
 
 @contextmanager
 def shared_runs() -> Iterator[None]:
-    """Within the context laws share the runs on one input in one precision."""
+    """Within the context laws share the runs on one input in one precision.
+
+    Nobody else may change the models, or those inputs, within it.
+    """
     token = _SHARED.set({})
     try:
-        yield
+        with remembered_contents():
+            yield
     finally:
         _SHARED.reset(token)
 
@@ -186,8 +189,7 @@ class Runner:
             whatever the model raises in that precision.
         """
         with self.at(dtype) as x:
-            reference = self.remembered(dtype, lambda: self._reference(x))
-            y, other, again, mixes, is_random = reference
+            y, other, again, mixes, is_random = self.reference(x, dtype)
             changed, signal = [], 0.0
             for intervention in self.interventions:
                 outputs = self.run(intervention.apply(x))
@@ -197,6 +199,10 @@ class Runner:
         return Measured(
             dtype, self.interventions, y, other, again, changed, signal, mixes, is_random
         )
+
+    def reference(self, x: Inputs, dtype: torch.dtype) -> Reference:
+        """The runs that do not depend on a law; to be called within `at`."""
+        return self.remembered(dtype, lambda: self._reference(x))
 
     def _reference(self, x: Inputs) -> Reference:
         state = _random_state()
@@ -218,17 +224,22 @@ class Runner:
     def float32(self, exact: Measured, number: int) -> tuple[dict[str, float], Outputs | None]:
         """Errors in float32 by attention kernel; |f32 - f64| of the best kernel.
 
-        A kernel whose output is not finite where that of float64 is says nothing.
+        A kernel whose output is not finite where that of float64 is says nothing; one that gives
+        the same bits as the default is the default.
         """
         intervention = exact.interventions[number]
         unit = exact.largest_units(intervention)
         errors: dict[str, float] = {}
         off: dict[str, Outputs] = {}
+        default: Outputs = []
         with self.at(torch.float32) as x:
             for name, kernel in _kernels(self.inputs).items():
                 try:
                     with kernel:
                         y = self.remembered((torch.float32, name), lambda: self.run(x))
+                        if default and all(map(torch.equal, default, y)):
+                            continue  # no kernel of attention is called
+                        default = default or y
                         changed = intervention.compared(self.run(intervention.apply(x)))
                 except RuntimeError:  # the kernel does not support this call, or float32
                     continue
@@ -277,6 +288,34 @@ def error_of(intervention: Intervention, y: Outputs, other: Outputs, changed: Ou
     return largest(Measured(dtype, [intervention], y, other, y, [changed]).error(0))
 
 
+@contextmanager
+def accepted_content(model: Callable[..., Any], inputs: Inputs) -> Iterator[None]:
+    """Within the context new content is of the example's own tokens if the model needs that.
+
+    That is where it raises, or gives no finite output, for normal numbers, and does not for its
+    own tokens: as a model of probabilities or of lengths. What was found before is kept.
+    """
+    if is_of_example() is not None:
+        yield
+        return
+    runner = Runner(model, inputs)
+    needed = not _accepts(runner, other_content(inputs))
+    if needed:
+        with content_of_example(True):
+            needed = _accepts(runner, inputs) and _accepts(runner, other_content(inputs))
+    with content_of_example(needed):
+        yield
+
+
+def _accepts(runner: Runner, inputs: Inputs) -> bool:
+    with sandboxed(runner.model, dtype=None):
+        try:
+            found = runner.run(inputs)
+        except Exception:  # whatever a model of other people raises
+            return False
+    return all(bool(y.isfinite().all()) for y in found if y.is_floating_point())
+
+
 def other_content(inputs: Inputs) -> Inputs:
     z = features(inputs[0])
     return (with_features(inputs[0], new_content(z, seed=0)), *inputs[1:])
@@ -315,60 +354,3 @@ def _nudged(inputs: Inputs, eps: float, seed: int) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, values.shape, generator=generator).to(old) * 2 - 1
     return (with_features(inputs[0], old * (1 + eps * signs[index])), *inputs[1:])
-
-
-def gaps(wanted: Outputs, got: Outputs) -> Outputs:
-    """|got - wanted|, entry by entry; infinite where shapes, infinities or NaN disagree.
-
-    Integers and truth values are 1 apart where they differ.
-    """
-    if len(wanted) != len(got):
-        return [torch.full_like(a, float("inf"), dtype=torch.float64) for a in wanted]
-    return [_gap(a, b) for a, b in zip(wanted, got, strict=True)]
-
-
-def _gap(wanted: Tensor, got: Tensor) -> Tensor:
-    if wanted.shape != got.shape:
-        return torch.full(wanted.shape or (1,), float("inf"), dtype=torch.float64)
-    if not wanted.is_floating_point() and not wanted.is_complex():
-        return (wanted != got).double()
-    return gap(wanted, got)
-
-
-def per_channel(tensors: Outputs) -> Channels:
-    """The largest finite absolute value in each channel, or infinity if there is one."""
-    return [_largest_of_channels(tensor) for tensor in tensors]
-
-
-def _largest_of_channels(tensor: Tensor) -> Tensor:
-    width = tensor.shape[-1] if tensor.dim() > 1 else 1
-    if not tensor.numel():
-        return torch.zeros(max(width, 1), dtype=torch.float64, device=tensor.device)
-    sizes = (tensor.abs() if tensor.is_complex() else tensor).double().abs()
-    return sizes.reshape(-1, width).nan_to_num(float("inf"), float("inf")).amax(0)
-
-
-def units(moved: Outputs, outputs: Outputs, dtype: torch.dtype) -> Channels:
-    """By how much each channel moves with the tokens; its own size where it does not.
-
-    Args:
-        moved: |f(other content) - f(x)|.
-        outputs: f(x), the same entries.
-    """
-    found = []
-    for response, size in zip(per_channel(moved), per_channel(outputs), strict=True):
-        size = torch.where(size.isfinite(), size, 0.0)
-        floor = min(RESOLVED * torch.finfo(dtype).eps, LARGEST_FLOOR) * size
-        unit = torch.where(response.isfinite(), torch.maximum(response, floor), 1.0)
-        found.append(torch.where(response == 0, torch.where(size > 0, size, 1.0), unit))
-    return found
-
-
-def relative(tensors: Outputs, unit: Channels) -> Channels:
-    """The largest value in each channel, in units."""
-    return [size / by for size, by in zip(per_channel(tensors), unit, strict=True)]
-
-
-def largest(channels: Channels) -> float:
-    """The largest number of all."""
-    return max((float(part.max()) for part in channels if part.numel()), default=0.0)

@@ -7,6 +7,8 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,12 +32,99 @@ from tokennet.testing.engine.reach import (
     referred,
     results_of,
 )
+from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.example.values import cast
 
 LOW_PRECISION = (torch.float32, torch.bfloat16, torch.float16)
 SMALL = 2**24
 """NumPy arrays of at most this number of bytes are restored when written in place."""
-_TO_COMPLEX = (torch.Tensor.cfloat, torch.Tensor.chalf)  # type: ignore[attr-defined]
+KEPT = 2**24
+"""Parameters of at most this number of entries are kept in each precision, jittered."""
+_RAISED: dict[Any, torch.dtype] = {
+    **dict.fromkeys([*LOW_PRECISION, Tensor.float, Tensor.half, Tensor.bfloat16], torch.float64),
+    **dict.fromkeys([torch.complex64, torch.complex32], torch.complex128),
+    **dict.fromkeys([Tensor.cfloat, Tensor.chalf], torch.complex128),  # type: ignore[attr-defined]
+}
+"""Precisions, and methods that ask for one, and what they are raised to in float64."""
+
+
+@dataclass
+class _Content:
+    """What a model refers to, and how to restore it; the same whenever the model is at rest.
+
+    Attributes:
+        places: containers with the keys and items that hold tensors to change.
+        tensors: parameters, and the buffers of scripted modules.
+        settled: two searches in turn found the same.
+        in_use: the model runs, so that it may hold other things.
+        values: of the parameters by id, for each precision and jitter.
+    """
+
+    model: Any
+    modules: list[nn.Module]
+    caches: list[Any]
+    objects: list[Any]
+    places: list[tuple[Any, Any, Any]]
+    tensors: list[Tensor]
+    undo: list[Callable[[], Any]]
+    settled: bool = False
+    in_use: bool = False
+    values: dict[Any, dict[int, Tensor]] = field(default_factory=dict)
+
+    def has_the_same(self, other: _Content) -> bool:
+        pairs = ((self.modules, other.modules), (self.objects, other.objects))
+        return all(list(map(id, a)) == list(map(id, b)) for a, b in pairs)
+
+    def keep_values(self, key: Any) -> None:
+        """Keep the parameters as they are now, where the content is searched no more."""
+        parameters = [value for value in self.objects if is_a(value, nn.Parameter)]
+        if self.settled and sum(p.numel() for p in parameters) <= KEPT:
+            self.values[key] = {id(p): p.data.clone() for p in parameters}
+
+
+_REMEMBERED: ContextVar[dict[int, _Content] | None] = ContextVar("contents", default=None)
+
+
+@contextmanager
+def remembered_contents() -> Iterator[None]:
+    """Within the context what a model refers to is searched until two searches find the same.
+
+    For many runs of models that nobody else changes between them.
+    """
+    token = _REMEMBERED.set({})
+    try:
+        yield
+    finally:
+        _REMEMBERED.reset(token)
+
+
+def _content_of(model: Any) -> _Content:
+    while isinstance(model, Wrapped):  # which refers to nothing else with tensors to change
+        model = model.function
+    remembered, key = _REMEMBERED.get(), id(model)
+    if remembered is None:
+        return _searched(model)
+    known = remembered.get(key)
+    if known is not None and known.settled and not known.in_use:
+        return known
+    found = _searched(model)
+    if known is None or not known.in_use:
+        found.settled = known is not None and known.has_the_same(found)
+        remembered[key] = found
+    return found
+
+
+def _searched(model: Any) -> _Content:
+    referred_to = reached([model], referred)
+    modules = [value for value in referred_to if is_a(value, nn.Module)]
+    for module in modules:
+        if any(map(is_lazy, [*module.parameters(False), *module.buffers(False)])):
+            name = module_names(model)[id(module)]
+            raise ValueError(f"model must have run once: {name} is not initialized")
+    objects = reached(modules, held)
+    undo = [restore for value in objects if (restore := _restoring(value))]
+    caches = [value for value in referred_to if is_a(value, CACHED)]
+    return _Content(model, modules, caches, objects, _places(objects), _tensors(objects), undo)
 
 
 @contextmanager
@@ -80,11 +169,13 @@ def sandboxed(
         stack.callback(torch.backends.mha.set_fastpath_enabled, get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(torch.random.fork_rng())
-        modules = stack.enter_context(_restored(model, copied))
-        for module in modules:
+        content = stack.enter_context(_restored(model, copied, (dtype, jitter)))
+        for module in content.modules:
             module.training = False
-        if jitter is not None:
-            _jitter(modules, jitter)
+        if (dtype, jitter) not in content.values:
+            if jitter is not None:
+                _jitter(content.modules, jitter)
+            content.keep_values((dtype, jitter))
         if dtype == torch.float64:
             torch.set_default_dtype(dtype)
             stack.enter_context(_InFloat64())
@@ -105,25 +196,21 @@ def moved_to(device: torch.device | str | None, model: Callable[..., Any]) -> It
 
 
 @contextmanager
-def _restored(model: Any, change: Callable[[Tensor], Tensor]) -> Iterator[list[nn.Module]]:
-    """Within the context the tensors of the model are changed copies."""
-    referred_to = reached([model], referred)
-    modules = [value for value in referred_to if is_a(value, nn.Module)]
-    for module in modules:
-        if any(map(is_lazy, [*module.parameters(False), *module.buffers(False)])):
-            name = module_names(model)[id(module)]
-            raise ValueError(f"model must have run once: {name} is not initialized")
-    caches = [value for value in referred_to if is_a(value, CACHED)]
-    content = reached(modules, held)
-    undo = [restore for value in content if (restore := _restoring(value))]
-    _forget(caches)
+def _restored(
+    model: Any, change: Callable[[Tensor], Tensor], key: Any = None
+) -> Iterator[_Content]:
+    """Within the context the tensors of the model are changed copies; `key` names the change."""
+    content = _content_of(model)
+    _forget(content.caches)
     try:
-        _convert(content, change)
-        yield modules
+        content.in_use = True
+        _convert(content, change, content.values.get(key, {}))
+        yield content
     finally:
-        for restore in undo:
+        for restore in content.undo:
             restore()
-        _forget(caches)
+        content.in_use = False
+        _forget(content.caches)
 
 
 def _forget(caches: list[Any]) -> None:
@@ -188,33 +275,58 @@ def _refill(container: Any, items: Any) -> None:
         (base.update if base is set else base.extend)(container, items)
 
 
-def _convert(content: list[Any], change: Callable[[Tensor], Tensor]) -> None:
+def _convert(
+    content: _Content, change: Callable[[Tensor], Tensor], kept: dict[int, Tensor]
+) -> None:
+    """Change tensors; those of parameters are copies of `kept` where they are there."""
     copies: dict[int, Tensor] = {}
 
     def changed(value: Any) -> Any:
-        if type(value) in ATOMS:
+        if not _is_converted(value):
             return value
         if is_a(value, tuple):
             items = [changed(item) for item in value]
-            if all(a is b for a, b in zip(items, value, strict=True)):
-                return value
             return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        if not is_a(value, Tensor) or is_a(value, nn.Parameter):
-            return value
         if id(value) not in copies:
             copies[id(value)] = change(value)
         return copies[id(value)]
 
-    for value in content:
+    for container, key, item in content.places:
+        base_of(container).__setitem__(container, key, changed(item))
+    for tensor in content.tensors:
+        tensor.grad = None
+        ready = kept.get(id(tensor))
+        tensor.data = change(tensor.data) if ready is None else ready.clone()
+
+
+def _is_converted(value: Any) -> bool:
+    """Whether a value is, or has among its items, a tensor to change."""
+    if type(value) in ATOMS:
+        return False
+    if is_a(value, tuple):
+        return any(map(_is_converted, tuple.__iter__(value)))
+    return is_a(value, Tensor) and not is_a(value, nn.Parameter)
+
+
+def _places(objects: list[Any]) -> list[tuple[Any, Any, Any]]:
+    """Containers with the keys and items that hold tensors to change."""
+    found = []
+    for value in objects:
         if is_a(value, (*MAPPINGS, list, deque)):
             pairs = value.items() if is_a(value, MAPPINGS) else enumerate(value)
-            for key, item in list(pairs):
-                if (new := changed(item)) is not item:
-                    base_of(value).__setitem__(value, key, new)
-        elif is_a(value, (nn.Parameter, ScriptModule)):
-            for tensor in [value] if is_a(value, Tensor) else value.buffers(recurse=False):
-                tensor.grad = None
-                tensor.data = change(tensor.data)
+            found += [(value, key, item) for key, item in pairs if _is_converted(item)]
+    return found
+
+
+def _tensors(objects: list[Any]) -> list[Tensor]:
+    """Parameters, and the buffers of scripted modules, which no container has."""
+    found = []
+    for value in objects:
+        if is_a(value, nn.Parameter):
+            found.append(value)
+        elif is_a(value, ScriptModule):
+            found += value.buffers(recurse=False)
+    return found
 
 
 def _jitter(modules: list[nn.Module], seed: int) -> None:
@@ -242,15 +354,11 @@ class _InFloat64(TorchFunctionMode):
     """Code that asks for a lower precision gets float64, or complex128."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
-            return Tensor.double(args[0])
-        if func in _TO_COMPLEX:
-            return args[0].to(torch.complex128)
-        kwargs = {key: _raised(value) for key, value in (kwargs or {}).items()}
-        return func(*map(_raised, args), **kwargs)
-
-
-def _raised(value: Any) -> Any:
-    if not isinstance(value, torch.dtype) or not (value in LOW_PRECISION or value.is_complex):
-        return value
-    return torch.complex128 if value.is_complex else torch.float64
+        if func in _RAISED:
+            return args[0].to(_RAISED[func])
+        args = [_RAISED.get(a, a) if type(a) is torch.dtype else a for a in args]
+        if kwargs:
+            kwargs = {k: _RAISED.get(a, a) if type(a) is torch.dtype else a
+                      for k, a in kwargs.items()}  # fmt: skip
+            return func(*args, **kwargs)
+        return func(*args)

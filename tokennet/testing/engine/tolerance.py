@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from tokennet.checks import lookup
+from tokennet.testing.engine.channels import largest
 from tokennet.testing.engine.intervention import Outputs
 from tokennet.testing.engine.precision import lowest_precision
-from tokennet.testing.engine.run import Measured, Runner, largest
+from tokennet.testing.engine.run import Measured, Runner
 from tokennet.testing.engine.sandbox import LOW_PRECISION
 from tokennet.testing.example.values import features
 
@@ -70,7 +71,8 @@ def runnable(runner: Runner, dtype: str | torch.dtype) -> tuple[torch.dtype, lis
 def _runnable(runner: Runner) -> tuple[torch.dtype, list[str]]:
     try:
         with runner.at(torch.float64) as x:
-            lower = [y.dtype for y in runner.run(x) if y.dtype in LOW_PRECISION]
+            outputs = runner.reference(x, torch.float64).outputs  # runs that all laws need
+            lower = [y.dtype for y in outputs if y.dtype in LOW_PRECISION]
         if not lower:
             return torch.float64, []
         text = f"the output is {name_of_dtype(lower[0])} for an input in float64"
@@ -84,7 +86,11 @@ def _runnable(runner: Runner) -> tuple[torch.dtype, list[str]]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """What an error says, in one line.
+
+    >>> first_line(ValueError("no tokens\\nbut 3")), first_line(KeyError())
+    ('no tokens', 'KeyError')
+    """
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

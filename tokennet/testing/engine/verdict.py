@@ -17,19 +17,23 @@ from tokennet.testing.diagnose.localize import localize, lowered_at
 from tokennet.testing.diagnose.script import script_of_two_runs
 from tokennet.testing.diagnose.shrink import counterexample_of, smallest_counterexample
 from tokennet.testing.diagnose.source import is_internal, location_at
+from tokennet.testing.engine.content import is_of_example
 from tokennet.testing.engine.distribution import in_distribution
 from tokennet.testing.engine.draws import COUNT, Draw, Draws, as_draws
 from tokennet.testing.engine.finding import Finding, find
 from tokennet.testing.engine.intervention import Inputs, Intervention
 from tokennet.testing.engine.reach import modules_of
 from tokennet.testing.engine.rounding import Ties, explained_by_rounding
-from tokennet.testing.engine.run import Runner, error_of
+from tokennet.testing.engine.run import Runner, accepted_content, error_of
 from tokennet.testing.engine.tolerance import UNDECIDED, first_line, name_of_dtype, runnable
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
 
 UNBROKEN = (Verdict.PASS, Verdict.INCONCLUSIVE)
 """On the example: a law that is tried on other content."""
+KEPT = 2**20
+"""Outputs of at most this number of entries are kept for each draw, as laws make the same draws."""
+OWN_TOKENS = "the model refuses normal numbers: other content is the example's own tokens"
 CALLS = ("call_model", "call_with_autograd")
 """Functions of `engine.run` below which an error is the model's."""
 
@@ -78,20 +82,15 @@ def run_law(
     search = as_draws(draws, seed)
     runner = Runner(model, inputs, interventions, jitter=seed if jitter else None)
     noise_breaks = given.get("noise_breaks", False)
-    precision, notes = runnable(runner, dtype)
-    found = _lowered(find(runner, precision, notes, noise_breaks=noise_breaks), notes)
-    made, chance = 0, math.nan
-    is_random = found.errors.noisy or found.measured.is_random
-    if is_random and found.measured.finite and not noise_breaks:
-        found, made, chance = in_distribution(found, seed)
-    elif found.measured.finite and not noise_breaks and found.verdict in UNBROKEN:
-        found, made = _on_draws(found, search, given.get("drawn"), notes)
     counterexample, location = None, None
-    if found.verdict is Verdict.BROKEN and not found.errors.noisy:
-        found = explained_by_rounding(found, notes)
-    if found.verdict is Verdict.BROKEN:
-        location = _localized(found, notes)
-        counterexample = _counterexample(found, given.get("swaps", True), notes)
+    with accepted_content(model, inputs):
+        precision, notes = runnable(runner, dtype)
+        found, num_draws, chance = _decided(runner, precision, search, seed, notes, given)
+        if found.verdict is Verdict.BROKEN:
+            location = _localized(found, notes)
+            counterexample = _counterexample(found, given.get("swaps", True), notes)
+        if is_of_example():
+            notes.append(OWN_TOKENS)
     if not found.measured.mixes:
         notes.append("each output depends on its own token alone: nothing mixes tokens")
     errors = found.errors
@@ -108,13 +107,35 @@ def run_law(
         noise=errors.noise,
         float32=errors.float32,
         runs=len(interventions),
-        draws=made,
+        draws=num_draws,
         p_value=chance,
         seconds=time.perf_counter() - started,
         notes=tuple(dict.fromkeys(notes)),
         counterexample=counterexample,
         location=location,
     )
+
+
+def _decided(
+    runner: Runner,
+    precision: torch.dtype,
+    search: Draws,
+    seed: int,
+    notes: list[str],
+    given: Extra,
+) -> tuple[Finding, int, float]:
+    """The verdict on the example, and then in distribution or on draws; their number, a p-value."""
+    noise_breaks = given.get("noise_breaks", False)
+    found = _lowered(find(runner, precision, notes, noise_breaks=noise_breaks), notes)
+    num_draws, chance = 0, math.nan
+    is_random = found.errors.noisy or found.measured.is_random
+    if is_random and found.measured.finite and not noise_breaks:
+        found, num_draws, chance = in_distribution(found, seed)
+    elif found.measured.finite and not noise_breaks and found.verdict in UNBROKEN:
+        found, num_draws = _on_draws(found, search, given.get("drawn"), notes)
+    if found.verdict is Verdict.BROKEN and not found.errors.noisy:
+        found = explained_by_rounding(found, notes)
+    return found, num_draws, chance
 
 
 def verdict_on_error(error: Exception) -> SymmetryReport:
@@ -142,7 +163,11 @@ def verdict_on_error(error: Exception) -> SymmetryReport:
 
 
 def name_of(model: Any) -> str:
-    """The name of a model for messages."""
+    """The name of a model for messages.
+
+    >>> name_of(nn.Linear(2, 2)), name_of(functools.partial(torch.softmax, dim=-1))
+    ('Linear', 'softmax')
+    """
     if isinstance(model, nn.Module):
         return type(model).__name__
     if isinstance(model, functools.partial):
@@ -171,20 +196,22 @@ def _on_draws(
 ) -> tuple[Finding, int]:
     """What a law that holds on the example shows on other content, and on how much."""
     runner, dtype, interventions = found.runner, found.measured.dtype, found.runner.interventions
-    made: list[Draw] = []
+    few = sum(y.numel() for y in found.measured.outputs) <= KEPT
+    tried: list[Draw] = []
     refused: dict[Draw, str] = {}
     broken: dict[Draw, Finding] = {}
 
     def on(draw: Draw) -> Runner:
-        one = interventions[draw.seed % len(interventions)] if drawn is None else drawn(draw)
-        return replace(runner, inputs=draw.content(runner.inputs), interventions=[one])
+        changed = interventions[draw.seed % len(interventions)] if drawn is None else drawn(draw)
+        return replace(runner, inputs=draw.content(runner.inputs), interventions=[changed])
 
     def fails(draw: Draw) -> bool:
         other = on(draw)
         try:
             with other.at(dtype) as x:  # two runs, and all others only where they look broken
-                y, changed = other.run(x), other.run(other.interventions[0].apply(x))
-                made.append(draw)
+                y = runner.remembered((draw, dtype), lambda: other.run(x)) if few else other.run(x)
+                changed = other.run(other.interventions[0].apply(x))
+                tried.append(draw)
                 error = error_of(other.interventions[0], y, found.measured.outputs, changed)
             if error <= found.errors.tolerance:
                 return False
@@ -203,12 +230,12 @@ def _on_draws(
         told = next(iter(refused.values()))
         notes.append(f"{len(refused)} draws of other content were refused: {told}")
     if first is None:
-        return found, len(set(made))
+        return found, len(set(tried))
     notes.append(
         f"not broken on the example; breaks on content of {first.scale:g} times its size, seed "
-        f"{first.seed}: draw {len(set(made))}"
+        f"{first.seed}: draw {len(set(tried))}"
     )
-    return broken[first], len(set(made))
+    return broken[first], len(set(tried))
 
 
 def _chooses_by_index(runner: Runner, dtype: torch.dtype) -> bool:

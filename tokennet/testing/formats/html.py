@@ -186,10 +186,9 @@ def _pair(name: str, first: tuple[str, Tensor], second: tuple[str, Tensor]) -> H
 
 def _slice(tensor: Tensor, differ: Tensor | None) -> tuple[int, ...]:
     """The indices of leading dimensions at which a matrix is shown: where the first differ."""
-    lead = max(tensor.dim() - 2, 0)
     if differ is None or not bool(differ.any()):
-        return (0,) * lead
-    return tuple(differ.nonzero()[0][:lead].tolist())
+        return ()
+    return tuple(differ.nonzero()[0][: max(tensor.dim() - 2, 0)].tolist())
 
 
 def _numbers(
@@ -201,7 +200,7 @@ def _numbers(
     fits = fits and all(i < size for i, size in zip(index, tensor.shape, strict=False))
     chosen = index if fits else (0,) * max(tensor.dim() - 2, 0)
     matrix, marks = tensor[chosen], None if differ is None else differ[chosen]
-    matrix = matrix.reshape(-1, matrix.shape[-1] if matrix.dim() == 2 else 1)
+    matrix = matrix if matrix.dim() == 2 else matrix.reshape(-1, 1)
     marks = None if marks is None else marks.reshape(matrix.shape)
     rows = _chosen_rows(matrix, marks)
     width = min(matrix.shape[1], COLUMNS)

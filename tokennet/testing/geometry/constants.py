@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokennet.testing.engine.channels import gaps, largest, relative
 from tokennet.testing.engine.intervention import Inputs, Intervention, Outputs
 from tokennet.testing.engine.reach import modules_of
-from tokennet.testing.engine.run import Runner, gaps, largest, relative
+from tokennet.testing.engine.run import Runner
 
 
 def effect_of_constants(

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from tokennet.testing.engine.differences import difference
 from tokennet.testing.engine.intervention import Code, Inputs, Intervention, Outputs
-from tokennet.testing.geometry.kinds import (
-    Kind,
+from tokennet.testing.geometry.motions import Motion
+from tokennet.testing.geometry.representations import (
+    Representation,
     along,
     irreps_matrix,
     irreps_of,
     width_of,
     wigner,
 )
-from tokennet.testing.geometry.motions import Motion
 
 SAME = 1e-13
 """A discrepancy below this is rounding: no other alignment is tried."""
@@ -36,8 +36,8 @@ class MotionIntervention(Intervention):
     """
 
     motion: Motion
-    ins: tuple[Kind, ...]
-    outs: tuple[Kind, ...]
+    ins: tuple[Representation, ...]
+    outs: tuple[Representation, ...]
     irreps: tuple[str, ...] = ()
 
     @property
@@ -55,7 +55,7 @@ class MotionIntervention(Intervention):
     def sizes(self, sizes: Outputs) -> Outputs:
         return [kind.sizes_after(y, self.motion) for kind, y in self._pairs(sizes)]
 
-    def _pairs(self, outputs: Outputs) -> list[tuple[Kind, Tensor]]:
+    def _pairs(self, outputs: Outputs) -> list[tuple[Representation, Tensor]]:
         return list(zip(self.outs, outputs, strict=True))
 
     def simpler(self) -> Iterator[Intervention]:

@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.checks import lookup
+from tokennet.checks import lookup, lookup_all
 from tokennet.testing.engine.draws import COUNT, Draws
+from tokennet.testing.engine.run import accepted_content
 from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.engine.verdict import name_of, run_law, verdict_on_error
 from tokennet.testing.engine.wrapped import GradientOf, NoGradient
-from tokennet.testing.example.inputs import parameters_of
 from tokennet.testing.example.reading import ReadingLine
 from tokennet.testing.example.values import describe, map_tensors, tensors_of
 from tokennet.testing.geometry.constants import effect_of_constants
 from tokennet.testing.geometry.intervention import MotionIntervention
-from tokennet.testing.geometry.kinds import Kind
 from tokennet.testing.geometry.motions import DRAWN, Motion, bases, signs
 from tokennet.testing.geometry.outputs import chosen, output_kinds
 from tokennet.testing.geometry.reading import Reading, read_points
+from tokennet.testing.geometry.representations import Representation
 from tokennet.testing.geometry.shifts import SHIFTS, check_shifts
 from tokennet.testing.report import SymmetryReport, Verdict
 
@@ -131,15 +131,10 @@ def read_and_check_group(
     """The reports of `check_group`, and how inputs and outputs were read."""
     names = laws_of_group(group)
     if laws is not None:
-        for law in laws:
-            lookup("laws", law, dict.fromkeys(names))
-        names = tuple(laws)
+        names = lookup_all("laws", laws, dict.fromkeys(names))
     if group in SHIFTS:
-        report = check_shifts(group, model, example, roles, **options)
-        first = example[0] if isinstance(example, tuple | list) else example
-        name, text = next(iter(parameters_of(model)), "0"), report.notes[0].removeprefix("read as ")
-        role = f"grid:{text.rpartition('(')[2].rstrip('),').replace(' ', '')}"
-        return {group: report}, (ReadingLine(name, describe(first), role, text),)
+        report, line = check_shifts(group, model, example, roles, outputs, **options)
+        return {group: report}, (line,)
     options = {**options, "draws": 0}
     spectral = group in SPECTRAL
     reading = read_points(model, example, roles, n=_parsed(group)[1], spectral=spectral)
@@ -147,25 +142,26 @@ def read_and_check_group(
     drawn = {law: motions_of(law, reading, options["seed"]) for law in names}
     declared = declared_outputs(model)
     motions = [motion for law in names for motion in drawn[law][:1]]
-    kinds = output_kinds(reading, said, declared, motions)
+    kinds = output_kinds(reading, said, declared, motions, options["dtype"])
     subject = name_of(model)
-    reports = {law: _check(law, reading, kinds, drawn[law], options, subject) for law in names}
+    with accepted_content(reading.call, reading.inputs):
+        reports = {law: _check(law, reading, kinds, drawn[law], options, subject) for law in names}
     return reports, _lines(reading, kinds)
 
 
-def _lines(reading: Reading, outs: tuple[Kind, ...]) -> tuple[ReadingLine, ...]:
+def _lines(reading: Reading, outs: tuple[Representation, ...]) -> tuple[ReadingLine, ...]:
     """How inputs and outputs were read, for the report."""
     with sandboxed(reading.function, dtype=None), torch.no_grad():
         found = reading.function(*map_tensors(torch.clone, reading.inputs))
     given = list(zip(reading.names, reading.inputs, reading.kinds, strict=True))
-    made = zip(reading.function.outputs, tensors_of(found), outs, strict=True)
+    returned = zip(reading.function.outputs, tensors_of(found), outs, strict=True)
     return tuple(
         ReadingLine(name, describe(value), str(kind), _text(kind), is_output=n >= len(given))
-        for n, (name, value, kind) in enumerate([*given, *made])
+        for n, (name, value, kind) in enumerate([*given, *returned])
     )
 
 
-def _text(kind: Kind) -> str:
+def _text(kind: Representation) -> str:
     if "scalar" in kind.name:
         return f"a {kind.name}"
     if kind.is_still:
@@ -230,7 +226,7 @@ def _eigenspaces(law: str, reading: Reading) -> tuple[int, ...]:
 def _check(
     law: str,
     reading: Reading,
-    outs: tuple[Kind, ...],
+    outs: tuple[Representation, ...],
     motions: Sequence[Motion],
     options: dict[str, Any],
     subject: str,
@@ -247,7 +243,7 @@ def _check(
     return dataclasses.replace(report, law=law, subject=subject, notes=(read, *notes))
 
 
-def _listed(reading: Reading, outs: tuple[Kind, ...]) -> str:
+def _listed(reading: Reading, outs: tuple[Representation, ...]) -> str:
     return ", ".join(
         f"{name}: {kind}" for name, kind in zip(reading.function.outputs, outs, strict=True)
     )
@@ -256,7 +252,7 @@ def _listed(reading: Reading, outs: tuple[Kind, ...]) -> str:
 def _run(
     law: str,
     reading: Reading,
-    outs: tuple[Kind, ...],
+    outs: tuple[Representation, ...],
     motions: Sequence[Motion],
     options: dict[str, Any],
     function: Callable[..., Any] | None = None,
@@ -297,7 +293,9 @@ def _with_gradient(
         return report
     gradient = GradientOf(reading.call)
     try:
-        found = _run(law, reading, (Kind("vector", first.dim),), motions, options, gradient)
+        found = _run(
+            law, reading, (Representation("vector", first.dim),), motions, options, gradient
+        )
     except NoGradient as error:
         return dataclasses.replace(report, notes=(*report.notes, f"values only: {error}"))
     if found.verdict is not Verdict.BROKEN:

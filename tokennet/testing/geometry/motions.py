@@ -75,7 +75,11 @@ def random_orthogonal(n: int, generator: torch.Generator, parity: int = 1) -> Te
 
 
 def rotation_in_plane(n: int, i: int, j: int, degrees: float) -> Tensor:
-    """The rotation by an angle in the plane of coordinates i and j; exact for 90 and 180."""
+    """The rotation by an angle in the plane of coordinates i and j; exact for 90 and 180.
+
+    >>> rotation_in_plane(2, 0, 1, 90).tolist()
+    [[0.0, -1.0], [1.0, 0.0]]
+    """
     quarter = {90: (0.0, 1.0), 180: (-1.0, 0.0)}
     angle = math.radians(degrees)
     c, s = quarter.get(int(degrees), (math.cos(angle), math.sin(angle)))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokennet.checks import lookup
+from tokennet.checks import check_type, lookup
 from tokennet.testing.engine.intervention import Inputs
 from tokennet.testing.engine.reach import modules_of
 from tokennet.testing.engine.sandbox import sandboxed
@@ -21,7 +21,7 @@ from tokennet.testing.example.calls import ByName
 from tokennet.testing.example.inputs import parameters_of
 from tokennet.testing.example.values import describe, is_pyg_data, map_tensors
 from tokennet.testing.geometry.calls import Arranged, named_outputs
-from tokennet.testing.geometry.kinds import Kind, width_of
+from tokennet.testing.geometry.representations import Representation, width_of
 from tokennet.tokens import Tokens
 
 POINTS = ("pos", "points", "coords", "coors", "coordinates", "xyz", "positions", "point_cloud")
@@ -52,7 +52,7 @@ class Reading:
     function: Arranged
     inputs: Inputs
     names: tuple[str, ...]
-    kinds: tuple[Kind, ...]
+    kinds: tuple[Representation, ...]
     n: int
     irreps: tuple[str, ...]
     single: bool
@@ -88,8 +88,11 @@ def read_points(
         TypeError: the example has no form that is known.
         ValueError: no input, or more than one, may hold the coordinates.
     """
-    function, values, attributes, names = _parts(model, example)
-    given = {name: Kind.parse(f"roles[{name!r}]", role) for name, role in (roles or {}).items()}
+    check_type("roles", roles, Mapping | None, "a dict of names and roles")
+    function, values, attributes, names = parts_of(model, example)
+    given = {
+        name: Representation.parse(f"roles[{name!r}]", role) for name, role in (roles or {}).items()
+    }
     for name in given:
         lookup("roles", name, dict.fromkeys(names))
     declared = _declared(model)
@@ -107,7 +110,7 @@ def read_points(
         attributes = tuple(names[k] for k in order[:-1])
     inputs = tuple(values[k] for k in order)
     arranged = Arranged(function, tuple(order), (), attributes)
-    arranged, single = _with_outputs(arranged, inputs)
+    arranged, single = with_outputs(arranged, inputs)
     return Reading(
         arranged,
         inputs,
@@ -123,7 +126,7 @@ _RANK = {"points": 0, "eigenvectors": 0, "vector": 1, "scalar": 3, "eigenvalues"
 """The order of inputs: the first is the one whose content the engine changes."""
 
 
-def _parts(model: Any, example: Any) -> tuple[Any, list[Any], tuple[str, ...], list[str]]:
+def parts_of(model: Any, example: Any) -> tuple[Any, list[Any], tuple[str, ...], list[str]]:
     """The function that is called, its inputs, which are attributes of the last, their names."""
     parameters = parameters_of(model)
     if isinstance(example, dict):
@@ -169,16 +172,16 @@ def _declared(model: Any) -> dict[str, list[str]]:
 def _kinds(
     names: Sequence[str],
     values: Sequence[Any],
-    given: dict[str, Kind],
+    given: dict[str, Representation],
     declared: dict[str, list[str]],
     n: int | None,
     spectral: bool,
-) -> list[Kind]:
+) -> list[Representation]:
     kinds = [given.get(name) or _by_name(name, value, spectral) for name, value in
              zip(names, values, strict=True)]  # fmt: skip
     main = "eigenvectors" if spectral else "points"
     if any(kind is not None and not kind.is_still for kind in kinds):
-        return [kind or Kind("scalar") for kind in kinds]
+        return [kind or Representation("scalar") for kind in kinds]
     free = [
         k
         for k, value in enumerate(values)
@@ -188,8 +191,8 @@ def _kinds(
         values[k].shape[-1] for k in free[: len(declared["in"])]
     ]:
         for k, name in zip(free, declared["in"], strict=False):
-            kinds[k] = Kind(name)
-        return [kind or Kind("scalar") for kind in kinds]
+            kinds[k] = Representation(name)
+        return [kind or Representation("scalar") for kind in kinds]
     found = _by_shape(free, values, (n,) if n else SIZES, spectral)
     if len(found) != 1:
         few = "none may" if not found else f"{', '.join(names[k] for k, _ in found)} may all"
@@ -198,22 +201,24 @@ def _kinds(
             f"{few}; the inputs are {', '.join(map(str, names))}, {describe(list(values))}"
         )
     number, dim = found[0]
-    kinds[number] = Kind(main, dim)
-    return [kind or Kind("scalar") for kind in kinds]
+    kinds[number] = Representation(main, dim)
+    return [kind or Representation("scalar") for kind in kinds]
 
 
-def _by_name(name: str, value: Any, spectral: bool) -> Kind | None:
+def _by_name(name: str, value: Any, spectral: bool) -> Representation | None:
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.dim() < 1:
-        return Kind("other") if not isinstance(value, Tensor) else Kind("scalar")
+        return (
+            Representation("other") if not isinstance(value, Tensor) else Representation("scalar")
+        )
     known = {"eigenvectors": EIGENVECTORS, "eigenvalues": EIGENVALUES}
     if not spectral:
         known = {"points": POINTS, "vector": VECTORS}
     for kind, words in known.items():
         if any(name == word or name.endswith(f"_{word}") for word in words):
             if spectral or value.shape[-1] in SIZES:
-                return Kind(kind)
+                return Representation(kind)
             if value.dim() > 1 and value.shape[-2] in SIZES:
-                return Kind(kind, -2)
+                return Representation(kind, -2)
     return None
 
 
@@ -232,7 +237,9 @@ def _by_shape(
     return []
 
 
-def _size(names: Sequence[str], values: Sequence[Any], kinds: Sequence[Kind], n: int | None) -> int:
+def _size(
+    names: Sequence[str], values: Sequence[Any], kinds: Sequence[Representation], n: int | None
+) -> int:
     if n is not None:
         return n
     for value, kind in zip(values, kinds, strict=True):
@@ -242,7 +249,7 @@ def _size(names: Sequence[str], values: Sequence[Any], kinds: Sequence[Kind], n:
     return 3
 
 
-def _with_outputs(arranged: Arranged, inputs: Inputs) -> tuple[Arranged, bool]:
+def with_outputs(arranged: Arranged, inputs: Inputs) -> tuple[Arranged, bool]:
     """With the names of all outputs, and with autograd where the model needs it; is it a tensor."""
     with sandboxed(arranged, dtype=None):
         try:

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import lookup
+from tokennet.checks import check_type, lookup, lookup_all
 from tokennet.testing.engine.content import new_content
 from tokennet.testing.engine.intervention import Code, Inputs, Intervention, Outputs
 from tokennet.testing.engine.reach import modules_of
 from tokennet.testing.engine.run import Runner
+from tokennet.testing.engine.tolerance import name_of_dtype, runnable
 from tokennet.testing.engine.verdict import name_of, run_law, verdict_on_error
-from tokennet.testing.example.values import describe
+from tokennet.testing.example.reading import ReadingLine
+from tokennet.testing.example.values import describe, is_pyg_data
+from tokennet.testing.geometry.calls import Arranged
+from tokennet.testing.geometry.reading import parts_of, with_outputs
 from tokennet.testing.report import SymmetryReport, Verdict
+from tokennet.tokens import Tokens
 
 SHIFTS = ("circular_shifts", "shifts")
+FORMS = "a series (B, C, T) or images (B, C, H, W)"
 
 
 @dataclass(frozen=True)
@@ -151,55 +158,88 @@ def check_shifts(
     model: Callable[..., Any],
     example: Any,
     roles: Mapping[str, str] | None,
+    outputs: str | Sequence[str] | None,
     **options: Any,
-) -> SymmetryReport:
-    """Hold a model to circular shifts, or to shifts in the interior, of its first input.
+) -> tuple[SymmetryReport, ReadingLine]:
+    """Hold a model to circular shifts, or to shifts in the interior, of one input; how it is read.
+
+    Args:
+        roles: the grid's dimensions where the layers do not say them, `{"x": "grid:-2,-1"}`; the
+            grid is then this input, else the first.
+        outputs: names of the outputs that are compared.
 
     Raises:
-        TypeError, ValueError: the first input is no grid, or `roles` names no dimensions of it.
+        TypeError, ValueError: the input is no grid, `roles` names no dimensions of it, or
+            `outputs` no outputs.
+
+    >>> x = torch.randn(2, 3, 12)
+    >>> report, line = check_shifts("circular_shifts", nn.Conv1d(3, 3, 1), x, None, None, seed=0)
+    >>> print(report.verdict, line.role)
+    PASS grid:-1
     """
-    inputs = tuple(example) if isinstance(example, tuple | list) else (example,)
-    x = inputs[0]
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2:
-        raise TypeError(f"example must be a series (B, C, T) or images (B, C, H, W), "
-                        f"got {describe(example)}")  # fmt: skip
-    dims = _dims(model, x, roles)
-    read = f"read as a grid of {' x '.join(str(x.shape[d]) for d in dims)} along dimensions {dims}"
+    if isinstance(example, Tokens) or is_pyg_data(example):
+        raise TypeError(f"example must be {FORMS}, got {describe(example)}")
+    function, values, _, names = parts_of(model, example)
+    number, dims = _grid(model, names, values, roles)
+    order = (number, *(k for k in range(len(values)) if k != number))
+    inputs = tuple(values[k] for k in order)
+    if outputs is not None or number:
+        arranged, _ = with_outputs(Arranged(function, order, ()), inputs)
+        named = [outputs] if isinstance(outputs, str) else outputs or arranged.outputs
+        chosen = lookup_all("outputs", named, dict.fromkeys(arranged.outputs))
+        function = dataclasses.replace(arranged, outputs=chosen)
     try:
-        report = _report(law, model, inputs, dims, options)
+        report = _report(law, function, inputs, dims, options)
     except Exception as error:  # whatever a model of other people raises
         report = verdict_on_error(error)
-    notes = tuple(note for note in report.notes if "nothing mixes tokens" not in note)
-    return dataclasses.replace(report, law=law, subject=name_of(model), notes=(read, *notes))
+    grid = f"a grid of {' x '.join(str(inputs[0].shape[d]) for d in dims)} along dimensions {dims}"
+    told = [note for note in report.notes if "nothing mixes tokens" not in note]
+    notes = (f"read as {grid}", *told)
+    report = dataclasses.replace(report, law=law, subject=name_of(model), notes=notes)
+    role = f"grid:{','.join(map(str, dims))}"
+    return report, ReadingLine(names[number], describe(inputs[0]), role, grid)
 
 
-def _dims(model: Any, x: Tensor, roles: Mapping[str, str] | None) -> tuple[int, ...]:
-    """The dimensions of the grid: (H, W) of images; T of (B, C, T) or (B, T, C) by the layers."""
+def _grid(
+    model: Any, names: Sequence[str], values: Sequence[Any], roles: Mapping[str, str] | None
+) -> tuple[int, tuple[int, ...]]:
+    """The number of the input that is a grid, and its dimensions.
+
+    These are (H, W) of images; T of (B, C, T) or (B, T, C) by the layers.
+    """
+    check_type("roles", roles, Mapping | None, "a dict of names and roles")
+    name, role = next(iter((roles or {}).items()), (names[0], ""))
+    lookup("roles", name, dict.fromkeys(names))
+    number = names.index(name)
+    x = values[number]
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2:
+        raise TypeError(f"example must be {FORMS}, got {describe(x)} as {name}")
     if roles:
-        ((name, role), *more) = roles.items()
-        kind, _, part = role.partition(":")
+        kind, _, part = str(role).partition(":")
         lookup(f"roles[{name!r}]", kind, {"grid": None})
-        dims = tuple(int(number) for number in part.split(",")) if part else ()
-        if more or not dims or any(not -x.dim() <= dim < 0 for dim in dims):
+        dims = tuple(map(int, part.split(","))) if re.fullmatch(r"-\d+(, *-\d+)*", part) else ()
+        if len(roles) > 1 or not dims or any(dim < -x.dim() for dim in dims):
             raise ValueError(
-                "roles must give the grid's dimensions of the first input, as 'grid:-2,-1', "
+                "roles must give the grid's dimensions of one input, as 'grid:-2,-1', "
                 f"got {dict(roles)} for shape {tuple(x.shape)}"
             )
-        return tuple(sorted(dims))
+        return number, tuple(sorted(set(dims)))
     if x.dim() > 3:
-        return tuple(range(2 - x.dim(), 0))
+        return number, tuple(range(2 - x.dim(), 0))
     convolves = any(isinstance(module, nn.Conv1d) for module in modules_of(model))
-    return (-1,) if convolves or x.dim() == 2 else (-2,)
+    return number, (-1,) if convolves or x.dim() == 2 else (-2,)
 
 
 def _report(
     law: str, model: Any, inputs: Inputs, dims: tuple[int, ...], options: dict[str, Any]
 ) -> SymmetryReport:
     circular = law == "circular_shifts"
-    outs, shapes = _follow(model, inputs, dims, options["seed"])
+    runner = Runner(model, inputs, jitter=options["seed"])
+    dtype, _ = runnable(runner, options.get("dtype", "auto"))
+    outs, shapes = _follow(runner, dims, dtype)
     grid = tuple(inputs[0].shape[dim] for dim in dims)
     if why := (_without_grid if circular else _without_interior)(outs, shapes, grid):
-        return SymmetryReport(law, "", Verdict.INCONCLUSIVE, why, 0.0, 0.0, "float64")
+        return SymmetryReport(law, "", Verdict.INCONCLUSIVE, why, 0.0, 0.0, name_of_dtype(dtype))
     shifts = _shifts(outs, grid, circular)
     interventions = [ShiftIntervention(shift, dims, grid, outs, circular) for shift in shifts]
     return run_law(law, model, inputs, interventions, swaps=False, **options)
@@ -212,16 +252,15 @@ def _shifts(
     strides = [max((at.strides[k] for at in outs if at.dims), default=1) for k in range(len(grid))]
     axes = [tuple(s if i == k else 0 for i, s in enumerate(strides)) for k in range(len(grid))]
     far = (2, -1) if circular else (-1,)
-    more = [tuple(by * s for s in strides) for by in far]
-    return [*axes, *more]
+    return [*axes, *(tuple(by * s for s in strides) for by in far)]
 
 
 def _follow(
-    model: Any, inputs: Inputs, dims: tuple[int, ...], seed: int
+    runner: Runner, dims: tuple[int, ...], dtype: torch.dtype
 ) -> tuple[tuple[Follows, ...], list[torch.Size]]:
     """How each output follows the grid, its shape, and how far one sample influences it."""
-    runner, x = Runner(model, inputs, jitter=seed), inputs[0]
-    with runner.at(torch.float64) as exact:
+    x = runner.inputs[0]
+    with runner.at(dtype) as exact:
         before = runner.run(exact)
         z = exact[0].clone()
         center = [slice(None)] * z.dim()

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.backends.mha import get_fastpath_enabled, set_fastpath_enabled
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tokennet.graphs.cache import without_function_modes
 from tokennet.ops import BACKENDS
-from tokennet.testing.engine.intervention import ContentIntervention
-from tokennet.testing.engine.reach import modules_of
+from tokennet.testing.diagnose.localize import Recorder, location_of
+from tokennet.testing.diagnose.script import HAVE_FAST_PATH
+from tokennet.testing.engine.intervention import Code, Inputs, Intervention, Outputs
+from tokennet.testing.engine.reach import module_names, modules_of
 from tokennet.testing.engine.run import Runner
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import Wrapped
 from tokennet.testing.example.case import Case
 from tokennet.testing.laws.law import Law, Options
-from tokennet.testing.report import SymmetryReport
+from tokennet.testing.report import Location, SymmetryReport
 
 MATH = "SDPA math"
+FAST_PATH = "the fast path of torch.nn"
+"""Fused layers that torch takes in eval mode without gradients; off in all other checks."""
+FUSED = ("_transformer_encoder_layer_fwd", "_native_multi_head_attention")
 
 
 def _has_backends(case: Case, causal: bool) -> bool:
     """Whether the model has attention that can be computed in several ways."""
-    if not isinstance(case.model, nn.Module):
-        return False
     modules = modules_of(case.function)
     if any(_has_backend(m) or isinstance(m, nn.MultiheadAttention) for m in modules):
         return True
@@ -40,16 +46,48 @@ def _has_backends(case: Case, causal: bool) -> bool:
     return watch.called
 
 
+@dataclass(frozen=True)
+class BackendIntervention(Intervention):
+    """The same output where attention is computed in another way."""
+
+    way: str
+
+    @property
+    def words(self) -> str:
+        return f"computing by {self.way}"
+
+    def apply(self, inputs: Inputs) -> Inputs:
+        return (*inputs[:-1], self.way)
+
+    def code(self, names: list[str], inputs: Inputs, outputs: Outputs, worst: int) -> Code:
+        return Code([], [], [*names[:-1], repr(self.way)], "y", "moved")
+
+    def alignments(self, before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        if before.shape == after.shape:
+            yield before, after
+
+
 def _check(case: Case, options: Options) -> SymmetryReport:
     """Whether the backends that support the example agree."""
-
-    def on(way: str) -> ContentIntervention:
-        return ContentIntervention(lambda inputs: (*inputs[:-1], way))
-
     ways, function = _ways(case), OnBackend(case.function)
-    inputs, interventions = (*case.inputs, None), list(map(on, ways))
+    inputs = (*case.inputs, None)
+    interventions = [BackendIntervention(way) for way in ways]
     report = run_law("backend_agreement", function, inputs, interventions, **options)
-    return dataclasses.replace(report, reason=f"{report.reason}: {', '.join(ways)}")
+    location = report.location
+    if report.counterexample is not None and FAST_PATH in report.counterexample.words:
+        location = location or _fast_path_at(function, inputs)
+    reason = f"{report.reason}: {', '.join(ways)}"
+    return dataclasses.replace(report, reason=reason, location=location)
+
+
+def _fast_path_at(function: OnBackend, inputs: Inputs) -> Location | None:
+    """The statement that takes the fast path, of which no operation inside is seen."""
+    recorder, runner = Recorder(module_names(function)), Runner(function, (*inputs[:-1], FAST_PATH))
+    # What was seen before an operation that cannot be watched counts.
+    with runner.at(torch.float32) as x, suppress(Exception), recorder:
+        runner.run(x)
+    fast = [call for call in recorder.calls if call.operation in FUSED]
+    return location_of(fast[0], 0.0) if fast else None
 
 
 def _has_backend(module: nn.Module) -> bool:
@@ -67,10 +105,11 @@ class _Watch(torch.overrides.TorchFunctionMode):
 
 
 def _ways(case: Case) -> list[str]:
-    """The backends on which the model runs; others raise."""
-    if not any(_has_backend(module) for module in modules_of(case.function)):
-        return [MATH]
-    found = []
+    """The ways to compute attention in which the model runs; other backends raise."""
+    modules = modules_of(case.function)
+    found = [FAST_PATH] if any(isinstance(m, HAVE_FAST_PATH) for m in modules) else []
+    if not any(map(_has_backend, modules)):
+        return [MATH, *found]
     for way in BACKENDS:
         runner = Runner(OnBackend(case.function), (*case.inputs, way))
         try:
@@ -93,6 +132,10 @@ class OnBackend(Wrapped):
         with ExitStack() as stack:
             if way == MATH:
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            elif way == FAST_PATH:  # which is not taken under function modes
+                stack.callback(set_fastpath_enabled, get_fastpath_enabled())
+                set_fastpath_enabled(True)
+                stack.enter_context(without_function_modes())
             elif way is not None:
                 for module in filter(_has_backend, modules_of(self.function)):
                     stack.callback(setattr, module, "backend", module.backend)
@@ -108,10 +151,13 @@ BACKEND_AGREEMENT = Law(
 Says: attention gives the same result whichever backend or kernel computes it, in models that use
 attention of torch or of this library.
 Measured: the model runs on each backend that accepts the example (for torch: its math kernel
-beside the one it chooses), and the outputs are compared.
+beside the one it chooses, and the fast path of nn.TransformerEncoderLayer and its like), and the
+outputs are compared.
 Causes: a mask that one kernel drops; a bias or a scale that one path applies and the other does
-not; rows without a visible token, which are 0 in one kernel and NaN in another.
+not; rows without a visible token, which are 0 in one kernel and NaN in another; a subclass of a
+layer of torch.nn whose own methods the fast path does not call; outputs of padding that are read
+later, which the fast path makes 0.
 Mend: give masks as an argument of the kernel and not as an edit of the scores; treat rows without
-a visible token by hand.
+a visible token by hand; override forward, or torch.backends.mha.set_fastpath_enabled(False).
 """,
 )

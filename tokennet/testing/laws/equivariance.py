@@ -22,6 +22,7 @@ from tokennet.testing.engine.draws import COUNT, Draws
 from tokennet.testing.engine.graph_actions import Relabel, ReorderEdges, Shuffle
 from tokennet.testing.engine.intervention import Inputs, PermutationIntervention
 from tokennet.testing.engine.run import call_model
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.engine.verdict import run_law
 from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
@@ -274,7 +275,10 @@ def _permutations(
         if not generators:
             raise ValueError("group must have at least one generator, got none")
         words = [_word(generators, generator) for _ in range(count)]
-        return [perm for perm in [*generators, *words] if not _is_identity(perm)]
+        found = [perm for perm in [*generators, *words] if not _is_identity(perm)]
+        if not found:
+            raise ValueError("group must have a generator that moves a token, got the identity")
+        return found
     pairs = zip(actions, inputs, strict=True)
     action, value = next(pair for pair in pairs if pair[0].degree(pair[1]) is not None)
     drawn = (action.random(value, generator) for _ in range(20 * count))
@@ -298,8 +302,16 @@ def _is_identity(perm: Tensor) -> bool:
     return torch.equal(perm, torch.arange(len(perm)))
 
 
-def check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
-    """The law of the order of tokens, of values or of a gradient."""
+def check_nodes(
+    case: Case, options: Options, gradient: GradientOf | None, group: Group = None
+) -> SymmetryReport:
+    """The law of the order of tokens, of values or of a gradient; under all or some permutations.
+
+    >>> from tokennet.testing.example.case import make_case
+    >>> case = make_case(lambda x: x + x.roll(1, -2), torch.randn(4, 3))
+    >>> print(check_nodes(case, {}, None, group=[[1, 2, 3, 0]]).verdict)
+    PASS
+    """
     function, inputs, out_actions = case.function, case.inputs, case.out_actions
     if gradient is not None:
         # Other content, without ties: the derivative of a maximum may choose among equals.
@@ -308,7 +320,7 @@ def check_nodes(case: Case, options: Options, gradient: GradientOf | None) -> Sy
         out_actions = (Permute(token_dim(case)),)
     actions = case.example.actions
     return check_equivariance(
-        function, inputs, in_action=actions, out_action=out_actions, **options
+        function, inputs, group=group, in_action=actions, out_action=out_actions, **options
     )
 
 
@@ -336,7 +348,7 @@ def _edge_actions(case: Case) -> list[Action]:
     layouts = case.layouts
     if len(case.example.edge_lists) < 2:
         return [Permute(at.edges[0]) if at.edges else Invariant() for at in layouts]
-    with torch.no_grad():
+    with sandboxed(case.function, dtype=None), torch.no_grad():
         values = call_model(case.function, case.inputs)
         dims = edge_dims(case.function, case.example, values)
     return [Permute(own[0]) if own else Invariant() for own in dims]

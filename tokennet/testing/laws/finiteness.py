@@ -22,6 +22,7 @@ from tokennet.testing.engine.content import seeded_content
 from tokennet.testing.engine.intervention import Inputs
 from tokennet.testing.engine.reach import module_names
 from tokennet.testing.engine.run import Runner, call_model, call_with_autograd
+from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.engine.tolerance import name_of_dtype, runnable
 from tokennet.testing.engine.verdict import name_of
 from tokennet.testing.example.calls import Selected
@@ -165,7 +166,8 @@ def _of_last_token(case: Case, options: Options) -> list[SymmetryReport]:
     if isolated is None:
         return []
     report = check_finite(case.function, isolated, **options)
-    wanted, outputs = case.example.num_tokens, call_model(case.function, isolated)
+    with sandboxed(case.function, dtype=None):
+        wanted, outputs = case.example.num_tokens, call_model(case.function, isolated)
     for number, (y, layout) in enumerate(zip(outputs, case.layouts, strict=True)):
         if layout.tokens and y.shape[layout.tokens[0]] < wanted:
             dim = layout.tokens[0]

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tokennet.testing.engine.verdict import name_of, verdict_on_error
-from tokennet.testing.example.case import Case, make_case
-from tokennet.testing.example.reading import ReadingLine
-from tokennet.testing.geometry.laws import laws_of_group, read_and_check_group
-from tokennet.testing.laws.equivariance import check_equivariance
+import torch
+
+from tokennet.testing.engine.wrapped import GradientOf
+from tokennet.testing.example.case import Case
+from tokennet.testing.example.inputs import Example
+from tokennet.testing.geometry.laws import laws_of_group
+from tokennet.testing.laws.equivariance import can_be_permuted, check_nodes
+from tokennet.testing.laws.law import Law, Options, on_views, with_gradients
 from tokennet.testing.report import SymmetryReport
 
 PERMUTATIONS = "permutations"
@@ -26,7 +28,9 @@ def _cycle(n: int) -> list[int]:
 
 TOKEN_GROUPS: dict[str, Callable[[int], list[list[int]] | None]] = {
     "S_n": lambda n: None,
-    "A_n": lambda n: [[1, 2, 0, *range(3, n)], _cycle(n) if n % 2 else [0, *range(2, n), 1]],
+    "A_n": lambda n: (
+        [[1, 2, 0, *range(3, n)], _cycle(n) if n % 2 else [0, *range(2, n), 1]] if n > 2 else []
+    ),
     "C_n": lambda n: [_cycle(n)],
     "D_n": lambda n: [_cycle(n), list(range(n))[::-1]],
 }
@@ -49,46 +53,54 @@ def required_laws(group: Any) -> tuple[str, ...]:
     return (PERMUTATIONS,)
 
 
-def check_required(
-    model: Callable[..., Any],
-    example: Any,
-    group: Any,
-    *,
-    roles: Mapping[str, str] | None,
-    outputs: Any,
-    laws: Sequence[str] | None,
-    **options: Any,
-) -> tuple[dict[str, SymmetryReport], tuple[ReadingLine, ...]]:
-    """Hold a model to a group: its reports by law, and how the example was read.
+def law_of_permutations(group: Any) -> Law:
+    """The law that a model commutes with permutations of its tokens, at least with these.
 
     Args:
-        group: as in `check_group`; or "S_n", "A_n", "C_n" (the rotations of a ring), "D_n" of
-            the n tokens, or a list of permutations that generate it.
+        group: "S_n", "A_n", "C_n" (the rotations of a ring), "D_n" of the tokens of each set, or
+            a list of permutations of the tokens that generate it.
+
+    >>> law_of_permutations("C_n").summary
+    'the model commutes with C_n, permutations of the tokens'
+    """
+
+    def check(case: Case, options: Options, gradient: GradientOf | None) -> SymmetryReport:
+        generators = _generators(group, case.example) if isinstance(group, str) else group
+        return check_nodes(case, options, gradient, group=generators)
+
+    name = group if isinstance(group, str) else "given generators"
+    summary = f"the model commutes with {name}, permutations of the tokens"
+    law = Law(summary, can_be_permuted, with_gradients(check))
+    return on_views(law) if isinstance(group, str) else law
+
+
+def _generators(group: str, example: Example) -> list[list[int]] | None:
+    """Generators of a group of the tokens, of a ragged batch those of each set.
 
     Raises:
-        TypeError, ValueError: there is no such group, or the example cannot be read.
+        ValueError: the sets have no such permutations.
     """
-    if required_laws(group) != (PERMUTATIONS,):
-        given: dict[str, Any] = {"roles": roles, "outputs": outputs, "laws": laws, **options}
-        return read_and_check_group(model, example, group, **given)
-    if roles is not None or outputs is not None:
-        raise ValueError("roles and outputs say what coordinates are: they need a group of space")
-    case = make_case(model, example)
-    try:
-        report = _permutations(case, group, options)
-    except Exception as error:  # whatever a model of other people raises
-        report = verdict_on_error(error)
-    return {PERMUTATIONS: report}, case.reading
-
-
-def _permutations(case: Case, group: Any, options: dict[str, Any]) -> SymmetryReport:
-    generators = TOKEN_GROUPS[group](case.example.num_tokens) if isinstance(group, str) else group
-    report = check_equivariance(
-        case.function,
-        case.inputs,
-        group=generators,
-        in_action=case.example.actions,
-        out_action=case.out_actions,
-        **options,
-    )
-    return dataclasses.replace(report, law=PERMUTATIONS, subject=name_of(case.model))
+    n, membership = example.num_tokens, example.membership
+    if membership is None:
+        membership = getattr(example.actions[0], "membership", None)
+        if group != "S_n" and membership is not None and len(membership.unique()) > 1:
+            raise ValueError(
+                f"group {group!r} needs sets of the same length, as the order of padding is fixed "
+                "by lengths: give a mask, or sets without padding"
+            )
+    if group == "S_n":
+        return None
+    if membership is None:
+        membership = torch.zeros(n, dtype=torch.long)
+    found = []
+    for number in membership.unique():
+        own = (membership == number).nonzero().flatten().tolist()
+        for generator in TOKEN_GROUPS[group](len(own)) or []:
+            perm = list(range(n))
+            for place, image in zip(own, generator, strict=True):
+                perm[place] = own[image]
+            found.append(perm)
+    found = [perm for perm in found if perm != list(range(n))]
+    if not found:
+        raise ValueError(f"group {group!r} moves none of the {n} tokens")
+    return found

@@ -34,7 +34,7 @@ def make_zoo_model(name: str) -> ZooModel:
     """
     prefix, _, rest = name.partition(":")
     source = lookup("source", prefix, SOURCES)
-    if not rest.strip():
+    if not rest.strip() or rest.strip()[0].isdigit():
         raise ValueError(f"model must be {prefix}:name, such as {source.shown}; got {name!r}")
     return source.make(rest.strip())
 

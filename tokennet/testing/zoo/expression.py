@@ -28,9 +28,8 @@ def parsed(text: str) -> ast.expr:
     try:
         return ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"model must be Class or Class(arguments), got {text!r}: {error}"
-        ) from None
+        told = getattr(error, "msg", error)
+        raise ValueError(f"model must be Class or Class(arguments), got {text!r}: {told}") from None
 
 
 def name_and_arguments(text: str) -> tuple[str, dict[str, Any]]:
@@ -57,7 +56,7 @@ def _keywords(call: ast.Call, text: str) -> dict[str, ast.expr]:
     return found
 
 
-def made(text: str, classes: Mapping[str, type], where: str, create: Create) -> Any:
+def construct(text: str, classes: Mapping[str, type], where: str, create: Create) -> Any:
     """The object of an expression.
 
     Args:
@@ -69,7 +68,8 @@ def made(text: str, classes: Mapping[str, type], where: str, create: Create) -> 
         ValueError: the text is anything else than calls of these classes, or a class raises.
 
     >>> from torch import nn
-    >>> made("Linear(2, out_features=3)", {"Linear": nn.Linear}, "nn", lambda c, a, k: c(*a, **k))
+    >>> classes = {"Linear": nn.Linear}
+    >>> construct("Linear(2, out_features=3)", classes, "nn", lambda c, a, k: c(*a, **k))
     Linear(in_features=2, out_features=3, bias=True)
     """
 

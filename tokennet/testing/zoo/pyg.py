@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.testing.zoo.expression import classes_of, made
+from tokennet.testing.zoo.expression import classes_of, construct
 from tokennet.testing.zoo.source import Source, ZooModel, generator, package
 
 WIDTH, HIDDEN, EDGE_WIDTH, TYPES = 8, 16, 4, 3
@@ -80,7 +80,7 @@ def _make(name: str) -> ZooModel:
     classes |= classes_of(package("torch_geometric.nn.models"), nn.Module, "")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = made(name, classes, "torch_geometric.nn", _created)
+        model = construct(name, classes, "torch_geometric.nn", _created)
     return ZooModel(model.eval(), _example(model))
 
 
@@ -90,7 +90,8 @@ def _created(kind: type, arguments: list[Any], given: dict[str, Any]) -> Any:
     if arguments or given or kind.__module__.startswith("torch.nn"):
         return kind(*arguments, **given)
     special = SPECIAL.get(kind.__name__, dict)()
-    required = [p.name for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
+    many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = [p.name for p in parameters if p.default is p.empty and p.kind not in many]
     missing = [p for p in required if p not in special and p not in VALUES]
     if missing:
         raise ValueError(
@@ -107,8 +108,8 @@ def _example(model: nn.Module) -> Any:
     required = [p for p in names if parameters[p].default is inspect.Parameter.empty]
     required += [p for p in names if p in ("batch", "edge_index") and p not in required]
     attempts = [required]
-    for more in (["edge_type"], ["edge_attr"], ["edge_attr", "edge_type"], ["edge_weight"]):
-        attempts.append([p for p in names if p in required or p in more])
+    for extra in (["edge_type"], ["edge_attr"], ["edge_attr", "edge_type"], ["edge_weight"]):
+        attempts.append([p for p in names if p in required or p in extra])
     problem: Exception | None = None
     for chosen in attempts:
         example = _batch(chosen) if "edge_index" in chosen else _by_name(chosen)

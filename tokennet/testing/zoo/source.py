@@ -64,7 +64,11 @@ def package(name: str, install: str = "") -> ModuleType:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
-    """The error that there is no such name, with the nearest."""
+    """The error that there is no such name, with the nearest.
+
+    >>> print(unknown("model timm", "resnet8", ["resnet18", "vit"]))
+    model timm has no 'resnet8'; did you mean resnet18?
+    """
     nearest = difflib.get_close_matches(name, list(known), cutoff=0.7)
     hint = f"; did you mean {' or '.join(nearest)}?" if nearest else ""
     return ValueError(f"{what} has no {name!r}{hint}")

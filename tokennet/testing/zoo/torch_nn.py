@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokennet.testing.zoo.expression import classes_of, made
+from tokennet.testing.zoo.expression import classes_of, construct
 from tokennet.testing.zoo.source import SETS, TOKENS, VOCABULARY, Source, ZooModel, generator
 
 SPACES = {"1d": (16,), "2d": (16, 16), "3d": (8, 8, 8)}
@@ -21,7 +21,7 @@ def _make(text: str) -> ZooModel:
     classes = classes_of(nn, nn.Module, "nn.", "")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = made(text, classes, "torch.nn", _created).eval()
+        model = construct(text, classes, "torch.nn", _created).eval()
     example, roles = _example(model)
     return ZooModel(model, example, {"roles": roles} if roles else {})
 
@@ -64,7 +64,8 @@ def _sets(model: nn.Module, batch_first: bool, width: int) -> tuple[Any, dict[st
     names = [
         name
         for name, parameter in inspect.signature(model.forward).parameters.items()
-        if parameter.default is parameter.empty and parameter.kind == 1
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     roles = {} if batch_first else dict.fromkeys(names[:1], "tokens:0")
     if isinstance(model, nn.MultiheadAttention):

@@ -1,4 +1,4 @@
-"""`Kind`: how a motion of space acts on an input or output: as a scalar, vector, points, irreps.
+"""`Representation`: how a motion of space acts on a tensor: as scalars, vectors, points, irreps.
 
 Needed to say what a tensor is, as a string in `roles` or `outputs` of `check`.
 """
@@ -33,7 +33,7 @@ _STILL = ("scalar", "other", "eigenvalues")
 
 
 @dataclass(frozen=True)
-class Kind:
+class Representation:
     """What a tensor holds: `KIND[:dimension]` as a string, or irreps of e3nn.
 
     Attributes:
@@ -41,7 +41,7 @@ class Kind:
         dim: the dimension of the coordinates, of a matrix the last of its two.
         sizes: of the eigenspaces, where they are given ("eigenvectors:2,1,3").
 
-    >>> str(Kind.parse("roles['v']", "vector:-2"))
+    >>> str(Representation.parse("roles['v']", "vector:-2"))
     'vector:-2'
     """
 
@@ -50,7 +50,7 @@ class Kind:
     sizes: tuple[int, ...] = ()
 
     @staticmethod
-    def parse(argument: str, given: Any) -> Kind:
+    def parse(argument: str, given: Any) -> Representation:
         """The kind that a string says.
 
         Raises:
@@ -68,12 +68,12 @@ class Kind:
         if name == "eigenvectors" and numbers:
             if not all(number.isdigit() and int(number) > 0 for number in numbers):
                 raise ValueError(f"{argument} must list sizes of eigenspaces, got {given!r}")
-            return Kind(name, -1, tuple(map(int, numbers)))
+            return Representation(name, -1, tuple(map(int, numbers)))
         if not numbers:
-            return Kind(name)
+            return Representation(name)
         if len(numbers) > 1 or not re.fullmatch(r"-[1-9]", numbers[0]):
             raise ValueError(f"{argument} must end in a dimension such as ':-2', got {given!r}")
-        return Kind(name, int(numbers[0]))
+        return Representation(name, int(numbers[0]))
 
     def __str__(self) -> str:
         if self.sizes:
@@ -174,6 +174,10 @@ def _along_dim(shift: Tensor, tensor: Tensor, dim: int) -> Tensor:
     return shift.repeat(tensor.shape[dim] // len(shift)).to(tensor).view(shape)
 
 
+class NotScaled(ValueError):
+    """Irreps do not say what scaling does."""
+
+
 @functools.lru_cache(maxsize=256)
 def irreps_of(name: str) -> tuple[tuple[int, int, int], ...]:
     """Multiplicity, degree l and parity p of each part of irreps."""
@@ -190,10 +194,10 @@ def irreps_matrix(name: str, motion: Motion) -> Tensor:
     """D(g), block by block, in float64.
 
     Raises:
-        ValueError: the motion scales, and irreps say nothing of that.
+        NotScaled: the motion scales, and irreps say nothing of that.
     """
     if motion.factor is not None:
-        raise ValueError(f"irreps {name} do not say what scaling does; say 'vector' or 'scalar'")
+        raise NotScaled(f"irreps {name} do not say what scaling does; say 'vector' or 'scalar'")
     parts = [
         torch.kron(torch.eye(count, dtype=torch.float64), sign * wigner(degree, motion))
         for count, degree, parity in irreps_of(name)
