@@ -96,7 +96,7 @@ def test_lists(tokennet):
 def test_compare_a_task_of_ones_own_from_another_folder(tokennet, tmp_path):
     source = (ROOT / "tests/compare/tasks_for_tests.py").read_text()
     (tmp_path / "my_tasks.py").write_text(source)
-    args = ("compare", "my_tasks:Majority", "--seeds", "2", "--epochs", "2")
+    args = ("compare", "my_tasks:Majority", "--seeds", "2", "--epochs", "2", "--workers", "1")
     done = tokennet(*args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "attention@full" in done.stdout

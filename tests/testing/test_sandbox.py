@@ -495,6 +495,14 @@ def test_nested_sandboxes():
     assert state(model) == before
 
 
+def test_zeros_are_moved_by_what_keeps_the_size_of_a_signal():
+    convolution = nn.Conv1d(4, 6, 9)
+    nn.init.zeros_(convolution.weight)
+    with sandboxed(convolution, jitter=0):
+        moved = convolution.weight.detach().abs() * (4 * 9) ** 0.5  # 36 entries meet in a sum
+        assert 0.05 <= float(moved.min()) <= float(moved.max()) <= 0.15
+
+
 def written_to(module):
     """What a run may leave behind, in tensors, containers and attributes."""
     module.steps.add_(1)

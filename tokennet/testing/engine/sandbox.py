@@ -345,7 +345,7 @@ def _jitter(modules: list[nn.Module], seed: int) -> None:
             signs = torch.randint(0, 2, data.shape, generator=generator) * 2 - 1
             size = float(data.double().square().mean().sqrt())
             if not 0 < size < float("inf"):
-                size = data.shape[-1] ** -0.5 if data.dim() > 1 else 1.0
+                size = data[0].numel() ** -0.5 if data.dim() > 1 else 1.0
             noise = 0.1 * size * signs * (0.5 + uniform)
             parameter.data = data + noise.to(data.device, data.dtype)
 
