@@ -55,6 +55,7 @@ HEAVY = {
     "sklearn",
     "statsmodels",
     "sympy",
+    "transformers",
     "tokenizers",
     "torch_geometric",
     "typer",

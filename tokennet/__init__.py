@@ -47,6 +47,7 @@ from tokennet.tokens import Tokens
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
+    from tokennet.interop import on_graph
     from tokennet.interpret import trace_attention
     from tokennet.models import create_model, list_models
     from tokennet.nets import MeanReadout, Readout, Residual, TokenNet, TokenWise
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "tokennet.nets": ("MeanReadout", "Readout", "Residual", "TokenNet", "TokenWise"),
     "tokennet.models": ("create_model", "list_models"),
+    "tokennet.interop": ("on_graph",),
     "tokennet.interpret": ("trace_attention",),
     "tokennet.testing": ("check", "discover_group"),
 }
@@ -78,7 +80,7 @@ __all__ = [  # noqa: RUF022  in groups, as one reads them
     "TokenWise", "Residual", "TokenNet", "Readout", "MeanReadout",
     "create_model", "list_models",
     # symmetry and attention of any net
-    "Symmetry", "check", "discover_group", "trace_attention",
+    "Symmetry", "check", "discover_group", "on_graph", "trace_attention",
     "__version__",
 ]  # fmt: skip
 

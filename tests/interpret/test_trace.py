@@ -5,18 +5,23 @@ import torch
 from torch import nn
 
 from tests.families import SQUARE
+from tests.interop.architectures import build, inputs_of
 from tokennet import (
     Attention,
     Causal,
     CrossAttention,
     Cycle,
     Edges,
+    Full,
     GraphAttention,
     LinearAttention,
     Residual,
     TokenNet,
     Tokens,
+    Window,
 )
+from tokennet.graphs import PerHead
+from tokennet.interop import on_graph
 from tokennet.interpret import record_attention, trace_attention
 from tokennet.mixers import (
     InducedSetAttentionBlock,
@@ -28,7 +33,7 @@ from tokennet.mixers import (
     SetAttentionBlock,
 )
 from tokennet.nets import AttentionReadout, MemoryTokens
-from tokennet.ops import combine
+from tokennet.ops import BACKENDS, combine
 
 DIM, HEADS, K = 8, 2, 3
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
@@ -184,3 +189,54 @@ def test_names_and_order_are_those_of_the_run(family):
     torch.testing.assert_close(
         found["layers.1.layers.0"].weights, second.attention_weights(first(tokens)), **EXACT
     )
+
+
+FOREIGN = {
+    "llama": ["Causal(9)"],
+    "mistral": ["Causal(9) & Window(9, radius=3)"],
+    "bert": ["Disjoint([Full(9), Full(6)])"],
+    "t5": ["Full(9)", "Causal(5)", "Full(5, 9)"],
+    "vit": ["Full(17)"],
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_graphs_of_transformers_of_others_are_what_their_masks_say(name):
+    pytest.importorskip("transformers")
+    model, inputs = build(name), inputs_of(name, padded=name in ("bert", "t5"))
+    if name in ("llama", "mistral"):
+        inputs["use_cache"] = False
+    expected = model(**inputs, output_attentions=True)
+    trace = trace_attention(model, **inputs)
+    graphs = [str(edges.graph).split(":")[0] for edges in trace.values()]
+    assert list(dict.fromkeys(graphs)) == FOREIGN[name]
+    assert {explained.chosen for explained in trace.explanations.values()} <= set(BACKENDS)
+    assert list(trace.explanations) == list(trace)
+    eager = expected.encoder_attentions if name == "t5" else expected.attentions
+    for edges, weights in zip(trace.values(), eager, strict=False):
+        (source, target), n = edges.graph.edge_index(), weights.shape[-1]
+        if edges.graph.is_ragged:
+            entry = (target >= n).long()
+            wanted = weights[entry, :, target - n * entry, source - n * entry]  # (E, H)
+        else:
+            wanted = weights[..., target, source].transpose(1, 2)  # (B, E, H)
+        torch.testing.assert_close(edges.weights, wanted, rtol=1e-5, atol=1e-6)
+    bare = trace_attention(model, weights=False, **inputs)
+    assert [edges.weights for edges in bare.values()] == [None] * len(trace)
+    assert [str(edges.graph) for edges in bare.values()] == [
+        str(edges.graph) for edges in trace.values()
+    ]
+
+
+def test_a_model_that_is_on_a_graph_is_traced_there():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    graph = Window(5, 1)
+    with on_graph(layer, graph):
+        trace = trace_attention(layer, torch.randn(2, 5, 8))
+    assert list(trace) == ["self_attn"]
+    assert trace["self_attn"].graph is graph
+    heads = PerHead([graph, Full(5)])
+    with on_graph(layer, heads):
+        edges = trace_attention(layer, torch.randn(2, 5, 8))["self_attn"]
+    assert edges.weights.shape == (2, 25, 2)
+    assert (edges.weights[..., 0] == 0).sum() == 2 * (25 - graph.num_edges)

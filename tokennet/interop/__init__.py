@@ -1,8 +1,19 @@
-"""Models of torch.nn, Hugging Face and timm as nets of layers, with their weights."""
+"""Models of torch.nn, Hugging Face and timm: on a token graph as they are, or as nets of layers."""
 
+from tokennet.interop._calls import AttentionCall, register_attention
 from tokennet.interop._from_huggingface import from_huggingface
 from tokennet.interop._from_timm import from_timm
 from tokennet.interop._from_torch import from_torch
+from tokennet.interop._on_graph import OnGraph, on_graph
 from tokennet.interop.verify import Conversion
 
-__all__ = ["Conversion", "from_huggingface", "from_timm", "from_torch"]
+__all__ = [
+    "AttentionCall",
+    "Conversion",
+    "OnGraph",
+    "from_huggingface",
+    "from_timm",
+    "from_torch",
+    "on_graph",
+    "register_attention",
+]

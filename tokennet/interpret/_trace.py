@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from tokennet.graphs import TokenGraph
+from tokennet.graphs import PerHead, TokenGraph
+from tokennet.interop import AttentionCall, OnGraph
 from tokennet.mixers import Mixer
+from tokennet.ops import Explanation
 
 
 class EdgeWeights(NamedTuple):
@@ -26,14 +28,18 @@ class EdgeWeights(NamedTuple):
     graph: TokenGraph
     """N targets, M sources, E edges"""
     weights: Tensor
-    """(..., E, H), in the order of `graph.edge_index()`"""
+    """(..., E, H), in the order of `graph.edge_index()`; None where they were not asked for"""
 
     def __repr__(self) -> str:
-        return f"EdgeWeights({self.graph!r}; weights {tuple(self.weights.shape)})"
+        weights = "no weights" if self.weights is None else f"weights {tuple(self.weights.shape)}"
+        return f"EdgeWeights({self.graph!r}; {weights})"
 
 
 class AttentionTrace(dict[str, EdgeWeights]):
     """Graph and weights by the path of the layer, in the order in which the layers ran.
+
+    Of models of others, `explanations` has for each path which backend would take the call, and
+    what it would cost.
 
     >>> import torch
     >>> from tokennet import Attention
@@ -41,13 +47,19 @@ class AttentionTrace(dict[str, EdgeWeights]):
     torch.Size([9, 2])
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.explanations: dict[str, Explanation | None] = {}
+
     def __repr__(self) -> str:
         width = max(map(len, self), default=0)
         lines = [f"  {path:{width}}  {edges!r}" for path, edges in self.items()]
         return "\n".join([f"AttentionTrace of {len(self)} calls:", *lines])
 
 
-def trace_attention(model: nn.Module, *inputs: Any, **options: Any) -> AttentionTrace:
+def trace_attention(
+    model: nn.Module, *inputs: Any, weights: bool = True, **options: Any
+) -> AttentionTrace:
     r"""Attention weights of all layers in one call, `model(*inputs, **options)`.
 
         w_ij^h = softmax_j(s_ij^h),   or as the score of the layer normalizes
@@ -62,9 +74,16 @@ def trace_attention(model: nn.Module, *inputs: Any, **options: Any) -> Attention
     `AttentionReadout` "attention", with one target for each set; `PerceiverMixer` the parts of its
     "latents", and "read".
 
+    Of a transformer of Hugging Face, timm or torch, the graphs are those that its own masks say:
+    `Full`, `Causal`, windows, or a list of edges; of a padded batch a ragged batch of its tokens
+    without the padding. Weights come from the edges, without eager attention and without N x N
+    of them. See `tokennet.interop.on_graph` for which models can be reached; on a graph, it is
+    the graph that is traced.
+
     Args:
-        model: a net of tokennet layers, or a single layer.
+        model: a net of tokennet layers, or a single layer; or a model of others.
         inputs: the arguments of the call, such as `tokens`, or `tokens, source`.
+        weights: whether to keep weights; without, the graphs (and explanations) alone.
         options: its arguments by name.
 
     Returns:
@@ -80,13 +99,13 @@ def trace_attention(model: nn.Module, *inputs: Any, **options: Any) -> Attention
       layers.0        EdgeWeights(Full(5): 5 tokens, 25 edges, density 1; weights (25, 2))
       layers.1.block  EdgeWeights(Full(3, 5): 3 targets, 5 sources, 15 edges, density 1; weights (15, 4))
     """  # noqa: E501
-    with record_attention(model) as trace:
+    with record_attention(model, weights=weights) as trace:
         model(*inputs, **options)
     return trace
 
 
 @contextmanager
-def record_attention(model: nn.Module) -> Iterator[AttentionTrace]:
+def record_attention(model: nn.Module, *, weights: bool = True) -> Iterator[AttentionTrace]:
     """Within it, calls of layers in `model` add to the trace; for more than one call.
 
     See `trace_attention`. Steps of incremental decoding are not recorded.
@@ -100,19 +119,27 @@ def record_attention(model: nn.Module) -> Iterator[AttentionTrace]:
     ['', '[1]']
     """
     trace = AttentionTrace()
+    if not any(_weighs(layer) for layer in model.modules()):
+        with OnGraph(model, None, partial(_note, trace, weights)):
+            yield trace
+        return
     parts: set[nn.Module] = set()  # of layers with weights: these trace for their parts
     with ExitStack() as stack:
         for path, layer in model.named_modules():
-            weighs = isinstance(layer, Mixer) and hasattr(layer, "attention_weights")
-            if weighs and layer not in parts:
+            if _weighs(layer) and layer not in parts:
                 parts.update(layer.modules())
-                record = partial(_record, trace, path)
+                record = partial(_record, trace, weights, path)
                 stack.enter_context(layer.register_forward_hook(record, with_kwargs=True))
         yield trace
 
 
+def _weighs(layer: nn.Module) -> bool:
+    return isinstance(layer, Mixer) and hasattr(layer, "attention_weights")
+
+
 def _record(
     trace: AttentionTrace,
+    weights: bool,
     path: str,
     layer: Any,
     args: tuple[Any, ...],
@@ -120,8 +147,24 @@ def _record(
     output: Any,
 ) -> None:
     tokens, source, graph = layer.inputs(*args, **kwargs)
+    found: Any = layer.attention_weights(tokens, source, graph) if weights else None
+    trace[_free(trace, path)] = EdgeWeights(graph, found)
+
+
+def _free(trace: AttentionTrace, path: str) -> str:
+    """The path, with the number of the call where it is not the first."""
     number, key = 0, path
     while key in trace:
         number += 1
         key = f"{path}[{number}]"
-    trace[key] = EdgeWeights(graph, layer.attention_weights(tokens, source, graph))
+    return key
+
+
+def _note(trace: AttentionTrace, weights: bool, path: str, call: AttentionCall) -> None:
+    """A call in a model of others."""
+    call = call.without_padding()
+    key = _free(trace, path)
+    trace.explanations[key] = call.explanation()
+    graph = call.graph.union if isinstance(call.graph, PerHead) else call.graph
+    found: Any = call.weights() if weights else None
+    trace[key] = EdgeWeights(graph, found)
