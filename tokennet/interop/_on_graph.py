@@ -14,6 +14,7 @@ from torch import nn
 from tokennet.checks import check_type
 from tokennet.graphs import PerHead, TokenGraph, from_mask_mod
 from tokennet.interop._calls import FRAMES, NAME, AttentionCall, Catch, Offsets, register_attention
+from tokennet.interop._pyg import is_convolution, num_nodes, on_edges
 
 Graph = TokenGraph | PerHead | None
 Rule = Graph | Callable[["Layer", int], Graph] | Mapping[int, Graph] | Sequence[Graph] | str
@@ -69,7 +70,7 @@ class OnGraph:
     def graph_of(self, layer: Layer, own: TokenGraph, offsets: Offsets) -> TokenGraph | PerHead:
         """What a call attends to: the graph given, and of that what the model sees."""
         length = own.num_targets if offsets.length is None else offsets.length
-        given = self._given(layer, length)
+        given = self.given(layer, length)
         if given is None:
             return own
         key = id(given), id(own), offsets
@@ -83,7 +84,8 @@ class OnGraph:
             self._graphs[key] = joined, given, own  # which keeps their ids
         return self._graphs[key][0]
 
-    def _given(self, layer: Layer, length: int) -> Graph:
+    def given(self, layer: Layer, length: int) -> Graph:
+        """The graph of a layer for a sequence of some length, or None for its own."""
         rule = self.rule
         if isinstance(rule, TokenGraph | PerHead) or rule is None or isinstance(rule, str):
             return None if isinstance(rule, str) else rule
@@ -163,6 +165,20 @@ class Session:
                 return one.graph_of(Layer(number, path), own, offsets)
         return own
 
+    def edges_of(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Arguments of a convolution of PyG, with the edges of its graph alone."""
+        number = self.numbers.setdefault(path, len(self.numbers))
+        rules = [one for one in self.stack if one.note is None]
+        length = num_nodes(module, args, kwargs)[0]
+        graph = rules[-1].given(Layer(number, path), length) if rules else None
+        for frame in FRAMES.running:
+            frame.reached += 1
+        if graph is None:
+            return None
+        if isinstance(graph, PerHead):
+            raise TypeError(f"graph of {path} must be one for all heads, got {graph!r}")
+        return on_edges(module, args, kwargs, graph, path)
+
     def note(self, path: str, given: AttentionCall) -> None:
         for one in self.stack:
             if one.note is not None:
@@ -205,6 +221,10 @@ class Session:
             module.register_forward_hook(check),
             module.register_forward_hook(leave, always_call=True),
         ):
+            self.undo.append(handle.remove)
+        if is_convolution(module):
+            restrict = partial(self.edges_of, path)
+            handle = module.register_forward_pre_hook(restrict, with_kwargs=True)
             self.undo.append(handle.remove)
 
     def _switch_huggingface(self, model: nn.Module) -> None:
@@ -287,7 +307,8 @@ def on_graph(model: nn.Module, graph: Rule = "own") -> OnGraph:
     """Run a transformer of anyone on a token graph, with its own weights, without conversion.
 
     Models of Hugging Face that dispatch their attention, and models that call torch's
-    `scaled_dot_product_attention`: timm, `nn.TransformerEncoder`, your own. In each of their calls
+    `scaled_dot_product_attention`: timm, `nn.TransformerEncoder`, your own; and convolutions of
+    PyG, which keep those of their edges that are in the graph. In each of their calls
     a target attends to what both the graph and the model's own mask let it see; padding, causal
     and window masks, packed sequences, grouped queries, soft-capping, sinks, biases and dropout
     stay as the model has them. With a cache, new tokens attend to those before them as the graph
