@@ -318,7 +318,8 @@ def test_multihead_attention_of_torch(batch_first, need_weights):
         found = layer(z, z, z, **given)
         float_mask = torch.zeros(n, n).masked_fill(~graph.dense(), -torch.inf)
         also = layer(z, z, z, attn_mask=float_mask, **given)
-    for mine in (found, also):
+        both = layer(z, z, z, attn_mask=(~graph.dense()).expand(2 * (8 - n), n, n), **given)
+    for mine in (found, also, both):
         torch.testing.assert_close(mine[0], expected[0])
         if need_weights:
             torch.testing.assert_close(mine[1], expected[1])
