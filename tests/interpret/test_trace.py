@@ -197,13 +197,14 @@ FOREIGN = {
     "bert": ["Disjoint([Full(9), Full(6)])"],
     "t5": ["Full(9)", "Causal(5)", "Full(5, 9)"],
     "vit": ["Full(17)"],
+    "bart": ["Disjoint([Full(9), Full(6)])", "Causal(5)", "Disjoint([Full(5, 9), Full(5, 6)])"],
 }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_graphs_of_transformers_of_others_are_what_their_masks_say(name):
     pytest.importorskip("transformers")
-    model, inputs = build(name), inputs_of(name, padded=name in ("bert", "t5"))
+    model, inputs = build(name), inputs_of(name, padded=name in ("bert", "t5", "bart"))
     if name in ("llama", "mistral"):
         inputs["use_cache"] = False
     expected = model(**inputs, output_attentions=True)
@@ -212,12 +213,14 @@ def test_graphs_of_transformers_of_others_are_what_their_masks_say(name):
     assert list(dict.fromkeys(graphs)) == FOREIGN[name]
     assert {explained.chosen for explained in trace.explanations.values()} <= set(BACKENDS)
     assert list(trace.explanations) == list(trace)
-    eager = expected.encoder_attentions if name == "t5" else expected.attentions
+    eager = expected.attentions if "attentions" in expected else expected.encoder_attentions
+    if name == "bart":
+        eager += expected.decoder_attentions[:1] + expected.cross_attentions[:1]
     for edges, weights in zip(trace.values(), eager, strict=False):
-        (source, target), n = edges.graph.edge_index(), weights.shape[-1]
+        (source, target), (n, m) = edges.graph.edge_index(), weights.shape[-2:]
         if edges.graph.is_ragged:
             entry = (target >= n).long()
-            wanted = weights[entry, :, target - n * entry, source - n * entry]  # (E, H)
+            wanted = weights[entry, :, target - n * entry, source - m * entry]  # (E, H)
         else:
             wanted = weights[..., target, source].transpose(1, 2)  # (B, E, H)
         torch.testing.assert_close(edges.weights, wanted, rtol=1e-5, atol=1e-6)

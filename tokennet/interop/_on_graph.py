@@ -41,7 +41,7 @@ class _Frame:
         self.session, self.path, self.reached = session, path, 0
 
 
-class OnGraph:
+class ModelOnGraph:
     """A model on a graph, and the way back. Made by `on_graph`."""
 
     note: Callable[[str, AttentionCall], None] | None = None
@@ -57,7 +57,7 @@ class OnGraph:
         with _LOCK:
             _session_of(model).push(self)
 
-    def __enter__(self) -> OnGraph:
+    def __enter__(self) -> ModelOnGraph:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -136,17 +136,17 @@ class Session:
     """A model that is on a graph, or on several, one within the other: the last one counts."""
 
     def __init__(self) -> None:
-        self.stack: list[OnGraph] = []
+        self.stack: list[ModelOnGraph] = []
         self.numbers: dict[str, int] = {}
         self.undo: list[Callable[[], None]] = []
 
-    def push(self, one: OnGraph) -> None:
+    def push(self, one: ModelOnGraph) -> None:
         with _LOCK:
             if not self.stack:
                 self._install(one.model)
             self.stack.append(one)
 
-    def remove(self, one: OnGraph) -> None:
+    def remove(self, one: ModelOnGraph) -> None:
         with _LOCK:
             if one not in self.stack:
                 return
@@ -303,7 +303,7 @@ def _session_of(model: nn.Module) -> Session:
     return model.__dict__.get(_KEPT) or Session()
 
 
-def on_graph(model: nn.Module, graph: Rule = "own") -> OnGraph:
+def on_graph(model: nn.Module, graph: Rule = "own") -> ModelOnGraph:
     """Run a transformer of anyone on a token graph, with its own weights, without conversion.
 
     Models of Hugging Face that dispatch their attention, and models that call torch's
@@ -350,4 +350,4 @@ def on_graph(model: nn.Module, graph: Rule = "own") -> OnGraph:
             "graph must be a TokenGraph, a PerHead, a list or dict of them by layer, a function of "
             f'(layer, length), None or "own", got {graph!r}'
         )
-    return OnGraph(model, graph)
+    return ModelOnGraph(model, graph)

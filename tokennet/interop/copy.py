@@ -19,6 +19,10 @@ class Copier:
 
     def __init__(self) -> None:
         self._parameters: list[Tensor] = []
+        self.copied: list[tuple[Tensor, Tensor]] = []
+        """Parameters of the net, and what they were copied from."""
+        self.norms: list[tuple[nn.Module, Any]] = []
+        """Norms of the net and of the model."""
         self.pairs: list[tuple[nn.Module, nn.Module]] = []
         """Layers of the net and modules of the model that should give the same, in their order."""
 
@@ -45,6 +49,7 @@ class Copier:
         if to.shape != value.shape:
             raise ValueError(f"value must have shape {tuple(to.shape)}, got {tuple(value.shape)}")
         to.data = value.detach().clone()
+        self.copied.append((to, value))
         self.mark(value)
         to.requires_grad_(value.requires_grad if value._base is None else value._base.requires_grad)
 
@@ -77,6 +82,7 @@ class Copier:
             raise ValueError(f"norm must have a weight, got {norm!r}")
         self.weight(to, norm.weight, norm.bias)
         to.eps = norm.eps
+        self.norms.append((to, norm))
 
     def attention(
         self, to: Attention, weights: Sequence[Tensor], biases: Sequence[Tensor | None]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from tokennet.graphs import PerHead, TokenGraph
-from tokennet.interop import AttentionCall, OnGraph
+from tokennet.interop import AttentionCall, ModelOnGraph
 from tokennet.mixers import Mixer
 from tokennet.ops import Explanation
 
@@ -120,7 +120,7 @@ def record_attention(model: nn.Module, *, weights: bool = True) -> Iterator[Atte
     """
     trace = AttentionTrace()
     if not any(_weighs(layer) for layer in model.modules()):
-        with OnGraph(model, None, partial(_note, trace, weights)):
+        with ModelOnGraph(model, None, partial(_note, trace, weights)):
             yield trace
         return
     parts: set[nn.Module] = set()  # of layers with weights: these trace for their parts
