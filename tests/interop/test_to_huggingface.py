@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from transformers import (
     BertConfig,
@@ -36,7 +37,21 @@ def theirs_vit():
     return ViTForImageClassification(config)
 
 
-MODELS = {"gpt2": gpt2, "bert": theirs_bert, "vit": theirs_vit}
+def theirs_llama(kind="Llama", **options):
+    sizes = {**SIZES, "vocab_size": 23, "intermediate_size": 24, "max_position_embeddings": 20}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
+    config = getattr(transformers, f"{kind}Config")(**{**sizes, **options})
+    return getattr(transformers, f"{kind}ForCausalLM")(config)
+
+
+MODELS = {
+    "gpt2": gpt2,
+    "bert": theirs_bert,
+    "vit": theirs_vit,
+    "llama": theirs_llama,
+    "mistral": lambda: theirs_llama("Mistral", sliding_window=3),
+    "qwen3": lambda: theirs_llama("Qwen3", tie_word_embeddings=True),
+}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -51,6 +66,45 @@ def test_there_and_back_is_the_same_model(name):
     assert all(torch.equal(blank.state_dict()[key], value) for key, value in before.items())
     assert next(back.parameters()).dtype == torch.float64
     assert not back.training
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3"])
+def test_decoders_of_today_give_the_same_gradients_and_tokens(name):
+    theirs = MODELS[name]().eval()
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=0.3 if parameter.dim() > 1 else 1.0)
+    net, ids = from_huggingface(theirs), torch.randint(3, 23, (2, 9))
+    want, found = theirs(ids).logits, net(ids)
+    torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
+    weight = torch.linspace(-1, 1, want.numel()).view_as(want)
+    slopes = [
+        torch.autograd.grad((out * weight).sum(), own)[0]
+        for out, own in (
+            (found, net.layers[1].layer.key.weight),
+            (want, theirs.model.layers[0].self_attn.k_proj.weight),
+        )
+    ]
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-4 * float(slopes[1].abs().max()))
+    given = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    tokens = theirs.generate(ids[:1], max_new_tokens=6, **given)
+    assert net.generate(ids[0], max_new_tokens=6).tolist()[-6:] == tokens[0, 9:].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_act": "gelu"}, "model.config.hidden_act must be 'silu', got 'gelu'"),
+        ({"head_dim": 8}, "model.config.head_dim must be 4, got 8"),
+        ({"attention_bias": True}, "model.config.attention_bias must be False, got True"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            "model.config.rope_parameters.rope_type must be 'default', got 'linear'",
+        ),
+    ],
+)
+def test_configurations_of_llama_that_the_net_does_not_know(options, message):
+    with pytest.raises(ValueError, match=message):
+        from_huggingface(theirs_llama(**options))
 
 
 def test_nets_that_were_trained_here(tmp_path):

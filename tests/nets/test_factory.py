@@ -47,12 +47,15 @@ ARCHITECTURES = list(BY_ARCHITECTURE.values())
 PUBLISHED = {
     "gpt2": 124_439_808,
     "bert_base": 109_514_298,
+    "llama2_7b": 6_738_415_616,
+    "llama3_8b": 8_030_261_248,
+    "mistral_7b": 7_241_732_096,
     "vit_tiny": 5_717_416,
     "vit_base": 86_567_656,
     "mixer_base": 59_880_472,
     "resmlp_12": 15_350_872,
 }
-"""Parameters of GPT2LMHeadModel and BertForMaskedLM; in timm, of these at 224 by patches of 16."""
+"""Parameters of the models of Hugging Face; in timm, of these at 224 by patches of 16."""
 
 
 def small(name, **options):
@@ -79,7 +82,7 @@ def example(name):
         return (Tokens(z, Cycle(N)),)
     if name == "poolformer_12":
         return (patches((2,)).replace(graph=Grid(2, 3)),)
-    if name.startswith(("gpt", "bert")):
+    if name.startswith(("gpt", "bert", "llama")):
         return (ids((2,)),)
     return {
         "transformer_base": (ids((2,)), ids((2,))),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tokennet.interop.convert import Converter, Converters, convert
-from tokennet.interop.copy import Copier, expect_kind
+from tokennet.interop.copy import Copier, expect_kind, expect_same
 from tokennet.interop.verify import SIZES, Inputs, Run, padding
-from tokennet.models import bert, gpt, resample_positions, vit
+from tokennet.models import bert, gpt, llama, resample_positions, vit
 from tokennet.tokenizers import Patches
 from tokennet.tokens import Tokens
 
@@ -26,7 +26,8 @@ def from_huggingface(
     """A model of Hugging Face as a net of layers, with a copy of its weights.
 
     Use it to run, check or draw a pretrained model with this library. `GPT2LMHeadModel` becomes
-    a `Decoder`, `BertForMaskedLM` a `MaskedLanguageModel`, `ViTForImageClassification` a net over
+    a `Decoder`, and so do `LlamaForCausalLM`, `MistralForCausalLM` and `Qwen3ForCausalLM`;
+    `BertForMaskedLM` becomes a `MaskedLanguageModel`, `ViTForImageClassification` a net over
     patches (..., N, C x P x P). The net has no dropout of attention weights.
 
     Copies of both are run on random inputs in eval mode, with padding and without, and compared
@@ -38,7 +39,8 @@ def from_huggingface(
             the model. The table of a vision transformer is resampled after the comparison, as
             `interpolate_pos_encoding=True` does, see `resample_positions`.
         verify: whether both are compared; `net.conversion` says whether they were.
-        verify_dtype: as for `from_torch`.
+        verify_dtype: as for `from_torch`; Llama and its relatives compute their norms in float32,
+            and are compared in that.
 
     Raises:
         TypeError: another kind of model.
@@ -58,11 +60,12 @@ def from_huggingface(
     return net if resample is None else resample_positions(net, resample, antialias=False)
 
 
-def _expect(config: Any, **values: Any) -> None:
+def _expect(config: Any, of: str = "model.config", /, **values: Any) -> None:
     for name, value in values.items():
-        found = getattr(config, name, value)
+        found = config.get(name) if isinstance(config, dict) else getattr(config, name, value)
+        found = value if found is None else found
         if found != value:
-            raise ValueError(f"model.config.{name} must be {value!r}, got {found!r}")
+            raise ValueError(f"{of}.{name} must be {value!r}, got {found!r}")
 
 
 def _gpt2(model: Any, copy: Copier) -> nn.Module:
@@ -94,6 +97,48 @@ def _gpt2(model: Any, copy: Copier) -> nn.Module:
         copy.weight(function.layer.fn[-1], block.mlp.c_proj.weight.T, block.mlp.c_proj.bias)
         copy.pair(function, block)
     copy.norm(net.readout.norm, theirs.ln_f)  # type: ignore[union-attr]
+    return net
+
+
+def _llama(model: Any, copy: Copier) -> nn.Module:
+    """Llama, Mistral and Qwen3, whose parts have the same names."""
+    config, theirs = model.config, model.model
+    _expect(config, hidden_act="silu", attention_bias=False, mlp_bias=False)
+    _expect(config, head_dim=config.hidden_size // config.num_attention_heads)
+    _expect(config.rope_parameters, "model.config.rope_parameters", rope_type="default")
+    window = getattr(config, "sliding_window", None)
+    expect_same("layer_types", getattr(config, "layer_types", None) or ["full_attention"])
+    net = llama(
+        config.vocab_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.max_position_embeddings,
+        hidden=config.intermediate_size,
+        num_kv_heads=config.num_key_value_heads,
+        window=window,
+        base=config.rope_parameters["rope_theta"],
+        qk_norm=hasattr(theirs.layers[0].self_attn, "q_norm"),
+        tied=config.tie_word_embeddings,
+    )
+    for buffer in theirs.rotary_emb.buffers():  # which follow from the configuration
+        copy.mark(buffer)
+    layers: Any = net.layers
+    readout: Any = net.readout
+    copy.weight(layers[0].tables[0], theirs.embed_tokens.weight)
+    for mixing, function, block in zip(layers[1::2], layers[2::2], theirs.layers, strict=True):
+        copy.rms_norm(mixing.norm, block.input_layernorm)
+        parts = block.self_attn
+        copy.attention(mixing.layer, *_of([parts.q_proj, parts.k_proj, parts.v_proj, parts.o_proj]))
+        if mixing.layer.q_norm is not None:
+            copy.rms_norm(mixing.layer.q_norm, parts.q_norm)
+            copy.rms_norm(mixing.layer.k_norm, parts.k_norm)
+        copy.rms_norm(function.norm, block.post_attention_layernorm)
+        for ours, other in (("gate", "gate_proj"), ("up", "up_proj"), ("down", "down_proj")):
+            copy.linear(getattr(function.layer.fn, ours), getattr(block.mlp, other))
+        copy.pair(function, block)
+    copy.rms_norm(readout.norm, theirs.norm)
+    copy.linear(readout.head, model.lm_head)
     return net
 
 
@@ -204,6 +249,9 @@ def _runs_of_vit(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
 
 CONVERTERS: Converters = {
     "GPT2LMHeadModel": Converter(_gpt2, _runs_of_text),
+    "LlamaForCausalLM": Converter(_llama, _runs_of_text, torch.float32),
+    "MistralForCausalLM": Converter(_llama, _runs_of_text, torch.float32),
+    "Qwen3ForCausalLM": Converter(_llama, _runs_of_text, torch.float32),
     "BertForMaskedLM": Converter(_bert, _runs_of_bert),
     "ViTForImageClassification": Converter(_vit, _runs_of_vit),
 }

@@ -24,7 +24,8 @@ def to_huggingface(
     """A model of Hugging Face with the weights of a net: the way back of `from_huggingface`.
 
     Use it to save, share or serve what was trained with this library. `gpt` becomes a
-    `GPT2LMHeadModel`, `bert` a `BertForMaskedLM`, `vit` a `ViTForImageClassification`. Copies of
+    `GPT2LMHeadModel`, `llama` a Llama, Mistral or Qwen3 `...ForCausalLM`, `bert` a
+    `BertForMaskedLM`, `vit` a `ViTForImageClassification`. Copies of
     both are run on random inputs and compared, as in `from_huggingface`.
 
     Args:
@@ -66,7 +67,8 @@ def to_huggingface(
             pairs = [
                 (net.get_submodule(_path(twin, ours)), theirs) for ours, theirs in copier.pairs
             ]
-            verified("model", model, net, CONVERTERS[kind].runs, pairs, verify_dtype)
+            dtype = CONVERTERS[kind].dtype or verify_dtype
+            verified("model", model, net, CONVERTERS[kind].runs, pairs, dtype)
     return model
 
 

@@ -21,6 +21,8 @@ class Converter(NamedTuple):
     """From a model to a net, whose weights the copier has copied."""
     runs: Callable[[Any, Any, Inputs], Iterable[Run]]
     """From the model, its net and random inputs to outputs of both."""
+    dtype: torch.dtype | None = None
+    """In which both are compared where the model computes parts of itself in float32 only."""
 
 
 Converters = Mapping[str, Converter]
@@ -65,6 +67,7 @@ def convert(
         _check_one_kind(argument, model)
         net = net.to(like.device, like.dtype).train(model.training)
         error = None
+        verify_dtype = converters[kind].dtype or verify_dtype
         if verify:
             runs = converters[kind].runs
             error = verified(argument, model, net, runs, copier.pairs, verify_dtype)

@@ -84,6 +84,18 @@ class Copier:
         to.eps = norm.eps
         self.norms.append((to, norm))
 
+    def rms_norm(self, to: nn.RMSNorm, norm: Any) -> None:
+        """Weight and eps of a normalization by the root of the mean square.
+
+        Raises:
+            ValueError: not one of torch, or as Llama's of transformers.
+        """
+        eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+        if not type(norm).__name__.endswith("RMSNorm") or eps is None:
+            raise ValueError(f"norm must be an RMSNorm, got {norm!r}")
+        self.parameter(to.weight, norm.weight)
+        to.eps = eps
+
     def attention(
         self, to: Attention, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     ) -> None:

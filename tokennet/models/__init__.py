@@ -14,7 +14,7 @@ from tokennet.models.patch_grid import resample_positions
 from tokennet.models.registry import NETS, NamedNet, create_model, list_models
 from tokennet.models.sequences import rnn, tcn
 from tokennet.models.sets import deep_sets, perceiver, set_transformer
-from tokennet.models.text import bert, gpt
+from tokennet.models.text import bert, gpt, llama
 from tokennet.models.transformers import (
     decoder_stack,
     encoder,
@@ -47,6 +47,7 @@ __all__ = [
     "gps",
     "gpt",
     "list_models",
+    "llama",
     "match",
     "mlp_mixer",
     "perceiver",

@@ -62,6 +62,20 @@ NETS: dict[str, NamedNet] = {
     ),
     "gpt2": NamedNet(text.gpt),
     "gpt2_medium": NamedNet(text.gpt, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "llama2_7b": NamedNet(text.llama),
+    "llama3_8b": NamedNet(
+        text.llama,
+        {
+            "vocab": 128_256,
+            "hidden": 14_336,
+            "num_kv_heads": 8,
+            "base": 500_000.0,
+            "max_length": 8192,
+        },
+    ),
+    "mistral_7b": NamedNet(
+        text.llama, {"hidden": 14_336, "num_kv_heads": 8, "window": 4096, "max_length": 32_768}
+    ),
     "bert_tiny": NamedNet(text.bert, {"dim": 128, "depth": 2, "num_heads": 2}),
     "bert_base": NamedNet(text.bert),
     "bert_large": NamedNet(text.bert, {"dim": 1024, "depth": 24, "num_heads": 16}),
@@ -95,7 +109,9 @@ Encoders = Literal[
     "mixer_base", "resmlp_12", "resmlp_24", "poolformer_12", "tcn", "gru", "lstm", "gat", "gin",
     "gps", "deep_sets", "set_transformer", "perceiver",
 ]  # fmt: skip
-Decoders = Literal["gpt_nano", "gpt2", "gpt2_medium"]
+Decoders = Literal[
+    "gpt_nano", "gpt2", "gpt2_medium", "llama2_7b", "llama3_8b", "mistral_7b"
+]  # fmt: skip
 Berts = Literal["bert_tiny", "bert_base", "bert_large"]
 EncoderDecoders = Literal["transformer_base", "transformer_big", "question_net"]
 

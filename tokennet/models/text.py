@@ -1,4 +1,4 @@
-"""Language models: `gpt`, which predicts the next id, and `bert`, which fills in masked ids."""
+"""Language models: `gpt` and `llama` predict the next id, `bert` fills in masked ids."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from functools import partial
 from torch import nn
 
 from tokennet.checks import check_made, checked
-from tokennet.graphs import Causal, TokenGraph
+from tokennet.graphs import Causal, TokenGraph, Window
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention
 from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
 from tokennet.nets.decoder import Decoder
 from tokennet.nets.embedding import Embedding, Unembedding
+from tokennet.nets.readout import Readout, TokenReadout
 from tokennet.nets.text import MaskedLanguageModel
-from tokennet.positional import LearnedEncoding
+from tokennet.positional import LearnedEncoding, Rotary
 
 
 @checked(depth=0)
@@ -49,6 +50,62 @@ def gpt(
     blocks = config.stack(lambda: [make()], dim, depth)
     layers = [embedding, positions, drop, *blocks]
     return Decoder(layers, Unembedding(embedding), graph, max_length)
+
+
+@checked(depth=0)
+def llama(
+    vocab: int = 32_000,
+    dim: int = 4096,
+    depth: int = 32,
+    num_heads: int = 32,
+    max_length: int = 4096,
+    *,
+    hidden: int = 11_008,
+    num_kv_heads: int | None = None,
+    window: int | None = None,
+    base: float = 10_000.0,
+    qk_norm: bool = False,
+    tied: bool = False,
+) -> Decoder:
+    """Llama (Touvron et al., 2023, arXiv 2307.09288), Mistral and Qwen3: a pre-norm decoder.
+
+    With RMSNorm, rotary positions, SwiGLU, grouped queries, and no biases.
+
+    Args:
+        window: how many tokens a token attends to, itself among them (Mistral); None for all.
+        base: of the rotary positions.
+        qk_norm: whether queries and keys are normalized (Qwen3).
+        tied: whether the readout is the table of the embedding.
+
+    >>> import torch
+    >>> net = llama(vocab=10, dim=8, depth=1, num_heads=4, max_length=12, hidden=16, num_kv_heads=2)
+    >>> net(torch.tensor([[1, 2, 3]])).shape
+    torch.Size([1, 3, 10])
+    """
+    norm = partial(nn.RMSNorm, eps=1e-6)
+    config = BlockConfig(norm=norm, activation=nn.SiLU, gated=True)
+
+    def attention() -> list[TokenLayer]:
+        position = Rotary(base=base, interleaved=False)
+        return [
+            Attention(
+                dim, num_heads, bias=False, position=position, num_kv_heads=num_kv_heads,
+                qk_norm=qk_norm,
+            )
+        ]  # fmt: skip
+
+    embedding = Embedding(vocab, dim)
+    blocks = config.stack(attention, dim, depth, hidden)
+    readout: Readout = Unembedding(embedding) if tied else TokenReadout(dim, vocab)
+    readout.norm = norm(dim)
+    if not tied:
+        readout.head = nn.Linear(dim, vocab, bias=False)
+    graph = Causal if window is None else partial(_past, window)
+    return Decoder([embedding, *blocks], readout, graph, max_length)
+
+
+def _past(window: int, n: int) -> TokenGraph:
+    return Causal(n) & Window(n, window - 1)
 
 
 @checked(depth=0, hidden=0)

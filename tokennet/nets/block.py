@@ -69,6 +69,41 @@ def mlp(
     return nn.Sequential(nn.Linear(dim, hidden), *between, nn.Linear(hidden, dim))
 
 
+class GatedMLP(nn.Module):
+    r"""A token-wise function with a gate: W_2 (activation(W_1 z) * W_3 z).
+
+    With SiLU it is the SwiGLU of Llama, with GELU the GeGLU of Gemma and ModernBERT; Shazeer, 2020
+    (arXiv 2002.05202). z has shape (..., D).
+
+    Args:
+        dim: D, of tokens and output.
+        hidden: size between; by default 8 / 3 of `dim`, for the number of weights of `mlp`.
+        activation: of the gate.
+        bias: whether the linear maps have a bias.
+
+    >>> import torch
+    >>> GatedMLP(6)(torch.zeros(2, 6)).shape
+    torch.Size([2, 6])
+    """
+
+    @checked()
+    def __init__(
+        self,
+        dim: int,
+        hidden: int | None = None,
+        activation: Callable[[], nn.Module] = nn.SiLU,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        hidden = 8 * dim // 3 if hidden is None else hidden
+        self.gate, self.up = nn.Linear(dim, hidden, bias), nn.Linear(dim, hidden, bias)
+        self.activation = check_made("activation", activation, nn.Module)
+        self.down = nn.Linear(hidden, dim, bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.down(self.activation(self.gate(z)) * self.up(z))
+
+
 class Residual(TokenLayer):
     """Pre-norm residual connection: z + layer(norm(z)).
 

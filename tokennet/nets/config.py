@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_made, checked
 from tokennet.layer import TokenLayer
-from tokennet.nets.block import PostNorm, Residual, TokenWise, mlp
+from tokennet.nets.block import GatedMLP, PostNorm, Residual, TokenWise, mlp
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -95,6 +95,8 @@ class BlockConfig:
     """On every residual branch and within the MLPs."""
     layer_scale: float | None = None
     """Initial value of a learned factor for each channel of a branch; None for no factor."""
+    gated: bool = False
+    """Whether the MLPs are `GatedMLP`, without biases and without dropout within."""
 
     def around(self, layer: TokenLayer, dim: int) -> Residual:
         """The layer in a residual connection."""
@@ -109,7 +111,10 @@ class BlockConfig:
         """Mixers and then a token-wise MLP unless `hidden` is 0, each in a residual connection."""
         layers = list(mixers)
         if hidden != 0:
-            layers.append(TokenWise(mlp(dim, hidden, self.dropout, self.activation)))
+            if self.gated:
+                layers.append(TokenWise(GatedMLP(dim, hidden, self.activation)))
+            else:
+                layers.append(TokenWise(mlp(dim, hidden, self.dropout, self.activation)))
         return [self.around(layer, dim) for layer in layers]
 
     def stack(
