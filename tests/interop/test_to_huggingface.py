@@ -44,6 +44,11 @@ def theirs_llama(kind="Llama", **options):
     return getattr(transformers, f"{kind}ForCausalLM")(config)
 
 
+def scaled(kind):
+    given = {"rope_type": kind, "rope_theta": 100.0, "factor": 4.0}
+    return {**given, "original_max_position_embeddings": 8}
+
+
 MODELS = {
     "gpt2": gpt2,
     "bert": theirs_bert,
@@ -51,6 +56,10 @@ MODELS = {
     "llama": theirs_llama,
     "mistral": lambda: theirs_llama("Mistral", sliding_window=3),
     "qwen3": lambda: theirs_llama("Qwen3", tie_word_embeddings=True),
+    "yarn": lambda: theirs_llama(rope_parameters=scaled("yarn")),
+    "llama3": lambda: theirs_llama(
+        rope_parameters={**scaled("llama3"), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    ),
 }
 
 
@@ -68,7 +77,7 @@ def test_there_and_back_is_the_same_model(name):
     assert not back.training
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "yarn", "llama3"])
 def test_decoders_of_today_give_the_same_gradients_and_tokens(name):
     theirs = MODELS[name]().eval()
     for parameter in theirs.parameters():
@@ -97,8 +106,8 @@ def test_decoders_of_today_give_the_same_gradients_and_tokens(name):
         ({"head_dim": 8}, "model.config.head_dim must be 4, got 8"),
         ({"attention_bias": True}, "model.config.attention_bias must be False, got True"),
         (
-            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
-            "model.config.rope_parameters.rope_type must be 'default', got 'linear'",
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            "model.config.rope_parameters must have a rope_type of default, linear, yarn or llama3",
         ),
     ],
 )

@@ -105,7 +105,6 @@ def _llama(model: Any, copy: Copier) -> nn.Module:
     config, theirs = model.config, model.model
     _expect(config, hidden_act="silu", attention_bias=False, mlp_bias=False)
     _expect(config, head_dim=config.hidden_size // config.num_attention_heads)
-    _expect(config.rope_parameters, "model.config.rope_parameters", rope_type="default")
     window = getattr(config, "sliding_window", None)
     expect_same("layer_types", getattr(config, "layer_types", None) or ["full_attention"])
     net = llama(
@@ -117,7 +116,7 @@ def _llama(model: Any, copy: Copier) -> nn.Module:
         hidden=config.intermediate_size,
         num_kv_heads=config.num_key_value_heads,
         window=window,
-        base=config.rope_parameters["rope_theta"],
+        **_rope(config.rope_parameters),
         qk_norm=hasattr(theirs.layers[0].self_attn, "q_norm"),
         tied=config.tie_word_embeddings,
     )
@@ -140,6 +139,25 @@ def _llama(model: Any, copy: Copier) -> nn.Module:
     copy.rms_norm(readout.norm, theirs.norm)
     copy.linear(readout.head, model.lm_head)
     return net
+
+
+def _rope(given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `llama`."""
+    known = {"rope_type", "rope_theta", "factor", "original_max_position_embeddings"}
+    where = "model.config.rope_parameters"
+    _expect(given, where, low_freq_factor=1.0, high_freq_factor=4.0)
+    more = {name for name, value in given.items() if value is not None} - known
+    more -= {"low_freq_factor", "high_freq_factor"}
+    if given["rope_type"] not in ("default", "linear", "yarn", "llama3") or more:
+        raise ValueError(
+            f"{where} must have a rope_type of default, linear, yarn or llama3, and no options but "
+            f"{', '.join(sorted(known))}; got {given}"
+        )
+    found = {"base": given["rope_theta"]}
+    if given["rope_type"] != "default":
+        found |= {"scaling": given["rope_type"], "factor": given["factor"]}
+        found["original_length"] = given.get("original_max_position_embeddings")
+    return found
 
 
 def _bert(model: Any, copy: Copier) -> nn.Module:

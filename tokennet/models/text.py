@@ -64,6 +64,9 @@ def llama(
     num_kv_heads: int | None = None,
     window: int | None = None,
     base: float = 10_000.0,
+    scaling: str | None = None,
+    factor: float = 1.0,
+    original_length: int | None = None,
     qk_norm: bool = False,
     tied: bool = False,
 ) -> Decoder:
@@ -73,7 +76,7 @@ def llama(
 
     Args:
         window: how many tokens a token attends to, itself among them (Mistral); None for all.
-        base: of the rotary positions.
+        base: of the rotary positions; `scaling`, `factor` and `original_length` as of `Rotary`.
         qk_norm: whether queries and keys are normalized (Qwen3).
         tied: whether the readout is the table of the embedding.
 
@@ -86,7 +89,10 @@ def llama(
     config = BlockConfig(norm=norm, activation=nn.SiLU, gated=True)
 
     def attention() -> list[TokenLayer]:
-        position = Rotary(base=base, interleaved=False)
+        position = Rotary(
+            base=base, interleaved=False, scaling=scaling, factor=factor,
+            original_length=original_length,
+        )  # fmt: skip
         return [
             Attention(
                 dim, num_heads, bias=False, position=position, num_kv_heads=num_kv_heads,

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from tokennet.checks import check_size, checked
+from tokennet.checks import check_number, check_size, checked, lookup
+from tokennet.positional._scaling import SCALINGS
 from tokennet.positional.absolute import By, check_columns
 from tokennet.positional.relative import RelativePosition
 
@@ -28,9 +29,15 @@ class Rotary(RelativePosition):
         base: the longest wavelength is 2 pi base.
         interleaved: whether the pairs are neighbors, as in the paper and GPT-J; if not, of
             the first and the second half, as in GPT-NeoX and Llama.
+        scaling: how to reach beyond the length that a model was trained on, by `factor` times:
+            "linear" (Chen et al., 2023, arXiv 2306.15595), "ntk" (a larger base), "yarn" (Peng et
+            al., 2023, arXiv 2309.00071) or "llama3"; None for not at all.
+        factor: of the length, at least 1.
+        original_length: the length trained on, which "yarn" and "llama3" read.
 
     Raises:
-        ValueError: d is not an even number for each coordinate.
+        ValueError: d is not an even number for each coordinate; an unknown scaling, or one that
+            lacks `original_length`.
 
     >>> rotated = Rotary().rotate(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[math.pi / 2]]))
     >>> rotated.round().int().tolist()
@@ -48,6 +55,9 @@ class Rotary(RelativePosition):
         channels: int | None = None,
         base: float = 10_000.0,
         interleaved: bool = True,
+        scaling: str | None = None,
+        factor: float = 1.0,
+        original_length: int | None = None,
     ) -> None:
         super().__init__(by)
         if num_coordinates < 1 or (by == "index" and num_coordinates > 1):
@@ -57,6 +67,14 @@ class Rotary(RelativePosition):
         self.num_coordinates = num_coordinates
         self.channels = None if channels is None else check_size("channels", channels, 1)
         self.base, self.interleaved = base, interleaved
+        self.scaling, self.original_length = scaling, original_length
+        self.factor = check_number("factor", factor, 1.0)
+        if scaling is not None:
+            lookup("scaling", scaling, SCALINGS)
+            if scaling in ("yarn", "llama3") and original_length is None:
+                raise ValueError(f"original_length must be given for scaling={scaling!r}")
+        elif factor != 1:
+            raise ValueError(f"factor must be 1 without scaling, got {factor}")
 
     def check(self, pos: Tensor) -> None:
         check_columns(pos, self.num_coordinates, "num_coordinates")
@@ -74,9 +92,14 @@ class Rotary(RelativePosition):
         size = x.shape[-1] if self.channels is None else self.channels
         each = size // self.num_coordinates
         step = torch.arange(0, each, 2, device=x.device, dtype=torch.float64)
-        angle = positions[..., None].double() * torch.exp(step * (-math.log(self.base) / each))
+        if self.scaling is None:
+            frequency, gain = torch.exp(step * (-math.log(self.base) / each)), 1.0
+        else:
+            scaled, length = SCALINGS[self.scaling], self.original_length or 1
+            frequency, gain = scaled(step / each, self.base, self.factor, length)
+        angle = positions[..., None].double() * frequency
         angle = angle[..., None, :, :]  # (..., N, 1, P, d / 2P)
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        cos, sin = (gain * angle.cos()).to(x.dtype), (gain * angle.sin()).to(x.dtype)
         rest = x[..., size:]
         pairs = x[..., :size].unflatten(-1, (self.num_coordinates, each))  # (..., N, H, P, d / P)
         if self.interleaved:
