@@ -4,6 +4,7 @@
 """
 
 from tokennet.compare.metric import Metric
+from tokennet.compare.own_nets import OwnNet
 from tokennet.compare.report import Baseline, ResultRow
 from tokennet.compare.run import Budget, Comparison, compare
 from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, Width, load_task
@@ -11,5 +12,5 @@ from tokennet.compare.tasks import TASKS
 
 __all__ = [
     "TASKS", "Baseline", "Batch", "Budget", "Comparison", "Metric", "Model", "NetSpec",
-    "ResultRow", "Task", "TrainConfig", "Width", "compare", "load_task",
+    "OwnNet", "ResultRow", "Task", "TrainConfig", "Width", "compare", "load_task",
 ]  # fmt: skip

@@ -62,7 +62,7 @@ def compare(
     try:
         with _progress(console) as on_progress:
             result = run_comparison(
-                task, nets=nets.split(",") if nets else None, seeds=seeds,
+                task, nets=split_names(nets) if nets else None, seeds=seeds,
                 budget=Budget(**budget), fabric=fabric,
                 workers=where.workers or _workers(fabric, task), out=folder,
                 on_progress=on_progress,
@@ -86,6 +86,22 @@ def _report(console: Console, task: Task, result: Comparison, folder: Path) -> i
     if diverged := [str(run) for run in result.runs if run.diverged]:
         console.print(f"{len(diverged)} of {len(result.runs)} runs diverged: {', '.join(diverged)}")
     return DIVERGED if diverged else 0
+
+
+def split_names(text: str) -> list[str]:
+    """Names by commas, but not by those within brackets.
+
+    >>> split_names("mean@full,timm:vit_tiny(depth=2, embed_dim=48)")
+    ['mean@full', 'timm:vit_tiny(depth=2, embed_dim=48)']
+    """
+    names, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0:
+            names.append("")
+        else:
+            names[-1] += character
+    return names
 
 
 def arguments_of(settings: Sequence[str]) -> dict[str, Any]:

@@ -26,8 +26,10 @@ class ResultRow:
     dim: int
     hidden: int
     parameters: int
-    flops: int
-    """Forward, for one example."""
+    flops: int | None
+    """Forward, for one example; None where they cannot be counted."""
+    own: str | None
+    """Of a net of your own: how it is called, made and trained."""
     diverged: int
     """How many of the seeds diverged, see `Run.diverged`."""
     scores: dict[str, float | None]
@@ -89,7 +91,7 @@ def summarize(runs: Sequence[Run]) -> list[ResultRow]:
 def _row(runs: list[Run]) -> ResultRow:
     first, declared = runs[0], runs[0].declared or {}
     found = {name: _over_seeds([run.scores[name] for run in runs]) for name in first.scores}
-    same = ("net", "dim", "hidden", "parameters", "flops")
+    same = ("net", "dim", "hidden", "parameters", "flops", "own")
     return ResultRow(
         **{name: getattr(first, name) for name in same},
         seeds=len(runs),
@@ -165,6 +167,12 @@ def tables(
             shown.add_row(baseline.name, *(_score(metric, baseline) for metric in further))
         shown.caption = _unconverged(rows)
         found.append(shown)
+    if any(row.own for row in rows):
+        shown = _table("nets of your own", column("called with; size; own training"))
+        for row in rows:
+            if row.own:
+                shown.add_row(row.net, row.own)
+        found.append(shown)
     if any(row.declared_relabeling for row in rows):
         shown = _table(
             "declared symmetry, and measured error in float64", column("relabeling", no_wrap=True),
@@ -238,7 +246,9 @@ def _error(error: float | None) -> str:
     return "-" if error is None else f"{error:.0e}"
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
+    if value is None:
+        return "-"
     for factor, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g}{suffix}"

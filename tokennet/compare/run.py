@@ -14,6 +14,7 @@ from tokennet.checks import check_size, checked, require
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_attributes, check_task
 from tokennet.compare.fingerprint import code_of, fingerprint
+from tokennet.compare.named import Named, specs_of
 from tokennet.compare.report import Baseline, ResultRow, best_row, summarize
 from tokennet.compare.store import RunStore, write_results
 from tokennet.compare.task import Task, TrainConfig
@@ -78,7 +79,7 @@ Progress = Callable[[str, int, int], None]
 def compare(
     task: Task,
     *,
-    nets: Sequence[str] | None = None,
+    nets: Sequence[Named] | None = None,
     seeds: int | None = None,
     budget: Budget | None = None,
     fabric: Fabric | None = None,
@@ -90,7 +91,9 @@ def compare(
 
     Args:
         task: where the data come from.
-        nets: nets as "mixer@graph" or "mixer@graph/readout"; the task's own by default.
+        nets: nets as "mixer@graph" or "mixer@graph/readout"; the task's own by default. And nets
+            of yours: a module, a class, a function of the size, an `OwnNet`, or one by name as
+            "module:Class", "timm:resnet18", "pyg:GCN@grid".
         seeds: their number, 0 .. seeds - 1; the task's own by default.
         budget: what the nets have in common.
         fabric: where to train; a launched `Fabric`, by default one CPU.
@@ -127,25 +130,26 @@ def compare(
     require("matplotlib", "compare")  # for the curves: not an hour later
     fabric = fabric or lightning.Fabric(accelerator="cpu", devices=1)
     config = budget.config_for(task)
-    specs = [task.parse(text) for text in nets or task.nets]
+    specs = specs_of(task, [*(nets or task.nets)], seeds)
     check_task(task, specs)
     widths = find_widths(task, specs, config, budget.match, budget.size)
     store = RunStore(out)
     if fabric.is_global_zero:
         store.prepare()
     each = itertools.product(widths.items(), range(seeds))
-    jobs = [Job(task, net, config, width, seed) for (net, width), seed in each]
+    jobs = [Job(task, net, net.config_of(config), width, seed) for (net, width), seed in each]
     if workers > 1 and fabric.world_size > 1:
         raise ValueError(f"workers must be 1 on {fabric.world_size} devices, got {workers}")
-    common = _environment(fabric, task, config)
+    common = _environment(fabric, task)
     settings = [_settings(job, common) for job in jobs]
     # The first process alone decides, so that none waits for another that loaded.
     found = [fabric.broadcast(store.load(s) if fabric.is_global_zero else None) for s in settings]
-    done = [0 if run is None else config.epochs for run in found]
+    total = sum(job.config.epochs for job in jobs)
+    done = [0 if run is None else job.config.epochs for run, job in zip(found, jobs, strict=True)]
 
     def on_epoch(number: int, epochs: int) -> None:
         done[number] = epochs
-        on_progress(str(jobs[number]), sum(done), len(jobs) * config.epochs)
+        on_progress(str(jobs[number]), sum(done), total)
 
     folders = [store.artifacts(each) for each in settings]
     waiting = [(n, jobs[n], folders[n]) for n, run in enumerate(found) if run is None]
@@ -153,13 +157,14 @@ def compare(
         found[number] = run
         if fabric.is_global_zero:
             store.save(settings[number], run)
-        on_epoch(number, config.epochs)
+        on_epoch(number, jobs[number].config.epochs)
     runs: list[Run] = found  # type: ignore[assignment]
     artifacts = {run.net: folder for run, folder in reversed([*zip(runs, folders, strict=True)])}
     rows, files = summarize(runs), []
     baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
-        asked = {"budget": asdict(budget), "seeds": seeds, **common}
+        training = {"training": asdict(config)}
+        asked = {"budget": asdict(budget), "seeds": seeds, **common, **training}
         best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
         files = write_results(out, rows, runs, baselines, asked, best)
     return Comparison(rows, runs, baselines, files, len(jobs) - len(waiting), config)
@@ -168,12 +173,13 @@ def compare(
 def _settings(job: Job, common: dict[str, Any]) -> dict[str, Any]:
     """All that determines a run."""
     return {
-        "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
-        "data": fingerprint(job.task, job.net.graph, job.seed), **common,
+        "net": str(job.net), "net_code": job.net.code(job.width), "width": asdict(job.width),
+        "seed": job.seed, "data": fingerprint(job.task, job.net.graph, job.seed),
+        "training": asdict(job.config), **common,
     }  # fmt: skip
 
 
-def _environment(fabric: Fabric, task: Task, config: TrainConfig) -> dict[str, Any]:
+def _environment(fabric: Fabric, task: Task) -> dict[str, Any]:
     """What a result depends on besides net, widths, seed and data."""
     packages = ("torch", "torch_geometric", "networkx", "lightning_fabric")
     return {
@@ -186,7 +192,6 @@ def _environment(fabric: Fabric, task: Task, config: TrainConfig) -> dict[str, A
             for m in task.metrics
         ],
         "interface": asdict(task.interface),
-        "training": asdict(config),
         "device": fabric.device.type,
         "precision": fabric._precision.precision,
         "versions": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,51 +15,15 @@ from torch import Tensor, nn
 from tokennet.checks import checked, lookup, require
 from tokennet.compare.data import stratified_fold
 from tokennet.compare.metric import Metric, Splits, accuracy, classes, error, majority, median
+from tokennet.compare.spec import NO_MIXER, NetSpec, TrainConfig, Width, net_of_blocks
 from tokennet.graphs import TokenGraph
 from tokennet.mixers import MIXERS
-from tokennet.nets import IOSpec, TokenNet, build_net
+from tokennet.nets import IOSpec
 from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
 RESULTS = ("results.json", "results.csv", "config.json", "curves.png")
 """Files of a comparison; the artifacts of the best net are beside them."""
-
-
-@checked()
-@dataclass(frozen=True)
-class Width:
-    """Channels of the tokens, and of the hidden layer of the token-wise MLPs.
-
-    >>> Width(dim=32, hidden=64).hidden
-    64
-    """
-
-    dim: int
-    hidden: int
-
-
-NO_MIXER = "none"
-"""The net of token-wise functions alone: no token receives from another before the readout."""
-
-
-@checked()
-@dataclass(frozen=True)
-class NetSpec:
-    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max", "none@full".
-
-    `Task.parse` reads one and looks its names up.
-
-    >>> str(NetSpec("mean", "grid", "max"))
-    'mean@grid/max'
-    """
-
-    mixer: str
-    graph: str
-    readout: str | None = None
-    """None for the task's own."""
-
-    def __str__(self) -> str:
-        return f"{self.mixer}@{self.graph}" + (f"/{self.readout}" if self.readout else "")
 
 
 @checked()
@@ -113,45 +77,6 @@ class Model:
 
     def __call__(self, batch: Batch) -> Tensor:
         return batch.run(self.net) if self._run is None else self._run(batch)
-
-
-@checked(depth=0)
-@dataclass(frozen=True)
-class TrainConfig:
-    """How the nets of a task are built and trained: the same for each of them.
-
-    >>> replace(TrainConfig(), depth=4).depth
-    4
-    """
-
-    epochs: int = 30
-    batch_size: int | None = None
-    """Examples in one step, over all devices; None for all at once."""
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    """Of Adam, as an L2 penalty."""
-    depth: int = 2
-    num_heads: int = 4
-    mlp_ratio: float = 2.0
-    """Width of the token-wise MLPs over `dim`, before widths are matched."""
-    dropout: float = 0.0
-    positions: str = "none"
-    size: int = 50_000
-    """Parameters of each net when sizes are matched and none is given."""
-    clip: float | None = None
-    """Largest norm of the gradient of a step; None for any."""
-    warmup: float = 0.0
-    """Share of the steps in which the learning rate rises to `lr`; then it falls as a cosine."""
-
-
-def net_of_blocks(net: NetSpec, interface: IOSpec, config: TrainConfig, width: Width) -> TokenNet:
-    """The net of blocks of this mixer that `build_net` makes by this configuration."""
-    interface = replace(interface, readout=net.readout or interface.readout)
-    return build_net(
-        net.mixer, interface, width.dim, config.depth, hidden=width.hidden,
-        num_heads=config.num_heads, dropout=config.dropout,
-        positions=config.positions,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 class Task(ABC):
@@ -255,6 +180,14 @@ class Task(ABC):
         in `width.hidden`; to match FLOPs it must have `flops(...)` of the same arguments.
         """
         return net_of_blocks(net, self.interface, config, width)
+
+    def to_images(self, tokens: Tokens) -> Tensor:
+        """(n, C, H, W) the images that these tokens were cut from, for nets that read images.
+
+        Raises:
+            ValueError: by default: the examples are no images.
+        """
+        raise ValueError(f"task {self.name} has no images")
 
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """Scores of trivial models on the test split: {name of model: {name of metric: score}}."""

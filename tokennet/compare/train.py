@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from tokennet.compare.budget import example, flops_of
 from tokennet.compare.data import with_validation
 from tokennet.compare.metric import Splits, mean
+from tokennet.compare.own_nets import OwnSpec, quiet
 from tokennet.compare.task import RESULTS, Batch, Model, NetSpec, Task, TrainConfig, Width
 from tokennet.graphs import TokenGraph
 from tokennet.nets import TokenNet, count_parameters
@@ -44,8 +46,10 @@ class Run:
     dim: int
     hidden: int
     parameters: int
-    flops: int
-    """Forward, for one example."""
+    flops: int | None
+    """Forward, for one example; None where they cannot be counted."""
+    own: str | None = None
+    """Of a net of your own: how it is called, made and trained."""
     declared: dict[str, str] | None = None
     """None for a net whose symmetry is not declared, such as an encoder with a decoder."""
     scores: dict[str, float | None] = field(default_factory=dict)
@@ -139,14 +143,11 @@ def _train(
 ) -> Run:
     torch.manual_seed(job.seed)
     config, width = job.config, job.width
-    net = job.task.build(job.net, config, width)
-    for part in net.modules():  # all nets are given the same, whatever they read of it
-        if isinstance(part, TokenNet):
-            part.warns_of_positions = False
+    net = quiet(job.net.build(job.task, config, width))
     batch = example(job.task, job.net)
-    run = Run(
-        str(job.net), job.seed, width.dim, width.hidden, count_parameters(net), flops_of(net, batch)
-    )
+    own = job.net.describe(width) if isinstance(job.net, OwnSpec) else None
+    size, flops = count_parameters(net), flops_of(net, batch)
+    run = Run(str(job.net), job.seed, width.dim, width.hidden, size, flops, own)
     # Each process drops out other channels; the first process is seeded as a single one.
     torch.manual_seed(job.seed + 1_000_003 * fabric.global_rank)
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -242,7 +243,13 @@ def _write_artifacts(job: Job, net: nn.Module, folder: Path) -> None:
     unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}")
     unfinished.mkdir(parents=True)
     try:
-        job.task.write_artifacts(net, job.net, unfinished)
+        try:
+            job.task.write_artifacts(net, job.net, unfinished)
+        except Exception as error:  # it may read parts that only the task's own nets have
+            if not isinstance(job.net, OwnSpec):
+                raise
+            told = f"no artifacts of {job.net}: {type(error).__name__}: {error}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
         taken = sorted({path.name for path in unfinished.iterdir()} & {*RESULTS, "runs"})
         if taken:
             raise ValueError(

@@ -46,13 +46,9 @@ def train_all(
         for number, job, folder in waiting:
             yield number, train(fabric, job, partial(on_epoch, number), folder)
         return
-    task = waiting[0][1].task
-    try:
-        sent = pickle.dumps(task)
-    except Exception as error:  # whatever a task of other people raises
-        raise ValueError(
-            f"workers must be 1: task {task.name} cannot be sent to other processes ({error})"
-        ) from error
+    sent = _sent("task", waiting[0][1].task.name, waiting[0][1].task)
+    for _, job, _ in waiting:
+        _sent("net", str(job.net), job.net)
     context = multiprocessing.get_context("spawn")  # a forked process cannot use threads of torch
     epochs = context.SimpleQueue()
     options = {"accelerator": fabric.device.type, "devices": 1}
@@ -70,6 +66,14 @@ def train_all(
             raise RuntimeError(
                 "a worker was killed, perhaps because memory was short: use fewer workers"
             ) from error
+
+
+def _sent(what: str, name: str, value: Any) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except Exception as error:  # whatever a task or a net of other people raises
+        told = f"workers must be 1: {what} {name} cannot be sent to other processes ({error})"
+        raise ValueError(told) from error
 
 
 _worker: dict[str, Any] = {}
