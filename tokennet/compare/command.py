@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tokennet.checks import require
+from tokennet.compare.named_tasks import load_task
 from tokennet.compare.report import LEGEND, recipe, tables
 from tokennet.compare.run import Budget, Comparison
 from tokennet.compare.run import compare as run_comparison
-from tokennet.compare.task import Task, load_task
+from tokennet.compare.task import Task
 from tokennet.compare.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -186,6 +186,7 @@ def _environment(fabric: Fabric, task: Task) -> dict[str, Any]:
         "task": task.name,
         "task_class": f"{type(task).__module__}:{type(task).__qualname__}",
         "arguments": None if task.arguments is None else dict(task.arguments),
+        "source": None if task.source is None else dict(task.source),
         "code": code_of(task),
         "metrics": [
             {"name": m.name, "unit": m.unit, "higher_is_better": m.higher_is_better}

@@ -19,7 +19,6 @@ from tokennet.compare.spec import NO_MIXER, NetSpec, TrainConfig, Width, net_of_
 from tokennet.graphs import TokenGraph
 from tokennet.mixers import MIXERS
 from tokennet.nets import IOSpec
-from tokennet.testing.resolve import resolve
 from tokennet.tokens import Tokens
 
 RESULTS = ("results.json", "results.csv", "config.json", "curves.png")
@@ -135,6 +134,8 @@ class Task(ABC):
     """What goes in and out; where batches have a source, what goes in is the source."""
     arguments: Mapping[str, Any] | None
     """What the class was called with, by name; None where that is not all numbers and text."""
+    source: Mapping[str, Any] | None = None
+    """Name and arguments that `load_task` makes it of, if that made it."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Task:
         task = super().__new__(cls)
@@ -290,43 +291,3 @@ class FoldedTask(StoredTask):
 def new_figure(size: tuple[float, float]) -> Any:
     """An empty matplotlib figure of this size in inches."""
     return require("matplotlib.figure", "compare").Figure(figsize=size, layout="constrained")
-
-
-def load_task(
-    name: str, registry: Mapping[str, type[Task]], arguments: Mapping[str, Any] | None = None
-) -> Task:
-    """Make the task of that name, or `module:Class` from a file of your own.
-
-    Args:
-        arguments: of the class, by name.
-
-    Raises:
-        ValueError: there is no such task, module, class or argument, or it is not a `Task`.
-
-    >>> from tokennet.compare import TASKS
-    >>> load_task("shakespeare", TASKS, {"windows": 64})
-    Traceback (most recent call last):
-    ValueError: set must be one of path, window, radius; got 'windows'; did you mean window?
-    """
-    if ":" not in name:
-        return _made(name, lookup("task", name, registry, also="or module:Class"), arguments or {})
-    found = resolve(name, "task")
-    if not (isinstance(found, type) and issubclass(found, Task)):
-        raise ValueError(f"task {name!r} must be a Task, got {found!r}")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise ValueError(f"task {name!r} must define {missing}")
-    return _made(name, found, arguments or {})
-
-
-def _made(name: str, kind: type[Task], arguments: Mapping[str, Any]) -> Task:
-    known = {} if kind.__init__ is object.__init__ else inspect.signature(kind).parameters
-    if arguments and not known:
-        raise ValueError(f"task {name} has nothing to set, got {', '.join(arguments)}")
-    for argument in arguments:
-        lookup("set", argument, known)
-    try:
-        return kind(**arguments)
-    except TypeError as error:
-        given = ", ".join(f"{n}={value!r}" for n, value in arguments.items()) or "no arguments"
-        raise ValueError(f"task {name!r} cannot be made with {given}: {error}") from error
