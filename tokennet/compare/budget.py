@@ -10,7 +10,6 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from tokennet.checks import lookup
 from tokennet.compare.own_nets import OwnSpec
@@ -162,6 +161,8 @@ def flops_of(net: nn.Module, batch: Batch) -> int | None:
 
     None where torch counts nothing, or the net does not run in eval mode.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it loads the compiler
+
     with evaluating(net):
         if callable(by_formula := getattr(net, "flops", None)):
             return by_formula(*batch.given)

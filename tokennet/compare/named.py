@@ -95,7 +95,7 @@ def _create(name: str, sized: dict[str, Any], given: dict[str, Any]) -> nn.Modul
 
 
 def _pyg(text: str, task: Task, graph: str | None) -> OwnNet:
-    """A model of PyG, of the depth of the task, with as many hidden channels as are asked for."""
+    """A model of PyG, of the depth of the task, with the hidden channels that are asked for."""
     from torch_geometric.nn import models
 
     name, options = name_and_arguments(text)

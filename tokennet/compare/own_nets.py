@@ -195,7 +195,7 @@ def _first_of(own: OwnNet) -> nn.Module:
 
 
 def _ways(net: nn.Module, batch: Batch) -> list[Called]:
-    """How it may be called, the likeliest first."""
+    """How it may be called, the most probable first."""
     if isinstance(net, TokenNet) or batch.source is not None:
         return ["tokens"]
     names = [*inspect.signature(net.forward).parameters]
