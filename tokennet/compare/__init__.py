@@ -4,6 +4,7 @@
 """
 
 from tokennet.compare.from_data import task_from
+from tokennet.compare.loaded import LoadedRun, load_run
 from tokennet.compare.metric import Metric
 from tokennet.compare.named_tasks import load_task
 from tokennet.compare.own_nets import OwnNet
@@ -13,6 +14,7 @@ from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, Widt
 from tokennet.compare.tasks import TASKS
 
 __all__ = [
-    "TASKS", "Baseline", "Batch", "Budget", "Comparison", "Metric", "Model", "NetSpec",
-    "OwnNet", "ResultRow", "Task", "TrainConfig", "Width", "compare", "load_task", "task_from",
+    "TASKS", "Baseline", "Batch", "Budget", "Comparison", "LoadedRun", "Metric", "Model", "NetSpec",
+    "OwnNet", "ResultRow", "Task", "TrainConfig", "Width", "compare", "load_run",
+    "load_task", "task_from",
 ]  # fmt: skip

@@ -12,10 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
 
+from tokennet._files import write_text
 from tokennet.checks import require
+from tokennet.compare.loaded import load_run
 from tokennet.compare.named_tasks import load_task
 from tokennet.compare.report import LEGEND, recipe, tables
 from tokennet.compare.run import Budget, Comparison
@@ -73,6 +78,51 @@ def compare(
         print(f"tokennet: interrupted; {stored}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     return _report(console, task, result, folder)
+
+
+def predict(
+    folder: Path, net: str | None, seed: int, data: Path | None, out: Path | None
+) -> None:  # fmt: skip
+    """Print the scores of a stored net, and write its answers as CSV."""
+    run = load_run(folder, net, seed)
+    if data is None:
+        answers, splits = run.predict(), run.task.splits(seed)
+        index = splits["test"].tolist()
+        print(f"{run.run}: " + ", ".join(f"{n} {v:.4g}" for n, v in run.metrics.items() if v))
+    else:
+        answers = run.predict(_array(data))
+        index = [*range(len(answers))]
+    lines = ["index,answer", *map(_line, index, _shown(run.task, answers).tolist())]
+    text = "\n".join(lines) + "\n"
+    if out is None:
+        print(text, end="")
+    else:
+        write_text(out, text)
+        print(f"Wrote {out}")
+
+
+def _shown(task: Task, answers: Tensor) -> Tensor:
+    """The most probable classes where the task classifies, and the numbers otherwise."""
+    classifies = type(task).loss is Task.loss or task.metrics[0].name in ("accuracy", "exact match")
+    return answers.argmax(-1) if classifies and answers.dim() > 1 else answers
+
+
+def _line(number: int, answer: Any) -> str:
+    values = torch.tensor(answer).flatten().tolist()
+    return f"{number}," + " ".join(f"{value:g}" for value in values)
+
+
+def _array(file: Path) -> Tensor:
+    """Tokens (n, N, C) of a file of numpy or torch."""
+    try:
+        if file.suffix == ".npy":
+            return torch.from_numpy(np.load(file, allow_pickle=False))
+        found = torch.load(file, weights_only=True)
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"--data must be a .npy or .pt file of an array: {error}") from error
+    if not isinstance(found, Tensor):
+        raise ValueError(f"--data must hold a tensor, got {type(found).__name__}")
+    return found
 
 
 def _report(console: Console, task: Task, result: Comparison, folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,7 +45,7 @@ def _spec(task: Task, net: Named, seeds: int) -> NetSpec:
         mixers = {*MIXERS, *task.forms, NO_MIXER}
         if ":" not in net or net.partition(":")[0].strip() in mixers:
             return task.parse(net)
-        net = _by_name(net.strip(), task)
+        return replace(own_spec(task, _by_name(net.strip(), task), seeds), given=net.strip())
     return own_spec(task, net if isinstance(net, OwnNet) else OwnNet(net), seeds)
 
 

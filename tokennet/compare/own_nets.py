@@ -108,9 +108,15 @@ class OwnSpec(NetSpec):
 
     own: OwnNet = field(kw_only=True)
     called: Called = field(kw_only=True)
+    given: str | None = field(kw_only=True, default=None)
+    """Its name, where it was given by name."""
 
     def __str__(self) -> str:
         return self.mixer if self.called == "images" else super().__str__()
+
+    @property
+    def name(self) -> str | None:
+        return self.given
 
     @property
     def is_fixed(self) -> bool:  # type: ignore[override]

@@ -66,6 +66,15 @@ class ResultRow:
         return row
 
 
+def run_row(run: Run) -> dict[str, Any]:
+    """One run flat, as in results.csv and `Comparison.frame()`: a metric is a column."""
+    kept = {name: value for name, value in vars(run).items() if name != "curves"}
+    declared = kept.pop("declared") or {}
+    first = {"net": kept.pop("net"), "seed": kept.pop("seed"), **kept.pop("scores")}
+    named = {f"declared_{name}": declared.get(name) for name in ("relabeling", "shuffling")}
+    return {**first, **kept, **named}
+
+
 @dataclass(frozen=True)
 class Baseline:
     """The scores of a trivial model: the mean over the same seeds. Made by `compare`."""

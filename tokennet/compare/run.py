@@ -15,8 +15,8 @@ from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_attributes, check_task
 from tokennet.compare.fingerprint import code_of, fingerprint
 from tokennet.compare.named import Named, specs_of
-from tokennet.compare.report import Baseline, ResultRow, best_row, summarize
-from tokennet.compare.store import RunStore, write_results
+from tokennet.compare.report import Baseline, ResultRow, best_row, run_row, summarize
+from tokennet.compare.store import RunStore, run_key, write_results
 from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Job, Run
 from tokennet.compare.workers import train_all
@@ -24,6 +24,7 @@ from tokennet.version import __version__
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from pandas import DataFrame
 
 
 @checked(depth=0)
@@ -70,6 +71,11 @@ class Comparison:
     """Number of runs that were not trained but read from the folder."""
     config: TrainConfig
     """How all nets were trained."""
+
+    def frame(self) -> DataFrame:
+        """A `DataFrame` of pandas with a row for each run, as results.csv."""
+        pandas = require("pandas", "compare")
+        return pandas.DataFrame([run_row(run) for run in self.runs])
 
 
 Progress = Callable[[str, int, int], None]
@@ -127,7 +133,8 @@ def compare(
     seeds = check_size("seeds", task.seeds if seeds is None else seeds, 1)
     workers = check_size("workers", workers, 1)
     lightning = require("lightning_fabric", "compare")
-    require("matplotlib", "compare")  # for the curves: not an hour later
+    for package in ("matplotlib", "safetensors"):  # for curves and parameters: not an hour later
+        require(package, "compare")
     fabric = fabric or lightning.Fabric(accelerator="cpu", devices=1)
     config = budget.config_for(task)
     specs = specs_of(task, [*(nets or task.nets)], seeds)
@@ -151,7 +158,7 @@ def compare(
         done[number] = epochs
         on_progress(str(jobs[number]), sum(done), total)
 
-    folders = [store.artifacts(each) for each in settings]
+    folders = [(store.artifacts(each), store.kept(each)) for each in settings]
     waiting = [(n, jobs[n], folders[n]) for n, run in enumerate(found) if run is None]
     for number, run in train_all(fabric, waiting, workers, on_epoch):
         found[number] = run
@@ -159,21 +166,24 @@ def compare(
             store.save(settings[number], run)
         on_epoch(number, jobs[number].config.epochs)
     runs: list[Run] = found  # type: ignore[assignment]
-    artifacts = {run.net: folder for run, folder in reversed([*zip(runs, folders, strict=True)])}
+    pairs = [*zip(runs, folders, strict=True)]
+    artifacts = {run.net: folder for run, (folder, _) in reversed(pairs)}
     rows, files = summarize(runs), []
     baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
         training = {"training": asdict(config)}
         asked = {"budget": asdict(budget), "seeds": seeds, **common, **training}
         best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
-        files = write_results(out, rows, runs, baselines, asked, best)
+        keys = [run_key(each) for each in settings]
+        files = write_results(out, rows, runs, baselines, asked, best, keys)
     return Comparison(rows, runs, baselines, files, len(jobs) - len(waiting), config)
 
 
 def _settings(job: Job, common: dict[str, Any]) -> dict[str, Any]:
     """All that determines a run."""
     return {
-        "net": str(job.net), "net_code": job.net.code(job.width), "width": asdict(job.width),
+        "net": str(job.net), "net_name": job.net.name, "net_code": job.net.code(job.width),
+        "width": asdict(job.width),
         "seed": job.seed, "data": fingerprint(job.task, job.net.graph, job.seed),
         "training": asdict(job.config), **common,
     }  # fmt: skip

@@ -55,6 +55,11 @@ class NetSpec:
     is_fixed: ClassVar[bool] = False
     """Whether its size is given, so that others are matched to it."""
 
+    @property
+    def name(self) -> str | None:
+        """What makes it in another process, as given to `compare`; None for an object."""
+        return str(self)
+
     def config_of(self, config: TrainConfig) -> TrainConfig:
         """How this net is built and trained where the others are by `config`."""
         return config

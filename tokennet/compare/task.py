@@ -23,6 +23,8 @@ from tokennet.tokens import Tokens
 
 RESULTS = ("results.json", "results.csv", "config.json", "curves.png")
 """Files of a comparison; the artifacts of the best net are beside them."""
+FOLDERS = ("runs", "kept")
+"""Finished runs, and their parameters and answers."""
 
 
 @checked()
@@ -204,6 +206,20 @@ class Task(ABC):
             ValueError: of `compare`: a file has the name of one of the results.
         """
         return None
+
+    def complete(
+        self, model: nn.Module, net: NetSpec, prompt: str, length: int, sampling: Mapping[str, Any]
+    ) -> str:
+        """The text that a trained net writes after `prompt`, with it.
+
+        Args:
+            length: number of new tokens.
+            sampling: temperature, generator and so on, as of `Decoder.generate`.
+
+        Raises:
+            ValueError: by default: the task is not about text.
+        """
+        raise ValueError(f"task {self.name} does not continue texts")
 
     @property
     def has_artifacts(self) -> bool:
