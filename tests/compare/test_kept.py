@@ -46,6 +46,7 @@ def test_a_run_is_loaded_with_its_task_scores_and_answers(folder):
     order = test.argsort()
     torch.testing.assert_close(run.answers["answer"], run.predict()[order])
     assert run.answers["accuracy"].mean() == run.metrics["accuracy"]
+    assert torch.equal(run.answers["target"], run.task.label[run.answers["index"]])
     assert not run.net.training
     assert str(load_run(folder).spec) in {"attention@full", "mean@ring"}
 

@@ -337,7 +337,16 @@ def test_one_comparison_at_a_time_writes_its_results(tmp_path):
     another = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(another, fcntl.LOCK_EX)
     settings = {**SETTINGS, "task": "task"}
-    given = (tmp_path, summarize([a_run()]), [a_run()], [], settings, tmp_path / "none", ["key"])
+    given = (
+        tmp_path,
+        summarize([a_run()]),
+        [a_run()],
+        [],
+        settings,
+        tmp_path / "none",
+        ["key"],
+        {},
+    )
     writer = threading.Thread(target=write_results, args=given)
     writer.start()
     writer.join(1)

@@ -75,6 +75,7 @@ RESERVED = (
     "loss",
     "index",
     "answer",
+    "target",
     *(field.name for field in fields(ResultRow) if "scores" not in field.name),
 )
 """Columns of `ResultRow` and of baselines, of a curve and of what is kept: no metrics."""

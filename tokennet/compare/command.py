@@ -22,7 +22,7 @@ from tokennet._files import write_text
 from tokennet.checks import require
 from tokennet.compare.loaded import load_run
 from tokennet.compare.named_tasks import load_task
-from tokennet.compare.report import LEGEND, recipe, tables
+from tokennet.compare.report import JUDGED, LEGEND, judged, recipe, tables
 from tokennet.compare.run import Budget, Comparison
 from tokennet.compare.run import compare as run_comparison
 from tokennet.compare.task import Task
@@ -127,7 +127,11 @@ def _array(file: Path) -> Tensor:
 
 def _report(console: Console, task: Task, result: Comparison, folder: Path) -> int:
     title = f"{task.name}: {task.summary}"
-    console.print(*tables(result.rows, result.baselines, task.metrics, title), LEGEND, sep="\n")
+    shown = judged(result.pairs, result.rows, task.metrics[0], result.calibration)
+    found = tables(result.rows, result.baselines, task.metrics, title)
+    console.print(*found, *shown, LEGEND, sep="\n")
+    if len(shown) > 1:
+        console.print(JUDGED)
     console.print(recipe(result.config))
     if result.reused:
         console.print(

@@ -34,8 +34,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 def write_kept(net: nn.Module, answers: dict[str, Tensor], folder: Path) -> None:
     """Write `model.safetensors` and `answers.safetensors`.
 
-    The answers are "index" (n,), the numbers of the examples of the test; the rows (n, ...) of
-    each metric by its name; and "answer" (n, ...), where these are not too many numbers.
+    The answers are "index" (n,), the numbers of the examples of the test; "target" (n, ...); the
+    rows (n, ...) of each metric by its name; and "answer" (n, ...), where these are not too many
+    numbers.
     """
     safetensors = require("safetensors.torch", "compare")
     found = {name: value.contiguous() for name, value in answers.items()}

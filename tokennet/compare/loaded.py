@@ -38,8 +38,8 @@ class LoadedRun:
     config: dict[str, Any]
     """All that determined the run."""
     answers: dict[str, Tensor]
-    """On the test: "index" (n,), the numbers of the examples; the rows of each metric; and
-    "answer" (n, ...)."""
+    """On the test: "index" (n,), the numbers of the examples; "target" (n, ...); the rows of each
+    metric; and "answer" (n, ...)."""
 
     @property
     def metrics(self) -> dict[str, float | None]:

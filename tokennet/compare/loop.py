@@ -131,11 +131,12 @@ class Loop:
         None for all if an output is not finite: the largest of NaN is some class too.
 
         Args:
-            kept: receives the numbers of the examples, the rows of each metric and the answers.
+            kept: receives the numbers of the examples, their targets, the rows of each metric and
+                the answers.
         """
         task, size = self.job.task, self.job.config.batch_size
         rows: dict[str, list[Tensor]] = {name: [] for name in self.measured}
-        parts: dict[str, list[Tensor]] = {"index": [], "answer": []}
+        parts: dict[str, list[Tensor]] = {"index": [], "answer": [], "target": []}
         spoiled, outputs = False, dict[int, Tensor]()
 
         def run(given: Batch) -> Tensor:
@@ -158,6 +159,7 @@ class Loop:
                 parts["index"].append(share.to(self.fabric.device))
                 if isinstance(answer, Tensor) and kept is not None:
                     parts["answer"].append(answer.float() if weight else answer.float()[:0])
+                    parts["target"].append(batch.target if weight else batch.target[:0])
         if self.has_diverged(spoiled):
             return None
         if kept is not None:

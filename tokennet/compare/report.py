@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokennet.checks import require
+from tokennet.compare.judge import Pair
 from tokennet.compare.metric import Metric
 from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Run
@@ -196,6 +197,46 @@ def tables(
     return found
 
 
+def judged(
+    pairs: Sequence[Pair], rows: Sequence[ResultRow], metric: Metric, errors: Mapping[str, float]
+) -> list[Any]:
+    """A table of differences to the best net, and which pairs cannot be told apart."""
+    if not pairs:
+        return []
+    seeds, examples = pairs[0].seeds, pairs[0].examples
+    if seeds == 1:
+        return [f"One seed: which net is better cannot be told (n = {examples:,} test examples)."]
+    best = best_row([r for r in rows if any(r.net in (p.first, p.second) for p in pairs)], metric)
+    number = partial(require("rich.table", "compare").Column, justify="right")
+    title = f"minus {best.net}: n = {examples:,} test examples, {seeds} seeds, {len(pairs)} pairs"
+    columns = [number(f"{metric.heading}, 95 %"), "told apart", number("kappa")]
+    shown = _table(title, *columns, *([number("ECE %")] if errors else []))
+    for row in rows:
+        cells = ["", "", ""] if row is best else _difference(best.net, row.net, pairs, metric)
+        error = errors.get(row.net)
+        calibration = ["-" if error is None else f"{100 * error:.1f}"] if errors else []
+        shown.add_row(row.net, *cells, *calibration)
+    untold = [f"{pair.first} and {pair.second}" for pair in pairs if not pair.is_told]
+    if not untold:
+        return [shown, "All pairs are told apart."]
+    more = f"; {len(untold) - 6} more pairs" if len(untold) > 6 else ""
+    said = f"With {seeds} seeds these cannot be told apart: {'; '.join(untold[:6])}{more}."
+    return [shown, said]
+
+
+def _difference(best: str, net: str, pairs: Sequence[Pair], metric: Metric) -> list[str]:
+    found = next((p for p in pairs if {p.first, p.second} == {best, net}), None)
+    if found is None or found.low is None or found.high is None or found.p is None:
+        return ["-", "-", "-"]
+    sign = 1 if found.first == net else -1
+    low, high = sorted((sign * found.low, sign * found.high))
+    factor = 100 if metric.unit == "%" else 1
+    middle = factor * sign * found.difference
+    shown = f"{middle:+.3g} [{factor * low:+.3g}, {factor * high:+.3g}]"
+    told = f"p = {found.p:.2g}" if found.is_told else "cannot be told"
+    return [shown, told, "-" if found.kappa is None else f"{found.kappa:.2f}"]
+
+
 def _table(title: str, *columns: Any) -> Table:
     rich = require("rich.table", "compare")
     net = rich.Column("net", no_wrap=True)
@@ -244,6 +285,9 @@ def recipe(config: TrainConfig) -> str:
     )
 
 
+JUDGED = """\
+Differences are paired over test examples and seeds; p corrected for all pairs.
+kappa: agreement with the best net, 1 always, 0 by chance. ECE: calibration error."""
 LEGEND = """\
 FLOPs: forward, one example.  Scores: test, mean ± sd over seeds; last, trivial models.
 Not converged: validation loss still fell by 1 % in the last fifth (see --full).

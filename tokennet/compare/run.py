@@ -14,6 +14,8 @@ from tokennet.checks import check_size, checked, require
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_attributes, check_task
 from tokennet.compare.fingerprint import code_of, fingerprint
+from tokennet.compare.judge import Answers, Pair, calibration_error, judge
+from tokennet.compare.kept import read_answers
 from tokennet.compare.named import Named, specs_of
 from tokennet.compare.report import Baseline, ResultRow, best_row, run_row, summarize
 from tokennet.compare.store import RunStore, run_key, write_results
@@ -71,6 +73,10 @@ class Comparison:
     """Number of runs that were not trained but read from the folder."""
     config: TrainConfig
     """How all nets were trained."""
+    pairs: list[Pair]
+    """All pairs of nets without a seed that diverged, and whether they can be told apart."""
+    calibration: dict[str, float]
+    """The calibration error of each net that answers by logits of classes."""
 
     def frame(self) -> DataFrame:
         """A `DataFrame` of pandas with a row for each run, as results.csv."""
@@ -166,8 +172,12 @@ def compare(
             store.save(settings[number], run)
         on_epoch(number, jobs[number].config.epochs)
     runs: list[Run] = found  # type: ignore[assignment]
-    pairs = [*zip(runs, folders, strict=True)]
-    artifacts = {run.net: folder for run, (folder, _) in reversed(pairs)}
+    answers = _answers(runs, [kept for _, kept in folders])
+    pairs = judge(answers, task.metrics[0])
+    errors = {net: calibration_error(of_net) for net, of_net in answers.items()}
+    calibration = {net: error for net, error in errors.items() if error is not None}
+    each_run = [*zip(runs, folders, strict=True)]
+    artifacts = {run.net: folder for run, (folder, _) in reversed(each_run)}
     rows, files = summarize(runs), []
     baselines = Baseline.of(task, seeds)
     if fabric.is_global_zero:
@@ -175,8 +185,18 @@ def compare(
         asked = {"budget": asdict(budget), "seeds": seeds, **common, **training}
         best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
         keys = [run_key(each) for each in settings]
-        files = write_results(out, rows, runs, baselines, asked, best, keys)
-    return Comparison(rows, runs, baselines, files, len(jobs) - len(waiting), config)
+        more = {"pairs": [asdict(pair) for pair in pairs], "calibration": calibration}
+        files = write_results(out, rows, runs, baselines, asked, best, keys, more)
+    reused = len(jobs) - len(waiting)
+    return Comparison(rows, runs, baselines, files, reused, config, pairs, calibration)
+
+
+def _answers(runs: Sequence[Run], folders: Sequence[Path]) -> dict[str, list[Answers]]:
+    """The answers of each net with each seed; of nets all of whose runs kept theirs."""
+    found: dict[str, list[Answers]] = {}
+    for run, folder in zip(runs, folders, strict=True):
+        found.setdefault(run.net, []).append({} if run.diverged else read_answers(folder))
+    return {net: each for net, each in found.items() if all(each)}
 
 
 def _settings(job: Job, common: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -171,10 +171,12 @@ def write_results(
     settings: dict[str, Any],
     artifacts: Path,
     keys: Sequence[str],
+    more: Mapping[str, Any],
 ) -> list[Path]:
     """Write results.json, results.csv, config.json, curves.png and the files of a folder.
 
-    results.csv has a row for each run; `keys` are the names of their files.
+    results.csv has a row for each run; `keys` are the names of their files. `more` is added to
+    results.json.
 
     Returns their paths. All are of one comparison, though another one may write at once.
     """
@@ -184,6 +186,7 @@ def write_results(
         "nets": nets,
         "baselines": [{"name": baseline.name, **baseline.scores} for baseline in baselines],
         "runs": [{"key": key, **asdict(run)} for key, run in zip(keys, runs, strict=True)],
+        **more,
     }
     table, flat = io.StringIO(newline=""), [run_row(run) for run in runs]
     writer = csv.DictWriter(table, fieldnames=list(flat[0]))
