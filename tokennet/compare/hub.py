@@ -12,6 +12,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from tokennet.compare.spec import NetSpec, TrainConfig, Width, net_of_blocks
+from tokennet.compare.variants import read_options
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
@@ -50,7 +51,8 @@ class PretrainedNet(nn.Module, PyTorchModelHubMixin, library_name="tokennet"):
         mixer, _, graph = front.partition("@")
         grid = interface.get("grid")
         io = IOSpec(**{**interface, "grid": None if grid is None else tuple(grid)})
-        spec = NetSpec(mixer, graph, readout or None)
+        mixer, *words = mixer.split(":")
+        spec = NetSpec(mixer, graph, readout or None, read_options(mixer, words))
         self.net = net_of_blocks(spec, io, TrainConfig(**training), Width(**width))
 
     def forward(self, tokens: Tokens) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tokennet.compare.metric import mean
 from tokennet.compare.task import Batch, Model, NetSpec, Task, TrainConfig, Width
 from tokennet.graphs import TokenGraph
+from tokennet.nets import collect_router_losses
 from tokennet.nets.evaluating import evaluating
 from tokennet.tokens import Tokens
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+BALANCE = 0.01
+"""Factor of the loss that balances experts (Fedus et al., 2021)."""
 LOSS = "loss of the task"
 """The key of the loss among what is measured, where no metric has that name."""
 
@@ -87,7 +90,9 @@ class Loop:
             batch, weight = self._share(index)
             self.optimizer.zero_grad()
             # Devices average their gradients, so that this is the mean over the global batch.
-            loss = self._losses(batch).sum() * (weight * world / len(index))
+            with collect_router_losses(self.net) as routed:
+                loss = self._losses(batch).sum() * (weight * world / len(index))
+            loss = loss + BALANCE * sum((each.balance for each in routed), torch.zeros(()).to(loss))
             self.fabric.backward(loss)
             if config.clip is not None:
                 self.fabric.clip_gradients(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
 from tokennet.checks import checked
+from tokennet.compare.variants import blocks_of, mixer_of, training_of, written
 from tokennet.nets import IOSpec, TokenNet, build_net
 
 if TYPE_CHECKING:
@@ -48,9 +49,12 @@ class NetSpec:
     graph: str
     readout: str | None = None
     """None for the task's own."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """What differs from the other nets, such as (("score", "cosine"), ("depth", 4))."""
 
     def __str__(self) -> str:
-        return f"{self.mixer}@{self.graph}" + (f"/{self.readout}" if self.readout else "")
+        readout = f"/{self.readout}" if self.readout else ""
+        return f"{self.mixer}{written(self.options)}@{self.graph}{readout}"
 
     is_fixed: ClassVar[bool] = False
     """Whether its size is given, so that others are matched to it."""
@@ -62,7 +66,7 @@ class NetSpec:
 
     def config_of(self, config: TrainConfig) -> TrainConfig:
         """How this net is built and trained where the others are by `config`."""
-        return config
+        return replace(config, **training_of(self.options))
 
     def code(self, width: Width) -> str | None:
         """A hash of what makes it, where its name does not say that."""
@@ -106,7 +110,7 @@ def net_of_blocks(net: NetSpec, interface: IOSpec, config: TrainConfig, width: W
     """The net of blocks of this mixer that `build_net` makes by this configuration."""
     interface = replace(interface, readout=net.readout or interface.readout)
     return build_net(
-        net.mixer, interface, width.dim, config.depth, hidden=width.hidden,
+        mixer_of(net.mixer, net.options), interface, width.dim, config.depth, hidden=width.hidden,
         num_heads=config.num_heads, dropout=config.dropout,
-        positions=config.positions,  # type: ignore[arg-type]
+        positions=config.positions, config=blocks_of(net.options),  # type: ignore[arg-type]
     )  # fmt: skip

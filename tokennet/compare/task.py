@@ -16,6 +16,7 @@ from tokennet.checks import checked, lookup, require
 from tokennet.compare.data import stratified_fold
 from tokennet.compare.metric import Metric, Splits, accuracy, classes, error, majority, median
 from tokennet.compare.spec import NO_MIXER, NetSpec, TrainConfig, Width, net_of_blocks
+from tokennet.compare.variants import read_options
 from tokennet.graphs import TokenGraph
 from tokennet.mixers import MIXERS
 from tokennet.nets import IOSpec
@@ -233,7 +234,8 @@ class Task(ABC):
     def parse(self, text: str) -> NetSpec:
         """Read "mixer@graph" or "mixer@graph/readout"; the mixer "none" does not mix.
 
-        "none" alone is on the first graph of the task.
+        "none" alone is on the first graph of the task. Behind a mixer there may be options, as
+        "attention:cosine:depth=4@full", see `tokennet.compare.variants`.
 
         Raises:
             ValueError: it is not of that form, or this task has no such mixer, graph or readout.
@@ -243,21 +245,21 @@ class Task(ABC):
         'causal'
         """
         front, slash, readout = text.strip().partition("/")
-        mixer, at, graph = front.partition("@")
-        if front == NO_MIXER:
-            mixer, graph = NO_MIXER, self.graphs[0]
+        named, at, graph = front.partition("@")
+        mixer, *words = named.split(":")
+        if mixer == NO_MIXER and not at:
+            graph = self.graphs[0]
         elif not at:
             raise ValueError(
                 f"a net is written mixer@graph, such as attention@full, or none; got {text!r}"
             )
-        else:
-            lookup("mixer", mixer, {**MIXERS, **dict.fromkeys((*self.forms, NO_MIXER))})
+        lookup("mixer", mixer, {**MIXERS, **dict.fromkeys((*self.forms, NO_MIXER))})
         lookup("graph", graph, dict.fromkeys(self.graphs))
         if slash and not self.readouts:
             raise ValueError(f"readout must be left out for this task; got {readout!r}")
         if slash:
             lookup("readout", readout, dict.fromkeys(self.readouts))
-        return NetSpec(mixer, graph, readout or None)
+        return NetSpec(mixer, graph, readout or None, read_options(mixer, words))
 
 
 class StoredTask(Task):

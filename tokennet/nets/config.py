@@ -93,6 +93,8 @@ class BlockConfig:
     """Activation of the token-wise MLPs."""
     dropout: float = 0.0
     """On every residual branch and within the MLPs."""
+    tokenwise: Callable[[int, int | None], TokenLayer] | None = None
+    """From dim and hidden to the token-wise layer, such as experts; an MLP by default."""
     layer_scale: float | None = None
     """Initial value of a learned factor for each channel of a branch; None for no factor."""
 
@@ -108,7 +110,9 @@ class BlockConfig:
     ) -> list[TokenLayer]:
         """Mixers and then a token-wise MLP unless `hidden` is 0, each in a residual connection."""
         layers = list(mixers)
-        if hidden != 0:
+        if hidden != 0 and self.tokenwise is not None:
+            layers.append(check_made("tokenwise", self.tokenwise, TokenLayer, dim, hidden))
+        elif hidden != 0:
             layers.append(TokenWise(mlp(dim, hidden, self.dropout, self.activation)))
         return [self.around(layer, dim) for layer in layers]
 
