@@ -9,10 +9,9 @@ import torch
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from tests.compare.tasks_for_tests import Majority, a_run
-from tests.compare.test_command import shown
+from tests.compare.tasks_for_tests import Majority, a_run, shown
 from tokennet.compare import Budget, Metric, compare
-from tokennet.compare.judge import Pair, calibration_error, holm, interval, judge, kappa
+from tokennet.compare.judge import Pair, calibration_error, holm, interval, is_better, judge, kappa
 from tokennet.compare.metric import accuracy
 from tokennet.compare.report import judged, summarize
 
@@ -103,6 +102,17 @@ def test_test_examples_of_each_seed_count_with_the_seed_alone():
     assert pair.p == pytest.approx(stats.ttest_1samp(by_seed, 0).pvalue)
 
 
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_a_net_that_guesses_is_no_better_than_the_guess(seeds):
+    runs = simulated(seeds, 0.0, generator=np.random.default_rng(0))["a"]
+    score = float(torch.stack([run["accuracy"] for run in runs]).mean())
+    assert not is_better(runs, score - 0.005, accuracy)
+    assert is_better(runs, score - 0.1, accuracy)
+    assert not is_better(runs, score + 0.1, accuracy)
+    smaller = Metric("accuracy", accuracy.values, higher_is_better=False)
+    assert is_better(runs, score + 0.1, smaller)
+
+
 def test_several_pairs_are_corrected():
     assert holm([0.01, 0.04, 0.03]) == [0.03, 0.06, 0.06]
     assert holm([0.5, 0.9]) == [1.0, 1.0]
@@ -142,10 +152,10 @@ def test_a_comparison_is_judged_and_says_so(tokennet, tmp_path):
     assert "With 2 seeds these cannot be told apart: attention@full and mean@ring." in text
     stored = json.loads((tmp_path / "results.json").read_text())
     result = compare(Majority(), seeds=2, budget=Budget(epochs=1), out=tmp_path)
-    assert [Pair(**pair) for pair in stored["pairs"]] == result.pairs
-    assert stored["calibration"] == result.calibration
+    assert [Pair(**pair) for pair in stored["pairs"]] == result.verdicts.pairs
+    assert stored["calibration"] == result.verdicts.calibration
     means = [row.score for row in result.rows]
-    assert result.pairs[0].difference == pytest.approx(means[0] - means[1])
+    assert result.verdicts.pairs[0].difference == pytest.approx(means[0] - means[1])
     done = tokennet("compare", task, "--seeds", 1, "--epochs", 1, "--out", tmp_path)
     assert "One seed: which net is better cannot be told" in " ".join(done.stdout.split())
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.compare.tasks_for_tests import Halves, Majority, Nodes
-from tests.compare.test_own_nets import Sets
+from tests.compare.tasks_for_tests import Halves, Majority, Nodes, Sets
 from tokennet import Tokens
 from tokennet.compare import (
     TASKS,
@@ -119,7 +118,7 @@ def test_nets_and_tasks_that_were_objects_have_to_be_given(tmp_path):
 
 def test_tasks_and_nets_by_name_are_made_again(tmp_path):
     task = load_task("tests.compare.test_from_data:two_arrays", TASKS, {"name": "two"})
-    net = "tests.compare.test_own_nets:Sized"
+    net = "tests.compare.tasks_for_tests:Sized"
     compare(task, nets=[net], seeds=1, budget=Budget(epochs=1, size=600), out=tmp_path)
     run = load_run(tmp_path, "Sized@full")
     assert run.task.name == "two"
@@ -204,9 +203,11 @@ def test_predictions_in_the_shell(folder, tmp_path, tokennet):
 
 
 def test_a_run_that_diverged_keeps_nothing(tmp_path):
-    from tests.compare.test_diverged import DivergesAlways
+    class Diverges(Majority):
+        def loss(self, output, target):
+            return super().loss(output, target) * torch.nan
 
-    compare(DivergesAlways(), nets=["mean@full"], seeds=1, out=tmp_path)
+    compare(Diverges(), nets=["mean@full"], seeds=1, out=tmp_path)
     assert not (tmp_path / "kept").exists()
 
 

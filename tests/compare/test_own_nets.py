@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch_geometric.nn import GCNConv, global_add_pool
 
-from tests.compare.tasks_for_tests import Majority, Nodes
+from tests.compare.tasks_for_tests import Majority, Nodes, Sets, Sized
 from tokennet import Full, Tokens
 from tokennet.compare import TASKS, Budget, NetSpec, OwnNet, Width, compare
 from tokennet.compare.adapters import OnGraphs
@@ -17,22 +17,6 @@ from tokennet.compare.named import specs_of
 from tokennet.compare.own_nets import parts_without_reset
 
 QUICK = Budget(epochs=1)
-
-
-class Sets(nn.Module):
-    """Called with tokens."""
-
-    def __init__(self, size=8):
-        super().__init__()
-        self.first, self.last = nn.Linear(1, size), nn.Linear(size, 2)
-
-    def forward(self, tokens):
-        return self.last(self.first(tokens.z).relu().mean(-2))
-
-
-class Sized(Sets):
-    def __init__(self, size):
-        super().__init__(size)
 
 
 class CNN(nn.Module):
@@ -203,7 +187,7 @@ def test_one_graph_whose_nodes_are_the_examples():
         ),
         (lambda: CNN(4), "does not run. As a net of tokens: .*; of images: .*has no images"),
         (lambda: OwnNet(Sets, graph="star"), "graph must be one of full, ring; got 'star'"),
-        (lambda: "tests.compare.test_own_nets:Nothing", "has no 'Nothing'"),
+        (lambda: "tests.compare.tasks_for_tests:Nothing", "has no 'Nothing'"),
         (lambda: "atention:gram@full", "did you mean attention"),
         (lambda: "pyg:GNC", "net pyg must be one of .*did you mean GIN or GCN"),
         (lambda: lambda: 3, "what <lambda> returns must be a module, got int"),

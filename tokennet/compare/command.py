@@ -127,10 +127,11 @@ def _array(file: Path) -> Tensor:
 
 def _report(console: Console, task: Task, result: Comparison, folder: Path) -> int:
     title = f"{task.name}: {task.summary}"
-    shown = judged(result.pairs, result.rows, task.metrics[0], result.calibration)
+    shown = judged(result.verdicts.pairs, result.rows, task.metrics[0], result.verdicts.calibration)
     found = tables(result.rows, result.baselines, task.metrics, title)
+    shown += [f"No better than {m}: {', '.join(n)}." for m, n in result.verdicts.no_better.items()]
     console.print(*found, *shown, LEGEND, sep="\n")
-    if len(shown) > 1:
+    if len(result.verdicts.pairs) and result.verdicts.pairs[0].seeds > 1:
         console.print(JUDGED)
     console.print(recipe(result.config))
     if result.reused:

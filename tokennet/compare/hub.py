@@ -6,7 +6,7 @@ Needs huggingface_hub, `pip install "tokennet[hub]"`.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
@@ -15,9 +15,6 @@ from tokennet.compare.spec import NetSpec, TrainConfig, Width, net_of_blocks
 from tokennet.compare.variants import read_options
 from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
-
-if TYPE_CHECKING:
-    from tokennet.compare.loaded import LoadedRun
 
 
 class PretrainedNet(nn.Module, PyTorchModelHubMixin, library_name="tokennet"):
@@ -59,8 +56,8 @@ class PretrainedNet(nn.Module, PyTorchModelHubMixin, library_name="tokennet"):
         return self.net(tokens)
 
     @classmethod
-    def of(cls, run: LoadedRun) -> PretrainedNet:
-        """The net of a run.
+    def of(cls, run: Any) -> PretrainedNet:
+        """The net of a `LoadedRun`.
 
         Raises:
             ValueError: a net of another form than `build_net` makes.

@@ -47,6 +47,42 @@ class Pair:
         return self.p is not None and self.p <= LEVEL
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    """What can be said of nets, beside their scores. Made by `compare`.
+
+    Nets of which a seed diverged are left out.
+    """
+
+    pairs: list[Pair]
+    """All pairs of nets, and whether they can be told apart."""
+    calibration: dict[str, float]
+    """The calibration error of each net that answers by logits of classes."""
+    no_better: dict[str, list[str]]
+    """The nets that are not better than a trivial model, by its name."""
+
+
+def verdicts_of(
+    answers: Mapping[str, Sequence[Answers]], models: Mapping[str, Mapping[str, float]],
+    metric: Metric,
+) -> Verdicts:  # fmt: skip
+    """Compare all pairs of nets, and each net with each trivial model.
+
+    Args:
+        answers: of each net those of each seed.
+        models: the scores of trivial models.
+    """
+    errors = {net: calibration_error(runs) for net, runs in answers.items()}
+    no_better = {}
+    for model, scores in models.items():
+        score = scores.get(metric.name, math.nan)
+        if math.isfinite(score):
+            nets = [net for net, runs in answers.items() if not is_better(runs, score, metric)]
+            no_better.update({model: nets} if nets else {})
+    known = {net: error for net, error in errors.items() if error is not None}
+    return Verdicts(judge(answers, metric), known, no_better)
+
+
 def judge(answers: Mapping[str, Sequence[Answers]], metric: Metric) -> list[Pair]:
     """Compare all pairs of nets.
 
@@ -100,6 +136,20 @@ def _difference(ours: Sequence[Answers], theirs: Sequence[Answers], metric: Metr
     return interval(by_seed, of_examples, len(a[0]))
 
 
+def is_better(runs: Sequence[Answers], score: float, metric: Metric) -> bool:
+    """Whether a net is better than a model of this score, at 5 %; of one seed, with that seed."""
+    sign = 1 if metric.higher_is_better else -1
+    rows = [run[metric.name].double() for run in runs]
+    by_seed = [sign * (metric.reduce(each) - score) for each in rows]
+    # The other model answers the same examples: nothing of it varies with them.
+    of_both, of_each = _resampled(rows, [each[:0] for each in rows], metric.reduce)
+    if len(rows) == 1:
+        return by_seed[0] > float(stats.norm.isf(LEVEL / 2)) * math.sqrt(of_both)
+    of_examples = max(0.0, (len(rows) * of_both - of_each) / (len(rows) - 1))
+    _, low, _, _ = interval(by_seed, of_examples, len(rows[0]))
+    return low is not None and low > 0
+
+
 def _resampled(
     a: list[Tensor], b: list[Tensor], reduce: Callable[[Tensor], float]
 ) -> tuple[float, float]:
@@ -108,7 +158,10 @@ def _resampled(
     rows = []
     for _ in range(RESAMPLES):
         index = torch.randint(n, (n,), generator=generator)
-        rows.append([reduce(x[index]) - reduce(y[index]) for x, y in zip(a, b, strict=True)])
+        rows.append([
+            reduce(x[index]) - (reduce(y[index]) if len(y) else 0.0)
+            for x, y in zip(a, b, strict=True)
+        ])  # fmt: skip
     found = torch.tensor(rows, dtype=torch.float64)  # (resamples, seeds)
     found = found[found.isfinite().all(1)]
     if len(found) < 2:

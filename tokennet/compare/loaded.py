@@ -112,9 +112,8 @@ class LoadedRun:
             ImportError: huggingface_hub is not installed.
         """
         require("huggingface_hub", "hub")
-        from tokennet.compare.hub import PretrainedNet
-
-        PretrainedNet.of(self).save_pretrained(str(folder), **options)
+        hub = require("tokennet.compare.hub", "hub")  # it needs the package as it is imported
+        hub.PretrainedNet.of(self).save_pretrained(str(folder), **options)
 
     def _example(self) -> Batch:
         batch = self.task.batch(self.task.splits(self.run.seed)["test"][:1], self.spec.graph)
@@ -146,6 +145,15 @@ def load_run(
 
     Raises:
         ValueError: there is no such run, the data are others now, or it diverged.
+
+    >>> import tempfile
+    >>> from tokennet.compare import Budget, compare
+    >>> quick = Budget(size=4_000, epochs=1)
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     result = compare(TASKS["digits"](), nets=["none"], seeds=1, budget=quick, out=out)
+    ...     run = load_run(out, "none@full")
+    >>> run.predict().shape
+    torch.Size([450, 10])
     """
     folder = Path(folder)
     stored = _stored(folder, net, seed)

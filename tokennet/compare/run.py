@@ -14,14 +14,14 @@ from tokennet.checks import check_size, checked, require
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_attributes, check_task
 from tokennet.compare.fingerprint import code_of, fingerprint
-from tokennet.compare.judge import Answers, Pair, calibration_error, judge
+from tokennet.compare.judge import Answers, Verdicts, verdicts_of
 from tokennet.compare.kept import read_answers
 from tokennet.compare.named import Named, specs_of
 from tokennet.compare.report import Baseline, ResultRow, best_row, run_row, summarize
 from tokennet.compare.store import RunStore, run_key, write_results
 from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Job, Run
-from tokennet.compare.workers import train_all
+from tokennet.compare.workers import Folders, train_all
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
@@ -73,10 +73,8 @@ class Comparison:
     """Number of runs that were not trained but read from the folder."""
     config: TrainConfig
     """How all nets were trained."""
-    pairs: list[Pair]
-    """All pairs of nets without a seed that diverged, and whether they can be told apart."""
-    calibration: dict[str, float]
-    """The calibration error of each net that answers by logits of classes."""
+    verdicts: Verdicts
+    """Which nets can be told apart, and which are no better than a trivial model."""
 
     def frame(self) -> DataFrame:
         """A `DataFrame` of pandas with a row for each run, as results.csv."""
@@ -155,6 +153,28 @@ def compare(
         raise ValueError(f"workers must be 1 on {fabric.world_size} devices, got {workers}")
     common = _environment(fabric, task)
     settings = [_settings(job, common) for job in jobs]
+    folders = [(store.artifacts(each), store.kept(each)) for each in settings]
+    runs, reused = _train(fabric, store, jobs, settings, folders, workers, on_progress)
+    baselines = Baseline.of(task, seeds)
+    answers = _answers(runs, [kept for _, kept in folders])
+    verdicts = verdicts_of(answers, {b.name: b.scores for b in baselines}, task.metrics[0])
+    each_run = [*zip(runs, folders, strict=True)]
+    artifacts = {run.net: folder for run, (folder, _) in reversed(each_run)}
+    rows, files = summarize(runs), []
+    if fabric.is_global_zero:
+        training = {"training": asdict(config)}
+        asked = {"budget": asdict(budget), "seeds": seeds, **common, **training}
+        best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
+        keys = [run_key(each) for each in settings]
+        files = write_results(out, rows, runs, baselines, asked, best, keys, asdict(verdicts))
+    return Comparison(rows, runs, baselines, files, reused, config, verdicts)
+
+
+def _train(
+    fabric: Fabric, store: RunStore, jobs: list[Job], settings: list[dict[str, Any]],
+    folders: list[Folders], workers: int, on_progress: Progress,
+) -> tuple[list[Run], int]:  # fmt: skip
+    """Each run, and how many were read."""
     # The first process alone decides, so that none waits for another that loaded.
     found = [fabric.broadcast(store.load(s) if fabric.is_global_zero else None) for s in settings]
     total = sum(job.config.epochs for job in jobs)
@@ -164,31 +184,13 @@ def compare(
         done[number] = epochs
         on_progress(str(jobs[number]), sum(done), total)
 
-    folders = [(store.artifacts(each), store.kept(each)) for each in settings]
     waiting = [(n, jobs[n], folders[n]) for n, run in enumerate(found) if run is None]
     for number, run in train_all(fabric, waiting, workers, on_epoch):
         found[number] = run
         if fabric.is_global_zero:
             store.save(settings[number], run)
         on_epoch(number, jobs[number].config.epochs)
-    runs: list[Run] = found  # type: ignore[assignment]
-    answers = _answers(runs, [kept for _, kept in folders])
-    pairs = judge(answers, task.metrics[0])
-    errors = {net: calibration_error(of_net) for net, of_net in answers.items()}
-    calibration = {net: error for net, error in errors.items() if error is not None}
-    each_run = [*zip(runs, folders, strict=True)]
-    artifacts = {run.net: folder for run, (folder, _) in reversed(each_run)}
-    rows, files = summarize(runs), []
-    baselines = Baseline.of(task, seeds)
-    if fabric.is_global_zero:
-        training = {"training": asdict(config)}
-        asked = {"budget": asdict(budget), "seeds": seeds, **common, **training}
-        best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
-        keys = [run_key(each) for each in settings]
-        more = {"pairs": [asdict(pair) for pair in pairs], "calibration": calibration}
-        files = write_results(out, rows, runs, baselines, asked, best, keys, more)
-    reused = len(jobs) - len(waiting)
-    return Comparison(rows, runs, baselines, files, reused, config, pairs, calibration)
+    return [run for run in found if run is not None], len(jobs) - len(waiting)
 
 
 def _answers(runs: Sequence[Run], folders: Sequence[Path]) -> dict[str, list[Answers]]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
 from tokennet.checks import checked
 from tokennet.compare.variants import blocks_of, mixer_of, training_of, written
 from tokennet.nets import IOSpec, TokenNet, build_net
-
-if TYPE_CHECKING:
-    from tokennet.compare.task import Task
 
 
 @checked(dim=0, hidden=0)
@@ -72,8 +69,8 @@ class NetSpec:
         """A hash of what makes it, where its name does not say that."""
         return None
 
-    def build(self, task: Task, config: TrainConfig, width: Width) -> nn.Module:
-        """The net to train."""
+    def build(self, task: Any, config: TrainConfig, width: Width) -> nn.Module:
+        """The net to train, for a `Task`."""
         return task.build(self, config, width)
 
 
