@@ -531,7 +531,7 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
     [
         (
             "digit",
-            "task must be one of arrows, .*, or module:Class; got 'digit'; did you mean digits",
+            "task must be one of arrows, .*, or module:Class, .*; got 'digit'; did you mean digits",
         ),
         ("nowhere:Task", "task 'nowhere:Task': No module named 'nowhere'"),
         ("tests.compare.tasks_for_tests:Nothing", "has no 'Nothing'"),

@@ -1,5 +1,6 @@
 """What is kept of runs: loaded, asked again, continued, exported, shared."""
 
+import csv
 import json
 import shutil
 import sys
@@ -7,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import CSVLogger
 from torch import nn
 
 from tests.compare.tasks_for_tests import Halves, Majority, Nodes, Sets
@@ -200,6 +203,20 @@ def test_predictions_in_the_shell(folder, tmp_path, tokennet):
     (tmp_path / "z.npy").write_bytes(b"no array")
     done = tokennet("predict", folder, "--data", tmp_path / "z.npy")
     assert (done.returncode, "--data must be a .npy or .pt file" in done.stderr) == (2, True)
+
+
+def test_loggers_of_fabric_receive_the_curves(tmp_path):
+    logger = CSVLogger(tmp_path, name="log", version="0")
+    fabric = Fabric(accelerator="cpu", devices=1, loggers=logger)
+    given = {"nets": ["mean@ring"], "seeds": 1, "budget": QUICK, "fabric": fabric}
+    result = compare(Majority(), **given, out=tmp_path / "out")
+    logger.save()
+    rows = list(csv.DictReader((tmp_path / "log" / "0" / "metrics.csv").open()))
+    logged = [float(row["mean@ring seed 0/loss"]) for row in rows]
+    assert logged == pytest.approx(result.runs[0].curves["loss"])
+    assert [int(row["step"]) for row in rows] == [1, 2]
+    with pytest.raises(ValueError, match="workers must be 1 with loggers, got 2"):
+        compare(Majority(), **given, workers=2, out=tmp_path / "out")
 
 
 def test_a_run_that_diverged_keeps_nothing(tmp_path):

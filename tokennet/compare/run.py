@@ -106,7 +106,8 @@ def compare(
             "module:Class", "timm:resnet18", "pyg:GCN@grid".
         seeds: their number, 0 .. seeds - 1; the task's own by default.
         budget: what the nets have in common.
-        fabric: where to train; a launched `Fabric`, by default one CPU.
+        fabric: where to train; a launched `Fabric`, by default one CPU. Its loggers, such as that
+            of TensorBoard, receive the curves of runs as they are trained.
         workers: processes that train runs at the same time, each on one thread. Scores do not
             depend on it. A script that asks for more than 1 needs `if __name__ == "__main__":`.
         out: folder for runs, results.json, results.csv, config.json, curves.png, and the
@@ -149,8 +150,9 @@ def compare(
         store.prepare()
     each = itertools.product(widths.items(), range(seeds))
     jobs = [Job(task, net, net.config_of(config), width, seed) for (net, width), seed in each]
-    if workers > 1 and fabric.world_size > 1:
-        raise ValueError(f"workers must be 1 on {fabric.world_size} devices, got {workers}")
+    if workers > 1 and (fabric.world_size > 1 or fabric.loggers):
+        where = "with loggers" if fabric.loggers else f"on {fabric.world_size} devices"
+        raise ValueError(f"workers must be 1 {where}, got {workers}")
     common = _environment(fabric, task)
     settings = [_settings(job, common) for job in jobs]
     folders = [(store.artifacts(each), store.kept(each)) for each in settings]

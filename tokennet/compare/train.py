@@ -166,6 +166,10 @@ def _train_epochs(
             found = None if diverged else loop.measure(splits["val"])
             diverged = found is None
             _extend(run.curves, found or dict.fromkeys(loop.measured, None))
+        if loop.fabric.loggers:
+            now = {name: curve[-1] for name, curve in run.curves.items()}
+            known = {f"{loop.job}/{name}": v for name, v in now.items() if v is not None}
+            loop.fabric.log_dict(known, step=epoch + 1)
         on_epoch(epoch + 1)
         if diverged:
             run.diverged = epoch + 1
