@@ -1,4 +1,4 @@
-"""The commands of `tokennet`: compare, check, bench, tasks, nets."""
+"""The commands of `tokennet`: compare, predict, complete, check, bench, tasks, nets."""
 
 from __future__ import annotations
 
@@ -126,6 +126,44 @@ def compare(
     where = command.Where(_accelerator(device), devices, precision, workers)
     settings = [*(set_ or ()), *(more or ())]
     raise typer.Exit(command.compare(task, settings, nets, seeds, budget, where, out))
+
+
+_Folder = Annotated[Path, Argument(help="Folder that `tokennet compare` wrote.", exists=True)]
+_Net = Annotated[str | None, Option(help="Its name in the tables. (default: the best net)")]
+_Seed = Annotated[int, Option(min=0, help="Seed of the run.")]
+
+
+@app.command()
+def predict(
+    folder: _Folder,
+    net: _Net = None,
+    seed: _Seed = 0,
+    data: Annotated[
+        Path | None, Option(help="Tokens (n, N, C), .npy or .pt. (default: the test)")
+    ] = None,
+    out: Annotated[Path | None, _file(help="Write the answers to this file, as CSV.")] = None,
+) -> None:
+    """The answers of a net that was compared: to the test, or to data of your own."""
+    from tokennet.compare import command
+
+    command.predict(folder, net, seed, data, out)
+
+
+@app.command()
+def complete(
+    folder: _Folder,
+    prompt: Annotated[str, Argument(help="The text to go on from.")],
+    net: _Net = None,
+    seed: _Seed = 0,
+    length: Annotated[int, Option(min=1, help="Number of new tokens.")] = 200,
+    temperature: Annotated[float, Option(help="0 for the most probable token.")] = 0.8,
+    draw: Annotated[int, Option(min=0, help="Seed of the text.")] = 0,
+) -> None:
+    """Continue a text with a net that was compared on texts, as `shakespeare`."""
+    from tokennet.compare import load_run
+
+    run = load_run(folder, net, seed)
+    print(run.complete(prompt, length, temperature=temperature, seed=draw))
 
 
 def _list_laws(wanted: bool) -> None:

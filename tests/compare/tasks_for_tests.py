@@ -2,6 +2,7 @@
 
 import torch
 from lightning_fabric import Fabric
+from rich.console import Console
 from torch import nn
 
 from tokennet import Cycle, Full, Tokens
@@ -127,3 +128,27 @@ def a_run(**changes):
         "curves": {"loss": [1.0], "val": [0.5]},
     }  # fmt: skip
     return Run(**{**values, **changes})
+
+
+class Sets(nn.Module):
+    """Called with tokens."""
+
+    def __init__(self, size=8):
+        super().__init__()
+        self.first, self.last = nn.Linear(1, size), nn.Linear(size, 2)
+
+    def forward(self, tokens):
+        return self.last(self.first(tokens.z).relu().mean(-2))
+
+
+class Sized(Sets):
+    def __init__(self, size):
+        super().__init__(size)
+
+
+def shown(found):
+    """What a terminal of 80 columns shows of tables and lines."""
+    console = Console(width=80)
+    with console.capture() as said:
+        console.print(*found)
+    return said.get()

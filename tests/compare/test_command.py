@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.compare.tasks_for_tests import Majority, a_run
+from tests.compare.tasks_for_tests import Majority, a_run, shown
 from tokennet.compare import TASKS, Budget, TrainConfig, compare, load_task
 from tokennet.compare.report import recipe, summarize, tables
 
@@ -22,15 +22,6 @@ class Bits(Majority):
         super().__init__()
         self.z = self.z.repeat(1, 1, copies)
         self.interface = replace(self.interface, in_features=copies)
-
-
-def shown(found):
-    from rich.console import Console
-
-    console = Console(width=80)
-    with console.capture() as said:
-        console.print(*found)
-    return said.get()
 
 
 @pytest.mark.parametrize("given", [("--set", "copies=3", "label=x y"), ("--set", "copies=3")])

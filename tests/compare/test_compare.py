@@ -145,8 +145,13 @@ def test_compare_writes_what_it_shows(tmp_path):
     assert written["config"]["versions"]["torch"] == torch.__version__
     assert written["config"]["seeds"] == 2
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
-    assert [row["net"] for row in rows] == ["attention@full", "mean@ring"]
-    assert float(rows[0]["accuracy"]) == result.rows[0].scores["accuracy"]
+    assert [(row["net"], row["seed"]) for row in rows] == [
+        ("attention@full", "0"), ("attention@full", "1"), ("mean@ring", "0"), ("mean@ring", "1"),
+    ]  # fmt: skip
+    assert [float(row["accuracy"]) for row in rows] == [r.scores["accuracy"] for r in result.runs]
+    frame = result.frame()
+    assert list(frame.columns) == list(rows[0])
+    assert frame["accuracy"].tolist() == [run.scores["accuracy"] for run in result.runs]
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads((tmp_path / "config.json").read_text()) == written["config"]
 
@@ -168,11 +173,11 @@ def test_a_second_call_reads_and_an_interrupted_one_resumes(tmp_path, monkeypatc
 
     trained = []
 
-    def counted(fabric, job, on_epoch, artifacts):
+    def counted(fabric, job, on_epoch, *folders):
         if len(trained) == stop_after:
             raise KeyboardInterrupt
         trained.append(str(job))
-        return train(fabric, job, on_epoch, artifacts)
+        return train(fabric, job, on_epoch, *folders)
 
     monkeypatch.setattr(module, "train", counted)
     stop_after = 3
@@ -526,7 +531,7 @@ def test_tasks_of_ones_own_are_loaded_by_module_and_class():
     [
         (
             "digit",
-            "task must be one of arrows, .*, or module:Class; got 'digit'; did you mean digits",
+            "task must be one of arrows, .*, or module:Class, .*; got 'digit'; did you mean digits",
         ),
         ("nowhere:Task", "task 'nowhere:Task': No module named 'nowhere'"),
         ("tests.compare.tasks_for_tests:Nothing", "has no 'Nothing'"),

@@ -8,7 +8,7 @@ import torch
 from tests.compare.tasks_for_tests import Majority
 from tokennet.compare import Budget, compare
 from tokennet.compare.metric import accuracy
-from tokennet.compare.task import RESULTS
+from tokennet.compare.task import FOLDERS, RESULTS
 
 
 class BareTensor(Majority):
@@ -60,7 +60,7 @@ def test_metrics_are_not_called_as_other_columns(names, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", [*RESULTS, "runs"])
+@pytest.mark.parametrize("name", [*RESULTS, *FOLDERS])
 def test_artifacts_are_not_called_as_the_results(name, tmp_path):
     class Overwriting(Majority):
         def write_artifacts(self, model, net, folder):

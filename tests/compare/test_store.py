@@ -21,7 +21,7 @@ from tokennet.compare import compare
 from tokennet.compare import workers as module
 from tokennet.compare.report import summarize
 from tokennet.compare.store import RunStore, write_results
-from tokennet.compare.task import RESULTS
+from tokennet.compare.task import FOLDERS, RESULTS
 
 SETTINGS = {
     "net": "mean@full", "seed": 0, "width": {"dim": 4, "hidden": 8},
@@ -259,7 +259,8 @@ def test_a_disk_that_fills_up_loses_no_finished_run(tmp_path, disk, monkeypatch)
     with pytest.raises(OSError, match=r"cannot write .*runs/\w+.json: No space left on device"):
         compare(Majority(), seeds=2, out=tmp_path)
     after = contents(tmp_path)
-    assert len(after) == len(before) + 2
+    kept = 2  # the parameters and the answers, of the third run too
+    assert len(after) == len(before) + 2 * (1 + kept) + kept
     assert {path: after[path] for path in before} == before
     disk.clear()
     resumed = compare(Majority(), seeds=2, out=tmp_path)
@@ -285,7 +286,7 @@ def test_results_that_cannot_be_replaced_stay_as_they_were(number, tmp_path, dis
     after = contents(tmp_path)
     for name in RESULTS[number:]:
         assert after[Path(name)] == before[Path(name)]
-    assert {path.name for path in tmp_path.iterdir()} == {*RESULTS, "runs"}
+    assert {path.name for path in tmp_path.iterdir()} == {*RESULTS, *FOLDERS}
 
 
 def in_one_folder(folder, barrier, nets):
@@ -319,7 +320,7 @@ def test_two_comparisons_in_one_folder_at_once(nets, tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert json.loads((tmp_path / "config.json").read_text()) == results["config"]
     lines = (tmp_path / "results.csv").read_text().splitlines()
-    assert [line.partition(",")[0] for line in lines[1:]] == [row["net"] for row in results["nets"]]
+    assert [line.partition(",")[0] for line in lines[1:]] == [run["net"] for run in results["runs"]]
     for path in (tmp_path / "runs").glob("*.json"):
         run = json.loads(path.read_text())
         assert run["config"]["net"] == run["run"]["net"]
@@ -336,7 +337,16 @@ def test_one_comparison_at_a_time_writes_its_results(tmp_path):
     another = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(another, fcntl.LOCK_EX)
     settings = {**SETTINGS, "task": "task"}
-    given = (tmp_path, summarize([a_run()]), [a_run()], [], settings, tmp_path / "none")
+    given = (
+        tmp_path,
+        summarize([a_run()]),
+        [a_run()],
+        [],
+        settings,
+        tmp_path / "none",
+        ["key"],
+        {},
+    )
     writer = threading.Thread(target=write_results, args=given)
     writer.start()
     writer.join(1)

@@ -211,6 +211,7 @@ def hand_counted(mixer, graph, tokens):
         "hypermixer": 4 * 2 * rows * 16 * 16 + 2 * 2 * rows * 16 * 16,
         "gru": 3 * 2 * rows * 16 * (16 + 16),
         "lstm": 4 * 2 * rows * 16 * (16 + 16),
+        "rnn": 2 * rows * 16 * (16 + 16),
         "causal_conv": 2 * copies * sum(3 * n - 3 for n in sizes) * 16,
         "conv1d": 2 * copies * sum(3 * n - 2 for n in sizes) * 16,
         "conv2d": 2 * copies * (3 * 3 - 2) * (3 * 4 - 2) * 16,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tokennet.checks import lookup
+from tokennet.compare.own_nets import OwnSpec
 from tokennet.compare.task import Batch, NetSpec, Task, TrainConfig, Width
 from tokennet.nets import count_parameters
 from tokennet.nets.evaluating import evaluating
@@ -18,6 +20,9 @@ from tokennet.nets.evaluating import evaluating
 Match = Literal["params", "flops", "none"]
 TOLERANCE = 0.02
 LARGEST_DIM = 4096
+LARGEST_SIZE = 2**16
+FIXED = Width(0, 0)
+"""Of a net whose size is given."""
 
 
 def find_widths(
@@ -28,19 +33,34 @@ def find_widths(
     Args:
         match: what is equal: "params", "flops" (forward, for one example), or "none",
             where `size` is the token width itself.
-        size: by default `config.size` parameters; for the other two, what the first net has
-            at that number of parameters.
+        size: by default what the first net of a fixed size has; without such a net
+            `config.size` parameters, and for the other two what the first net has at that number
+            of parameters.
 
     Raises:
         ValueError: an unknown `match`, or no widths cost that.
     """
     lookup("match", match, dict.fromkeys(get_args(Match)))
-    if size is None and match == "params":
-        size = config.size
-    elif size is None:
-        first = find_width(task, nets[0], config, "params", config.size)
-        size = first.dim if match == "none" else round(cost_of(task, nets[0], config, match)(first))
-    return {net: find_width(task, net, config, match, size) for net in nets}
+    wanted = _size(task, nets, config, match) if size is None else size
+    try:
+        return {net: find_width(task, net, net.config_of(config), match, wanted) for net in nets}
+    except ValueError as error:
+        if size is not None or not (fixed := [str(net) for net in nets if net.is_fixed]):
+            raise
+        told = f"{error} (the size of {fixed[0]}, which is fixed; give another by size)"
+        raise ValueError(told) from error
+
+
+def _size(task: Task, nets: Sequence[NetSpec], config: TrainConfig, match: Match) -> int:
+    fixed = [net for net in nets if net.is_fixed]
+    if fixed and match != "none":
+        return round(cost_of(task, fixed[0], config, match)(FIXED))
+    if match == "params":
+        return config.size
+    first = next((net for net in nets if not net.is_fixed), nets[0])
+    own = first.config_of(config)
+    width = find_width(task, first, own, "params", config.size)
+    return width.dim if match == "none" else round(cost_of(task, first, own, match)(width))
 
 
 def find_width(task: Task, net: NetSpec, config: TrainConfig, match: Match, size: int) -> Width:
@@ -49,6 +69,10 @@ def find_width(task: Task, net: NetSpec, config: TrainConfig, match: Match, size
     The token width is the nearest multiple of heads at the MLP ratio of `config`; the width of
     the MLPs, in which the cost is linear, accounts for the rest.
     """
+    if net.is_fixed:
+        return FIXED
+    if isinstance(net, OwnSpec):
+        return Width(size if match == "none" else _own_size(task, net, config, match, size), 0)
     step = math.lcm(config.num_heads, 2 * max(task.interface.num_coordinates, 1))
     if match == "none":
         if size % step or size < step:
@@ -67,6 +91,29 @@ def find_width(task: Task, net: NetSpec, config: TrainConfig, match: Match, size
             return width
     nearest = min(reached, key=lambda found: abs(found - size))
     raise ValueError(f"size: no {net} has {size:,} {match} within 2 %; the nearest has {nearest:,}")
+
+
+def _own_size(task: Task, net: OwnSpec, config: TrainConfig, match: Match, target: int) -> int:
+    """The size of a net of the user's at which its cost is nearest to `target`."""
+    cost = cost_of(task, net, config, match)
+
+    def at(size: int) -> tuple[float, int]:
+        """At this size, or at the next one that it can be made of, such as a multiple of heads."""
+        for number in range(size, size + 64):
+            try:
+                return cost(Width(number, 0)), number
+            except Exception as error:  # whatever a net of other people raises
+                problem = error
+        raise ValueError(f"size: {net} cannot be made of size {size}: {problem}") from problem
+
+    top = 1
+    while at(top)[0] < target:
+        if top > LARGEST_SIZE:
+            raise ValueError(f"size: {net} has at most {at(top)[0]:,} {match}, got {target:,}")
+        top *= 2
+    above = 1 + bisect_left(range(1, top + 1), float(target), key=lambda size: at(size)[0])
+    found = [at(size) for size in (max(1, above - 1), above)]
+    return min(found, key=lambda pair: abs(pair[0] - target))[1]
 
 
 def _nearest_dim(cost: Callable[[Width], float], config: TrainConfig, step: int, size: int) -> int:
@@ -92,21 +139,44 @@ def cost_of(
     task: Task, net: NetSpec, config: TrainConfig, match: Match
 ) -> Callable[[Width], float]:
     """The cost of a net as a function of its widths."""
-    if match == "flops":
-        batch = example(task, net)
-        return lambda width: flops_of(task.build(net, config, width), batch)
+    batch = example(task, net)
+
+    def flops(width: Width) -> int:
+        found = flops_of(net.build(task, config, width), batch)
+        if found is None:
+            raise ValueError(f"match must be params: FLOPs of {net} cannot be counted, got flops")
+        return found
 
     def parameters(width: Width) -> int:
-        with torch.device("meta"):
-            return count_parameters(task.build(net, config, width))
+        # Nets of other people may compute with numbers as they are made, which meta has none of.
+        device = "cpu" if isinstance(net, OwnSpec) else "meta"
+        with torch.device(device), torch.random.fork_rng():
+            return count_parameters(net.build(task, config, width))
 
-    return parameters
+    return flops if match == "flops" else parameters
 
 
-def flops_of(net: nn.Module, batch: Batch) -> int:
-    """Forward, on the source and the tokens of a batch."""
+def flops_of(net: nn.Module, batch: Batch) -> int | None:
+    """Forward, on the source and the tokens of a batch: by formula, or else counted by torch.
+
+    None where torch counts nothing, or the net does not run in eval mode.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # it loads the compiler
+
     with evaluating(net):
-        return net.flops(*batch.given)  # type: ignore[operator]
+        if callable(by_formula := getattr(net, "flops", None)):
+            return by_formula(*batch.given)
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # a fused kernel counts as nothing
+        counter = FlopCounterMode(display=False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH), counter:
+                net(*batch.given)
+        except Exception:  # whatever a net of other people raises
+            return None
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+        return counter.get_total_flops() or None
 
 
 def example(task: Task, net: NetSpec) -> Batch:

@@ -73,9 +73,12 @@ def _check_names(metrics: list[str], task: Task) -> None:
 RESERVED = (
     "name",
     "loss",
+    "index",
+    "answer",
+    "target",
     *(field.name for field in fields(ResultRow) if "scores" not in field.name),
 )
-"""Columns of `ResultRow` and of baselines, and the name of a curve, which are no metrics."""
+"""Columns of `ResultRow` and of baselines, of a curve and of what is kept: no metrics."""
 
 
 def _expect(task: Task, fits: bool, told: str) -> None:

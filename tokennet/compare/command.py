@@ -12,14 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
 
+from tokennet._files import write_text
 from tokennet.checks import require
-from tokennet.compare.report import LEGEND, recipe, tables
+from tokennet.compare.loaded import load_run
+from tokennet.compare.named_tasks import load_task
+from tokennet.compare.report import JUDGED, LEGEND, judged, recipe, tables
 from tokennet.compare.run import Budget, Comparison
 from tokennet.compare.run import compare as run_comparison
-from tokennet.compare.task import Task, load_task
+from tokennet.compare.task import Task
 from tokennet.compare.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -62,7 +68,7 @@ def compare(
     try:
         with _progress(console) as on_progress:
             result = run_comparison(
-                task, nets=nets.split(",") if nets else None, seeds=seeds,
+                task, nets=split_names(nets) if nets else None, seeds=seeds,
                 budget=Budget(**budget), fabric=fabric,
                 workers=where.workers or _workers(fabric, task), out=folder,
                 on_progress=on_progress,
@@ -74,9 +80,59 @@ def compare(
     return _report(console, task, result, folder)
 
 
+def predict(
+    folder: Path, net: str | None, seed: int, data: Path | None, out: Path | None
+) -> None:  # fmt: skip
+    """Print the scores of a stored net, and write its answers as CSV."""
+    run = load_run(folder, net, seed)
+    if data is None:
+        answers, splits = run.predict(), run.task.splits(seed)
+        index = splits["test"].tolist()
+        print(f"{run.run}: " + ", ".join(f"{n} {v:.4g}" for n, v in run.metrics.items() if v))
+    else:
+        answers = run.predict(_array(data))
+        index = [*range(len(answers))]
+    lines = ["index,answer", *map(_line, index, _shown(run.task, answers).tolist())]
+    text = "\n".join(lines) + "\n"
+    if out is None:
+        print(text, end="")
+    else:
+        write_text(out, text)
+        print(f"Wrote {out}")
+
+
+def _shown(task: Task, answers: Tensor) -> Tensor:
+    """The most probable classes where the task classifies, and the numbers otherwise."""
+    classifies = type(task).loss is Task.loss or task.metrics[0].name in ("accuracy", "exact match")
+    return answers.argmax(-1) if classifies and answers.dim() > 1 else answers
+
+
+def _line(number: int, answer: Any) -> str:
+    values = torch.tensor(answer).flatten().tolist()
+    return f"{number}," + " ".join(f"{value:g}" for value in values)
+
+
+def _array(file: Path) -> Tensor:
+    """Tokens (n, N, C) of a file of numpy or torch."""
+    try:
+        if file.suffix == ".npy":
+            return torch.from_numpy(np.load(file, allow_pickle=False))
+        found = torch.load(file, weights_only=True)
+    except (OSError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"--data must be a .npy or .pt file of an array: {error}") from error
+    if not isinstance(found, Tensor):
+        raise ValueError(f"--data must hold a tensor, got {type(found).__name__}")
+    return found
+
+
 def _report(console: Console, task: Task, result: Comparison, folder: Path) -> int:
     title = f"{task.name}: {task.summary}"
-    console.print(*tables(result.rows, result.baselines, task.metrics, title), LEGEND, sep="\n")
+    shown = judged(result.verdicts.pairs, result.rows, task.metrics[0], result.verdicts.calibration)
+    found = tables(result.rows, result.baselines, task.metrics, title)
+    shown += [f"No better than {m}: {', '.join(n)}." for m, n in result.verdicts.no_better.items()]
+    console.print(*found, *shown, LEGEND, sep="\n")
+    if len(result.verdicts.pairs) and result.verdicts.pairs[0].seeds > 1:
+        console.print(JUDGED)
     console.print(recipe(result.config))
     if result.reused:
         console.print(
@@ -86,6 +142,22 @@ def _report(console: Console, task: Task, result: Comparison, folder: Path) -> i
     if diverged := [str(run) for run in result.runs if run.diverged]:
         console.print(f"{len(diverged)} of {len(result.runs)} runs diverged: {', '.join(diverged)}")
     return DIVERGED if diverged else 0
+
+
+def split_names(text: str) -> list[str]:
+    """Names by commas, but not by those within brackets.
+
+    >>> split_names("mean@full,timm:vit_tiny(depth=2, embed_dim=48)")
+    ['mean@full', 'timm:vit_tiny(depth=2, embed_dim=48)']
+    """
+    names, depth = [""], 0
+    for character in text:
+        depth += (character in "([") - (character in ")]")
+        if character == "," and depth == 0:
+            names.append("")
+        else:
+            names[-1] += character
+    return names
 
 
 def arguments_of(settings: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokennet.compare.task import Task
 
@@ -61,6 +61,22 @@ def code_of(task: Task) -> str:
     return digest.hexdigest()[:16]
 
 
+def code_of_net(make: Any, net: nn.Module, with_values: bool) -> str:
+    """A hash of the source of a net of the user's, of its settings, and perhaps of its values."""
+    digest, seen = hashlib.sha256(repr(net).encode()), set[object]()
+    _add_source(digest, make, seen)
+    for name, part in net.named_modules():
+        plain = {n: v for n, v in vars(part).items() if isinstance(v, int | float | str)}
+        digest.update(repr((name, sorted(plain.items()))).encode())
+        if _is_local(type(part).__module__):
+            _add_source(digest, type(part), seen)
+    for name, value in net.state_dict().items():
+        digest.update(repr((name, value.shape, value.dtype)).encode())
+        if with_values:
+            _add(digest, value)
+    return digest.hexdigest()[:16]
+
+
 def _add_source(digest: hashlib._Hash, item: Any, seen: set[object]) -> None:
     """The source of a function or of the methods of a class, and of what of its module it names."""
     while isinstance(item, partial):
@@ -82,6 +98,11 @@ def _add_source(digest: hashlib._Hash, item: Any, seen: set[object]) -> None:
         return
     source = _source(item)
     digest.update(source.encode())
+    for value in inspect.getclosurevars(item).nonlocals.values():
+        if isinstance(value, int | float | str):
+            digest.update(repr(value).encode())
+        elif isinstance(value, FunctionType | type):
+            _add_source(digest, value, seen)
     for name in sorted(set(re.findall(r"[^\W\d]\w*", source))):
         value = item.__globals__.get(name)
         if isinstance(value, int | float | str):

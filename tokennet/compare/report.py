@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokennet.checks import require
+from tokennet.compare.judge import Pair
 from tokennet.compare.metric import Metric
 from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Run
@@ -26,8 +27,10 @@ class ResultRow:
     dim: int
     hidden: int
     parameters: int
-    flops: int
-    """Forward, for one example."""
+    flops: int | None
+    """Forward, for one example; None where they cannot be counted."""
+    own: str | None
+    """Of a net of your own: how it is called, made and trained."""
     diverged: int
     """How many of the seeds diverged, see `Run.diverged`."""
     scores: dict[str, float | None]
@@ -64,6 +67,15 @@ class ResultRow:
         return row
 
 
+def run_row(run: Run) -> dict[str, Any]:
+    """One run flat, as in results.csv and `Comparison.frame()`: a metric is a column."""
+    kept = {name: value for name, value in vars(run).items() if name != "curves"}
+    declared = kept.pop("declared") or {}
+    first = {"net": kept.pop("net"), "seed": kept.pop("seed"), **kept.pop("scores")}
+    named = {f"declared_{name}": declared.get(name) for name in ("relabeling", "shuffling")}
+    return {**first, **kept, **named}
+
+
 @dataclass(frozen=True)
 class Baseline:
     """The scores of a trivial model: the mean over the same seeds. Made by `compare`."""
@@ -89,7 +101,7 @@ def summarize(runs: Sequence[Run]) -> list[ResultRow]:
 def _row(runs: list[Run]) -> ResultRow:
     first, declared = runs[0], runs[0].declared or {}
     found = {name: _over_seeds([run.scores[name] for run in runs]) for name in first.scores}
-    same = ("net", "dim", "hidden", "parameters", "flops")
+    same = ("net", "dim", "hidden", "parameters", "flops", "own")
     return ResultRow(
         **{name: getattr(first, name) for name in same},
         seeds=len(runs),
@@ -165,6 +177,12 @@ def tables(
             shown.add_row(baseline.name, *(_score(metric, baseline) for metric in further))
         shown.caption = _unconverged(rows)
         found.append(shown)
+    if any(row.own for row in rows):
+        shown = _table("nets of your own", column("called with; size; own training"))
+        for row in rows:
+            if row.own:
+                shown.add_row(row.net, row.own)
+        found.append(shown)
     if any(row.declared_relabeling for row in rows):
         shown = _table(
             "declared symmetry, and measured error in float64", column("relabeling", no_wrap=True),
@@ -177,6 +195,46 @@ def tables(
             )  # fmt: skip
         found.append(shown)
     return found
+
+
+def judged(
+    pairs: Sequence[Pair], rows: Sequence[ResultRow], metric: Metric, errors: Mapping[str, float]
+) -> list[Any]:
+    """A table of differences to the best net, and which pairs cannot be told apart."""
+    if not pairs:
+        return []
+    seeds, examples = pairs[0].seeds, pairs[0].examples
+    if seeds == 1:
+        return [f"One seed: which net is better cannot be told (n = {examples:,} test examples)."]
+    best = best_row([r for r in rows if any(r.net in (p.first, p.second) for p in pairs)], metric)
+    number = partial(require("rich.table", "compare").Column, justify="right")
+    title = f"minus {best.net}: n = {examples:,} test examples, {seeds} seeds, {len(pairs)} pairs"
+    columns = [number(f"{metric.heading}, 95 %"), "told apart", number("kappa")]
+    shown = _table(title, *columns, *([number("ECE %")] if errors else []))
+    for row in rows:
+        cells = ["", "", ""] if row is best else _difference(best.net, row.net, pairs, metric)
+        error = errors.get(row.net)
+        calibration = ["-" if error is None else f"{100 * error:.1f}"] if errors else []
+        shown.add_row(row.net, *cells, *calibration)
+    untold = [f"{pair.first} and {pair.second}" for pair in pairs if not pair.is_told]
+    if not untold:
+        return [shown, "All pairs are told apart."]
+    more = f"; {len(untold) - 6} more pairs" if len(untold) > 6 else ""
+    said = f"With {seeds} seeds these cannot be told apart: {'; '.join(untold[:6])}{more}."
+    return [shown, said]
+
+
+def _difference(best: str, net: str, pairs: Sequence[Pair], metric: Metric) -> list[str]:
+    found = next((p for p in pairs if {p.first, p.second} == {best, net}), None)
+    if found is None or found.low is None or found.high is None or found.p is None:
+        return ["-", "-", "-"]
+    sign = 1 if found.first == net else -1
+    low, high = sorted((sign * found.low, sign * found.high))
+    factor = 100 if metric.unit == "%" else 1
+    middle = factor * sign * found.difference
+    shown = f"{middle:+.3g} [{factor * low:+.3g}, {factor * high:+.3g}]"
+    told = f"p = {found.p:.2g}" if found.is_told else "cannot be told"
+    return [shown, told, "-" if found.kappa is None else f"{found.kappa:.2f}"]
 
 
 def _table(title: str, *columns: Any) -> Table:
@@ -227,6 +285,9 @@ def recipe(config: TrainConfig) -> str:
     )
 
 
+JUDGED = """\
+Differences are paired over test examples and seeds; p corrected for all pairs.
+kappa: agreement with the best net, 1 always, 0 by chance. ECE: calibration error."""
 LEGEND = """\
 FLOPs: forward, one example.  Scores: test, mean ± sd over seeds; last, trivial models.
 Not converged: validation loss still fell by 1 % in the last fifth (see --full).
@@ -238,7 +299,9 @@ def _error(error: float | None) -> str:
     return "-" if error is None else f"{error:.0e}"
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
+    if value is None:
+        return "-"
     for factor, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{value / factor:.3g}{suffix}"

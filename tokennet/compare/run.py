@@ -14,15 +14,19 @@ from tokennet.checks import check_size, checked, require
 from tokennet.compare.budget import Match, find_widths
 from tokennet.compare.check import check_attributes, check_task
 from tokennet.compare.fingerprint import code_of, fingerprint
-from tokennet.compare.report import Baseline, ResultRow, best_row, summarize
-from tokennet.compare.store import RunStore, write_results
+from tokennet.compare.judge import Answers, Verdicts, verdicts_of
+from tokennet.compare.kept import read_answers
+from tokennet.compare.named import Named, specs_of
+from tokennet.compare.report import Baseline, ResultRow, best_row, run_row, summarize
+from tokennet.compare.store import RunStore, run_key, write_results
 from tokennet.compare.task import Task, TrainConfig
 from tokennet.compare.train import Job, Run
-from tokennet.compare.workers import train_all
+from tokennet.compare.workers import Folders, train_all
 from tokennet.version import __version__
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from pandas import DataFrame
 
 
 @checked(depth=0)
@@ -69,6 +73,13 @@ class Comparison:
     """Number of runs that were not trained but read from the folder."""
     config: TrainConfig
     """How all nets were trained."""
+    verdicts: Verdicts
+    """Which nets can be told apart, and which are no better than a trivial model."""
+
+    def frame(self) -> DataFrame:
+        """A `DataFrame` of pandas with a row for each run, as results.csv."""
+        pandas = require("pandas", "compare")
+        return pandas.DataFrame([run_row(run) for run in self.runs])
 
 
 Progress = Callable[[str, int, int], None]
@@ -78,7 +89,7 @@ Progress = Callable[[str, int, int], None]
 def compare(
     task: Task,
     *,
-    nets: Sequence[str] | None = None,
+    nets: Sequence[Named] | None = None,
     seeds: int | None = None,
     budget: Budget | None = None,
     fabric: Fabric | None = None,
@@ -90,10 +101,13 @@ def compare(
 
     Args:
         task: where the data come from.
-        nets: nets as "mixer@graph" or "mixer@graph/readout"; the task's own by default.
+        nets: nets as "mixer@graph" or "mixer@graph/readout"; the task's own by default. And nets
+            of yours: a module, a class, a function of the size, an `OwnNet`, or one by name as
+            "module:Class", "timm:resnet18", "pyg:GCN@grid".
         seeds: their number, 0 .. seeds - 1; the task's own by default.
         budget: what the nets have in common.
-        fabric: where to train; a launched `Fabric`, by default one CPU.
+        fabric: where to train; a launched `Fabric`, by default one CPU. Its loggers, such as that
+            of TensorBoard, receive the curves of runs as they are trained.
         workers: processes that train runs at the same time, each on one thread. Scores do not
             depend on it. A script that asks for more than 1 needs `if __name__ == "__main__":`.
         out: folder for runs, results.json, results.csv, config.json, curves.png, and the
@@ -124,69 +138,95 @@ def compare(
     seeds = check_size("seeds", task.seeds if seeds is None else seeds, 1)
     workers = check_size("workers", workers, 1)
     lightning = require("lightning_fabric", "compare")
-    require("matplotlib", "compare")  # for the curves: not an hour later
+    for package in ("matplotlib", "safetensors"):  # for curves and parameters: not an hour later
+        require(package, "compare")
     fabric = fabric or lightning.Fabric(accelerator="cpu", devices=1)
     config = budget.config_for(task)
-    specs = [task.parse(text) for text in nets or task.nets]
+    specs = specs_of(task, [*(nets or task.nets)], seeds)
     check_task(task, specs)
     widths = find_widths(task, specs, config, budget.match, budget.size)
     store = RunStore(out)
     if fabric.is_global_zero:
         store.prepare()
     each = itertools.product(widths.items(), range(seeds))
-    jobs = [Job(task, net, config, width, seed) for (net, width), seed in each]
-    if workers > 1 and fabric.world_size > 1:
-        raise ValueError(f"workers must be 1 on {fabric.world_size} devices, got {workers}")
-    common = _environment(fabric, task, config)
+    jobs = [Job(task, net, net.config_of(config), width, seed) for (net, width), seed in each]
+    if workers > 1 and (fabric.world_size > 1 or fabric.loggers):
+        where = "with loggers" if fabric.loggers else f"on {fabric.world_size} devices"
+        raise ValueError(f"workers must be 1 {where}, got {workers}")
+    common = _environment(fabric, task)
     settings = [_settings(job, common) for job in jobs]
+    folders = [(store.artifacts(each), store.kept(each)) for each in settings]
+    runs, reused = _train(fabric, store, jobs, settings, folders, workers, on_progress)
+    baselines = Baseline.of(task, seeds)
+    answers = _answers(runs, [kept for _, kept in folders])
+    verdicts = verdicts_of(answers, {b.name: b.scores for b in baselines}, task.metrics[0])
+    each_run = [*zip(runs, folders, strict=True)]
+    artifacts = {run.net: folder for run, (folder, _) in reversed(each_run)}
+    rows, files = summarize(runs), []
+    if fabric.is_global_zero:
+        training = {"training": asdict(config)}
+        asked = {"budget": asdict(budget), "seeds": seeds, **common, **training}
+        best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
+        keys = [run_key(each) for each in settings]
+        files = write_results(out, rows, runs, baselines, asked, best, keys, asdict(verdicts))
+    return Comparison(rows, runs, baselines, files, reused, config, verdicts)
+
+
+def _train(
+    fabric: Fabric, store: RunStore, jobs: list[Job], settings: list[dict[str, Any]],
+    folders: list[Folders], workers: int, on_progress: Progress,
+) -> tuple[list[Run], int]:  # fmt: skip
+    """Each run, and how many were read."""
     # The first process alone decides, so that none waits for another that loaded.
     found = [fabric.broadcast(store.load(s) if fabric.is_global_zero else None) for s in settings]
-    done = [0 if run is None else config.epochs for run in found]
+    total = sum(job.config.epochs for job in jobs)
+    done = [0 if run is None else job.config.epochs for run, job in zip(found, jobs, strict=True)]
 
     def on_epoch(number: int, epochs: int) -> None:
         done[number] = epochs
-        on_progress(str(jobs[number]), sum(done), len(jobs) * config.epochs)
+        on_progress(str(jobs[number]), sum(done), total)
 
-    folders = [store.artifacts(each) for each in settings]
     waiting = [(n, jobs[n], folders[n]) for n, run in enumerate(found) if run is None]
     for number, run in train_all(fabric, waiting, workers, on_epoch):
         found[number] = run
         if fabric.is_global_zero:
             store.save(settings[number], run)
-        on_epoch(number, config.epochs)
-    runs: list[Run] = found  # type: ignore[assignment]
-    artifacts = {run.net: folder for run, folder in reversed([*zip(runs, folders, strict=True)])}
-    rows, files = summarize(runs), []
-    baselines = Baseline.of(task, seeds)
-    if fabric.is_global_zero:
-        asked = {"budget": asdict(budget), "seeds": seeds, **common}
-        best = artifacts[best_row(rows, task.metrics[0]).net]  # of the first seed
-        files = write_results(out, rows, runs, baselines, asked, best)
-    return Comparison(rows, runs, baselines, files, len(jobs) - len(waiting), config)
+        on_epoch(number, jobs[number].config.epochs)
+    return [run for run in found if run is not None], len(jobs) - len(waiting)
+
+
+def _answers(runs: Sequence[Run], folders: Sequence[Path]) -> dict[str, list[Answers]]:
+    """The answers of each net with each seed; of nets all of whose runs kept theirs."""
+    found: dict[str, list[Answers]] = {}
+    for run, folder in zip(runs, folders, strict=True):
+        found.setdefault(run.net, []).append({} if run.diverged else read_answers(folder))
+    return {net: each for net, each in found.items() if all(each)}
 
 
 def _settings(job: Job, common: dict[str, Any]) -> dict[str, Any]:
     """All that determines a run."""
     return {
-        "net": str(job.net), "width": asdict(job.width), "seed": job.seed,
-        "data": fingerprint(job.task, job.net.graph, job.seed), **common,
+        "net": str(job.net), "net_name": job.net.name, "net_code": job.net.code(job.width),
+        "width": asdict(job.width),
+        "seed": job.seed, "data": fingerprint(job.task, job.net.graph, job.seed),
+        "training": asdict(job.config), **common,
     }  # fmt: skip
 
 
-def _environment(fabric: Fabric, task: Task, config: TrainConfig) -> dict[str, Any]:
+def _environment(fabric: Fabric, task: Task) -> dict[str, Any]:
     """What a result depends on besides net, widths, seed and data."""
     packages = ("torch", "torch_geometric", "networkx", "lightning_fabric")
     return {
         "task": task.name,
         "task_class": f"{type(task).__module__}:{type(task).__qualname__}",
         "arguments": None if task.arguments is None else dict(task.arguments),
+        "source": None if task.source is None else dict(task.source),
         "code": code_of(task),
         "metrics": [
             {"name": m.name, "unit": m.unit, "higher_is_better": m.higher_is_better}
             for m in task.metrics
         ],
         "interface": asdict(task.interface),
-        "training": asdict(config),
         "device": fabric.device.type,
         "precision": fabric._precision.precision,
         "versions": {

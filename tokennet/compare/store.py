@@ -10,7 +10,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 
 from tokennet._files import to_json, write_bytes, write_text
 from tokennet.checks import require
-from tokennet.compare.report import Baseline, ResultRow
+from tokennet.compare.report import Baseline, ResultRow, run_row
 from tokennet.compare.task import RESULTS, new_figure
 from tokennet.compare.train import Run
 
@@ -78,7 +78,7 @@ class RunStore:
         if not path.exists():
             return None
         try:
-            return _read_run(json.loads(path.read_text(encoding="utf-8")), settings)
+            return read_run(json.loads(path.read_text(encoding="utf-8")), settings)
         except (ValueError, OSError, OverflowError, RecursionError) as error:
             spoiled = _set_aside(path)
             told = f"{path} holds no such run: {error}; it is now {spoiled.name}, and is run again"
@@ -88,6 +88,10 @@ class RunStore:
     def artifacts(self, settings: dict[str, Any]) -> Path:
         """The folder of a run's artifacts, beside its file."""
         return self._path(settings).with_suffix("")
+
+    def kept(self, settings: dict[str, Any]) -> Path:
+        """The folder of a run's parameters and answers."""
+        return self.folder.parent / "kept" / run_key(settings)
 
     def save(self, settings: dict[str, Any], run: Run) -> None:
         write_text(self._path(settings), to_json({"config": settings, "run": asdict(run)}))
@@ -105,7 +109,7 @@ def _set_aside(path: Path) -> Path:
     return spoiled
 
 
-def _read_run(stored: Any, settings: dict[str, Any]) -> Run:
+def read_run(stored: Any, settings: dict[str, Any]) -> Run:
     """The run in a file, if it is one of these settings.
 
     Raises:
@@ -166,8 +170,13 @@ def write_results(
     baselines: Sequence[Baseline],
     settings: dict[str, Any],
     artifacts: Path,
+    keys: Sequence[str],
+    more: Mapping[str, Any],
 ) -> list[Path]:
     """Write results.json, results.csv, config.json, curves.png and the files of a folder.
+
+    results.csv has a row for each run; `keys` are the names of their files. `more` is added to
+    results.json.
 
     Returns their paths. All are of one comparison, though another one may write at once.
     """
@@ -176,12 +185,13 @@ def write_results(
         "config": settings,
         "nets": nets,
         "baselines": [{"name": baseline.name, **baseline.scores} for baseline in baselines],
-        "runs": [asdict(run) for run in runs],
+        "runs": [{"key": key, **asdict(run)} for key, run in zip(keys, runs, strict=True)],
+        **more,
     }
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, fieldnames=list(nets[0]))
+    table, flat = io.StringIO(newline=""), [run_row(run) for run in runs]
+    writer = csv.DictWriter(table, fieldnames=list(flat[0]))
     writer.writeheader()
-    writer.writerows(nets)
+    writer.writerows(flat)
     texts = {
         "results.json": to_json(results),
         "results.csv": table.getvalue(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,51 +15,17 @@ from torch import Tensor, nn
 from tokennet.checks import checked, lookup, require
 from tokennet.compare.data import stratified_fold
 from tokennet.compare.metric import Metric, Splits, accuracy, classes, error, majority, median
+from tokennet.compare.spec import NO_MIXER, NetSpec, TrainConfig, Width, net_of_blocks
+from tokennet.compare.variants import read_options
 from tokennet.graphs import TokenGraph
 from tokennet.mixers import MIXERS
-from tokennet.nets import IOSpec, TokenNet, build_net
-from tokennet.testing.resolve import resolve
+from tokennet.nets import IOSpec
 from tokennet.tokens import Tokens
 
 RESULTS = ("results.json", "results.csv", "config.json", "curves.png")
 """Files of a comparison; the artifacts of the best net are beside them."""
-
-
-@checked()
-@dataclass(frozen=True)
-class Width:
-    """Channels of the tokens, and of the hidden layer of the token-wise MLPs.
-
-    >>> Width(dim=32, hidden=64).hidden
-    64
-    """
-
-    dim: int
-    hidden: int
-
-
-NO_MIXER = "none"
-"""The net of token-wise functions alone: no token receives from another before the readout."""
-
-
-@checked()
-@dataclass(frozen=True)
-class NetSpec:
-    """A mixer on a graph, and perhaps a readout: "attention@grid", "mean@full/max", "none@full".
-
-    `Task.parse` reads one and looks its names up.
-
-    >>> str(NetSpec("mean", "grid", "max"))
-    'mean@grid/max'
-    """
-
-    mixer: str
-    graph: str
-    readout: str | None = None
-    """None for the task's own."""
-
-    def __str__(self) -> str:
-        return f"{self.mixer}@{self.graph}" + (f"/{self.readout}" if self.readout else "")
+FOLDERS = ("runs", "kept")
+"""Finished runs, and their parameters and answers."""
 
 
 @checked()
@@ -113,45 +79,6 @@ class Model:
 
     def __call__(self, batch: Batch) -> Tensor:
         return batch.run(self.net) if self._run is None else self._run(batch)
-
-
-@checked(depth=0)
-@dataclass(frozen=True)
-class TrainConfig:
-    """How the nets of a task are built and trained: the same for each of them.
-
-    >>> replace(TrainConfig(), depth=4).depth
-    4
-    """
-
-    epochs: int = 30
-    batch_size: int | None = None
-    """Examples in one step, over all devices; None for all at once."""
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    """Of Adam, as an L2 penalty."""
-    depth: int = 2
-    num_heads: int = 4
-    mlp_ratio: float = 2.0
-    """Width of the token-wise MLPs over `dim`, before widths are matched."""
-    dropout: float = 0.0
-    positions: str = "none"
-    size: int = 50_000
-    """Parameters of each net when sizes are matched and none is given."""
-    clip: float | None = None
-    """Largest norm of the gradient of a step; None for any."""
-    warmup: float = 0.0
-    """Share of the steps in which the learning rate rises to `lr`; then it falls as a cosine."""
-
-
-def net_of_blocks(net: NetSpec, interface: IOSpec, config: TrainConfig, width: Width) -> TokenNet:
-    """The net of blocks of this mixer that `build_net` makes by this configuration."""
-    interface = replace(interface, readout=net.readout or interface.readout)
-    return build_net(
-        net.mixer, interface, width.dim, config.depth, hidden=width.hidden,
-        num_heads=config.num_heads, dropout=config.dropout,
-        positions=config.positions,  # type: ignore[arg-type]
-    )  # fmt: skip
 
 
 class Task(ABC):
@@ -210,6 +137,8 @@ class Task(ABC):
     """What goes in and out; where batches have a source, what goes in is the source."""
     arguments: Mapping[str, Any] | None
     """What the class was called with, by name; None where that is not all numbers and text."""
+    source: Mapping[str, Any] | None = None
+    """Name and arguments that `load_task` makes it of, if that made it."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Task:
         task = super().__new__(cls)
@@ -256,6 +185,14 @@ class Task(ABC):
         """
         return net_of_blocks(net, self.interface, config, width)
 
+    def to_images(self, tokens: Tokens) -> Tensor:
+        """(n, C, H, W) the images that these tokens were cut from, for nets that read images.
+
+        Raises:
+            ValueError: by default: the examples are no images.
+        """
+        raise ValueError(f"task {self.name} has no images")
+
     def baselines(self, seed: int) -> Mapping[str, Mapping[str, float]]:
         """Scores of trivial models on the test split: {name of model: {name of metric: score}}."""
         return {}
@@ -271,6 +208,20 @@ class Task(ABC):
         """
         return None
 
+    def complete(
+        self, model: nn.Module, net: NetSpec, prompt: str, length: int, sampling: Mapping[str, Any]
+    ) -> str:
+        """The text that a trained net writes after `prompt`, with it.
+
+        Args:
+            length: number of new tokens.
+            sampling: temperature, generator and so on, as of `Decoder.generate`.
+
+        Raises:
+            ValueError: by default: the task is not about text.
+        """
+        raise ValueError(f"task {self.name} does not continue texts")
+
     @property
     def has_artifacts(self) -> bool:
         return type(self).write_artifacts is not Task.write_artifacts
@@ -283,7 +234,8 @@ class Task(ABC):
     def parse(self, text: str) -> NetSpec:
         """Read "mixer@graph" or "mixer@graph/readout"; the mixer "none" does not mix.
 
-        "none" alone is on the first graph of the task.
+        "none" alone is on the first graph of the task. Behind a mixer there may be options, as
+        "attention:cosine:depth=4@full", see `tokennet.compare.variants`.
 
         Raises:
             ValueError: it is not of that form, or this task has no such mixer, graph or readout.
@@ -293,21 +245,21 @@ class Task(ABC):
         'causal'
         """
         front, slash, readout = text.strip().partition("/")
-        mixer, at, graph = front.partition("@")
-        if front == NO_MIXER:
-            mixer, graph = NO_MIXER, self.graphs[0]
+        named, at, graph = front.partition("@")
+        mixer, *words = named.split(":")
+        if mixer == NO_MIXER and not at:
+            graph = self.graphs[0]
         elif not at:
             raise ValueError(
                 f"a net is written mixer@graph, such as attention@full, or none; got {text!r}"
             )
-        else:
-            lookup("mixer", mixer, {**MIXERS, **dict.fromkeys((*self.forms, NO_MIXER))})
+        lookup("mixer", mixer, {**MIXERS, **dict.fromkeys((*self.forms, NO_MIXER))})
         lookup("graph", graph, dict.fromkeys(self.graphs))
         if slash and not self.readouts:
             raise ValueError(f"readout must be left out for this task; got {readout!r}")
         if slash:
             lookup("readout", readout, dict.fromkeys(self.readouts))
-        return NetSpec(mixer, graph, readout or None)
+        return NetSpec(mixer, graph, readout or None, read_options(mixer, words))
 
 
 class StoredTask(Task):
@@ -357,43 +309,3 @@ class FoldedTask(StoredTask):
 def new_figure(size: tuple[float, float]) -> Any:
     """An empty matplotlib figure of this size in inches."""
     return require("matplotlib.figure", "compare").Figure(figsize=size, layout="constrained")
-
-
-def load_task(
-    name: str, registry: Mapping[str, type[Task]], arguments: Mapping[str, Any] | None = None
-) -> Task:
-    """Make the task of that name, or `module:Class` from a file of your own.
-
-    Args:
-        arguments: of the class, by name.
-
-    Raises:
-        ValueError: there is no such task, module, class or argument, or it is not a `Task`.
-
-    >>> from tokennet.compare import TASKS
-    >>> load_task("shakespeare", TASKS, {"windows": 64})
-    Traceback (most recent call last):
-    ValueError: set must be one of path, window, radius; got 'windows'; did you mean window?
-    """
-    if ":" not in name:
-        return _made(name, lookup("task", name, registry, also="or module:Class"), arguments or {})
-    found = resolve(name, "task")
-    if not (isinstance(found, type) and issubclass(found, Task)):
-        raise ValueError(f"task {name!r} must be a Task, got {found!r}")
-    if inspect.isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
-        raise ValueError(f"task {name!r} must define {missing}")
-    return _made(name, found, arguments or {})
-
-
-def _made(name: str, kind: type[Task], arguments: Mapping[str, Any]) -> Task:
-    known = {} if kind.__init__ is object.__init__ else inspect.signature(kind).parameters
-    if arguments and not known:
-        raise ValueError(f"task {name} has nothing to set, got {', '.join(arguments)}")
-    for argument in arguments:
-        lookup("set", argument, known)
-    try:
-        return kind(**arguments)
-    except TypeError as error:
-        given = ", ".join(f"{n}={value!r}" for n, value in arguments.items()) or "no arguments"
-        raise ValueError(f"task {name!r} cannot be made with {given}: {error}") from error

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
 
 from tokennet.compare.budget import example, flops_of
 from tokennet.compare.data import with_validation
-from tokennet.compare.metric import Splits, mean
-from tokennet.compare.task import RESULTS, Batch, Model, NetSpec, Task, TrainConfig, Width
-from tokennet.graphs import TokenGraph
+from tokennet.compare.kept import whole_folder, write_kept
+from tokennet.compare.loop import Job, Loop, Trainable, finite
+from tokennet.compare.metric import Splits
+from tokennet.compare.own_nets import OwnSpec, quiet
+from tokennet.compare.task import FOLDERS, RESULTS
 from tokennet.nets import TokenNet, count_parameters
 from tokennet.nets.evaluating import evaluating
 from tokennet.testing import relabeling_error, shuffling_error
@@ -29,10 +29,6 @@ from tokennet.tokens import Tokens
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-LOSS = "loss of the task"
-"""The key of the loss among what is measured, where no metric has that name."""
 
 
 @dataclass
@@ -44,8 +40,10 @@ class Run:
     dim: int
     hidden: int
     parameters: int
-    flops: int
-    """Forward, for one example."""
+    flops: int | None
+    """Forward, for one example; None where they cannot be counted."""
+    own: str | None = None
+    """Of a net of your own: how it is called, made and trained."""
     declared: dict[str, str] | None = None
     """None for a net whose symmetry is not declared, such as an encoder with a decoder."""
     scores: dict[str, float | None] = field(default_factory=dict)
@@ -76,42 +74,16 @@ class Run:
         return f"{self.net} seed {self.seed}"
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run to do."""
-
-    task: Task
-    net: NetSpec
-    config: TrainConfig
-    width: Width
-    seed: int
-
-    def __str__(self) -> str:
-        return f"{self.net} seed {self.seed}"
-
-
-Plain = tuple[Tensor, TokenGraph, Tensor | None]
-
-
-class _Trainable(nn.Module):
-    """The net with tensors for arguments: Fabric converts tensors, not frozen dataclasses."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, rows: Tensor | None, *given: Plain) -> Tensor:
-        output = self.net(*(Tokens(*plain) for plain in given))
-        return output if rows is None else output[rows]
-
-
 def train(
     fabric: Fabric,
     job: Job,
     on_epoch: Callable[[int], None] = lambda epochs_done: None,
     artifacts: Path | None = None,
+    kept: Path | None = None,
 ) -> Run:
     """Train one net with one seed; its artifacts go to the folder `artifacts`.
+
+    Parameters and answers go to the folder `kept`, unless it diverged.
 
     A run whose numbers are not finite any more ends there: see `Run.diverged`. On a CPU it has
     one thread: several runs at once are `compare(workers=)`.
@@ -120,7 +92,7 @@ def train(
     Submodules are trained in the mode, train or eval, in which `Task.build` returns them.
     """
     with _one_thread(fabric.device):
-        return _train(fabric, job, on_epoch, artifacts)
+        return _train(fabric, job, on_epoch, artifacts, kept)
 
 
 @contextmanager
@@ -135,18 +107,16 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 def _train(
-    fabric: Fabric, job: Job, on_epoch: Callable[[int], None], artifacts: Path | None
-) -> Run:
+    fabric: Fabric, job: Job, on_epoch: Callable[[int], None], artifacts: Path | None,
+    kept: Path | None,
+) -> Run:  # fmt: skip
     torch.manual_seed(job.seed)
     config, width = job.config, job.width
-    net = job.task.build(job.net, config, width)
-    for part in net.modules():  # all nets are given the same, whatever they read of it
-        if isinstance(part, TokenNet):
-            part.warns_of_positions = False
+    net = quiet(job.net.build(job.task, config, width))
     batch = example(job.task, job.net)
-    run = Run(
-        str(job.net), job.seed, width.dim, width.hidden, count_parameters(net), flops_of(net, batch)
-    )
+    own = job.net.describe(width) if isinstance(job.net, OwnSpec) else None
+    size, flops = count_parameters(net), flops_of(net, batch)
+    run = Run(str(job.net), job.seed, width.dim, width.hidden, size, flops, own)
     # Each process drops out other channels; the first process is seeded as a single one.
     torch.manual_seed(job.seed + 1_000_003 * fabric.global_rank)
     optimizer = torch.optim.Adam(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -157,14 +127,17 @@ def _train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, partial(_rate, warmup=config.warmup * steps, steps=steps)
     )
-    model, tuned = fabric.setup(_Trainable(net), optimizer)
-    loop = _Loop(fabric, job, net, model, tuned, schedule)
-    _train_epochs(run, loop, splits, on_epoch)
+    model, tuned = fabric.setup(Trainable(net), optimizer)
+    loop = Loop(fabric, job, net, model, tuned, schedule)
+    answers = dict[str, Tensor]()
+    _train_epochs(run, loop, splits, on_epoch, answers)
     with evaluating(net):
         _measure_symmetry(run, net, batch.tokens.to(fabric.device))
         wanted = artifacts is not None and job.task.has_artifacts and not run.diverged
         if wanted and fabric.is_global_zero:
             _write_artifacts(job, net, artifacts)  # type: ignore[arg-type]
+    if kept is not None and not run.diverged and fabric.is_global_zero:
+        write_kept(net, answers, kept)
     return run
 
 
@@ -175,7 +148,9 @@ def _rate(step: int, warmup: float, steps: int) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup))
 
 
-def _train_epochs(run: Run, loop: _Loop, splits: Splits, on_epoch: Callable[[int], None]) -> None:
+def _train_epochs(
+    run: Run, loop: Loop, splits: Splits, on_epoch: Callable[[int], None], kept: dict[str, Tensor]
+) -> None:
     """Train, and fill in the curves and the scores; the net is left as at the best epoch."""
     first, tokens_seen, state = loop.job.task.metrics[0], 0, {}
     for epoch in range(loop.job.config.epochs):
@@ -185,12 +160,16 @@ def _train_epochs(run: Run, loop: _Loop, splits: Splits, on_epoch: Callable[[int
         run.seconds += time.perf_counter() - started
         run.steps += steps
         tokens_seen += tokens
-        run.curves.setdefault("loss", []).append(_finite(loss))
+        run.curves.setdefault("loss", []).append(finite(loss))
         diverged = loop.has_diverged(not math.isfinite(loss))
         if "val" in splits:
             found = None if diverged else loop.measure(splits["val"])
             diverged = found is None
             _extend(run.curves, found or dict.fromkeys(loop.measured, None))
+        if loop.fabric.loggers:
+            now = {name: curve[-1] for name, curve in run.curves.items()}
+            known = {f"{loop.job}/{name}": v for name, v in now.items() if v is not None}
+            loop.fabric.log_dict(known, step=epoch + 1)
         on_epoch(epoch + 1)
         if diverged:
             run.diverged = epoch + 1
@@ -202,7 +181,7 @@ def _train_epochs(run: Run, loop: _Loop, splits: Splits, on_epoch: Callable[[int
     found = None
     if not run.diverged:
         loop.net.load_state_dict(state)
-        found = loop.measure(splits["test"])
+        found = loop.measure(splits["test"], kept)
         run.converged = _converged(run.curves.get("val loss", []))
     if found is None or found[first.name] is None:
         run.diverged = run.diverged or (run.best_epoch or 0) + 1
@@ -228,145 +207,21 @@ def _converged(losses: Sequence[float | None]) -> bool | None:
     return best - min(after) < 0.01 * abs(best)  # type: ignore[type-var, operator, arg-type]
 
 
-def _finite(number: float) -> float | None:
-    return number if math.isfinite(number) else None
-
-
-def _is_spoiled(output: Tensor) -> bool:
-    """Whether it holds NaN or infinity; -inf may be the logit of a class that is ruled out."""
-    return bool((output.isnan() | (output == math.inf)).any())
-
-
 def _write_artifacts(job: Job, net: nn.Module, folder: Path) -> None:
-    """Complete files only, though another comparison may write the same."""
-    unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}")
-    unfinished.mkdir(parents=True)
-    try:
-        job.task.write_artifacts(net, job.net, unfinished)
-        taken = sorted({path.name for path in unfinished.iterdir()} & {*RESULTS, "runs"})
+    with whole_folder(folder) as unfinished:
+        try:
+            job.task.write_artifacts(net, job.net, unfinished)
+        except Exception as error:  # it may read parts that only the task's own nets have
+            if not isinstance(job.net, OwnSpec):
+                raise
+            told = f"no artifacts of {job.net}: {type(error).__name__}: {error}"
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
+        taken = sorted({path.name for path in unfinished.iterdir()} & {*RESULTS, *FOLDERS})
         if taken:
             raise ValueError(
                 f"task {job.task.name}: write_artifacts must not write {', '.join(taken)}, which "
                 "the comparison writes"
             )
-        shutil.copytree(unfinished, folder, copy_function=os.replace, dirs_exist_ok=True)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-@dataclass
-class _Loop:
-    """The two passes over a split, on this device's share of each global batch."""
-
-    fabric: Fabric
-    job: Job
-    net: nn.Module
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-
-    @property
-    def measured(self) -> list[str]:
-        """Names of what `measure` returns."""
-        return [LOSS, *(metric.name for metric in self.job.task.metrics)]
-
-    def train_epoch(self, examples: Tensor, order: torch.Generator) -> tuple[float, int, int]:
-        """Return the mean loss over the examples, the tokens seen on all devices, the steps."""
-        config, world = self.job.config, self.fabric.world_size
-        shuffled = examples[torch.randperm(len(examples), generator=order)]
-        total, tokens = 0.0, 0.0
-        parts = shuffled.split(config.batch_size or len(shuffled))
-        for index in parts:
-            batch, weight = self._share(index)
-            self.optimizer.zero_grad()
-            # Devices average their gradients, so that this is the mean over the global batch.
-            loss = self._losses(batch).sum() * (weight * world / len(index))
-            self.fabric.backward(loss)
-            if config.clip is not None:
-                self.fabric.clip_gradients(
-                    self.model,
-                    self.optimizer,
-                    max_norm=config.clip,
-                    error_if_nonfinite=False,  # type: ignore[arg-type]
-                )
-            self.optimizer.step()
-            self.schedule.step()
-            total += float(loss.detach()) * len(index) / world
-            tokens += batch.tokens.z.shape[:-1].numel()
-        sums = torch.tensor([total, tokens], dtype=torch.float64, device=self.fabric.device)
-        total, tokens = self.fabric.all_reduce(sums, reduce_op="sum").tolist()  # type: ignore[union-attr]
-        return total / len(examples), int(tokens), len(parts)
-
-    def _losses(self, batch: Batch, output: Tensor | None = None) -> Tensor:
-        task = self.job.task
-        output = (self._forward(batch) if output is None else output).float()
-        if _is_spoiled(output):  # the net diverged; some losses, such as matchings, would raise
-            return output * math.nan
-        losses = task.loss(output, batch.target)
-        if losses.shape != batch.target.shape[:1]:
-            raise ValueError(
-                f"task {task.name}: loss must have shape {tuple(batch.target.shape[:1])}, "
-                f"one for each example; got {tuple(losses.shape)}"
-            )
-        return losses
-
-    def has_diverged(self, spoiled: bool) -> bool:
-        """Whether something was not finite on any device, or a parameter is not."""
-        spoiled = spoiled or not all(bool(p.isfinite().all()) for p in self.net.parameters())
-        count = torch.tensor(float(spoiled), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(count, reduce_op="sum"))
-
-    def measure(self, examples: Tensor) -> dict[str, float | None] | None:
-        """The loss and the metrics on these examples, None for one that is not finite.
-
-        None for all if an output is not finite: the largest of NaN is some class too.
-        """
-        task, size = self.job.task, self.job.config.batch_size
-        rows: dict[str, list[Tensor]] = {name: [] for name in self.measured}
-        spoiled, outputs = False, dict[int, Tensor]()
-
-        def run(given: Batch) -> Tensor:
-            nonlocal spoiled
-            output = outputs[id(given)] = self._forward(given)
-            spoiled = spoiled or _is_spoiled(output)
-            # The answers do not count any more where it is spoiled, and should not raise.
-            return output.nan_to_num() if _is_spoiled(output) else output
-
-        with evaluating(self.model):
-            for index in examples.split(8 * size if size else len(examples)):
-                batch, weight = self._share(index)
-                outputs.clear()
-                answer = task.predict(Model(self.net, run), batch)
-                found = {LOSS: self._losses(batch, outputs.get(id(batch)))}
-                found |= {m.name: m.values(answer, batch.target) for m in task.metrics}
-                for name, values in found.items():
-                    rows[name].append(values.double() if weight else values.double()[:0])
-        if self.has_diverged(spoiled):
-            return None
-        reduce = {LOSS: mean, **{metric.name: metric.reduce for metric in task.metrics}}
-        return {
-            name: _finite(float(reduce[name](self._of_all_devices(torch.cat(values)))))
-            for name, values in rows.items()
-        }
-
-    def _share(self, index: Tensor) -> tuple[Batch, float]:
-        """This device's part of a global batch; without a part, an example of weight 0."""
-        share = index[self.fabric.global_rank :: self.fabric.world_size]
-        batch = self.job.task.batch(share if len(share) else index[:1], self.job.net.graph)
-        return batch.to(self.fabric.device), float(len(share) > 0)
-
-    def _forward(self, batch: Batch) -> Tensor:
-        return self.model(batch.rows, *((t.z, t.graph, t.pos) for t in batch.given))
-
-    def _of_all_devices(self, rows: Tensor) -> Tensor:
-        """The rows of all devices, whose numbers of rows may differ."""
-        if self.fabric.world_size == 1:
-            return rows
-        counts = self.fabric.all_gather(torch.tensor(len(rows), device=rows.device)).tolist()  # type: ignore[union-attr]
-        padded = rows.new_zeros(max(counts), *rows.shape[1:])
-        padded[: len(rows)] = rows
-        parts = zip(self.fabric.all_gather(padded), counts, strict=True)
-        return torch.cat([part[:count] for part, count in parts])
 
 
 def _measure_symmetry(run: Run, net: nn.Module, tokens: Tokens) -> None:
@@ -379,5 +234,5 @@ def _measure_symmetry(run: Run, net: nn.Module, tokens: Tokens) -> None:
         return
     # The fixed sparsity pattern of a convolution does not fit the relabeled graph.
     with suppress(ValueError):
-        run.relabeling_error = _finite(relabeling_error(net, tokens, invariant=invariant))
-    run.shuffling_error = _finite(shuffling_error(net, tokens, invariant=invariant))
+        run.relabeling_error = finite(relabeling_error(net, tokens, invariant=invariant))
+    run.shuffling_error = finite(shuffling_error(net, tokens, invariant=invariant))

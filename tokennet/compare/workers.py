@@ -23,8 +23,10 @@ from tokennet.compare.train import Job, Run, train
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Waiting = Sequence[tuple[int, Job, Path]]
-"""Number, job and folder of artifacts of each run to train."""
+Folders = tuple[Path, Path]
+"""For the artifacts of a run, and for its parameters and answers."""
+Waiting = Sequence[tuple[int, Job, Folders]]
+"""Number, job and folders of each run to train."""
 OnEpoch = Callable[[int, int], None]
 """Called with (number of the run, epochs done)."""
 
@@ -43,16 +45,12 @@ def train_all(
     """
     workers = min(workers, len(waiting))
     if workers <= 1:
-        for number, job, folder in waiting:
-            yield number, train(fabric, job, partial(on_epoch, number), folder)
+        for number, job, folders in waiting:
+            yield number, train(fabric, job, partial(on_epoch, number), *folders)
         return
-    task = waiting[0][1].task
-    try:
-        sent = pickle.dumps(task)
-    except Exception as error:  # whatever a task of other people raises
-        raise ValueError(
-            f"workers must be 1: task {task.name} cannot be sent to other processes ({error})"
-        ) from error
+    sent = _sent("task", waiting[0][1].task.name, waiting[0][1].task)
+    for _, job, _ in waiting:
+        _sent("net", str(job.net), job.net)
     context = multiprocessing.get_context("spawn")  # a forked process cannot use threads of torch
     epochs = context.SimpleQueue()
     options = {"accelerator": fabric.device.type, "devices": 1}
@@ -60,8 +58,8 @@ def train_all(
     executor = ProcessPoolExecutor(workers, context, _start, (sent, options, epochs))
     with _told(epochs, on_epoch), _ended(executor):
         futures: dict[Future[Run], int] = {
-            executor.submit(_train, number, replace(job, task=None), folder): number  # type: ignore[arg-type]
-            for number, job, folder in waiting
+            executor.submit(_train, number, replace(job, task=None), folders): number  # type: ignore[arg-type]
+            for number, job, folders in waiting
         }
         try:
             for future in as_completed(futures):
@@ -70,6 +68,14 @@ def train_all(
             raise RuntimeError(
                 "a worker was killed, perhaps because memory was short: use fewer workers"
             ) from error
+
+
+def _sent(what: str, name: str, value: Any) -> bytes:
+    try:
+        return pickle.dumps(value)
+    except Exception as error:  # whatever a task or a net of other people raises
+        told = f"workers must be 1: {what} {name} cannot be sent to other processes ({error})"
+        raise ValueError(told) from error
 
 
 _worker: dict[str, Any] = {}
@@ -84,11 +90,11 @@ def _start(sent: bytes, options: dict[str, Any], epochs: Any) -> None:
     _worker.update(task=pickle.loads(sent), fabric=fabric, epochs=epochs)
 
 
-def _train(number: int, job: Job, folder: Path) -> Run:
+def _train(number: int, job: Job, folders: Folders) -> Run:
     def on_epoch(done: int) -> None:
         _worker["epochs"].put((number, done))
 
-    return train(_worker["fabric"], replace(job, task=_worker["task"]), on_epoch, folder)
+    return train(_worker["fabric"], replace(job, task=_worker["task"]), on_epoch, *folders)
 
 
 @contextmanager

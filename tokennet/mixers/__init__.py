@@ -74,6 +74,7 @@ MIXERS: dict[str, MixerFactory] = {
     "hypermixer": lambda dim, num_heads, n: HyperMixer(dim),
     "lstm": lambda dim, num_heads, n: Recurrence(dim, "lstm"),
     "pool": lambda dim, num_heads, n: Pooling(dim),
+    "rnn": lambda dim, num_heads, n: Recurrence(dim, "rnn"),
     "resmlp": lambda dim, num_heads, n: CrossPatchLinear(dim, _fixed(n, "resmlp")),
     "isab": lambda dim, num_heads, n: InducedSetAttentionBlock(dim, num_heads),
     "linear": lambda dim, num_heads, n: LinearAttention(dim, num_heads),

@@ -93,10 +93,16 @@ class BlockConfig:
     """Activation of the token-wise MLPs."""
     dropout: float = 0.0
     """On every residual branch and within the MLPs."""
+    tokenwise: Callable[[int, int | None], TokenLayer] | None = None
+    """From dim and hidden to the token-wise layer, such as experts; an MLP by default."""
     layer_scale: float | None = None
     """Initial value of a learned factor for each channel of a branch; None for no factor."""
     gated: bool = False
     """Whether the MLPs are `GatedMLP`, without biases and without dropout within."""
+
+    def __post_init__(self) -> None:
+        if self.gated and self.tokenwise is not None:
+            raise ValueError(f"gated must be False where tokenwise is given, got {self.gated}")
 
     def around(self, layer: TokenLayer, dim: int) -> Residual:
         """The layer in a residual connection."""
@@ -111,11 +117,15 @@ class BlockConfig:
         """Mixers and then a token-wise MLP unless `hidden` is 0, each in a residual connection."""
         layers = list(mixers)
         if hidden != 0:
-            if self.gated:
-                layers.append(TokenWise(GatedMLP(dim, hidden, self.activation)))
-            else:
-                layers.append(TokenWise(mlp(dim, hidden, self.dropout, self.activation)))
+            layers.append(self._tokenwise(dim, hidden))
         return [self.around(layer, dim) for layer in layers]
+
+    def _tokenwise(self, dim: int, hidden: int | None) -> TokenLayer:
+        if self.tokenwise is not None:
+            return check_made("tokenwise", self.tokenwise, TokenLayer, dim, hidden)
+        if self.gated:
+            return TokenWise(GatedMLP(dim, hidden, self.activation))
+        return TokenWise(mlp(dim, hidden, self.dropout, self.activation))
 
     def stack(
         self,

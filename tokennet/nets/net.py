@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tokennet.checks import check_items, check_sizes, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import HoldsFunctions, TokenLayer, Upstream, check_layer
-from tokennet.mixers import MIXERS
+from tokennet.mixers import MIXERS, MixerFactory
 from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
 from tokennet.nets.embedding import Embedding
@@ -230,7 +230,7 @@ Positions = Literal["pos", "index", "none"]
 
 @checked(depth=0, hidden=0)
 def build_net(
-    mixer: str,
+    mixer: str | MixerFactory,
     spec: IOSpec,
     dim: int,
     depth: int = 2,
@@ -239,6 +239,7 @@ def build_net(
     num_heads: int = 4,
     positions: Positions = "none",
     dropout: float = 0.0,
+    config: BlockConfig | None = None,
 ) -> TokenNet:
     """Build a net of a named mixer; nets of different mixers differ in nothing else.
 
@@ -246,7 +247,8 @@ def build_net(
     token-wise MLP, a readout.
 
     Args:
-        mixer: a name in `MIXERS`, or "none" for a net that does not mix tokens before its readout.
+        mixer: a name in `MIXERS`, or "none" for a net that does not mix tokens before its readout;
+            or a function that makes mixers, (dim, num_heads, num_tokens) to a mixer.
         spec: features in and out, and the readout.
         dim: channels of the tokens.
         depth: number of blocks.
@@ -255,6 +257,7 @@ def build_net(
         positions: "pos" adds sinusoidal encodings of `tokens.pos`, "index" a learned table, for
             one grid: tokens on another one are refused.
         dropout: on the input and on every residual branch.
+        config: of the blocks; `dropout` is the one above.
 
     Raises:
         ValueError: an unknown name, or positions that the spec does not have.
@@ -264,8 +267,8 @@ def build_net(
     >>> net(torch.zeros(2, 7, 3)).shape
     torch.Size([2, 10])
     """
-    make_mixer = lookup("mixer", mixer, {**MIXERS, "none": None})
-    config = BlockConfig(dropout=dropout)
+    make_mixer = mixer if callable(mixer) else lookup("mixer", mixer, {**MIXERS, "none": None})
+    config = replace(config or BlockConfig(), dropout=dropout)
     embedding = [*_embedding(spec, dim, dropout), *positions_of(positions, spec, dim)]
 
     def mixers() -> list[TokenLayer]:

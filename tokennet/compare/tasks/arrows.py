@@ -17,6 +17,7 @@ from tokennet.compare.task import Batch, Model, NetSpec, TrainConfig, new_figure
 from tokennet.compare.tasks.digits import PatchTask, digit_images
 from tokennet.graphs import Causal, Self
 from tokennet.nets import IOSpec
+from tokennet.tokenizers import Patches
 from tokennet.tokens import Tokens
 
 SIDE, CELL, ARROWS, DIGITS = 6, 8, 5, 8
@@ -95,6 +96,7 @@ class Arrows(PatchTask):
         self.cells, self.shown, self.target = (
             torch.cat(parts) for parts in zip(*boards, strict=True)
         )
+        self.tokenizer = Patches(CELL)
         self.set_side(SIDE)
         self.on = {**self.on, "causal": Causal(CELLS), "self": Self(CELLS)}
 

@@ -15,6 +15,7 @@ from tokennet.compare.task import StoredTask, TrainConfig
 from tokennet.graphs import Full, Grid
 from tokennet.nets import IOSpec
 from tokennet.tokenizers import Patches
+from tokennet.tokens import Tokens
 
 
 def _images() -> tuple[Tensor, Tensor]:
@@ -45,6 +46,11 @@ class PatchTask(StoredTask):
     """Images of one size, whose patches are tokens at (row, column) of a square."""
 
     graphs: ClassVar[tuple[str, ...]] = ("full", "grid")
+    tokenizer: Patches
+    """It cut the images."""
+
+    def to_images(self, tokens: Tokens) -> Tensor:
+        return self.tokenizer.restore(tokens)
 
     def set_side(self, count: int) -> None:
         """All images have `count` x `count` patches."""
@@ -83,7 +89,8 @@ class Digits(PatchTask):
 
     def __init__(self, patch: int = 2, stride: int | None = None, blur: int = 1) -> None:
         images, self.target = _images()
-        self.z = Patches(patch, stride, blur)(images).z  # (image, patch, pixel)
+        self.tokenizer = Patches(patch, stride, blur)
+        self.z = self.tokenizer(images).z  # (image, patch, pixel)
         n = self.z.shape[1]
         self.set_side(math.isqrt(n))
         self.interface = IOSpec(patch**2, 10, "mean", n, num_coordinates=2, position_base=10.0)

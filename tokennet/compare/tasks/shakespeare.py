@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -137,20 +137,28 @@ class Shakespeare(SequenceTask):
             scores[name] = {"bits per character": float(bits)}
         return scores
 
-    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
-        """200 characters by the net, after a window of the test text."""
-        assert isinstance(model, TokenNet)
-        generator = torch.Generator(next(model.parameters()).device).manual_seed(0)
+    def complete(
+        self, model: nn.Module, net: NetSpec, prompt: str, length: int, sampling: Mapping[str, Any]
+    ) -> str:
+        """Each character from the last `window` characters before it."""
+        if not isinstance(model, TokenNet):
+            raise ValueError(f"net must be a TokenNet to continue a text, got {net}")
         decoder = Decoder(
             list(model.layers),  # type: ignore[arg-type]
             model.readout,
             partial(self.graph_of, net.graph),
             pos=lambda n: self.pos[:n],
         )
-        prompt = self.ids[self.begin_of_test :][: self.window]
         ids = decoder.generate(
-            prompt, 200, temperature=0.8, context=self.window, generator=generator
+            self.characters.encode(prompt), length, context=self.window, **sampling
         )
-        text = self.characters.decode(ids)
+        return self.characters.decode(ids)
+
+    def write_artifacts(self, model: nn.Module, net: NetSpec, folder: Path) -> None:
+        """200 characters by the net, after a window of the test text."""
+        generator = torch.Generator(next(model.parameters()).device).manual_seed(0)
+        prompt = self.characters.decode(self.ids[self.begin_of_test :][: self.window])
+        sampling = {"temperature": 0.8, "generator": generator}
+        text = self.complete(model, net, prompt, 200, sampling)
         given, generated = text[: self.window], text[self.window :]
         (folder / "sample.txt").write_text(f"{given}[{net} goes on:]{generated}\n")
