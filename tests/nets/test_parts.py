@@ -34,6 +34,7 @@ from tokennet.nets import (
     Parallel,
     PostNorm,
     PrependTokens,
+    SwiGLU,
     Unembedding,
     WithGraph,
     add_self_loops,
@@ -324,3 +325,21 @@ def test_a_net_in_a_residual_connection():
     with pytest.raises(TypeError, match="Residual accepts no source"):
         alone(z, source)
     assert layer.flops(Tokens(z), source) == inner.flops(Tokens(z), source)
+
+
+def test_a_gated_mlp_by_hand():
+    layer, z = SwiGLU(6, 5).double(), torch.randn(3, 6, dtype=torch.float64)
+    inner = layer.gate(z) * layer.gate(z).sigmoid() * layer.up(z)
+    torch.testing.assert_close(layer(z), inner @ layer.down.weight.T)
+    assert layer.gate.bias is layer.up.bias is layer.down.bias is None
+    assert SwiGLU(6).gate.out_features == 16
+
+
+def test_the_token_wise_layer_of_blocks_is_given_or_gated():
+    plain, gated = BlockConfig(), BlockConfig(gated=True)
+    own = BlockConfig(tokenwise=lambda dim, hidden: TokenWise(nn.Linear(dim, dim)))
+    made = [config.block([], 8)[0].layer.fn for config in (plain, gated, own)]
+    assert [type(function) for function in made] == [nn.Sequential, SwiGLU, nn.Linear]
+    assert BlockConfig(gated=True).block([], 8, hidden=0) == []
+    with pytest.raises(ValueError, match="gated must be False where tokenwise is given, got True"):
+        BlockConfig(gated=True, tokenwise=own.tokenwise)

@@ -1,6 +1,6 @@
 """Parts of nets: token-wise functions, residuals, readouts; `TokenNet`, text nets, generation."""
 
-from tokennet.nets.block import GatedMLP, PostNorm, Residual, TokenWise, mlp
+from tokennet.nets.block import PostNorm, Residual, SwiGLU, TokenWise, mlp
 from tokennet.nets.compose import OnGraph, Parallel, WithGraph, add_self_loops, complete
 from tokennet.nets.config import Affine, BatchNorm, BlockConfig, LayerScale
 from tokennet.nets.decoder import Decoder
@@ -35,7 +35,6 @@ __all__ = [
     "DropTokens",
     "Embedding",
     "EncoderDecoder",
-    "GatedMLP",
     "IOSpec",
     "LayerScale",
     "MaskedLanguageModel",
@@ -52,6 +51,7 @@ __all__ = [
     "Sampling",
     "SumReadout",
     "Summary",
+    "SwiGLU",
     "TextNet",
     "TokenNet",
     "TokenReadout",

@@ -69,7 +69,7 @@ def mlp(
     return nn.Sequential(nn.Linear(dim, hidden), *between, nn.Linear(hidden, dim))
 
 
-class GatedMLP(nn.Module):
+class SwiGLU(nn.Module):
     r"""A token-wise function with a gate: W_2 (activation(W_1 z) * W_3 z).
 
     With SiLU it is the SwiGLU of Llama, with GELU the GeGLU of Gemma and ModernBERT; Shazeer, 2020
@@ -82,7 +82,7 @@ class GatedMLP(nn.Module):
         bias: whether the linear maps have a bias.
 
     >>> import torch
-    >>> GatedMLP(6)(torch.zeros(2, 6)).shape
+    >>> SwiGLU(6)(torch.zeros(2, 6)).shape
     torch.Size([2, 6])
     """
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokennet.checks import check_made, checked
 from tokennet.layer import TokenLayer
-from tokennet.nets.block import GatedMLP, PostNorm, Residual, TokenWise, mlp
+from tokennet.nets.block import PostNorm, Residual, SwiGLU, TokenWise, mlp
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -98,7 +98,7 @@ class BlockConfig:
     layer_scale: float | None = None
     """Initial value of a learned factor for each channel of a branch; None for no factor."""
     gated: bool = False
-    """Whether the MLPs are `GatedMLP`, without biases and without dropout within."""
+    """Whether the MLPs are `SwiGLU`, without biases and without dropout within."""
 
     def __post_init__(self) -> None:
         if self.gated and self.tokenwise is not None:
@@ -124,7 +124,7 @@ class BlockConfig:
         if self.tokenwise is not None:
             return check_made("tokenwise", self.tokenwise, TokenLayer, dim, hidden)
         if self.gated:
-            return TokenWise(GatedMLP(dim, hidden, self.activation))
+            return TokenWise(SwiGLU(dim, hidden, self.activation))
         return TokenWise(mlp(dim, hidden, self.dropout, self.activation))
 
     def stack(
