@@ -29,7 +29,7 @@ from tokennet import compare, mixers, models, nets, ops, tokenizers
 PACKAGES = ("graphs", "ops", "positional", "mixers", "nets", "models", "tokenizers", "compare")
 RETURNED = {
     ops.Explanation, nets.Summary, compare.Baseline, compare.Comparison, compare.ResultRow,
-    compare.Model, models.NamedNet,
+    compare.LoadedRun, compare.Model, models.NamedNet,
 }  # fmt: skip
 """Classes whose instances functions return, or that are registered."""
 OF_TORCH = {nets.BatchNorm, mixers.FeatureMap, mixers.EluFeatures}
@@ -102,6 +102,7 @@ GOOD_FOR: dict[str, dict[str, Callable[[], Any]]] = {
     "TwoTower": dict.fromkeys(("image", "text"), lambda: _net(readout=tn.MeanReadout(8, 2))),
     "MemoryTokens": {"layers": _layer},
     "PyGMixer": {"conv": lambda: GCNConv(8, 8)},
+    "OwnNet": {"net": lambda: nn.Identity},
     "TokenWise": {"fn": lambda: nn.Linear(8, 8)},
     "LearnedOffset": {"max_distance": lambda: 4},
     "LogMel": {"size": lambda: 400},

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,8 @@ def test_ctrl_c_says_what_is_stored(tmp_path):
         [*command, "--seeds", "1", "--epochs", "1", "--workers", "1"], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        # A shell starts what runs in the background deaf to Ctrl-C, and its children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         runs, second, ends = tmp_path / "out" / "runs", tmp_path / "second", time.monotonic() + 100

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SLOW = {"compare.md", "my_task.py", "pyg_laws.py", "tolerances.py"}
+SLOW = {"compare.md", "karate_club.py", "my_task.py", "pyg_laws.py", "tolerances.py"}
 """Pages and examples that take more than some seconds."""
 
 

@@ -13,6 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tokennet"
 USED = {
+    "torch.Tensor._make_wrapper_subclass": "interop: a mask that knows its graph",
+    "torch._C.DisableTorchFunctionSubclass": "interop: a mask that knows its graph",
     "torch._C._current_autograd_node": "testing: the statement whose gradient is computed; "
     "ops: the kernel that a second derivative is asked of",
     "torch._C._len_torch_function_stack": "graphs: kept tensors are built in no function mode",

@@ -662,6 +662,7 @@ def test_data_that_is_not_there_is_named(monkeypatch, tmp_path, cache):
         TASKS["cora"]()
 
 
+@pytest.mark.sweep
 def test_workers_train_what_one_process_trains(tmp_path):
     told = []
     nets, budget = ["mean@full", "mean@ring"], Budget(epochs=2, size=2_000)

@@ -269,7 +269,7 @@ def test_the_exit_code_of_the_command(task, code, tokennet, tmp_path):
     module = "tasks_for_tests" if task != "Diverges" else "test_diverged"
     done = tokennet(
         "compare", f"tests.compare.{module}:{task}", "--seeds", 2, "--nets", "mean@ring",
-        "--out", tmp_path,
+        "--out", tmp_path, "--workers", 1,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     shown = " ".join(done.stdout.split())

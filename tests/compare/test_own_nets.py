@@ -258,7 +258,7 @@ def test_nets_by_name_from_the_shell(tokennet, tmp_path):
     here = "tests.compare.test_own_nets"
     nets = f"{here}:Sized,mean@ring,pyg:GCN@ring,{here}:Graphs@ring"
     task = "tests.compare.tasks_for_tests:Majority"
-    quick = ("--epochs", 1, "--seeds", 1, "--size", 800, "--out", tmp_path)
+    quick = ("--epochs", 1, "--seeds", 1, "--size", 800, "--out", tmp_path, "--workers", 1)
     done = tokennet("compare", task, "--nets", nets, *quick)
     assert done.returncode == 0, done.stderr
     for name in ("Sized@full", "GCN@ring", "Graphs@ring", "nets of your own", "x, edge_index"):
