@@ -6,7 +6,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,9 +14,6 @@ from typer import Argument, CallbackParam, Option
 from typer.exceptions import TyperException
 
 from tokennet.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="Tokens on a graph: compare transformers, MLP-mixers and graph networks.",

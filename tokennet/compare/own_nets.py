@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_type, lookup
+from tokennet.checks import check_type, checked, lookup
 from tokennet.compare.adapters import OnGraphs, OnImages
 from tokennet.compare.fingerprint import code_of_net
 from tokennet.compare.spec import NetSpec, TrainConfig, Width
@@ -25,6 +25,7 @@ FIRST_SIZES = (16, 32, 64, 24, 48, 128)
 """Sizes that are tried, to see how a function of the size is called."""
 
 
+@checked()
 @dataclass(frozen=True)
 class OwnNet:
     """A net of yours in `compare(task, nets=[...])`, with what cannot be read off the net itself.

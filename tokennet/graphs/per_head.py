@@ -32,7 +32,8 @@ class PerHead:
     """
 
     def __init__(self, graphs: Iterable[TokenGraph]) -> None:
-        self.graphs = tuple(graphs)
+        check_type("graphs", graphs, Iterable, "a sequence of TokenGraphs")
+        self.graphs = () if isinstance(graphs, Tensor) else tuple(graphs)
         if not self.graphs:
             raise ValueError("graphs must be at least one graph, got none")
         for number, graph in enumerate(self.graphs):

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_size, checked
+from tokennet.checks import check_made, check_size, checked
 from tokennet.graphs import TokenGraph
 from tokennet.layer import map_flops, weight_of
 from tokennet.mixers._decoding import State, cached_step, kept_positions
@@ -342,7 +342,8 @@ def _norms(qk_norm: Any, channels: int) -> tuple[nn.Module | None, nn.Module | N
         return nn.RMSNorm(channels, eps=1e-6), nn.RMSNorm(channels, eps=1e-6)
     if not callable(qk_norm):
         raise TypeError(f"qk_norm must be a bool or a norm such as nn.LayerNorm, got {qk_norm!r}")
-    return qk_norm(channels), qk_norm(channels)
+    norms = [check_made("qk_norm", qk_norm, nn.Module, channels) for _ in range(2)]
+    return norms[0], norms[1]
 
 
 def _types(graph: TokenGraph) -> Tensor:
