@@ -57,6 +57,7 @@ class OwnNet:
             raise TypeError(told)
         if self.called is not None:
             lookup("called", self.called, dict.fromkeys(get_args(Called)))
+        check_type("training", self.training, Mapping, "a mapping of names to values")
         known = {each.name: None for each in fields(TrainConfig)}
         for name in self.training:
             lookup("training", name, known)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_items, check_sizes, checked, lookup
+from tokennet.checks import check_items, check_made, check_sizes, checked, lookup
 from tokennet.graphs import TokenGraph
 from tokennet.layer import HoldsFunctions, TokenLayer, Upstream, check_layer
 from tokennet.mixers import MIXERS, MixerFactory
@@ -267,12 +267,16 @@ def build_net(
     >>> net(torch.zeros(2, 7, 3)).shape
     torch.Size([2, 10])
     """
+    if isinstance(mixer, nn.Module):
+        raise TypeError(f"mixer must be a name or make a mixer, got one, {type(mixer).__name__}")
     make_mixer = mixer if callable(mixer) else lookup("mixer", mixer, {**MIXERS, "none": None})
     config = replace(config or BlockConfig(), dropout=dropout)
     embedding = [*_embedding(spec, dim, dropout), *positions_of(positions, spec, dim)]
 
     def mixers() -> list[TokenLayer]:
-        return [] if make_mixer is None else [make_mixer(dim, num_heads, spec.num_tokens)]
+        if make_mixer is None:
+            return []
+        return [check_made("mixer", make_mixer, TokenLayer, dim, num_heads, spec.num_tokens)]
 
     blocks = config.stack(mixers, dim, depth, hidden)
     return TokenNet([*embedding, *blocks], make_readout(spec.readout, dim, spec.out_features))
