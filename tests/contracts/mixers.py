@@ -358,26 +358,19 @@ def shuffled(names: Iterable[str]) -> list:
     return params
 
 
-def checks(names: Iterable[str]) -> list:
-    """Cases of `parametrize_with_checks`: each mixer on a ragged batch, or a graph that it honors.
+def checks(name: str) -> list:
+    """Cases of `parametrize_with_checks` for a mixer, on a ragged batch or a graph that it honors.
 
-    Mixers that read the index are not equivariant to permutations, as they declare. By default
-    one law of each mixer, in turn; the rest is marked as `sweep`.
+    Mixers that read the index are not equivariant to permutations, as they declare.
     """
-    params = []
-    for number, name in enumerate(names):
-        families = ("ragged", "ragged_full", "ragged_grids", "full", "torus", "ragged_typed")
-        graph = GRAPHS[next(family for family in families if family in honored(name))]()
-        mixer = make(name, graph.num_targets, torch.float64)
-        tokens = tokens_on(graph, DIM, torch.float64)
-        laws = applicable_laws(mixer, tokens)
-        if mixer.symmetry.relabeling == "trivial":
-            laws = tuple(law for law in laws if law not in ("node_permutation", "tied_inputs"))
-        cases = parametrize_with_checks({name: (mixer, tokens, {"laws": laws})}).args[1]
-        for turn, case in enumerate(cases):
-            marks = [] if turn == number % len(cases) else [pytest.mark.sweep]
-            params.append(pytest.param(*case.values, id=case.id, marks=marks))
-    return params
+    families = ("ragged", "ragged_full", "ragged_grids", "full", "torus", "ragged_typed")
+    graph = GRAPHS[next(family for family in families if family in honored(name))]()
+    mixer = make(name, graph.num_targets, torch.float64)
+    tokens = tokens_on(graph, DIM, torch.float64)
+    laws = applicable_laws(mixer, tokens)
+    if mixer.symmetry.relabeling == "trivial":
+        laws = tuple(law for law in laws if law not in ("node_permutation", "tied_inputs"))
+    return parametrize_with_checks({name: (mixer, tokens, {"laws": laws})}).args[1]
 
 
 class ByOracle(nn.Module):

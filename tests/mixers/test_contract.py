@@ -47,9 +47,15 @@ class TestOtherLayers(LayerContract):
     names = tuple(OTHERS)
 
 
-@pytest.mark.parametrize(("model", "law"), checks(TESTED))
-def test_laws_of_the_library(model, law):
-    law(model)
+@pytest.mark.parametrize("which", ["one", pytest.param("every", marks=[pytest.mark.sweep])])
+@pytest.mark.parametrize("name", TESTED)
+def test_laws_of_the_library(name, which):
+    """By default one law of each mixer, in turn."""
+    cases = checks(name)
+    turn = list(TESTED).index(name) % len(cases)
+    for case in cases if which == "every" else [cases[turn]]:
+        model, law = case.values
+        law(model)
 
 
 def _on_backends(*axes):
