@@ -390,6 +390,29 @@ def test_the_picture_shows_the_attention_of_the_last_word(tmp_path, monkeypatch)
     assert [weight.unique().tolist() for weight in shown] == 2 * [[3.0]]
 
 
+def test_boxes_and_clusters_are_drawn_where_they_are(tmp_path, monkeypatch):
+    drawn, limits, add = [], [], Axes.add_patch
+    monkeypatch.setattr(Axes, "add_patch", lambda panel, one: drawn.append(one) or add(panel, one))
+    monkeypatch.setattr(Axes, "set", lambda panel, **given: limits.append(given))
+    task = small("detect")
+    number = int(task.splits(0)["test"][0])
+    first = task.target[number, 0]
+    answer = torch.zeros(8, 1, 15)
+    answer[..., int(first[0])], answer[..., 11:] = 10.0, first[1:]
+    monkeypatch.setattr(type(task), "guesses", lambda self, output: answer)
+    net = task.build(NetSpec("mean", "grid"), task.config, Width(16, 8)).eval()
+    task.write_artifacts(net, NetSpec("mean", "grid"), tmp_path)
+    (x, y), w, h = drawn[0].get_xy(), drawn[0].get_width(), drawn[0].get_height()
+    ink = task.images[number, 0][round(y + 0.5) :, round(x + 0.5) :][: round(h), : round(w)]
+    assert ink.shape == (round(h), round(w))
+    assert ink.mean() > 0.1
+    task = small("sets-clusters")
+    net = task.build(NetSpec("mean", "self", "mean"), task.config, Width(16, 8)).eval()
+    task.write_artifacts(net, NetSpec("mean", "self", "mean"), tmp_path)
+    assert len(limits) == 4
+    assert all(one["xlim"] == one["ylim"] == (-5, 5) for one in limits)
+
+
 def test_questions_have_the_answer_that_is_in_the_image():
     task = small("questions")
     kinds = set()

@@ -1,6 +1,5 @@
 """The page of mixers says what the layers say."""
 
-
 import tokennet
 from benchmarks.mixers import LINES, OTHERS, PAGE, formula, honored, make, steps, tables
 from tokennet import Mixer, TokenLayer

@@ -286,6 +286,11 @@ def test_experts_without_tokens_get_zero_gradients():
 def test_jitter_acts_in_training_only():
     layer, z = MixtureOfExperts(DIM, EXPERTS, jitter=0.5), torch.randn(30, DIM)
     assert not torch.allclose(layer(z), layer(z))
+    logits = MixtureOfExperts(1, EXPERTS, jitter=0.1)
+    nn.init.ones_(logits.router.weight)
+    seen = logits.route(torch.ones(1_000, 1)).logits[:, 0]  # what the router sees of each
+    assert 0.9 <= seen.min() < 0.91
+    assert 1.09 < seen.max() <= 1.1
     layer.eval()
     assert torch.equal(layer(z), layer(z))
 

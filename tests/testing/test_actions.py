@@ -9,16 +9,19 @@ import tokennet.testing
 from tokennet import Edges, Tokens
 from tokennet.testing import (
     Action,
+    PermutePart,
     Relabel,
     ReorderEdges,
     Shuffle,
     assert_invariant,
     assert_relabeling_equivariant,
     check,
+    check_equivariance,
     scripts,
 )
 from tokennet.testing.diagnose.script import TENSORS_OF, literal
 from tokennet.testing.engine.wrapped import Wrapped
+from tokennet.testing.example.values import graphs_of
 
 N = 6
 
@@ -192,3 +195,19 @@ def test_what_scripts_import_is_public():
         assert kind.imports.startswith(("from tokennet.testing.scripts ", "from tokennet.testing "))
         assert set(scope) - {"__builtins__"} <= {*scripts.__all__}
     assert "tokennet.testing.scripts" in TENSORS_OF
+
+
+def test_a_part_that_an_output_does_not_have_is_refused():
+    wanted = r"out_action .* needs an output with 5 entries to permute, got shape \(2, 3\)"
+    with pytest.raises(ValueError, match=wanted):
+        check_equivariance(
+            lambda x: x[:, :3, 0], torch.randn(2, 5, 4), out_action=PermutePart(1, 5)
+        )
+
+
+def test_what_is_of_no_graph_goes_with_each():
+    data = Batch.from_data_list([graph(), graph()])
+    data.edge_index = data.edge_index[:, 1:]  # the notes on where graphs begin are old
+    data.scale, data.title = torch.tensor(2.0), "two graphs"
+    for one in graphs_of(data):
+        assert (one.scale, one.title) == (2.0, "two graphs")

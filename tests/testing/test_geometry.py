@@ -11,6 +11,7 @@ from tokennet.testing import check, parametrize_with_checks
 from tokennet.testing.diagnose.localize import UNWRITTEN
 from tokennet.testing.geometry import check_group, discover_geometry, laws_of_group
 from tokennet.testing.geometry.motions import bases, random_orthogonal
+from tokennet.testing.geometry.representations import Representation
 from tokennet.tokens import Tokens
 
 
@@ -454,3 +455,9 @@ def test_discovery_counts_signed_permutations_of_channels():
     assert softmax.signed_order == 120
     seven = discover_geometry(lambda x: x, torch.randn(4, 7), roles=roles)
     assert (seven.signed_order, seven.name) == (None, "E(7), scale")
+
+
+def test_sizes_of_eigenspaces_are_of_the_last_dimension():
+    assert Representation.parse("x", "eigenvectors:2,1") == Representation(
+        "eigenvectors", -1, (2, 1)
+    )

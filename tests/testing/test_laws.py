@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.contracts.laws import LawContract
-from tokennet.testing import LAWS, SymmetryReport, Verdict
+from tokennet.testing import LAWS, SymmetryReport, Verdict, check
 from tokennet.testing.laws import Law
 from tokennet.testing.laws.law import worst
 
@@ -40,3 +40,18 @@ def test_the_plugin_and_the_checker_know_the_same_dtypes():
 
 def test_a_law_says_in_its_summary_all_that_it_speaks_of():
     assert "sets of padding" in LAWS["empty_neighborhood"].summary
+
+
+def test_a_set_of_length_zero_is_tried():
+    def total(x, lengths):
+        return (x * (torch.arange(x.shape[1]) < lengths[:, None])[..., None]).sum(1)
+
+    def mean(x, lengths):
+        return total(x, lengths) / lengths[:, None]
+
+    def safe(x, lengths):
+        return total(x, lengths) / lengths.clamp(min=1)[:, None]
+
+    inputs = (torch.randn(3, 5, 4), torch.tensor([5, 3, 4]))
+    assert check(mean, inputs, laws=("empty_neighborhood",)).broken == ("empty_neighborhood",)
+    assert check(safe, inputs, laws=("empty_neighborhood",)).passed

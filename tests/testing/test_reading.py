@@ -518,3 +518,13 @@ def test_outputs_have_their_usual_dimensions_where_only_their_kind_is_said():
 
     said = check(fixed, X, outputs={"rows": "tokens", "pairs": "pairs"}, laws=["deterministic"])
     assert [line.role for line in said.reading[1:]] == ["tokens:-2", "pairs:-2,-1"]
+
+
+def test_truth_values_between_two_sets_are_pairs_by_any_name():
+    report = check(
+        lambda x, y, p: F.scaled_dot_product_attention(x, y, y, p),
+        (draw(3, 7, 4), draw(3, 5, 4), torch.ones(7, 5, dtype=torch.bool)),
+    )
+    (line,) = (line for line in report.reading if line.name == "p")
+    assert line.role.startswith("pairs:-2,-1")
+    assert report.passed

@@ -19,6 +19,7 @@ from tokennet.testing import (
     check_padding,
 )
 from tokennet.testing.engine.reach import reached
+from tokennet.testing.engine.rounding import Ties
 from tokennet.testing.parametrize import BrokenLaw, parametrize_with_checks
 
 D = 8
@@ -606,3 +607,13 @@ def test_numbers_that_tie_where_nothing_is_chosen_hide_no_break():
     x = draw(3, 7, D)
     x[:, 0] = x.abs().amax(1)
     assert node(rare, x).verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tied"), [([[1.0, 3], [3, 2]], True), ([[1.0, 3], [4, 3]], False)]
+)
+def test_ties_of_an_index_into_all_numbers_are_seen(numbers, tied):
+    seen = Ties(eps=1e-7)
+    assert seen.concerns("argmax")
+    seen.inputs(((torch.tensor(numbers),), {}))
+    assert seen.found is tied
