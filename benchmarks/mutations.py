@@ -5,7 +5,8 @@
 First the default tests run once under coverage, which notes the tests that reach each line
 (needs pytest-cov; kept in `--contexts FILE` for the next call). Then `--count` faults are drawn
 with a fixed seed from the functions of the package. For each, the tests that reach its line run in
-a copy of the repository until the first one fails. Faults that no test sees are listed to be read
+a copy of the repository until the first one fails, in a fork of this process that has the libraries
+loaded. Faults that no test sees are listed to be read
 one by one: some change nothing that can be observed, the others are gaps.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import json
 import os
 import random
@@ -22,11 +24,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from queue import Queue
+from typing import NoReturn
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("graphs", "ops", "layer.py", "mixers", "nets", "compare", "testing")
@@ -38,6 +41,12 @@ LONGEST = 12
 """Lines of a statement."""
 UNSEEN_KEYWORDS = {"strict", "frozen", "figsize", "fontsize", "dpi"}
 """Arguments that change no result: checks of what cannot happen, and the look of pictures."""
+LIBRARIES = (
+    "torch._dynamo", "torch.export", "torch_geometric.nn", "torch_geometric.data",
+    "torch_geometric.datasets", "transformers", "hypothesis", "matplotlib.pyplot", "networkx",
+    "pandas", "rich", "scipy.stats", "sklearn.datasets", "sympy", "typer",
+)  # fmt: skip
+"""Loaded once, which takes longer than most tests that find a fault."""
 SKIPPED = ("kernels/cuda/", "kernels/cpu/build.py")
 """Files whose code a machine without a GPU does not run, or that call the compiler."""
 
@@ -127,10 +136,10 @@ def _faults(node: ast.AST, path: Path, source: bytes, starts: list[int]) -> Iter
             yield fault(node, node, "pass")
 
 
-def draw(seed: int, count: int) -> list[Fault]:
+def draw(seed: int, count: int, rooms: Sequence[str] = ROOMS) -> list[Fault]:
     """`count` faults, each room with a share that grows with its number of possible faults."""
     everything = []
-    for room in ROOMS:
+    for room in rooms:
         place = ROOT / "tokennet" / room
         files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
         for file in files:
@@ -188,71 +197,106 @@ class Outcome:
     by: str = ""
 
 
-def run(fault: Fault, tests: set[str], copy: Path, timeout: float) -> Outcome:
-    """Put a fault into a copy of the repository, and run the tests that reach it."""
-    if not tests:
-        return Outcome(fault, "unreached", 0, 0.0)
-    file = copy / fault.path
-    source = file.read_bytes()
-    file.write_bytes(source[: fault.start] + fault.new.encode() + source[fault.end :])
-    room = fault.path.split("/")[1].removesuffix(".py")
-    arguments = copy / "tests-to-run.txt"
-    near_first = sorted(tests, key=lambda test: (f"/{room}/" not in test, test))
-    arguments.write_text("\n".join(near_first))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
-    command += ["--no-header", "--tb=no", f"@{arguments}"]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=copy, env=environment, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=timeout)
-        killed, by = process.returncode != 0, ""
-        for line in output.splitlines():
+class Trial:
+    """A fault in a copy of the repository, and a process that runs the tests that reach it."""
+
+    def __init__(self, fault: Fault, tests: set[str], copy: Path) -> None:
+        self.fault, self.copy, self.count = fault, copy, len(tests)
+        self.file, self.output = copy / fault.path, copy / "output.txt"
+        self.source, self.started = (copy / fault.path).read_bytes(), time.perf_counter()
+        broken = self.source[: fault.start] + fault.new.encode() + self.source[fault.end :]
+        self.file.write_bytes(broken)
+        room = fault.path.split("/")[1].removesuffix(".py")
+        near_first = sorted(tests, key=lambda test: (f"/{room}/" not in test, test))
+        (copy / "tests-to-run.txt").write_text("\n".join(near_first))
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run_tests()
+
+    def _run_tests(self) -> NoReturn:
+        """In the new process, which has the libraries and nothing of the package."""
+        code = 1
+        try:
+            os.setsid()
+            os.chdir(self.copy)
+            os.environ["PYTHONPATH"] = str(self.copy)
+            sys.path.insert(0, str(self.copy))
+            with self.output.open("w") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            command = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "--no-header", "--tb=no"]
+            code = int(pytest.main([*command, "@tests-to-run.txt"]))
+        finally:
+            os._exit(code)
+
+    def outcome(self, timeout: float) -> Outcome | None:
+        """What the tests said, once they have."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        seconds = time.perf_counter() - self.started
+        if pid == 0 and seconds <= timeout:
+            return None
+        by = ""
+        if pid == 0:
+            os.killpg(self.pid, signal.SIGKILL)
+            _, status = os.waitpid(self.pid, 0)
+            by = f"no end within {timeout:.0f} s"
+        self.file.write_bytes(self.source)
+        for line in self.output.read_text().splitlines():
             if line.startswith(("FAILED", "ERROR")):
                 by = line.split(" ", 1)[1].split(" - ")[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        killed, by = True, f"no end within {timeout:.0f} s"
-    finally:
-        file.write_bytes(source)
-    seconds = time.perf_counter() - started
-    return Outcome(fault, "killed" if killed else "survived", len(tests), seconds, by)
+        killed = os.waitstatus_to_exitcode(status) != 0
+        return Outcome(self.fault, "killed" if killed else "survived", self.count, seconds, by)
+
+
+def outcomes_of(
+    faults: list[Fault], reached: dict[tuple[str, int], set[str]], options: argparse.Namespace
+) -> Iterator[Outcome]:
+    """Each as soon as it is known, `options.workers` at a time."""
+    with tempfile.TemporaryDirectory() as folder:
+        copies = [Path(folder) / str(number) / "repository" for number in range(options.workers)]
+        for copy in copies:
+            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git"))
+        waiting, running = list(reversed(faults)), list[Trial]()
+        while waiting or running:
+            while waiting and copies:
+                fault = waiting.pop()
+                tests = reaching(reached, fault)
+                if tests:
+                    running.append(Trial(fault, tests, copies.pop()))
+                else:
+                    yield Outcome(fault, "unreached", 0, 0.0)
+            time.sleep(0.1)
+            for trial in list(running):
+                found = trial.outcome(options.timeout)
+                if found is not None:
+                    running.remove(trial)
+                    copies.append(trial.copy)
+                    yield found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=80)
+    parser.add_argument("--rooms", default=",".join(ROOMS), help="folders and files, by comma")
     parser.add_argument("--contexts", type=Path, default=Path(tempfile.gettempdir()) / "lines.json")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for one fault")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the outcomes to this file")
     options = parser.parse_args()
     reached = tests_by_line(options.contexts)
-    faults = draw(options.seed, options.count)
+    faults = draw(options.seed, options.count, options.rooms.split(","))
+    # Compiled files are neither written nor read where the source has just changed.
+    sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != ROOT]
+    sys.modules.pop("benchmarks", None)
     outcomes = []
-    with tempfile.TemporaryDirectory() as folder:
-        copies: Queue[Path] = Queue()
-        for number in range(options.workers):
-            copy = Path(folder) / str(number) / "repository"
-            shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__"))
-            copies.put(copy)
-
-        def one(fault: Fault) -> Outcome:
-            copy = copies.get()
-            try:
-                return run(fault, reaching(reached, fault), copy, options.timeout)
-            finally:
-                copies.put(copy)
-
-        with ThreadPoolExecutor(options.workers) as pool:
-            for number, outcome in enumerate(pool.map(one, faults), 1):
-                outcomes.append(outcome)
-                print(f"{number:3} {outcome.outcome:9} {outcome.seconds:5.0f} s {outcome.fault}")
-                sys.stdout.flush()
+    for outcome in outcomes_of(faults, reached, options):
+        outcomes.append(outcome)
+        number, fault = len(outcomes), outcome.fault
+        print(f"{number:3} {outcome.outcome:9} {outcome.seconds:5.0f} s {fault}", flush=True)
     killed = sum(outcome.outcome == "killed" for outcome in outcomes)
     print(f"seed {options.seed}: killed {killed} of {len(outcomes)}")
     if options.json:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from tests.axes import spread
 from tests.compare.tasks_for_tests import Majority, Nodes, a_run, fabric
 from tests.families import honors
 from tokennet import Cycle, Edges, Tokens, Window
@@ -50,7 +51,7 @@ def check_widths(mixers, match, size):
 BUDGETS = [(match, size) for match in ("params", "flops") for size in (20_000, 60_000, 250_000)]
 
 
-@pytest.mark.parametrize("number", range(len(BUDGETS)))
+@pytest.mark.parametrize("number", spread(range(len(BUDGETS)), every=3))
 def test_widths_agree_within_two_percent(number):
     """Every mixer at one of the budgets, and every budget with some of the mixers."""
     mixers = dict(list(MIXERS.items())[number :: len(BUDGETS)])
@@ -689,6 +690,7 @@ class Dies(Majority):
         return super().build(net, config, width)
 
 
+@pytest.mark.sweep
 def test_a_killed_worker_loses_no_finished_run(tmp_path):
     nets, budget = ["mean@full", "mean@ring"], Budget(epochs=1, size=2_000)
     with pytest.raises(RuntimeError, match="a worker was killed, .* use fewer workers"):

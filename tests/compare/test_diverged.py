@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
+from tests.axes import spread
 from tests.compare.tasks_for_tests import Halves, Majority, a_run, fabric
 from tokennet.compare import Metric, NetSpec, Width, compare
 from tokennet.compare.metric import accuracy
@@ -183,7 +184,7 @@ def text_of(rows, metrics=(accuracy,)):
     return console.export_text()
 
 
-@pytest.mark.parametrize("task", [Diverges, DivergesToInfinity])
+@pytest.mark.parametrize("task", spread([Diverges, DivergesToInfinity]))
 def test_where_one_seed_diverges_its_net_has_no_mean(task, tmp_path):
     result = compare(task(), seeds=3, nets=["mean@ring", "mean@full"], out=tmp_path)
     ring, full = result.rows

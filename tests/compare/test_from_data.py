@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 from torch_geometric.datasets import KarateClub
 from torch_geometric.utils import erdos_renyi_graph
 
+from tests.axes import spread
 from tokennet.compare import TASKS, Budget, compare, load_task, task_from
 from tokennet.compare.from_data.arrays import split_of
 from tokennet.compare.from_data.graph_data import area_under_roc
@@ -79,7 +80,7 @@ DATA = {
 }
 
 
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", spread(DATA, every=3))
 def test_a_task_in_a_line(name, tmp_path):
     data, options = DATA[name]()
     task = task_from(data, **options)

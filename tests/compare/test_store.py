@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.axes import spread
 from tests.compare.tasks_for_tests import Halves, Majority, a_run
 from tokennet import _files
 from tokennet._files import to_json, write_bytes, write_text
@@ -268,7 +269,7 @@ def test_a_disk_that_fills_up_loses_no_finished_run(tmp_path, disk, monkeypatch)
     assert len(trained) == 4
 
 
-@pytest.mark.parametrize("number", range(len(RESULTS)))
+@pytest.mark.parametrize("number", spread(range(len(RESULTS)), every=4))
 def test_results_that_cannot_be_replaced_stay_as_they_were(number, tmp_path, disk, monkeypatch):
     compare(Majority(), **OPTIONS, out=tmp_path)
     before, replaced = contents(tmp_path), _files._replace

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.axes import spread
 from tests.contracts import mixers as laws
 from tests.families import by_default, honors
 from tokennet import Causal, Cycle, Disjoint, Full, Grid, Tokens
@@ -167,7 +168,7 @@ NETS_ON_CAUSAL = [
     [
         pytest.param(
             name, graph, id=f"{name}-{graph._name()}",
-            marks=() if (row - column) % 5 == 0 else pytest.mark.sweep,
+            marks=() if (row - column) % 10 == 0 else pytest.mark.sweep,
         )
         for row, name in enumerate(TOKEN_NETS)
         for column, graph in enumerate(SYMMETRY_GRAPHS)
@@ -237,7 +238,7 @@ def parts_of_two():
     }
 
 
-@pytest.mark.parametrize("name", parts_of_two())
+@pytest.mark.parametrize("name", spread(parts_of_two()))
 def test_declared_symmetry_of_nets_of_ids_and_of_two_sets_is_measured(name):
     net, shuffling = parts_of_two()[name]
     assert net.symmetry.shuffling == shuffling
@@ -339,7 +340,7 @@ def compiled(module, zs):
 
 
 @pytest.mark.parametrize("run", [exported, pytest.param(compiled, marks=pytest.mark.sweep)])
-@pytest.mark.parametrize("name", by_default(ARCHITECTURES, list(ARCHITECTURES)[::4]))
+@pytest.mark.parametrize("name", by_default(ARCHITECTURES, list(ARCHITECTURES)[::8]))
 def test_compile_and_export(name, run):
     """Their layers are by the contract of mixers; most nets and compilation under sweep."""
     torch.compiler.reset()

@@ -77,7 +77,7 @@ def net_for(mixer, positions="pos", depth=2):
     return build_net(mixer, SPEC, 16, depth=depth, num_heads=2, positions=positions)
 
 
-@pytest.mark.parametrize(("mixer", "graph"), by_turns(TRACED, turns=(0,), every=9))
+@pytest.mark.parametrize(("mixer", "graph"), by_turns(TRACED, turns=(0,), every=18))
 def test_compile_fullgraph_forward_and_backward(mixer, graph):
     """Layers are compiled one by one by the contract of mixers."""
     torch.compiler.reset()
@@ -121,7 +121,7 @@ class OnGraph(nn.Module):
         return self.net(Tokens(z, self.graph, self.pos))
 
 
-@pytest.mark.parametrize(("mixer", "graph"), by_turns(TRACED, turns=(1,), every=4))
+@pytest.mark.parametrize(("mixer", "graph"), by_turns(TRACED, turns=(1,), every=9))
 def test_export_also_before_the_first_run(mixer, graph):
     tokens = example(GRAPHS[graph]())
     module = OnGraph(net_for(mixer, depth=1), tokens.graph, tokens.pos)

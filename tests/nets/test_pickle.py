@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 
+from tests.axes import spread
 from tokennet import Attention, Causal, Tokens, TokenWise, Window
 from tokennet.mixers import scores
 from tokennet.models import NETS, gpt, vit
@@ -77,7 +78,7 @@ def test_named_functions_and_partial_ones_are_pickled():
     assert pickle.loads(pickle.dumps(layer)).graph_of is Window.reach
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", spread(NETS, every=3))
 def test_named_nets_are_pickled(name):
     net = pickle.loads(pickle.dumps(NETS[name].on_meta()))
     assert net.symmetry == NETS[name].on_meta().symmetry

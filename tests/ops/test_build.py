@@ -13,6 +13,7 @@ import pytest
 import setuptools
 import torch
 
+from tests.axes import in_turn
 from tokennet import Window, attend, explain
 from tokennet.ops.edge_plans import edge_plan
 from tokennet.ops.kernels.cpu import build, edges
@@ -277,8 +278,7 @@ def test_a_private_library_is_loaded(foreign, loaded):
     assert was_loaded(loaded)
 
 
-@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
-@pytest.mark.parametrize("of", ["file", "folder"])
+@in_turn(mode=[0o720, 0o702, 0o777], of=["file", "folder"])
 def test_a_library_that_others_can_write_is_never_loaded(of, mode, foreign, loaded):
     (foreign if of == "file" else foreign.parent).chmod(mode)
     assert build.problem(KIND) is None

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tests.axes import in_turn
 from tests.ops.graphs import clusters, shuffled
 from tests.ops.kinds import gradients
 from tests.oracle import attend_oracle
@@ -236,8 +237,7 @@ def test_half_of_the_blocks_or_less_and_the_same_edges(name):
     assert torch.equal(found.order[found.new_index], torch.arange(graph.num_targets))
 
 
-@pytest.mark.parametrize("kind", ["none", "edges", "function"])
-@pytest.mark.parametrize("name", SCATTERED)
+@in_turn(name=SCATTERED, kind=["none", "edges", "function"])
 def test_results_are_those_of_the_reference_in_the_order_of_the_caller(name, kind, compiled):
     graph = SCATTERED[name]()
     q, k, v = (torch.randn(2, graph.num_targets, 2, 16) for _ in range(3))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from tests.axes import spread
 from tests.contracts.backends import NAMES, attempt
 from tests.ops.kinds import slope
 from tests.oracle import attend_oracle
@@ -96,7 +97,7 @@ def test_dropout_is_that_of_sdpa_in_distribution(backend, graph):
     assert (kept[:, :, 0] != kept[:, :, 1]).any()  # by head
 
 
-@pytest.mark.parametrize("backend", ["reference", "dense", "sparse"])
+@pytest.mark.parametrize("backend", spread(["sparse", "reference", "dense"], every=3))
 def test_gradients_go_through_the_weights_that_are_kept(backend):
     q, k, v = qkv(5)
     graph, softmax = Window(5, 1), Softmax(dropout=0.5, softcap=2.0)
@@ -146,7 +147,7 @@ def test_signatures_hold_all_that_decides():
     assert len({signature(call, "auto") for call in calls}) == len(calls)
 
 
-@pytest.mark.parametrize("backend", ["auto", "reference", "dense", "fused", "sparse"])
+@pytest.mark.parametrize("backend", spread(["fused", "auto", "dense", "reference", "sparse"]))
 def test_parts_merged_are_the_whole_with_all_derivatives(backend):
     q, k, v = qkv(6)
     sinks = torch.randn(4, dtype=torch.float64, requires_grad=True)

@@ -58,7 +58,7 @@ def localized(report, model: nn.Module) -> bool:
     )
 
 
-@pytest.mark.parametrize("passing", each(PASSING_MODELS, every=2))
+@pytest.mark.parametrize("passing", each(PASSING_MODELS, every=4))
 def test_a_passing_model_gives_no_false_positive(passing):
     model, example = passing.make()
     laws = passing.laws or applicable_laws(model, example, **passing.options)

@@ -72,7 +72,9 @@ NETS = [("attention", "token"), ("gat", "mean"), ("attention", "mean"), ("gat", 
 @pytest.mark.parametrize(
     ("name_of_graph", "mixer", "readout"),
     [
-        pytest.param(graph, *kind, marks=() if kind == NETS[k % 4] else pytest.mark.sweep)
+        pytest.param(
+            graph, *kind, marks=() if kind == NETS[k % 4] and k % 2 == 0 else pytest.mark.sweep
+        )
         for k, graph in enumerate(GRAPHS)
         for kind in NETS
     ],
