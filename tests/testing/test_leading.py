@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from tests.testing.cases import reproduced_by
 from tokennet import Tokens
@@ -28,15 +29,27 @@ def test_sets_along_another_leading_dimension_are_held_to_laws_of_the_batch():
     assert asked.questions == tuple(BATCH)
     told = asked.reports["batch_composition"].reason
     assert told.startswith("sets along dimension 1 of x reach each other: pass roles={'x': ")
+    assert told.endswith("or {'x': 'tokens:-3'} if they are tokens of one set")
     said = check(model, SEVERAL, roles={"x": "tokens:-2"})
     assert said.broken == tuple(BATCH)
     assert "x.mean(1" in said.reports["batch_composition"].location.source
     assert reproduced_by(said.reports["batch_composition"].counterexample.script, model)
-    of_a_grid = check(model, SEVERAL, roles={"x": "tokens:-3,-2"}, laws=BATCH)
-    assert of_a_grid.passed
+    for role in ("tokens:-3", "tokens:-3,-2"):
+        assert check(model, SEVERAL, roles={"x": role}, laws=BATCH).passed
     deep = check(lambda x: x - x.mean(2, keepdim=True), draw(2, 3, 4, 5, 4), laws=BATCH)
     assert deep.questions == tuple(BATCH)
     assert "along dimension 2 of x" in deep.reports["batch_composition"].reason
+
+
+def test_attention_along_two_dimensions_in_turn_is_asked_about():
+    layer = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def along_t(x):
+        h = x.transpose(1, 2).flatten(0, 1)
+        return layer(h, h, h)[0].unflatten(0, (len(x), -1)).transpose(1, 2)
+
+    assert check(along_t, SEVERAL).questions == tuple(BATCH)
+    assert check(along_t, SEVERAL, roles={"x": "tokens:-3"}).passed
 
 
 def test_sets_of_several_leading_dimensions_pass():

@@ -79,10 +79,9 @@ def _told(case: Case, dim: int, report: SymmetryReport) -> SymmetryReport:
     is_said = any(line.name == name and line.why == "as said" for line in case.reading)
     if is_said or isinstance(value, Tokens):  # whose leading dimensions are a batch
         return dataclasses.replace(report, reason=f"{where}: {report.reason}")
-    dims = ",".join(map(str, range(dim - value.dim(), example.token_dim + 1)))
     return report.asked(
         f"{where}: pass roles={{{name!r}: 'tokens:{example.token_dim}'}} if that is a leak, or "
-        f"{{{name!r}: 'tokens:{dims}'}} if the dimension counts tokens of one set too"
+        f"{{{name!r}: 'tokens:{dim - value.dim()}'}} if they are tokens of one set"
     )
 
 
