@@ -124,8 +124,7 @@ def _text_of_tokens(example: Example) -> str:
 
 
 def _dense_sets(batch: Size, size: int) -> str:
-    several = f" (laws of the batch take the {batch[0]} of the first dimension)"
-    return f"{batch.numel()} sets of {size}{several if len(batch) > 1 else ''}"
+    return f"{batch.numel()} sets of {size}"
 
 
 def _by_leaf(leaves: Sequence[Leaf], roles: dict[str, str] | None) -> dict[int, Role]:
