@@ -326,6 +326,46 @@ def test_a_doubtful_mask_is_asked_about():
     assert neither.reports["padding"].verdict is Verdict.BROKEN
 
 
+FLAG = draw(3, 7) > 0
+
+
+@pytest.mark.parametrize("flag", [FLAG, FLAG.long(), FLAG.float()], ids=["bool", "int", "float"])
+def test_a_feature_of_zeros_and_ones_is_asked_about(flag):
+    def model(x, is_anchor):
+        return torch.cat([x, is_anchor[..., None].to(x)], -1).tanh().mean(1)
+
+    report = check(model, (X, flag))
+    assert not report.broken
+    assert {"padding"} <= {*report.questions}
+    reason = report.reports["padding"].reason
+    assert "is_anchor is padding:True=keep" in reason
+    assert "pass roles={'is_anchor': 'tokens:-1:x'}" in reason
+    assert check(model, (X, flag), roles={"is_anchor": "tokens:-1:x"}).passed
+    said = check(model, (X, flag), roles={"is_anchor": "padding:True=keep"}, laws=["padding"])
+    assert said.broken == ("padding",)
+    listed = check(lambda x, flag: torch.cat([x, flag[:, None]], -1).sum(0), (X[0], FLAG[0].to(X)))
+    assert listed.questions == ("padding",)
+
+
+def test_what_breaks_a_law_in_both_readings_stays_broken():
+    steps = torch.linspace(0, 1, 7)[:, None]
+    report = check(lambda x, flag: ((x + steps).tanh() * (1 + flag[..., None])).sum(1), (X, FLAG))
+    assert {"node_permutation"} <= {*report.broken}
+    assert report.questions == ("padding",)
+
+
+@pytest.mark.parametrize("name", ["mask", "valid", "is_real", "keep", "padded", "invalid"])
+def test_a_name_that_speaks_of_padding_decides(name):
+    def model(x, flag, **masks):
+        return (x * (1 + flag[..., None] + masks[name][..., None])).sum(1)
+
+    found = check(model, {"x": X, "flag": FLAG, name: REAL}, laws=["padding"])
+    roles = {line.name: line.role for line in found.reading if not line.is_output}
+    true = "pad" if name in ("padded", "invalid") else "keep"
+    assert roles == {"x": "tokens:-2", "flag": "tokens:-1", name: f"padding:True={true}"}
+    assert found.broken == ("padding",)
+
+
 def test_a_doubtful_mask_that_can_be_read_in_one_way_alone_is_broken(monkeypatch):
     def one_way(model, example, roles=None, outputs=None):
         if roles:
