@@ -326,7 +326,7 @@ def test_a_doubtful_mask_is_asked_about():
     assert neither.reports["padding"].verdict is Verdict.BROKEN
 
 
-FLAG = draw(3, 7) > 0
+FLAG, PAST = draw(3, 7) > 0, torch.ones(7, 7).tril().bool()
 
 
 @pytest.mark.parametrize("flag", [FLAG, FLAG.long(), FLAG.float()], ids=["bool", "int", "float"])
@@ -345,6 +345,51 @@ def test_a_feature_of_zeros_and_ones_is_asked_about(flag):
     assert said.broken == ("padding",)
     listed = check(lambda x, flag: torch.cat([x, flag[:, None]], -1).sum(0), (X[0], FLAG[0].to(X)))
     assert listed.questions == ("padding",)
+
+
+BAND = (torch.arange(7)[:, None] - torch.arange(7)).abs() < 3
+PREFIXES = torch.arange(7) < torch.tensor([7, 4, 5, 6, 7, 7, 7])[:, None]
+OF_SQUARES = {
+    "causal": (PAST, "pairs:-2,-1"),
+    "causal_hidden": (~PAST, "pairs:-2,-1"),
+    "causal_int": (PAST.long(), "pairs:-2,-1"),
+    "band": (BAND, "pairs:-2,-1"),
+    "prefixes": (PREFIXES, "padding:True=keep"),
+    "neither": (draw(7, 7) < 0.5, "padding:True=keep"),
+}
+
+
+@pytest.mark.parametrize("name", OF_SQUARES)
+def test_a_mask_of_as_many_sets_as_tokens_is_asked_about(name):
+    """In either use the other reading would say BROKEN."""
+    mask, role = OF_SQUARES[name]
+
+    def of_pairs(x, mask):
+        hidden = mask == 0 if name != "causal_hidden" else mask == 1
+        return (x @ x.mT).masked_fill(hidden, float("-inf")).softmax(-1) @ x
+
+    def of_padding(x, mask):
+        return summed(x, mask != 0)
+
+    for model, wanted in ((of_pairs, "pairs"), (of_padding, "padding:True=keep")):
+        report = check(model, (SQUARE, mask), draws=0)
+        assert next(line.role for line in report.reading if line.name == "mask") == role
+        assert not report.broken
+        assert bool(report.questions) is (wanted[:4] != role[:4])
+        for law in report.questions:
+            assert f"mask is {role}" in report.reports[law].reason
+            assert f"pass roles={{'mask': '{wanted}" in report.reports[law].reason
+        assert check(model, (SQUARE, mask), roles={"mask": wanted}, draws=0).broken == ()
+
+
+def test_a_square_of_numbers_beside_as_many_sets_is_asked_about():
+    report = check(lambda x, w: (x @ x.mT + w).softmax(-1) @ x, (SQUARE, draw(7, 7)))
+    assert not report.broken
+    assert "pass roles={'w': 'pairs:-2,-1'}" in report.reports["node_permutation"].reason
+    for named in (lambda x, bias: biased(x, bias), lambda x, adj: biased(x, adj)):
+        assert check(named, (SQUARE, draw(7, 7))).passed
+    wrong = check(lambda x, mask: summed(x, mask) / x.shape[1], (SQUARE, draw(7, 7) < 0.5))
+    assert {"padding"} <= {*wrong.broken}
 
 
 def test_what_breaks_a_law_in_both_readings_stays_broken():

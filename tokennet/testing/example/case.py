@@ -42,7 +42,7 @@ class Case:
         out_actions: how a permutation of the tokens acts on each output.
         others: the case seen from the other sets of tokens.
         reading: how each input and output was read.
-        doubtful: other roles that fit as well, by name of the input, the likeliest first.
+        doubtful: other roles that fit as well, by name of the input, the most probable first.
     """
 
     model: Any

@@ -49,7 +49,7 @@ TYPES = "read as types; pass roles={{{0!r}: 'membership'}} if it is the set of e
 class Guess(NamedTuple):
     """A role in the dimensions of the model, why it was read so, and what to do if it is wrong.
 
-    `others` are roles that fit as well, the likeliest first.
+    `others` are roles that fit as well, the most probable first.
     """
 
     role: Role
@@ -109,6 +109,38 @@ def is_additive(value: Tensor) -> bool:
 
 def dense_role(leaf: Leaf, sets: Sequence[Found]) -> Guess:
     """The role of a further input beside sets of tokens in a dense batch."""
+    guess = _dense_role(leaf, sets)
+    fitting = (s for s in sets if guess.role.sets == (s.name,) and len(s.batch) == 1)
+    found = next(fitting, None)
+    is_square = found is not None and leaf.value.shape == (found.size, found.size) == found.lead
+    moves = guess.role.kind.moves and "pad" not in leaf.name.lower()
+    return _of_square(leaf, guess) if is_square and moves else guess
+
+
+def _of_square(leaf: Leaf, guess: Guess) -> Guess:
+    """The reading of (N, N) beside N sets of N tokens, which may also be of pairs."""
+    name, pairs = leaf.name, Role(Kind.PAIRS, (-2, -1), guess.role.sets)
+    if named(name, _OF_PAIRS[1:]) or (guess.role.kind is Kind.PADDING and _looks_of_pairs(leaf)):
+        others = [dataclasses.replace(other, sets=()) for other in (guess.role, *guess.others)]
+        texts = " or ".join(repr(str(other)) for other in others)
+        hint = f"pass roles={{{name!r}: {texts}}} if it is of tokens"
+        return Guess(pairs, "by its name or form", hint, (guess.role, *guess.others))
+    hint = f"pass roles={{{name!r}: 'pairs'}} if it is of pairs of tokens"
+    hint = f"{guess.hint}; {hint}" if guess.hint else hint
+    return guess._replace(hint=hint, others=(*guess.others, pairs))
+
+
+def _looks_of_pairs(leaf: Leaf) -> bool:
+    """Whether a square mask is causal, or has its whole diagonal and is none of prefixes."""
+    visible = leaf.value != 0 if is_binary(leaf.value) else leaf.value == 0
+    past = torch.ones_like(visible).tril()
+    if torch.equal(visible, past) or torch.equal(~visible, past):
+        return True
+    prefixes = not bool((visible[:, 1:] & ~visible[:, :-1]).any())
+    return bool(visible.diagonal().all()) and not prefixes
+
+
+def _dense_role(leaf: Leaf, sets: Sequence[Found]) -> Guess:
     value, name = leaf.value, leaf.name
     if not isinstance(value, Tensor):
         return Guess(Role(Kind.OTHER))

@@ -43,7 +43,7 @@ class Read:
     """An example as it was read.
 
     Attributes:
-        doubtful: other roles that fit as well, by name of the input, the likeliest first.
+        doubtful: other roles that fit as well, by name of the input, the most probable first.
     """
 
     example: Example
