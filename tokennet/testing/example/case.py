@@ -44,7 +44,7 @@ class Case:
         out_actions: how a permutation of the tokens acts on each output.
         others: the case seen from the other sets of tokens.
         reading: how each input and output was read.
-        doubtful: other roles that fit as well, by name of the input.
+        doubtful: other roles that fit as well, by name of the input, the most probable first.
     """
 
     model: Any
@@ -54,7 +54,16 @@ class Case:
     out_actions: tuple[Action, ...]
     others: tuple[Case, ...] = ()
     reading: tuple[ReadingLine, ...] = ()
-    doubtful: dict[str, str] = field(default_factory=dict)
+    doubtful: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def other_roles(self) -> list[dict[str, str]]:
+        """The other ways to read the doubtful inputs, each as a whole."""
+        most = max(map(len, self.doubtful.values()), default=0)
+        return [
+            {name: roles[min(number, len(roles) - 1)] for name, roles in self.doubtful.items()}
+            for number in range(most)
+        ]
 
     @property
     def inputs(self) -> Inputs:

@@ -23,6 +23,7 @@ from tokennet.testing.example.guess import (
     listed_role,
     mask_role,
     named,
+    speaks_of_padding,
 )
 from tokennet.testing.example.roles import Kind, Role, check_set, counted_from_end
 from tokennet.testing.example.standard import in_standard_form
@@ -303,7 +304,7 @@ class Reader:
     def _complete(self) -> None:
         """Name the set in each role, and keep one mask a set: that which is called so."""
         masks: dict[str, int] = {}
-        for number in sorted(self.guesses, key=lambda n: not named(self.leaves[n].name, ("mask",))):
+        for number in sorted(self.guesses, key=self._is_no_mask):
             guess = self._with_set(number, self.guesses[number])
             if guess.role.kind is Kind.PADDING or self._is_of_dense(guess.role):
                 if guess.role.sets[0] in masks and number not in self.said:
@@ -311,6 +312,11 @@ class Reader:
                     guess = Guess(Role(Kind.TOKENS, dims, guess.role.sets), "moves with its tokens")
                 masks.setdefault(guess.role.sets[0], number)
             self.guesses[number] = guess
+
+    def _is_no_mask(self, number: int) -> tuple[bool, bool]:
+        """By name, to sort by: masks first, then what else speaks of padding."""
+        name = self.leaves[number].name
+        return not named(name, ("mask",)), not speaks_of_padding(name)
 
     def _is_of_dense(self, role: Role) -> bool:
         """Whether these are lengths of sets that are padded to one size."""
