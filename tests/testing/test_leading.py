@@ -54,7 +54,12 @@ def test_attention_along_two_dimensions_in_turn_is_asked_about():
 
 def test_sets_of_several_leading_dimensions_pass():
     assert check(lambda x: x.softmax(-2), SEVERAL).passed
-    assert check(lambda x: x.mean((1, 2)), SEVERAL).passed  # of which dimension 1 holds no sets
+    pooled = check(lambda x: x.mean((1, 2)), SEVERAL)  # of which dimension 1 holds no sets
+    assert pooled.passed
+    for law in BATCH:
+        assert pooled.reports[law].notes == (
+            "asked along dimension 0 alone: not every input and output has dimension 1",
+        )
     whole = check(lambda x, attention_mask: x + summed_of_sets(x, attention_mask),
                   (SEVERAL, SEVERAL_REAL))  # fmt: skip
     assert whole.passed, whole

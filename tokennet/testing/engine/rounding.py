@@ -30,10 +30,10 @@ CHOICES = {
 """Operations whose results jump where two numbers change their order."""
 BY_INDEX = {"sort", "argsort", "topk", "argmax", "argmin", "max", "min", "kthvalue", "median"}
 """Those that decide by index where numbers are equal."""
-SOLVERS = {
-    *("linalg", "cholesky", "triangular", "lu_solve", "lu_unpack", "lu_with_info", "svd", "geqrf"),
-    *("ormqr", "matrix_exp"),
-}
+SOLVERS = (
+    "linalg", "cholesky", "triangular", "lu_solve", "lu_unpack", "lu_with_info", "svd", "geqrf",
+    "ormqr", "matrix_exp",
+)  # fmt: skip
 """Parts of the names of operations that a matrix may make unstable."""
 EQUAL = 64
 """Epsilons of the largest number between numbers that only rounding tells apart."""

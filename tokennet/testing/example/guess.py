@@ -41,6 +41,8 @@ _NOT_A_MASK = ("position", "type", "segment", "label", "weight")
 _POSITIONS = ("pos", "coord", "xyz", "angle")
 _OF_PAIRS = ("mask", "bias", "adj", "pair", "dist", "attn", "edge")
 _SECOND = ("context", "memory", "encoder_hidden", "cross", "tgt", "src", "other", "second")
+AS_SAID = "as said"
+"""Why an input has the role that the user gave it."""
 ALIGNED = "read as one set: they move together; pass roles={{{0!r}: 'tokens:{1}'}} if it is another"
 
 TYPES = "read as types; pass roles={{{0!r}: 'membership'}} if it is the set of each token"

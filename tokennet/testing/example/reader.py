@@ -12,6 +12,7 @@ from tokennet.checks import lookup
 from tokennet.testing.example.fits import check_members, check_sizes
 from tokennet.testing.example.forms import Leaf, bounds_in, members_of
 from tokennet.testing.example.guess import (
+    AS_SAID,
     Found,
     Guess,
     best_set,
@@ -49,7 +50,7 @@ class Reader:
             dims = value.dim() if isinstance(value, Tensor) else 0
             name = f"roles[{self.leaves[number].name!r}]"
             role = dataclasses.replace(role, dims=counted_from_end(name, role.dims, dims))
-            self.guesses[number] = Guess(role, "as said")
+            self.guesses[number] = Guess(role, AS_SAID)
         self._ragged()
         self._of_types()
         self._first_set()
@@ -126,7 +127,7 @@ class Reader:
             role, leaf = self.guesses[number].role, self.leaves[number]
             name = (role.sets or (leaf.name if not self.sets else self.sets[0].name,))[0]
             if name not in {found.name for found in self.sets}:
-                self._add(number, name, role.dims or _usual_dims(leaf), "as said")
+                self._add(number, name, role.dims or _usual_dims(leaf), AS_SAID)
 
     def _guess_first(self, before: int) -> None:
         """Take one of the inputs before this number for the tokens, if there are any."""
