@@ -215,8 +215,9 @@ def _check_count(
     """
     if fewer is not None and len(fewer) < len(outputs) == number:
         raise ValueError(
-            f"the model must return as many outputs for one {of} less, got {len(outputs)} and "
-            f"{len(fewer)}: put those of all {of}s into one tensor, as by torch.stack or by padding"
+            f"the model must return the same number of outputs for one {of} less, got "
+            f"{len(outputs)} and {len(fewer)}: put those of all {of}s into one tensor, as by "
+            "torch.stack or by padding"
         )
 
 
