@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.leaks_by_hand import BY_HAND, ROUNDING
+from benchmarks.leaks_by_hand import BY_HAND
 from benchmarks.pages import DOCS, head, row, write
 from tokennet.testing import LAWS, check
 from tokennet.testing.formats.files import shown_path
@@ -119,7 +119,6 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
     leaks = head("model", "law", "size", "where", "cause, confirmed by hand")
     symmetry = head("model", "law", "where", "cause, confirmed by hand")
     design: dict[str, list[str]] = {}
-    rounding: list[str] = []
     for entry in rows:
         name = entry["model"]
         for law, found in entry["laws"].items():
@@ -130,8 +129,6 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
             told = _told(by_hand) if by_hand else "**not confirmed**"
             if name in BY_DESIGN or (law in SYMMETRY and expected(name)):
                 design.setdefault(expected(name), []).append(name)
-            elif (name, law) in ROUNDING:
-                rounding.append(f"- `{name}`, {law}: {ROUNDING[name, law]}")
             elif law in SYMMETRY:
                 symmetry.append(row(f"`{name}`", law, where, told))
             else:
@@ -157,7 +154,6 @@ def tables(results: dict[str, Any]) -> dict[str, list[str]]:
         "leaks": leaks,
         "symmetry": symmetry,
         "by design": by_design,
-        "rounding": rounding,
         "undecided": undecided,
         "refused": refused,
         "all": _all(rows),

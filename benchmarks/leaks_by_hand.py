@@ -286,18 +286,6 @@ def xcit() -> float:
     return change(right, gradient)
 
 
-ROUNDING: dict[tuple[str, str], str] = {
-    ("timm:cait_xxs24_224", "batch_composition"): (
-        "alone and in a batch differ by 9e-8 of the largest output, and LayerScale of 1e-5 lets "
-        "tokens move it by 1e-5: rounding of float32"
-    ),
-    ("hf-tiny:WhisperModel", "batch_composition"): "8e-8 of the largest output: rounding",
-    ("hf-tiny:WhisperModel", "backend_agreement"): "2e-7 of the largest output: rounding",
-    ("hf-tiny:PegasusModel", "backend_agreement"): "1e-7 of the largest output: rounding",
-}
-"""Breaks in float32 alone that are no leaks; found by hand to be rounding."""
-
-
 def main() -> None:
     for (name, law), confirm in BY_HAND.items():
         torch.manual_seed(0)

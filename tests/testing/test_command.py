@@ -29,6 +29,8 @@ def test_brackets_and_numbers_are_text(printed):
     assert reason in lines  # in one line, however long
     assert "note: [mask] of 3 is left out" in lines
     assert "1 of 2 breaks are in the baseline." in lines
+    alone = "padding is known by its reason alone, as no line is known: raises ValueError"
+    assert alone in lines
     assert "2 of 5 laws are BROKEN: batch_composition, padding." in lines
     assert "x[bold]" in printed[: printed.index(reason)]  # in the table too
 

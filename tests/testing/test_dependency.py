@@ -174,6 +174,38 @@ def test_finite_values_and_gradients():
     assert check_finite(masked, (zero,)).verdict is Verdict.PASS
 
 
+class Looked(nn.Module):
+    """Vectors of ids, and what is made of them: a fault in the output or in a gradient."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(torch.zeros(5, 4), freeze=False)
+        self.make = make
+
+    def forward(self, x):
+        return self.make(
+            self.table(x) if not x.is_floating_point() else x.detach() * self.table.weight[0]
+        )
+
+
+FAULTS = {
+    "ids": (Looked(lambda z: z / z), torch.arange(3)),
+    "the second output": (lambda x: (x, x / 0), torch.ones(3, 4)),
+    "an output without gradient": (lambda x: (x / 0).detach(), torch.ones(3, 4)),
+    "the gradient": (lambda x: (x * x).sum(-1).sqrt(), torch.zeros(3, 4)),
+    "the gradient of weights": (Looked(lambda z: z.abs().sqrt()), torch.ones(3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_script_of_what_is_not_finite_runs_and_shows_it(name, capsys):
+    model, x = FAULTS[name]
+    report = check_finite(model, (x,), jitter=False)
+    assert report.verdict is Verdict.BROKEN
+    exec(report.counterexample.script, {"model": model})
+    assert capsys.readouterr().out == "False\n"
+
+
 def test_isolated_tokens_of_our_layers():
     graph = Edges(torch.tensor([[0, 1], [1, 0]]), 4)
     tokens = Tokens(torch.randn(4, 4), graph)

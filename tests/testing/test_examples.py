@@ -306,11 +306,30 @@ def test_causality_within_rounding_and_in_float32():
     assert (found.verdict, found.dtype) == (Verdict.PASS, "float32")
 
 
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (lambda x: list(x), "one set less, got 3 and 2: put those of all sets into one tensor"),
+        (lambda x: dict(zip("abc", x, strict=False)), "one set less, got 3 and 2"),
+        (lambda x: x.unbind(1), "one token less, got 7 and 6: put those of all tokens"),
+    ],
+)
+def test_outputs_for_each_set_or_token_of_a_tensor_are_refused(model, told):
+    with pytest.raises(ValueError, match=told):
+        check(model, draw(3, 7, 4))
+
+
 def test_ambiguous_examples_are_errors():
     with pytest.raises(ValueError, match="causal=True needs an output for each token"):
         check(lambda x: x.sum(1), X, causal=True)
-    with pytest.raises(ValueError, match="in no way that is known"):
+    with pytest.raises(ValueError, match=r"outputs=\{'0': 'tokens'\} if they are labels"):
         check(lambda x: x.argmax(-1), X)
+    assert check(lambda x: x.argmax(-1), X, outputs={"0": "tokens"}).passed
+    with pytest.raises(ValueError, match=r"outputs=\{'0': 'pairs'\} if they are labels"):
+        check(lambda x: (9 * x @ x.mT).long(), X)
+    both = check(lambda x: (x.tanh(), x.argmax(-1)), X)
+    assert both.reading[-1].text.endswith("(outputs={'1': 'tokens'} if labels): left out")
+    assert check(lambda x: x > 0, X).passed  # truth values are no numbers of tokens
     with pytest.raises(ValueError, match="the same number of edges and nodes, 9"):
         check(lambda x, e, w: gathered(x * w[:, None], e), (NODES, RING, draw(9)))
     with pytest.raises(ValueError, match="a mask must hold"):

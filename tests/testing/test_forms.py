@@ -290,12 +290,6 @@ def test_outputs_of_which_no_set_has_one_are_left_out_of_laws_of_the_batch(model
     assert "batch_composition" not in report.reports
 
 
-def test_the_reading_says_which_sets_are_held_to_laws_of_the_batch():
-    report = check(lambda x: x.tanh(), draw(2, 3, 5, 4), laws=["deterministic"])
-    wanted = "6 sets of 5 (laws of the batch take the 2 of the first dimension)"
-    assert wanted in report.reading[0].text
-
-
 def test_a_list_of_outputs_is_not_one_of_sets():
     sets = [ROWS[:4], ROWS[4:8], ROWS[8:]]
 

@@ -134,6 +134,28 @@ def test_a_stride_breaks_invariance_under_shifts_by_one():
     assert location.operation not in UNWRITTEN
 
 
+STRIDES = {
+    "two": (nn.Conv2d(3, 4, 3, 2, 1, padding_mode="circular"), (1, 3, 8, 8), "multiples of 2 are"),
+    "pooled by two": (nn.MaxPool2d(2), (1, 3, 16, 16), "multiples of 2 are"),
+    "series": (nn.Conv1d(3, 4, 3, 3, 1, padding_mode="circular"), (1, 3, 12), "multiples of 3 are"),
+    "one side": (nn.MaxPool2d((1, 2)), (1, 3, 8, 16), "multiples of 2 along dimension -1 are"),
+    "none": (nn.Conv2d(3, 4, 3, 1, 1, padding_mode="circular"), (1, 3, 8, 8), ""),
+    "all pooled": (nn.AdaptiveAvgPool2d(1), (1, 3, 8, 8), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRIDES)
+def test_a_coarser_output_says_which_shifts_are_asked(name):
+    model, shape, told = STRIDES[name]
+    report = check(model, torch.randn(shape), group="circular_shifts")
+    notes = [n for n in report.reports["circular_shifts"].notes if n.startswith("only shifts")]
+    assert report.passed
+    assert notes == [line.hint for line in report.reading if line.hint]
+    assert told in "".join(notes)
+    assert bool(notes) == bool(told)
+    assert all(note in report.read_as for note in notes)
+
+
 def test_shifts_without_an_interior_are_inconclusive():
     pooled = nn.Sequential(space.Images("zeros"), nn.AdaptiveAvgPool2d(1))
     for model in (pooled, nn.Sequential(nn.Conv2d(3, 3, 15, padding=7))):

@@ -1,8 +1,9 @@
-"""Models that round inside, as under autocast, whatever their input is."""
+"""Models that round inside, as under autocast, and whose tokens move the output little."""
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from tokennet.testing import Verdict, check
 
@@ -63,3 +64,61 @@ def test_a_constant_but_for_rounding_is_vacuous(lower):
     report = check(lambda x: layer(x).to(lower).softmax(1).float().sum(1), X)
     assert report.broken == ()
     assert report.reports["tied_inputs"].verdict is Verdict.VACUOUS
+
+
+# Rounding inside a model whose output its tokens hardly move.
+
+X40 = torch.randn(3, 40, D, generator=torch.Generator().manual_seed(0))
+
+
+def attended(h):
+    q = h.unflatten(-1, (2, D // 2)).transpose(-2, -3)
+    return F.scaled_dot_product_attention(q, q, q).transpose(-2, -3).flatten(-2)
+
+
+class Positions(nn.Module):
+    """Attention over learned embeddings of positions, to which tokens add a little."""
+
+    def __init__(self, scale):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.scale = nn.Parameter(torch.randn(40, D)), scale
+
+    def forward(self, x):
+        return attended(self.table + self.scale * x)
+
+
+class Steep(Positions):
+    """The same of vectors or ids, and a readout that is steep in what parameters give."""
+
+    def forward(self, x):
+        tokens = self.scale * x if x.is_floating_point() else self.table[x]
+        return (1e4 * attended(self.table[: x.shape[1]] + tokens)).sin()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-5, 1e-6])
+@pytest.mark.parametrize("make", [Positions, lambda scale: lambda x: attended(1 + scale * x)])
+def test_rounding_of_what_tokens_do_not_move_is_no_break(make, scale):
+    report = check(make(scale), X40, laws=["backend_agreement"]).reports["backend_agreement"]
+    assert report.verdict is Verdict.PASS, report
+    assert report.float32["default"] > 1e-4  # of what tokens do to the output
+
+
+@pytest.mark.parametrize("x", [X40, torch.arange(120).view(3, 40) % 11])
+def test_rounding_that_parameters_show_and_inputs_do_not_is_no_break(x):
+    report = check(Steep(1e-4), x, laws=["backend_agreement"]).reports["backend_agreement"]
+    assert report.verdict is Verdict.PASS, report
+    assert report.float32["default"] > 1e-3
+
+
+def test_a_break_in_float32_beside_such_rounding_is_found():
+    model = Positions(1e-2)
+
+    def leaks(x):
+        y = model(x)
+        return y + 0.3 * y.mean(0) if x.dtype == torch.float32 else y  # bug
+
+    report = check(leaks, X40, laws=[LAW]).reports[LAW]
+    assert report.verdict is Verdict.BROKEN
+    assert report.reason.startswith("holds in float64, but is off by")
+    assert "# bug" in report.location.source

@@ -326,6 +326,91 @@ def test_a_doubtful_mask_is_asked_about():
     assert neither.reports["padding"].verdict is Verdict.BROKEN
 
 
+FLAG, PAST = draw(3, 7) > 0, torch.ones(7, 7).tril().bool()
+
+
+@pytest.mark.parametrize("flag", [FLAG, FLAG.long(), FLAG.float()], ids=["bool", "int", "float"])
+def test_a_feature_of_zeros_and_ones_is_asked_about(flag):
+    def model(x, is_anchor):
+        return torch.cat([x, is_anchor[..., None].to(x)], -1).tanh().mean(1)
+
+    report = check(model, (X, flag))
+    assert not report.broken
+    assert {"padding"} <= {*report.questions}
+    reason = report.reports["padding"].reason
+    assert "is_anchor is padding:True=keep" in reason
+    assert "pass roles={'is_anchor': 'tokens:-1:x'}" in reason
+    assert check(model, (X, flag), roles={"is_anchor": "tokens:-1:x"}).passed
+    said = check(model, (X, flag), roles={"is_anchor": "padding:True=keep"}, laws=["padding"])
+    assert said.broken == ("padding",)
+    listed = check(lambda x, flag: torch.cat([x, flag[:, None]], -1).sum(0), (X[0], FLAG[0].to(X)))
+    assert listed.questions == ("padding",)
+
+
+BAND = (torch.arange(7)[:, None] - torch.arange(7)).abs() < 3
+PREFIXES = torch.arange(7) < torch.tensor([7, 4, 5, 6, 7, 7, 7])[:, None]
+OF_SQUARES = {
+    "causal": (PAST, "pairs:-2,-1"),
+    "causal_hidden": (~PAST, "pairs:-2,-1"),
+    "causal_int": (PAST.long(), "pairs:-2,-1"),
+    "band": (BAND, "pairs:-2,-1"),
+    "prefixes": (PREFIXES, "padding:True=keep"),
+    "neither": (draw(7, 7) < 0.5, "padding:True=keep"),
+}
+
+
+@pytest.mark.parametrize("name", OF_SQUARES)
+def test_a_mask_of_as_many_sets_as_tokens_is_asked_about(name):
+    """In either use the other reading would say BROKEN."""
+    mask, role = OF_SQUARES[name]
+
+    def of_pairs(x, mask):
+        hidden = mask == 0 if name != "causal_hidden" else mask == 1
+        return (x @ x.mT).masked_fill(hidden, float("-inf")).softmax(-1) @ x
+
+    def of_padding(x, mask):
+        return summed(x, mask != 0)
+
+    for model, wanted in ((of_pairs, "pairs"), (of_padding, "padding:True=keep")):
+        report = check(model, (SQUARE, mask), draws=0)
+        assert next(line.role for line in report.reading if line.name == "mask") == role
+        assert not report.broken
+        assert bool(report.questions) is (wanted[:4] != role[:4])
+        for law in report.questions:
+            assert f"mask is {role}" in report.reports[law].reason
+            assert f"pass roles={{'mask': '{wanted}" in report.reports[law].reason
+        assert check(model, (SQUARE, mask), roles={"mask": wanted}, draws=0).broken == ()
+
+
+def test_a_square_of_numbers_beside_as_many_sets_is_asked_about():
+    report = check(lambda x, w: (x @ x.mT + w).softmax(-1) @ x, (SQUARE, draw(7, 7)))
+    assert not report.broken
+    assert "pass roles={'w': 'pairs:-2,-1'}" in report.reports["node_permutation"].reason
+    for named in (lambda x, bias: biased(x, bias), lambda x, adj: biased(x, adj)):
+        assert check(named, (SQUARE, draw(7, 7))).passed
+    wrong = check(lambda x, mask: summed(x, mask) / x.shape[1], (SQUARE, draw(7, 7) < 0.5))
+    assert {"padding"} <= {*wrong.broken}
+
+
+def test_what_breaks_a_law_in_both_readings_stays_broken():
+    steps = torch.linspace(0, 1, 7)[:, None]
+    report = check(lambda x, flag: ((x + steps).tanh() * (1 + flag[..., None])).sum(1), (X, FLAG))
+    assert {"node_permutation"} <= {*report.broken}
+    assert report.questions == ("padding",)
+
+
+@pytest.mark.parametrize("name", ["mask", "valid", "is_real", "keep", "padded", "invalid"])
+def test_a_name_that_speaks_of_padding_decides(name):
+    def model(x, flag, **masks):
+        return (x * (1 + flag[..., None] + masks[name][..., None])).sum(1)
+
+    found = check(model, {"x": X, "flag": FLAG, name: REAL}, laws=["padding"])
+    roles = {line.name: line.role for line in found.reading if not line.is_output}
+    true = "pad" if name in ("padded", "invalid") else "keep"
+    assert roles == {"x": "tokens:-2", "flag": "tokens:-1", name: f"padding:True={true}"}
+    assert found.broken == ("padding",)
+
+
 def test_a_doubtful_mask_that_can_be_read_in_one_way_alone_is_broken(monkeypatch):
     def one_way(model, example, roles=None, outputs=None):
         if roles:

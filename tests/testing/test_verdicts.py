@@ -155,6 +155,24 @@ def test_a_break_before_an_unstable_solution_or_a_choice_is_found():
     assert "# bug" in report.location.source
 
 
+@pytest.mark.parametrize("activation", [F.relu_, F.elu_, F.celu_, F.leaky_relu_, F.selu_])
+def test_an_activation_in_place_is_no_solution(activation):
+    layer = nn.Linear(D, D)
+    report = node(lambda x: activation(layer(x)).cumsum(1))  # bug
+    assert report.verdict is Verdict.BROKEN, report
+    assert "# bug" in report.location.source
+
+
+def test_a_solution_that_is_written_to_an_argument_hides_no_break():
+    def inverted(x):
+        x = x.detach()
+        written = x.new_empty(len(x), D, D)
+        torch.linalg.inv(x.mT @ x + torch.eye(D).to(x), out=written)
+        return (x @ written).cumsum(1)  # bug
+
+    assert node(inverted).verdict is Verdict.BROKEN
+
+
 # A class token or registers beside the tokens.
 
 

@@ -217,7 +217,9 @@ def check(
             named = _asked_for(known, case, laws, causal)
             with accepted_content(case.function, case.inputs):
                 reports = _verdicts(named, case, options)
-                reports = _unless_read_otherwise(reports, case, given, reading, options)
+                reports = _unless_read_otherwise(
+                    reports, case, given, known, causal, reading, options
+                )
     seconds = time.perf_counter() - started
     return LawReport(name_of(model), describe(example), reports, seconds, lines)
 
@@ -255,26 +257,36 @@ def _unless_read_otherwise(
     reports: dict[str, SymmetryReport],
     case: Case,
     example: Any,
+    known: Mapping[str, Law],
+    causal: bool,
     reading: dict[str, Any],
     options: dict[str, Any],
 ) -> dict[str, SymmetryReport]:
-    """The reports, INCONCLUSIVE where no law is broken if inputs are read in the other way."""
+    """The reports, INCONCLUSIVE where a law holds if inputs are read in another way that fits."""
     broken = [name for name, report in reports.items() if report.verdict is Verdict.BROKEN]
-    if not case.doubtful or not DEPEND_ON_READING.intersection(broken):
-        return reports
-    try:
-        roles = {**(reading["roles"] or {}), **case.doubtful}
-        other = make_case(case.model, example, roles=roles, outputs=reading["outputs"])
-    except Exception:  # the model, or the outputs asked for, allow the first reading alone
-        return reports
-    laws = {name: LAWS[name] for name in dict.fromkeys(["node_permutation", *broken])}
-    apply = {name: law for name, law in laws.items() if law.applies(other, False)}
-    verdicts = {report.verdict for report in _verdicts(apply, other, options).values()}
-    if Verdict.BROKEN in verdicts or Verdict.PASS not in verdicts:  # which shows nothing
-        return reports
     read = {line.name: line.role for line in case.reading if line.name in case.doubtful}
-    question = question_of(read, case.doubtful)
-    return {**reports, **{name: reports[name].asked(question) for name in broken}}
+    for roles in case.other_roles if broken else []:
+        same = all(read[name].split(":")[0] == roles[name].split(":")[0] for name in roles)
+        if same and not DEPEND_ON_READING.intersection(broken):
+            continue
+        try:
+            said = {**(reading["roles"] or {}), **roles}
+            other = make_case(case.model, example, roles=said, outputs=reading["outputs"])
+        except Exception:  # the model, or the outputs asked for, allow the first reading alone
+            continue
+        names = dict.fromkeys(["node_permutation", *broken])
+        laws = {name: known[name] for name in names if name in known}
+        apply = {name: law for name, law in laws.items() if law.applies(other, causal)}
+        verdicts = {name: r.verdict for name, r in _verdicts(apply, other, options).items()}
+        still = {name for name, verdict in verdicts.items() if verdict is Verdict.BROKEN}
+        if still - set(broken) or (same and still):
+            continue
+        if Verdict.PASS not in verdicts.values() and not still:  # which shows nothing
+            continue
+        question = question_of(read, roles)
+        asked = {name: reports[name].asked(question) for name in broken if name not in still}
+        return {**reports, **asked}
+    return reports
 
 
 def applicable_laws(

@@ -20,7 +20,7 @@ from tokennet._files import to_json, write_text
 from tokennet.checks import lookup
 from tokennet.testing._check import LawReport
 from tokennet.testing.formats import Baseline, read_baseline, to_html, to_junit, to_sarif
-from tokennet.testing.formats.baseline import breaks_of, decided
+from tokennet.testing.formats.baseline import breaks_of, decided, without_line
 from tokennet.testing.formats.files import definition_of
 from tokennet.testing.laws import LAWS
 from tokennet.testing.report import Verdict
@@ -163,6 +163,10 @@ def _print(report: LawReport, known: Collection[str], notes: tuple[str, ...]) ->
     lines += [f"note: {note}" for note in notes]
     if known:
         lines.append(f"{len(known)} of {len(report.broken)} breaks are in the baseline.")
+        lines += [
+            f"{law} is known by its reason alone, as no line is known: {report.reports[law].reason}"
+            for law in sorted(without_line(report).intersection(known))
+        ]
     lines += [report.hint] if report.hint else []
     for line in [*lines, report.summary()]:
         console.print(line)

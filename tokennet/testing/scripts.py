@@ -14,7 +14,9 @@ from tokennet.testing.example.layout import Layout
 from tokennet.testing.example.values import tensors_of
 from tokennet.testing.geometry.calls import Arranged
 from tokennet.testing.laws.backends import OnBackend
+from tokennet.testing.laws.leading import Swapped
 from tokennet.testing.laws.mask import OfSet
 
 __all__ = ["Arranged", "ByName", "Form", "GradientOf", "Layout", "MoveNoise", "Noise", "OfSet",
-           "OnBackend", "OnData", "Selected", "Slot", "WithNoise", "tensors_of"]  # fmt: skip
+           "OnBackend", "OnData", "Selected", "Slot", "Swapped", "WithNoise",
+           "tensors_of"]  # fmt: skip

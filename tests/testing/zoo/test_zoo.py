@@ -160,6 +160,8 @@ def test_a_leak_is_found_by_name():
         ("NystromformerModel", {"input_ids"}),
         ("T5Model", {"input_ids", "attention_mask", "decoder_input_ids"}),
         ("ViTModel", {"pixel_values"}),
+        ("DetrModel", {"pixel_values"}),
+        ("TableTransformerModel", {"pixel_values"}),
         ("CLIPModel", {"input_ids", "attention_mask", "pixel_values"}),
     ],
 )

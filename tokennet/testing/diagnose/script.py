@@ -85,17 +85,27 @@ def script_of_two_runs(model: Any, inputs: Inputs) -> str:
     return "\n".join(lines) + "\n"
 
 
-def script_of_finiteness(model: Any, inputs: Inputs, *, jittered: bool, seeded: bool) -> str:
-    """A script for a model whose output or gradients are not finite."""
-    z = _features_of(inputs[0])
-    lines = [
-        *_start(model, inputs, [TENSORS_OF], jittered=jittered, seeded=seeded),
-        f"{z}.requires_grad_()",
-        f"y = tensors_of(f({', '.join(_names(inputs))}))[0]",
-        f"(gradient,) = torch.autograd.grad(y.square().sum() + y.sum(), {z})",
-        "print(bool(y.isfinite().all()), bool(gradient.isfinite().all()))  # not True True",
+def script_of_finiteness(
+    model: Any, inputs: Inputs, *, gradient: bool, jittered: bool, seeded: bool
+) -> str:
+    """A script for a model whose output is not finite, or whose `gradient`."""
+    z, call = _features_of(inputs[0]), f"tensors_of(f({', '.join(_names(inputs))}))"
+    shown = [
+        "with torch.no_grad():",
+        f"    ys = {call}",
+        "print(all(bool(y.isfinite().all()) for y in ys))  # not True",
     ]
-    return "\n".join(lines) + "\n"
+    if gradient:
+        has_weights = isinstance(_unwrapped(model)[2], nn.Module)
+        shown = [
+            f"leaves = [{z}.requires_grad_(){', *model.parameters()' if has_weights else ''}]",
+            f"ys = [y for y in {call} if y.requires_grad]",
+            "sum(y.square().sum() + y.sum() for y in ys).backward()",
+            "gradients = [leaf.grad for leaf in leaves if leaf.grad is not None]",
+            "print(all(bool(g.isfinite().all()) for g in gradients))  # not True",
+        ]
+    start = _start(model, inputs, [TENSORS_OF], jittered=jittered, seeded=seeded)
+    return "\n".join([*start, *shown]) + "\n"
 
 
 def script_of_size(model: Any, inputs: Inputs, wanted: tuple[int, int, int]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from tokennet.testing.engine.channels import largest, relative
+from tokennet.testing.engine.channels import largest
 from tokennet.testing.engine.precision import lowest_precision
 from tokennet.testing.engine.run import Measured, Runner
 from tokennet.testing.engine.tolerance import (
@@ -110,10 +110,10 @@ def _in_float32(found: Finding) -> Finding:
         return found
     runner = replace(runner, kernel=name)
     rounds_in = lowest_precision(runner, torch.float32)
-    off = runner.sensitivity(torch.float64, torch.finfo(rounds_in).eps)
-    intervention = measured.interventions[errors.diagnosed]
-    unit = measured.largest_units(intervention)
-    rounding = largest(relative(intervention.sizes(off), unit))
+    eps = torch.finfo(rounds_in).eps
+    off = runner.sensitivity(torch.float64, eps)
+    unit = measured.largest_units(measured.interventions[errors.diagnosed])
+    rounding = largest(measured.rounding(errors.diagnosed, off, eps, unit))
     limit = tolerance(rounds_in, rounding, rounds_in)
     if error <= limit * UNDECIDED[rounds_in]:
         return found

@@ -30,7 +30,10 @@ CHOICES = {
 """Operations whose results jump where two numbers change their order."""
 BY_INDEX = {"sort", "argsort", "topk", "argmax", "argmin", "max", "min", "kthvalue", "median"}
 """Those that decide by index where numbers are equal."""
-SOLVERS = ("linalg", "cholesky", "triangular", "lu_", "svd", "geqrf", "ormqr", "matrix_exp")
+SOLVERS = (
+    "linalg", "cholesky", "triangular", "lu_solve", "lu_unpack", "lu_with_info", "svd", "geqrf",
+    "ormqr", "matrix_exp",
+)  # fmt: skip
 """Parts of the names of operations that a matrix may make unstable."""
 EQUAL = 64
 """Epsilons of the largest number between numbers that only rounding tells apart."""
@@ -55,7 +58,7 @@ class _Altered(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else ""
-        if self.concerns(name):
+        if self.concerns(name) and not func._schema.is_mutable:  # a copy would not be written to
             self.altered = True
             args, kwargs = self.inputs((args, kwargs or {}))
         return func(*args, **(kwargs or {}))

@@ -29,6 +29,7 @@ from tokennet.testing.engine.content import (
 )
 from tokennet.testing.engine.differences import difference
 from tokennet.testing.engine.intervention import Inputs, Intervention, Outputs
+from tokennet.testing.engine.nudge import nudged, nudged_parameters
 from tokennet.testing.engine.sandbox import remembered_contents, sandboxed
 from tokennet.testing.engine.wrapped import identity
 from tokennet.testing.example.values import cast, features, map_tensors, tensors_of, with_features
@@ -128,15 +129,18 @@ class Measured:
         """One unit for each output: for float32, in which small channels are all rounding."""
         return [unit.amax(0, keepdim=True) for unit in self.units(intervention)]
 
-    def rounding(self, number: int, off: Outputs, eps: float = 0.0) -> Channels:
-        """Rounding errors |f32 - f64| in the same units, at least `eps / 2` of a channel's size."""
+    def rounding(
+        self, number: int, off: Outputs, eps: float = 0.0, unit: Channels | None = None
+    ) -> Channels:
+        """Rounding errors `off` in units of `error`, at least `eps / 2` of a channel's size."""
         intervention = self.interventions[number]
+        unit = self.units(intervention) if unit is None else unit
         sizes = per_channel(intervention.expected(self.outputs))
         found = [
             torch.maximum(by, eps / 2 * torch.where(size.isfinite(), size, 0.0))
             for by, size in zip(per_channel(intervention.sizes(off)), sizes, strict=True)
         ]
-        return [by / unit for by, unit in zip(found, self.units(intervention), strict=True)]
+        return [by / size for by, size in zip(found, unit, strict=True)]
 
     @property
     def response(self) -> float:
@@ -253,10 +257,15 @@ class Runner:
         return errors, off[min(rounding, key=rounding.__getitem__)] if rounding else None
 
     def sensitivity(self, dtype: torch.dtype, eps: float) -> Outputs:
-        """How far each entry of the output moves when inputs move by a relative `eps`."""
+        """How far each entry of the output moves when inputs and parameters move by `eps`."""
+        return self.remembered(("moved", dtype, eps), lambda: self._sensitivity(dtype, eps))
+
+    def _sensitivity(self, dtype: torch.dtype, eps: float) -> Outputs:
         with self.at(dtype) as x:
-            y = self.run(x)
-            moved = [gaps(y, self.run(_nudged(x, eps, seed))) for seed in range(2)]
+            y, moved = self.run(x), []
+            for seed in range(2):
+                with nudged_parameters(self.model, eps, seed):
+                    moved.append(gaps(y, self.run(nudged(x, eps, seed))))
         return [torch.maximum(a, b) for a, b in zip(*moved, strict=True)]
 
 
@@ -344,13 +353,3 @@ def _is_diagonal(before: Outputs, after: Outputs, inputs: Inputs) -> bool:
     pairs = zip(before, after, strict=True)
     rows = torch.stack([(a != b).any(-1).reshape(-1, n).any(0) for a, b in pairs]).any(0)
     return bool(rows[::2].any()) and not bool(rows[1::2].any())
-
-
-def _nudged(inputs: Inputs, eps: float, seed: int) -> Inputs:
-    old = features(inputs[0])
-    if not old.is_floating_point():
-        return inputs
-    values, index = old.unique(return_inverse=True)  # equal values stay equal: ties are no rounding
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, values.shape, generator=generator).to(old) * 2 - 1
-    return (with_features(inputs[0], old * (1 + eps * signs[index])), *inputs[1:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -89,6 +89,13 @@ class Selected(Wrapped):
 
 def _cleared(output: Tensor, layout: Layout, real: Tensor) -> Tensor:
     """The output with zeros for padding."""
+    lead = real.shape[:-1]
+    if len(lead) > 1 and output.shape[: len(lead)] == lead:  # (B, T, N) of an output (B, T, ...)
+        flat = output.flatten(0, len(lead) - 1)
+        at = replace(layout, sets=-flat.dim())
+        return _cleared(flat, at, real.flatten(0, -2)).unflatten(0, lead)
+    if len(lead) > 1:  # without T: padding is what is padding in all of it
+        real = real.flatten(1, -2).any(1)
     for dim in layout.tokens:
         size, entries = output.shape[dim], real.repeat_interleave(layout.width, -1)
         rest = size - layout.before - entries.shape[-1]

@@ -19,12 +19,14 @@ from tokennet.testing.engine.sandbox import sandboxed
 from tokennet.testing.example.calls import Selected, call_of
 from tokennet.testing.example.inputs import Example, parameters_of
 from tokennet.testing.example.layout import Layout
+from tokennet.testing.example.output_lines import lines_of_outputs
 from tokennet.testing.example.outputs import (
     Output,
     chosen_outputs,
     has_a_known_action,
-    lines_of_outputs,
+    may_be_indices,
     named_outputs,
+    role_of_labels,
     with_actions,
     with_layouts,
 )
@@ -42,7 +44,7 @@ class Case:
         out_actions: how a permutation of the tokens acts on each output.
         others: the case seen from the other sets of tokens.
         reading: how each input and output was read.
-        doubtful: other roles that fit as well, by name of the input.
+        doubtful: other roles that fit as well, by name of the input, the most probable first.
     """
 
     model: Any
@@ -52,7 +54,16 @@ class Case:
     out_actions: tuple[Action, ...]
     others: tuple[Case, ...] = ()
     reading: tuple[ReadingLine, ...] = ()
-    doubtful: dict[str, str] = field(default_factory=dict)
+    doubtful: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def other_roles(self) -> list[dict[str, str]]:
+        """The other ways to read the doubtful inputs, each as a whole."""
+        most = max(map(len, self.doubtful.values()), default=0)
+        return [
+            {name: roles[min(number, len(roles) - 1)] for name, roles in self.doubtful.items()}
+            for number in range(most)
+        ]
 
     @property
     def inputs(self) -> Inputs:
@@ -126,12 +137,7 @@ def _with_outputs(
         found = with_layouts(function, example, every)
         known = [output for output in found if has_a_known_action(output, example)]
         if not known:
-            shapes = [tuple(output.value.shape) for output in found]
-            raise ValueError(
-                f"the output, of shape {shapes}, follows the {example.num_tokens} tokens in no way "
-                "that is known: say its role in outputs, or use check_equivariance, with an action "
-                "of your own"
-            )
+            raise _unknown(found, example)
         if len(known) < len(every) or any(output.is_left_out for output in every):
             function = Selected(function, tuple(output.number for output in known), ())
         actions = with_actions(function, example, known)
@@ -148,10 +154,24 @@ def _with_outputs(
         function = Selected(
             function, numbers, tuple(layouts), example.mask, example.how, example.token_dim
         )
-    kept = {output.number for output in known}
-    odd = {output.number for output in found if output.is_unknown}
+    kept, of = {o.number for o in known}, {o.number: o for o in found}
     read = [
-        dataclasses.replace(o, is_left_out=o.number not in kept, is_unknown=o.number in odd)
-        for o in every
+        dataclasses.replace(of.get(o.number, o), is_left_out=o.number not in kept) for o in every
     ]
     return Case(model, function, example, tuple(layouts), tuple(actions)), read
+
+
+def _unknown(found: list[Output], example: Example) -> ValueError:
+    """The error where it is known of no output how permutations act on it."""
+    labels = {o.name: role_of_labels(o) for o in found if may_be_indices(o)}
+    if labels:
+        return ValueError(
+            f"an output of integers must have a role, got none: outputs={labels} if they are "
+            "labels; if they are numbers of tokens, use check_equivariance, with an action of "
+            "your own"
+        )
+    shapes = [tuple(output.value.shape) for output in found]
+    return ValueError(
+        f"the output, of shape {shapes}, follows the {example.num_tokens} tokens in no way that "
+        "is known: say its role in outputs, or use check_equivariance, with an action of your own"
+    )

@@ -5,6 +5,7 @@ The least surprising reading; where another fits too, a hint says what to pass.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from tokennet.testing.example.forms import Leaf, bounds_in
 from tokennet.testing.example.roles import Kind, Role
 
 _MASK = ("mask", "padding")
+_REAL = ("keep", "real", "present", "token", "tokens")
+"""Words of a name that speak of padding, beside those with mask, pad or valid in them."""
 _MASKS_OF_PAIRS = ("attn_mask", "src_mask", "tgt_mask", "memory_mask", "causal_mask")
 _LENGTHS = ("length", "lens", "num_tokens", "valid_len")
 _MEMBERSHIP = ("batch", "index", "ptr", "segment_id", "set_id", "graph_id", "membership")
@@ -38,17 +41,23 @@ _NOT_A_MASK = ("position", "type", "segment", "label", "weight")
 _POSITIONS = ("pos", "coord", "xyz", "angle")
 _OF_PAIRS = ("mask", "bias", "adj", "pair", "dist", "attn", "edge")
 _SECOND = ("context", "memory", "encoder_hidden", "cross", "tgt", "src", "other", "second")
+AS_SAID = "as said"
+"""Why an input has the role that the user gave it."""
 ALIGNED = "read as one set: they move together; pass roles={{{0!r}: 'tokens:{1}'}} if it is another"
 
 TYPES = "read as types; pass roles={{{0!r}: 'membership'}} if it is the set of each token"
 
 
 class Guess(NamedTuple):
-    """A role in the dimensions of the model, why it was read so, and what to do if it is wrong."""
+    """A role in the dimensions of the model, why it was read so, and what to do if it is wrong.
+
+    `others` are roles that fit as well, the most probable first.
+    """
 
     role: Role
     why: str = ""
     hint: str = ""
+    others: tuple[Role, ...] = ()
 
 
 class Found(NamedTuple):
@@ -75,6 +84,15 @@ def named(name: str, words: Sequence[str]) -> bool:
     return any(word in name.lower() for word in words)
 
 
+def speaks_of_padding(name: str) -> bool:
+    """Whether a name alone says that this is a mask.
+
+    >>> [speaks_of_padding(name) for name in ("is_real", "valid", "is_anchor", "realm")]
+    [True, True, False, False]
+    """
+    return named(name, ("mask", "pad", "valid")) or not {*name.lower().split("_")}.isdisjoint(_REAL)
+
+
 def is_integer(value: Any) -> bool:
     return (
         isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
@@ -93,6 +111,38 @@ def is_additive(value: Tensor) -> bool:
 
 def dense_role(leaf: Leaf, sets: Sequence[Found]) -> Guess:
     """The role of a further input beside sets of tokens in a dense batch."""
+    guess = _dense_role(leaf, sets)
+    fitting = (s for s in sets if guess.role.sets == (s.name,) and len(s.batch) == 1)
+    found = next(fitting, None)
+    is_square = found is not None and leaf.value.shape == (found.size, found.size) == found.lead
+    moves = guess.role.kind.moves and "pad" not in leaf.name.lower()
+    return _of_square(leaf, guess) if is_square and moves else guess
+
+
+def _of_square(leaf: Leaf, guess: Guess) -> Guess:
+    """The reading of (N, N) beside N sets of N tokens, which may also be of pairs."""
+    name, pairs = leaf.name, Role(Kind.PAIRS, (-2, -1), guess.role.sets)
+    if named(name, _OF_PAIRS[1:]) or (guess.role.kind is Kind.PADDING and _looks_of_pairs(leaf)):
+        others = [dataclasses.replace(other, sets=()) for other in (guess.role, *guess.others)]
+        texts = " or ".join(repr(str(other)) for other in others)
+        hint = f"pass roles={{{name!r}: {texts}}} if it is of tokens"
+        return Guess(pairs, "by its name or form", hint, (guess.role, *guess.others))
+    hint = f"pass roles={{{name!r}: 'pairs'}} if it is of pairs of tokens"
+    hint = f"{guess.hint}; {hint}" if guess.hint else hint
+    return guess._replace(hint=hint, others=(*guess.others, pairs))
+
+
+def _looks_of_pairs(leaf: Leaf) -> bool:
+    """Whether a square mask is causal, or has its whole diagonal and is none of prefixes."""
+    visible = leaf.value != 0 if is_binary(leaf.value) else leaf.value == 0
+    past = torch.ones_like(visible).tril()
+    if torch.equal(visible, past) or torch.equal(~visible, past):
+        return True
+    prefixes = not bool((visible[:, 1:] & ~visible[:, :-1]).any())
+    return bool(visible.diagonal().all()) and not prefixes
+
+
+def _dense_role(leaf: Leaf, sets: Sequence[Found]) -> Guess:
     value, name = leaf.value, leaf.name
     if not isinstance(value, Tensor):
         return Guess(Role(Kind.OTHER))
@@ -172,8 +222,20 @@ def _mask(leaf: Leaf, sets: Sequence[Found]) -> Guess | None:
     )  # fmt: skip
     if not fits:
         return None
-    keeps, hint = _polarity(name, value)
-    return Guess(Role(Kind.PADDING, (), (found.name,), keeps), "", hint)
+    return _padding(leaf, found)
+
+
+def _padding(leaf: Leaf, found: Found) -> Guess:
+    """The reading as padding, with the others that fit a mask of this name."""
+    name, sets = leaf.name, (found.name,)
+    keeps, hint = _polarity(name, leaf.value)
+    role = Role(Kind.PADDING, (), sets, keeps)
+    if speaks_of_padding(name) or leaf.value.dim() > 2:
+        inverted = (dataclasses.replace(role, keeps=False),) if hint else ()
+        return Guess(role, "", hint, inverted)
+    feature = Role(Kind.TOKENS, (-1,), sets)
+    hint = f"pass roles={{{name!r}: {str(feature)!r}}} if it is a feature of each token"
+    return Guess(role, "as it is 0 and 1", hint, (feature,))
 
 
 def _polarity(name: str, value: Tensor) -> tuple[bool | None, str]:
@@ -182,7 +244,7 @@ def _polarity(name: str, value: Tensor) -> tuple[bool | None, str]:
         if not is_additive(value):
             raise ValueError(f"a mask must hold truth values, 0 and 1, or 0 and -inf, got {value}")
         return None, ""
-    if "pad" in name.lower():
+    if named(name, ("pad", "invalid")):
         return False, ""
     if name == "attention_mask" or not named(name, ("mask",)):
         return True, ""
@@ -192,17 +254,6 @@ def _polarity(name: str, value: Tensor) -> tuple[bool | None, str]:
 def mask_role(leaf: Leaf, found: Found) -> bool | None:
     """What True stands for in a mask that is said to be one."""
     return _polarity(leaf.name, leaf.value)[0]
-
-
-def other_role(guess: Guess, num_sets: int) -> str:
-    """The role that fits as well where one is doubtful, else ''.
-
-    Of a mask that may be True for padding, and of what may be types or the set of each token.
-    """
-    if guess.role.kind is Kind.PADDING and "True=pad" in guess.hint:
-        sets = guess.role.sets if num_sets > 1 else ()
-        return ":".join([Kind.PADDING, *sets, "True=pad"])
-    return "tokens" if guess.role.kind is Kind.MEMBERSHIP and guess.hint else ""
 
 
 def _pairs(leaf: Leaf, sets: Sequence[Found]) -> Guess | None:
@@ -272,7 +323,8 @@ def listed_role(leaf: Leaf, found: Found, num_edges: int | None, is_last: bool) 
     if size == n and ids and is_membership(leaf, found, num_edges, is_last):
         by_name = named(name, _MEMBERSHIP)
         hint = "" if by_name else f"pass roles={{{name!r}: 'tokens'}} if these are types"
-        return Guess(Role(Kind.MEMBERSHIP, (), (found.name,)), "the set of each token", hint)
+        of_set, others = Role(Kind.MEMBERSHIP, (), (found.name,)), (Role(Kind.TOKENS),)
+        return Guess(of_set, "the set of each token", hint, others if hint else ())
     if num_edges is not None and size == num_edges and (size != n or "edge" in name):
         return Guess(Role(Kind.EDGES, (-value.dim(),)), "one entry an edge")
     if num_edges is not None and size == n == num_edges and not ids and not named(name, _POSITIONS):
@@ -284,8 +336,7 @@ def listed_role(leaf: Leaf, found: Found, num_edges: int | None, is_last: bool) 
     if size == n:
         is_mask = value.dim() == 1 and num_edges is None and found.num_ragged is None
         if is_mask and (named(name, ("mask",)) or is_binary(value)) and not ids_of_types(leaf):
-            keeps, hint = _polarity(name, value)
-            return Guess(Role(Kind.PADDING, (), (found.name,), keeps), "", hint)
+            return _padding(leaf, found)
         may_be_sets = ids and found.num_ragged is None
         return of_nodes._replace(hint=TYPES.format(name) if may_be_sets else "")
     if value.shape == (1, n):

@@ -25,9 +25,8 @@ from tokennet.testing.engine.run import call_model
 from tokennet.testing.example.inputs import Example
 from tokennet.testing.example.layout import Layout
 from tokennet.testing.example.parts import keep_edges, one_set_less, one_token_less
-from tokennet.testing.example.reading import ReadingLine
 from tokennet.testing.example.roles import OF_OUTPUTS, Kind, Role, counted_from_end, parse_role
-from tokennet.testing.example.values import describe, map_tensors, named_tensors_of
+from tokennet.testing.example.values import map_tensors, named_tensors_of
 
 NOTHING = Layout()
 TRIED = 4
@@ -106,12 +105,24 @@ def _as_chosen(output: Output, chosen: dict[str, Role | None]) -> Output:
     return dataclasses.replace(output, role=role, is_left_out=role.kind is Kind.OTHER)
 
 
+def may_be_indices(output: Output) -> bool:
+    """Whether an output holds integers for tokens: labels, or the numbers of other tokens."""
+    y = output.value
+    is_integer = not y.is_floating_point() and not y.is_complex() and y.dtype != torch.bool
+    return bool(output.layout.tokens) and is_integer
+
+
+def role_of_labels(output: Output) -> str:
+    """The role of an output of integers if these are no numbers of tokens."""
+    return str(Kind.PAIRS if len(output.layout.tokens) > 1 else Kind.TOKENS)
+
+
 def has_a_known_action(output: Output, example: Example) -> bool:
     """Whether it is known what permutations do to an output; outputs that are indices are not."""
     y, layout = output.value, output.layout
     if output.role is not None:
         return True
-    if output.is_unknown or (layout.tokens and not y.is_floating_point() and not y.is_complex()):
+    if output.is_unknown or may_be_indices(output):
         return False
     counts = _numbers_of_edges(example)
     if counts and any(y.shape[dim] not in counts for dim in layout.edges):
@@ -133,12 +144,17 @@ _Dims = tuple[int, ...] | None
 def with_layouts(
     function: Callable[..., Any], example: Example, every: list[Output]
 ) -> list[Output]:
-    """Which dimensions change their size with the numbers of tokens, edges and sets."""
+    """Which dimensions change their size with the numbers of tokens, edges and sets.
+
+    Raises:
+        ValueError: the number of outputs is that of the tokens, or changes with that of the sets.
+    """
     n, values = example.num_tokens, [output.value for output in every]
     tokens: list[_Dims] = [None] * len(every)
     sets = tokens
     shapes = _shapes(function, lambda: one_token_less(example)) if n > 1 else None
     if shapes is not None:
+        _check_count("token", n, values, shapes)
         tokens = _changed(values, shapes)
     edges = [edge_dims(function, view, values) for view in views_of_edges(example)]
     has_sets = example.num_sets > 1 or (
@@ -146,7 +162,9 @@ def with_layouts(
         and int(example.membership.max()) > 0
     )  # fmt: skip
     if has_sets:
-        sets = _changed(values, _shapes(function, lambda: one_set_less(example)))
+        of_fewer = _shapes(function, lambda: one_set_less(example))
+        _check_count("set", len(values), values, of_fewer)
+        sets = _changed(values, of_fewer)
     found = []
     for number, output in enumerate(every):
         own = tuple(dict.fromkeys(dim for dims in edges for dim in dims[number] or ()))
@@ -184,6 +202,23 @@ def _shapes(function: Callable[..., Any], inputs: Callable[[], Inputs]) -> list[
         return [y.shape for y in call_model(function, inputs())]
     except Exception:  # whatever a model of other people raises at another size
         return None
+
+
+def _check_count(
+    of: str, number: int, outputs: list[Tensor], fewer: list[torch.Size] | None
+) -> None:
+    """Refuse outputs that are a list of sets or tokens: laws need the same outputs each time.
+
+    Args:
+        number: of outputs, if there is one for each.
+        fewer: the shapes of the outputs with one set or token less.
+    """
+    if fewer is not None and len(fewer) < len(outputs) == number:
+        raise ValueError(
+            f"the model must return the same number of outputs for one {of} less, got "
+            f"{len(outputs)} and {len(fewer)}: put those of all {of}s into one tensor, as by "
+            "torch.stack or by padding"
+        )
 
 
 def _changed(outputs: list[Tensor], shapes: list[torch.Size] | None) -> list[_Dims]:
@@ -337,62 +372,3 @@ def _candidates(y: Tensor, layout: Layout, n: int, rows: int | None) -> list[Act
     between = range(1, size - n) if size - n < n else ()
     parts = [PermutePart(dim, n, start) for start in (size - n, 0, *between)]
     return [*parts, Invariant()]
-
-
-def lines_of_outputs(
-    every: list[Output], layouts: Sequence[Sequence[Layout]], case: Any
-) -> list[ReadingLine]:
-    """How each output was read, for the report."""
-    lines, kept = [], iter(range(len(case.layouts)))
-    for output in every:
-        number = None if output.is_left_out else next(kept)
-        why = "its size follows the tokens in no known way: " if output.is_unknown else ""
-        text, role = f"{why}left out", Role(Kind.OTHER)
-        if number is not None:
-            text, role = _text(output.value, case.layouts[number], case.example)
-            of_views = {
-                view: own[number].tokens
-                for view, own in zip(case.example.anchors, layouts, strict=False)
-                if number < len(own) and own[number].tokens
-            }
-            if list(of_views) not in ([], [case.example.set]):
-                text, role = _of_views(of_views)
-            if case.layouts[number].scalar and role.kind is not Kind.SCALAR:
-                text = f"{text}; several entries a set: left out of laws of the batch"
-        value = describe(output.value)
-        lines.append(ReadingLine(output.name, value, str(role), text, is_output=True))
-    return lines
-
-
-def _of_views(dims: dict[str, tuple[int, ...]]) -> tuple[str, Role]:
-    """An output with dimensions of the tokens of several sets, or of another than the first."""
-    found = sorted((own[0], name) for name, own in dims.items())
-    pair = tuple(dim for dim, _ in found)
-    if len(found) == 2 and len(set(pair)) == 2 and all(len(own) == 1 for own in dims.values()):
-        names = tuple(name for _, name in found)
-        text = f"per pair of tokens of {' and '.join(names)}, dimensions {pair[0]}, {pair[1]}"
-        return text, Role(Kind.PAIRS, pair, names)
-    own = list(dims.values())[-1]
-    text = f"per token of {' and '.join(dims)}, dimension {', '.join(map(str, own))}"
-    return text, Role(Kind.TOKENS, own, tuple(dims) if len(dims) == 1 else ())
-
-
-def _text(y: Tensor, layout: Layout, example: Example) -> tuple[str, Role]:
-    dims = ", ".join(map(str, layout.tokens))
-    if len(layout.tokens) > 1:
-        return f"per pair of tokens, dimensions {dims}", Role(Kind.PAIRS, layout.tokens)
-    if layout.tokens:
-        name = f" of {example.set}" if len(example.anchors) > 1 else ""
-        sets = (example.set,) if name else ()
-        return f"per token{name}, dimension {dims}", Role(Kind.TOKENS, layout.tokens, sets)
-    if layout.edges:
-        return f"per edge, dimension {layout.edges[0]}", Role(Kind.EDGES, layout.edges[:1])
-    if layout.scalar:
-        counts = [size for size in y.shape if size == example.num_sets]
-        several = "of pairs of sets" if len(counts) > 1 else "several entries a set"
-        what = several if y.numel() > 1 else "one value for the whole batch"
-        return f"{what}: left out of laws of the batch", Role(Kind.SCALAR)
-    if layout.sets is not None and (example.num_sets > 1 or example.membership is not None):
-        return f"per set, dimension {layout.sets}", Role(Kind.PER_SET, (layout.sets,))
-    together = "of all tokens together" if example.anchors else "of the whole input"
-    return together, Role(Kind.PER_SET)

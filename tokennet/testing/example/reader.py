@@ -12,6 +12,7 @@ from tokennet.checks import lookup
 from tokennet.testing.example.fits import check_members, check_sizes
 from tokennet.testing.example.forms import Leaf, bounds_in, members_of
 from tokennet.testing.example.guess import (
+    AS_SAID,
     Found,
     Guess,
     best_set,
@@ -23,6 +24,7 @@ from tokennet.testing.example.guess import (
     listed_role,
     mask_role,
     named,
+    speaks_of_padding,
 )
 from tokennet.testing.example.roles import Kind, Role, check_set, counted_from_end
 from tokennet.testing.example.standard import in_standard_form
@@ -48,7 +50,7 @@ class Reader:
             dims = value.dim() if isinstance(value, Tensor) else 0
             name = f"roles[{self.leaves[number].name!r}]"
             role = dataclasses.replace(role, dims=counted_from_end(name, role.dims, dims))
-            self.guesses[number] = Guess(role, "as said")
+            self.guesses[number] = Guess(role, AS_SAID)
         self._ragged()
         self._of_types()
         self._first_set()
@@ -125,7 +127,7 @@ class Reader:
             role, leaf = self.guesses[number].role, self.leaves[number]
             name = (role.sets or (leaf.name if not self.sets else self.sets[0].name,))[0]
             if name not in {found.name for found in self.sets}:
-                self._add(number, name, role.dims or _usual_dims(leaf), "as said")
+                self._add(number, name, role.dims or _usual_dims(leaf), AS_SAID)
 
     def _guess_first(self, before: int) -> None:
         """Take one of the inputs before this number for the tokens, if there are any."""
@@ -303,7 +305,7 @@ class Reader:
     def _complete(self) -> None:
         """Name the set in each role, and keep one mask a set: that which is called so."""
         masks: dict[str, int] = {}
-        for number in sorted(self.guesses, key=lambda n: not named(self.leaves[n].name, ("mask",))):
+        for number in sorted(self.guesses, key=self._is_no_mask):
             guess = self._with_set(number, self.guesses[number])
             if guess.role.kind is Kind.PADDING or self._is_of_dense(guess.role):
                 if guess.role.sets[0] in masks and number not in self.said:
@@ -311,6 +313,11 @@ class Reader:
                     guess = Guess(Role(Kind.TOKENS, dims, guess.role.sets), "moves with its tokens")
                 masks.setdefault(guess.role.sets[0], number)
             self.guesses[number] = guess
+
+    def _is_no_mask(self, number: int) -> tuple[bool, bool]:
+        """By name, to sort by: masks first, then what else speaks of padding."""
+        name = self.leaves[number].name
+        return not named(name, ("mask",)), not speaks_of_padding(name)
 
     def _is_of_dense(self, role: Role) -> bool:
         """Whether these are lengths of sets that are padded to one size."""

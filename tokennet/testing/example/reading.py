@@ -11,7 +11,7 @@ from torch import Size, Tensor
 
 from tokennet.checks import lookup
 from tokennet.testing.example.forms import SETS, Leaf, Slot, leaves_of
-from tokennet.testing.example.guess import Found, Guess, other_role
+from tokennet.testing.example.guess import Found, Guess
 from tokennet.testing.example.inputs import Example
 from tokennet.testing.example.reader import Reader
 from tokennet.testing.example.roles import Kind, Role, parse_roles
@@ -43,12 +43,12 @@ class Read:
     """An example as it was read.
 
     Attributes:
-        doubtful: other roles that fit as well, by name of the input.
+        doubtful: other roles that fit as well, by name of the input, the most probable first.
     """
 
     example: Example
     lines: tuple[ReadingLine, ...]
-    doubtful: dict[str, str] = field(default_factory=dict)
+    doubtful: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_example(
@@ -92,9 +92,19 @@ def read_example(
     )  # fmt: skip
     pairs = zip(leaves, guesses, strict=True)
     count = len(reader.sets)
-    doubtful = {leaf.name: other for leaf, guess in pairs if (other := other_role(guess, count))}
+    doubtful = {leaf.name: _others(guess, count) for leaf, guess in pairs if guess.others}
     lines = _lines(leaves, guesses, reader.sets, hints or {})
     return Read(example.views()[0], lines, doubtful)
+
+
+def _others(guess: Guess, num_sets: int) -> tuple[str, ...]:
+    """The other roles of an input, without the name of the set where there is one alone.
+
+    Of a feature of tokens it is said, as else the feature would be the tokens themselves.
+    """
+    named = (role.kind is Kind.TOKENS or num_sets > 1 for role in guess.others)
+    pairs = zip(guess.others, named, strict=True)
+    return tuple(str(r if keep else dataclasses.replace(r, sets=())) for r, keep in pairs)
 
 
 def _whole(given: Any, roles: Any, name: str) -> Read:
@@ -124,8 +134,7 @@ def _text_of_tokens(example: Example) -> str:
 
 
 def _dense_sets(batch: Size, size: int) -> str:
-    several = f" (laws of the batch take the {batch[0]} of the first dimension)"
-    return f"{batch.numel()} sets of {size}{several if len(batch) > 1 else ''}"
+    return f"{batch.numel()} sets of {size}"
 
 
 def _by_leaf(leaves: Sequence[Leaf], roles: dict[str, str] | None) -> dict[int, Role]:

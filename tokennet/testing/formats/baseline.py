@@ -2,13 +2,13 @@
 
 A break is known by its model, law and statement of code: the file, the function, the module of
 the net and the text, with a number where the function has the same text again. Numbers of lines
-do not matter. A break without a line is known by its reason, whatever the numbers in it.
+do not matter. A break without a line is known by its reason and all numbers in it, the size of the
+error among them, so that another break without a line is not taken for it.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from tokennet.testing.report import SymmetryReport, Verdict
 
 VERSION = 2
 FORM = f'{{"version": {VERSION}, "breaks": [{{"model": ..., "law": ..., "at": ...}}, ...]}}'
-_NUMBER = re.compile(r"[-+]?\d[\d.]*(e[-+]?\d+)?|\binf\b")
 
 
 class Break(NamedTuple):
@@ -44,15 +43,21 @@ def breaks_of(name: str, report: LawReport) -> dict[str, Break]:
 def _place(report: SymmetryReport) -> str:
     location = report.location
     if location is None:
-        return _NUMBER.sub("#", report.reason)
+        return report.reason
     module = [location.module] if location.module else []
     if not location.line:
-        return ", ".join([location.operation, *module])
+        return f"{', '.join([location.operation, *module])}: {report.reason}"
     function, number = scope_of(location.file, location.line)
     source = " ".join(location.source.split())
     again = f" (number {number})" if number > 1 else ""
     parts = [shown_path(location.file), *filter(None, [function]), *module]
     return f"{', '.join(parts)}: {source}{again}"
+
+
+def without_line(report: LawReport) -> set[str]:
+    """The laws whose break has no line, and is known by its reason alone."""
+    places = {law: report.reports[law].location for law in report.broken}
+    return {law for law, place in places.items() if place is None or not place.line}
 
 
 def decided(report: LawReport) -> list[str]:

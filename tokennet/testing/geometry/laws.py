@@ -96,7 +96,9 @@ def check_group(
             with `pos`, or a dict by argument.
         group: "SO(3)", "O(3)", "SE(3)", "E(3)" (or another number of coordinates),
             "translations", "rotations", "reflections", "scale"; of eigenvectors "signs",
-            "bases"; of grids "circular_shifts", "shifts".
+            "bases"; of grids "circular_shifts", "shifts". An output that is coarser than the
+            grid, as by a stride of 2, is asked for shifts by multiples of 2 alone, as a note and
+            the reading say: it has no shift by one half. See also `shift_table`.
         roles: kinds of inputs by name or index: "points", "vector", "pseudovector", "matrix",
             "scalar", "other", irreps of e3nn such as "8x0e + 4x1o", "eigenvectors:2,1" with
             sizes of eigenspaces; ":-2" at the end names another dimension than the last.

@@ -2,6 +2,7 @@
 
 Circular shifts are exact. Other shifts bring new content in at one border, so that outputs are
 compared where neither border reaches: in the interior, found from what one sample influences.
+An output that is coarser by a stride follows shifts by multiples of it alone; no others are asked.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tokennet.testing.report import SymmetryReport, Verdict
 from tokennet.tokens import Tokens
 
 SHIFTS = ("circular_shifts", "shifts")
+ONLY = "only shifts by multiples of "
 FORMS = "a series (B, C, T) or images (B, C, H, W)"
 
 
@@ -194,10 +196,11 @@ def check_shifts(
         report = verdict_on_error(error)
     grid = f"a grid of {' x '.join(str(inputs[0].shape[d]) for d in dims)} along dimensions {dims}"
     told = [note for note in report.notes if "nothing mixes tokens" not in note]
+    coarse = next((note for note in told if note.startswith(ONLY)), "")
     notes = (f"read as {grid}", *told)
     report = dataclasses.replace(report, law=law, subject=name_of(model), notes=notes)
     role = f"grid:{','.join(map(str, dims))}"
-    return report, ReadingLine(names[number], describe(inputs[0]), role, grid)
+    return report, ReadingLine(names[number], describe(inputs[0]), role, grid, hint=coarse)
 
 
 def _grid(
@@ -242,17 +245,34 @@ def _report(
         return SymmetryReport(law, "", Verdict.INCONCLUSIVE, why, 0.0, 0.0, name_of_dtype(dtype))
     shifts = _shifts(outs, grid, circular)
     interventions = [ShiftIntervention(shift, dims, grid, outs, circular) for shift in shifts]
-    return run_law(law, model, inputs, interventions, swaps=False, **options)
+    report = run_law(law, model, inputs, interventions, swaps=False, **options)
+    return dataclasses.replace(report, notes=(*report.notes, *_coarser(outs, dims)))
 
 
 def _shifts(
     outs: tuple[Follows, ...], grid: tuple[int, ...], circular: bool
 ) -> list[tuple[int, ...]]:
     """Shifts that every output follows by whole samples."""
-    strides = [max((at.strides[k] for at in outs if at.dims), default=1) for k in range(len(grid))]
+    strides = _strides(outs, len(grid))
     axes = [tuple(s if i == k else 0 for i, s in enumerate(strides)) for k in range(len(grid))]
     far = (2, -1) if circular else (-1,)
     return [*axes, *(tuple(by * s for s in strides) for by in far)]
+
+
+def _strides(outs: tuple[Follows, ...], count: int) -> list[int]:
+    return [max((at.strides[k] for at in outs if at.dims), default=1) for k in range(count)]
+
+
+def _coarser(outs: tuple[Follows, ...], dims: tuple[int, ...]) -> list[str]:
+    """A note where an output follows no other shifts than those by multiples of its stride."""
+    strides = _strides(outs, len(dims))
+    if max(strides) == 1:
+        return []
+    if len(set(strides)) == 1:
+        return [f"{ONLY}{strides[0]} are asked: the output is coarser by {strides[0]}"]
+    pairs = zip(strides, dims, strict=True)
+    told = " and ".join(f"{stride} along dimension {dim}" for stride, dim in pairs if stride > 1)
+    return [f"{ONLY}{told} are asked: the output is coarser there"]
 
 
 def _follow(

@@ -21,6 +21,7 @@ from tokennet.testing.example.layout import Layout, of_sets
 from tokennet.testing.example.parts import beyond_zero, one_set, rows
 from tokennet.testing.example.values import describe, features, with_features
 from tokennet.testing.laws.law import Law, Options, as_inputs, with_gradients
+from tokennet.testing.laws.leading import on_leading
 from tokennet.testing.report import SymmetryReport, Verdict
 from tokennet.tokens import Tokens
 
@@ -272,10 +273,11 @@ def _of_ragged(
 BATCH_COMPOSITION = Law(
     "a set gives the same alone and beside any others",
     is_batch,
-    with_gradients(_check),
+    on_leading(with_gradients(_check)),
     """\
 Says: a set or graph gives the same alone and beside any others: what is computed for you does not
-depend on who else is in the batch.
+depend on who else is in the batch. Of tokens (B, T, N, D) it is asked along B and along T; a break
+along T is a question unless the role of the tokens is said.
 Measured: the first sets are run beside others of other content, and alone; values are compared,
 and where these agree, gradients.
 Causes: attention or a mean over all nodes of a batch of graphs; batch norm in training mode; a

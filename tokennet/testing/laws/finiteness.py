@@ -32,6 +32,8 @@ from tokennet.testing.example.values import features, with_features
 from tokennet.testing.laws.law import Law, Options, on_views, worst
 from tokennet.testing.report import Counterexample, Location, SymmetryReport, Verdict
 
+OF_GRADIENT = "the output is finite, but a gradient is not"
+
 
 def check_finite(
     f: Callable[..., Any],
@@ -58,9 +60,12 @@ def check_finite(
         reason, location = _fault(runner, x)
         if reason:
             other, seeded = seeded_content(x), False
-            if other is not None and _fault(runner, other)[0]:
-                x, seeded = other, True
-            text = script_of_finiteness(f, x, jittered=jitter, seeded=seeded)
+            told = reason
+            if other is not None and (fault := _fault(runner, other)[0]):
+                x, seeded, told = other, True, fault
+            text = script_of_finiteness(
+                f, x, gradient=told == OF_GRADIENT, jittered=jitter, seeded=seeded
+            )
             counterexample = Counterexample(None, float("inf"), text, x)
     return SymmetryReport(
         law="finite",
@@ -83,7 +88,7 @@ def _fault(runner: Runner, x: Inputs) -> tuple[str, Location | None]:
     if not all(_is_finite(y) for y in runner.run(x)):
         return "the output is not finite", _where_forward(runner, x)
     finite, location = _backward(runner.model, x)
-    return ("" if finite else "the output is finite, but a gradient is not"), location
+    return ("" if finite else OF_GRADIENT), location
 
 
 def _is_finite(tensor: Tensor) -> bool:

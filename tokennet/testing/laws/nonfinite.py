@@ -19,6 +19,7 @@ from tokennet.testing.example.layout import of_sets
 from tokennet.testing.example.values import features, with_features
 from tokennet.testing.laws.batch import edges_of_set, is_batch, of_one_set, sizes_of_set
 from tokennet.testing.laws.law import Law, Options
+from tokennet.testing.laws.leading import on_leading
 from tokennet.testing.report import SymmetryReport
 
 
@@ -75,7 +76,7 @@ def _applies(case: Case, causal: bool) -> bool:
 NONFINITE_ISOLATION = Law(
     "NaN in one set of a batch does not reach the others",
     _applies,
-    _check,
+    on_leading(_check),
     """\
 Says: NaN in one set of a batch does not reach the others.
 Measured: all sets but one get NaN, and the outputs of that one must stay as they were; for each of

@@ -73,8 +73,7 @@ def check_padding(
 def _law(
     f: Callable[..., Any], inputs: Inputs, sets: _PaddedSets, options: Options
 ) -> SymmetryReport:
-    rows = sets.real if sets.real.dim() == 2 else sets.real[None]
-    padded = [n for n, row in enumerate(rows) if bool(row.any()) and not bool(row.all())]
+    padded = _padded_sets(sets.real)
     if not padded:
         raise ValueError("real must mark some tokens of a set that is not empty as padding")
     interventions = [sets.other_padding(row, scale) for row in padded[:3] for scale in SCALES]
@@ -99,6 +98,13 @@ def _law(
 
     report = run_law("padding", f, inputs, interventions, drawn=drawn, **options)
     return dataclasses.replace(report, notes=(*report.notes, *notes))
+
+
+def _padded_sets(real: Tensor) -> list[int]:
+    """The sets with padding and with tokens; of (B, T, N), with what is a token in all of T."""
+    rows = real if real.dim() > 1 else real[None]
+    flat = [row.reshape(-1, row.shape[-1]) for row in rows]
+    return [n for n, row in enumerate(flat) if bool(row.all(0).any()) and not bool(row.all())]
 
 
 def assert_padding_ignored(
@@ -178,22 +184,32 @@ class _PaddedSets:
 
     def no_padding(self, row: int) -> ContentIntervention:
         """One set alone, its padding cut off."""
-        tokens = self._tokens(row)
-        lead = torch.Size([1, len(tokens)] if self.real.dim() == 2 else [len(tokens)])
+        tokens = self._some_tokens(row)
+        shape = self.real.shape
+        lead = torch.Size([1, *shape[1:-1], len(tokens)] if len(shape) > 1 else [len(tokens)])
         return self._intervention(partial(self.alone, row, tokens), row, lead, alone=True)
 
     def _tokens(self, row: int) -> Tensor:
-        """The indices of the tokens of a set."""
-        return (self.real[row] if self.real.dim() == 2 else self.real).nonzero().flatten().cpu()
+        """The indices of the tokens of a set; of a set (T, N), what is a token in all of T."""
+        return self._of_set(row).all(0).nonzero().flatten().cpu()
+
+    def _some_tokens(self, row: int) -> Tensor:
+        """The same, and what is a token in some of T."""
+        return self._of_set(row).any(0).nonzero().flatten().cpu()
+
+    def _of_set(self, row: int) -> Tensor:
+        own = self.real[row] if self.real.dim() > 1 else self.real
+        return own.reshape(-1, own.shape[-1])
 
     def _intervention(
         self, change: Callable[[Inputs], Inputs], row: int, lead: torch.Size, alone: bool = False
     ) -> ContentIntervention:
         """A change after which inputs of leading dimensions `lead` hold the set alone, or all."""
         shape, tokens = self.real.shape, self._tokens(row)
-        new_row, new_tokens = (0, torch.arange(len(tokens))) if alone else (row, tokens)
+        own = torch.isin(self._some_tokens(row), tokens).nonzero().flatten()
+        new_row, new_tokens = (0, own) if alone else (row, tokens)
         kept = [Unaffected(shape[-1], tokens, lead[-1], new_tokens)]
-        if len(shape) == 2 and shape[0] > 1:
+        if len(shape) > 1 and shape[0] > 1:
             kept.append(Unaffected(shape[0], torch.tensor([row]), lead[0], torch.tensor([new_row])))
         return ContentIntervention(
             change,
@@ -254,7 +270,7 @@ PADDING = on_views(
         "the content of padding does not matter",
         lambda case, causal: (
             case.example.real is not None
-            and not bool(case.example.real.all())
+            and bool(_padded_sets(case.example.real))
             and bool(case.of_sets.layouts)
         ),
         with_gradients(_check),

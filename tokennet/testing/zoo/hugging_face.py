@@ -177,11 +177,12 @@ def _of_the_same_form(value: Any, size: Any) -> Any:
 
 def _parts(kind: type, default: Any) -> list[tuple[str, type]]:
     """The configurations within a configuration, such as those of text and of images."""
-    known = getattr(kind, "sub_configs", {})
+    found = {name: type(getattr(default, name, None)) for name in getattr(kind, "sub_configs", {})}
+    resnet = package("transformers").ResNetConfig  # in place of a backbone of timm
     return [
-        (name, type(getattr(default, name)))
-        for name in known
-        if type(getattr(default, name, None)).__name__.endswith("Config")
+        (name, resnet if part.__name__ == "TimmBackboneConfig" else part)
+        for name, part in found.items()
+        if part.__name__.endswith("Config")
     ]
 
 
