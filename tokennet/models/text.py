@@ -114,7 +114,7 @@ def _past(window: int, n: int) -> TokenGraph:
     return Causal(n) & Window(n, window - 1)
 
 
-@checked(depth=0, hidden=0)
+@checked(depth=0, hidden=0, types=0)
 def bert(
     vocab: int = 30_522,
     dim: int = 768,
@@ -128,7 +128,11 @@ def bert(
 ) -> MaskedLanguageModel:
     """BERT (Devlin et al., 2018, arXiv 1810.04805): masked ids are predicted from both sides.
 
-    Ids may come with types as a second column, tokens of z (..., N, 2).
+    Ids may come with types as a second column, tokens of z (..., N, 2). RoBERTa (Liu et al., 2019,
+    arXiv 1907.11692) has one type, DistilBERT (Sanh et al., 2019, arXiv 1910.01108) has none.
+
+    Args:
+        types: number of types; 0 for no table of them.
 
     >>> import torch
     >>> net = bert(vocab=10, dim=8, depth=1, num_heads=2, max_length=12)
@@ -136,7 +140,7 @@ def bert(
     torch.Size([5, 10])
     """
     config = BlockConfig(post_norm=True, dropout=dropout)
-    embedding = Embedding((vocab, types), dim)
+    embedding = Embedding((vocab, types) if types else vocab, dim)
     layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
     layers.append(TokenWise(nn.Sequential(nn.LayerNorm(dim), nn.Dropout(dropout))))
     layers += config.stack(lambda: [Attention(dim, num_heads)], dim, depth, hidden)
