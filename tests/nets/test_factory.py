@@ -47,6 +47,9 @@ ARCHITECTURES = list(BY_ARCHITECTURE.values())
 PUBLISHED = {
     "gpt2": 124_439_808,
     "bert_base": 109_514_298,
+    "roberta_base": 124_697_433 - 2 * 768,  # they have rows for the positions of padding
+    "roberta_large": 355_412_057 - 2 * 1024,
+    "distilbert": 66_985_530,
     "llama2_7b": 6_738_415_616,
     "llama3_8b": 8_030_261_248,
     "mistral_7b": 7_241_732_096,

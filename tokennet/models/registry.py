@@ -79,6 +79,11 @@ NETS: dict[str, NamedNet] = {
     "bert_tiny": NamedNet(text.bert, {"dim": 128, "depth": 2, "num_heads": 2}),
     "bert_base": NamedNet(text.bert),
     "bert_large": NamedNet(text.bert, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "roberta_base": NamedNet(text.bert, {"vocab": 50_265, "types": 1}),
+    "roberta_large": NamedNet(
+        text.bert, {"vocab": 50_265, "types": 1, "dim": 1024, "depth": 24, "num_heads": 16}
+    ),
+    "distilbert": NamedNet(text.bert, {"types": 0, "depth": 6}),
     "vit_tiny": NamedNet(vision.vit),
     "vit_small": NamedNet(vision.vit, {"dim": 384, "num_heads": 6}),
     "vit_base": NamedNet(vision.vit, {"dim": 768, "num_heads": 12}),
@@ -112,7 +117,9 @@ Encoders = Literal[
 Decoders = Literal[
     "gpt_nano", "gpt2", "gpt2_medium", "llama2_7b", "llama3_8b", "mistral_7b"
 ]  # fmt: skip
-Berts = Literal["bert_tiny", "bert_base", "bert_large"]
+Berts = Literal[
+    "bert_tiny", "bert_base", "bert_large", "roberta_base", "roberta_large", "distilbert"
+]  # fmt: skip
 EncoderDecoders = Literal["transformer_base", "transformer_big", "question_net"]
 
 

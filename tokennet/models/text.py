@@ -62,6 +62,7 @@ def llama(
     *,
     hidden: int = 11_008,
     num_kv_heads: int | None = None,
+    head_dim: int | None = None,
     window: int | None = None,
     base: float = 10_000.0,
     scaling: str | None = None,
@@ -75,6 +76,7 @@ def llama(
     With RMSNorm, rotary positions, SwiGLU, grouped queries, and no biases.
 
     Args:
+        head_dim: channels of a head; `dim / num_heads` by default.
         window: how many tokens a token attends to, itself among them (Mistral); None for all.
         base: of the rotary positions; `scaling`, `factor` and `original_length` as of `Rotary`.
         qk_norm: whether queries and keys are normalized (Qwen3).
@@ -96,7 +98,7 @@ def llama(
         return [
             Attention(
                 dim, num_heads, bias=False, position=position, num_kv_heads=num_kv_heads,
-                qk_norm=qk_norm,
+                qk_norm=qk_norm, head_dim=head_dim,
             )
         ]  # fmt: skip
 
