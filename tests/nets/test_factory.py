@@ -40,7 +40,7 @@ SMALL = {
     "dims": (8, 16),
     "depths": (1, 1),
 }
-OF_PATCHES = ("vit", "mixer", "resmlp", "clip")
+OF_PATCHES = ("vit", "deit3", "dinov2", "mixer", "resmlp", "clip")
 """Names of nets that are made for one grid of patches."""
 BY_ARCHITECTURE = {NETS[name].build: name for name in reversed(NETS)}
 ARCHITECTURES = list(BY_ARCHITECTURE.values())
@@ -55,10 +55,18 @@ PUBLISHED = {
     "mistral_7b": 7_241_732_096,
     "vit_tiny": 5_717_416,
     "vit_base": 86_567_656,
+    "deit3_small": 22_059_496,
+    "deit3_base": 86_585_320,
+    "deit3_large": 304_374_760,
+    "dinov2_small": 22_825_192,
+    "dinov2_base": 88_116_712,
+    "dinov2_large": 306_416_616,
+    "dinov2_giant": 1_139_552_232,
     "mixer_base": 59_880_472,
     "resmlp_12": 15_350_872,
 }
-"""Parameters of the models of Hugging Face; in timm, of these at 224 by patches of 16."""
+"""Parameters of the models of Hugging Face; in timm, of these at 224 by patches of 16. DINOv2 has a
+vector for masked patches besides."""
 
 
 def small(name, **options):

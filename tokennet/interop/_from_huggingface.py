@@ -25,8 +25,10 @@ def from_huggingface(
     Use it to run, check or draw a pretrained model with this library. `GPT2LMHeadModel` becomes
     a `Decoder`, and so do `LlamaForCausalLM`, `MistralForCausalLM` and `Qwen3ForCausalLM`. The
     `...ForMaskedLM` of BERT, RoBERTa (XLM-R, CamemBERT) and DistilBERT become a
-    `MaskedLanguageModel`, `ViTForImageClassification` a net over patches (..., N, C x P x P). Texts
-    have no padding: give a list of texts. The net has no dropout of attention weights.
+    `MaskedLanguageModel`. `ViTForImageClassification`, `Dinov2ForImageClassification` and
+    `Dinov2Model` (read from the class token; both also `WithRegisters`) become nets over patches
+    (..., N, C x P x P). Texts have no padding: give a list of texts. The net has no dropout of
+    attention weights and no stochastic depth.
 
     Copies of both are run on random inputs in eval mode, with padding and without, and compared
     token by token. `model` stays as it is.
@@ -55,4 +57,5 @@ def from_huggingface(
     """
     options = {"verify": verify, "verify_dtype": verify_dtype}
     net = convert("model", model, "transformers", CONVERTERS, **options)  # type: ignore[arg-type]
-    return net if resample is None else resample_positions(net, resample, antialias=False)
+    antialias = type(model).__name__.startswith("Dinov2WithRegisters")  # alone among theirs
+    return net if resample is None else resample_positions(net, resample, antialias=antialias)

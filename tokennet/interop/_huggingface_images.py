@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from tokennet.interop.blocks import Block, copy_blocks
+from tokennet.interop.blocks import Block, copy_blocks, copy_readout
 from tokennet.interop.convert import Converter, Converters
 from tokennet.interop.copy import Copier, expect_config, expect_kind
 from tokennet.interop.verify import Inputs, Run
-from tokennet.models import vit
+from tokennet.models import dinov2, vit
 from tokennet.tokenizers import Patches
 
 VIT = Block(
@@ -21,28 +21,75 @@ VIT = Block(
 )
 
 
+DINOV2 = Block(
+    norms=("norm1", "norm2"),
+    attention=VIT.attention,
+    function=VIT.function,
+    scales=("layer_scale1.lambda1", "layer_scale2.lambda1"),
+)
+GATED = tuple(f"mlp.{name}_proj" for name in ("gate", "up", "down"))
+
+
 def _vit(model: Any, copy: Copier) -> nn.Module:
     config, theirs = model.config, model.vit
     expect_config(config, hidden_act="gelu")
     expect_kind("classifier", model.classifier, nn.Linear)
-    positions = theirs.embeddings.position_embeddings[0]  # (1 + N, D)
-    patch = theirs.embeddings.patch_embeddings.projection
     net = vit(
-        patch.weight[0].numel(),
-        model.classifier.out_features,
-        _grid(theirs),
+        *_sizes(theirs, model.classifier.out_features),
         config.hidden_size,
         config.num_hidden_layers,
         config.num_attention_heads,
         hidden=config.intermediate_size,
     )
     layers: Any = net.layers
-    copy.linear(layers[1].fn, patch)
-    copy.parameter(layers[2].vectors, theirs.embeddings.cls_token[0])
-    copy.parameter(layers[3].tables[0].weight, positions)
+    _copy_embeddings(copy, layers, theirs.embeddings)
     copy_blocks(copy, layers[4:], theirs.layers, VIT)
     copy.readout(net.readout, theirs.layernorm, model.classifier)
     return net
+
+
+def _dinov2(model: Any, copy: Copier) -> nn.Module:
+    """With registers or without; what has no head is read from its class token."""
+    config, theirs = model.config, model.base_model
+    head = getattr(model, "classifier", nn.Identity())
+    expect_kind("classifier", head, nn.Linear, nn.Identity)
+    gated = bool(getattr(config, "use_swiglu_ffn", False))
+    if not gated:
+        expect_config(config, hidden_act="gelu")
+    registers = getattr(theirs.embeddings, "register_tokens", None)
+    first = theirs.encoder.layer[0].mlp
+    net = dinov2(
+        *_sizes(theirs, getattr(head, "out_features", 1)),
+        config.hidden_size,
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        hidden=(first.gate_proj if gated else first.fc1).out_features,
+        registers=0 if registers is None else registers.shape[1],
+        gated=gated,
+        readout="class_token" if model is theirs else "class_and_mean",
+    )
+    layers: Any = net.layers
+    _copy_embeddings(copy, layers, theirs.embeddings)
+    if registers is not None:
+        copy.parameter(layers[4].vectors, registers[0])
+    if getattr(theirs.embeddings, "mask_token", None) is not None:
+        copy.mark(theirs.embeddings.mask_token)  # read in pretraining only
+    names = DINOV2._replace(function=GATED) if gated else DINOV2
+    copy_blocks(copy, layers[4 if registers is None else 5 :], theirs.encoder.layer, names)
+    copy_readout(copy, net.readout, theirs.layernorm, head)
+    return net
+
+
+def _sizes(theirs: Any, out_features: int) -> tuple[int, int, tuple[int, int]]:
+    """First arguments of `vit`."""
+    patch = theirs.embeddings.patch_embeddings.projection
+    return patch.weight[0].numel(), out_features, _grid(theirs)
+
+
+def _copy_embeddings(copy: Copier, layers: Any, theirs: Any) -> None:
+    copy.linear(layers[1].fn, theirs.patch_embeddings.projection)
+    copy.parameter(layers[2].vectors, theirs.cls_token[0])
+    copy.parameter(layers[3].tables[0].weight, theirs.position_embeddings[0])  # (1 + N, D)
 
 
 def _grid(theirs: Any) -> tuple[int, int]:
@@ -53,15 +100,26 @@ def _grid(theirs: Any) -> tuple[int, int]:
     return rows, columns
 
 
-def _runs_of_vit(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
+def _runs_of_patches(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
     """On an image of the size that the model is made for."""
-    parts = theirs.vit.embeddings.patch_embeddings
-    patches = Patches(tuple(parts.patch_size))
-    height, width = (n * side for n, side in zip(_grid(theirs.vit), parts.patch_size, strict=True))
+    parts = theirs.base_model.embeddings.patch_embeddings
+    patches, grid = Patches(tuple(parts.patch_size)), _grid(theirs.base_model)
+    height, width = (n * side for n, side in zip(grid, parts.patch_size, strict=True))
     images = inputs.normal(1, parts.num_channels, *parts.image_size)
-    yield Run("an image", theirs(images).logits, ours(patches(images[..., :height, :width])))
+    out = theirs(images)
+    want = out.logits if "logits" in out else out.pooler_output
+    yield Run("an image", want, ours(patches(images[..., :height, :width])))
 
 
 CONVERTERS: Converters = {
-    "ViTForImageClassification": Converter(_vit, _runs_of_vit),
+    "ViTForImageClassification": Converter(_vit, _runs_of_patches),
+    **dict.fromkeys(
+        (
+            "Dinov2Model",
+            "Dinov2ForImageClassification",
+            "Dinov2WithRegistersModel",
+            "Dinov2WithRegistersForImageClassification",
+        ),
+        Converter(_dinov2, _runs_of_patches),
+    ),
 }

@@ -84,6 +84,15 @@ def copy_function(copy: Copier, to: Any, block: nn.Module, names: Sequence[str])
         copy.weight(target, weight, bias)
 
 
+def copy_readout(copy: Copier, to: Any, norm: Any, head: Any) -> None:
+    """Norm and linear layer of a readout; where the model has no head, the net has none."""
+    if isinstance(head, nn.Identity):
+        copy.norm(to.norm, norm)
+        to.head = nn.Identity()
+    else:
+        copy.readout(to, norm, head)
+
+
 def _weights(linear: Any) -> tuple[Tensor, Any]:
     """Weight (out, in) and bias; those of GPT-2 are (in, out)."""
     if type(linear).__name__ == "Conv1D":

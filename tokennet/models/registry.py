@@ -88,6 +88,17 @@ NETS: dict[str, NamedNet] = {
     "vit_small": NamedNet(vision.vit, {"dim": 384, "num_heads": 6}),
     "vit_base": NamedNet(vision.vit, {"dim": 768, "num_heads": 12}),
     "vit_large": NamedNet(vision.vit, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "deit3_small": NamedNet(vision.deit3),
+    "deit3_medium": NamedNet(vision.deit3, {"dim": 512, "num_heads": 8}),
+    "deit3_base": NamedNet(vision.deit3, {"dim": 768, "num_heads": 12}),
+    "deit3_large": NamedNet(vision.deit3, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "dinov2_small": NamedNet(vision.dinov2),
+    "dinov2_base": NamedNet(vision.dinov2, {"dim": 768, "num_heads": 12}),
+    "dinov2_large": NamedNet(vision.dinov2, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "dinov2_giant": NamedNet(
+        vision.dinov2,
+        {"dim": 1536, "depth": 40, "num_heads": 24, "hidden": 4096, "gated": True},
+    ),
     "mixer_small": NamedNet(vision.mlp_mixer),
     "mixer_base": NamedNet(vision.mlp_mixer, {"dim": 768, "depth": 12}),
     "resmlp_12": NamedNet(vision.resmlp),
@@ -110,9 +121,10 @@ NETS: dict[str, NamedNet] = {
 
 
 Encoders = Literal[
-    "encoder", "performer", "vit_tiny", "vit_small", "vit_base", "vit_large", "mixer_small",
-    "mixer_base", "resmlp_12", "resmlp_24", "poolformer_12", "tcn", "gru", "lstm", "gat", "gin",
-    "gps", "deep_sets", "set_transformer", "perceiver",
+    "encoder", "performer", "vit_tiny", "vit_small", "vit_base", "vit_large", "deit3_small",
+    "deit3_medium", "deit3_base", "deit3_large", "dinov2_small", "dinov2_base", "dinov2_large",
+    "dinov2_giant", "mixer_small", "mixer_base", "resmlp_12", "resmlp_24", "poolformer_12", "tcn",
+    "gru", "lstm", "gat", "gin", "gps", "deep_sets", "set_transformer", "perceiver",
 ]  # fmt: skip
 Decoders = Literal[
     "gpt_nano", "gpt2", "gpt2_medium", "llama2_7b", "llama3_8b", "mistral_7b"

@@ -14,6 +14,7 @@ from tokennet.nets.prepend import DropTokens, PrependTokens
 from tokennet.nets.readout import (
     READOUTS,
     AttentionReadout,
+    ClassAndMeanReadout,
     ClassTokenReadout,
     MaxReadout,
     MeanReadout,
@@ -30,6 +31,7 @@ __all__ = [
     "AttentionReadout",
     "BatchNorm",
     "BlockConfig",
+    "ClassAndMeanReadout",
     "ClassTokenReadout",
     "Decoder",
     "DropTokens",

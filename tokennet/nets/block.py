@@ -78,6 +78,9 @@ class QuickGELU(nn.Module):
     tensor([-0.1542,  0.0000,  0.8458])
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, z: Tensor) -> Tensor:
         return z * torch.sigmoid(1.702 * z)
 
