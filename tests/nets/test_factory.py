@@ -62,6 +62,9 @@ PUBLISHED = {
     "dinov2_base": 88_116_712,
     "dinov2_large": 306_416_616,
     "dinov2_giant": 1_139_552_232,
+    "clip": 151_277_313,
+    "clip_base_16": 149_620_737,
+    "clip_large_14": 427_616_513,
     "mixer_base": 59_880_472,
     "resmlp_12": 15_350_872,
 }

@@ -27,7 +27,8 @@ def from_huggingface(
     `...ForMaskedLM` of BERT, RoBERTa (XLM-R, CamemBERT) and DistilBERT become a
     `MaskedLanguageModel`. `ViTForImageClassification`, `Dinov2ForImageClassification` and
     `Dinov2Model` (read from the class token; both also `WithRegisters`) become nets over patches
-    (..., N, C x P x P). Texts have no padding: give a list of texts. The net has no dropout of
+    (..., N, C x P x P), `CLIPModel` a `TwoTower` of such a net and one of texts, each of which ends
+    with its end token. Texts have no padding: give a list of texts. The net has no dropout of
     attention weights and no stochastic depth.
 
     Copies of both are run on random inputs in eval mode, with padding and without, and compared

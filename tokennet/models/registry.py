@@ -115,6 +115,19 @@ NETS: dict[str, NamedNet] = {
     "perceiver": NamedNet(sets.perceiver),
     "question_net": NamedNet(pairs.question_net),
     "clip": NamedNet(pairs.clip),
+    "clip_base_16": NamedNet(pairs.clip, {"in_features": 3 * 16 * 16, "num_tokens": 196}),
+    "clip_large_14": NamedNet(
+        pairs.clip,
+        {
+            "in_features": 3 * 14 * 14,
+            "num_tokens": 256,
+            "dim": 768,
+            "num_heads": 12,
+            "image_dim": 1024,
+            "image_depth": 24,
+            "image_heads": 16,
+        },
+    ),
     "detr": NamedNet(pairs.detr),
 }
 """Named nets: `NETS[name](**options)` makes a net; options are arguments of its architecture."""
@@ -132,6 +145,7 @@ Decoders = Literal[
 Berts = Literal[
     "bert_tiny", "bert_base", "bert_large", "roberta_base", "roberta_large", "distilbert"
 ]  # fmt: skip
+Clips = Literal["clip", "clip_base_16", "clip_large_14"]
 EncoderDecoders = Literal["transformer_base", "transformer_big", "question_net"]
 
 
@@ -144,7 +158,7 @@ def create_model(name: Berts, **options: Any) -> MaskedLanguageModel: ...
 @overload
 def create_model(name: EncoderDecoders, **options: Any) -> EncoderDecoder: ...
 @overload
-def create_model(name: Literal["clip"], **options: Any) -> TwoTower: ...
+def create_model(name: Clips, **options: Any) -> TwoTower: ...
 @overload
 def create_model(name: Literal["detr"], **options: Any) -> SetPrediction: ...
 @overload
