@@ -14,6 +14,7 @@ from transformers import (
     ViTModel,
 )
 
+from tests.families import by_default
 from tests.peers import randomized
 from tokennet import Attention
 from tokennet.interop import from_huggingface, to_huggingface
@@ -30,6 +31,16 @@ def gpt2(**options):
 def theirs_bert(**options):
     config = {"vocab_size": 23, "intermediate_size": 24, "max_position_embeddings": 12, **SIZES}
     return BertForMaskedLM(BertConfig(**{**config, **options}))
+
+
+def theirs_masked(kind, **options):
+    config = {"vocab_size": 23, "intermediate_size": 24, "max_position_embeddings": 14, **SIZES}
+    config = getattr(transformers, f"{kind}Config")(**{**config, **options})
+    return getattr(transformers, f"{kind}ForMaskedLM")(config)
+
+
+def theirs_distilbert(**options):
+    return theirs_masked("DistilBert", dim=16, n_layers=2, n_heads=2, hidden_dim=24, **options)
 
 
 def theirs_vit():
@@ -52,10 +63,15 @@ def scaled(kind):
 MODELS = {
     "gpt2": gpt2,
     "bert": theirs_bert,
+    "roberta": lambda: theirs_masked("Roberta"),
+    "xlm_roberta": lambda: theirs_masked("XLMRoberta", type_vocab_size=1),
+    "camembert": lambda: theirs_masked("Camembert"),
+    "distilbert": theirs_distilbert,
     "vit": theirs_vit,
     "llama": theirs_llama,
     "mistral": lambda: theirs_llama("Mistral", sliding_window=3),
     "qwen3": lambda: theirs_llama("Qwen3", tie_word_embeddings=True),
+    "wide": lambda: theirs_llama("Qwen3", head_dim=6),
     "yarn": lambda: theirs_llama(rope_parameters=scaled("yarn")),
     "llama3": lambda: theirs_llama(
         rope_parameters={**scaled("llama3"), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -63,7 +79,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", by_default(MODELS, set(MODELS) - {"xlm_roberta", "camembert"}))
 def test_there_and_back_is_the_same_model(name):
     theirs = randomized(MODELS[name]())
     net = from_huggingface(theirs)
@@ -71,13 +87,15 @@ def test_there_and_back_is_the_same_model(name):
     before = {key: value.clone() for key, value in blank.state_dict().items()}
     back = to_huggingface(net, blank)
     for key, value in theirs.state_dict().items():
+        if key.startswith("roberta.") and key.endswith("position_embeddings.weight"):
+            value[:2] = back.state_dict()[key][:2]  # of padding, which a net has not
         torch.testing.assert_close(back.state_dict()[key], value, rtol=0, atol=0)
     assert all(torch.equal(blank.state_dict()[key], value) for key, value in before.items())
     assert next(back.parameters()).dtype == torch.float64
     assert not back.training
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "yarn", "llama3"])
+@pytest.mark.parametrize("name", ["llama", "mistral", "qwen3", "wide", "yarn", "llama3"])
 def test_decoders_of_today_give_the_same_gradients_and_tokens(name):
     theirs = MODELS[name]().eval()
     for parameter in theirs.parameters():
@@ -103,7 +121,6 @@ def test_decoders_of_today_give_the_same_gradients_and_tokens(name):
     ("options", "message"),
     [
         ({"hidden_act": "gelu"}, "model.config.hidden_act must be 'silu', got 'gelu'"),
-        ({"head_dim": 8}, "model.config.head_dim must be 4, got 8"),
         ({"attention_bias": True}, "model.config.attention_bias must be False, got True"),
         (
             {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tokennet import Attention, Causal, Full, Tokens, Window, check
+from tokennet import Attention, Causal, Edges, Full, Tokens, Window, check
 from tokennet.mixers import scores
 from tokennet.nets import Residual
 from tokennet.positional import ALiBi, Rotary
@@ -17,8 +17,9 @@ def model_of(name, **options):
     """An attention module of Hugging Face by the name of its model."""
     transformers = pytest.importorskip("transformers")
     config = getattr(transformers, f"{name}Config")(
-        hidden_size=DIM, num_attention_heads=HEADS, num_key_value_heads=KV, head_dim=DIM // HEADS,
-        attn_implementation="eager", attention_dropout=0.0, num_hidden_layers=1, **options,
+        hidden_size=DIM, num_attention_heads=HEADS, num_key_value_heads=KV,
+        attn_implementation="eager", attention_dropout=0.0, num_hidden_layers=1,
+        **{"head_dim": DIM // HEADS, **options},
     )  # fmt: skip
     module = transformers.models
     file = getattr(module, {"GptOss": "gpt_oss"}.get(name, name.lower()))
@@ -48,6 +49,7 @@ def as_ours(theirs, **options):
     [
         ("Llama", {}, {}),
         ("Qwen3", {}, {"qk_norm": True}),
+        ("Qwen3", {"head_dim": 6}, {"qk_norm": True, "head_dim": 6}),
         ("Gemma2", {"attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 4}, {"softcap": 2.0}),
         ("GptOss", {}, {"sinks": True}),
     ],
@@ -56,7 +58,7 @@ def test_it_is_the_attention_of_hugging_face(name, options, given):
     theirs = model_of(name, **options)
     ours = as_ours(theirs, **given)
     z = torch.randn(2, 6, DIM, dtype=torch.float64, requires_grad=True)
-    half = DIM // HEADS // (2 if name == "GptOss" else 1)
+    half = theirs.head_dim // (2 if name == "GptOss" else 1)
     unrotated = torch.ones(2, 6, half).double(), torch.zeros(2, 6, half).double()
     mask = torch.zeros(6, 6).double().masked_fill(~Causal(6).dense(), -torch.inf)[None, None]
     expected = theirs(z, position_embeddings=unrotated, attention_mask=mask)[0]
@@ -134,6 +136,8 @@ def test_shared_keys_are_those_of_repeated_maps(score):
         ({"softcap": "x"}, TypeError, "softcap must be"),
         ({"sinks": 1.5}, TypeError, "sinks must be"),
         ({"qk_norm": "rms"}, TypeError, "qk_norm must be a bool or a norm"),
+        ({"head_dim": 0}, ValueError, "head_dim must be at least 1, got 0"),
+        ({"head_dim": 6, "score": "general"}, ValueError, "head_dim must be None with General"),
         ({"dropuot": 0.1}, TypeError, "'dropuot'; did you mean dropout"),
         (
             {"sinks": True, "score": scores.ScaledDotProduct("none")},
@@ -148,5 +152,16 @@ def test_options_that_do_not_fit_are_named(given, error, message):
 
 
 def test_laws_hold_with_all_of_them():
-    layer = Attention(DIM, HEADS, num_kv_heads=KV, softcap=2.0, sinks=True, qk_norm=nn.LayerNorm)
+    options = {"num_kv_heads": KV, "softcap": 2.0, "sinks": True, "qk_norm": nn.LayerNorm}
+    layer = Attention(DIM, HEADS, head_dim=3, **options)
     assert check(Residual(layer), Tokens(torch.randn(6, DIM), Window(6, 1))).broken == ()
+
+
+def test_heads_of_another_width():
+    """Features and types of edges, operations and state follow the channels of the heads."""
+    graph = Edges(Causal(5).edge_index(), 5, edge_attr=torch.randn(15, 2))
+    tokens = Tokens(torch.randn(5, DIM), graph)
+    layer = Attention(DIM, HEADS, head_dim=3, edge_dim=2)
+    assert layer(tokens).z.shape == (5, DIM)
+    plain = Attention(DIM, HEADS, head_dim=3)
+    assert plain.flops(Tokens(tokens.z, Causal(5))) == 4 * 15 * 12 + 5 * 8 * DIM * 12

@@ -41,22 +41,36 @@ SMALL = {
     "dims": (8, 16),
     "depths": (1, 1),
 }
-OF_PATCHES = ("vit", "mixer", "resmlp", "clip")
+OF_PATCHES = ("vit", "deit3", "dinov2", "mixer", "resmlp", "clip")
 """Names of nets that are made for one grid of patches."""
 BY_ARCHITECTURE = {NETS[name].build: name for name in reversed(NETS)}
 ARCHITECTURES = list(BY_ARCHITECTURE.values())
 PUBLISHED = {
     "gpt2": 124_439_808,
     "bert_base": 109_514_298,
+    "roberta_base": 124_697_433 - 2 * 768,  # they have rows for the positions of padding
+    "roberta_large": 355_412_057 - 2 * 1024,
+    "distilbert": 66_985_530,
     "llama2_7b": 6_738_415_616,
     "llama3_8b": 8_030_261_248,
     "mistral_7b": 7_241_732_096,
     "vit_tiny": 5_717_416,
     "vit_base": 86_567_656,
+    "deit3_small": 22_059_496,
+    "deit3_base": 86_585_320,
+    "deit3_large": 304_374_760,
+    "dinov2_small": 22_825_192,
+    "dinov2_base": 88_116_712,
+    "dinov2_large": 306_416_616,
+    "dinov2_giant": 1_139_552_232,
+    "clip": 151_277_313,
+    "clip_base_16": 149_620_737,
+    "clip_large_14": 427_616_513,
     "mixer_base": 59_880_472,
     "resmlp_12": 15_350_872,
 }
-"""Parameters of the models of Hugging Face; in timm, of these at 224 by patches of 16."""
+"""Parameters of the models of Hugging Face; in timm, of these at 224 by patches of 16. DINOv2 has a
+vector for masked patches besides."""
 
 
 def small(name, **options):

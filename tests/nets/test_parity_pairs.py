@@ -10,7 +10,7 @@ from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss
 
 from tests.peers import parity, randomized
 from tokennet import Full, Tokens
-from tokennet.interop import from_torch
+from tokennet.interop import from_huggingface, from_torch, to_huggingface
 from tokennet.interop.copy import Copier
 from tokennet.models import Objects, contrastive_loss, create_model, set_prediction_loss
 from tokennet.positional import SinusoidalEncoding
@@ -179,80 +179,32 @@ def test_detr_with_its_loss(hold, in_double):
     hold("detr", "transformers ForObjectDetectionLoss", found, TIGHT, of="loss")
 
 
-def clip():
-    half = {
-        "hidden_size": DIM,
-        "intermediate_size": 4 * DIM,
-        "num_hidden_layers": DEPTH,
-        "num_attention_heads": HEADS,
-        "hidden_act": "gelu",
-    }
-    text = {"vocab_size": VOCAB, "max_position_embeddings": 8, "eos_token_id": VOCAB - 1}
-    vision = {"image_size": 8, "patch_size": 4}
+def clip(act="quick_gelu", end=VOCAB - 1):
+    half = {"num_attention_heads": HEADS, "hidden_act": act, "num_hidden_layers": DEPTH}
+    text = {"vocab_size": VOCAB, "max_position_embeddings": 8, "eos_token_id": end}
+    text |= {"hidden_size": DIM, "intermediate_size": 24}
+    vision = {"image_size": 9, "patch_size": 4, "hidden_size": 12, "intermediate_size": 20}
+    vision |= {"num_hidden_layers": DEPTH + 1}
     config = CLIPConfig(
         text_config={**half, **text}, vision_config={**half, **vision}, projection_dim=DIM
     )
     return randomized(CLIPModel(config))
 
 
-def copy_encoder(layers, encoder):
-    for number, block in enumerate(encoder.layers):
-        mixing, function = layers[2 * number : 2 * number + 2]
-        parts = block.self_attn
-        linears = [parts.q_proj, parts.k_proj, parts.v_proj, parts.out_proj]
-        weights, biases = [one.weight for one in linears], [one.bias for one in linears]
-        copy.attention(mixing.layer, weights, biases)
-        copy.norm(mixing.norm, block.layer_norm1)
-        copy.mlp(function.layer.fn, block.mlp.fc1, block.mlp.fc2)
-        copy.norm(function.norm, block.layer_norm2)
-
-
-def towers(theirs):
-    ours = create_model(
-        "clip",
-        in_features=3 * 4 * 4,
-        vocab=VOCAB,
-        num_tokens=4,
-        dim=DIM,
-        depth=DEPTH,
-        num_heads=HEADS,
-        image_dim=DIM,
-        image_heads=HEADS,
-        max_length=8,
-    )
-    image, other = ours.image, theirs.vision_model
-    _, embed, first, order, norm, *blocks = image.layers
-    copy.linear(embed.fn, other.embeddings.patch_embedding)
-    copy.parameter(first.vectors, other.embeddings.class_embedding[None])
-    copy.parameter(order.tables[0].weight, other.embeddings.position_embedding.weight)
-    copy.norm(norm.fn, other.pre_layrnorm)
-    copy_encoder(blocks, other.encoder)
-    copy.norm(image.readout.norm, other.post_layernorm)
-    copy.weight(image.readout.head, theirs.visual_projection.weight)
-    text, other = ours.text, theirs.text_model
-    words, order, *blocks = text.layers
-    copy.parameter(words.tables[0].weight, other.embeddings.token_embedding.weight)
-    copy.parameter(order.tables[0].weight, other.embeddings.position_embedding.weight)
-    copy_encoder(blocks, other.encoder)
-    copy.norm(text.readout.norm, other.final_layer_norm)
-    copy.weight(text.readout.head, theirs.text_projection.weight)
-    copy.parameter(ours.log_scale, theirs.logit_scale)
-    return ours.double()
-
-
-def pairs():
+def pairs(end=VOCAB - 1):
     """Images, the same cut into patches, and texts that end where theirs are read."""
-    images = torch.randn(3, 3, 8, 8, dtype=torch.float64)
-    cut = images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5)
+    images = torch.randn(3, 3, 9, 9, dtype=torch.float64)
+    cut = images[..., :8, :8].unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5)
     ids = torch.randint(0, VOCAB - 1, (3, 6))
-    ids[:, -1] = VOCAB - 1
+    ids[ids == end] = end - 1
+    ids[:, -1] = end
     return images, cut.flatten(3).flatten(1, 2), ids
 
 
 def test_clip(hold):
     images, cut, ids = pairs()
     found = parity(
-        towers,
+        from_huggingface,
         clip(),
         lambda net: net(cut, ids),
         lambda net: net(input_ids=ids, pixel_values=images).logits_per_image,
@@ -263,9 +215,33 @@ def test_clip(hold):
 def test_clip_with_its_loss(hold):
     images, cut, ids = pairs()
     found = parity(
-        towers,
+        from_huggingface,
         clip(),
         lambda net: contrastive_loss(net(cut, ids)),
         lambda net: net(input_ids=ids, pixel_values=images, return_loss=True).loss,
     )
     hold("clip", "transformers CLIPModel", found, TIGHT, of="loss")
+
+
+@pytest.mark.parametrize(("act", "end"), [("gelu", 3), ("quick_gelu", 2)])
+def test_clip_with_other_ends_and_activations(act, end):
+    """An end of 2 is an old mistake: they read the largest id then."""
+    theirs = clip(act, end)
+    net, (images, cut, ids) = from_huggingface(theirs), pairs(VOCAB - 1 if end == 2 else end)
+    want = theirs(input_ids=ids, pixel_values=images).logits_per_image
+    torch.testing.assert_close(net(cut, ids), want, rtol=TIGHT, atol=TIGHT)
+    back = to_huggingface(net, clip(act, end))
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(back.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"act": "relu"}, "model.config.vision_config.hidden_act must be .*; got 'relu'"),
+        ({"end": VOCAB}, "eos_token_id must be an id below vocab_size = 11, .*, got 11"),
+    ],
+)
+def test_clip_that_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        from_huggingface(clip(**options))

@@ -101,7 +101,9 @@ def test_models_of_timm(net, make, hold):
 def test_what_is_not_known_is_refused():
     with pytest.raises(ValueError, match="read from its class token"):
         from_timm(vit(global_pool="avg", class_token=False))
-    with pytest.raises(ValueError, match="without further parts"):
+    with pytest.raises(ValueError, match=r"without further parts; got .*norm_pre"):
+        from_timm(vit(pre_norm=True))
+    with pytest.raises(ValueError, match="no_embed_class of the model must be True where it has"):
         from_timm(vit(reg_tokens=2))
     with pytest.raises(TypeError, match="model must be one of VisionTransformer, MlpMixer"):
         from_timm(torch.nn.Linear(2, 2))
@@ -109,12 +111,12 @@ def test_what_is_not_known_is_refused():
 
 BLOCKS = timm.models.vision_transformer
 VARIANTS = [
-    (vit, {"init_values": 0.1}, r"no parameter besides .*, got blocks\.0\.ls1\.gamma"),
     (vit, {"qk_norm": True}, r"got blocks\.0\.attn\.q_norm\.weight"),
     (vit, {"act_layer": nn.ReLU}, r"activation of the model must be GELU\(\), got ReLU"),
     (vit, {"pos_embed": "none"}, "pos_embed of the model must be Parameter, got None"),
     (vit, {"final_norm": False}, "norm of the model must be LayerNorm, got Identity"),
-    (vit, {"num_classes": 0}, "head of the model must be Linear, got Identity"),
+    (vit, {"mlp_layer": timm.layers.GluMlp, "act_layer": nn.SiLU}, r"differs is model\.blocks\.0"),
+    (vit, {"mlp_layer": timm.layers.GluMlp}, r"activation of the model must be SiLU\(\), got GELU"),
     (vit, {"norm_layer": nn.RMSNorm}, "norm of the model must be LayerNorm, got RMSNorm"),
     (vit, {"block_fn": BLOCKS.ResPostBlock}, "must be Block, got ResPostBlock"),
     (mixer, {"act_layer": nn.ReLU}, r"must be GELU\(\), got ReLU"),

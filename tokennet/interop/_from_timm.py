@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from tokennet.interop.blocks import Block, copy_blocks, copy_readout
 from tokennet.interop.convert import Converter, Converters, convert
 from tokennet.interop.copy import Copier, expect_kind, expect_same
 from tokennet.interop.verify import Inputs, Run
 from tokennet.models import mlp_mixer, poolformer, resample_positions, resmlp, vit
+from tokennet.models.vision import swiglu_with_bias
+from tokennet.nets import BlockConfig
 from tokennet.tokenizers import Patches
 
 
@@ -25,10 +28,10 @@ def from_timm(
     """A model of timm as a net over patches (..., N, C x P x P), with a copy of its weights.
 
     Use it to run, check or draw a pretrained model with this library: `VisionTransformer` with a
-    class token (`vit_*`), `MlpMixer` (`mixer_*`, `resmlp_*`) and the `MetaFormer` that pools
-    (`poolformer_*`). The patches of the last overlap and are on a `Grid`:
-    `Patches(7, stride=4)` of images with a border of zeros, see `poolformer`. The net has no
-    dropout and no stochastic depth.
+    class token (`vit_*`, `deit3_*`, `vit_*_dinov2`; without a head it returns the class token),
+    `MlpMixer` (`mixer_*`, `resmlp_*`) and the `MetaFormer` that pools (`poolformer_*`). The patches
+    of the last overlap and are on a `Grid`: `Patches(7, stride=4)` of images with a border of
+    zeros, see `poolformer`. The net has no dropout and no stochastic depth.
 
     Copies of both are run on random images in eval mode and compared. `model` stays as it is.
 
@@ -54,44 +57,64 @@ def from_timm(
     return net if resample is None else resample_positions(net, resample)
 
 
+BLOCK = Block(
+    norms=("norm1", "norm2"), attention=("attn.qkv", "attn.proj"), function=("mlp.fc1", "mlp.fc2")
+)
+
+
 def _vit(model: Any, copy: Copier) -> nn.Module:
-    extra = [name for name in ("reg_token",) if getattr(model, name, None) is not None]
-    extra += [name for name in ("norm_pre", "fc_norm") if list(getattr(model, name).children())]
-    if model.cls_token is None or model.global_pool != "token" or extra or model.no_embed_class:
-        raise ValueError(
-            "model must be a VisionTransformer read from its class token, without further parts; "
-            f"got global_pool={model.global_pool!r} and {extra}"
-        )
-    patch, first = model.patch_embed.proj, model.blocks[0]
-    for block in model.blocks:
-        if type(block).__name__ != "Block":
-            raise ValueError(f"blocks of the model must be Block, got {type(block).__name__}")
-    expect_same("num_heads of blocks", [block.attn.num_heads for block in model.blocks])
-    expect_kind("pos_embed", model.pos_embed, nn.Parameter)
-    expect_kind("head", model.head, nn.Linear)
+    """ViT, DeiT III and DINOv2."""
+    _check_vit(model)
+    first = model.blocks[0]
+    gated, scaled = _is_gated(first), hasattr(first.ls1, "gamma")
+    registers = 0 if model.reg_token is None else model.reg_token.shape[1]
+    function = swiglu_with_bias if gated else None
     net = vit(
-        patch.weight[0].numel(),
-        model.head.out_features,
+        model.patch_embed.proj.weight[0].numel(),
+        getattr(model.head, "out_features", 1),
         tuple(model.patch_embed.grid_size),
         model.embed_dim,
         len(model.blocks),
         first.attn.num_heads,
-        hidden=first.mlp.fc1.out_features,
+        hidden=first.mlp.fc2.in_features,
+        registers=registers,
+        class_position=not model.no_embed_class,
+        config=BlockConfig(layer_scale=1.0 if scaled else None, tokenwise=function),
     )
     layers: Any = net.layers
-    copy.linear(layers[1].fn, patch)
-    copy.parameter(layers[2].vectors, model.cls_token[0])
-    copy.parameter(layers[3].tables[0].weight, model.pos_embed[0])
-    for mixing, function, block in zip(layers[4::2], layers[5::2], model.blocks, strict=True):
-        qkv, out = block.attn.qkv, block.attn.proj
-        biases = [None] * 3 if qkv.bias is None else qkv.bias.chunk(3)
-        copy.norm(mixing.norm, block.norm1)
-        copy.attention(mixing.layer, [*qkv.weight.chunk(3), out.weight], [*biases, out.bias])
-        copy.norm(function.norm, block.norm2)
-        _copy_mlp(copy, function.layer.fn, block.mlp)
-        copy.pair(function, block)
-    copy.readout(net.readout, model.norm, model.head)
+    copy.linear(layers[1].fn, model.patch_embed.proj)
+    table, prepend = layers[2:4] if model.no_embed_class else layers[3:1:-1]
+    copy.parameter(prepend.vectors, model.cls_token[0])
+    copy.parameter(table.tables[0].weight, model.pos_embed[0])
+    if registers:
+        copy.parameter(layers[4].vectors, model.reg_token[0])
+    names = BLOCK._replace(scales=("ls1.gamma", "ls2.gamma") if scaled else None)
+    copy_blocks(copy, layers[5 if registers else 4 :], model.blocks, names)
+    copy_readout(copy, net.readout, model.norm, model.head)
     return net
+
+
+def _is_gated(block: Any) -> bool:
+    return type(block.mlp).__name__ == "GluMlp"
+
+
+def _check_vit(model: Any) -> None:
+    parts = "norm_pre", "fc_norm"
+    extra = [name for name in parts if not isinstance(getattr(model, name), nn.Identity)]
+    if model.cls_token is None or model.global_pool != "token" or extra:
+        raise ValueError(
+            "model must be a VisionTransformer read from its class token, without further parts; "
+            f"got global_pool={model.global_pool!r} and {extra}"
+        )
+    if model.reg_token is not None and not model.no_embed_class:
+        raise ValueError("no_embed_class of the model must be True where it has registers")
+    for block in model.blocks:
+        if type(block).__name__ != "Block":
+            raise ValueError(f"blocks of the model must be Block, got {type(block).__name__}")
+        _check_activation(block.mlp, nn.SiLU if _is_gated(block) else nn.GELU)
+    expect_same("num_heads of blocks", [block.attn.num_heads for block in model.blocks])
+    expect_kind("pos_embed", model.pos_embed, nn.Parameter)
+    expect_kind("head", model.head, nn.Linear, nn.Identity)
 
 
 def _mixer(model: Any, copy: Copier) -> nn.Module:
@@ -199,9 +222,13 @@ def _copy_affine(copy: Copier, to: Any, norm: Any) -> None:
     copy.weight(to, norm.alpha.flatten(), norm.beta.flatten())
 
 
+def _check_activation(mlp: Any, kind: type[nn.Module]) -> None:
+    if type(mlp.act) is not kind or getattr(mlp.act, "approximate", "none") != "none":
+        raise ValueError(f"activation of the model must be {kind.__name__}(), got {mlp.act!r}")
+
+
 def _copy_mlp(copy: Copier, to: Any, mlp: Any) -> None:
-    if type(mlp.act) is not nn.GELU or mlp.act.approximate != "none":
-        raise ValueError(f"activation of the model must be GELU(), got {mlp.act!r}")
+    _check_activation(mlp, nn.GELU)
     copy.mlp(to, mlp.fc1, mlp.fc2)
 
 

@@ -136,3 +136,12 @@ def expect_same(name: str, values: Iterable[Any]) -> None:
                 f"{name} of the model must be the same everywhere, got {first!r} at 0 and "
                 f"{other!r} at {number}"
             )
+
+
+def expect_config(config: Any, of: str = "model.config", /, **values: Any) -> None:
+    """Raise ValueError unless the entries that a configuration has are these."""
+    for name, value in values.items():
+        found = config.get(name) if isinstance(config, dict) else getattr(config, name, value)
+        found = value if found is None else found
+        if found != value:
+            raise ValueError(f"{of}.{name} must be {value!r}, got {found!r}")

@@ -29,6 +29,7 @@ class AttentionOptions(TypedDict, total=False):
     softcap: float | None
     sinks: bool
     qk_norm: bool | type[nn.Module]
+    head_dim: int | None
 
 
 class Attention(WeightedMixer):
@@ -63,12 +64,14 @@ class Attention(WeightedMixer):
         sinks: whether each head learns a logit in the denominator of its softmax, as gpt-oss.
         qk_norm: whether queries and keys are normalized over the C channels of a head, before
             they are rotated: True for `nn.RMSNorm`, or another norm of that size.
+        head_dim: C, channels of a head, where all heads together have more or fewer than `dim`,
+            as in T5 and Qwen3; `dim / num_heads` by default.
 
     Raises:
-        ValueError: `num_heads` does not divide `dim`, or `num_kv_heads` not `num_heads`; the graph
-            lacks `edge_attr` of shape (E, edge_dim) where `edge_dim` is given, or `edge_type`
-            where `num_edge_types` is; score, position, features of edges, backend or what
-            becomes of scores do not go together.
+        ValueError: `num_heads` does not divide `dim` where `head_dim` is not given, or
+            `num_kv_heads` not `num_heads`; the graph lacks `edge_attr` of shape (E, edge_dim) where
+            `edge_dim` is given, or `edge_type` where `num_edge_types` is; score, position, features
+            of edges, backend or what becomes of scores do not go together.
 
     >>> import torch
     >>> from tokennet import Causal, Tokens
@@ -103,8 +106,9 @@ class Attention(WeightedMixer):
         **options: Unpack[AttentionOptions],
     ) -> None:
         super().__init__(dim, source_dim)
-        check_heads(dim, num_heads)
-        self.num_heads = num_heads
+        self.num_heads, self._head_dim = num_heads, options.get("head_dim")
+        check_size("num_heads", num_heads, 1)
+        width = num_heads * self.channels
         self._shared_heads = self._check_kv_heads(options.get("num_kv_heads"))
         self.dropout = options.get("dropout", 0.0)
         self.softcap = options.get("softcap")
@@ -115,8 +119,8 @@ class Attention(WeightedMixer):
         self.query = self._map(0, dim, bias)
         self.key = self._map(1, self.source_dim, bias)
         self.value = nn.Linear(self.source_dim, self.num_kv_heads * self.channels, bias)
-        self.out = nn.Linear(dim, dim, bias)
-        self.edge = None if edge_dim is None else nn.Linear(edge_dim, dim, bias=False)
+        self.out = nn.Linear(width, dim, bias)
+        self.edge = None if edge_dim is None else nn.Linear(edge_dim, width, bias=False)
         self.type_bias = None
         if num_edge_types is not None:
             self.num_edge_types = check_size("num_edge_types", num_edge_types, 1)
@@ -131,7 +135,9 @@ class Attention(WeightedMixer):
     @property
     def channels(self) -> int:
         """C, those of a head."""
-        return check_heads(self.dim, self.num_heads)
+        if self._head_dim is None:
+            return check_heads(self.dim, self.num_heads)
+        return check_size("head_dim", self._head_dim, 1)
 
     @property
     def reads_positions(self) -> bool:
@@ -255,6 +261,11 @@ class Attention(WeightedMixer):
             return given
         heads = self.num_kv_heads if end else self.num_heads
         if self.score.identity_maps:
+            if self._head_dim is not None:
+                raise ValueError(
+                    f"head_dim must be None with {type(self.score).__name__}, whose queries and "
+                    f"keys are the tokens themselves, got {self._head_dim}"
+                )
             return nn.Identity()
         return nn.Linear(in_features, heads * self.channels, bias)
 
@@ -319,16 +330,16 @@ class Attention(WeightedMixer):
         return Symmetry(reads)
 
     def flops(self, tokens: Any, source: Any = None, graph: Any = None) -> int:
-        """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum.
+        """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum, with D = H C.
 
         An additive score adds D per edge, a general one 2 N D C. Features add 4 H F per edge,
         and 4 N D F to ask of them and to bring them back.
         """
         tokens, source, graph = self.inputs(tokens, source, graph)
-        n, num_edges = tokens.num_tokens, graph.num_edges
-        flops = 4 * num_edges * self.dim + self.score.flops(n, num_edges, self.dim)
+        n, num_edges, width = tokens.num_tokens, graph.num_edges, self.num_heads * self.channels
+        flops = 4 * num_edges * width + self.score.flops(n, num_edges, width)
         if self.edge is not None:
-            flops += 4 * self.edge.in_features * (num_edges * self.num_heads + n * self.dim)
+            flops += 4 * self.edge.in_features * (num_edges * self.num_heads + n * width)
         flops *= tokens.z.shape[:-2].numel()
         flops += map_flops(tokens.z, self.query, self.out)
         return flops + map_flops(source.z, self.key, self.value)

@@ -23,7 +23,7 @@ from tokennet.models.transformers import (
     transformer,
 )
 from tokennet.models.two_tower import TwoTower, contrastive_loss
-from tokennet.models.vision import mlp_mixer, poolformer, resmlp, vit
+from tokennet.models.vision import deit3, dinov2, mlp_mixer, poolformer, resmlp, vit
 
 __all__ = [
     "NETS",
@@ -38,7 +38,9 @@ __all__ = [
     "create_model",
     "decoder_stack",
     "deep_sets",
+    "deit3",
     "detr",
+    "dinov2",
     "encoder",
     "encoder_stack",
     "gat",

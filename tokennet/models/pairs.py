@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -9,11 +10,12 @@ from torch import nn
 from tokennet.checks import checked
 from tokennet.graphs import Causal
 from tokennet.layer import TokenLayer
+from tokennet.mixers import Attention
 from tokennet.models.detection import SetPrediction
 from tokennet.models.transformers import decoder_stack, encoder_stack
 from tokennet.models.two_tower import TwoTower
 from tokennet.models.vision import vit
-from tokennet.nets.block import TokenWise
+from tokennet.nets.block import QuickGELU, TokenWise
 from tokennet.nets.compose import WithGraph, complete
 from tokennet.nets.config import BlockConfig
 from tokennet.nets.embedding import Embedding
@@ -57,7 +59,7 @@ def question_net(
     return EncoderDecoder(image, TextNet(question, answer, max_length=max_length))
 
 
-@checked(depth=0)
+@checked(depth=0, hidden=0, image_depth=0, image_hidden=0)
 def clip(
     in_features: int = 3 * 32 * 32,
     vocab: int = 49_408,
@@ -66,15 +68,24 @@ def clip(
     depth: int = 12,
     num_heads: int = 8,
     *,
+    hidden: int | None = None,
     image_dim: int = 768,
+    image_depth: int | None = None,
     image_heads: int = 12,
+    image_hidden: int | None = None,
+    out_features: int | None = None,
     max_length: int = 77,
+    activation: Callable[[], nn.Module] = QuickGELU,
 ) -> TwoTower:
     """Text-image matching (Radford et al., 2021, arXiv 2103.00020): a tower for each.
 
     The image tower is a vision transformer with a norm before its blocks, the text tower a
-    causal transformer whose output is read from the last token; both return `dim` channels.
-    GELU replaces the paper's approximation of it, z sigmoid(1.702 z).
+    causal transformer whose output is read from the last token: a text ends with its end token,
+    without padding.
+
+    Args:
+        dim: of the text tower, as depth, num_heads and hidden; `image_depth` is `depth` by default.
+        out_features: channels that both towers return, `dim` by default.
 
     >>> import torch
     >>> sizes = {"dim": 8, "depth": 1, "num_heads": 2, "image_dim": 12, "image_heads": 2}
@@ -82,14 +93,19 @@ def clip(
     >>> net(torch.zeros(2, 4, 6), [[1, 2, 3], [4, 5], [6]]).shape
     torch.Size([2, 3])
     """
+    out_features = dim if out_features is None else out_features
+    image_depth = depth if image_depth is None else image_depth
+    config = BlockConfig(activation=activation)
     text: list[TokenLayer | TokenNet] = [Embedding(vocab, dim), LearnedEncoding(dim, max_length)]
-    text += list(encoder_stack(dim, depth, num_heads, final_norm=False).layers)  # type: ignore[arg-type]
-    image = vit(in_features, dim, num_tokens, image_dim, depth, image_heads)
+    text += config.stack(lambda: [Attention(dim, num_heads)], dim, depth, hidden)
+    sizes = in_features, out_features, num_tokens, image_dim, image_depth, image_heads
+    image: Any = vit(*sizes, hidden=image_hidden, config=config)
+    image.layers[1].fn = nn.Linear(in_features, image_dim, bias=False)
     image.layers.insert(4, TokenWise(nn.LayerNorm(image_dim)))  # after the positional encoding
-    return TwoTower(
-        image,
-        TextNet(text, ClassTokenReadout(dim, dim, index=-1), graph=Causal, max_length=max_length),
-    )
+    image.readout.head = nn.Linear(image_dim, out_features, bias=False)
+    readout = ClassTokenReadout(dim, out_features, index=-1)
+    readout.head = nn.Linear(dim, out_features, bias=False)
+    return TwoTower(image, TextNet(text, readout, graph=Causal, max_length=max_length))
 
 
 @checked(depth=0, hidden=0)

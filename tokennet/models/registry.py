@@ -79,10 +79,26 @@ NETS: dict[str, NamedNet] = {
     "bert_tiny": NamedNet(text.bert, {"dim": 128, "depth": 2, "num_heads": 2}),
     "bert_base": NamedNet(text.bert),
     "bert_large": NamedNet(text.bert, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "roberta_base": NamedNet(text.bert, {"vocab": 50_265, "types": 1}),
+    "roberta_large": NamedNet(
+        text.bert, {"vocab": 50_265, "types": 1, "dim": 1024, "depth": 24, "num_heads": 16}
+    ),
+    "distilbert": NamedNet(text.bert, {"types": 0, "depth": 6}),
     "vit_tiny": NamedNet(vision.vit),
     "vit_small": NamedNet(vision.vit, {"dim": 384, "num_heads": 6}),
     "vit_base": NamedNet(vision.vit, {"dim": 768, "num_heads": 12}),
     "vit_large": NamedNet(vision.vit, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "deit3_small": NamedNet(vision.deit3),
+    "deit3_medium": NamedNet(vision.deit3, {"dim": 512, "num_heads": 8}),
+    "deit3_base": NamedNet(vision.deit3, {"dim": 768, "num_heads": 12}),
+    "deit3_large": NamedNet(vision.deit3, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "dinov2_small": NamedNet(vision.dinov2),
+    "dinov2_base": NamedNet(vision.dinov2, {"dim": 768, "num_heads": 12}),
+    "dinov2_large": NamedNet(vision.dinov2, {"dim": 1024, "depth": 24, "num_heads": 16}),
+    "dinov2_giant": NamedNet(
+        vision.dinov2,
+        {"dim": 1536, "depth": 40, "num_heads": 24, "hidden": 4096, "gated": True},
+    ),
     "mixer_small": NamedNet(vision.mlp_mixer),
     "mixer_base": NamedNet(vision.mlp_mixer, {"dim": 768, "depth": 12}),
     "resmlp_12": NamedNet(vision.resmlp),
@@ -99,20 +115,37 @@ NETS: dict[str, NamedNet] = {
     "perceiver": NamedNet(sets.perceiver),
     "question_net": NamedNet(pairs.question_net),
     "clip": NamedNet(pairs.clip),
+    "clip_base_16": NamedNet(pairs.clip, {"in_features": 3 * 16 * 16, "num_tokens": 196}),
+    "clip_large_14": NamedNet(
+        pairs.clip,
+        {
+            "in_features": 3 * 14 * 14,
+            "num_tokens": 256,
+            "dim": 768,
+            "num_heads": 12,
+            "image_dim": 1024,
+            "image_depth": 24,
+            "image_heads": 16,
+        },
+    ),
     "detr": NamedNet(pairs.detr),
 }
 """Named nets: `NETS[name](**options)` makes a net; options are arguments of its architecture."""
 
 
 Encoders = Literal[
-    "encoder", "performer", "vit_tiny", "vit_small", "vit_base", "vit_large", "mixer_small",
-    "mixer_base", "resmlp_12", "resmlp_24", "poolformer_12", "tcn", "gru", "lstm", "gat", "gin",
-    "gps", "deep_sets", "set_transformer", "perceiver",
+    "encoder", "performer", "vit_tiny", "vit_small", "vit_base", "vit_large", "deit3_small",
+    "deit3_medium", "deit3_base", "deit3_large", "dinov2_small", "dinov2_base", "dinov2_large",
+    "dinov2_giant", "mixer_small", "mixer_base", "resmlp_12", "resmlp_24", "poolformer_12", "tcn",
+    "gru", "lstm", "gat", "gin", "gps", "deep_sets", "set_transformer", "perceiver",
 ]  # fmt: skip
 Decoders = Literal[
     "gpt_nano", "gpt2", "gpt2_medium", "llama2_7b", "llama3_8b", "mistral_7b"
 ]  # fmt: skip
-Berts = Literal["bert_tiny", "bert_base", "bert_large"]
+Berts = Literal[
+    "bert_tiny", "bert_base", "bert_large", "roberta_base", "roberta_large", "distilbert"
+]  # fmt: skip
+Clips = Literal["clip", "clip_base_16", "clip_large_14"]
 EncoderDecoders = Literal["transformer_base", "transformer_big", "question_net"]
 
 
@@ -125,7 +158,7 @@ def create_model(name: Berts, **options: Any) -> MaskedLanguageModel: ...
 @overload
 def create_model(name: EncoderDecoders, **options: Any) -> EncoderDecoder: ...
 @overload
-def create_model(name: Literal["clip"], **options: Any) -> TwoTower: ...
+def create_model(name: Clips, **options: Any) -> TwoTower: ...
 @overload
 def create_model(name: Literal["detr"], **options: Any) -> SetPrediction: ...
 @overload

@@ -62,6 +62,7 @@ def llama(
     *,
     hidden: int = 11_008,
     num_kv_heads: int | None = None,
+    head_dim: int | None = None,
     window: int | None = None,
     base: float = 10_000.0,
     scaling: str | None = None,
@@ -75,6 +76,7 @@ def llama(
     With RMSNorm, rotary positions, SwiGLU, grouped queries, and no biases.
 
     Args:
+        head_dim: channels of a head; `dim / num_heads` by default.
         window: how many tokens a token attends to, itself among them (Mistral); None for all.
         base: of the rotary positions; `scaling`, `factor` and `original_length` as of `Rotary`.
         qk_norm: whether queries and keys are normalized (Qwen3).
@@ -96,7 +98,7 @@ def llama(
         return [
             Attention(
                 dim, num_heads, bias=False, position=position, num_kv_heads=num_kv_heads,
-                qk_norm=qk_norm,
+                qk_norm=qk_norm, head_dim=head_dim,
             )
         ]  # fmt: skip
 
@@ -114,7 +116,7 @@ def _past(window: int, n: int) -> TokenGraph:
     return Causal(n) & Window(n, window - 1)
 
 
-@checked(depth=0, hidden=0)
+@checked(depth=0, hidden=0, types=0)
 def bert(
     vocab: int = 30_522,
     dim: int = 768,
@@ -128,7 +130,11 @@ def bert(
 ) -> MaskedLanguageModel:
     """BERT (Devlin et al., 2018, arXiv 1810.04805): masked ids are predicted from both sides.
 
-    Ids may come with types as a second column, tokens of z (..., N, 2).
+    Ids may come with types as a second column, tokens of z (..., N, 2). RoBERTa (Liu et al., 2019,
+    arXiv 1907.11692) has one type, DistilBERT (Sanh et al., 2019, arXiv 1910.01108) has none.
+
+    Args:
+        types: number of types; 0 for no table of them.
 
     >>> import torch
     >>> net = bert(vocab=10, dim=8, depth=1, num_heads=2, max_length=12)
@@ -136,7 +142,7 @@ def bert(
     torch.Size([5, 10])
     """
     config = BlockConfig(post_norm=True, dropout=dropout)
-    embedding = Embedding((vocab, types), dim)
+    embedding = Embedding((vocab, types) if types else vocab, dim)
     layers: list[TokenLayer] = [embedding, LearnedEncoding(dim, max_length)]
     layers.append(TokenWise(nn.Sequential(nn.LayerNorm(dim), nn.Dropout(dropout))))
     layers += config.stack(lambda: [Attention(dim, num_heads)], dim, depth, hidden)

@@ -1,26 +1,29 @@
-"""Nets over the patches of an image: `vit`, `mlp_mixer`, `resmlp`, `poolformer`."""
+"""Nets over the patches of an image: `vit` and its relatives, and nets without attention."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import nn
 
-from tokennet.checks import check_sizes, checked
+from tokennet.checks import check_sizes, checked, lookup
 from tokennet.layer import TokenLayer
 from tokennet.mixers import CrossPatchLinear, Pooling, SetNorm, StridedConvolution, TokenMixingMLP
 from tokennet.models.patch_grid import PatchGrid
 from tokennet.models.transformers import encoder_stack
-from tokennet.nets.block import Residual, TokenWise, mlp
+from tokennet.nets.block import Residual, SwiGLU, TokenWise, mlp
 from tokennet.nets.compose import GraphOf, OnGraph, WithGraph, complete
 from tokennet.nets.config import Affine, BlockConfig, LayerScale
 from tokennet.nets.net import TokenNet
 from tokennet.nets.prepend import PrependTokens
-from tokennet.nets.readout import ClassTokenReadout, MeanReadout
+from tokennet.nets.readout import ClassAndMeanReadout, ClassTokenReadout, MeanReadout
 from tokennet.positional import LearnedEncoding, SinusoidalEncoding
 
+_READOUTS = {"class_token": ClassTokenReadout, "class_and_mean": ClassAndMeanReadout}
 
-@checked(depth=0, hidden=0)
+
+@checked(depth=0, hidden=0, registers=0)
 def vit(
     in_features: int = 3 * 16 * 16,
     out_features: int = 1000,
@@ -30,6 +33,9 @@ def vit(
     num_heads: int = 3,
     *,
     hidden: int | None = None,
+    registers: int = 0,
+    class_position: bool = True,
+    readout: str = "class_token",
     config: BlockConfig | None = None,
     graph: GraphOf = complete,
 ) -> TokenNet:
@@ -41,6 +47,10 @@ def vit(
             image; each patch has a learned positional encoding. `resample_positions` makes a
             net for another grid of it. None for images of any size, with sinusoidal encodings
             of `tokens.pos` (row and column).
+        registers: further learned tokens, without positions, before the class token (Darcet et
+            al., 2023, arXiv 2309.16588).
+        class_position: whether the class token has a row in the table of positions.
+        readout: "class_token", or "class_and_mean" of the patches.
         graph: from the graph of the patches to that of attention; complete, or
             `lambda grid: grid.reach(3)` for neighborhoods and the class token.
 
@@ -51,18 +61,90 @@ def vit(
     >>> net(torch.zeros(2, 4, 48)).shape
     torch.Size([2, 10])
     """
-    embed = TokenWise(nn.Linear(in_features, dim))
+    prefix = [] if readout == "class_token" else [1 + registers]
+    head = lookup("readout", readout, _READOUTS)(dim, out_features, registers, *prefix)
+    embed, first = TokenWise(nn.Linear(in_features, dim)), PrependTokens(dim)
     layers: list[TokenLayer]
     if num_tokens is None:
         by_content = SinusoidalEncoding(dim, "pos", num_coordinates=2)
-        layers = [WithGraph(graph), embed, by_content, PrependTokens(dim)]
+        layers = [WithGraph(graph), embed, by_content, first]
     else:
         patches = PatchGrid(num_tokens, graph)
-        table = LearnedEncoding(dim, patches.num_tokens + 1)
-        layers = [patches, embed, PrependTokens(dim), table]
+        table = LearnedEncoding(dim, patches.num_tokens + class_position)
+        layers = [patches, embed, *([first, table] if class_position else [table, first])]
+    layers += [PrependTokens(dim, registers)] if registers else []
     blocks = encoder_stack(dim, depth, num_heads, hidden, config, final_norm=False)
-    layers += list(blocks.layers)  # type: ignore[arg-type]
-    return TokenNet(layers, ClassTokenReadout(dim, out_features))
+    return TokenNet([*layers, *blocks.layers], head)  # type: ignore[list-item]
+
+
+@checked(depth=0, hidden=0)
+def deit3(
+    in_features: int = 3 * 16 * 16,
+    out_features: int = 1000,
+    num_tokens: int | tuple[int, ...] = 196,
+    dim: int = 384,
+    depth: int = 12,
+    num_heads: int = 6,
+    *,
+    hidden: int | None = None,
+    layer_scale: float = 1e-6,
+) -> TokenNet:
+    """DeiT III (Touvron et al., 2022, arXiv 2204.07118): a vision transformer with `LayerScale`.
+
+    Its class token has no positional encoding. Arguments as for `vit`.
+
+    >>> import torch
+    >>> net = deit3(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1, num_heads=2)
+    >>> net(torch.zeros(2, 4, 48)).shape
+    torch.Size([2, 10])
+    """
+    config = BlockConfig(norm=partial(nn.LayerNorm, eps=1e-6), layer_scale=layer_scale)
+    sizes = in_features, out_features, num_tokens, dim, depth, num_heads
+    net = vit(*sizes, hidden=hidden, class_position=False, config=config)
+    net.readout.norm = config.norm(dim)  # type: ignore[union-attr]
+    return net
+
+
+@checked(depth=0, hidden=0, registers=0)
+def dinov2(
+    in_features: int = 3 * 14 * 14,
+    out_features: int = 1000,
+    num_tokens: int | tuple[int, ...] = 37 * 37,
+    dim: int = 384,
+    depth: int = 12,
+    num_heads: int = 6,
+    *,
+    hidden: int | None = None,
+    registers: int = 0,
+    gated: bool = False,
+    layer_scale: float = 1e-5,
+    readout: str = "class_and_mean",
+) -> TokenNet:
+    """DINOv2 (Oquab et al., 2023, arXiv 2304.07193): a vision transformer with `LayerScale`.
+
+    Args:
+        registers: four where it was trained with registers; as for `vit`, as the others.
+        gated: whether the token-wise functions are `SwiGLU`, as those of the largest.
+
+    >>> import torch
+    >>> net = dinov2(in_features=48, out_features=10, num_tokens=4, dim=8, depth=1, num_heads=2)
+    >>> net(torch.zeros(2, 4, 48)).shape
+    torch.Size([2, 10])
+    """
+    config = BlockConfig(
+        norm=partial(nn.LayerNorm, eps=1e-6),
+        layer_scale=layer_scale,
+        tokenwise=swiglu_with_bias if gated else None,
+    )
+    sizes = in_features, out_features, num_tokens, dim, depth, num_heads
+    net = vit(*sizes, hidden=hidden, registers=registers, readout=readout, config=config)
+    net.readout.norm = config.norm(dim)  # type: ignore[union-attr]
+    return net
+
+
+def swiglu_with_bias(dim: int, hidden: int | None) -> TokenLayer:
+    """The token-wise layer of the largest DINOv2."""
+    return TokenWise(SwiGLU(dim, hidden, bias=True))
 
 
 @checked(depth=0, hidden=0)

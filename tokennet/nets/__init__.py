@@ -1,6 +1,6 @@
 """Parts of nets: token-wise functions, residuals, readouts; `TokenNet`, text nets, generation."""
 
-from tokennet.nets.block import PostNorm, Residual, SwiGLU, TokenWise, mlp
+from tokennet.nets.block import PostNorm, QuickGELU, Residual, SwiGLU, TokenWise, mlp
 from tokennet.nets.compose import OnGraph, Parallel, WithGraph, add_self_loops, complete
 from tokennet.nets.config import Affine, BatchNorm, BlockConfig, LayerScale
 from tokennet.nets.decoder import Decoder
@@ -14,6 +14,7 @@ from tokennet.nets.prepend import DropTokens, PrependTokens
 from tokennet.nets.readout import (
     READOUTS,
     AttentionReadout,
+    ClassAndMeanReadout,
     ClassTokenReadout,
     MaxReadout,
     MeanReadout,
@@ -30,6 +31,7 @@ __all__ = [
     "AttentionReadout",
     "BatchNorm",
     "BlockConfig",
+    "ClassAndMeanReadout",
     "ClassTokenReadout",
     "Decoder",
     "DropTokens",
@@ -46,6 +48,7 @@ __all__ = [
     "Parallel",
     "PostNorm",
     "PrependTokens",
+    "QuickGELU",
     "Readout",
     "Residual",
     "Sampling",

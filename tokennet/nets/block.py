@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tokennet.checks import check_made, checked
@@ -58,6 +59,7 @@ def mlp(
     hidden: int | None = None,
     dropout: float = 0.0,
     activation: Callable[[], nn.Module] = nn.GELU,
+    bias: bool = True,
 ) -> nn.Sequential:
     """The usual token-wise function: Linear, GELU, Linear, with `hidden = 4 dim`.
 
@@ -66,7 +68,21 @@ def mlp(
     """
     hidden = 4 * dim if hidden is None else hidden
     between = check_made("activation", activation, nn.Module), nn.Dropout(dropout)
-    return nn.Sequential(nn.Linear(dim, hidden), *between, nn.Linear(hidden, dim))
+    return nn.Sequential(nn.Linear(dim, hidden, bias), *between, nn.Linear(hidden, dim, bias))
+
+
+class QuickGELU(nn.Module):
+    r"""z sigmoid(1.702 z), an approximation of GELU, as CLIP was trained with (arXiv 1606.08415).
+
+    >>> QuickGELU()(torch.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.1542,  0.0000,  0.8458])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z * torch.sigmoid(1.702 * z)
 
 
 class SwiGLU(nn.Module):

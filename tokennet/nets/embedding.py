@@ -67,6 +67,7 @@ class Unembedding(TokenReadout):
     Args:
         embedding: its first table is used.
         bias: whether each id has a bias.
+        scale: factor on the vectors after the norm; 1 / sqrt(dim) in T5.
 
     >>> embedding = Embedding(100, 16)
     >>> Unembedding(embedding)(Tokens(torch.randn(3, 16))).shape
@@ -74,10 +75,14 @@ class Unembedding(TokenReadout):
     """
 
     @checked()
-    def __init__(self, embedding: Embedding, bias: bool = False) -> None:
+    def __init__(self, embedding: Embedding, bias: bool = False, scale: float = 1.0) -> None:
         super().__init__(embedding.dim, embedding.sizes[0])
+        self.scale = scale
         self.head = nn.Linear(embedding.dim, embedding.sizes[0], bias)
         self.head.weight = embedding.tables[0].weight  # type: ignore[assignment]
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        return tokens.z if self.scale == 1 else self.scale * tokens.z
 
 
 def one_column(ids: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from tokennet.graphs import TokenGraph
 from tokennet.layer import IncrementalDecodingError, Upstream, check_channels, map_flops
 from tokennet.mixers import Attention
 from tokennet.mixers.latents import latents_on
+from tokennet.nets.prepend import DropTokens
 from tokennet.symmetry import Symmetry
 from tokennet.tokens import Tokens, over_sets
 
@@ -172,6 +173,38 @@ class ClassTokenReadout(Readout):
         return _by_set(tokens.z[..., indices, :], tokens.graph)
 
 
+class ClassAndMeanReadout(ClassTokenReadout):
+    """The class token beside the mean of the tokens after the prepended ones, 2 D channels.
+
+    Use it after `PrependTokens`, to read what the class token collects and what all patches hold:
+    the linear head of DINOv2, Oquab et al., 2023 (arXiv 2304.07193).
+
+    Args:
+        index: of the class token within its set.
+        prefix: number of first tokens that the mean leaves out: class token and registers.
+
+    Raises:
+        ValueError: a set has no token at `index`, or fewer than `prefix`.
+
+    >>> ClassAndMeanReadout(8, 3)(Tokens(torch.zeros(2, 5, 8))).shape
+    torch.Size([2, 3])
+    """
+
+    @checked(index=None, prefix=0)
+    def __init__(self, dim: int, out_features: int, index: int = 0, prefix: int = 1) -> None:
+        super().__init__(dim, out_features, index)
+        self.rest = DropTokens(prefix)
+        self.head = nn.Linear(2 * dim, out_features)
+
+    def reads_after(self, upstream: Upstream) -> Set[str]:
+        return super().reads_after(upstream) | self.rest.reads_after(upstream)[0]
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        rest = self.rest(tokens)
+        mean = _by_set(over_sets(rest.z, rest.graph, "mean"), rest.graph)
+        return torch.cat([super().pool(tokens), mean], dim=-1)
+
+
 class AttentionReadout(Readout):
     """A learned query attends to the tokens of each set: a weighted mean.
 
@@ -215,5 +248,6 @@ READOUTS: dict[str, type[Readout]] = {
     "sum": SumReadout,
     "max": MaxReadout,
     "class_token": ClassTokenReadout,
+    "class_and_mean": ClassAndMeanReadout,
     "attention": AttentionReadout,
 }
