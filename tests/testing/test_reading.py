@@ -392,6 +392,39 @@ def test_a_square_of_numbers_beside_as_many_sets_is_asked_about():
     assert {"padding"} <= {*wrong.broken}
 
 
+FULL = torch.ones(3, 7, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("mask", "model", "why"),
+    [
+        (FULL, summed, "nothing is padding"),
+        (FULL & (torch.arange(3) > 0)[:, None], summed, "no set has tokens beside its padding"),
+        (REAL, lambda x, mask: summed(x, mask).sum(), "no output has an entry for each set"),
+        (REAL, summed, ""),
+    ],
+)
+def test_the_reading_says_why_no_law_of_padding_is_asked(mask, model, why):
+    report = check(model, (X, mask), draws=0)
+    text = "padding of x, True = token"
+    told = f"{text}; the law padding is not asked: {why}" if why else text
+    assert [line.text for line in report.reading if line.name == "mask"] == [told]
+    assert ("padding" in report.reports) is (not why)
+    if why:
+        with pytest.raises(ValueError, match=f"not apply to this example, as {why}; those that do"):
+            check(model, (X, mask), laws=["padding"])
+
+
+def test_lengths_of_one_of_two_sets_say_why_no_law_of_padding_is_asked():
+    def model(x, context, x_lengths, context_mask):
+        return summed(x, torch.arange(7) < x_lengths[:, None]) + summed(context, context_mask)
+
+    given = (X, draw(3, 5, 8), torch.tensor([7, 7, 7]), REAL[:, :5])
+    read = {line.name: line.text for line in check(model, given, laws=["padding"]).reading}
+    assert read["x_lengths"].endswith("; the law padding is not asked: nothing is padding")
+    assert "not asked" not in read["context_mask"]
+
+
 def test_what_breaks_a_law_in_both_readings_stays_broken():
     steps = torch.linspace(0, 1, 7)[:, None]
     report = check(lambda x, flag: ((x + steps).tanh() * (1 + flag[..., None])).sum(1), (X, FLAG))

@@ -22,6 +22,7 @@ from tokennet.testing.example.reading import ReadingLine, question_of, table_of
 from tokennet.testing.example.values import describe, to_device
 from tokennet.testing.geometry.laws import read_and_check_group
 from tokennet.testing.laws import LAWS, Law
+from tokennet.testing.laws.padding import PADDING, reading_of, why_not_asked
 from tokennet.testing.laws.required import PERMUTATIONS, law_of_permutations, required_laws
 from tokennet.testing.report import SymmetryReport, Verdict
 
@@ -213,7 +214,7 @@ def check(
         else:
             known = LAWS if group is None else {PERMUTATIONS: law_of_permutations(group)}
             case = make_case(model, given, **reading)
-            lines = case.reading
+            lines = reading_of(case) if group is None else case.reading
             named = _asked_for(known, case, laws, causal)
             with accepted_content(case.function, case.inputs):
                 reports = _verdicts(named, case, options)
@@ -309,7 +310,9 @@ def _asked_for(
     named = (apply or known) if names is None else lookup_all("laws", names, known)
     for name in named:
         if name not in apply:
+            why = why_not_asked(case) if known[name] is PADDING else ""
             raise ValueError(
-                f"law {name!r} does not apply to this example; those that do: {tuple(apply)}"
+                f"law {name!r} does not apply to this example{why and f', as {why}'}; "
+                f"those that do: {tuple(apply)}"
             )
     return {name: apply[name] for name in named}

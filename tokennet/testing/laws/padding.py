@@ -21,6 +21,7 @@ from tokennet.testing.engine.wrapped import GradientOf
 from tokennet.testing.example.case import Case
 from tokennet.testing.example.layout import Layout, of_sets, usual_layouts
 from tokennet.testing.example.parts import beyond_zero, keep_tokens, rows, with_more_padding
+from tokennet.testing.example.reading import ReadingLine
 from tokennet.testing.example.values import describe, features, with_features
 from tokennet.testing.laws.law import Law, Options, as_inputs, on_views, with_gradients
 from tokennet.testing.report import SymmetryReport, Verdict
@@ -265,14 +266,37 @@ def _with_hidden(
     return report
 
 
+def why_not_asked(case: Case) -> str:
+    """Why the law of padding cannot be asked of an example with a mask, or ''."""
+    real = case.example.real
+    if real is None:
+        return ""
+    if bool(real.all()):
+        return "nothing is padding"
+    if not _padded_sets(real):
+        return "no set has tokens beside its padding"
+    return "" if case.of_sets.layouts else "no output has an entry for each set"
+
+
+def reading_of(case: Case) -> tuple[ReadingLine, ...]:
+    """How inputs and outputs were read; masks say why no law of padding is asked of them."""
+    told = {}
+    for view in case.views:
+        number, why = view.example.mask, why_not_asked(view)
+        if number is not None and why:
+            told[view.example.names[number]] = f"; the law padding is not asked: {why}"
+    return tuple(
+        dataclasses.replace(line, text=line.text + told[line.name])
+        if line.name in told and not line.is_output
+        else line
+        for line in case.reading
+    )
+
+
 PADDING = on_views(
     Law(
         "the content of padding does not matter",
-        lambda case, causal: (
-            case.example.real is not None
-            and bool(_padded_sets(case.example.real))
-            and bool(case.of_sets.layouts)
-        ),
+        lambda case, causal: case.example.real is not None and not why_not_asked(case),
         with_gradients(_check),
         """\
 Says: the content of padding, and how much of it there is, does not matter.
