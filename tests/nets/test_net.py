@@ -315,7 +315,7 @@ def test_residual_is_pre_norm_and_passes_the_source_on():
         (
             lambda: build_net("mean", IOSpec(3, 5, readout="median"), 8),
             ValueError,
-            "readout must be one of token, mean, sum, max, class_token, attention; got 'median'",
+            "readout must be one of token, mean, .*, attention; got 'median'",
         ),
         (
             lambda: build_net("mean", SPEC, 8, positions="learned"),
