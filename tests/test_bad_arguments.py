@@ -96,7 +96,7 @@ GOOD: dict[str, Callable[[], Any]] = {
 }
 """Good values by the names of arguments, in place of none and of large defaults."""
 GOOD_FOR: dict[str, dict[str, Callable[[], Any]]] = {
-    "llama": _always(4, "num_heads"),  # of 2 channels, which are rotated
+    **dict.fromkeys(("llama", "modernbert"), _always(4, "num_heads")),  # 2 channels to rotate
     "EncoderDecoder": {"decoder": lambda: _net(tn.CrossAttention(8))},
     "SetPrediction": {"decoder": lambda: _net(tn.CrossAttention(8))},
     "TwoTower": dict.fromkeys(("image", "text"), lambda: _net(readout=tn.MeanReadout(8, 2))),

@@ -51,6 +51,12 @@ PUBLISHED = {
     "roberta_base": 124_697_433 - 2 * 768,  # they have rows for the positions of padding
     "roberta_large": 355_412_057 - 2 * 1024,
     "distilbert": 66_985_530,
+    "modernbert_base": 149_655_232,
+    "modernbert_large": 395_881_664,
+    "t5_small": 60_506_624,
+    "t5_base": 222_903_552,
+    "t5_large": 737_668_096,
+    "flan_t5_base": 247_577_856,
     "llama2_7b": 6_738_415_616,
     "llama3_8b": 8_030_261_248,
     "mistral_7b": 7_241_732_096,
@@ -97,10 +103,11 @@ def example(name):
         return (Tokens(z, Cycle(N)),)
     if name == "poolformer_12":
         return (patches((2,)).replace(graph=Grid(2, 3)),)
-    if name.startswith(("gpt", "bert", "llama")):
+    if name.startswith(("gpt", "bert", "llama", "modernbert")):
         return (ids((2,)),)
     return {
         "transformer_base": (ids((2,)), ids((2,))),
+        "t5_small": (ids((2,)), ids((2,))),
         "question_net": (patches((2,)), ids((2,))),
         "clip": (patches((2,)), ids((2,))),
     }.get(name, (patches((2,)),))
@@ -238,6 +245,7 @@ def parts_of_two():
     asking, translator = small("question_net"), small("transformer_base")
     by_source = EncoderDecoder(of_vectors(translator.encoder), translator.decoder)
     by_target = EncoderDecoder(translator.encoder, of_vectors(translator.decoder))
+    encoder, decoder = small("t5_small").children()
     by_words = EncoderDecoder(asking.encoder, of_vectors(asking.decoder))
     return {
         "gpt": (of_vectors(small("gpt_nano")), "trivial"),
@@ -247,6 +255,8 @@ def parts_of_two():
         "text of clip": (of_vectors(match.text), "trivial"),
         "patches of question_net": (of_source(asking, ids()), "Aut(pos)"),
         "words of question_net": (of_target(by_words, patches()), "trivial"),
+        "modernbert": (of_vectors(small("modernbert_base", radius=2)), "trivial"),
+        "target of t5": (of_target(EncoderDecoder(encoder, of_vectors(decoder)), ids()), "trivial"),
         "source of transformer": (of_source(by_source, ids()), "trivial"),
         "target of transformer": (of_target(by_target, ids()), "trivial"),
     }
@@ -260,7 +270,7 @@ def test_declared_symmetry_of_nets_of_ids_and_of_two_sets_is_measured(name):
     tokens = patches().replace(pos=torch.tensor([[0.0, 1, 2, 2, 1, 0]] * 2).double().T)
     if not of_patches:
         tokens = Tokens(torch.randn(N, 16).double(), Causal(N))
-    pooled = name not in ("gpt", "bert", "target of transformer")
+    pooled = name not in ("gpt", "bert", "modernbert", "target of transformer", "target of t5")
     report = check_declared(net, tokens, pooled=pooled)
     assert report.holds, report
     assert not report.larger, report

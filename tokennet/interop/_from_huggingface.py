@@ -22,14 +22,17 @@ def from_huggingface(
 ) -> Any:
     """A model of Hugging Face as a net of layers, with a copy of its weights.
 
-    Use it to run, check or draw a pretrained model with this library. `GPT2LMHeadModel` becomes
-    a `Decoder`, and so do `LlamaForCausalLM`, `MistralForCausalLM` and `Qwen3ForCausalLM`. The
-    `...ForMaskedLM` of BERT, RoBERTa (XLM-R, CamemBERT) and DistilBERT become a
-    `MaskedLanguageModel`. `ViTForImageClassification`, `Dinov2ForImageClassification` and
-    `Dinov2Model` (read from the class token; both also `WithRegisters`) become nets over patches
-    (..., N, C x P x P), `CLIPModel` a `TwoTower` of such a net and one of texts, each of which ends
-    with its end token. Texts have no padding: give a list of texts. The net has no dropout of
-    attention weights and no stochastic depth.
+    Use it to run, check or draw a pretrained model with this library.
+
+    - `GPT2LMHeadModel`, `LlamaForCausalLM`, `MistralForCausalLM` and `Qwen3ForCausalLM` become a
+      `Decoder`, `T5ForConditionalGeneration` (and mT5's) an `EncoderDecoder`.
+    - `...ForMaskedLM` of BERT, RoBERTa (XLM-R, CamemBERT), DistilBERT and ModernBERT become a
+      `MaskedLanguageModel`. Texts have no padding: give a list of texts.
+    - `ViTForImageClassification`, `Dinov2ForImageClassification` and `Dinov2Model` (read from the
+      class token; both also `WithRegisters`) become nets over patches (..., N, C x P x P).
+    - `CLIPModel` becomes a `TwoTower`; a text ends with its end token.
+
+    The net has no dropout of attention weights and no stochastic depth.
 
     Copies of both are run on random inputs in eval mode, with padding and without, and compared
     token by token. `model` stays as it is.
@@ -40,8 +43,8 @@ def from_huggingface(
             the model. The table of a vision transformer is resampled after the comparison, as
             `interpolate_pos_encoding=True` does, see `resample_positions`.
         verify: whether both are compared; `net.conversion` says whether they were.
-        verify_dtype: as for `from_torch`; Llama and its relatives compute their norms in float32,
-            and are compared in that.
+        verify_dtype: as for `from_torch`; Llama, ModernBERT, T5 and their like compute parts in
+            float32, and are compared in that.
 
     Raises:
         TypeError: another kind of model.

@@ -23,10 +23,9 @@ def to_huggingface(
 ) -> Any:
     """A model of Hugging Face with the weights of a net: the way back of `from_huggingface`.
 
-    Use it to save, share or serve what was trained with this library. `gpt` becomes a
-    `GPT2LMHeadModel`, `llama` a Llama, Mistral or Qwen3 `...ForCausalLM`, `bert` a
-    `BertForMaskedLM`, `vit` a `ViTForImageClassification`. Copies of
-    both are run on random inputs and compared, as in `from_huggingface`.
+    Use it to save, share or serve what was trained with this library: `gpt` as a
+    `GPT2LMHeadModel`, `vit` as a `ViTForImageClassification`, and so on for every class that
+    `from_huggingface` accepts. Copies of both are run on random inputs and compared.
 
     Args:
         net: made by `from_huggingface`, or of the same layers.

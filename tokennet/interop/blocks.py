@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from tokennet.interop.copy import Copier, expect_kind
-from tokennet.nets import SwiGLU
+from tokennet.nets import OnGraph, SwiGLU
 
 
 class Block(NamedTuple):
@@ -18,8 +18,8 @@ class Block(NamedTuple):
     ('norm1', 'norm2')
     """
 
-    norms: tuple[str, str]
-    """Of the attention and of the token-wise function, before them or after."""
+    norms: tuple[str, ...]
+    """Of the attention, of that to a source, and of the function, before them or after."""
     attention: tuple[str, ...]
     """Maps to queries, keys and values and back; or one map to all three, and that back."""
     function: tuple[str, ...]
@@ -28,16 +28,26 @@ class Block(NamedTuple):
     """Parameters of `LayerScale`."""
     qk_norms: tuple[str, str] | None = None
     """Norms of queries and keys, where the attention has them."""
+    cross: tuple[str, ...] = ()
+    """Maps of the attention to a source, where a block has one."""
 
 
 def copy_blocks(
     copy: Copier, layers: Sequence[Any], blocks: Iterable[nn.Module], names: Block
 ) -> None:
-    """Weights of blocks into pairs of layers, a residual attention and a residual function."""
-    for mixing, function, block in zip(layers[::2], layers[1::2], blocks, strict=True):
-        for layer, norm in zip((mixing, function), names.norms, strict=True):
+    """Weights of blocks into their layers: residual attention, to a source too, and function."""
+    groups = zip(*[iter(layers)] * len(names.norms), strict=True)
+    for (mixing, *reading, function), block in zip(groups, blocks, strict=True):
+        for layer, norm in zip((mixing, *reading, function), names.norms, strict=True):
             copy_norm(copy, layer.norm, block.get_submodule(norm))
-        copy_attention(copy, mixing.layer, block, names)
+        attention = mixing.layer.layer if isinstance(mixing.layer, OnGraph) else mixing.layer
+        copy_attention(copy, attention, block, names.attention)
+        for layer in reading:
+            copy_attention(copy, layer.layer, block, names.cross)
+        if attention.q_norm is not None and names.qk_norms is not None:
+            norms = attention.q_norm, attention.k_norm
+            for norm, name in zip(norms, names.qk_norms, strict=True):
+                copy_norm(copy, norm, block.get_submodule(name))
         copy_function(copy, function.layer.fn, block, names.function)
         if names.scales is not None:
             for layer, scale in zip((mixing, function), names.scales, strict=True):
@@ -55,18 +65,15 @@ def copy_norm(copy: Copier, to: nn.Module, norm: Any) -> None:
         copy.norm(to, norm)
 
 
-def copy_attention(copy: Copier, to: Any, block: nn.Module, names: Block) -> None:
-    """The maps of an attention, and the norms of its queries and keys."""
-    *maps, out = (_weights(block.get_submodule(name)) for name in names.attention)
+def copy_attention(copy: Copier, to: Any, block: nn.Module, names: Sequence[str]) -> None:
+    """The maps of an attention."""
+    *maps, out = (_weights(block.get_submodule(name)) for name in names)
     if len(maps) == 1:
         [(weight, bias)] = maps
         biases = [None] * 3 if bias is None else bias.chunk(3)
         maps = list(zip(weight.chunk(3), biases, strict=True))
     weights, of_maps = zip(*maps, out, strict=True)
     copy.attention(to, weights, of_maps)
-    if to.q_norm is not None and names.qk_norms is not None:
-        for norm, name in zip((to.q_norm, to.k_norm), names.qk_norms, strict=True):
-            copy_norm(copy, norm, block.get_submodule(name))
 
 
 def copy_function(copy: Copier, to: Any, block: nn.Module, names: Sequence[str]) -> None:

@@ -88,10 +88,10 @@ class Copier:
         """Weight and eps of a normalization by the root of the mean square.
 
         Raises:
-            ValueError: not one of torch, or as Llama's of transformers.
+            ValueError: not one of torch, or as those of Llama and T5 of transformers.
         """
         eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
-        if not type(norm).__name__.endswith("RMSNorm") or eps is None:
+        if not type(norm).__name__.endswith(("RMSNorm", "T5LayerNorm")) or eps is None:
             raise ValueError(f"norm must be an RMSNorm, got {norm!r}")
         self.parameter(to.weight, norm.weight)
         to.eps = eps

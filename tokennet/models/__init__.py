@@ -14,7 +14,7 @@ from tokennet.models.patch_grid import resample_positions
 from tokennet.models.registry import NETS, NamedNet, create_model, list_models
 from tokennet.models.sequences import rnn, tcn
 from tokennet.models.sets import deep_sets, perceiver, set_transformer
-from tokennet.models.text import bert, gpt, llama
+from tokennet.models.text import bert, gpt, llama, modernbert, t5
 from tokennet.models.transformers import (
     decoder_stack,
     encoder,
@@ -52,6 +52,7 @@ __all__ = [
     "llama",
     "match",
     "mlp_mixer",
+    "modernbert",
     "perceiver",
     "performer",
     "poolformer",
@@ -61,6 +62,7 @@ __all__ = [
     "rnn",
     "set_prediction_loss",
     "set_transformer",
+    "t5",
     "tcn",
     "transformer",
     "vit",

@@ -84,6 +84,24 @@ NETS: dict[str, NamedNet] = {
         text.bert, {"vocab": 50_265, "types": 1, "dim": 1024, "depth": 24, "num_heads": 16}
     ),
     "distilbert": NamedNet(text.bert, {"types": 0, "depth": 6}),
+    "modernbert_base": NamedNet(text.modernbert),
+    "modernbert_large": NamedNet(
+        text.modernbert, {"dim": 1024, "depth": 28, "num_heads": 16, "hidden": 2624}
+    ),
+    "t5_small": NamedNet(text.t5),
+    "t5_base": NamedNet(text.t5, {"dim": 768, "depth": 12, "num_heads": 12, "hidden": 3072}),
+    "t5_large": NamedNet(text.t5, {"dim": 1024, "depth": 24, "num_heads": 16, "hidden": 4096}),
+    "flan_t5_base": NamedNet(
+        text.t5,
+        {
+            "dim": 768,
+            "depth": 12,
+            "num_heads": 12,
+            "hidden": 2048,
+            "gated": True,
+            "tied": False,
+        },
+    ),
     "vit_tiny": NamedNet(vision.vit),
     "vit_small": NamedNet(vision.vit, {"dim": 384, "num_heads": 6}),
     "vit_base": NamedNet(vision.vit, {"dim": 768, "num_heads": 12}),
@@ -143,10 +161,14 @@ Decoders = Literal[
     "gpt_nano", "gpt2", "gpt2_medium", "llama2_7b", "llama3_8b", "mistral_7b"
 ]  # fmt: skip
 Berts = Literal[
-    "bert_tiny", "bert_base", "bert_large", "roberta_base", "roberta_large", "distilbert"
+    "bert_tiny", "bert_base", "bert_large", "roberta_base", "roberta_large", "distilbert",
+    "modernbert_base", "modernbert_large",
 ]  # fmt: skip
 Clips = Literal["clip", "clip_base_16", "clip_large_14"]
-EncoderDecoders = Literal["transformer_base", "transformer_big", "question_net"]
+EncoderDecoders = Literal[
+    "transformer_base", "transformer_big", "t5_small", "t5_base", "t5_large", "flan_t5_base",
+    "question_net",
+]  # fmt: skip
 
 
 @overload

@@ -1,23 +1,26 @@
-"""Language models: `gpt` and `llama` predict the next id, `bert` fills in masked ids."""
+"""Language models: `gpt`, `llama` of next ids, `bert`, `modernbert` of masked ids, `t5`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from tokennet.checks import check_made, checked
-from tokennet.graphs import Causal, TokenGraph, Window
+from tokennet.graphs import Causal, Disjoint, TokenGraph, Window
 from tokennet.layer import TokenLayer
-from tokennet.mixers import Attention
-from tokennet.nets.block import TokenWise
+from tokennet.mixers import Attention, CrossAttention
+from tokennet.nets.block import TokenWise, mlp
+from tokennet.nets.compose import OnGraph
 from tokennet.nets.config import BlockConfig
 from tokennet.nets.decoder import Decoder
 from tokennet.nets.embedding import Embedding, Unembedding
+from tokennet.nets.encoder_decoder import EncoderDecoder
 from tokennet.nets.readout import Readout, TokenReadout
-from tokennet.nets.text import MaskedLanguageModel
-from tokennet.positional import LearnedEncoding, Rotary
+from tokennet.nets.text import MaskedLanguageModel, TextNet
+from tokennet.positional import LearnedEncoding, Rotary, T5Bias
 
 
 @checked(depth=0)
@@ -148,3 +151,123 @@ def bert(
     layers += config.stack(lambda: [Attention(dim, num_heads)], dim, depth, hidden)
     layers.append(TokenWise(nn.Sequential(nn.Linear(dim, dim), nn.GELU())))
     return MaskedLanguageModel(layers, Unembedding(embedding, bias=True), max_length=max_length)
+
+
+@checked(depth=0)
+def modernbert(
+    vocab: int = 50_368,
+    dim: int = 768,
+    depth: int = 22,
+    num_heads: int = 12,
+    max_length: int = 8192,
+    *,
+    hidden: int = 1152,
+    radius: int = 64,
+    full_every: int = 3,
+    base: float = 160_000.0,
+    window_base: float = 10_000.0,
+) -> MaskedLanguageModel:
+    """ModernBERT (Warner et al., 2024, arXiv 2412.13663): a BERT whose attention is mostly local.
+
+    With rotary positions, GeGLU, and neither biases nor dropout.
+
+    Args:
+        radius: of the windows, in each of which a token attends to those before and after it.
+        full_every: one block in this number, from the first, attends to all tokens.
+        base: of the rotary positions there; `window_base` in windows.
+
+    >>> import torch
+    >>> net = modernbert(vocab=10, dim=8, depth=2, num_heads=2, max_length=12, hidden=16)
+    >>> net([[1, 2, 3], [4, 5]]).shape
+    torch.Size([5, 10])
+    """
+    norm = partial(nn.LayerNorm, bias=False)
+    config, near = BlockConfig(norm=norm, gated=True), partial(_near, radius)
+
+    def mixer(number: int) -> TokenLayer:
+        is_full = number % full_every == 0
+        position = Rotary(base=base if is_full else window_base, interleaved=False)
+        attention = Attention(dim, num_heads, bias=False, position=position)
+        return attention if is_full else OnGraph(near, attention)
+
+    embedding = Embedding(vocab, dim)
+    blocks = [layer for n in range(depth) for layer in config.block([mixer(n)], dim, hidden)]
+    for first in blocks[:1]:
+        first.norm = nn.Identity()  # the embedding has one
+    layers = [embedding, TokenWise(norm(dim)), *blocks, TokenWise(norm(dim))]
+    layers.append(TokenWise(nn.Sequential(nn.Linear(dim, dim, bias=False), nn.GELU())))
+    readout = Unembedding(embedding, bias=True)
+    readout.norm = norm(dim)
+    return MaskedLanguageModel(layers, readout, max_length=max_length)
+
+
+def _near(radius: int, graph: TokenGraph) -> TokenGraph:
+    if graph.is_ragged:
+        return Disjoint(_near(radius, part) for part in graph.parts)
+    return graph & Window(graph.num_targets, radius)
+
+
+@checked(depth=0)
+def t5(
+    vocab: int = 32_128,
+    dim: int = 512,
+    depth: int = 6,
+    num_heads: int = 8,
+    *,
+    decoder_depth: int | None = None,
+    hidden: int = 2048,
+    head_dim: int = 64,
+    num_buckets: int = 32,
+    max_distance: int = 128,
+    gated: bool = False,
+    tied: bool = True,
+    dropout: float = 0.0,
+) -> EncoderDecoder:
+    """T5 (Raffel et al., 2019, arXiv 1910.10683): an encoder-decoder of texts.
+
+    With RMSNorm, unscaled scores with a bias of offsets that all layers of a side share, and no
+    biases of maps. Version 1.1 and Flan-T5 are gated and not tied.
+
+    Args:
+        decoder_depth: `depth` by default.
+        num_buckets: of offsets; as `max_distance` of `T5Bias`.
+        gated: whether the token-wise functions are GeGLU, not of ReLU.
+        tied: whether the readout is the table of the embedding, scaled by 1 / sqrt(dim).
+
+    >>> import torch
+    >>> net = t5(vocab=10, dim=8, depth=1, num_heads=2, hidden=16, head_dim=3)
+    >>> net(torch.tensor([[1, 2, 3]]), torch.tensor([[0, 4]])).shape
+    torch.Size([1, 2, 10])
+    """
+    norm, gelu = partial(nn.RMSNorm, eps=1e-6), partial(nn.GELU, approximate="tanh")
+    tokenwise = partial(_relu_without_bias, dropout)
+    config = BlockConfig(norm=norm, dropout=dropout, tokenwise=tokenwise)
+    if gated:
+        config = BlockConfig(norm=norm, dropout=dropout, activation=gelu, gated=True)
+    options: Any = {"bias": False, "head_dim": head_dim, "score": "dot_product"}
+    embedding = Embedding(vocab, dim)
+
+    def side(kinds: list[type[Attention]], depth: int, bidirectional: bool) -> list[TokenLayer]:
+        sizes: Any = {"num_buckets": num_buckets, "max_distance": max_distance}
+        biases = [T5Bias(num_heads, **sizes, bidirectional=bidirectional), None]
+
+        def mixers() -> list[TokenLayer]:
+            pairs = zip(kinds, biases, strict=False)
+            return [kind(dim, num_heads, position=bias, **options) for kind, bias in pairs]
+
+        start = [embedding, TokenWise(nn.Dropout(dropout))]
+        return [*start, *config.stack(mixers, dim, depth, hidden)]
+
+    final = [nn.Sequential(norm(dim), nn.Dropout(dropout)) for _ in range(2)]
+    encoder = [*side([Attention], depth, True), TokenWise(final[0])]
+    decoder_depth = depth if decoder_depth is None else decoder_depth
+    decoder = side([Attention, CrossAttention], decoder_depth, False)
+    readout: Readout = TokenReadout(dim, vocab)
+    readout.head = nn.Linear(dim, vocab, bias=False)
+    readout = Unembedding(embedding, scale=dim**-0.5) if tied else readout
+    readout.norm = final[1]
+    return EncoderDecoder(TextNet(encoder), Decoder(decoder, readout))
+
+
+def _relu_without_bias(dropout: float, dim: int, hidden: int | None) -> TokenLayer:
+    return TokenWise(mlp(dim, hidden, dropout, nn.ReLU, bias=False))
