@@ -125,7 +125,7 @@ def reached(drawn: Drawn) -> dict[str, Tensor]:
     found = {name: where[:, None, None] for name, where in tokens.items()}
     found |= {"bias": edges[:, None], "attr": edges[:, None]}
     found |= dict.fromkeys(("pairs", "shared"), targets[:, None])
-    return found | dict.fromkeys(("weight", "key", "value"), targets.any())
+    return found | dict.fromkeys(("weight", "key", "value", "sinks"), targets.any())
 
 
 def laid_out(x: Tensor, layout: str) -> Tensor:

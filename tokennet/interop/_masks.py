@@ -64,7 +64,7 @@ def known_graph(function: Any, n: int) -> TokenGraph | None:
     Known are complete, causal, and window masks, and intersections of these.
     """
     reach = _reach(function, n)
-    if reach is None:
+    if reach is None or min(reach) < 0:  # a window of 0, as some models make for no layer
         return None
     below, above = (min(x, n - 1) for x in reach)
     if below == above == n - 1:

@@ -207,7 +207,7 @@ def _near(radius: int, graph: TokenGraph) -> TokenGraph:
     return graph & Window(graph.num_targets, radius)
 
 
-@checked(depth=0)
+@checked()
 def t5(
     vocab: int = 32_128,
     dim: int = 512,

@@ -12,7 +12,7 @@ from tokennet.graphs import TokenGraph
 from tokennet.graphs.base import DENSE_LIMIT
 from tokennet.ops.call import Call, without_autocast
 from tokennet.ops.kernels.flash import sdpa, sdpa_problem
-from tokennet.ops.kernels.isolation import SPREADS, can_look, has_nan, isolated, seen_through
+from tokennet.ops.kernels.isolation import SPREADS, can_look, is_finite, isolated, seen_through
 from tokennet.ops.planner import Work
 
 
@@ -102,7 +102,8 @@ def run_with_lse(call: Call) -> tuple[Tensor, Tensor]:
         return torch.cat([(weights @ v.unsqueeze(2)).flatten(1, 2), lse], -1)
 
     out = attention(q, k, v)  # (B, H, N, Cv + 1)
-    if mask is not None and not (can_look(q) and not has_nan(out)):
+    # Not the output: a score that is masked may be NaN, and is so in the gradients alone.
+    if mask is not None and not (can_look(q) and all(map(is_finite, (q, k, v)))):
         out = isolated(attention, q, k, v, partial(seen_through, mask, False))
     out = out.transpose(1, 2)
     return out[..., :-1].to(call.v.dtype), out[..., -1]
