@@ -37,6 +37,11 @@ NONFINITE = [
     Disjoint([Full(3), Causal(4)]), Disjoint([Window(3, 1), Window(4, 1)]),
 ]  # fmt: skip
 """Complete, causal, banded and ragged graphs, small ones and some of several vectors."""
+NONFINITE_BY_KIND = [
+    *((graph, "dot") for graph in (*NONFINITE, ~Causal(6))),
+    *((graph, "softcap") for graph in (Causal(5), ~Causal(6))),
+]
+"""And one whose last target has no neighbors, but a query."""
 _EMPTY = Edges(torch.tensor([[0, 1, 4, 4], [1, 1, 4, 4]]), 5)
 """Targets 0, 2 and 3 have no neighbors; an edge of target 4 is there twice."""
 
@@ -199,10 +204,10 @@ class BackendContract:
                 if bad != math.inf:  # inf in a key may make a score of -inf, a weight of 0
                     assert not out[sees].isfinite().any()
 
-    @pytest.mark.parametrize("graph", NONFINITE, ids=repr)
-    def test_gradients_are_other_only_through_targets_that_see_nan(self, backend, graph):
-        inputs, dense = make_inputs("dot", graph), graph.dense()
-        clean = derivatives(call("dot", inputs, graph, attend_oracle), inputs)
+    @pytest.mark.parametrize(("graph", "kind"), NONFINITE_BY_KIND, ids=repr)
+    def test_gradients_are_other_only_through_targets_that_see_nan(self, backend, graph, kind):
+        inputs, dense = make_inputs(kind, graph), graph.dense()
+        clean = derivatives(call(kind, inputs, graph, attend_oracle), inputs)
         for name, token in product(inputs, {0, graph.num_targets // 2, graph.num_targets - 1}):
             sees = torch.arange(graph.num_targets) == token if name == "q" else dense[:, token]
             sources = dense[sees].any(0)  # whose gradient is a sum over targets, also over these
@@ -210,7 +215,7 @@ class BackendContract:
                 spoiled = {**inputs, name: inputs[name].detach().clone()}
                 spoiled[name][token] = bad
                 spoiled[name].requires_grad_()
-                out, _ = attempt(backend, lambda x=spoiled: call("dot", x, graph, backend=backend))
+                out, _ = attempt(backend, lambda x=spoiled: call(kind, x, graph, backend=backend))
                 if out is None:
                     return
                 found = derivatives(out, spoiled)
