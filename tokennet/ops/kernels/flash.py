@@ -52,7 +52,9 @@ def sdpa(
     masked = is_causal or mask is not None
     if can_look(q):
         out = _attention(q, k, v, mask, is_causal, scale, dropout)
-        if not (masked and has_nan(out)) and not (has_zeros(out) and _has_nan(q, k, mask)):
+        # With a mask inf counts: a row that is opened, to be zeroed, has a gradient of 0 times inf.
+        is_spread = masked and (has_nan(out) if mask is None else not is_finite(out))
+        if not is_spread and not (has_zeros(out) and _has_nan(q, k, mask)):
             return out
     elif mask is None and q.device.type != "cpu":
         return _attention(q, k, v, mask, is_causal, scale, dropout)
