@@ -4,6 +4,7 @@ import ast
 import re
 import runpy
 import warnings
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -22,23 +23,22 @@ def snippets(page: Path) -> str:
 
 
 def expected_output(program: str) -> list[str]:
-    """The comment after each `print(...)`.
+    """The lines of the comment after each `print(...)`, beside it and below it.
 
     >>> expected_output("print(1)  # 1\\nprint(\\n    2\\n)  # 2\\nx = 3  # no output")
     ['1', '2']
+    >>> expected_output("print(x)\\n#   a\\n#     b\\ny = 1")
+    ['  a', '    b']
     """
     lines = program.splitlines()
-    calls = [
-        node.value
-        for node in ast.walk(ast.parse(program))
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    ]
-    ends = [
-        lines[call.end_lineno - 1].encode()[call.end_col_offset :].decode()
-        for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id == "print"
-    ]
-    return [end.partition("# ")[2] for end in ends if "# " in end]
+    found = []
+    for node in ast.walk(ast.parse(program)):
+        call = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print":
+            end = lines[call.end_lineno - 1].encode()[call.end_col_offset :].decode()
+            below = takewhile(lambda line: line.startswith("#"), lines[call.end_lineno :])
+            found += [end.partition("# ")[2], *(line[2:] for line in below)]
+    return [line for line in found if line]
 
 
 def run(script: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
