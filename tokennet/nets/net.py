@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from math import isqrt, prod
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 import torch
 from torch import Tensor, nn
 
-from tokennet.checks import check_items, check_made, check_sizes, checked, lookup
+from tokennet.checks import check_items, check_made, check_size, check_sizes, checked, lookup, shown
 from tokennet.graphs import TokenGraph
-from tokennet.layer import HoldsFunctions, TokenLayer, Upstream, check_layer
+from tokennet.layer import (
+    HoldsFunctions,
+    IncrementalDecodingError,
+    TokenLayer,
+    Upstream,
+    check_layer,
+)
 from tokennet.mixers import MIXERS, MixerFactory
 from tokennet.nets.block import TokenWise
 from tokennet.nets.config import BlockConfig
@@ -36,12 +42,18 @@ class TokenNet(HoldsFunctions):
     Args:
         layers: `TokenLayer`s; nets without a readout may be among them.
         readout: makes the output tensor; None to return tokens.
+        sources: of layers that attend to what an earlier layer returned: `{5: 1}` where layer 5
+            attends to all tokens that layer 1 returned, `{5: -1}` to those that enter the net.
+            Other layers that need a source attend to the one that the net is given.
 
     >>> import torch
     >>> from tokennet import Attention, Residual
     >>> from tokennet.nets import mlp
     >>> net = TokenNet([Residual(Attention(8, num_heads=2)), TokenWise(mlp(8))])
     >>> net(torch.zeros(2, 5, 8)).shape
+    torch.Size([2, 5, 8])
+    >>> layers = [Attention(8, num_heads=2), TokenWise(mlp(8)), Residual(Attention(8, num_heads=2))]
+    >>> TokenNet(layers, sources={2: 0})(torch.zeros(2, 5, 8)).shape
     torch.Size([2, 5, 8])
     """
 
@@ -50,7 +62,12 @@ class TokenNet(HoldsFunctions):
     _looked_at_positions = False
 
     @checked()
-    def __init__(self, layers: Sequence[TokenLayer | TokenNet], readout: Readout | None = None):
+    def __init__(
+        self,
+        layers: Sequence[TokenLayer | TokenNet],
+        readout: Readout | None = None,
+        sources: Mapping[int, int] | None = None,
+    ):
         super().__init__()
         if isinstance(layers, nn.Module) and not isinstance(layers, nn.ModuleList):
             raise TypeError(f"layers must be a list of layers, got a {type(layers).__name__}")
@@ -59,6 +76,7 @@ class TokenNet(HoldsFunctions):
             check_layer(f"layers[{number}]", layer)
         self.layers = nn.ModuleList(layers)
         self.readout: Readout | None = readout
+        self.sources = _checked_sources(sources or {}, layers)
 
     @property
     def symmetry(self) -> Symmetry:
@@ -72,9 +90,13 @@ class TokenNet(HoldsFunctions):
     def reads_after(self, upstream: Upstream) -> tuple[Set[str], Upstream]:
         """See `TokenLayer.reads_after`."""
         reads: Set[str] = frozenset()
-        for layer in self.layers:
+        returned = {-1: upstream}
+        for number, layer in enumerate(self.layers):
+            if number in self.sources:
+                hidden = returned[self.sources[number]].hidden
+                reads |= layer.source_symmetry.reads - hidden  # type: ignore[union-attr, operator]
             own, upstream = layer.reads_after(upstream)  # type: ignore[operator]
-            reads |= own
+            reads, returned[number] = reads | own, upstream
         if self.readout is not None:
             reads |= self.readout.reads_after(upstream)
         return reads, upstream
@@ -82,12 +104,18 @@ class TokenNet(HoldsFunctions):
     @property
     def source_symmetry(self) -> Symmetry:
         """As a function of the source, which is visible as a whole, whatever graph it has."""
-        return intersection(layer.source_symmetry for layer in self.layers if layer.needs_source)  # type: ignore[misc]
+        return intersection(layer.source_symmetry for layer in self._of_the_source())
 
     @property
     def needs_source(self) -> bool:
-        """Whether a layer attends to another set."""
-        return any(layer.needs_source for layer in self.layers)  # type: ignore[misc]
+        """Whether a layer attends to another set, which the net is to be given."""
+        return any(True for _ in self._of_the_source())
+
+    def _of_the_source(self) -> Iterator[Any]:
+        """The layers that attend to the source that the net is given."""
+        for number, layer in enumerate(self.layers):
+            if layer.needs_source and number not in self.sources:
+                yield layer
 
     @property
     def takes_source(self) -> bool:
@@ -115,8 +143,14 @@ class TokenNet(HoldsFunctions):
             result = result.replace(graph=graph)
         if result.pos is not None and not self._looked_at_positions:
             self._look_at_positions(result)
-        for layer in self.layers:
-            result = layer(result, source) if layer.needs_source else layer(result)  # type: ignore[operator]
+        returned = {-1: result}
+        for number, layer in enumerate(self.layers):
+            if number in self.sources:
+                result = layer(result, returned[self.sources[number]])
+            else:
+                result = layer(result, source) if layer.needs_source else layer(result)  # type: ignore[operator]
+            if self.sources:
+                returned[number] = result
         if self.readout is not None:
             return self.readout(result)
         return result.z if isinstance(tokens, Tensor) else result
@@ -134,6 +168,10 @@ class TokenNet(HoldsFunctions):
     ) -> tuple[Any, list[Any]]:
         """Incremental decoding, see `TokenLayer.step`; the state is that of each layer."""
         self._check_source(source)
+        for number in self.sources:
+            raise IncrementalDecodingError(
+                self.layers[number], "it attends to all tokens of an earlier layer"
+            )
         states = [None] * len(self.layers) if state is None else state
         new = []
         for layer, old in zip(self.layers, states, strict=True):
@@ -163,6 +201,9 @@ class TokenNet(HoldsFunctions):
                 stacklevel=3,
             )
 
+    def extra_repr(self) -> str:
+        return f"sources={self.sources}" if self.sources else ""
+
     def flops(self, tokens: Any, source: Any = None) -> int:
         return self.summary(tokens, source).flops
 
@@ -172,14 +213,41 @@ class TokenNet(HoldsFunctions):
         tokens, rows = self.tokens(example), []
         total = count_parameters(self), self.symmetry.on(tokens)
         with evaluating(self):
-            for layer in self.layers:
+            returned = {-1: tokens}
+            for number, layer in enumerate(self.layers):
                 given = (tokens, source) if layer.needs_source else (tokens,)
+                if number in self.sources:
+                    given = tokens, returned[self.sources[number]]
                 flops, tokens = layer.flops(*given), layer(*given)  # type: ignore[operator]
+                returned[number] = tokens
                 rows.append(Row.of(layer, tokens.z, flops, layer.symmetry.on(tokens)))  # type: ignore[operator, union-attr]
             if self.readout is not None:
                 flops, symmetry = self.readout.flops(tokens), self.readout.symmetry.on(tokens)
                 rows.append(Row.of(self.readout, self.readout(tokens), flops, symmetry))
         return Summary(rows, *total)
+
+
+def _checked_sources(sources: Mapping[int, int], layers: Sequence[Any]) -> dict[int, int]:
+    if not isinstance(sources, Mapping):
+        raise TypeError(
+            "sources must be a dict, from the number of a layer to that of an earlier one, "
+            f"got {shown(sources)}"
+        )
+    found = {}
+    for number, earlier in sources.items():
+        number = check_size("a number in sources", number)
+        earlier = check_size(f"sources[{number}]", earlier, -1)
+        if number >= len(layers):
+            raise ValueError(f"sources must be of layers 0 to {len(layers) - 1}, got {number}")
+        if earlier >= number:
+            raise ValueError(f"sources[{number}] must be below {number}, got {earlier}")
+        if not layers[number].takes_source:
+            raise ValueError(
+                f"sources[{number}] must be of a layer that attends to another set, got "
+                f"{type(layers[number]).__name__}"
+            )
+        found[number] = earlier
+    return found
 
 
 def _holds_positions(tokens: Tokens) -> bool:
