@@ -136,6 +136,7 @@ class Slow(Majority):
 """
 
 
+@pytest.mark.sweep
 def test_ctrl_c_says_what_is_stored(tmp_path):
     (tmp_path / "my_tasks.py").write_text(SLOW)
     command = (sys.executable, "-m", "tokennet", "compare", "my_tasks:Slow", "--out", "out")

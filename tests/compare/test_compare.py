@@ -130,7 +130,7 @@ def test_a_size_that_nothing_has_is_refused():
         find_widths(task, [net], task.config, "time", 40)
 
 
-def test_compare_writes_what_it_shows(tmp_path):
+def test_compare_writes_what_it_shows(tmp_path, drawn):
     seen = []
     result = compare(
         Majority(), seeds=2, out=tmp_path, on_progress=lambda *progress: seen.append(progress)

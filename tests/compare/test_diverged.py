@@ -215,7 +215,7 @@ def test_where_one_seed_diverges_its_net_has_no_mean(task, tmp_path):
         json.loads(path.read_text(), parse_constant=builtins.exit)
 
 
-def test_where_all_runs_diverge_there_are_results_too(tmp_path):
+def test_where_all_runs_diverge_there_are_results_too(tmp_path, drawn):
     result = compare(DivergesAlways(), seeds=2, out=tmp_path)
     assert [row.diverged for row in result.rows] == [2, 2]
     assert best_row(result.rows, accuracy) is result.rows[0]

@@ -65,6 +65,7 @@ class TaskContract:
             assert set(scores) <= known
 
     def test_nets_have_the_size_of_its_config(self, task, nets):
+        nets = [nets[0], nets[-1]]
         widths = find_widths(task, nets, task.config, "params", None)
         assert list(widths) == nets
         with torch.device("meta"):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.axes import spread
 from tokennet.testing import Verdict, applicable_laws, check, parametrize_with_checks
 from tokennet.testing.command import Files, report_on
 from tokennet.testing.example.case import make_case
@@ -359,7 +360,7 @@ OF_SQUARES = {
 }
 
 
-@pytest.mark.parametrize("name", OF_SQUARES)
+@pytest.mark.parametrize("name", spread(OF_SQUARES, 4))
 def test_a_mask_of_as_many_sets_as_tokens_is_asked_about(name):
     """In either use the other reading would say BROKEN."""
     mask, role = OF_SQUARES[name]
