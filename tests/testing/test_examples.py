@@ -332,7 +332,7 @@ def test_ambiguous_examples_are_errors():
     assert check(lambda x: x > 0, X).passed  # truth values are no numbers of tokens
     with pytest.raises(ValueError, match="the same number of edges and nodes, 9"):
         check(lambda x, e, w: gathered(x * w[:, None], e), (NODES, RING, draw(9)))
-    with pytest.raises(ValueError, match="a mask must hold"):
+    with pytest.raises(ValueError, match="attention_mask must hold"):
         check(Reader(), {"input_ids": IDS, "attention_mask": draw(3, 7)})
     with pytest.raises(ValueError, match="must have run once"):
         check(nn.LazyLinear(8), X)

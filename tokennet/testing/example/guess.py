@@ -37,7 +37,7 @@ _OF_SETS = (
     "step",
     "context_vec",
 )
-_NOT_A_MASK = ("position", "type", "segment", "label", "weight")
+_NOT_A_MASK = ("position", "type", "segment", "label", "weight", "decoder", "_ids")
 _POSITIONS = ("pos", "coord", "xyz", "angle")
 _OF_PAIRS = ("mask", "bias", "adj", "pair", "dist", "attn", "edge")
 _SECOND = ("context", "memory", "encoder_hidden", "cross", "tgt", "src", "other", "second")
@@ -242,7 +242,11 @@ def _polarity(name: str, value: Tensor) -> tuple[bool | None, str]:
     """Whether True stands for a token; None of masks that are added to scores."""
     if value.is_floating_point() and not is_binary(value):
         if not is_additive(value):
-            raise ValueError(f"a mask must hold truth values, 0 and 1, or 0 and -inf, got {value}")
+            low, high = value.amin().item(), value.amax().item()
+            raise ValueError(
+                f"{name} must hold truth values, 0 and 1, or 0 and -inf, got numbers from "
+                f"{low:.3g} to {high:.3g}"
+            )
         return None, ""
     if named(name, ("pad", "invalid")):
         return False, ""
