@@ -2,7 +2,8 @@
 
 from xml.etree import ElementTree
 
-from tests.testing.formats.reports import HOSTILE, report
+from tests.testing.formats.reports import HOSTILE, report, result
+from tokennet.testing import LawReport, Verdict
 from tokennet.testing.formats import to_junit
 
 
@@ -34,6 +35,16 @@ def test_a_known_break_is_skipped():
     suite, found = cases(to_junit(report("models.py"), "models:Mean", {"padding"}))
     assert (suite.get("failures"), suite.get("skipped")) == ("1", "3")
     assert found["padding"][0].get("message").startswith("known break: BROKEN")
+
+
+def test_a_law_that_waits_for_an_answer_is_a_failure():
+    """As `passed` is False, and the exit code is not 0."""
+    asked = result("padding", Verdict.INCONCLUSIVE, "read as padding", question="pass roles")
+    suite, found = cases(to_junit(LawReport("Mean", "", {"padding": asked}, 1.0), "models:Mean"))
+    assert (suite.get("failures"), suite.get("skipped")) == ("1", "0")
+    (failure,) = found["padding"]
+    assert (failure.tag, failure.get("type")) == ("failure", "QUESTION")
+    assert "read as padding" in failure.get("message")
 
 
 def test_any_text_is_valid_xml():

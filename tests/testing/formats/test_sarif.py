@@ -6,9 +6,9 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 
-from tests.testing.formats.reports import MODEL, report
+from tests.testing.formats.reports import MODEL, report, result
 from tokennet._files import to_json
-from tokennet.testing import LAWS
+from tokennet.testing import LAWS, LawReport, Verdict
 from tokennet.testing.formats import to_sarif
 
 RULES = {
@@ -89,14 +89,14 @@ def hold_log(log):
         assert level in LEVELS
         for part in ("shortDescription", "fullDescription", "help"):
             hold_message(rule[part])
-    for result in run["results"]:
-        hold(result, "result")
-        hold_message(result["message"])
-        assert result["level"] in LEVELS
-        assert result["kind"] in KINDS
-        assert ids[result["ruleIndex"]] == result["ruleId"]
-        assert all(isinstance(v, str) for v in result["partialFingerprints"].values())
-        for suppression in result.get("suppressions", []):
+    for found in run["results"]:
+        hold(found, "result")
+        hold_message(found["message"])
+        assert found["level"] in LEVELS
+        assert found["kind"] in KINDS
+        assert ids[found["ruleIndex"]] == found["ruleId"]
+        assert all(isinstance(v, str) for v in found["partialFingerprints"].values())
+        for suppression in found.get("suppressions", []):
             assert hold(suppression, "suppression")["kind"] in ("inSource", "external")
     for invocation in run["invocations"]:
         assert hold(invocation, "invocation")["executionSuccessful"] in (True, False)
@@ -129,6 +129,17 @@ def test_a_break_is_an_annotation_on_its_line(file):
     assert [n["descriptor"]["id"] for n in notes] == ["causality", "tied_inputs"]
     help_text = log["runs"][0]["tool"]["driver"]["rules"][1]["help"]["text"]
     assert help_text == LAWS["batch_composition"].why
+
+
+def test_a_law_that_waits_for_an_answer_is_a_warning(file):
+    asked = result("padding", Verdict.INCONCLUSIVE, "read as padding", question="pass roles")
+    undecided = result("causality", Verdict.INCONCLUSIVE)
+    reports = {"padding": asked, "causality": undecided}
+    log = json.loads(to_json(to_sarif(LawReport("Mean", "", reports, 1.0), "models:Mean")))
+    assert hold_log(log) == []
+    notes = log["runs"][0]["invocations"][0]["toolExecutionNotifications"]
+    assert [n["level"] for n in notes] == ["warning", "note"]
+    assert notes[0]["message"]["text"] == "padding INCONCLUSIVE: read as padding"
 
 
 def test_files_outside_of_the_working_folder_have_a_whole_address(file, tmp_path, monkeypatch):

@@ -151,18 +151,19 @@ def test_a_leak_is_found_by_name():
 
 
 @needs_transformers
-@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("name", "inputs"),
     [
-        ("BertModel", {"input_ids", "attention_mask"}),
+        pytest.param("BertModel", {"input_ids", "attention_mask"}, marks=pytest.mark.sweep),
         ("BertModel(num_hidden_layers=1)", {"input_ids", "attention_mask"}),
-        ("NystromformerModel", {"input_ids"}),
+        pytest.param("NystromformerModel", {"input_ids"}, marks=pytest.mark.sweep),
         ("T5Model", {"input_ids", "attention_mask", "decoder_input_ids"}),
         ("ViTModel", {"pixel_values"}),
-        ("DetrModel", {"pixel_values"}),
-        ("TableTransformerModel", {"pixel_values"}),
-        ("CLIPModel", {"input_ids", "attention_mask", "pixel_values"}),
+        pytest.param("DetrModel", {"pixel_values"}, marks=pytest.mark.sweep),
+        pytest.param("TableTransformerModel", {"pixel_values"}, marks=pytest.mark.sweep),
+        pytest.param(
+            "CLIPModel", {"input_ids", "attention_mask", "pixel_values"}, marks=pytest.mark.sweep
+        ),
     ],
 )
 def test_models_of_hugging_face_are_small(name, inputs, monkeypatch):
@@ -175,7 +176,6 @@ def test_models_of_hugging_face_are_small(name, inputs, monkeypatch):
 
 
 @needs_transformers
-@pytest.mark.sweep
 def test_models_that_claim_to_be_causal_say_so():
     assert make_zoo_model("hf-tiny:GPT2Model").options == {"causal": True}
     assert make_zoo_model("hf-tiny:BertModel").options == {}

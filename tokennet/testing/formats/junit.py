@@ -1,4 +1,7 @@
-"""A report as JUnit XML, which CI servers show as tests: a law is a test case."""
+"""A report as JUnit XML, which CI servers show as tests: a law is a test case.
+
+A law that waits for an answer is a failure of type QUESTION, as the check has not passed.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 
 
 def to_junit(report: LawReport, name: str, known: Collection[str] = ()) -> str:
-    """The XML: a break is a failure; what is known or undecided is skipped, with the reason.
+    """The XML: a break or a question is a failure; what is known or undecided is skipped.
 
     Args:
         name: of the model, as the user wrote it.
         known: laws whose breaks are in the baseline.
     """
-    failed = [law for law in report.broken if law not in known]
+    failed = {law: "BROKEN" for law in report.broken if law not in known}
+    failed |= dict.fromkeys(report.questions, "QUESTION")
     passed = [law for law, r in report.reports.items() if r.verdict is Verdict.PASS]
     counts = {
         "tests": str(len(report.reports)),
@@ -39,7 +43,7 @@ def to_junit(report: LawReport, name: str, known: Collection[str] = ()) -> str:
         test = ElementTree.SubElement(suite, "testcase", given)
         told = _clean(f"{result.verdict}: {result.reason}")
         if law in failed:
-            failure = {"message": told, "type": "BROKEN"}
+            failure = {"message": told, "type": failed[law]}
             ElementTree.SubElement(test, "failure", failure).text = _clean(str(result))
         elif result.verdict is Verdict.BROKEN:
             ElementTree.SubElement(test, "skipped", {"message": f"known break: {told}"})

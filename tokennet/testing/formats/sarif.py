@@ -1,6 +1,7 @@
 """A report as SARIF 2.1.0, which code hosts show as annotations on lines: a break is a result.
 
-INCONCLUSIVE and VACUOUS are no results but notifications, as they are no defects of a line.
+INCONCLUSIVE and VACUOUS are no results but notifications, as they are no defects of a line; a law
+that waits for an answer is a warning among these.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def to_sarif(
     notifications = [
         {
             "descriptor": {"id": law, "index": rules.index(law)},
-            "level": "note",
+            "level": "warning" if law in report.questions else "note",
             "message": {"text": f"{law} {result.verdict}: {result.reason}"},
         }
         for law, result in report.reports.items()
