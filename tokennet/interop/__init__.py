@@ -1,7 +1,8 @@
-"""Models of torch.nn, Hugging Face and timm: on a token graph as they are, or as nets of layers."""
+"""Models of torch.nn, Hugging Face, timm and PyG on token graphs: as they are, or as layers."""
 
 from tokennet.interop._calls import AttentionCall, register_attention
 from tokennet.interop._from_huggingface import from_huggingface
+from tokennet.interop._from_pyg import from_pyg_conv
 from tokennet.interop._from_timm import from_timm
 from tokennet.interop._from_torch import from_torch
 from tokennet.interop._on_graph import ModelOnGraph, on_graph
@@ -13,6 +14,7 @@ __all__ = [
     "Conversion",
     "ModelOnGraph",
     "from_huggingface",
+    "from_pyg_conv",
     "from_timm",
     "from_torch",
     "on_graph",

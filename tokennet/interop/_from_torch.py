@@ -77,7 +77,8 @@ def _is_batch_first(module: nn.Module) -> bool:
     return bool(found[0])
 
 
-def _attention(module: Any, copy: Copier, kind: type[Attention] = Attention) -> Attention:
+def self_attention(module: Any, copy: Copier, kind: type[Attention] = Attention) -> Attention:
+    """An `nn.MultiheadAttention` as a layer."""
     if module.in_proj_weight is None or module.bias_k is not None or module.add_zero_attn:
         raise ValueError(
             "module must have keys and values of embed_dim channels, without bias_k or "
@@ -128,7 +129,7 @@ def _stack(module: Any, copy: Copier) -> TokenNet:
 
 def _part(attention: Any, copy: Copier, kind: type[Attention]) -> Attention:
     expect_kind("attention", attention, nn.MultiheadAttention)
-    return _attention(attention, copy, kind)
+    return self_attention(attention, copy, kind)
 
 
 def _activation(activation: Any, copy: Copier) -> Callable[[], nn.Module]:
@@ -208,7 +209,7 @@ def _ragged(z: Tensor) -> Tokens:
 
 
 CONVERTERS: Converters = {
-    "MultiheadAttention": Converter(_attention, _runs_of_attention),
+    "MultiheadAttention": Converter(self_attention, _runs_of_attention),
     "TransformerEncoder": Converter(_stack, _runs_of_encoder),
     "TransformerDecoder": Converter(_stack, _runs_of_two_sets),
     "Transformer": Converter(_transformer, _runs_of_two_sets),
