@@ -121,7 +121,7 @@ def graphs(n: int) -> dict[str, TokenGraph]:
         found[f"window, radius {radius}"] = Window(n, radius)
     for radius in (32, 8):
         found[f"window, radius {radius}, and the first token"] = Window(n, radius) | Global(n, 1)
-    found["random, as many as radius 32"] = _random(n, Window(n, 32).num_edges)
+    found["random, the number of radius 32"] = _random(n, Window(n, 32).num_edges)
     found["itself alone"] = Self(n)
     return found
 

@@ -55,7 +55,7 @@ def test_what_is_timed_computes_the_same_and_less_than_a_full_graph(make):
 
 
 def test_random_edges_have_the_number_asked_for_and_all_self_loops():
-    graph = edges_kept.graphs(70)["random, as many as radius 32"]
+    graph = edges_kept.graphs(70)["random, the number of radius 32"]
     assert graph.num_edges == Window(70, 32).num_edges
     assert (graph & Self(70)).num_edges == 70
 
