@@ -7,6 +7,7 @@ from tokennet.interop._from_timm import from_timm
 from tokennet.interop._from_torch import from_torch
 from tokennet.interop._on_graph import ModelOnGraph, on_graph
 from tokennet.interop._to_huggingface import to_huggingface
+from tokennet.interop._to_pyg_conv import to_pyg_conv
 from tokennet.interop.verify import Conversion
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "on_graph",
     "register_attention",
     "to_huggingface",
+    "to_pyg_conv",
 ]
