@@ -40,6 +40,7 @@ CONVOLUTIONS = {
     "gps": lambda: GPSConv(D, GINConv(fn()), heads=2),
     "gps_edges": lambda: GPSConv(D, GINEConv(fn(), edge_dim=3), heads=2, norm=None, dropout=0.1),
     "gps_gat": lambda: GPSConv(D, GATv2Conv(D, 4, heads=2), heads=2, act="gelu"),
+    "gps_gcn": lambda: GPSConv(D, GCNConv(D, D), heads=2),
     "gps_attention": lambda: GPSConv(D, None, heads=2),
 }
 
@@ -139,7 +140,7 @@ def test_dropout_of_weights_is_kept():
         (GATv2Conv(D, D, concat=False), "GATv2Conv.concat must be True"),
         (GINConv(nn.ReLU(), train_eps=True), "GINConv.nn must begin with a linear layer"),
         (GINEConv(fn()), "GINEConv.edge_dim must be given"),
-        (GPSConv(D, GCNConv(D, D)), "GPSConv.conv must be one of TransformerConv, .* got GCNConv"),
+        (GPSConv(D, GATv2Conv(D, D, dropout=0.1)), "GATv2Conv.dropout must be 0.0, got 0.1"),
         (GPSConv(D, None, attn_type="performer"), "attn_type must be 'multihead', got 'performer'"),
         (GPSConv(D, None, norm="layer_norm"), "must be 'batch_norm' or None, got LayerNorm"),
     ],

@@ -15,7 +15,7 @@ from tokennet.interop.convert import Converter, Converters, convert
 from tokennet.interop.copy import Copier, expect_config
 from tokennet.interop.verify import Inputs, Run
 from tokennet.layer import TokenLayer
-from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism
+from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism, PyGMixer
 from tokennet.nets import OnGraph, Parallel, PostNorm, TokenNet, TokenWise, add_self_loops, complete
 from tokennet.nets.config import BatchNorm
 from tokennet.tokens import Tokens
@@ -33,7 +33,8 @@ def from_pyg_conv(
       `root_weight`; Shi et al., 2020 (arXiv 2009.03509).
     - `GATv2Conv` becomes a `GraphAttention`, on the graph with self-loops where it adds them.
     - `GINConv` and `GINEConv` become a `GraphIsomorphism`.
-    - `GPSConv` becomes the block of `gps`, around one of these or none.
+    - `GPSConv` becomes the block of `gps`, around one of these or none; another convolution inside
+      stays as it is, in a `PyGMixer`.
 
     Copies of both are run on random graphs in eval mode, and compared token by token. `module`
     stays as it is.
@@ -172,7 +173,7 @@ def _gps(module: Any, copy: Copier) -> TokenNet:
     branches: list[TokenLayer] = [OnGraph(complete, attention)]
     norms = [module.norm2]
     if module.conv is not None:
-        branches.insert(0, _part(module.conv, copy))
+        branches.insert(0, _part(module.conv, module.channels, copy))
         norms.insert(0, module.norm1)
     elif module.norm1 is not None:
         _mark_norm(module.norm1, copy)
@@ -193,11 +194,13 @@ def _gps(module: Any, copy: Copier) -> TokenNet:
     return TokenNet([Parallel(both), PostNorm(TokenWise(mlp), last_norm)])
 
 
-def _part(conv: Any, copy: Copier) -> TokenLayer:
-    kind = type(conv).__name__
-    if kind not in _CONVOLUTIONS:
-        raise ValueError(f"GPSConv.conv must be one of {', '.join(_CONVOLUTIONS)}; got {kind}")
-    return _CONVOLUTIONS[kind](conv, copy)
+def _part(conv: Any, dim: int, copy: Copier) -> TokenLayer:
+    """The convolution inside a GPSConv; one of another kind stays as it is, in a `PyGMixer`."""
+    if type(conv).__name__ in _CONVOLUTIONS:
+        return _CONVOLUTIONS[type(conv).__name__](conv, copy)
+    for tensor in (*conv.parameters(), *conv.buffers()):
+        copy.mark(tensor)
+    return PyGMixer(deepcopy(conv), dim)
 
 
 def _norm(norm: Any, dim: int, copy: Copier) -> nn.Module | None:
@@ -222,7 +225,7 @@ def _runs(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
     conv = getattr(theirs, "conv", theirs)
     dim = theirs.channels if hasattr(theirs, "channels") else _width(conv)
     edge_dim = getattr(conv, "edge_dim", None)
-    if getattr(conv, "lin", None) is not None:
+    if type(conv).__name__ == "GINEConv":
         edge_dim = conv.lin.in_channels
     for what, sizes in (("one graph", (7,)), ("two graphs", (4, 3))):
         graphs = [_graph(size, edge_dim, inputs) for size in sizes]
