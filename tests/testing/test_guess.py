@@ -186,6 +186,7 @@ BOUNDS = [
     ("u", tensor([3, 4]), ONE, "lengths:x"),
     ("u", tensor([3, 0, 4]), ONE, None),
     ("u", tensor([7,]), ONE, None),
+    ("u", tensor([2, 2, 2, 1]), ONE, "lengths:x"),
     ("u", tensor([1, 1, 1, 1, 1, 1, 1]), ONE, None),
     ("types", tensor([3, 4]), ONE, None),
     ("pos", tensor([3, 4]), ONE, None),

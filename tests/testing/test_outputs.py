@@ -1,5 +1,6 @@
 """What the parts of outputs hold, by hand: layouts, roles, actions; and small parts of reports."""
 
+import math
 import re
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from tokennet.testing import strategies
 from tokennet.testing.engine.actions import AsSet, Conjugate, Invariant, Permute, PermutePart
 from tokennet.testing.engine.chance import Noise, _Beside, _permutation_test, with_noise
 from tokennet.testing.engine.intervention import PermutationIntervention
+from tokennet.testing.engine.nudge import _factors
 from tokennet.testing.example.layout import Layout, of_sets, usual_layouts
 from tokennet.testing.example.outputs import (
     Output,
@@ -29,6 +31,7 @@ from tokennet.testing.example.outputs import (
 from tokennet.testing.example.reading import read_example
 from tokennet.testing.example.roles import Kind, Role
 from tokennet.testing.formats.html import _close, _same
+from tokennet.testing.geometry.motions import random_orthogonal, rotation_in_plane
 from tokennet.testing.geometry.representations import Representation
 from tokennet.testing.laws.mask import HIDDEN, VISIBLE, _Layers
 
@@ -256,6 +259,24 @@ def test_p_values():
     wider[20:] *= 8
     assert _permutation_test(wider, 0) < 0.01
     assert _permutation_test(torch.ones(40, 3), 0) == 1.0
+
+
+def test_rounding_of_parameters_is_by_one_epsilon_up_or_down():
+    like = torch.full((1000,), 3.0, dtype=torch.float64)
+    factors = _factors(like, 1e-3, torch.Generator().manual_seed(0))
+    assert sorted(set(factors.tolist())) == [1 - 1e-3, 1 + 1e-3]
+    assert 400 < (factors > 1).sum() < 600
+
+
+def test_rotations_in_a_plane():
+    assert rotation_in_plane(2, 0, 1, 180).tolist() == [[-1.0, -0.0], [0.0, -1.0]]
+    turned = rotation_in_plane(3, 1, 2, 30)
+    expected = [[1, 0, 0], [0, math.cos(math.pi / 6), -0.5], [0, 0.5, math.cos(math.pi / 6)]]
+    torch.testing.assert_close(turned, tensor(expected, dtype=torch.float64))
+    for parity in (1, -1):
+        q = random_orthogonal(3, torch.Generator().manual_seed(0), parity)
+        torch.testing.assert_close(q @ q.T, torch.eye(3, dtype=torch.float64))
+        assert torch.linalg.det(q) == pytest.approx(parity)
 
 
 # Representations, graphs to draw, and what is compared.

@@ -124,7 +124,11 @@ def test_a_break_is_an_annotation_on_its_line(file):
     places = [hold_location(r["locations"][0]) for r in results]
     assert places == [("my%20models/mean.py", 6), ("my%20models/mean.py", 4)]
     assert results[0]["locations"][0]["physicalLocation"]["region"]["endLine"] == 7
-    assert "off by 0.5" in results[0]["message"]["text"]
+    told = [r["message"]["text"] for r in results]
+    assert told[0].startswith(
+        "Mean breaks batch_composition: off by 0.5. Smallest counterexample: "
+    )
+    assert told[1] == "Mean breaks padding: raises ValueError."
     notes = log["runs"][0]["invocations"][0]["toolExecutionNotifications"]
     assert [n["descriptor"]["id"] for n in notes] == ["causality", "tied_inputs"]
     help_text = log["runs"][0]["tool"]["driver"]["rules"][1]["help"]["text"]
