@@ -1,11 +1,13 @@
 """`Attention` with what models of today add: against their own modules."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from tokennet import Attention, Causal, Edges, Full, Tokens, Window, check
-from tokennet.mixers import scores
+from tokennet.mixers import CrossAttention, scores
 from tokennet.nets import Residual
 from tokennet.positional import ALiBi, Rotary
 
@@ -22,7 +24,8 @@ def model_of(name, **options):
         **{"head_dim": DIM // HEADS, **options},
     )  # fmt: skip
     module = transformers.models
-    file = getattr(module, {"GptOss": "gpt_oss"}.get(name, name.lower()))
+    files = {"GptOss": "gpt_oss", "Qwen3Next": "qwen3_next"}
+    file = getattr(module, files.get(name, name.lower()))
     kind = getattr(getattr(file, f"modeling_{file.__name__.split('.')[-1]}"), f"{name}Attention")
     torch.manual_seed(0)
     theirs = kind(config, layer_idx=0).double().eval()
@@ -36,6 +39,13 @@ def as_ours(theirs, **options):
     ours = Attention(DIM, HEADS, bias=bias, num_kv_heads=KV, **options).double().eval()
     pairs = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
     pairs |= {name: name for name in ("q_norm", "k_norm") if "qk_norm" in options}
+    if "gate" in options:  # half of each head's rows, and norms by 1 + weight
+        theirs = copy.deepcopy(theirs)
+        rows = theirs.q_proj.weight.unflatten(0, (HEADS, 2, -1))
+        theirs.q_proj.weight, gate = (nn.Parameter(rows[:, k].flatten(0, 1)) for k in range(2))
+        ours.gate.load_state_dict({"weight": gate})
+        for norm in (theirs.q_norm, theirs.k_norm):
+            norm.weight.data += 1
     for mine, other in pairs.items():
         getattr(ours, mine).load_state_dict(getattr(theirs, other).state_dict(), strict=False)
     if "sinks" in options:
@@ -52,6 +62,7 @@ def as_ours(theirs, **options):
         ("Qwen3", {"head_dim": 6}, {"qk_norm": True, "head_dim": 6}),
         ("Gemma2", {"attn_logit_softcapping": 2.0, "query_pre_attn_scalar": 4}, {"softcap": 2.0}),
         ("GptOss", {}, {"sinks": True}),
+        ("Qwen3Next", {}, {"qk_norm": True, "gate": True}),
     ],
 )
 def test_it_is_the_attention_of_hugging_face(name, options, given):
@@ -93,7 +104,9 @@ def test_dropout_of_weights_that_are_made_edge_by_edge():
 def test_decoding_step_by_step_is_the_whole():
     """The state holds keys and values of `num_kv_heads` heads."""
     layer = (
-        Attention(DIM, HEADS, num_kv_heads=1, sinks=True, qk_norm=True, position=Rotary())
+        Attention(
+            DIM, HEADS, num_kv_heads=1, sinks=True, qk_norm=True, gate=True, position=Rotary()
+        )
         .double()
         .eval()
     )
@@ -135,6 +148,7 @@ def test_shared_keys_are_those_of_repeated_maps(score):
         ({"softcap": 0.0}, ValueError, "softcap must be positive"),
         ({"softcap": "x"}, TypeError, "softcap must be"),
         ({"sinks": 1.5}, TypeError, "sinks must be"),
+        ({"gate": "swish"}, TypeError, "gate must be"),
         ({"qk_norm": "rms"}, TypeError, "qk_norm must be a bool or a norm"),
         ({"head_dim": 0}, ValueError, "head_dim must be at least 1, got 0"),
         ({"head_dim": 6, "score": "general"}, ValueError, "head_dim must be None with General"),
@@ -151,9 +165,23 @@ def test_options_that_do_not_fit_are_named(given, error, message):
         Attention(DIM, HEADS, **given)
 
 
+def test_a_gate_is_of_the_target():
+    """Also where keys and values are of another set, and of another width than the tokens."""
+    layer = CrossAttention(DIM, HEADS, head_dim=3, gate=True, source_dim=5)
+    z, source = torch.randn(4, DIM), torch.randn(6, 5)
+    plain = CrossAttention(DIM, HEADS, head_dim=3, source_dim=5)
+    plain.load_state_dict(layer.state_dict(), strict=False)
+    plain.out = nn.Identity()
+    gated = layer.gate(z).sigmoid() * plain(z, source)
+    torch.testing.assert_close(layer(z, source), layer.out(gated))
+    tokens = Tokens(z)
+    with_gate, without = Attention(DIM, HEADS, gate=True), Attention(DIM, HEADS)
+    assert with_gate.flops(tokens) - without.flops(tokens) == 2 * 4 * DIM * DIM
+
+
 def test_laws_hold_with_all_of_them():
     options = {"num_kv_heads": KV, "softcap": 2.0, "sinks": True, "qk_norm": nn.LayerNorm}
-    layer = Attention(DIM, HEADS, head_dim=3, **options)
+    layer = Attention(DIM, HEADS, head_dim=3, gate=True, **options)
     assert check(Residual(layer), Tokens(torch.randn(6, DIM), Window(6, 1))).broken == ()
 
 

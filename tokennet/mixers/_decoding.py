@@ -34,7 +34,7 @@ def cached_step(
     if state is not None:
         kept = tuple(torch.cat(pair, dim=-3) for pair in zip(state, kept, strict=True))
     sources, graph = attention.kept_sources(kept, graph)
-    out = attention.attend(q, kept[0], kept[1], graph, targets, sources)
+    out = attention.attend(q, kept[0], kept[1], graph, targets, sources, tokens.z)
     return tokens.replace(z=out), kept
 
 

@@ -30,6 +30,7 @@ class AttentionOptions(TypedDict, total=False):
     sinks: bool
     qk_norm: bool | type[nn.Module]
     head_dim: int | None
+    gate: bool
 
 
 class Attention(WeightedMixer):
@@ -66,6 +67,8 @@ class Attention(WeightedMixer):
             they are rotated: True for `nn.RMSNorm`, or another norm of that size.
         head_dim: C, channels of a head, where all heads together have more or fewer than `dim`,
             as in T5 and Qwen3; `dim / num_heads` by default.
+        gate: whether what the heads receive is multiplied by sigmoid(W_g z) before W_o, as in
+            Qwen3-Next (Qiu et al., 2025, arXiv 2505.06708).
 
     Raises:
         ValueError: `num_heads` does not divide `dim` where `head_dim` is not given, or
@@ -120,6 +123,7 @@ class Attention(WeightedMixer):
         self.key = self._map(1, self.source_dim, bias)
         self.value = nn.Linear(self.source_dim, self.num_kv_heads * self.channels, bias)
         self.out = nn.Linear(width, dim, bias)
+        self.gate = nn.Linear(dim, width, bias) if options.get("gate", False) else None
         self.edge = None if edge_dim is None else nn.Linear(edge_dim, width, bias=False)
         self.type_bias = None
         if num_edge_types is not None:
@@ -152,7 +156,7 @@ class Attention(WeightedMixer):
         q = self.queries(tokens.z, targets)  # (..., N, H, C)
         k = self.keys(source.z, sources)  # (..., M, H, C)
         v = self.values(source.z)  # (..., M, H, C)
-        return self.attend(q, k, v, graph, targets, sources)  # (..., N, D)
+        return self.attend(q, k, v, graph, targets, sources, tokens.z)  # (..., N, D)
 
     # Parts are read from `_modules`: for `self.query`, PyTorch searches as long as a small product
     # takes. And `torch.unflatten` is not written in Python, as the method is.
@@ -195,13 +199,16 @@ class Attention(WeightedMixer):
         graph: TokenGraph,
         targets: Positions | None,
         sources: Positions | None,
+        z: Tensor,
     ) -> Tensor:
-        """What the targets receive, (..., N, D)."""
+        """What the targets z receive, (..., N, D)."""
         bias, edges = self._terms(q, graph, targets, sources)
         softmax = None if self._is_plain else self._softmax()
         score: Any = self._modules["score"]
-        out = score.attend(q, k, v, graph, bias, edges, self.backend, softmax)
-        return self._modules["out"](out.flatten(-2))  # type: ignore[misc]
+        out = score.attend(q, k, v, graph, bias, edges, self.backend, softmax).flatten(-2)
+        gate = self._modules.get("gate")
+        out = out if gate is None else out * gate(z).sigmoid()
+        return self._modules["out"](out)  # type: ignore[misc]
 
     def weigh(self, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Tensor:
         targets = sources = None
@@ -313,7 +320,7 @@ class Attention(WeightedMixer):
 
     def reset_parameters(self) -> None:
         maps = [part for part in (self.query, self.key) if part not in self.score.maps]
-        reset_linears(*maps, self.value, self.out, self.edge)
+        reset_linears(*maps, self.value, self.out, self.edge, self.gate)
         if self.type_bias is not None:
             nn.init.normal_(self.type_bias, std=0.02)
         if self.sinks is not None:
@@ -333,7 +340,7 @@ class Attention(WeightedMixer):
         """Four projections, 8 N D^2, and 4 D per edge for the scores and the sum, with D = H C.
 
         An additive score adds D per edge, a general one 2 N D C. Features add 4 H F per edge,
-        and 4 N D F to ask of them and to bring them back.
+        and 4 N D F to ask of them and to bring them back. A gate adds 2 N D^2.
         """
         tokens, source, graph = self.inputs(tokens, source, graph)
         n, num_edges, width = tokens.num_tokens, graph.num_edges, self.num_heads * self.channels
@@ -341,7 +348,7 @@ class Attention(WeightedMixer):
         if self.edge is not None:
             flops += 4 * self.edge.in_features * (num_edges * self.num_heads + n * width)
         flops *= tokens.z.shape[:-2].numel()
-        flops += map_flops(tokens.z, self.query, self.out)
+        flops += map_flops(tokens.z, self.query, self.out, self.gate)
         return flops + map_flops(source.z, self.key, self.value)
 
 

@@ -49,4 +49,4 @@ class CrossAttention(Attention):
         if state is None:
             state = self.keys(source.z, sources), self.values(source.z)
         q, (k, v) = self.queries(tokens.z, targets), state
-        return tokens.replace(z=self.attend(q, k, v, between, targets, sources)), state
+        return tokens.replace(z=self.attend(q, k, v, between, targets, sources, tokens.z)), state
