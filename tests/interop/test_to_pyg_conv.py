@@ -41,6 +41,7 @@ EXPLAINABLE = {
     "attention of today": lambda: Attention(
         D, 4, num_kv_heads=2, sinks=True, softcap=5.0, qk_norm=True, head_dim=3
     ),
+    "attention with a gate": lambda: Attention(D, 2, gate=True, head_dim=3),
     "attention with rotary": lambda: Attention(D, 2, position=Rotary("index")),
     "attention with alibi": lambda: Attention(D, 2, position=ALiBi(2)),
     "gat": lambda: GraphAttention(D, 2),

@@ -48,10 +48,12 @@ def _of_attention(mixer: Any, tokens: Tokens, source: Tokens, graph: TokenGraph)
         features = mixer.edge(graph.edge_attr.to(values))  # type: ignore[union-attr]
         values = values + features.unflatten(-1, (mixer.num_heads, -1))
     weights = mixer.weigh(tokens, source, graph)  # (E, H)
-    return Messages(
-        weights[..., None] * values,
-        lambda sent: mixer.out(_sums(sent, i, tokens.num_tokens).flatten(1)),
-    )
+
+    def collect(sent: Tensor) -> Tensor:
+        out = _sums(sent, i, tokens.num_tokens).flatten(1)
+        return mixer.out(out if mixer.gate is None else out * mixer.gate(tokens.z).sigmoid())
+
+    return Messages(weights[..., None] * values, collect)
 
 
 def _of_graph_attention(mixer: Any, tokens: Tokens, source: Tokens, graph: TokenGraph) -> Messages:
