@@ -215,6 +215,22 @@ def test_a_model_that_is_forgotten_is_freed():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+def test_a_model_that_is_freed_on_a_graph_leaves_the_fast_path_as_it_was():
+    model = on_graph(build("bert"), Self(9)).model
+    outputs(model, inputs_of("bert"))
+    assert not torch.backends.mha.get_fastpath_enabled()
+    del model
+    gc.collect()
+    assert torch.backends.mha.get_fastpath_enabled()
+    restored = on_graph(build("bert"), Self(9))
+    with on_graph(build("bert"), Self(9)):
+        restored.restore()
+        assert not torch.backends.mha.get_fastpath_enabled()
+    del restored
+    gc.collect()
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_nested_blocks_the_inner_graph_counts():
     model, inputs = build("bert"), inputs_of("bert")
     before = state(model)

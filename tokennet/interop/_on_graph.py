@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -190,7 +191,9 @@ class Session:
             model.__dict__[_KEPT] = self
             self.undo.append(partial(model.__dict__.pop, _KEPT, None))
             _FASTPATH.switch_off()
-            self.undo.append(_FASTPATH.switch_back)
+            back = weakref.finalize(model, _FASTPATH.switch_back)  # once: here, or when it is freed
+            back.atexit = False
+            self.undo.append(back)
             for path, module in model.named_modules():
                 self._hook(path, module)
         except BaseException:
@@ -288,9 +291,10 @@ class _Fastpath:
         self.count += 1
 
     def switch_back(self) -> None:
-        self.count -= 1
-        if self.count == 0:
-            torch.backends.mha.set_fastpath_enabled(self.was)
+        with _LOCK:
+            self.count -= 1
+            if self.count == 0:
+                torch.backends.mha.set_fastpath_enabled(self.was)
 
 
 _LOCK = threading.RLock()
