@@ -111,6 +111,7 @@ def test_incremental_decoding_is_refused():
     ("sources", "error", "message"),
     [
         ([1], TypeError, "sources must be a dict, from the number of a layer .* got"),
+        (torch.ones(2), TypeError, "sources must be a dict, from the number of a layer .* got"),
         ({1: 1}, ValueError, r"sources\[1\] must be below 1, got 1"),
         ({1: 2}, ValueError, r"sources\[1\] must be below 1, got 2"),
         ({1: -2}, ValueError, r"sources\[1\] must be at least -1, got -2"),

@@ -76,7 +76,7 @@ class TokenNet(HoldsFunctions):
             check_layer(f"layers[{number}]", layer)
         self.layers = nn.ModuleList(layers)
         self.readout: Readout | None = readout
-        self.sources = _checked_sources(sources or {}, layers)
+        self.sources = _checked_sources({} if sources is None else sources, layers)
 
     @property
     def symmetry(self) -> Symmetry:
