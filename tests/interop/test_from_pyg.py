@@ -105,6 +105,17 @@ def test_it_runs_on_any_graph():
     torch.testing.assert_close(net(Tokens(x, window)).z, expected)
 
 
+def test_self_loops_are_added_in_place_of_those_that_are_listed():
+    """However often; other edges that are listed twice stay."""
+    module, x = made("gat"), torch.randn(4, D, dtype=torch.float64)
+    net = from_pyg_conv(module)
+    for edges in ([[0, 1, 1, 2], [1, 1, 1, 3]], [[0, 0, 1, 2], [1, 1, 2, 3]]):
+        edge_index = torch.tensor(edges)
+        ours = net(Tokens(x, Edges(edge_index, 4))).z
+        torch.testing.assert_close(ours, module(x, edge_index))
+    assert net.symmetry.reads == {"graph"}
+
+
 def test_the_module_stays_as_it_is_and_shares_nothing():
     module = made("gps")
     before = copy.deepcopy(module.state_dict())

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from tokennet.graphs import Disjoint, Edges, TokenGraph
+from tokennet.graphs import Disjoint, Edges, Self, TokenGraph
 from tokennet.interop._from_torch import self_attention
 from tokennet.interop.convert import Converter, Converters, convert
 from tokennet.interop.copy import Copier, expect_config
 from tokennet.interop.verify import Inputs, Run
 from tokennet.layer import TokenLayer
 from tokennet.mixers import Attention, GraphAttention, GraphIsomorphism, PyGMixer
-from tokennet.nets import OnGraph, Parallel, PostNorm, TokenNet, TokenWise, add_self_loops, complete
+from tokennet.nets import OnGraph, Parallel, PostNorm, TokenNet, TokenWise, complete
 from tokennet.nets.config import BatchNorm
 from tokennet.tokens import Tokens
 
@@ -142,8 +142,14 @@ def _gat(module: Any, copy: Copier) -> TokenLayer:
         ours.bias.requires_grad_(False)  # zeros
     else:
         copy.parameter(ours.bias, module.bias)
-    layer = OnGraph(add_self_loops, ours) if module.add_self_loops else ours
+    layer = OnGraph(_one_self_loop_each, ours, reads={"graph"}) if module.add_self_loops else ours
     return layer if module.res is None else _beside(layer, module.res, copy)
+
+
+def _one_self_loop_each(graph: TokenGraph) -> TokenGraph:
+    """As PyG adds them: in place of those that are listed, however often."""
+    loops = Self(graph.num_targets)
+    return (graph & ~loops) | loops
 
 
 def _gin(module: Any, copy: Copier) -> TokenLayer:
@@ -167,9 +173,7 @@ def _gin(module: Any, copy: Copier) -> TokenLayer:
 def _gps(module: Any, copy: Copier) -> TokenNet:
     if type(module.attn) is not nn.MultiheadAttention:
         raise ValueError(f"GPSConv.attn_type must be 'multihead', got {module.attn_type!r}")
-    attention = self_attention(module.attn, copy)
-    attention.dropout = module.attn.dropout
-    attention._is_plain = not attention.dropout
+    attention = self_attention(module.attn, copy, dropout=module.attn.dropout)
     branches: list[TokenLayer] = [OnGraph(complete, attention)]
     norms = [module.norm2]
     if module.conv is not None:
@@ -221,7 +225,7 @@ def _mark_norm(norm: Any, copy: Copier) -> None:
 
 
 def _runs(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
-    """Of a graph with self-loops and without, and of a batch of two."""
+    """Of one graph, and of a batch of two."""
     conv = getattr(theirs, "conv", theirs)
     dim = theirs.channels if hasattr(theirs, "channels") else _width(conv)
     edge_dim = getattr(conv, "edge_dim", None)
@@ -239,10 +243,10 @@ def _runs(theirs: Any, ours: Any, inputs: Inputs) -> Iterator[Run]:
 
 
 def _graph(n: int, edge_dim: int | None, inputs: Inputs) -> Edges:
-    """Random edges among n tokens, one of them a self-loop; the last token has no neighbors."""
+    """Random edges among n tokens, a self-loop twice; the last token has no neighbors."""
     source, target = inputs.ids(n, 3 * n), inputs.ids(n - 1, 3 * n)
     edges = torch.stack([source, target]).unique(dim=1)
-    edges = torch.cat([edges[:, edges[0] != edges[1]], edges.new_ones(2, 1)], 1)
+    edges = torch.cat([edges[:, edges[0] != edges[1]], edges.new_ones(2, 2)], 1)
     attr = None if edge_dim is None else inputs.normal(edges.shape[1], edge_dim)
     return Edges(edges, n, edge_attr=attr)
 

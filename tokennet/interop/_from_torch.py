@@ -77,15 +77,18 @@ def _is_batch_first(module: nn.Module) -> bool:
     return bool(found[0])
 
 
-def self_attention(module: Any, copy: Copier, kind: type[Attention] = Attention) -> Attention:
-    """An `nn.MultiheadAttention` as a layer."""
+def self_attention(
+    module: Any, copy: Copier, kind: type[Attention] = Attention, dropout: float = 0.0
+) -> Attention:
+    """An `nn.MultiheadAttention` as a layer, with a dropout of weights if it is given."""
     if module.in_proj_weight is None or module.bias_k is not None or module.add_zero_attn:
         raise ValueError(
             "module must have keys and values of embed_dim channels, without bias_k or "
             f"add_zero_attn; got {module}"
         )
     expect_kind("out_proj", module.out_proj, NonDynamicallyQuantizableLinear, nn.Linear)
-    ours = kind(module.embed_dim, module.num_heads, bias=module.in_proj_bias is not None)
+    has_bias = module.in_proj_bias is not None
+    ours = kind(module.embed_dim, module.num_heads, bias=has_bias, dropout=dropout)
     biases = [None] * 3 if module.in_proj_bias is None else module.in_proj_bias.chunk(3)
     weights = [*module.in_proj_weight.chunk(3), module.out_proj.weight]
     copy.attention(ours, weights, [*biases, module.out_proj.bias])
